@@ -1,0 +1,26 @@
+"""A user's mistake ends in one line; a defect keeps its traceback."""
+
+import pytest
+
+from tfds_lidc import errors
+
+
+def test_input_error_becomes_one_line(capsys):
+  def main():
+    raise errors.InputError('no such file:\n  x.dcm')
+  with pytest.raises(SystemExit) as e:
+    errors.exit_on_input_error(main)
+  assert e.value.code == 2
+  assert capsys.readouterr().err == 'error: no such file: x.dcm\n'
+
+
+@pytest.mark.parametrize('code', [None, 0, 3])
+def test_return_value_is_the_exit_code(code):
+  with pytest.raises(SystemExit) as e:
+    errors.exit_on_input_error(lambda: code)
+  assert e.value.code == code
+
+
+def test_defects_are_not_hidden():
+  with pytest.raises(ZeroDivisionError):
+    errors.exit_on_input_error(lambda: 1 / 0)

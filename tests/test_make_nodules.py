@@ -1,0 +1,32 @@
+"""nodules.csv can be made again."""
+
+import dataclasses
+from importlib import resources
+import random
+
+from tfds_lidc import cohort
+from tfds_lidc import make_nodules
+
+
+def test_scans_give_their_rows():
+  # 14: LIDC-IDRI-0003, all four nodules. 66 holds a cluster of more than four
+  # annotations, 408 five clusters and more.
+  for scan_id in (14, 66, 408):
+    expected = [dataclasses.replace(n, fold=-1) for n in cohort.clusters()
+                if n.scan_id == scan_id]
+    assert expected
+    assert make_nodules.scan_nodules(scan_id) == expected
+
+
+def test_folds_are_reproduced():
+  unassigned = [dataclasses.replace(n, fold=-1) for n in cohort.clusters()]
+  assert make_nodules.assign_folds(unassigned) == list(cohort.clusters())
+
+
+def test_file_is_what_would_be_written():
+  nodules = list(cohort.clusters())
+  random.Random(0).shuffle(nodules)
+  nodules.sort(key=lambda n: (n.patient_id, n.scan_id,
+                              int(n.nodule_id.rsplit('_', 1)[1])))
+  text = resources.files('tfds_lidc').joinpath('nodules.csv').read_text()
+  assert cohort.write_csv(nodules) == text
