@@ -1,0 +1,172 @@
+"""MT-Net on LIDC-IDRI: the paper's protocol, and two smaller sizes of it.
+
+    python -m mtnet_jax.main --config=configs/mtnet.py         the paper's
+    python -m mtnet_jax.main --config=configs/mtnet.py:demo    phantoms, minutes
+    python -m mtnet_jax.main --config=configs/mtnet.py:test    phantoms, a minute
+
+Any field can be given on the command line: --config.coarse_stage.epochs=20
+Section numbers are those of Tang & Zhang, J. Imaging 2024, 10(9):234.
+"""
+
+import ml_collections
+
+VARIANTS = ('mtnet', 'demo', 'test')
+
+
+def get_config(variant='mtnet'):
+  """The config of a variant: 'mtnet' (the paper), 'demo' or 'test'."""
+  variant = variant or 'mtnet'
+  if variant not in VARIANTS:
+    raise ValueError(
+        f'variant {variant!r} is unknown: take one of {", ".join(VARIANTS)}'
+    )
+  config = _paper()
+  config.variant = variant
+  if variant == 'demo':
+    _demo(config)
+  if variant == 'test':
+    _test(config)
+  return config.lock()
+
+
+def _paper():
+  config = ml_collections.ConfigDict()
+  config.variant = 'mtnet'
+  # Of everything random: parameters, order, augmentation, dropout.
+  config.seed = 0
+
+  config.dataset = ml_collections.ConfigDict()
+  config.dataset.name = 'lidc_nodules/paper'
+  # Used, with a banner, where the dataset was not built; '' stops instead.
+  config.dataset.fallback = 'lidc_nodules/phantom'
+  # Where TFDS keeps datasets; '' for ~/tensorflow_datasets.
+  config.dataset.data_dir = ''
+  # At most so many nodules of each split; 0 for all.
+  config.dataset.limit = 0
+
+  # Side of the networks' input (3.1.2).
+  config.image_size = 224
+  # HU that become -1 and 1. Not given in the paper.
+  config.window = (-1000.0, 400.0)
+  # Original and nine augmentations of each image per epoch (3.1.2).
+  config.looks_per_epoch = 10
+  config.augment = ml_collections.ConfigDict()
+  # Side of the square crop, as a share of the patch (3.1.2).
+  config.augment.crop_min = 0.5
+  config.augment.crop_max = 1.0
+  # How far the crop's centre moves, as a share of the slack.
+  config.augment.crop_shift = 0.25
+  config.augment.zoom = 1.1
+  config.augment.zoom_probability = 0.5
+  config.augment.flip_probability = 0.5
+
+  # Compute type: 'float32' or 'bfloat16'. Parameters are float32.
+  config.dtype = 'float32'
+  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities.
+  config.coarse_mask = 'hard'
+  # Batch statistics over all devices, not per device.
+  config.sync_batch_norm = True
+
+  # Coarse and Fine Seg-net (3.2.2): DeepLabv3+ on Xception-65. Fields as in
+  # models/deeplab.py.
+  config.seg_net = ml_collections.ConfigDict()
+  config.seg_net.stem_widths = (32, 64)
+  config.seg_net.entry_widths = (128, 256, 728)
+  config.seg_net.middle_blocks = 16
+  config.seg_net.exit_width = 1024
+  config.seg_net.tail_widths = (1536, 1536, 2048)
+  config.seg_net.aspp_features = 256
+  config.seg_net.low_level_features = 48
+  config.seg_net.decoder_features = 256
+  config.seg_net.dropout_rates = (0.5, 0.5, 0.1)
+
+  # Class-net (3.2.4): Xception. Fields as in models/mtnet.py.
+  config.class_net = ml_collections.ConfigDict()
+  config.class_net.stem_widths = (32, 64)
+  config.class_net.entry_widths = (128, 256, 728)
+  config.class_net.middle_blocks = 8
+  config.class_net.exit_width = 1024
+  config.class_net.tail_widths = (1536, 2048)
+
+  # Equations (1) and (3), values of 3.2.5.
+  config.rank_loss = ml_collections.ConfigDict()
+  config.rank_loss.weight = 0.02
+  config.rank_loss.top_k = 20
+  config.rank_loss.margin = 0.3
+
+  # Stages (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
+  for name, batch_size in (
+      ('coarse_stage', 16),
+      ('class_stage', 32),
+      ('fine_stage', 16),
+  ):
+    config[name] = ml_collections.ConfigDict()
+    config[name].epochs = 100
+    config[name].batch_size = batch_size
+    config[name].learning_rate = 1e-4
+    config[name].schedule = 'constant'
+
+  # Patches at once where nothing is learned.
+  config.eval_batch_size = 32
+  # Longest time between two checkpoints; each epoch makes one anyway.
+  config.checkpoint_minutes = 10.0
+  # Steps between two updates of the loss shown.
+  config.log_every = 10
+  return config
+
+
+def _demo(config):
+  """Phantoms and narrow nets: minutes on two cores."""
+  config.dataset.name = 'lidc_nodules/phantom'
+  config.image_size = 128
+  config.seg_net.stem_widths = (16, 24)
+  config.seg_net.entry_widths = (32, 64, 96)
+  config.seg_net.middle_blocks = 4
+  config.seg_net.exit_width = 128
+  config.seg_net.tail_widths = (128, 128, 192)
+  config.seg_net.aspp_features = 48
+  config.seg_net.low_level_features = 24
+  config.seg_net.decoder_features = 48
+  config.seg_net.dropout_rates = (0.1, 0.1, 0.1)
+  config.class_net.stem_widths = (16, 24)
+  config.class_net.entry_widths = (32, 64, 96)
+  config.class_net.middle_blocks = 2
+  config.class_net.exit_width = 128
+  config.class_net.tail_widths = (160, 192)
+  # Size is what says most about malignancy, and few epochs cannot average
+  # over crops of twice the scale.
+  config.augment.crop_min = 0.8
+  config.looks_per_epoch = 2
+  for name, epochs in (
+      ('coarse_stage', 8),
+      ('class_stage', 8),
+      ('fine_stage', 4),
+  ):
+    config[name].epochs = epochs
+    config[name].batch_size = 16
+    config[name].learning_rate = 2e-3
+    config[name].schedule = 'cosine'
+
+
+def _test(config):
+  """A few phantoms and tiny nets: what tests and fault injection run."""
+  _demo(config)
+  config.dataset.limit = 32
+  config.image_size = 64
+  config.seg_net.stem_widths = (8, 8)
+  config.seg_net.entry_widths = (8, 16, 16)
+  config.seg_net.middle_blocks = 1
+  config.seg_net.exit_width = 16
+  config.seg_net.tail_widths = (16, 16, 16)
+  config.seg_net.aspp_features = 8
+  config.seg_net.low_level_features = 8
+  config.seg_net.decoder_features = 8
+  config.class_net.stem_widths = (8, 8)
+  config.class_net.entry_widths = (8, 16, 16)
+  config.class_net.middle_blocks = 1
+  config.class_net.exit_width = 16
+  config.class_net.tail_widths = (16, 16)
+  for name in ('coarse_stage', 'class_stage', 'fine_stage'):
+    config[name].epochs = 2
+    config[name].batch_size = 8
+  config.log_every = 1

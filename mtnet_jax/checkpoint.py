@@ -1,0 +1,86 @@
+"""Checkpoints of one stage: where to go on, and the best epoch.
+
+    DIR/latest/<step>/{state,meta}    everything that training needs to go on
+    DIR/best/<step>/{state,meta}      params and batch_stats of the best epoch
+
+Orbax writes under a temporary name and renames, so a killed process leaves
+the previous checkpoint. Arrays are saved from the host without any device
+layout: a checkpoint of eight GPUs opens on one CPU.
+"""
+
+import pathlib
+
+from flax import serialization
+import numpy as np
+import orbax.checkpoint as ocp
+
+FORMAT = 1
+
+
+class Checkpoints:
+  """The checkpoints of one stage below one directory."""
+
+  def __init__(self, directory):
+    self._directory = pathlib.Path(directory).absolute()
+    self._latest = self._manager('latest', keep=2)
+    self._best = self._manager('best', keep=1)
+
+  def _manager(self, name, *, keep):
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False
+    )
+    return ocp.CheckpointManager(self._directory / name, options=options)
+
+  def save_latest(self, step, state, meta):
+    """Saves a tree of host arrays and a JSON dict under a step number."""
+    _save(self._latest, step, serialization.to_state_dict(state), meta)
+
+  def save_best(self, step, variables, meta):
+    """Saves {'params', 'batch_stats'} of host arrays as the best so far."""
+    _save(self._best, step, variables, meta)
+
+  def load_latest(self, like):
+    """The newest state, in the structure of `like`, and its meta; or None."""
+    if self._latest.latest_step() is None:
+      return None
+    tree, meta = _restore(self._latest)
+    return serialization.from_state_dict(like, tree), meta
+
+  def read(self, which):
+    """The newest 'latest' or 'best' tree as plain dicts; or None."""
+    manager = {'latest': self._latest, 'best': self._best}[which]
+    return None if manager.latest_step() is None else _restore(manager)[0]
+
+  def load_best(self):
+    """{'params', 'batch_stats'} of the best epoch, and its meta; or None."""
+    return None if self._best.latest_step() is None else _restore(self._best)
+
+
+def _save(manager, step, tree, meta):
+  # A run killed between its two saves comes past the same step again, with
+  # the same values.
+  if step in manager.all_steps():
+    return
+  manager.save(
+      step,
+      args=ocp.args.Composite(
+          state=ocp.args.StandardSave(_on_host(tree)),
+          meta=ocp.args.JsonSave({'format': FORMAT, **meta}),
+      ),
+  )
+
+
+def _on_host(tree):
+  if isinstance(tree, dict):
+    return {key: _on_host(value) for key, value in tree.items()}
+  return np.asarray(tree)
+
+
+def _restore(manager):
+  restored = manager.restore(
+      manager.latest_step(),
+      args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
+      ),
+  )
+  return restored.state, restored.meta

@@ -1,0 +1,53 @@
+"""Files of a run: written whole or not at all."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+
+from mtnet_jax import errors
+
+
+def write_text(path, text):
+  """Writes under a temporary name and renames, so no reader sees a half."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+  except OSError as error:
+    raise errors.InputError(
+        f'{path} cannot be written: {error.strerror}.'
+    ) from error
+
+
+def write_json(path, tree):
+  """Writes indented JSON; NaN is refused, for JSON has none."""
+  write_text(path, json.dumps(tree, indent=2, allow_nan=False) + '\n')
+
+
+def read_json(path):
+  """Reads JSON.
+
+  Raises:
+    errors.InputError: it is missing or damaged.
+  """
+  try:
+    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except OSError as error:
+    raise errors.InputError(
+        f'{path} cannot be read: {error.strerror}.'
+    ) from error
+  except ValueError as error:
+    raise errors.InputError(f'{path} is damaged: {error}.') from error
+
+
+def write_csv(path, rows):
+  """Writes dicts with the same keys, or with some of the first ones'."""
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  text = io.StringIO()
+  writer = csv.DictWriter(text, names, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows)
+  write_text(path, text.getvalue())

@@ -1,0 +1,108 @@
+"""The trained networks on HU patches: one jitted step, any number of devices.
+
+Validation, evaluation and prediction all run this step, so that they cannot
+differ.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax import augment
+from mtnet_jax import parallel
+from mtnet_jax import stages
+
+
+def predict_step(variables, hu, *, nets, size, window, coarse_mask):
+  """What the networks at hand say about plain patches.
+
+  Args:
+    variables: stage name -> variables, of 'coarse' and any others.
+    hu: (B, P, P) HU at native spacing.
+    nets: stage name -> network.
+    size: side of the networks' input.
+    window: (low, high) HU.
+    coarse_mask: 'hard' or 'soft', as in `stages.hand_on`.
+
+  Returns:
+    A dict of what `variables` allow: 'coarse' and 'fine' (B, P, P)
+    probabilities on the patch's own grid, 'class' (B,) probability of
+    malignancy, 'cam' (B, P, P) class activation map.
+  """
+  patch_size = hu.shape[1]
+  images = augment.plain_images(hu, size=size, window=window)
+  outputs = {}
+
+  def run(name, mask=None):
+    return stages.apply_net(
+        nets[name], variables[name], images, mask, train=False
+    )
+
+  def probability_map(logits):
+    return augment.to_patch_grid(
+        jax.nn.sigmoid(logits[..., 0]), patch_size
+    )
+
+  logits, _ = run('coarse')
+  outputs['coarse'] = probability_map(logits)
+  mask = stages.hand_on(logits, coarse_mask)
+  if 'fine' in variables:
+    logits, _ = run('fine', mask)
+    outputs['fine'] = probability_map(logits)
+  if 'class' in variables:
+    logits, taps = run('class', mask)
+    outputs['class'] = jax.nn.sigmoid(logits)
+    outputs['cam'] = jax.image.resize(
+        taps['cam'], (len(hu), patch_size, patch_size), 'linear'
+    )
+  return outputs
+
+
+class Predictor:
+  """Compiles `predict_step` once and feeds it batches of one size."""
+
+  def __init__(self, nets, *, size, window, coarse_mask, batch_size):
+    self._devices = jax.local_device_count()
+    self._per_device = -(-batch_size // self._devices)
+    self._step = jax.pmap(
+        functools.partial(
+            predict_step,
+            nets=nets,
+            size=size,
+            window=tuple(window),
+            coarse_mask=coarse_mask,
+        ),
+        axis_name=parallel.AXIS,
+    )
+
+  def __call__(self, variables, hu, progress=lambda batches: batches):
+    """Runs every patch exactly once.
+
+    Args:
+      variables: stage name -> variables, replicated over the devices.
+      hu: (N, P, P) HU.
+      progress: wraps the sequence of batch starts, as tqdm does.
+
+    Returns:
+      The outputs of `predict_step` for all N, as float32 NumPy arrays.
+    """
+    batch = self._devices * self._per_device
+    parts = []
+    for start in progress(range(0, len(hu), batch)):
+      part = np.asarray(hu[start : start + batch])
+      # The last batch is filled up to the compiled shape and cut again.
+      missing = batch - len(part)
+      filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+      outputs = self._step(
+          variables, parallel.split(filled, self._devices)
+      )
+      outputs = jax.tree.map(
+          lambda x: np.asarray(x, np.float32).reshape(-1, *x.shape[2:]),
+          jax.device_get(outputs),
+      )
+      parts.append({key: x[: len(part)] for key, x in outputs.items()})
+    return {
+        key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+    }

@@ -1,0 +1,231 @@
+"""Nodules from TFDS into memory, and the order in which training sees them.
+
+The whole dataset is about 12 MB: it lives on the devices, and the host sends
+indices only. `tensorflow_datasets` and `tfds_lidc` are imported where they are
+needed, so that the networks can be used without them.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from mtnet_jax import errors
+
+# Scalars of a record that go into records.csv and the report.
+_INFO = (
+    'nodule_id',
+    'patient_id',
+    'series_uid',
+    'slice_index',
+    'diameter_mm',
+    'pixel_spacing_mm',
+    'num_readers',
+    'fold',
+)
+_RATINGS = (
+    'malignancy',
+    'subtlety',
+    'calcification',
+    'sphericity',
+    'margin',
+    'lobulation',
+    'spiculation',
+    'texture',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodules:
+  """One split in memory, one entry per nodule.
+
+  Attributes:
+    image: (N, P, P) int16 HU.
+    mask: (N, P, P) uint8, 0 and 1.
+    votes: (N, P, P) uint8, how many readers' contours cover the pixel.
+    label: (N,) int32: 0 benign, 1 malignant, -1 open.
+    info: name -> (N,) scalars of the records, mean ratings included.
+    simulated: whether the attenuation is simulated.
+  """
+
+  image: np.ndarray
+  mask: np.ndarray
+  votes: np.ndarray
+  label: np.ndarray
+  info: dict[str, np.ndarray]
+  simulated: bool
+
+  def __len__(self):
+    return len(self.label)
+
+  def arrays(self):
+    """What the training step reads, as a dict."""
+    return {'image': self.image, 'mask': self.mask, 'label': self.label}
+
+  def take(self, where):
+    """The nodules at the given indices or where a mask is true."""
+    return dataclasses.replace(
+        self,
+        **{
+            name: getattr(self, name)[where]
+            for name in ('image', 'mask', 'votes', 'label')
+        },
+        info={name: values[where] for name, values in self.info.items()},
+    )
+
+  def labelled(self):
+    """Those that are benign or malignant."""
+    return self.take(self.label >= 0)
+
+
+def builder(name, data_dir):
+  """The TFDS builder of `lidc_nodules/NAME`.
+
+  Raises:
+    errors.InputError: no such dataset or config.
+  """
+  import tensorflow_datasets as tfds
+  import tfds_lidc  # Registers the dataset.
+
+  del tfds_lidc
+  try:
+    return tfds.builder(name, data_dir=data_dir or None)
+  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    first_line = str(error).splitlines()[0]
+    raise errors.InputError(
+        f'dataset {name!r} is unknown ({first_line}):'
+        ' take lidc_nodules/paper, /all or /phantom.'
+    ) from error
+
+
+def is_built(name, data_dir):
+  """Whether the dataset is on this disk."""
+  return builder(name, data_dir).is_prepared()
+
+
+def is_simulated(name, data_dir):
+  """Whether a dataset's attenuation is simulated, built or not."""
+  return bool(builder(name, data_dir).info.metadata['simulated'])
+
+
+def build_phantoms(name, data_dir):
+  """Builds a dataset that needs no download.
+
+  Raises:
+    errors.InputError: it could not be written.
+  """
+  from tfds_lidc import build as tfds_build
+  from tfds_lidc import errors as tfds_errors
+
+  try:
+    tfds_build.build(name.split('/')[-1], data_dir=data_dir or None)
+  except tfds_errors.InputError as error:
+    raise errors.InputError(str(error)) from error
+
+
+def build_command(name, data_dir):
+  """The command that builds a dataset from CT."""
+  where = f' --data_dir={data_dir}' if data_dir else ''
+  return (
+      f'python -m tfds_lidc.build --config={name.split("/")[-1]}'
+      f' --lidc_dir=DIR{where}'
+  )
+
+
+def splits(name, data_dir):
+  """Names of the splits that were built."""
+  return list(builder(name, data_dir).info.splits)
+
+
+def load(name, split, *, data_dir='', limit=0):
+  """Reads one split into memory.
+
+  Args:
+    name: 'lidc_nodules/NAME'.
+    split: a split that was built.
+    data_dir: where TFDS keeps datasets; '' for its usual place.
+    limit: at most so many nodules; 0 for all.
+
+  Returns:
+    `Nodules`.
+
+  Raises:
+    errors.InputError: the dataset is not built, or has no such split.
+  """
+  source = builder(name, data_dir)
+  if not source.is_prepared():
+    raise errors.InputError(
+        f'{name} is not in {os.path.dirname(source.data_dir)}: build it with'
+        f' `{build_command(name, data_dir)}`.'
+    )
+  if split not in source.info.splits:
+    raise errors.InputError(
+        f'{name} has no split {split!r}: take one of'
+        f' {", ".join(source.info.splits)}.'
+    )
+  records = source.as_data_source(split=split)
+  count = min(len(records), limit or len(records))
+  rows = records.__getitems__(range(count))
+
+  def stack(key, dtype):
+    return np.stack([np.asarray(row[key], dtype)[..., 0] for row in rows])
+
+  info = {
+      key: np.asarray([_text_or_number(row[key]) for row in rows])
+      for key in _INFO
+  }
+  for key in _RATINGS:
+    info[key] = np.asarray([np.mean(row[key]) for row in rows])
+  return Nodules(
+      image=stack('image', np.int16),
+      mask=stack('mask', np.uint8),
+      votes=stack('votes', np.uint8),
+      label=np.asarray([row['label'] for row in rows], np.int32),
+      info=info,
+      simulated=bool(source.info.metadata['simulated']),
+  )
+
+
+def concatenate(parts):
+  """Several `Nodules` of one dataset as one."""
+  first = parts[0]
+  return dataclasses.replace(
+      first,
+      **{
+          name: np.concatenate([getattr(part, name) for part in parts])
+          for name in ('image', 'mask', 'votes', 'label')
+      },
+      info={
+          name: np.concatenate([part.info[name] for part in parts])
+          for name in first.info
+      },
+  )
+
+
+def _text_or_number(value):
+  return value.decode() if isinstance(value, bytes) else value
+
+
+def steps_per_epoch(num_examples, looks, batch_size):
+  """Steps in which every look at every example comes at least once."""
+  return -(-num_examples * looks // batch_size)
+
+
+def epoch_order(num_examples, *, looks, batch_size, seed):
+  """Examples and looks of one epoch, in the order of training.
+
+  Args:
+    num_examples: N.
+    looks: how often each example comes; look 0 is the plain patch.
+    batch_size: the order is filled up to a multiple of it from its own start,
+      so that no look is left out.
+    seed: a number or a tuple of numbers.
+
+  Returns:
+    (steps * batch_size, 2) integers: index, look.
+  """
+  rng = np.random.default_rng(seed)
+  order = rng.permutation(num_examples * looks)
+  steps = steps_per_epoch(num_examples, looks, batch_size)
+  order = np.resize(order, steps * batch_size)
+  return np.stack([order // looks, order % looks], axis=1)

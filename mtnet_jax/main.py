@@ -1,0 +1,63 @@
+"""Trains and evaluates MT-Net.
+
+    python -m mtnet_jax.main --config=configs/mtnet.py          the paper's size
+    python -m mtnet_jax.main --config=configs/mtnet.py:demo     minutes, no GPU
+
+Any field of the config can be given: --config.coarse_stage.epochs=20 --config.seed=1
+The same command again goes on where the last one stopped.
+"""
+
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+
+from mtnet_jax import errors
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'File and variant, such as configs/mtnet.py:demo.'
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', '', 'Run directory; default: runs/<variant>.'
+)
+
+
+def _parse(argv):
+  """Flags; what is wrong with them in one line."""
+  try:
+    arguments = flags.FLAGS(argv)
+    if _CONFIG.value is None:
+      raise ValueError('--config is missing, such as configs/mtnet.py:demo')
+    _CONFIG.value.variant  # A file that did not load fails when it is read.
+    return arguments
+  except (
+      AttributeError,
+      KeyError,
+      OSError,
+      TypeError,
+      ValueError,
+      flags.Error,
+  ) as error:
+    message = str(error)
+    if isinstance(error, AttributeError | KeyError):
+      # ml_collections quotes the key, and then the message, once more.
+      message = message.replace('\\n', ' ').replace("\\'", "'").strip('"\'')
+      message = f"the config has no key '{message}"
+    message = ' '.join(message.split())
+    print(f'error: {message} (--help explains)', file=sys.stderr)
+    sys.exit(2)
+
+
+def main(_):
+  # Libraries warn of what is normal here, such as a dataset not built yet.
+  logging.set_verbosity(logging.ERROR)
+  # Heavy imports wait until the flags are known to be right.
+  from mtnet_jax import run
+
+  errors.exit_on_input_error(lambda: run.run(_CONFIG.value, _WORKDIR.value))
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)

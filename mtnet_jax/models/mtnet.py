@@ -1,0 +1,143 @@
+"""The three networks of MT-Net (paper, section 3.2).
+
+Without arguments they have the paper's size, float32 and no collectives.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from mtnet_jax.models import deeplab
+from mtnet_jax.models import layers
+from mtnet_jax.models import xception
+
+
+class CoarseSegNet(deeplab.DeepLabV3Plus):
+  """Coarse Seg-net: where the nodule is (section 3.2.2)."""
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    """Segments windowed CT.
+
+    Args:
+      images: (B, H, W, 3) in [-1, 1].
+      train: batch statistics and dropout on.
+
+    Returns:
+      logits (B, H, W, 1) float32, and taps, a dict of named features.
+    """
+    return self._segment(images, None, train=train)
+
+
+class FineSegNet(deeplab.DeepLabV3Plus):
+  """Fine Seg-net: the same network told where to look (section 3.2.3)."""
+
+  @nn.compact
+  def __call__(self, images, coarse_mask, *, train):
+    """Segments windowed CT given a coarse mask.
+
+    Args:
+      images: (B, H, W, 3) in [-1, 1].
+      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities.
+      train: batch statistics and dropout on.
+
+    Returns:
+      logits (B, H, W, 1) float32, and taps, a dict of named features.
+    """
+    return self._segment(images, coarse_mask, train=train)
+
+
+class ClassNet(nn.Module):
+  """Class-net: benign or malignant (section 3.2.4).
+
+  Attributes:
+    stem_widths ... tail_widths, tail_dilation, exit_pool, pool_padding,
+      skip_relu: as in `xception.Xception`.
+    use_coarse_mask: False leaves the fourth input channel out (Table 4).
+    input_mean, input_std, bn_epsilon, bn_momentum, axis_name, dtype: as in
+      `deeplab.DeepLabV3Plus`. The coarse mask is never scaled.
+  """
+
+  stem_widths: Sequence[int] = (32, 64)
+  entry_widths: Sequence[int] = (128, 256, 728)
+  middle_blocks: int = 8
+  exit_width: int = 1024
+  tail_widths: Sequence[int] = (1536, 2048)
+  tail_dilation: int = 2
+  exit_pool: bool = False
+  pool_padding: str = 'symmetric'
+  skip_relu: bool = False
+  use_coarse_mask: bool = True
+  input_mean: Sequence[float] = (0.0,)
+  input_std: Sequence[float] = (1.0,)
+  bn_epsilon: float = 1e-5
+  bn_momentum: float = 0.9
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images, coarse_mask, *, train):
+    """Classifies windowed CT given a coarse mask.
+
+    Args:
+      images: (B, H, W, 3) in [-1, 1].
+      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities.
+      train: batch statistics on.
+
+    Returns:
+      logits (B,) float32 of malignancy, and taps. `cam` (B, H', W') is the
+      class activation map (Zhou et al., 2016): its mean plus the classifier's
+      bias is the logit.
+    """
+    x = layers.InputScale(self.input_mean, self.input_std)(images)
+    if self.use_coarse_mask:
+      x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
+    norm = layers.batch_norm(
+        train=train,
+        axis_name=self.axis_name,
+        epsilon=self.bn_epsilon,
+        momentum=self.bn_momentum,
+        dtype=self.dtype,
+    )
+    x, taps = xception.Xception(
+        norm=norm,
+        stem_widths=self.stem_widths,
+        entry_widths=self.entry_widths,
+        middle_blocks=self.middle_blocks,
+        exit_width=self.exit_width,
+        tail_widths=self.tail_widths,
+        tail_dilation=self.tail_dilation,
+        exit_pool=self.exit_pool,
+        pool_padding=self.pool_padding,
+        skip_relu=self.skip_relu,
+        dtype=self.dtype,
+        name='backbone',
+    )(x)
+    # The map first, its mean after: both are linear, so the order does not
+    # change the logit, and the map comes for free.
+    x = layers.Conv(1, use_bias=False, name='classifier')(x)
+    taps['cam'] = x[..., 0]
+    bias = self.param('bias', nn.initializers.zeros_init(), ())
+    return jnp.mean(taps['cam'], (1, 2)) + bias, taps
+
+
+def average_fourth_channel(params):
+  """Class-net parameters whose mask channel is the mean of the other three.
+
+  The paper's start for the fourth input channel (section 3.2.4).
+
+  Args:
+    params: the `params` collection of a `ClassNet` that uses the mask.
+
+  Returns:
+    A new tree that shares every other leaf.
+  """
+  backbone = params['backbone']
+  kernel = backbone['conv1']['kernel']
+  kernel = kernel.at[:, :, 3:].set(kernel[:, :, :3].mean(2, keepdims=True))
+  return {
+      **params,
+      'backbone': {**backbone, 'conv1': {'kernel': kernel}},
+  }

@@ -1,0 +1,297 @@
+"""The two Xceptions of MT-Net.
+
+`AlignedXception` is the modified aligned Xception of DeepLabv3+ (Chen et al.,
+2018; paper, figure 3): no max-pooling, batch norm after every depthwise and
+pointwise convolution, output stride 16. `Xception` is the original one
+(Chollet, 2017; paper, figure 5), in Keras's layout, with the paper's change to
+the exit flow.
+
+Layers are named by their place: `block1` to `block3` are the entry flow, then
+the middle flow, then the exit block; separable convolutions count on from
+there as `sepconv1`, `sepconv2`, ... of the tail.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from mtnet_jax import ops
+from mtnet_jax.models import layers
+
+
+class AlignedSeparableConv(nn.Module):
+  """Depthwise, BN, pointwise, BN; ReLU before, or after both."""
+
+  features: int
+  norm: Callable[[str], nn.Module]
+  stride: int = 1
+  dilation: int = 1
+  relu: str = 'before'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    after = self.relu == 'after'
+    if self.relu == 'before':
+      x = nn.relu(x)
+    x = layers.DepthwiseConv(
+        self.stride, self.dilation, self.dtype, name='depthwise'
+    )(x)
+    x = self.norm('depthwise_bn')(x)
+    x = nn.relu(x) if after else x
+    x = layers.Conv(self.features, dtype=self.dtype, name='pointwise')(x)
+    x = self.norm('pointwise_bn')(x)
+    return nn.relu(x) if after else x
+
+
+class AlignedBlock(nn.Module):
+  """Three separable convolutions, the last one strided, and a skip.
+
+  Returns the sum and the second convolution's output: DeepLabv3+ takes its
+  low-level feature there, after the batch norm and before any ReLU.
+  """
+
+  widths: Sequence[int]
+  norm: Callable[[str], nn.Module]
+  stride: int = 1
+  skip_relu: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    skip = x
+    if x.shape[-1] != self.widths[-1] or self.stride > 1:
+      skip = layers.Conv(
+          self.widths[-1], stride=self.stride, dtype=self.dtype, name='skip'
+      )(x)
+      skip = self.norm('skip_bn')(skip)
+    elif self.skip_relu:
+      skip = nn.relu(x)
+    second = None
+    for i, width in enumerate(self.widths, 1):
+      last = i == len(self.widths)
+      x = AlignedSeparableConv(
+          width,
+          norm=self.norm,
+          stride=self.stride if last else 1,
+          dtype=self.dtype,
+          name=f'sepconv{i}',
+      )(x)
+      if i == 2:
+        second = x
+    return x + skip, second
+
+
+class AlignedXception(nn.Module):
+  """Modified aligned Xception; the defaults are Xception-65.
+
+  Attributes:
+    norm: constructor of batch norms, by name.
+    stem_widths: channels of the two plain convolutions.
+    entry_widths: channels of the entry blocks; each halves the grid.
+    middle_blocks: identity blocks of the last entry width.
+    exit_width: channels of the exit block, which keeps the grid.
+    tail_widths: channels of the last separable convolutions.
+    tail_dilation: their dilation: 2 in DeepLabv3+ at output stride 16; 1 where
+      the weights were trained without.
+    skip_relu: identity skips carry relu(x), as in PyTorch code that applies
+      the first ReLU of a block in place.
+    dtype: compute type.
+  """
+
+  norm: Callable[[str], nn.Module]
+  stem_widths: Sequence[int] = (32, 64)
+  entry_widths: Sequence[int] = (128, 256, 728)
+  middle_blocks: int = 16
+  exit_width: int = 1024
+  tail_widths: Sequence[int] = (1536, 1536, 2048)
+  tail_dilation: int = 2
+  skip_relu: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps (B, H, W, 3) to features (B, H/16, W/16, tail_widths[-1]).
+
+    Returns:
+      The features, and taps: `low_level` at stride 4, `block<i>`, `backbone`.
+    """
+    taps = {}
+    for i, width in enumerate(self.stem_widths, 1):
+      stride = 2 if i == 1 else 1
+      x = layers.Conv(
+          width, 3, stride=stride, dtype=self.dtype, name=f'conv{i}'
+      )(x)
+      x = nn.relu(self.norm(f'bn{i}')(x))
+
+    def block(x, widths, stride=1):
+      index = sum(name.startswith('block') for name in taps) + 1
+      x, second = AlignedBlock(
+          widths,
+          norm=self.norm,
+          stride=stride,
+          skip_relu=self.skip_relu,
+          dtype=self.dtype,
+          name=f'block{index}',
+      )(x)
+      taps[f'block{index}'] = x
+      return x, second
+
+    for width in self.entry_widths:
+      x, second = block(x, (width,) * 3, stride=2)
+      if 'block2' in taps and 'low_level' not in taps:
+        taps['low_level'] = second
+    width = self.entry_widths[-1]
+    for _ in range(self.middle_blocks):
+      x, _ = block(x, (width,) * 3)
+    x, _ = block(x, (width, self.exit_width, self.exit_width))
+    for i, width in enumerate(self.tail_widths, 1):
+      x = AlignedSeparableConv(
+          width,
+          norm=self.norm,
+          dilation=self.tail_dilation,
+          relu='after',
+          dtype=self.dtype,
+          name=f'sepconv{i}',
+      )(x)
+    taps['backbone'] = x
+    return x, taps
+
+
+class SeparableConv(nn.Module):
+  """Depthwise, pointwise, BN: Keras's layout."""
+
+  features: int
+  norm: Callable[[str], nn.Module]
+  dilation: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    x = layers.DepthwiseConv(
+        dilation=self.dilation, dtype=self.dtype, name='depthwise'
+    )(x)
+    x = layers.Conv(self.features, dtype=self.dtype, name='pointwise')(x)
+    return self.norm('bn')(x)
+
+
+class XceptionBlock(nn.Module):
+  """Separable convolutions, ReLU before each, and a skip.
+
+  Attributes:
+    widths: channels of the convolutions.
+    norm: constructor of batch norms.
+    pool: max-pooling 3 x 3 / 2 at the end, and a strided skip.
+    first_relu: whether the first convolution has its ReLU.
+    skip_relu: the identity skip carries relu(x).
+    pool_padding: as in `ops.max_pool`.
+    dtype: compute type.
+  """
+
+  widths: Sequence[int]
+  norm: Callable[[str], nn.Module]
+  pool: bool = False
+  first_relu: bool = True
+  skip_relu: bool = False
+  pool_padding: str = 'symmetric'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    skip = x
+    if self.pool or x.shape[-1] != self.widths[-1]:
+      stride = 2 if self.pool else 1
+      skip = layers.Conv(
+          self.widths[-1], stride=stride, dtype=self.dtype, name='skip'
+      )(x)
+      skip = self.norm('skip_bn')(skip)
+    elif self.skip_relu:
+      skip = nn.relu(x)
+    for i, width in enumerate(self.widths, 1):
+      if i > 1 or self.first_relu:
+        x = nn.relu(x)
+      x = SeparableConv(
+          width, norm=self.norm, dtype=self.dtype, name=f'sepconv{i}'
+      )(x)
+    if self.pool:
+      x = ops.max_pool(x, padding=self.pool_padding)
+    return x + skip
+
+
+class Xception(nn.Module):
+  """Xception without its last max-pooling, the tail dilated instead.
+
+  Attributes:
+    norm: constructor of batch norms, by name.
+    stem_widths: channels of the two plain convolutions ("valid" padding).
+    entry_widths: channels of the entry blocks; each halves the grid.
+    middle_blocks: identity blocks of the last entry width.
+    exit_width: channels of the exit block.
+    tail_widths: channels of the last separable convolutions.
+    tail_dilation: their dilation, and padding.
+    exit_pool: keep the exit flow's max-pooling, as the original does.
+    pool_padding: as in `ops.max_pool`; Keras pads 'same'.
+    skip_relu: identity skips carry relu(x).
+    dtype: compute type.
+  """
+
+  norm: Callable[[str], nn.Module]
+  stem_widths: Sequence[int] = (32, 64)
+  entry_widths: Sequence[int] = (128, 256, 728)
+  middle_blocks: int = 8
+  exit_width: int = 1024
+  tail_widths: Sequence[int] = (1536, 2048)
+  tail_dilation: int = 2
+  exit_pool: bool = False
+  pool_padding: str = 'symmetric'
+  skip_relu: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps (B, H, W, C) to features (B, H', W', tail_widths[-1]), and taps."""
+    taps = {}
+    for i, width in enumerate(self.stem_widths, 1):
+      x = layers.Conv(
+          width,
+          3,
+          stride=2 if i == 1 else 1,
+          padding=0,
+          dtype=self.dtype,
+          name=f'conv{i}',
+      )(x)
+      x = nn.relu(self.norm(f'bn{i}')(x))
+
+    def block(x, widths, **kwargs):
+      index = len(taps) + 1
+      x = XceptionBlock(
+          widths,
+          norm=self.norm,
+          pool_padding=self.pool_padding,
+          skip_relu=self.skip_relu,
+          dtype=self.dtype,
+          name=f'block{index}',
+          **kwargs,
+      )(x)
+      taps[f'block{index}'] = x
+      return x
+
+    for i, width in enumerate(self.entry_widths):
+      x = block(x, (width,) * 2, pool=True, first_relu=i > 0)
+    width = self.entry_widths[-1]
+    for _ in range(self.middle_blocks):
+      x = block(x, (width,) * 3)
+    x = block(x, (width, self.exit_width), pool=self.exit_pool)
+    for i, width in enumerate(self.tail_widths, 1):
+      x = SeparableConv(
+          width,
+          norm=self.norm,
+          dilation=self.tail_dilation,
+          dtype=self.dtype,
+          name=f'sepconv{i}',
+      )(x)
+      x = nn.relu(x)
+    taps['backbone'] = x
+    return x, taps

@@ -1,0 +1,36 @@
+"""The optimizer (paper, section 3.2.5: Adam, "initial" rate 1e-4)."""
+
+import optax
+
+from mtnet_jax import errors
+
+
+def make_optimizer(*, learning_rate, schedule, total_steps):
+  """Adam under a learning-rate schedule.
+
+  Args:
+    learning_rate: the highest rate.
+    schedule: 'constant', or 'cosine': a short linear warm-up (5 % of the
+      steps), then half a cosine down to zero.
+    total_steps: of the whole stage.
+
+  Returns:
+    An optax transformation.
+
+  Raises:
+    errors.InputError: an unknown schedule.
+  """
+  if schedule == 'constant':
+    rate = learning_rate
+  elif schedule == 'cosine':
+    rate = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=learning_rate,
+        warmup_steps=max(1, total_steps // 20),
+        decay_steps=total_steps,
+    )
+  else:
+    raise errors.InputError(
+        f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
+    )
+  return optax.adam(rate)

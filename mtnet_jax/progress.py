@@ -1,0 +1,118 @@
+"""What a run shows and writes while it trains.
+
+A progress bar with ETA, `train_log.csv` (a row per epoch) and TensorBoard
+files. Only this file turns device values into numbers during an epoch, and
+only every few steps, so that the devices never wait for the screen.
+"""
+
+import time
+
+import jax
+import numpy as np
+import tensorboardX
+import tqdm
+
+from mtnet_jax import files
+
+_SLOW_HOURS = 1.0
+_TIMED_STEPS = 3
+
+
+class Observer:
+  """Follows the stages of one run.
+
+  Args:
+    workdir: the run directory.
+    simulated: says so in the bar and in TensorBoard's tags.
+    log_every: steps between updates of the shown loss.
+    fast_variant: what to name where a stage would take hours without an
+      accelerator.
+  """
+
+  def __init__(self, workdir, *, simulated, log_every, fast_variant=':demo'):
+    self._workdir = workdir
+    self._simulated = simulated
+    self._log_every = log_every
+    self._fast_variant = fast_variant
+    self._histories = {}
+    self._writer = None
+    self._bar = None
+
+  def start(self, trainer, step, history):
+    """A stage starts or goes on at `step`."""
+    name = trainer.stage.name
+    self._stage, self._steps_per_epoch = trainer.stage, trainer.steps_per_epoch
+    self._histories[name] = history
+    self._first_step = step
+    if step == trainer.total_steps:
+      print(f'{name}: already trained, {trainer.stage.epochs} epochs.')
+    elif step:
+      print(f'{name}: going on at step {step} of {trainer.total_steps}.')
+    self._writer = tensorboardX.SummaryWriter(
+        str(self._workdir / 'tb' / name), purge_step=step + 1
+    )
+    self._bar = tqdm.tqdm(
+        total=trainer.total_steps,
+        initial=step,
+        desc=f'{name} (SIMULATED)' if self._simulated else name,
+        unit='step',
+        dynamic_ncols=True,
+        disable=step == trainer.total_steps,
+    )
+
+  def step(self, step, losses):
+    """A step was dispatched; `losses` may not be ready yet."""
+    self._bar.update()
+    done = step - self._first_step
+    if done <= _TIMED_STEPS + 1 and jax.default_backend() == 'cpu':
+      self._say_how_long(done, losses)
+    if step % self._log_every == 0:
+      loss = float(np.asarray(losses['loss'])[0])
+      self._bar.set_postfix(
+          epoch=f'{(step - 1) // self._steps_per_epoch + 1}'
+          f'/{self._stage.epochs}',
+          loss=f'{loss:.4f}',
+      )
+      self._writer.add_scalar(self._tag('loss'), loss, step)
+
+  def epoch(self, row, history):
+    """An epoch ended."""
+    self._histories[self._stage.name] = history
+    select_by = f'val_{self._stage.select_by}'
+    self._bar.write(
+        f'{row["stage"]} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
+        f' {select_by} {row[select_by]:.4f}{" (best)" if row["best"] else ""}'
+    )
+    for key, value in row.items():
+      if key.startswith('val_'):
+        self._writer.add_scalar(self._tag(key), value, row['step'])
+    self._write_log()
+
+  def finish(self):
+    """The stage ended."""
+    self._bar.close()
+    self._writer.close()
+    self._write_log()
+
+  def _tag(self, key):
+    return f'simulated/{key}' if self._simulated else key
+
+  def _say_how_long(self, done, losses):
+    jax.block_until_ready(losses)
+    if done == 1:  # The first step includes compilation.
+      self._clock = time.monotonic()
+    if done != _TIMED_STEPS + 1:
+      return
+    per_step = (time.monotonic() - self._clock) / _TIMED_STEPS
+    hours = per_step * (self._bar.total - self._bar.n) / 3600
+    if hours > _SLOW_HOURS:
+      self._bar.write(
+          f'No accelerator: {per_step:.1f} s a step, so about {hours:.0f} h'
+          f' for the {self._stage.name} stage alone. For a run of minutes take'
+          f' --config=configs/mtnet.py{self._fast_variant}; this one can be'
+          ' stopped at any time and goes on with the same command.'
+      )
+
+  def _write_log(self):
+    rows = [row for history in self._histories.values() for row in history]
+    files.write_csv(self._workdir / 'train_log.csv', rows)

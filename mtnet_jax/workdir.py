@@ -1,0 +1,156 @@
+"""The run directory: what is in it, and whether it is this run's.
+
+    config.json  metrics.json  records.csv  train_log.csv  tb/  report/
+    checkpoints/{coarse,class,fine}/
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import tempfile
+
+import jax
+import ml_collections
+
+import mtnet_jax
+from mtnet_jax import checkpoint
+from mtnet_jax import errors
+from mtnet_jax import files
+from mtnet_jax import stages
+
+_PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def make_folder(path):
+  """Creates a folder and proves that it can be written.
+
+  Raises:
+    errors.InputError: it cannot.
+  """
+  path = pathlib.Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  except OSError as error:
+    raise errors.InputError(
+        f'{path} cannot be written ({error.strerror}): choose another'
+        ' --workdir.'
+    ) from error
+
+
+def claim(workdir, config):
+  """Makes `workdir` this config's run directory, or checks that it is.
+
+  Raises:
+    errors.InputError: it cannot be written, or another config ran there; the
+      message lists the differences.
+  """
+  path = pathlib.Path(workdir, 'config.json')
+  now = json.loads(config.to_json())
+  if path.exists():
+    differences = list(_differences(files.read_json(path), now))
+    if differences:
+      raise errors.InputError(
+          f'{workdir} holds a run of another config:'
+          f' {"; ".join(differences)}. Choose another --workdir, or delete'
+          ' that one.'
+      )
+  make_folder(workdir)
+  if not path.exists():
+    files.write_json(path, now)
+
+
+def _differences(then, now, prefix=''):
+  for key in sorted(then.keys() | now.keys()):
+    left, right = then.get(key, 'nothing'), now.get(key, 'nothing')
+    if isinstance(left, dict) and isinstance(right, dict):
+      yield from _differences(left, right, f'{prefix}{key}.')
+    elif left != right:
+      yield f'{prefix}{key} was {left} and is now {right}'
+
+
+def read_config(workdir):
+  """The config of a run.
+
+  Raises:
+    errors.InputError: there is none, or it is damaged.
+  """
+  path = pathlib.Path(workdir, 'config.json')
+  if not path.exists():
+    raise errors.InputError(
+        f'{workdir} is no run directory (it has no config.json): train one'
+        f' with `python -m mtnet_jax.main --workdir={workdir}'
+        ' --config=configs/mtnet.py:demo`.'
+    )
+  return ml_collections.ConfigDict(files.read_json(path)).lock()
+
+
+def read_metrics(workdir):
+  """metrics.json of a finished run.
+
+  Raises:
+    errors.InputError: the run is not finished, or the file is damaged.
+  """
+  path = pathlib.Path(workdir, 'metrics.json')
+  if not path.exists():
+    raise errors.InputError(
+        f'{workdir} is not finished (it has no metrics.json): give its'
+        ' training command again, it goes on where it stopped.'
+    )
+  return files.read_json(path)
+
+
+def checkpoint_dir(workdir, stage):
+  """Where a stage keeps its checkpoints."""
+  return pathlib.Path(workdir, 'checkpoints', stage)
+
+
+def load_variables(workdir):
+  """The best variables of the three networks.
+
+  Returns:
+    'coarse', 'class', 'fine' -> {'params', 'batch_stats'} of NumPy arrays.
+
+  Raises:
+    errors.InputError: a stage has no checkpoint yet.
+  """
+  variables = {}
+  for stage in stages.ORDER:
+    directory = checkpoint_dir(workdir, stage)
+    best = None
+    if directory.exists():
+      best = checkpoint.Checkpoints(directory).load_best()
+    if best is None:
+      raise errors.InputError(
+          f'{directory} has no checkpoint: the run is not finished; give its'
+          ' training command again, it goes on where it stopped.'
+      )
+    variables[stage], _ = best
+  return variables
+
+
+def header(config, *, dataset, simulated):
+  """What every metrics.json says first."""
+  return {
+      'dataset': dataset,
+      'simulated': simulated,
+      'seed': config.seed,
+      'variant': config.variant,
+      'versions': {
+          'mtnet_jax': mtnet_jax.__version__,
+          'python': platform.python_version(),
+          **{name: importlib.metadata.version(name) for name in _PACKAGES},
+      },
+      'hardware': _hardware(),
+  }
+
+
+def _hardware():
+  device = jax.devices()[0]
+  return {
+      'platform': device.platform,
+      'kind': device.device_kind,
+      'devices': jax.device_count(),
+  }

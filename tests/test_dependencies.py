@@ -1,0 +1,164 @@
+"""Imports point only downwards."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
+# A module imports from lower levels only, never from its own. A new file
+# needs a place here.
+_LEVELS = (
+    ('errors', 'models.__init__'),
+    (
+        'augment',
+        'bootstrap',
+        'checkpoint',
+        'files',
+        'losses',
+        'metrics',
+        'ops',
+        'optim',
+        'paper',
+        'parallel',
+    ),
+    ('models.layers',),
+    ('models.xception',),
+    ('models.deeplab',),
+    ('models.mtnet', 'input_pipeline'),
+    ('stages',),
+    ('inference',),
+    ('progress',),
+    ('train', 'evaluate'),
+    ('report',),
+    ('run',),
+    ('main',),
+    # The package's own names are handed out last.
+    ('__init__',),
+)
+_LEVEL_OF = {
+    module: level for level, modules in enumerate(_LEVELS)
+    for module in modules
+}
+
+
+def _files(package):
+  """Dotted name below the package -> file."""
+  directory = _ROOT / package
+  return {
+      '.'.join(path.relative_to(directory).with_suffix('').parts): path
+      for path in sorted(directory.rglob('*.py'))
+  }
+
+
+def _imports(tree):
+  """Full dotted names that a syntax tree imports, wherever it does."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute'
+      for alias in node.names:
+        yield f'{node.module}.{alias.name}'
+
+
+def _imports_on_loading(tree):
+  """Those outside functions, which importing the module runs."""
+  functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+  pending = [tree]
+  while pending:
+    node = pending.pop()
+    if isinstance(node, functions):
+      continue
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+      yield from _imports(node)
+    pending.extend(ast.iter_child_nodes(node))
+
+
+def _internal(name):
+  """The module of mtnet_jax that an import reaches, or None."""
+  package, _, module = name.partition('.')
+  if package != 'mtnet_jax':
+    return None
+  if module in _LEVEL_OF:
+    return module
+  # A name inside a module, a folder, or a name of the package itself.
+  parent = module.rpartition('.')[0]
+  if parent in _LEVEL_OF:
+    return parent
+  if f'{module}.__init__' in _LEVEL_OF:
+    return f'{module}.__init__'
+  exists = (_ROOT / 'mtnet_jax' / f'{module.replace(".", "/")}.py').exists()
+  return module if exists else '__init__'
+
+
+def _parse(path):
+  return ast.parse(path.read_text(encoding='utf-8'), str(path))
+
+
+def test_every_module_has_one_level():
+  listed = [module for modules in _LEVELS for module in modules]
+  assert len(listed) == len(set(listed))
+  assert set(_files('mtnet_jax')) <= set(listed)
+
+
+@pytest.mark.parametrize('module', sorted(_files('mtnet_jax')))
+def test_imports_point_downwards(module):
+  for name in _imports(_parse(_files('mtnet_jax')[module])):
+    target = _internal(name)
+    if target is not None:
+      assert target in _LEVEL_OF, f'{module} imports unknown {name}'
+      assert _LEVEL_OF[target] < _LEVEL_OF[module], f'{module}: {name}'
+
+
+@pytest.mark.parametrize('module', sorted(_files('mtnet_jax')))
+def test_the_dataset_is_imported_inside_functions_only(module):
+  for name in _imports_on_loading(_parse(_files('mtnet_jax')[module])):
+    assert name.partition('.')[0] not in (
+        'tfds_lidc', 'tensorflow_datasets', 'tensorflow', 'pylidc', 'pydicom'
+    ), f'{module}: {name}'
+
+
+@pytest.mark.parametrize('module', sorted(_files('tfds_lidc')))
+def test_the_dataset_knows_no_jax_and_no_tensorflow(module):
+  for name in _imports(_parse(_files('tfds_lidc')[module])):
+    assert name.partition('.')[0] not in (
+        'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'mtnet_jax'
+    ), f'{module}: {name}'
+
+
+def test_the_parser_sees_every_kind_of_import():
+  tree = ast.parse(
+      'import a.b, c as d\n'
+      'from e import f, g\n'
+      'class K:\n  import h\n'
+      'if d:\n  import i\n'
+      'def k():\n  from j import l\n'
+  )
+  outside = {'a.b', 'c', 'e.f', 'e.g', 'h', 'i'}
+  assert set(_imports_on_loading(tree)) == outside
+  assert set(_imports(tree)) == outside | {'j.l'}
+  assert _internal('mtnet_jax.models.layers') == 'models.layers'
+  assert _internal('mtnet_jax.models.layers.Conv') == 'models.layers'
+  assert _internal('mtnet_jax.ops') == 'ops'
+  assert _internal('mtnet_jax.load') == '__init__'
+  assert _internal('numpy.random') is None
+
+
+def test_networks_load_without_the_dataset():
+  code = (
+      'import sys, mtnet_jax.inference, mtnet_jax.input_pipeline\n'
+      'print(*{"tfds_lidc", "tensorflow_datasets", "tensorflow", "pylidc",'
+      ' "pydicom"} & set(sys.modules))'
+  )
+  done = subprocess.run(
+      [sys.executable, '-c', code],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=True,
+  )
+  assert not done.stdout.strip()

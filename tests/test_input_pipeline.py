@@ -1,0 +1,226 @@
+"""Records into memory, and an order that leaves nothing out."""
+
+import dataclasses
+import types
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from mtnet_jax import errors
+from mtnet_jax import input_pipeline
+
+
+def _nodules(label):
+  count = len(label)
+  pixels = np.arange(count * 4).reshape(count, 2, 2)
+  return input_pipeline.Nodules(
+      image=pixels.astype(np.int16),
+      mask=(pixels % 2).astype(np.uint8),
+      votes=(pixels % 5).astype(np.uint8),
+      label=np.asarray(label, np.int32),
+      info={'nodule_id': np.array([f'n{i}' for i in range(count)])},
+      simulated=True,
+  )
+
+
+@hypothesis.settings(deadline=None, derandomize=True, database=None)
+@hypothesis.given(
+    num_examples=st.integers(1, 40),
+    looks=st.integers(1, 10),
+    batch_size=st.integers(1, 64),
+)
+def test_an_epoch_holds_every_look_in_whole_batches(
+    num_examples, looks, batch_size
+):
+  order = input_pipeline.epoch_order(
+      num_examples, looks=looks, batch_size=batch_size, seed=(3, 0)
+  )
+  steps = input_pipeline.steps_per_epoch(num_examples, looks, batch_size)
+  assert order.shape == (steps * batch_size, 2)
+  assert len(order) - num_examples * looks in range(batch_size)
+  pairs, counts = np.unique(order, axis=0, return_counts=True)
+  expected = [(i, j) for i in range(num_examples) for j in range(looks)]
+  assert list(map(tuple, pairs)) == expected
+  # What fills up the last batch comes from everywhere alike.
+  assert counts.max() - counts.min() <= 1
+
+
+def test_a_batch_larger_than_the_epoch_is_one_step():
+  # 2 examples x 2 looks, filled up from its own start to 10.
+  order = input_pipeline.epoch_order(2, looks=2, batch_size=10, seed=0)
+  assert len(order) == 10
+  np.testing.assert_array_equal(order[4:8], order[:4])
+  np.testing.assert_array_equal(order[8:], order[:2])
+  assert len(np.unique(order, axis=0)) == 4
+
+
+def test_order_follows_the_seed_and_the_epoch():
+  def order(*seed):
+    return input_pipeline.epoch_order(
+        20, looks=3, batch_size=8, seed=seed
+    ).tolist()
+
+  assert order(1, 0) == order(1, 0)
+  assert order(1, 0) != order(1, 1)
+  assert order(1, 0) != order(2, 0)
+  assert order(1, 0) != sorted(order(1, 0))
+
+
+@pytest.mark.parametrize(
+    'examples, looks, batch, steps',
+    ((16, 1, 16, 1), (17, 1, 16, 2), (854, 10, 16, 534), (1, 1, 16, 1)),
+)
+def test_steps_per_epoch(examples, looks, batch, steps):
+  # 8540 / 16 = 533.75.
+  assert input_pipeline.steps_per_epoch(examples, looks, batch) == steps
+
+
+@pytest.mark.parametrize(
+    'where', ([3, 1], np.array([False, True, False, True]))
+)
+def test_take_takes_every_field(where):
+  nodules = _nodules([0, 1, -1, 1])
+  taken = nodules.take(where)
+  indices = where if isinstance(where, list) else [1, 3]
+  assert len(taken) == 2
+  for name in ('image', 'mask', 'votes', 'label'):
+    np.testing.assert_array_equal(
+        getattr(taken, name), getattr(nodules, name)[indices]
+    )
+  assert list(taken.info['nodule_id']) == [f'n{i}' for i in indices]
+  assert taken.simulated
+  assert len(nodules) == 4
+
+
+def test_take_forgets_no_field():
+  # A field that `take` does not know would keep its old length.
+  arrays = {
+      field.name
+      for field in dataclasses.fields(input_pipeline.Nodules)
+      if field.type is np.ndarray
+  }
+  assert arrays == {'image', 'mask', 'votes', 'label'}
+
+
+def test_labelled_are_benign_or_malignant():
+  labelled = _nodules([0, -1, 1, -1]).labelled()
+  np.testing.assert_array_equal(labelled.label, [0, 1])
+  assert list(labelled.info['nodule_id']) == ['n0', 'n2']
+
+
+def _record(index):
+  pixels = np.full((2, 2, 1), index)
+  return {
+      'image': (pixels - 1000).astype(np.int16),
+      'mask': (pixels % 2).astype(np.uint8),
+      'votes': pixels.astype(np.uint8),
+      'label': index - 1,
+      'nodule_id': f'n{index}'.encode(),
+      'patient_id': b'LIDC-IDRI-0001',
+      'series_uid': b'1.2.3',
+      'slice_index': 10 + index,
+      'diameter_mm': 5.5,
+      'pixel_spacing_mm': 0.7,
+      'num_readers': 2,
+      'fold': 4,
+      **{
+          name: np.array([1, 4], np.uint8)
+          for name in (
+              'malignancy', 'subtlety', 'calcification', 'sphericity',
+              'margin', 'lobulation', 'spiculation', 'texture',
+          )
+      },
+  }
+
+
+class _Records(list):
+
+  def __getitems__(self, indices):
+    return [self[i] for i in indices]
+
+
+@pytest.fixture(name='built')
+def _built(monkeypatch):
+  """A dataset of three records in a split 'test'."""
+  source = types.SimpleNamespace(
+      is_prepared=lambda: True,
+      data_dir='/data/lidc_nodules/x/1.0.0',
+      info=types.SimpleNamespace(
+          splits={'test': None}, metadata={'simulated': True}
+      ),
+      as_data_source=lambda split: _Records(map(_record, range(3))),
+  )
+  monkeypatch.setattr(
+      input_pipeline, 'builder', lambda name, data_dir: source
+  )
+  return source
+
+
+def test_load_reads_records(built):
+  nodules = input_pipeline.load('lidc_nodules/phantom', 'test')
+  assert len(nodules) == 3 and nodules.simulated
+  assert nodules.image.shape == (3, 2, 2) and nodules.image.dtype == np.int16
+  assert nodules.mask.dtype == nodules.votes.dtype == np.uint8
+  np.testing.assert_array_equal(nodules.image[:, 0, 0], [-1000, -999, -998])
+  np.testing.assert_array_equal(nodules.mask[:, 1, 1], [0, 1, 0])
+  np.testing.assert_array_equal(nodules.votes[:, 1, 1], [0, 1, 2])
+  np.testing.assert_array_equal(nodules.label, [-1, 0, 1])
+  assert list(nodules.info['nodule_id']) == ['n0', 'n1', 'n2']
+  np.testing.assert_array_equal(nodules.info['slice_index'], [10, 11, 12])
+  # Ratings become the readers' mean, (1 + 4) / 2.
+  np.testing.assert_array_equal(nodules.info['texture'], [2.5] * 3)
+  assert set(nodules.arrays()) == {'image', 'mask', 'label'}
+
+
+def test_load_stops_at_the_limit(built):
+  nodules = input_pipeline.load('lidc_nodules/paper', 'test', limit=2)
+  assert len(nodules) == 2
+  assert len(input_pipeline.load('lidc_nodules/paper', 'test', limit=9)) == 3
+
+
+def test_a_missing_split_names_those_there_are(built):
+  with pytest.raises(errors.InputError, match="'train'.*test"):
+    input_pipeline.load('lidc_nodules/paper', 'train')
+
+
+@pytest.mark.parametrize('name', ('nonesuch/paper', 'lidc_nodules/nonesuch'))
+def test_an_unknown_dataset_is_an_input_error(name, tmp_path):
+  with pytest.raises(errors.InputError, match=name):
+    input_pipeline.builder(name, str(tmp_path))
+
+
+def test_a_dataset_that_is_not_built_says_how_to_build_it(tmp_path):
+  assert not input_pipeline.is_built('lidc_nodules/paper', str(tmp_path))
+  with pytest.raises(
+      errors.InputError,
+      match=f'tfds_lidc.build --config=paper .*--data_dir={tmp_path}',
+  ):
+    input_pipeline.load(
+        'lidc_nodules/paper', 'train', data_dir=str(tmp_path)
+    )
+
+
+def test_simulated_is_what_the_dataset_says(built):
+  built.info.metadata['simulated'] = False
+  assert not input_pipeline.load('lidc_nodules/phantom', 'test').simulated
+
+
+@pytest.mark.parametrize('name, simulated', (('phantom', True), ('all', False)))
+def test_only_phantoms_are_simulated(name, simulated, tmp_path):
+  name = f'lidc_nodules/{name}'
+  assert input_pipeline.is_simulated(name, str(tmp_path)) is simulated
+
+
+def test_concatenate_joins_every_field():
+  parts = [_nodules([0, 1]), _nodules([-1])]
+  whole = input_pipeline.concatenate(parts)
+  np.testing.assert_array_equal(whole.label, [0, 1, -1])
+  for name in ('image', 'mask', 'votes'):
+    np.testing.assert_array_equal(
+        getattr(whole, name),
+        np.concatenate([getattr(part, name) for part in parts]),
+    )
+  assert list(whole.info['nodule_id']) == ['n0', 'n1', 'n0']
+  assert whole.simulated

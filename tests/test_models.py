@@ -1,0 +1,464 @@
+"""Sizes of the paper's networks by shape alone; behaviour on tiny ones."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax.models import layers
+from mtnet_jax.models import mtnet
+from mtnet_jax.models import xception
+
+_TINY_SEG = {
+    'stem_widths': (4, 4),
+    'entry_widths': (4, 6, 6),
+    'middle_blocks': 1,
+    'exit_width': 8,
+    'tail_widths': (8, 8, 10),
+    'aspp_features': 4,
+    'low_level_features': 3,
+    'decoder_features': 4,
+}
+_TINY_CLASS = {
+    'stem_widths': (4, 4),
+    'entry_widths': (4, 6, 6),
+    'middle_blocks': 1,
+    'exit_width': 8,
+    'tail_widths': (8, 10),
+}
+
+
+def _inputs(net, batch, hw, *, seed=0):
+  rng = np.random.default_rng(seed)
+  images = jnp.asarray(rng.uniform(-1, 1, (batch, *hw, 3)), jnp.float32)
+  if isinstance(net, mtnet.CoarseSegNet):
+    return (images,)
+  mask = rng.random((batch, *hw, 1)) < 0.3
+  return images, jnp.asarray(mask, jnp.float32)
+
+
+def _init(net, hw):
+  """Random variables; only their shapes are asked of the network."""
+  variables = jax.eval_shape(
+      functools.partial(net.init, train=False),
+      jax.random.key(0),
+      *_inputs(net, 1, hw),
+  )
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == 'kernel':
+      values = rng.normal(size=leaf.shape) * np.sqrt(
+          2 / np.prod(leaf.shape[:-1])
+      )
+    elif name in ('scale', 'var'):
+      values = rng.uniform(0.7, 1.4, leaf.shape)
+    else:  # bias, mean
+      values = rng.uniform(-0.3, 0.3, leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, dict(variables))
+
+
+# Compiling is what takes time here.
+_jit = functools.partial(
+    jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+)
+
+
+def _shapes(net, hw=(224, 224), batch=2, **kwargs):
+  """Shapes of variables, logits and taps; nothing is computed."""
+  inputs = [
+      jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _inputs(net, batch, hw)
+  ]
+  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+  (logits, taps), variables = jax.eval_shape(
+      functools.partial(net.init_with_output, train=False, **kwargs),
+      rngs,
+      *inputs,
+  )
+  return variables, logits, taps
+
+
+def _count(params):
+  return sum(x.size for x in jax.tree.leaves(params))
+
+
+@pytest.fixture(scope='module')
+def coarse():
+  net = mtnet.CoarseSegNet(**_TINY_SEG)
+  return net, _init(net, (32, 32))
+
+
+@pytest.fixture(scope='module')
+def fine():
+  net = mtnet.FineSegNet(**_TINY_SEG)
+  return net, _init(net, (32, 32))
+
+
+@pytest.fixture(scope='module')
+def class_net():
+  net = mtnet.ClassNet(**_TINY_CLASS)
+  return net, _init(net, (64, 64))
+
+
+@functools.partial(_jit, static_argnums=0)
+def _evaluate(net, variables, *inputs):
+  return net.apply(variables, *inputs, train=False)
+
+
+# Parameters, grids and types.
+
+
+def test_coarse_seg_net_has_the_paper_s_size():
+  variables, logits, taps = _shapes(mtnet.CoarseSegNet())
+  assert _count(variables['params']) == 54_708_417
+  assert set(variables) == {'params', 'batch_stats'}
+  assert logits.shape == (2, 224, 224, 1)
+  grids = {name: x.shape[1:] for name, x in taps.items()}
+  # Three halvings of 112 in the entry flow; 16 middle blocks and the exit
+  # block keep the grid: output stride 16.
+  assert grids['block1'] == (56, 56, 128)
+  assert grids['block2'] == (28, 28, 256)
+  assert grids['block3'] == (14, 14, 728)
+  for i in range(4, 20):
+    assert grids[f'block{i}'] == (14, 14, 728)
+  assert grids['block20'] == (14, 14, 1024)
+  assert 'block21' not in grids
+  assert grids['backbone'] == (14, 14, 2048)
+  assert grids['encoder'] == (14, 14, 256)
+  assert grids['low_level'] == (56, 56, 256)
+  assert grids['decoder'] == (56, 56, 256)
+
+
+def test_fine_seg_net_adds_the_fine_layer_only():
+  coarse, _, _ = _shapes(mtnet.CoarseSegNet())
+  fine, logits, taps = _shapes(mtnet.FineSegNet())
+  # 257 x 256 kernel + 256 biases, and scale and bias of its batch norm:
+  # 65792 + 256 + 512 = 66560.
+  assert _count(fine['params']) == 54_774_977 == 54_708_417 + 66_560
+  assert logits.shape == (2, 224, 224, 1)
+  assert taps['fine_layer'].shape == (2, 14, 14, 256)
+  for collection in ('params', 'batch_stats'):
+    fine_tree = dict(fine[collection])
+    fine_tree.pop('fine_layer')
+    assert jax.tree.map(lambda x: x.shape, fine_tree) == jax.tree.map(
+        lambda x: x.shape, coarse[collection]
+    )
+
+
+def test_class_net_has_the_paper_s_size():
+  variables, logits, taps = _shapes(mtnet.ClassNet())
+  assert _count(variables['params']) == 20_809_289
+  assert logits.shape == (2,)
+  grids = {name: x.shape[1:] for name, x in taps.items()}
+  # "Valid" stem: 224 -> 111 -> 109; pools: 55, 28, 14; the last pool of the
+  # original is gone.
+  assert grids['block1'] == (55, 55, 128)
+  assert grids['block2'] == (28, 28, 256)
+  assert grids['block3'] == (14, 14, 728)
+  assert grids['block11'] == (14, 14, 728)
+  assert grids['block12'] == (14, 14, 1024)
+  assert grids['backbone'] == (14, 14, 2048)
+  assert grids['cam'] == (14, 14)
+
+
+def test_class_net_without_mask_or_with_pool():
+  # A 3 x 3 kernel of 32 features reads one channel less.
+  variables, _, _ = _shapes(mtnet.ClassNet(use_coarse_mask=False))
+  assert _count(variables['params']) == 20_809_289 - 3 * 3 * 32
+  _, _, taps = _shapes(mtnet.ClassNet(exit_pool=True))
+  assert taps['backbone'].shape == (2, 7, 7, 2048)
+
+
+def test_backbones_have_no_bias():
+  for net in (mtnet.CoarseSegNet(), mtnet.ClassNet()):
+    variables, _, _ = _shapes(net, hw=(64, 64))
+    leaves = jax.tree_util.tree_leaves_with_path(
+        variables['params']['backbone']
+    )
+    names = {tuple(key.key for key in path)[-2:] for path, _ in leaves}
+    biased = {layer for layer, leaf in names if leaf == 'bias'}
+    assert biased and all('bn' in layer for layer in biased)
+
+
+@pytest.mark.parametrize('hw', ((32, 32), (33, 47), (16, 50)))
+def test_segmentation_logits_have_the_images_size(hw):
+  for net in (
+      mtnet.CoarseSegNet(**_TINY_SEG), mtnet.FineSegNet(**_TINY_SEG)
+  ):
+    _, logits, taps = _shapes(net, hw=hw, batch=3)
+    assert logits.shape == (3, *hw, 1) and logits.dtype == jnp.float32
+    assert taps['low_level'].shape[1:3] == (-(-hw[0] // 4), -(-hw[1] // 4))
+    assert taps['backbone'].shape[1:3] == (-(-hw[0] // 16), -(-hw[1] // 16))
+
+
+@pytest.mark.parametrize('hw', ((64, 64), (65, 50)))
+def test_class_logits_are_one_per_image(hw):
+  _, logits, taps = _shapes(mtnet.ClassNet(**_TINY_CLASS), hw=hw, batch=3)
+  assert logits.shape == (3,) and logits.dtype == jnp.float32
+  assert taps['cam'].dtype == jnp.float32
+
+
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
+  for net in (
+      mtnet.CoarseSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
+      mtnet.FineSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
+      mtnet.ClassNet(dtype=jnp.bfloat16, **_TINY_CLASS),
+  ):
+    variables, logits, taps = _shapes(net, hw=(64, 64))
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {
+        jnp.dtype('float32')
+    }
+    assert logits.dtype == jnp.float32
+    # The work itself is done in bfloat16.
+    assert taps['backbone'].dtype == jnp.bfloat16
+    assert taps['block1'].dtype == jnp.bfloat16
+
+
+def test_bfloat16_is_near_float32(fine):
+  net, variables = fine
+  inputs = _inputs(net, 2, (32, 32))
+  logits, _ = _evaluate(net, variables, *inputs)
+  short, _ = _evaluate(net.clone(dtype=jnp.bfloat16), variables, *inputs)
+  scale = float(jnp.abs(logits).max())
+  assert 0 < float(jnp.abs(short - logits).max()) < 0.05 * scale
+
+
+# What depends on what.
+
+
+@pytest.mark.parametrize('name', ('fine', 'class_net'))
+def test_evaluation_does_not_depend_on_batch_mates(name, request):
+  net, variables = request.getfixturevalue(name)
+  hw = (32, 32) if name == 'fine' else (64, 64)
+  inputs = _inputs(net, 2, hw)
+  others = _inputs(net, 2, hw, seed=1)
+  mixed = [
+      jnp.concatenate([ours[:1], theirs[1:]])
+      for ours, theirs in zip(inputs, others)
+  ]
+  logits, _ = _evaluate(net, variables, *inputs)
+  mixed_logits, _ = _evaluate(net, variables, *mixed)
+  np.testing.assert_allclose(mixed_logits[0], logits[0], atol=1e-5)
+  assert float(jnp.abs(mixed_logits[1] - logits[1]).max()) > 1e-3
+
+
+def test_fine_seg_net_reads_the_coarse_mask(fine):
+  net, variables = fine
+  images, mask = _inputs(net, 2, (32, 32))
+  logits, taps = _evaluate(net, variables, images, mask)
+  moved, moved_taps = _evaluate(net, variables, images, 1 - mask)
+  assert float(jnp.abs(moved - logits).max()) > 1e-4
+  # Only from the fine layer on.
+  np.testing.assert_array_equal(moved_taps['encoder'], taps['encoder'])
+  np.testing.assert_array_equal(moved_taps['low_level'], taps['low_level'])
+
+
+def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
+  net, variables = coarse
+  net = net.clone(dropout_rates=(0.0, 0.0, 0.0))
+  (images,) = _inputs(net, 4, (32, 32))
+
+  def train(net, images):
+    (logits, _), updates = net.apply(
+        variables, images, train=True, mutable=['batch_stats']
+    )
+    return logits, updates['batch_stats']
+
+  synced = net.clone(axis_name='devices')
+  whole_logits, whole_stats = _jit(functools.partial(train, net))(images)
+  split_logits, split_stats = _jit(
+      jax.vmap(functools.partial(train, synced), axis_name='devices')
+  )(images.reshape(2, 2, 32, 32, 3))
+  np.testing.assert_allclose(
+      split_logits.reshape(whole_logits.shape), whole_logits, atol=2e-3
+  )
+  jax.tree.map(
+      lambda split, whole: np.testing.assert_allclose(
+          split[0], whole, rtol=1e-2, atol=1e-3
+      ),
+      split_stats,
+      whole_stats,
+  )
+  # In training, statistics are the batch's and move the running ones.
+  moved = jax.tree.map(
+      lambda new, old: float(jnp.abs(new - old).max()),
+      whole_stats,
+      variables['batch_stats'],
+  )
+  assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_low_level_feature_is_block_2_s_second_convolution(coarse):
+  net, variables = coarse
+  inputs = _inputs(net, 1, (32, 32))
+  (_, taps), state = _jit(
+      functools.partial(net.apply, train=False, capture_intermediates=True)
+  )(variables, *inputs)
+  block2 = state['intermediates']['backbone']['block2']
+  second = block2['sepconv2']['pointwise_bn']['__call__'][0]
+  np.testing.assert_array_equal(taps['low_level'], second)
+  assert float(second.min()) < 0, 'after the batch norm, before any ReLU'
+  # The decoder reads that feature.
+  low_level = state['intermediates']['low_level']['__call__'][0]
+  assert low_level.shape == (1, 8, 8, 3)
+
+
+def test_mean_of_the_activation_map_plus_bias_is_the_logit(class_net):
+  net, variables = class_net
+  bias = variables['params']['bias']
+  assert bias.shape == () and bias != 0
+  logits, taps = _evaluate(net, variables, *_inputs(net, 2, (64, 64)))
+  assert taps['cam'].shape == (2, 4, 4)
+  np.testing.assert_allclose(
+      np.mean(taps['cam'], (1, 2)) + bias, logits, rtol=1e-5, atol=1e-6
+  )
+  # The map is the classifier's kernel over the last features (Zhou et al.).
+  kernel = variables['params']['classifier']['kernel'][0, 0, :, 0]
+  np.testing.assert_allclose(
+      taps['cam'], taps['backbone'] @ kernel, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_class_net_without_mask_ignores_it():
+  net = mtnet.ClassNet(use_coarse_mask=False, **_TINY_CLASS)
+  variables = _init(net, (64, 64))
+  images, mask = _inputs(net, 2, (64, 64))
+  logits, _ = _evaluate(net, variables, images, mask)
+  moved, _ = _evaluate(net, variables, images, 1 - mask)
+  np.testing.assert_array_equal(moved, logits)
+
+
+def test_fourth_channel_starts_as_the_mean_of_the_others(class_net):
+  net, variables = class_net
+  params = variables['params']
+  averaged = mtnet.average_fourth_channel(params)
+  before = params['backbone']['conv1']['kernel']
+  after = averaged['backbone']['conv1']['kernel']
+  assert before.shape == after.shape == (3, 3, 4, 4)
+  np.testing.assert_array_equal(after[:, :, :3], before[:, :, :3])
+  np.testing.assert_allclose(
+      after[:, :, 3],
+      (before[:, :, 0] + before[:, :, 1] + before[:, :, 2]) / 3,
+      rtol=1e-5,
+      atol=1e-7,
+  )
+  assert float(jnp.abs(before - after).max()) > 0
+  # Every other leaf is the very same.
+  differing = [
+      jax.tree_util.keystr(path)
+      for (path, old), new in zip(
+          jax.tree_util.tree_leaves_with_path(params),
+          jax.tree.leaves(averaged),
+          strict=True,
+      )
+      if old is not new
+  ]
+  assert differing == ["['backbone']['conv1']['kernel']"]
+
+
+# What public weights differ in.
+
+_norm = layers.batch_norm(
+    train=False, axis_name=None, epsilon=1e-5, momentum=0.9,
+    dtype=jnp.float32,
+)
+
+
+def _both_skips(block, **kwargs):
+  x = jax.random.normal(jax.random.key(0), (1, 5, 5, 4))
+  plain, after_relu = (
+      block(norm=_norm, skip_relu=skip_relu, **kwargs)
+      for skip_relu in (False, True)
+  )
+  variables = _jit(plain.init)(jax.random.key(1), x)
+
+  def output(module):
+    out = _jit(module.apply)(variables, x)
+    return out[0] if isinstance(out, tuple) else out
+
+  return x, output(plain), output(after_relu)
+
+
+@pytest.mark.parametrize(
+    'block', (xception.AlignedBlock, xception.XceptionBlock)
+)
+def test_skip_relu_changes_identity_skips(block):
+  x, plain, after_relu = _both_skips(block, widths=(4, 4, 4))
+  np.testing.assert_allclose(
+      after_relu - plain, jax.nn.relu(x) - x, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+    'block, kwargs',
+    (
+        (xception.AlignedBlock, {'widths': (4, 4, 6)}),
+        (xception.AlignedBlock, {'widths': (4, 4, 4), 'stride': 2}),
+        (xception.XceptionBlock, {'widths': (4, 6)}),
+        (xception.XceptionBlock, {'widths': (4, 4), 'pool': True}),
+    ),
+)
+def test_skip_relu_leaves_projected_skips_alone(block, kwargs):
+  _, plain, after_relu = _both_skips(block, **kwargs)
+  np.testing.assert_array_equal(after_relu, plain)
+
+
+def test_skip_relu_tail_dilation_and_pooling_reach_the_networks(
+    coarse, class_net
+):
+  for (net, variables), hw, changes in (
+      (coarse, (32, 32), ({'skip_relu': True}, {'tail_dilation': 1})),
+      (
+          class_net,
+          (64, 64),
+          (
+              {'skip_relu': True},
+              {'tail_dilation': 1},
+              {'pool_padding': 'same'},
+          ),
+      ),
+  ):
+    inputs = _inputs(net, 1, hw)
+    logits, _ = _evaluate(net, variables, *inputs)
+    for change in changes:
+      changed, _ = _evaluate(net.clone(**change), variables, *inputs)
+      assert float(jnp.abs(changed - logits).max()) > 1e-5, change
+
+
+def test_input_scale_by_hand():
+  images = jnp.asarray([-1.0, 0.0, 1.0]).reshape(1, 1, 1, 3)
+  # (-1 - .5) / .25, (0 + .5) / .5, (1 - 0) / 2.
+  scaled = layers.InputScale((0.5, -0.5, 0.0), (0.25, 0.5, 2.0))(images)
+  np.testing.assert_allclose(scaled.ravel(), [-6, 1, 0.5])
+  np.testing.assert_array_equal(layers.InputScale()(images), images)
+
+
+def test_the_mask_channel_is_never_scaled(class_net):
+  net, variables = class_net
+  images, mask = _inputs(net, 1, (64, 64))
+  logits, _ = _evaluate(net, variables, images, mask)
+  scaled, _ = _evaluate(
+      net.clone(input_mean=(0.25,), input_std=(0.5,)),
+      variables,
+      images * 0.5 + 0.25,
+      mask,
+  )
+  np.testing.assert_allclose(scaled, logits, rtol=1e-4, atol=1e-5)
+
+
+def test_running_average_keeps_the_momentum_s_share():
+  # mean starts at 0, the batch's is 8: .9 * 0 + .1 * 8.
+  make = layers.batch_norm(
+      train=True, axis_name=None, epsilon=1e-5, momentum=0.9,
+      dtype=jnp.float32,
+  )
+  norm = make('bn')
+  x = jnp.full((2, 3, 3, 1), 8.0)
+  variables = norm.init(jax.random.key(0), x)
+  _, updates = norm.apply(variables, x, mutable=['batch_stats'])
+  np.testing.assert_allclose(updates['batch_stats']['mean'], [0.8], rtol=1e-5)

@@ -1,0 +1,85 @@
+"""One step on several devices is the same step."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Five steps of the coarse and of the fine stage at test size on made-up
+# patches; writes the losses. Dropout is drawn per device, so it is off.
+_SCRIPT = """
+import importlib.util, pathlib, sys
+import jax, numpy as np
+from mtnet_jax import input_pipeline, train, stages, parallel
+
+root, devices, out = sys.argv[1:]
+assert jax.local_device_count() == int(devices)
+spec = importlib.util.spec_from_file_location('c', root + '/configs/mtnet.py')
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+config = module.get_config('test')
+with config.unlocked():
+  config.seg_net.dropout_rates = (0.0, 0.0, 0.0)
+rng = np.random.default_rng(0)
+rows, columns = np.mgrid[:64, :64]
+radius = rng.uniform(4, 12, (24, 1, 1))
+mask = (rows - 32) ** 2 + (columns - 32) ** 2 < radius ** 2
+image = np.where(mask, -50, -850) + rng.normal(0, 40, (24, 64, 64))
+data = input_pipeline.Nodules(
+    image=image.astype(np.int16), mask=mask.astype(np.uint8),
+    votes=mask.astype(np.uint8), label=(radius[:, 0, 0] > 8).astype(np.int32),
+    info={}, simulated=True)
+nets = stages.make_nets(config)
+losses = {}
+coarse = None
+for stage in stages.make_stages(config):
+  trainer = train.Trainer(
+      stage, config, nets=nets, coarse_variables=coarse, train=data,
+      validation=data, directory=pathlib.Path(out).with_suffix('.ckpt'))
+  state = trainer.place(trainer.fresh_state())
+  losses[stage.name] = []
+  for step in range(5):
+    state, values = trainer.step(state, step)
+    losses[stage.name].append(float(np.asarray(values['loss'])[0]))
+  state = parallel.unreplicate(state)
+  if stage.name == 'coarse':
+    # Trained a little, so that its mask is neither empty nor full.
+    coarse = {'params': state.params, 'batch_stats': state.batch_stats}
+np.savez(out, **losses)
+"""
+
+
+def losses_on(devices, out):
+  done = subprocess.run(
+      [sys.executable, '-c', _SCRIPT, str(ROOT), str(devices), str(out)],
+      env={
+          **os.environ,
+          'PYTHONPATH': str(ROOT),
+          'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      },
+      capture_output=True,
+      text=True,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return np.load(out)
+
+
+def test_one_device_and_four_give_the_same_losses(tmp_path):
+  """1 x 8 and 4 x 2 examples: the same but for the order of float32 sums.
+
+  The tolerance: sums of some 10^5 float32 numbers in another order differ by
+  about 1e-6 relative; Adam divides gradients by their own size, which lifts
+  differences in the smallest of them into the parameters. 2e-4 after five
+  steps leaves room for that, and lies far below what unsynchronised batch
+  statistics do.
+  """
+  one = losses_on(1, tmp_path / 'one.npz')
+  four = losses_on(4, tmp_path / 'four.npz')
+  for stage in ('coarse', 'class', 'fine'):
+    assert one[stage].shape == (5,)
+    assert np.all(np.isfinite(one[stage]))
+    np.testing.assert_allclose(four[stage], one[stage], rtol=2e-4)

@@ -1,0 +1,139 @@
+"""Text tables: numbers derived by hand, one row per network and paper."""
+
+import pytest
+
+from mtnet_jax import tables
+
+
+def estimate(value, low=None, high=None):
+  return {'value': value, 'ci95': None if low is None else [low, high]}
+
+
+def _tree(columns, value):
+  return {key: estimate(value) for key, _ in columns}
+
+
+@pytest.fixture
+def summary():
+  segmentation = {
+      name: {
+          **_tree(tables.SEGMENTATION, value),
+          'pooled': _tree(tables.SEGMENTATION, value - 0.1),
+      }
+      for name, value in (('coarse', 0.5), ('fine', 0.75))
+  }
+  segmentation['coarse']['dice'] = estimate(0.6666, 0.5, 0.80049)
+  segmentation['fine_minus_coarse'] = _tree(tables.SEGMENTATION, 0.25)
+  return {
+      'nodules': 3,
+      'labelled': 3,
+      'malignant': 1,
+      'patients': 2,
+      'segmentation': segmentation,
+      'classification': {
+          **_tree(tables.CLASSIFICATION, 1.0),
+          'auc': estimate(None),
+      },
+      'diameter_only': _tree(tables.CLASSIFICATION, 0.125),
+      'classification_minus_diameter_only': {
+          **_tree(tables.CLASSIFICATION, 0.875),
+          'auc': estimate(None),
+      },
+  }
+
+
+@pytest.mark.parametrize(
+    'given, expected',
+    [
+        (estimate(0.8321, 0.8104, 0.851), '83.2 (81.0-85.1)'),
+        (estimate(0.8321), '83.2'),
+        (estimate(1.0, 1.0, 1.0), '100.0 (100.0-100.0)'),
+        (estimate(None), 'n/a'),
+        (estimate(None, 0.1, 0.2), 'n/a'),
+    ],
+)
+def test_percent(given, expected):
+  assert tables.percent(given) == expected
+
+
+@pytest.mark.parametrize(
+    'given, expected',
+    [
+        (estimate(0.0214, -0.004, 0.0461), '+2.1 (-0.4 to +4.6)'),
+        (estimate(-0.562, -0.784, -0.3), '-56.2 (-78.4 to -30.0)'),
+        (estimate(-0.0001), '+0.0'),
+        (estimate(None), 'n/a'),
+    ],
+)
+def test_difference(given, expected):
+  assert tables.difference(given) == expected
+
+
+def _rows(text):
+  """First two words of a row -> its cells."""
+  rows = {}
+  for line in text.splitlines():
+    if line.startswith('  '):
+      rows.setdefault(line[:28].strip(), []).append(line[28:].split())
+  return rows
+
+
+def test_beside_the_paper(summary):
+  text = tables.beside_the_paper(summary, simulated=False)
+  assert text.startswith('3 nodules of 2 patients, CT. Per cent')
+  rows = _rows(text)
+  assert rows['Segmentation'] == [['DI', 'JA', 'ACC', 'Recall', 'SPE']]
+  assert rows['Coarse Seg-net'] == [
+      ['66.7', '(50.0-80.0)', '50.0', '50.0', '50.0', '50.0']
+  ]
+  assert rows['Fine Seg-net'] == [['75.0'] * 5]
+  assert rows['pooled pixels'] == [['40.0'] * 5, ['65.0'] * 5]
+  # Table 5's first and last row, then the last row of Tables 3 and 4.
+  assert rows['paper, real CT'] == [
+      ['80.1', '66.8', '94.9', '93.4', '98.2'],
+      ['83.2', '71.2', '96.3', '92.5', '97.7'],
+      ['91.9', '93.5', '81.4', '95.0'],
+  ]
+  assert rows['Fine - coarse'] == [['25.0'] * 5]
+  assert rows['Classification'] == [['ACC', 'AUC', 'SEN', 'SPE']]
+  assert rows['Class-net'] == [['100.0', 'n/a', '100.0', '100.0']]
+  assert rows['Diameter only'] == [['12.5'] * 4]
+  assert rows['Class-net - diameter only'] == [
+      ['87.5', 'n/a', '87.5', '87.5']
+  ]
+  assert 'SIMULATED' not in text and 'Simulated' not in text
+
+
+def test_simulated_is_said(summary):
+  text = tables.beside_the_paper(summary, simulated=True)
+  assert '2 patients, SIMULATED CT.' in text
+  assert text.endswith('Simulated CT is no measure of it.')
+
+
+def _record(name, label=1):
+  return {
+      'nodule_id': name,
+      'diameter_mm': 12.34,
+      'label': label,
+      'malignancy_probability': 0.98765,
+      'coarse_dice': 0.5,
+      'coarse_jaccard': 1 / 3,
+      'fine_dice': 1.0,
+      'fine_jaccard': 1.0,
+  }
+
+
+def test_per_nodule():
+  records = [_record('a', 0), _record('b', 1), _record('c', -1)]
+  lines = tables.per_nodule(records).splitlines()
+  assert len(lines) == 4
+  numbers = ['0.988', '0.500', '0.333', '1.000', '1.000']
+  assert lines[1].split() == ['a', '12.3', 'benign', *numbers]
+  assert lines[2].split() == ['b', '12.3', 'malignant', *numbers]
+  assert lines[3].split() == ['c', '12.3', 'open', *numbers]
+
+
+def test_per_nodule_says_what_it_leaves_out():
+  lines = tables.per_nodule([_record(str(i)) for i in range(5)], most=2)
+  assert lines.splitlines()[3:] == ['  ... and 3 more in records.csv']
+  assert len(lines.splitlines()) == 4
