@@ -48,9 +48,7 @@ def _sampling_matrix(side, centre, flip, *, in_size, out_size):
 def _resample(patch, rows, columns):
   # Full float32: HU differences of a few units matter, and accelerators would
   # otherwise multiply in a shorter type.
-  return jnp.einsum(
-      'oh,hw,pw->op', rows, patch, columns, precision='highest'
-  )
+  return jnp.einsum('oh,hw,pw->op', rows, patch, columns, precision='highest')
 
 
 def _window(hu, low, high):
@@ -62,7 +60,7 @@ def _look(key, plain, image, mask, *, augmentation, size, window):
   keys = jax.random.split(key, 4)
   uniform = jax.random.uniform
   share = uniform(
-      keys[0], minval=augmentation.crop_min, maxval=augmentation.crop_max
+    keys[0], minval=augmentation.crop_min, maxval=augmentation.crop_max
   )
   slack = (1 - share) * in_size
   shift = augmentation.crop_shift * slack
@@ -75,10 +73,8 @@ def _look(key, plain, image, mask, *, augmentation, size, window):
   centres = (in_size - 1) / 2 + jnp.where(plain, 0.0, offsets)
   flips = flips & ~plain
   rows, columns = (
-      _sampling_matrix(
-          side, centres[i], flips[i], in_size=in_size, out_size=size
-      )
-      for i in range(2)
+    _sampling_matrix(side, centres[i], flips[i], in_size=in_size, out_size=size)
+    for i in range(2)
   )
   image = _resample(image.astype(jnp.float32), rows, columns)
   mask = _resample(mask.astype(jnp.float32), rows, columns) >= 0.5
@@ -104,13 +100,13 @@ def training_looks(keys, plain, image, mask, *, augmentation, size, window):
 
   def look(key, plain, image, mask):
     return _look(
-        key,
-        plain,
-        image,
-        mask,
-        augmentation=augmentation,
-        size=size,
-        window=window,
+      key,
+      plain,
+      image,
+      mask,
+      augmentation=augmentation,
+      size=size,
+      window=window,
     )
 
   image, mask = jax.vmap(look)(keys, plain, image, mask)
@@ -124,10 +120,10 @@ def plain_images(image, *, size, window):
   """Patches as they are: (B, P, P) HU -> (B, S, S, 3) in [-1, 1]."""
   in_size = image.shape[1]
   matrix = _sampling_matrix(
-      in_size, (in_size - 1) / 2, False, in_size=in_size, out_size=size
+    in_size, (in_size - 1) / 2, False, in_size=in_size, out_size=size
   )
   image = jax.vmap(_resample, (0, None, None))(
-      image.astype(jnp.float32), matrix, matrix
+    image.astype(jnp.float32), matrix, matrix
   )
   return _three_channels(_window(image, *window))
 
@@ -139,5 +135,5 @@ def _three_channels(image):
 def to_patch_grid(maps, patch_size):
   """Averages maps (B, S, S) back onto the patch's own pixels (B, P, P)."""
   return jax.image.resize(
-      maps, (len(maps), patch_size, patch_size), 'linear', antialias=True
+    maps, (len(maps), patch_size, patch_size), 'linear', antialias=True
   )

@@ -41,8 +41,8 @@ def interval(values):
 def estimate(value, replicate_values):
   """{'value': x, 'ci95': [lo, hi]}, None for what is undefined."""
   return {
-      'value': float(value) if np.isfinite(value) else None,
-      'ci95': None if replicate_values is None else interval(replicate_values),
+    'value': float(value) if np.isfinite(value) else None,
+    'ci95': None if replicate_values is None else interval(replicate_values),
   }
 
 
@@ -62,6 +62,6 @@ def mean(values, weights):
   totals = weights[:, known].sum(1)
   sums = weights[:, known] @ values[known]
   replicates = np.divide(
-      sums, totals, out=np.full(len(sums), np.nan), where=totals > 0
+    sums, totals, out=np.full(len(sums), np.nan), where=totals > 0
   )
   return estimate(values[known].mean(), replicates)

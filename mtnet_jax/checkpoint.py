@@ -27,7 +27,7 @@ class Checkpoints:
 
   def _manager(self, name, *, keep):
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False
+      max_to_keep=keep, enable_async_checkpointing=False
     )
     return ocp.CheckpointManager(self._directory / name, options=options)
 
@@ -62,11 +62,11 @@ def _save(manager, step, tree, meta):
   if step in manager.all_steps():
     return
   manager.save(
-      step,
-      args=ocp.args.Composite(
-          state=ocp.args.StandardSave(_on_host(tree)),
-          meta=ocp.args.JsonSave({'format': FORMAT, **meta}),
-      ),
+    step,
+    args=ocp.args.Composite(
+      state=ocp.args.StandardSave(_on_host(tree)),
+      meta=ocp.args.JsonSave({'format': FORMAT, **meta}),
+    ),
   )
 
 
@@ -78,9 +78,9 @@ def _on_host(tree):
 
 def _restore(manager):
   restored = manager.restore(
-      manager.latest_step(),
-      args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
-      ),
+    manager.latest_step(),
+    args=ocp.args.Composite(
+      state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
+    ),
   )
   return restored.state, restored.meta

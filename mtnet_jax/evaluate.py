@@ -16,21 +16,17 @@ import argparse
 import pathlib
 
 import numpy as np
-from sklearn import linear_model
 
-from mtnet_jax import bootstrap
 from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import inference
 from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
 from mtnet_jax import parallel
+from mtnet_jax import scores
 from mtnet_jax import stages
 from mtnet_jax import tables
 from mtnet_jax import workdir
-
-THRESHOLD = 0.5
-_COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
 
 
 def predict(config, variables, nodules, *, progress):
@@ -46,11 +42,11 @@ def predict(config, variables, nodules, *, progress):
     The outputs of `inference.predict_step` for every nodule.
   """
   predictor = inference.Predictor(
-      stages.make_nets(config),
-      size=config.image_size,
-      window=config.window,
-      coarse_mask=config.coarse_mask,
-      batch_size=min(config.eval_batch_size, len(nodules)),
+    stages.make_nets(config),
+    size=config.image_size,
+    window=config.window,
+    coarse_mask=config.coarse_mask,
+    batch_size=min(config.eval_batch_size, len(nodules)),
   )
   return predictor(parallel.replicate(variables), nodules.image, progress)
 
@@ -67,158 +63,25 @@ def make_records(nodules, outputs):
     denominator is None.
   """
   columns = {
-      **nodules.info,
-      'label': nodules.label,
-      'malignancy_probability': outputs['class'],
+    **nodules.info,
+    'label': nodules.label,
+    'malignancy_probability': outputs['class'],
   }
   for name in ('coarse', 'fine'):
     counts = metrics.pixel_counts(
-        outputs[name] >= THRESHOLD, nodules.mask
+      outputs[name] >= scores.THRESHOLD, nodules.mask
     )
     values = {**metrics.segmentation_from_counts(counts), **counts}
     columns.update({f'{name}_{key}': x for key, x in values.items()})
   return [
-      {key: _plain(values[i]) for key, values in columns.items()}
-      for i in range(len(nodules))
+    {key: _plain(values[i]) for key, values in columns.items()}
+    for i in range(len(nodules))
   ]
 
 
 def _plain(value):
   value = value.item() if hasattr(value, 'item') else value
   return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def fit_diameter_only(nodules):
-  """Logistic regression on the readers' diameter: the baseline to beat.
-
-  Args:
-    nodules: the training split.
-
-  Returns:
-    {'slope', 'intercept'} of the logit against the diameter in mm.
-  """
-  nodules = nodules.labelled()
-  model = linear_model.LogisticRegression().fit(
-      nodules.info['diameter_mm'][:, None], nodules.label
-  )
-  return {
-      'slope': float(model.coef_[0, 0]),
-      'intercept': float(model.intercept_[0]),
-  }
-
-
-def summarise(records, *, diameter_model, seed):
-  """Metrics of a test set from its records.
-
-  Args:
-    records: of `make_records`.
-    diameter_model: of `fit_diameter_only`.
-    seed: of the resampling.
-
-  Returns:
-    The tree that metrics.json holds under 'test'.
-  """
-  weights = bootstrap.patient_weights(
-      [record['patient_id'] for record in records], seed=seed
-  )
-
-  def column(key):
-    return np.asarray([record[key] for record in records], np.float64)
-
-  segmentation = {}
-  for name in ('coarse', 'fine'):
-    segmentation[name] = {
-        metric: bootstrap.mean(column(f'{name}_{metric}'), weights)
-        for metric in metrics.SEGMENTATION
-    }
-    counts = {key: column(f'{name}_{key}') for key in _COUNTS}
-    segmentation[name]['pooled'] = _pooled(counts, weights)
-  segmentation['fine_minus_coarse'] = {
-      metric: bootstrap.mean(
-          column(f'fine_{metric}') - column(f'coarse_{metric}'), weights
-      )
-      for metric in metrics.SEGMENTATION
-  }
-
-  labels = column('label')
-  known = labels >= 0
-  known_weights = None if weights is None else weights[:, known]
-  logits = (
-      diameter_model['slope'] * column('diameter_mm')
-      + diameter_model['intercept']
-  )
-  scores = {
-      'classification': column('malignancy_probability')[known],
-      'diameter_only': (1 / (1 + np.exp(-logits)))[known],
-  }
-  classified = {
-      name: _classified(values, labels[known], known_weights)
-      for name, values in scores.items()
-  }
-  difference = {
-      metric: bootstrap.estimate(
-          classified['classification'][metric][0]
-          - classified['diameter_only'][metric][0],
-          None
-          if weights is None
-          else np.asarray(classified['classification'][metric][1])
-          - np.asarray(classified['diameter_only'][metric][1]),
-      )
-      for metric in metrics.CLASSIFICATION
-  }
-  return {
-      'nodules': len(records),
-      'labelled': int(known.sum()),
-      'malignant': int((labels == 1).sum()),
-      'patients': len({record['patient_id'] for record in records}),
-      'segmentation': segmentation,
-      **{
-          name: {
-              metric: bootstrap.estimate(*values)
-              for metric, values in by_metric.items()
-          }
-          for name, by_metric in classified.items()
-      },
-      'classification_minus_diameter_only': difference,
-  }
-
-
-def _pooled(counts, weights):
-  """Equations (7)-(11) over all pixels of all nodules together."""
-  values = metrics.segmentation_from_counts(
-      {key: x.sum() for key, x in counts.items()}
-  )
-  replicates = {}
-  if weights is not None:
-    replicates = metrics.segmentation_from_counts(
-        {key: weights @ x for key, x in counts.items()}
-    )
-  return {
-      metric: bootstrap.estimate(value, replicates.get(metric))
-      for metric, value in values.items()
-  }
-
-
-def _classified(scores, labels, weights):
-  """metric -> (value, replicates or None)."""
-  values = metrics.classification_metrics(
-      scores, labels, threshold=THRESHOLD
-  )
-  replicates = None
-  if weights is not None:
-    replicates = [
-        metrics.classification_metrics(
-            scores, labels, threshold=THRESHOLD, weights=row
-        )
-        for row in weights
-    ]
-  return {
-      metric: (
-          value,
-          None if replicates is None else [row[metric] for row in replicates],
-      )
-      for metric, value in values.items()
-  }
 
 
 def evaluate(config, variables, *, data, diameter_model, progress):
@@ -228,16 +91,16 @@ def evaluate(config, variables, *, data, diameter_model, progress):
     config: the run's config.
     variables: of the three networks.
     data: `input_pipeline.Nodules`.
-    diameter_model: of `fit_diameter_only`.
+    diameter_model: of `scores.fit_diameter_only`.
     progress: wraps the batches.
 
   Returns:
-    records, the tree of `summarise`, and the outputs of `predict`.
+    records, the tree of `scores.summarise`, and the outputs of `predict`.
   """
   outputs = predict(config, variables, data, progress=progress)
   records = make_records(data, outputs)
-  summary = summarise(
-      records, diameter_model=diameter_model, seed=config.seed
+  summary = scores.summarise(
+    records, diameter_model=diameter_model, seed=config.seed
   )
   return records, summary, outputs
 
@@ -250,34 +113,36 @@ def _load_splits(name, split, *, data_dir, limit):
   else:
     wanted = [split]
   label = wanted[0] if len(wanted) == 1 else 'all'
-  return label, input_pipeline.concatenate([
+  return label, input_pipeline.concatenate(
+    [
       input_pipeline.load(name, split, data_dir=data_dir, limit=limit)
       for split in wanted
-  ])
+    ]
+  )
 
 
 def main():
   parser = argparse.ArgumentParser(
-      prog='python -m mtnet_jax.evaluate',
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog='python -m mtnet_jax.evaluate',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
-      '--workdir', required=True, help='run directory of a finished training'
+    '--workdir', required=True, help='run directory of a finished training'
   )
   parser.add_argument(
-      '--dataset',
-      help='lidc_nodules/NAME; default: the one the run was trained on',
+    '--dataset',
+    help='lidc_nodules/NAME; default: the one the run was trained on',
   )
   parser.add_argument(
-      '--split', help='default: test; all splits where there is no test'
+    '--split', help='default: test; all splits where there is no test'
   )
   parser.add_argument(
-      '--data_dir',
-      help='where TFDS keeps datasets (default: as in the run)',
+    '--data_dir',
+    help='where TFDS keeps datasets (default: as in the run)',
   )
   parser.add_argument(
-      '--limit', type=int, default=0, help='at most so many nodules a split'
+    '--limit', type=int, default=0, help='at most so many nodules a split'
   )
   args = parser.parse_args()
   config = workdir.read_config(args.workdir)
@@ -286,28 +151,28 @@ def main():
   name = args.dataset or config.dataset.name
   data_dir = args.data_dir or config.dataset.data_dir
   split, data = _load_splits(
-      name, args.split, data_dir=data_dir, limit=args.limit
+    name, args.split, data_dir=data_dir, limit=args.limit
   )
-  out = pathlib.Path(args.workdir, 'evaluations', f'{name}-{split}'.replace('/', '-'))
+  out = pathlib.Path(
+    args.workdir, 'evaluations', f'{name}-{split}'.replace('/', '-')
+  )
   print(
-      f'{args.workdir}: {len(data)} {"SIMULATED" if data.simulated else "real"}'
-      f' nodules of {name}, trained on'
-      f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
+    f'{args.workdir}: {len(data)} {"SIMULATED" if data.simulated else "real"}'
+    f' nodules of {name}, trained on'
+    f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
   )
   records, summary, _ = evaluate(
-      config,
-      variables,
-      data=data,
-      diameter_model=trained['diameter_only_model'],
-      progress=tables.progress_bar('evaluating'),
+    config,
+    variables,
+    data=data,
+    diameter_model=trained['diameter_only_model'],
+    progress=tables.progress_bar('evaluating'),
   )
   results = {
-      **workdir.header(config, dataset=name, simulated=data.simulated),
-      'trained_on': {
-          key: trained[key] for key in ('dataset', 'simulated')
-      },
-      'diameter_only_model': trained['diameter_only_model'],
-      split: summary,
+    **workdir.header(config, dataset=name, simulated=data.simulated),
+    'trained_on': {key: trained[key] for key in ('dataset', 'simulated')},
+    'diameter_only_model': trained['diameter_only_model'],
+    split: summary,
   }
   workdir.make_folder(out)
   files.write_csv(out / 'records.csv', records)

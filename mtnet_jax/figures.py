@@ -23,11 +23,11 @@ _DPI = 110
 # Of the examples; the paper gives none.
 _WINDOW_HU = (-1000, 400)
 _EXAMPLE_COLUMNS = (
-    'CT',
-    'readers',
-    'Coarse Seg-net',
-    'Fine Seg-net',
-    'Class-net activation',
+  'CT',
+  'readers',
+  'Coarse Seg-net',
+  'Fine Seg-net',
+  'Class-net activation',
 )
 LABELS = {0: 'benign', 1: 'malignant', -1: 'open'}
 
@@ -47,7 +47,7 @@ def save(figure, path):
     os.replace(temporary, path)
   except OSError as error:
     raise errors.InputError(
-        f'{path} cannot be written: {error.strerror}.'
+      f'{path} cannot be written: {error.strerror}.'
     ) from error
   finally:
     temporary.unlink(missing_ok=True)
@@ -79,7 +79,7 @@ def training_curves(history, *, title, metric, metric_name, simulated):
     simulated: whether the CT is.
   """
   figure, (above, below) = _figure(
-      f'training of {title}', simulated, (4.4, 4.0), rows=2
+    f'training of {title}', simulated, (4.4, 4.0), rows=2
   )
   epochs = [row['epoch'] for row in history]
   style = {'marker': '.', 'linewidth': 1.4, 'color': _BLUE}
@@ -89,11 +89,11 @@ def training_curves(history, *, title, metric, metric_name, simulated):
   for ax in (above, below):
     ax.axvline(kept['epoch'], color=_ORANGE, linestyle=':', linewidth=1.2)
   below.plot(
-      kept['epoch'],
-      kept[metric],
-      'o',
-      color=_ORANGE,
-      label=f'kept: epoch {kept["epoch"]}, {kept[metric]:.3f}',
+    kept['epoch'],
+    kept[metric],
+    'o',
+    color=_ORANGE,
+    label=f'kept: epoch {kept["epoch"]}, {kept[metric]:.3f}',
   )
   below.legend(fontsize=8)
   above.set_ylabel('training loss', fontsize=9)
@@ -122,33 +122,33 @@ def roc(labels, curves, *, simulated):
   ax.plot([0, 1], [0, 1], color='0.7', linestyle=':', linewidth=1)
   styles = ((_BLUE, '-'), (_ORANGE, '--'), (_GREEN, '-.'))
   for (name, (scores, threshold)), (color, line) in zip(
-      curves.items(), styles, strict=False
+    curves.items(), styles, strict=False
   ):
     scores = np.asarray(scores)
     false_rate, true_rate, _ = sklearn_metrics.roc_curve(labels, scores)
     area = sklearn_metrics.auc(false_rate, true_rate)
     ax.plot(
-        false_rate,
-        true_rate,
-        color=color,
-        linestyle=line,
-        label=f'{name}, AUC {area:.3f}',
+      false_rate,
+      true_rate,
+      color=color,
+      linestyle=line,
+      label=f'{name}, AUC {area:.3f}',
     )
     called = scores >= threshold
     ax.plot(
-        called[labels == 0].mean(),
-        called[labels == 1].mean(),
-        'o',
-        color=color,
-        clip_on=False,
+      called[labels == 0].mean(),
+      called[labels == 1].mean(),
+      'o',
+      color=color,
+      clip_on=False,
     )
   ax.legend(loc='lower right', fontsize=8)
   ax.set(
-      xlabel='1 - specificity',
-      ylabel='sensitivity',
-      xlim=(0, 1),
-      ylim=(0, 1.01),
-      aspect='equal',
+    xlabel='1 - specificity',
+    ylabel='sensitivity',
+    xlim=(0, 1),
+    ylim=(0, 1.01),
+    aspect='equal',
   )
   return figure
 
@@ -158,23 +158,23 @@ def dice_by_diameter(records, *, simulated):
   figure, (ax,) = _figure('Dice by diameter', simulated, (4.4, 4.0))
   diameters = [record['diameter_mm'] for record in records]
   for name, color, marker in (
-      ('coarse', _ORANGE, 'x'),
-      ('fine', _BLUE, 'o'),
+    ('coarse', _ORANGE, 'x'),
+    ('fine', _BLUE, 'o'),
   ):
     ax.scatter(
-        diameters,
-        [record[f'{name}_dice'] for record in records],
-        s=16,
-        marker=marker,
-        color=color,
-        alpha=0.6,
-        linewidths=1,
-        label=f'{name.capitalize()} Seg-net',
+      diameters,
+      [record[f'{name}_dice'] for record in records],
+      s=16,
+      marker=marker,
+      color=color,
+      alpha=0.6,
+      linewidths=1,
+      label=f'{name.capitalize()} Seg-net',
     )
   ax.set(
-      xlabel="mean of the readers' diameters, mm",
-      ylabel='Dice',
-      ylim=(-0.03, 1.03),
+    xlabel="mean of the readers' diameters, mm",
+    ylabel='Dice',
+    ylim=(-0.03, 1.03),
   )
   ax.legend(fontsize=8)
   return figure
@@ -196,23 +196,23 @@ def examples(chosen, *, records, nodules, masks, cam, simulated):
   width, height = label + columns * side, head + rows * (side + foot)
   figure = mpl_figure.Figure((width, height))
   figure.suptitle(
-      _heading('examples by Dice of Fine Seg-net', simulated),
-      fontsize=11,
-      y=1 - 0.2 / height,
+    _heading('examples by Dice of Fine Seg-net', simulated),
+    fontsize=11,
+    y=1 - 0.2 / height,
   )
   # By hand: constrained layout of so many axes takes seconds.
   grid = figure.subplots(
-      rows,
-      columns,
-      squeeze=False,
-      gridspec_kw={
-          'left': label / width,
-          'right': 1 - 0.02,
-          'top': 1 - head / height,
-          'bottom': foot / height,
-          'wspace': 0.04,
-          'hspace': foot / side,
-      },
+    rows,
+    columns,
+    squeeze=False,
+    gridspec_kw={
+      'left': label / width,
+      'right': 1 - 0.02,
+      'top': 1 - head / height,
+      'bottom': foot / height,
+      'wspace': 0.04,
+      'hspace': foot / side,
+    },
   )
   for ax, title in zip(grid[0], _EXAMPLE_COLUMNS, strict=True):
     ax.set_title(title, fontsize=9)
@@ -229,14 +229,14 @@ def examples(chosen, *, records, nodules, masks, cam, simulated):
       _outline(ax, masks[name][index], _PREDICTION, fill=0.15)
     _activation(axes[4], cam[index])
     _small_text(
-        axes,
-        (
-            str(record['nodule_id']),
-            f'{record["diameter_mm"]:.1f} mm, {LABELS[record["label"]]}',
-            f'Dice {record["coarse_dice"]:.3f}',
-            f'Dice {record["fine_dice"]:.3f}',
-            f'malignancy {record["malignancy_probability"]:.3f}',
-        ),
+      axes,
+      (
+        str(record['nodule_id']),
+        f'{record["diameter_mm"]:.1f} mm, {LABELS[record["label"]]}',
+        f'Dice {record["coarse_dice"]:.3f}',
+        f'Dice {record["fine_dice"]:.3f}',
+        f'malignancy {record["malignancy_probability"]:.3f}',
+      ),
     )
   return figure
 
@@ -249,9 +249,7 @@ def _outline(ax, mask, color, *, fill=0.0):
   padded = np.pad(mask, 1)
   ax.contour(columns, rows, padded, [0.5], colors=color, linewidths=1)
   if fill:
-    ax.contourf(
-        columns, rows, padded, [0.5, 1.5], colors=color, alpha=fill
-    )
+    ax.contourf(columns, rows, padded, [0.5, 1.5], colors=color, alpha=fill)
   ax.set(xlim=(-0.5, columns[-1] - 0.5), ylim=(rows[-1] - 0.5, -0.5))
 
 
@@ -259,11 +257,11 @@ def _activation(ax, cam):
   """Red speaks for malignant, blue for benign, each map scaled by itself."""
   largest = float(np.abs(cam).max()) or 1.0
   ax.imshow(
-      cam,
-      cmap='bwr',
-      vmin=-largest,
-      vmax=largest,
-      alpha=0.7 * np.abs(cam) / largest,  # What says nothing hides nothing.
+    cam,
+    cmap='bwr',
+    vmin=-largest,
+    vmax=largest,
+    alpha=0.7 * np.abs(cam) / largest,  # What says nothing hides nothing.
   )
 
 

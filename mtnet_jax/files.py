@@ -18,7 +18,7 @@ def write_text(path, text):
     os.replace(temporary, path)
   except OSError as error:
     raise errors.InputError(
-        f'{path} cannot be written: {error.strerror}.'
+      f'{path} cannot be written: {error.strerror}.'
     ) from error
 
 
@@ -37,7 +37,7 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except OSError as error:
     raise errors.InputError(
-        f'{path} cannot be read: {error.strerror}.'
+      f'{path} cannot be read: {error.strerror}.'
     ) from error
   except ValueError as error:
     raise errors.InputError(f'{path} is damaged: {error}.') from error

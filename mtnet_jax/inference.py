@@ -7,7 +7,6 @@ differ.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax import augment
@@ -37,13 +36,11 @@ def predict_step(variables, hu, *, nets, size, window, coarse_mask):
 
   def run(name, mask=None):
     return stages.apply_net(
-        nets[name], variables[name], images, mask, train=False
+      nets[name], variables[name], images, mask, train=False
     )
 
   def probability_map(logits):
-    return augment.to_patch_grid(
-        jax.nn.sigmoid(logits[..., 0]), patch_size
-    )
+    return augment.to_patch_grid(jax.nn.sigmoid(logits[..., 0]), patch_size)
 
   logits, _ = run('coarse')
   outputs['coarse'] = probability_map(logits)
@@ -55,7 +52,7 @@ def predict_step(variables, hu, *, nets, size, window, coarse_mask):
     logits, taps = run('class', mask)
     outputs['class'] = jax.nn.sigmoid(logits)
     outputs['cam'] = jax.image.resize(
-        taps['cam'], (len(hu), patch_size, patch_size), 'linear'
+      taps['cam'], (len(hu), patch_size, patch_size), 'linear'
     )
   return outputs
 
@@ -67,14 +64,14 @@ class Predictor:
     self._devices = jax.local_device_count()
     self._per_device = -(-batch_size // self._devices)
     self._step = jax.pmap(
-        functools.partial(
-            predict_step,
-            nets=nets,
-            size=size,
-            window=tuple(window),
-            coarse_mask=coarse_mask,
-        ),
-        axis_name=parallel.AXIS,
+      functools.partial(
+        predict_step,
+        nets=nets,
+        size=size,
+        window=tuple(window),
+        coarse_mask=coarse_mask,
+      ),
+      axis_name=parallel.AXIS,
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):
@@ -95,14 +92,12 @@ class Predictor:
       # The last batch is filled up to the compiled shape and cut again.
       missing = batch - len(part)
       filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-      outputs = self._step(
-          variables, parallel.split(filled, self._devices)
-      )
+      outputs = self._step(variables, parallel.split(filled, self._devices))
       outputs = jax.tree.map(
-          lambda x: np.asarray(x, np.float32).reshape(-1, *x.shape[2:]),
-          jax.device_get(outputs),
+        lambda x: np.asarray(x, np.float32).reshape(-1, *x.shape[2:]),
+        jax.device_get(outputs),
       )
       parts.append({key: x[: len(part)] for key, x in outputs.items()})
     return {
-        key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+      key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }

@@ -14,24 +14,24 @@ from mtnet_jax import errors
 
 # Scalars of a record that go into records.csv and the report.
 _INFO = (
-    'nodule_id',
-    'patient_id',
-    'series_uid',
-    'slice_index',
-    'diameter_mm',
-    'pixel_spacing_mm',
-    'num_readers',
-    'fold',
+  'nodule_id',
+  'patient_id',
+  'series_uid',
+  'slice_index',
+  'diameter_mm',
+  'pixel_spacing_mm',
+  'num_readers',
+  'fold',
 )
 _RATINGS = (
-    'malignancy',
-    'subtlety',
-    'calcification',
-    'sphericity',
-    'margin',
-    'lobulation',
-    'spiculation',
-    'texture',
+  'malignancy',
+  'subtlety',
+  'calcification',
+  'sphericity',
+  'margin',
+  'lobulation',
+  'spiculation',
+  'texture',
 )
 
 
@@ -65,12 +65,12 @@ class Nodules:
   def take(self, where):
     """The nodules at the given indices or where a mask is true."""
     return dataclasses.replace(
-        self,
-        **{
-            name: getattr(self, name)[where]
-            for name in ('image', 'mask', 'votes', 'label')
-        },
-        info={name: values[where] for name, values in self.info.items()},
+      self,
+      **{
+        name: getattr(self, name)[where]
+        for name in ('image', 'mask', 'votes', 'label')
+      },
+      info={name: values[where] for name, values in self.info.items()},
     )
 
   def labelled(self):
@@ -85,6 +85,7 @@ def builder(name, data_dir):
     errors.InputError: no such dataset or config.
   """
   import tensorflow_datasets as tfds
+
   import tfds_lidc  # Registers the dataset.
 
   del tfds_lidc
@@ -93,8 +94,8 @@ def builder(name, data_dir):
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     first_line = str(error).splitlines()[0]
     raise errors.InputError(
-        f'dataset {name!r} is unknown ({first_line}):'
-        ' take lidc_nodules/paper, /all or /phantom.'
+      f'dataset {name!r} is unknown ({first_line}):'
+      ' take lidc_nodules/paper, /all or /phantom.'
     ) from error
 
 
@@ -127,8 +128,8 @@ def build_command(name, data_dir):
   """The command that builds a dataset from CT."""
   where = f' --data_dir={data_dir}' if data_dir else ''
   return (
-      f'python -m tfds_lidc.build --config={name.split("/")[-1]}'
-      f' --lidc_dir=DIR{where}'
+    f'python -m tfds_lidc.build --config={name.split("/")[-1]}'
+    f' --lidc_dir=DIR{where}'
   )
 
 
@@ -155,13 +156,13 @@ def load(name, split, *, data_dir='', limit=0):
   source = builder(name, data_dir)
   if not source.is_prepared():
     raise errors.InputError(
-        f'{name} is not in {os.path.dirname(source.data_dir)}: build it with'
-        f' `{build_command(name, data_dir)}`.'
+      f'{name} is not in {os.path.dirname(source.data_dir)}: build it with'
+      f' `{build_command(name, data_dir)}`.'
     )
   if split not in source.info.splits:
     raise errors.InputError(
-        f'{name} has no split {split!r}: take one of'
-        f' {", ".join(source.info.splits)}.'
+      f'{name} has no split {split!r}: take one of'
+      f' {", ".join(source.info.splits)}.'
     )
   records = source.as_data_source(split=split)
   count = min(len(records), limit or len(records))
@@ -171,18 +172,18 @@ def load(name, split, *, data_dir='', limit=0):
     return np.stack([np.asarray(row[key], dtype)[..., 0] for row in rows])
 
   info = {
-      key: np.asarray([_text_or_number(row[key]) for row in rows])
-      for key in _INFO
+    key: np.asarray([_text_or_number(row[key]) for row in rows])
+    for key in _INFO
   }
   for key in _RATINGS:
     info[key] = np.asarray([np.mean(row[key]) for row in rows])
   return Nodules(
-      image=stack('image', np.int16),
-      mask=stack('mask', np.uint8),
-      votes=stack('votes', np.uint8),
-      label=np.asarray([row['label'] for row in rows], np.int32),
-      info=info,
-      simulated=bool(source.info.metadata['simulated']),
+    image=stack('image', np.int16),
+    mask=stack('mask', np.uint8),
+    votes=stack('votes', np.uint8),
+    label=np.asarray([row['label'] for row in rows], np.int32),
+    info=info,
+    simulated=bool(source.info.metadata['simulated']),
   )
 
 
@@ -190,15 +191,15 @@ def concatenate(parts):
   """Several `Nodules` of one dataset as one."""
   first = parts[0]
   return dataclasses.replace(
-      first,
-      **{
-          name: np.concatenate([getattr(part, name) for part in parts])
-          for name in ('image', 'mask', 'votes', 'label')
-      },
-      info={
-          name: np.concatenate([part.info[name] for part in parts])
-          for name in first.info
-      },
+    first,
+    **{
+      name: np.concatenate([getattr(part, name) for part in parts])
+      for name in ('image', 'mask', 'votes', 'label')
+    },
+    info={
+      name: np.concatenate([part.info[name] for part in parts])
+      for name in first.info
+    },
   )
 
 

@@ -13,12 +13,12 @@ import optax
 def _per_image(probs, mask):
   if probs.shape != mask.shape:
     raise ValueError(
-        f'probs {probs.shape} and mask {mask.shape} must have one shape.'
+      f'probs {probs.shape} and mask {mask.shape} must have one shape.'
     )
   batch = probs.shape[0]
   return (
-      probs.reshape(batch, -1).astype(jnp.float32),
-      mask.reshape(batch, -1).astype(jnp.float32),
+    probs.reshape(batch, -1).astype(jnp.float32),
+    mask.reshape(batch, -1).astype(jnp.float32),
   )
 
 
@@ -75,5 +75,5 @@ def hybrid_loss(probs, mask, *, rank_weight=0.02, top_k=20, margin=0.3):
 def classification_loss(logits, labels):
   """Binary cross-entropy of sigmoid(logits), (B,); labels (B,) of 0 and 1."""
   return optax.sigmoid_binary_cross_entropy(
-      logits.astype(jnp.float32), labels.astype(jnp.float32)
+    logits.astype(jnp.float32), labels.astype(jnp.float32)
   )

@@ -3,7 +3,7 @@
     python -m mtnet_jax.main --config=configs/mtnet.py          the paper's size
     python -m mtnet_jax.main --config=configs/mtnet.py:demo     minutes, no GPU
 
-Any field of the config can be given: --config.coarse_stage.epochs=20 --config.seed=1
+Any field of the config can be given, such as --config.coarse_stage.epochs=20.
 The same command again goes on where the last one stopped.
 """
 
@@ -17,10 +17,10 @@ from ml_collections import config_flags
 from mtnet_jax import errors
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'File and variant, such as configs/mtnet.py:demo.'
+  'config', None, 'File and variant, such as configs/mtnet.py:demo.'
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', '', 'Run directory; default: runs/<variant>.'
+  'workdir', '', 'Run directory; default: runs/<variant>.'
 )
 
 
@@ -30,15 +30,16 @@ def _parse(argv):
     arguments = flags.FLAGS(argv)
     if _CONFIG.value is None:
       raise ValueError('--config is missing, such as configs/mtnet.py:demo')
-    _CONFIG.value.variant  # A file that did not load fails when it is read.
+    # A file that did not load fails only when it is read.
+    _CONFIG.value.lock()
     return arguments
   except (
-      AttributeError,
-      KeyError,
-      OSError,
-      TypeError,
-      ValueError,
-      flags.Error,
+    AttributeError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    flags.Error,
   ) as error:
     message = str(error)
     if isinstance(error, AttributeError | KeyError):

@@ -24,10 +24,10 @@ def pixel_counts(pred, truth):
     raise ValueError(f'pred {pred.shape} and truth {truth.shape} must agree.')
   axes = tuple(range(1, pred.ndim))
   return {
-      'overlap': np.sum(pred & truth, axes),
-      'predicted': np.sum(pred, axes),
-      'truth': np.sum(truth, axes),
-      'pixels': np.full(len(pred), np.prod(pred.shape[1:], dtype=np.int64)),
+    'overlap': np.sum(pred & truth, axes),
+    'predicted': np.sum(pred, axes),
+    'truth': np.sum(truth, axes),
+    'pixels': np.full(len(pred), np.prod(pred.shape[1:], dtype=np.int64)),
   }
 
 
@@ -38,26 +38,26 @@ def segmentation_from_counts(counts):
   or specificity without a denominator is NaN, to be left out of means.
   """
   overlap, predicted, truth, pixels = (
-      np.asarray(counts[key], np.float64)
-      for key in ('overlap', 'predicted', 'truth', 'pixels')
+    np.asarray(counts[key], np.float64)
+    for key in ('overlap', 'predicted', 'truth', 'pixels')
   )
   union = predicted + truth - overlap
 
   def ratio(numerator, denominator, when_empty):
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     return np.divide(
-        numerator,
-        denominator,
-        out=np.full(denominator.shape, when_empty),
-        where=denominator > 0,
+      numerator,
+      denominator,
+      out=np.full(denominator.shape, when_empty),
+      where=denominator > 0,
     )
 
   return {
-      'dice': ratio(2 * overlap, predicted + truth, 1.0),
-      'jaccard': ratio(overlap, union, 1.0),
-      'accuracy': (pixels - union + overlap) / pixels,
-      'recall': ratio(overlap, truth, np.nan),
-      'specificity': ratio(pixels - union, pixels - truth, np.nan),
+    'dice': ratio(2 * overlap, predicted + truth, 1.0),
+    'jaccard': ratio(overlap, union, 1.0),
+    'accuracy': (pixels - union + overlap) / pixels,
+    'recall': ratio(overlap, truth, np.nan),
+    'specificity': ratio(pixels - union, pixels - truth, np.nan),
   }
 
 
@@ -101,11 +101,11 @@ def classification_metrics(scores, labels, *, threshold=0.5, weights=None):
   auc = np.nan
   if np.any(malignant & present) and np.any(benign & present):
     auc = float(
-        sklearn_metrics.roc_auc_score(labels, scores, sample_weight=weights)
+      sklearn_metrics.roc_auc_score(labels, scores, sample_weight=weights)
     )
   return {
-      'accuracy': share_correct(malignant | benign),
-      'auc': auc,
-      'sensitivity': share_correct(malignant),
-      'specificity': share_correct(benign),
+    'accuracy': share_correct(malignant | benign),
+    'auc': auc,
+    'sensitivity': share_correct(malignant),
+    'specificity': share_correct(benign),
   }

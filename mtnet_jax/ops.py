@@ -59,9 +59,9 @@ def depthwise_conv(x, kernel, *, stride=1, dilation=1):
 
 def _pad_spatial(x, low_high_interior_h, low_high_interior_w):
   return lax.pad(
-      x,
-      jnp.zeros((), x.dtype),
-      ((0, 0, 0), low_high_interior_h, low_high_interior_w, (0, 0, 0)),
+    x,
+    jnp.zeros((), x.dtype),
+    ((0, 0, 0), low_high_interior_h, low_high_interior_w, (0, 0, 0)),
   )
 
 
@@ -72,23 +72,23 @@ def _shifted_views(padded, *, size, stride, dilation, out_hw):
     for j in range(size):
       top, left = i * dilation, j * dilation
       yield padded[
-          :,
-          top : top + (height - 1) * stride + 1 : stride,
-          left : left + (width - 1) * stride + 1 : stride,
+        :,
+        top : top + (height - 1) * stride + 1 : stride,
+        left : left + (width - 1) * stride + 1 : stride,
       ]
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
   taps = kernel.reshape(-1, kernel.shape[-1])
   views = _shifted_views(
-      padded,
-      size=kernel.shape[0],
-      stride=stride,
-      dilation=dilation,
-      out_hw=out_hw,
+    padded,
+    size=kernel.shape[0],
+    stride=stride,
+    dilation=dilation,
+    out_hw=out_hw,
   )
   return functools.reduce(
-      jnp.add, (view * tap for view, tap in zip(views, taps, strict=True))
+    jnp.add, (view * tap for view, tap in zip(views, taps, strict=True))
   )
 
 
@@ -97,10 +97,10 @@ def _depthwise(x, kernel, stride, dilation):
   pad = dilation * (kernel.shape[0] // 2)
   out_hw = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
   padded = lax.optimization_barrier(
-      _pad_spatial(x, (pad, pad, 0), (pad, pad, 0))
+    _pad_spatial(x, (pad, pad, 0), (pad, pad, 0))
   )
   return _multiply_add(
-      padded, kernel, stride=stride, dilation=dilation, out_hw=out_hw
+    padded, kernel, stride=stride, dilation=dilation, out_hw=out_hw
   )
 
 
@@ -122,32 +122,34 @@ def _depthwise_bwd(stride, dilation, residuals, grad):
     return (reach, in_size + pad - spread_size, stride - 1)
 
   grad_x = _multiply_add(
-      lax.optimization_barrier(_pad_spatial(
-          grad, spread(out_hw[0], x.shape[1]), spread(out_hw[1], x.shape[2])
-      )),
-      kernel[::-1, ::-1],
-      stride=1,
-      dilation=dilation,
-      out_hw=x.shape[1:3],
+    lax.optimization_barrier(
+      _pad_spatial(
+        grad, spread(out_hw[0], x.shape[1]), spread(out_hw[1], x.shape[2])
+      )
+    ),
+    kernel[::-1, ::-1],
+    stride=1,
+    dilation=dilation,
+    out_hw=x.shape[1:3],
   )
 
   # Kernel gradient: all k * k sums in one pass over the input. Summed in
   # float32 whatever the compute type.
   padded = lax.optimization_barrier(
-      _pad_spatial(x, (pad, pad, 0), (pad, pad, 0))
+    _pad_spatial(x, (pad, pad, 0), (pad, pad, 0))
   )
   grad32 = grad.astype(jnp.float32)
   products = tuple(
-      view.astype(jnp.float32) * grad32
-      for view in _shifted_views(
-          padded, size=size, stride=stride, dilation=dilation, out_hw=out_hw
-      )
+    view.astype(jnp.float32) * grad32
+    for view in _shifted_views(
+      padded, size=size, stride=stride, dilation=dilation, out_hw=out_hw
+    )
   )
   sums = lax.reduce(
-      products,
-      (jnp.zeros((), jnp.float32),) * len(products),
-      lambda left, right: tuple(map(jnp.add, left, right)),
-      (0, 1, 2),
+    products,
+    (jnp.zeros((), jnp.float32),) * len(products),
+    lambda left, right: tuple(map(jnp.add, left, right)),
+    (0, 1, 2),
   )
   grad_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
   return grad_x, grad_kernel
@@ -178,8 +180,8 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
   if dilation > 1:
     if stride > 1 or padding is not None:
       raise ValueError(
-          f'dilation {dilation} goes with stride 1 and "same" padding only;'
-          f' got stride {stride}, padding {padding}.'
+        f'dilation {dilation} goes with stride 1 and "same" padding only;'
+        f' got stride {stride}, padding {padding}.'
       )
     return _dilated(x, kernel, dilation)
   pad = kernel.shape[0] // 2 if padding is None else padding
@@ -188,12 +190,12 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
 
 def _xla_conv(x, kernel, *, stride=1, dilation=1, pad):
   return lax.conv_general_dilated(
-      x,
-      kernel,
-      (stride, stride),
-      ((pad, pad), (pad, pad)),
-      rhs_dilation=(dilation, dilation),
-      dimension_numbers=_DIMENSIONS,
+    x,
+    kernel,
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=_DIMENSIONS,
   )
 
 
@@ -217,9 +219,9 @@ def _dilated_taps(x, kernel, *, dilation):
         continue
       view = x[:, top + dy : bottom + dy, left + dx : right + dx]
       part = _pad_spatial(
-          jnp.einsum('bhwc,cf->bhwf', view, kernel[i, j]),
-          (top, height - bottom, 0),
-          (left, width - right, 0),
+        jnp.einsum('bhwc,cf->bhwf', view, kernel[i, j]),
+        (top, height - bottom, 0),
+        (left, width - right, 0),
       )
       total = part if total is None else total + part
   return total
@@ -237,10 +239,8 @@ def _dilated(x, kernel, dilation):
 
 def _dilated_forms(size, dilation):
   return (
-      functools.partial(_dilated_taps, dilation=dilation),
-      functools.partial(
-          _xla_conv, dilation=dilation, pad=dilation * (size // 2)
-      ),
+    functools.partial(_dilated_taps, dilation=dilation),
+    functools.partial(_xla_conv, dilation=dilation, pad=dilation * (size // 2)),
   )
 
 
@@ -276,25 +276,25 @@ def max_pool(x, *, size=3, stride=2, padding='symmetric'):
   """
   if padding == 'same':
     pads = lax.padtype_to_pads(
-        x.shape[1:3], (size, size), (stride, stride), 'SAME'
+      x.shape[1:3], (size, size), (stride, stride), 'SAME'
     )
   elif padding == 'symmetric':
     pads = ((size // 2, size // 2),) * 2
   else:
     raise ValueError(
-        f"pooling padding is 'same' or 'symmetric', not {padding!r}."
+      f"pooling padding is 'same' or 'symmetric', not {padding!r}."
     )
   return lax.reduce_window(
-      x,
-      -jnp.inf,
-      lax.max,
-      (1, size, size, 1),
-      (1, stride, stride, 1),
-      ((0, 0), *pads, (0, 0)),
+    x,
+    -jnp.inf,
+    lax.max,
+    (1, size, size, 1),
+    (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
   )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _align_corners_matrix(in_size, out_size):
   """(out_size, in_size) weights of linear interpolation, ends on ends."""
   if out_size == 1 or in_size == 1:

@@ -24,13 +24,13 @@ def make_optimizer(*, learning_rate, schedule, total_steps):
     rate = learning_rate
   elif schedule == 'cosine':
     rate = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=learning_rate,
-        warmup_steps=max(1, total_steps // 20),
-        decay_steps=total_steps,
+      init_value=0.0,
+      peak_value=learning_rate,
+      warmup_steps=max(1, total_steps // 20),
+      decay_steps=total_steps,
     )
   else:
     raise errors.InputError(
-        f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
+      f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
     )
   return optax.adam(rate)

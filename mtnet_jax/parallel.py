@@ -12,14 +12,12 @@ def replicate(tree):
   """A copy of every leaf on every local device, along a new first axis."""
   devices = jax.local_devices()
   mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
-  sharding = jax.sharding.NamedSharding(
-      mesh, jax.sharding.PartitionSpec(AXIS)
-  )
+  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
   def copy(x):
     x = np.asarray(x)
     return jax.device_put(
-        np.broadcast_to(x, (len(devices), *x.shape)), sharding
+      np.broadcast_to(x, (len(devices), *x.shape)), sharding
     )
 
   return jax.tree.map(copy, tree)
@@ -28,7 +26,7 @@ def replicate(tree):
 def unreplicate(tree):
   """The first device's copy of every leaf, as NumPy arrays."""
   return jax.tree.map(
-      lambda x: np.asarray(x.addressable_shards[0].data)[0], tree
+    lambda x: np.asarray(x.addressable_shards[0].data)[0], tree
   )
 
 

@@ -49,15 +49,15 @@ class Observer:
     elif step:
       print(f'{name}: going on at step {step} of {trainer.total_steps}.')
     self._writer = tensorboardX.SummaryWriter(
-        str(self._workdir / 'tb' / name), purge_step=step + 1
+      str(self._workdir / 'tb' / name), purge_step=step + 1
     )
     self._bar = tqdm.tqdm(
-        total=trainer.total_steps,
-        initial=step,
-        desc=f'{name} (SIMULATED)' if self._simulated else name,
-        unit='step',
-        dynamic_ncols=True,
-        disable=step == trainer.total_steps,
+      total=trainer.total_steps,
+      initial=step,
+      desc=f'{name} (SIMULATED)' if self._simulated else name,
+      unit='step',
+      dynamic_ncols=True,
+      disable=step == trainer.total_steps,
     )
 
   def step(self, step, losses):
@@ -69,9 +69,8 @@ class Observer:
     if step % self._log_every == 0:
       loss = float(np.asarray(losses['loss'])[0])
       self._bar.set_postfix(
-          epoch=f'{(step - 1) // self._steps_per_epoch + 1}'
-          f'/{self._stage.epochs}',
-          loss=f'{loss:.4f}',
+        epoch=f'{(step - 1) // self._steps_per_epoch + 1}/{self._stage.epochs}',
+        loss=f'{loss:.4f}',
       )
       self._writer.add_scalar(self._tag('loss'), loss, step)
 
@@ -80,8 +79,8 @@ class Observer:
     self._histories[self._stage.name] = history
     select_by = f'val_{self._stage.select_by}'
     self._bar.write(
-        f'{row["stage"]} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
-        f' {select_by} {row[select_by]:.4f}{" (best)" if row["best"] else ""}'
+      f'{row["stage"]} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
+      f' {select_by} {row[select_by]:.4f}{" (best)" if row["best"] else ""}'
     )
     for key, value in row.items():
       if key.startswith('val_'):
@@ -107,10 +106,10 @@ class Observer:
     hours = per_step * (self._bar.total - self._bar.n) / 3600
     if hours > _SLOW_HOURS:
       self._bar.write(
-          f'No accelerator: {per_step:.1f} s a step, so about {hours:.0f} h'
-          f' for the {self._stage.name} stage alone. For a run of minutes take'
-          f' --config=configs/mtnet.py{self._fast_variant}; this one can be'
-          ' stopped at any time and goes on with the same command.'
+        f'No accelerator: {per_step:.1f} s a step, so about {hours:.0f} h'
+        f' for the {self._stage.name} stage alone. For a run of minutes take'
+        f' --config=configs/mtnet.py{self._fast_variant}; this one can be'
+        ' stopped at any time and goes on with the same command.'
       )
 
   def _write_log(self):

@@ -49,64 +49,66 @@ def make_nets(config, *, axis_name=None):
   seg_net = {**_tuples(config.seg_net), **common}
   class_net = {**_tuples(config.class_net), **common}
   return {
-      'coarse': mtnet.CoarseSegNet(**seg_net),
-      'class': mtnet.ClassNet(**class_net),
-      'fine': mtnet.FineSegNet(**seg_net),
+    'coarse': mtnet.CoarseSegNet(**seg_net),
+    'class': mtnet.ClassNet(**class_net),
+    'fine': mtnet.FineSegNet(**seg_net),
   }
 
 
 def _tuples(group):
   # Modules are hashed by jit, lists cannot be.
   return {
-      key: tuple(value) if isinstance(value, list) else value
-      for key, value in group.items()
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in group.items()
   }
 
 
 def make_stages(config):
   """The stages of a config, in the order in which they are trained."""
-  nets = make_nets(config, axis_name=parallel.AXIS if config.sync_batch_norm else None)
+  nets = make_nets(
+    config, axis_name=parallel.AXIS if config.sync_batch_norm else None
+  )
   rank = dict(config.rank_loss)
 
   def segmentation_loss(logits, batch):
     return losses.hybrid_loss(
-        jax.nn.sigmoid(logits),
-        batch['mask'],
-        rank_weight=rank['weight'],
-        top_k=rank['top_k'],
-        margin=rank['margin'],
+      jax.nn.sigmoid(logits),
+      batch['mask'],
+      rank_weight=rank['weight'],
+      top_k=rank['top_k'],
+      margin=rank['margin'],
     )
 
   def class_loss(logits, batch):
     return losses.classification_loss(logits, batch['label'])
 
   segmentation = {
-      'task': 'segmentation',
-      'loss_fn': segmentation_loss,
-      'select_by': 'jaccard',
+    'task': 'segmentation',
+    'loss_fn': segmentation_loss,
+    'select_by': 'jaccard',
   }
   classification = {
-      'task': 'classification',
-      'loss_fn': class_loss,
-      'select_by': 'auc',
+    'task': 'classification',
+    'loss_fn': class_loss,
+    'select_by': 'auc',
   }
   return (
-      Stage('coarse', nets['coarse'], **segmentation, **config.coarse_stage),
-      Stage(
-          'class',
-          nets['class'],
-          needs_coarse=True,
-          **classification,
-          **config.class_stage,
-      ),
-      Stage(
-          'fine',
-          nets['fine'],
-          needs_coarse=True,
-          start_from='coarse',
-          **segmentation,
-          **config.fine_stage,
-      ),
+    Stage('coarse', nets['coarse'], **segmentation, **config.coarse_stage),
+    Stage(
+      'class',
+      nets['class'],
+      needs_coarse=True,
+      **classification,
+      **config.class_stage,
+    ),
+    Stage(
+      'fine',
+      nets['fine'],
+      needs_coarse=True,
+      start_from='coarse',
+      **segmentation,
+      **config.fine_stage,
+    ),
   )
 
 
@@ -149,8 +151,8 @@ def init_variables(stage, rng, *, size, started=None):
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:
     variables = {
-        name: take_over(tree, started[name], path=(stage.name, name))
-        for name, tree in variables.items()
+      name: take_over(tree, started[name], path=(stage.name, name))
+      for name, tree in variables.items()
     }
   return variables
 
@@ -160,17 +162,17 @@ def take_over(fresh, trained, *, path):
   if not isinstance(trained, dict):
     if fresh.shape != trained.shape:
       raise ValueError(
-          f'{"/".join(path)}: shape {trained.shape} does not fit {fresh.shape}.'
+        f'{"/".join(path)}: shape {trained.shape} does not fit {fresh.shape}.'
       )
     return jnp.asarray(trained, fresh.dtype)
   unknown = trained.keys() - fresh.keys()
   if unknown:
     raise ValueError(f'{"/".join(path)}: no place for {sorted(unknown)}.')
   return {
-      key: (
-          take_over(value, trained[key], path=(*path, key))
-          if key in trained
-          else value
-      )
-      for key, value in fresh.items()
+    key: (
+      take_over(value, trained[key], path=(*path, key))
+      if key in trained
+      else value
+    )
+    for key, value in fresh.items()
   }

@@ -8,26 +8,26 @@ import tqdm
 from mtnet_jax import paper
 
 SEGMENTATION = (
-    ('dice', 'DI'),
-    ('jaccard', 'JA'),
-    ('accuracy', 'ACC'),
-    ('recall', 'Recall'),
-    ('specificity', 'SPE'),
+  ('dice', 'DI'),
+  ('jaccard', 'JA'),
+  ('accuracy', 'ACC'),
+  ('recall', 'Recall'),
+  ('specificity', 'SPE'),
 )
 CLASSIFICATION = (
-    ('accuracy', 'ACC'),
-    ('auc', 'AUC'),
-    ('sensitivity', 'SEN'),
-    ('specificity', 'SPE'),
+  ('accuracy', 'ACC'),
+  ('auc', 'AUC'),
+  ('sensitivity', 'SEN'),
+  ('specificity', 'SPE'),
 )
 _NAME_WIDTH = 26
-_CELL_WIDTH = 19
+_CELL_WIDTH = 24
 
 
 def progress_bar(description):
   """A function that shows a sequence's progress, with ETA."""
   return functools.partial(
-      tqdm.tqdm, desc=description, unit='batch', leave=False
+    tqdm.tqdm, desc=description, unit='batch', leave=False
   )
 
 
@@ -58,41 +58,41 @@ class Row(NamedTuple):
 
 
 def segmentation_rows(summary):
-  """Rows under `SEGMENTATION`, of the tree of `evaluate.summarise`."""
+  """Rows under `SEGMENTATION`, of the tree of `scores.summarise`."""
   tree = summary['segmentation']
   rows = []
   for name, title, published in (
-      ('coarse', 'Coarse Seg-net', paper.COARSE_SEGMENTATION),
-      ('fine', 'Fine Seg-net', paper.FINE_SEGMENTATION),
+    ('coarse', 'Coarse Seg-net', paper.COARSE_SEGMENTATION),
+    ('fine', 'Fine Seg-net', paper.FINE_SEGMENTATION),
   ):
     rows += [
-        Row(title, _cells(tree[name], SEGMENTATION), 'nodules'),
-        Row(
-            'pooled pixels',
-            _cells(tree[name]['pooled'], SEGMENTATION),
-            'pooled',
-        ),
-        _published(published, SEGMENTATION),
+      Row(title, _cells(tree[name], SEGMENTATION), 'nodules'),
+      Row(
+        'pooled pixels',
+        _cells(tree[name]['pooled'], SEGMENTATION),
+        'pooled',
+      ),
+      _published(published, SEGMENTATION),
     ]
   difference = _cells(tree['fine_minus_coarse'], SEGMENTATION)
   return [*rows, Row('Fine - coarse', difference, 'difference')]
 
 
 def classification_rows(summary):
-  """Rows under `CLASSIFICATION`, of the tree of `evaluate.summarise`."""
+  """Rows under `CLASSIFICATION`, of the tree of `scores.summarise`."""
 
   def row(title, name, kind='nodules'):
     return Row(title, _cells(summary[name], CLASSIFICATION), kind)
 
   return [
-      row('Class-net', 'classification'),
-      _published(paper.CLASSIFICATION, CLASSIFICATION),
-      row('Diameter only', 'diameter_only'),
-      row(
-          'Class-net - diameter only',
-          'classification_minus_diameter_only',
-          'difference',
-      ),
+    row('Class-net', 'classification'),
+    _published(paper.CLASSIFICATION, CLASSIFICATION),
+    row('Diameter only', 'diameter_only'),
+    row(
+      'Class-net - diameter only',
+      'classification_minus_diameter_only',
+      'difference',
+    ),
   ]
 
 
@@ -123,7 +123,7 @@ def _signed(fraction):
 
 def _row(name, cells):
   return f'  {name:<{_NAME_WIDTH}}' + ''.join(
-      f'{cell:>{_CELL_WIDTH}}' for cell in cells
+    f'{cell:>{_CELL_WIDTH}}' for cell in cells
   )
 
 
@@ -131,7 +131,7 @@ def beside_the_paper(summary, *, simulated):
   """The test set's metrics and the paper's, in per cent.
 
   Args:
-    summary: of `evaluate.summarise`.
+    summary: of `scores.summarise`.
     simulated: whether the CT is simulated.
 
   Returns:
@@ -139,24 +139,23 @@ def beside_the_paper(summary, *, simulated):
   """
   where = 'SIMULATED CT' if simulated else 'CT'
   lines = [
-      f'{summary["nodules"]} nodules of {summary["patients"]} patients,'
-      f' {where}. Per cent, mean over nodules, 95 % interval over patients.',
-      '',
+    f'{summary["nodules"]} nodules of {summary["patients"]} patients,'
+    f' {where}. Per cent, mean over nodules, 95 % interval over patients.',
+    '',
   ]
   for head, columns, rows in (
-      ('Segmentation', SEGMENTATION, segmentation_rows(summary)),
-      ('Classification', CLASSIFICATION, classification_rows(summary)),
+    ('Segmentation', SEGMENTATION, segmentation_rows(summary)),
+    ('Classification', CLASSIFICATION, classification_rows(summary)),
   ):
     lines.append(_row(head, [title for _, title in columns]))
     for row in rows:
       indent = '  ' if row.kind in ('pooled', 'paper') else ''
-      lines.append(
-          _row(indent + row.title, [percent(cell) for cell in row.cells])
-      )
+      show = difference if row.kind == 'difference' else percent
+      lines.append(_row(indent + row.title, map(show, row.cells)))
     lines.append('')
   lines.append(
-      f'Paper: {paper.CITATION}.'
-      + (' Simulated CT is no measure of it.' if simulated else '')
+    f'Paper: {paper.CITATION}.'
+    + (' Simulated CT is no measure of it.' if simulated else '')
   )
   return '\n'.join(lines)
 
@@ -164,18 +163,18 @@ def beside_the_paper(summary, *, simulated):
 def per_nodule(records, *, most=20):
   """The first records, a line each."""
   head = (
-      f'  {"nodule":<24}{"mm":>6}{"label":>11}{"malignancy":>12}'
-      f'{"coarse DI":>11}{"JA":>7}{"fine DI":>9}{"JA":>7}'
+    f'  {"nodule":<24}{"mm":>6}{"label":>11}{"malignancy":>12}'
+    f'{"coarse DI":>11}{"JA":>7}{"fine DI":>9}{"JA":>7}'
   )
   labels = {0: 'benign', 1: 'malignant', -1: 'open'}
   lines = [head]
   for record in records[:most]:
     lines.append(
-        f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
-        f'{labels[record["label"]]:>11}'
-        f'{record["malignancy_probability"]:>12.3f}'
-        f'{record["coarse_dice"]:>11.3f}{record["coarse_jaccard"]:>7.3f}'
-        f'{record["fine_dice"]:>9.3f}{record["fine_jaccard"]:>7.3f}'
+      f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
+      f'{labels[record["label"]]:>11}'
+      f'{record["malignancy_probability"]:>12.3f}'
+      f'{record["coarse_dice"]:>11.3f}{record["coarse_jaccard"]:>7.3f}'
+      f'{record["fine_dice"]:>9.3f}{record["fine_jaccard"]:>7.3f}'
     )
   if len(records) > most:
     lines.append(f'  ... and {len(records) - most} more in records.csv')

@@ -1,7 +1,7 @@
 """The run directory: what is in it, and whether it is this run's.
 
-    config.json  metrics.json  records.csv  train_log.csv  tb/  report/
-    checkpoints/{coarse,class,fine}/
+config.json  metrics.json  records.csv  train_log.csv  tb/  report/
+checkpoints/{coarse,class,fine}/
 """
 
 import importlib.metadata
@@ -35,8 +35,7 @@ def make_folder(path):
       pass
   except OSError as error:
     raise errors.InputError(
-        f'{path} cannot be written ({error.strerror}): choose another'
-        ' --workdir.'
+      f'{path} cannot be written ({error.strerror}): choose another --workdir.'
     ) from error
 
 
@@ -53,9 +52,9 @@ def claim(workdir, config):
     differences = list(_differences(files.read_json(path), now))
     if differences:
       raise errors.InputError(
-          f'{workdir} holds a run of another config:'
-          f' {"; ".join(differences)}. Choose another --workdir, or delete'
-          ' that one.'
+        f'{workdir} holds a run of another config:'
+        f' {"; ".join(differences)}. Choose another --workdir, or delete'
+        ' that one.'
       )
   make_folder(workdir)
   if not path.exists():
@@ -80,9 +79,9 @@ def read_config(workdir):
   path = pathlib.Path(workdir, 'config.json')
   if not path.exists():
     raise errors.InputError(
-        f'{workdir} is no run directory (it has no config.json): train one'
-        f' with `python -m mtnet_jax.main --workdir={workdir}'
-        ' --config=configs/mtnet.py:demo`.'
+      f'{workdir} is no run directory (it has no config.json): train one'
+      f' with `python -m mtnet_jax.main --workdir={workdir}'
+      ' --config=configs/mtnet.py:demo`.'
     )
   return ml_collections.ConfigDict(files.read_json(path)).lock()
 
@@ -96,8 +95,8 @@ def read_metrics(workdir):
   path = pathlib.Path(workdir, 'metrics.json')
   if not path.exists():
     raise errors.InputError(
-        f'{workdir} is not finished (it has no metrics.json): give its'
-        ' training command again, it goes on where it stopped.'
+      f'{workdir} is not finished (it has no metrics.json): give its'
+      ' training command again, it goes on where it stopped.'
     )
   return files.read_json(path)
 
@@ -124,8 +123,8 @@ def load_variables(workdir):
       best = checkpoint.Checkpoints(directory).load_best()
     if best is None:
       raise errors.InputError(
-          f'{directory} has no checkpoint: the run is not finished; give its'
-          ' training command again, it goes on where it stopped.'
+        f'{directory} has no checkpoint: the run is not finished; give its'
+        ' training command again, it goes on where it stopped.'
       )
     variables[stage], _ = best
   return variables
@@ -134,23 +133,23 @@ def load_variables(workdir):
 def header(config, *, dataset, simulated):
   """What every metrics.json says first."""
   return {
-      'dataset': dataset,
-      'simulated': simulated,
-      'seed': config.seed,
-      'variant': config.variant,
-      'versions': {
-          'mtnet_jax': mtnet_jax.__version__,
-          'python': platform.python_version(),
-          **{name: importlib.metadata.version(name) for name in _PACKAGES},
-      },
-      'hardware': _hardware(),
+    'dataset': dataset,
+    'simulated': simulated,
+    'seed': config.seed,
+    'variant': config.variant,
+    'versions': {
+      'mtnet_jax': mtnet_jax.__version__,
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    },
+    'hardware': _hardware(),
   }
 
 
 def _hardware():
   device = jax.devices()[0]
   return {
-      'platform': device.platform,
-      'kind': device.device_kind,
-      'devices': jax.device_count(),
+    'platform': device.platform,
+    'kind': device.device_kind,
+    'devices': jax.device_count(),
   }

@@ -14,31 +14,41 @@ from tfds_lidc import patches
 # One complete series of LIDC-IDRI, which is no part of this project.
 REAL_DIR = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'lidc'
 needs_real_series = pytest.mark.skipif(
-    not (REAL_DIR / 'LIDC-IDRI-0003').is_dir(),
-    reason=f'needs LIDC-IDRI-0003 of LIDC-IDRI in {REAL_DIR}')
+  not (REAL_DIR / 'LIDC-IDRI-0003').is_dir(),
+  reason=f'needs LIDC-IDRI-0003 of LIDC-IDRI in {REAL_DIR}',
+)
 
 SCAN_ID = 14  # pylidc's id of the only scan of LIDC-IDRI-0003
-SERIES_UID = ('1.3.6.1.4.1.14519.5.2.1.6279.6001.'
-              '170706757615202213033480003264')
+SERIES_UID = '1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264'
 
 
 def nodules() -> list[cohort.Nodule]:
   """The four nodules of LIDC-IDRI-0003, under the policy `all`."""
-  return [n for n in cohort.select(cohort.POLICIES['all'])
-          if n.scan_id == SCAN_ID]
+  return [
+    n for n in cohort.select(cohort.POLICIES['all']) if n.scan_id == SCAN_ID
+  ]
 
 
 def needed_z() -> list[float]:
   """Where the slices of their patches lie, mm."""
-  placed = [patches.place(annotations.reader_masks(
-      SCAN_ID, n.annotation_ids), (1, 2)) for n in nodules()]
-  return sorted({float(annotations.slice_positions(SCAN_ID)[p.slice_index])
-                 for p in placed})
+  placed = [
+    patches.place(annotations.reader_masks(SCAN_ID, n.annotation_ids), (1, 2))
+    for n in nodules()
+  ]
+  return sorted(
+    {float(annotations.slice_positions(SCAN_ID)[p.slice_index]) for p in placed}
+  )
 
 
-def write_slice(path: pathlib.Path, pixels: np.ndarray, z_mm: float = 0.0,
-                series_uid: str = SERIES_UID, modality: str = 'CT',
-                slope: float = 1, intercept: float = -1024) -> pathlib.Path:
+def write_slice(
+  path: pathlib.Path,
+  pixels: np.ndarray,
+  z_mm: float = 0.0,
+  series_uid: str = SERIES_UID,
+  modality: str = 'CT',
+  slope: float = 1,
+  intercept: float = -1024,
+) -> pathlib.Path:
   """Writes one image; `pixels` (rows, cols) int16 or uint16 are raw values."""
   meta = pydicom.dataset.FileMetaDataset()
   meta.MediaStorageSOPClassUID = pydicom_uid.CTImageStorage
@@ -71,5 +81,7 @@ def write_series(directory: pathlib.Path) -> dict[float, pathlib.Path]:
   """Writes the needed slices under the real UID; HU are row - column."""
   rows, cols = np.mgrid[:512, :512]
   raw = (rows - cols + 1024).astype(np.int16)
-  return {z: write_slice(directory / f'1-{i:03}.dcm', raw, z)
-          for i, z in enumerate(needed_z(), 1)}
+  return {
+    z: write_slice(directory / f'1-{i:03}.dcm', raw, z)
+    for i, z in enumerate(needed_z(), 1)
+  }

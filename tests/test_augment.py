@@ -11,25 +11,23 @@ from mtnet_jax import augment
 
 _P, _S = 16, 24
 _IDENTITY = augment.Augmentation(
-    crop_min=1.0, crop_max=1.0, zoom_probability=0.0, flip_probability=0.0
+  crop_min=1.0, crop_max=1.0, zoom_probability=0.0, flip_probability=0.0
 )
 
 
-@functools.partial(
-    jax.jit, static_argnames=('augmentation', 'size', 'window')
-)
+@functools.partial(jax.jit, static_argnames=('augmentation', 'size', 'window'))
 def _training_looks(
-    seeds, plain, image, mask, *, augmentation, size=_S, window=(0.0, 16.0)
+  seeds, plain, image, mask, *, augmentation, size=_S, window=(0.0, 16.0)
 ):
   keys = jax.vmap(jax.random.key)(seeds)
   return augment.training_looks(
-      keys,
-      plain,
-      image,
-      mask,
-      augmentation=augmentation,
-      size=size,
-      window=window,
+    keys,
+    plain,
+    image,
+    mask,
+    augmentation=augmentation,
+    size=size,
+    window=window,
   )
 
 
@@ -37,11 +35,11 @@ def _looks(image, mask=None, *, seeds=None, plain=False, **kwargs):
   image = jnp.asarray(image)
   count = len(image)
   return _training_looks(
-      jnp.arange(count) if seeds is None else jnp.asarray(seeds),
-      jnp.broadcast_to(jnp.asarray(plain), (count,)),
-      image,
-      jnp.zeros_like(image) if mask is None else jnp.asarray(mask),
-      **kwargs,
+    jnp.arange(count) if seeds is None else jnp.asarray(seeds),
+    jnp.broadcast_to(jnp.asarray(plain), (count,)),
+    image,
+    jnp.zeros_like(image) if mask is None else jnp.asarray(mask),
+    **kwargs,
   )
 
 
@@ -50,7 +48,7 @@ def _half_pixel_bilinear(patch, size):
   at = (np.arange(size) + 0.5) * len(patch) / size - 0.5
   grid = np.meshgrid(at, at, indexing='ij')
   return ndimage.map_coordinates(
-      patch.astype(np.float64), grid, order=1, mode='nearest'
+    patch.astype(np.float64), grid, order=1, mode='nearest'
   )
 
 
@@ -64,7 +62,7 @@ def _positions(count, augmentation):
   decoded = []
   for ramp in (rows, rows.T):
     images, _ = _looks(
-        np.broadcast_to(ramp, (count, _P, _P)), augmentation=augmentation
+      np.broadcast_to(ramp, (count, _P, _P)), augmentation=augmentation
     )
     decoded.append((np.asarray(images[..., 0]) + 1) * 8)
   return decoded[0][:, :, 0], decoded[1][:, 0, :]
@@ -76,11 +74,11 @@ def test_plain_look_is_a_bilinear_resize():
   mask = (rng.random((2, _P, _P)) < 0.5).astype(np.uint8)
   window = (-1000.0, 400.0)
   images, masks = _looks(
-      hu,
-      mask,
-      plain=True,
-      augmentation=augment.Augmentation(),
-      window=window,
+    hu,
+    mask,
+    plain=True,
+    augmentation=augment.Augmentation(),
+    window=window,
   )
   assert images.shape == (2, _S, _S, 3) and masks.shape == (2, _S, _S, 1)
   assert images.dtype == masks.dtype == jnp.float32
@@ -102,18 +100,16 @@ def test_plain_images_at_their_own_size_are_only_windowed():
   # -1000 -> -1, -300 is half way, 400 -> 1; beyond, clipped.
   hu = np.array([[-3024, -1000], [-300, 5892]], np.int16)
   images = augment.plain_images(
-      jnp.asarray(hu)[None], size=2, window=(-1000, 400)
+    jnp.asarray(hu)[None], size=2, window=(-1000, 400)
   )
-  np.testing.assert_allclose(
-      images[0, ..., 0], [[-1, -1], [0, 1]], atol=1e-6
-  )
+  np.testing.assert_allclose(images[0, ..., 0], [[-1, -1], [0, 1]], atol=1e-6)
 
 
 def test_a_plain_look_ignores_its_key():
   rng = np.random.default_rng(0)
   hu = np.repeat(rng.uniform(0, 16, (1, _P, _P)), 2, axis=0)
   images, _ = _looks(
-      hu, seeds=[3, 4], plain=True, augmentation=augment.Augmentation()
+    hu, seeds=[3, 4], plain=True, augmentation=augment.Augmentation()
   )
   np.testing.assert_array_equal(images[0], images[1])
   images, _ = _looks(hu, seeds=[3, 4], augmentation=augment.Augmentation())
@@ -125,7 +121,7 @@ def test_certain_flips_turn_the_patch_around():
   hu = rng.uniform(0, 16, (2, _P, _P))
   mask = (rng.random((2, _P, _P)) < 0.5).astype(np.uint8)
   flipped = augment.Augmentation(
-      crop_min=1.0, crop_max=1.0, zoom_probability=0.0, flip_probability=1.0
+    crop_min=1.0, crop_max=1.0, zoom_probability=0.0, flip_probability=1.0
   )
   images, masks = _looks(hu, mask, augmentation=flipped)
   expected, expected_masks = _looks(hu, mask, augmentation=_IDENTITY)
@@ -138,14 +134,14 @@ def test_crops_keep_their_bounds():
   # Share of U(50, 80) % of 16 pixels; the centre moves by at most 40 %
   # of what is left over, which keeps clear of the border pixels' repetition.
   rows, columns = _positions(
-      300,
-      augment.Augmentation(
-          crop_min=0.5,
-          crop_max=0.8,
-          crop_shift=0.4,
-          zoom_probability=0.0,
-          flip_probability=0.0,
-      ),
+    300,
+    augment.Augmentation(
+      crop_min=0.5,
+      crop_max=0.8,
+      crop_shift=0.4,
+      zoom_probability=0.0,
+      flip_probability=0.0,
+    ),
   )
   spans = []
   for at in (rows, columns):
@@ -174,12 +170,13 @@ def test_default_looks_zoom_and_flip_half_of_the_time():
     assert 0.42 < flipped.mean() < 0.58  # s.d. 2.5 %
     # Nothing is taken from beyond the outermost half pixel.
     assert at.min() >= 0 and at.max() <= _P - 1
-  row_flips, column_flips = (np.diff(at, axis=1)[:, 0] < 0
-                             for at in (rows, columns))
+  row_flips, column_flips = (
+    np.diff(at, axis=1)[:, 0] < 0 for at in (rows, columns)
+  )
   both = (row_flips & column_flips).mean()
   assert 0.18 < both < 0.32  # a quarter: the flips are independent
   fixed_crop = augment.Augmentation(
-      crop_min=0.5, crop_max=0.5, crop_shift=0.0, flip_probability=0.0
+    crop_min=0.5, crop_max=0.5, crop_shift=0.0, flip_probability=0.0
   )
   rows, _ = _positions(count, fixed_crop)
   share = np.diff(rows, axis=1)[:, 0] * _S / _P
@@ -192,17 +189,17 @@ def test_default_looks_zoom_and_flip_half_of_the_time():
 def test_zoom_magnifies_the_middle():
   # At 200 % the positions are (j - 11.5) * 16 / 24 / 2 around 7.5.
   rows, _ = _positions(
-      1,
-      augment.Augmentation(
-          crop_min=1.0,
-          crop_max=1.0,
-          zoom=2.0,
-          zoom_probability=1.0,
-          flip_probability=0.0,
-      ),
+    1,
+    augment.Augmentation(
+      crop_min=1.0,
+      crop_max=1.0,
+      zoom=2.0,
+      zoom_probability=1.0,
+      flip_probability=0.0,
+    ),
   )
   np.testing.assert_allclose(
-      rows[0], 7.5 + (np.arange(24) - 11.5) / 3, atol=1e-4
+    rows[0], 7.5 + (np.arange(24) - 11.5) / 3, atol=1e-4
   )
 
 
@@ -216,10 +213,10 @@ def test_a_look_depends_on_its_key_and_not_on_its_place():
   together = _looks(hu, mask, seeds=seeds, plain=plain, **options)
   order = np.array([4, 2, 5, 0, 3, 1])
   shuffled = _looks(
-      hu[order], mask[order], seeds=seeds[order], plain=plain[order], **options
+    hu[order], mask[order], seeds=seeds[order], plain=plain[order], **options
   )
   alone = _looks(hu[4:5], mask[4:5], seeds=seeds[4:5], **options)
-  for whole, other, one in zip(together, shuffled, alone):
+  for whole, other, one in zip(together, shuffled, alone, strict=True):
     np.testing.assert_allclose(whole[order], other, atol=1e-5)
     np.testing.assert_allclose(whole[4], one[0], atol=1e-5)
 
@@ -230,9 +227,9 @@ def test_mask_and_image_stay_aligned():
   rng = np.random.default_rng(0)
   mask = (rng.random((32, _P, _P)) < 0.5).astype(np.uint8)
   images, masks = _looks(
-      mask.astype(np.float32) * 16,
-      mask,
-      augmentation=augment.Augmentation(),
+    mask.astype(np.float32) * 16,
+    mask,
+    augmentation=augment.Augmentation(),
   )
   np.testing.assert_array_equal(masks, images[..., :1] >= 0)
   assert 0.3 < float(masks.mean()) < 0.7
@@ -241,9 +238,9 @@ def test_mask_and_image_stay_aligned():
 def test_constant_attenuation_stays_constant():
   # 4 of the window (0, 16) is 2 * 4 / 16 - 1.
   images, masks = _looks(
-      np.full((32, _P, _P), 4, np.int16),
-      np.ones((32, _P, _P), np.uint8),
-      augmentation=augment.Augmentation(),
+    np.full((32, _P, _P), 4, np.int16),
+    np.ones((32, _P, _P), np.uint8),
+    augmentation=augment.Augmentation(),
   )
   np.testing.assert_allclose(images, -0.5, atol=1e-5)
   np.testing.assert_array_equal(masks, 1)
@@ -251,12 +248,12 @@ def test_constant_attenuation_stays_constant():
 
 def test_defaults_are_the_design_s():
   assert augment.Augmentation() == augment.Augmentation(
-      crop_min=0.5,
-      crop_max=1.0,
-      crop_shift=0.25,
-      zoom=1.1,
-      zoom_probability=0.5,
-      flip_probability=0.5,
+    crop_min=0.5,
+    crop_max=1.0,
+    crop_shift=0.25,
+    zoom=1.1,
+    zoom_probability=0.5,
+    flip_probability=0.5,
   )
 
 

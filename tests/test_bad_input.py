@@ -12,11 +12,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def run_module(*arguments, cwd=ROOT):
   return subprocess.run(
-      [sys.executable, '-m', *map(str, arguments)],
-      cwd=cwd,
-      env={**os.environ, 'PYTHONPATH': str(ROOT)},
-      capture_output=True,
-      text=True,
+    [sys.executable, '-m', *map(str, arguments)],
+    cwd=cwd,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
   )
 
 
@@ -30,35 +30,35 @@ def assert_refused(done, *says):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'says'),
-    [
-        ([], ['--config is missing']),
-        (['--config=configs/mtnet.py:huge'], ["'huge'", 'demo']),
-        (['--config=configs/none.py'], ['configs/none.py']),
-        (
-            ['--config=configs/mtnet.py:test', '--config.sed=1'],
-            ['sed', 'seed'],
-        ),
-        (
-            ['--config=configs/mtnet.py:test', '--config.seed=one'],
-            ['seed', 'one'],
-        ),
-        (
-            ['--config=configs/mtnet.py:test', '--confg.seed=1'],
-            ['confg.seed'],
-        ),
-        (
-            [
-                '--config=configs/mtnet.py:test',
-                '--config.dataset.name=lidc_nodules/papers',
-            ],
-            ['lidc_nodules/papers', 'phantom'],
-        ),
-        (
-            ['--config=configs/mtnet.py', '--config.dataset.fallback='],
-            ['tfds_lidc.build --config=paper'],
-        ),
-    ],
+  ('flags', 'says'),
+  [
+    ([], ['--config is missing']),
+    (['--config=configs/mtnet.py:huge'], ["'huge'", 'demo']),
+    (['--config=configs/none.py'], ['configs/none.py']),
+    (
+      ['--config=configs/mtnet.py:test', '--config.sed=1'],
+      ['sed', 'seed'],
+    ),
+    (
+      ['--config=configs/mtnet.py:test', '--config.seed=one'],
+      ['seed', 'one'],
+    ),
+    (
+      ['--config=configs/mtnet.py:test', '--confg.seed=1'],
+      ['confg.seed'],
+    ),
+    (
+      [
+        '--config=configs/mtnet.py:test',
+        '--config.dataset.name=lidc_nodules/papers',
+      ],
+      ['lidc_nodules/papers', 'phantom'],
+    ),
+    (
+      ['--config=configs/mtnet.py', '--config.dataset.fallback='],
+      ['tfds_lidc.build --config=paper'],
+    ),
+  ],
 )
 def test_main_refuses(flags, says, tmp_path):
   if any('fallback' in flag for flag in flags):
@@ -69,29 +69,29 @@ def test_main_refuses(flags, says, tmp_path):
 
 
 def test_main_refuses_a_workdir_that_cannot_be_written(
-    tmp_path, phantom_data_dir
+  tmp_path, phantom_data_dir
 ):
   # A file where the folder should be: also root cannot write there.
   (tmp_path / 'file').write_text('mine')
   done = run_module(
-      'mtnet_jax.main',
-      '--config=configs/mtnet.py:test',
-      f'--config.dataset.data_dir={phantom_data_dir}',
-      f'--workdir={tmp_path}/file/run',
+    'mtnet_jax.main',
+    '--config=configs/mtnet.py:test',
+    f'--config.dataset.data_dir={phantom_data_dir}',
+    f'--workdir={tmp_path}/file/run',
   )
   assert_refused(done, f'{tmp_path}/file/run', '--workdir')
   assert (tmp_path / 'file').read_text() == 'mine'
 
 
 def test_main_refuses_a_batch_that_devices_cannot_share(
-    tmp_path, phantom_data_dir, monkeypatch
+  tmp_path, phantom_data_dir, monkeypatch
 ):
   monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=3')
   done = run_module(
-      'mtnet_jax.main',
-      '--config=configs/mtnet.py:test',
-      f'--config.dataset.data_dir={phantom_data_dir}',
-      f'--workdir={tmp_path}/run',
+    'mtnet_jax.main',
+    '--config=configs/mtnet.py:test',
+    f'--config.dataset.data_dir={phantom_data_dir}',
+    f'--workdir={tmp_path}/run',
   )
   assert_refused(done, 'coarse_stage.batch_size=8', '3 devices')
 

@@ -34,7 +34,7 @@ def test_every_patient_is_drawn_once_on_average():
 
 def test_weights_follow_the_seed():
   first, again, other = (
-      bootstrap.patient_weights(_PATIENTS, seed=seed) for seed in (3, 3, 4)
+    bootstrap.patient_weights(_PATIENTS, seed=seed) for seed in (3, 3, 4)
   )
   assert len(first) == bootstrap.REPLICATES
   np.testing.assert_array_equal(first, again)
@@ -52,7 +52,7 @@ def test_mean_by_hand():
   estimate = bootstrap.mean([1.0, 2.0, 4.0], weights)
   assert estimate['value'] == pytest.approx(7 / 3)
   assert estimate['ci95'] == pytest.approx(
-      list(np.quantile([1.5, 8 / 3, 4], (0.025, 0.975)))
+    list(np.quantile([1.5, 8 / 3, 4], (0.025, 0.975)))
   )
 
 
@@ -62,7 +62,7 @@ def test_mean_leaves_nan_out():
   estimate = bootstrap.mean([1.0, np.nan, 5.0], weights)
   assert estimate['value'] == 3
   assert estimate['ci95'] == pytest.approx(
-      list(np.quantile([3, 1, 5], (0.025, 0.975)))
+    list(np.quantile([3, 1, 5], (0.025, 0.975)))
   )
 
 
@@ -95,11 +95,11 @@ def test_interval_covers_the_truth_as_often_as_it_says():
   for seed in range(repetitions):
     patients = np.repeat(np.arange(60), rng.integers(1, 6, 60))
     values = rng.normal(size=60)[patients] + 0.3 * rng.normal(
-        size=len(patients)
+      size=len(patients)
     )
     for unit, names in (
-        ('patients', patients),
-        ('nodules', np.arange(len(patients))),
+      ('patients', patients),
+      ('nodules', np.arange(len(patients))),
     ):
       weights = bootstrap.patient_weights(names, seed=seed, replicates=300)
       low, high = bootstrap.mean(values, weights)['ci95']

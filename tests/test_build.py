@@ -25,16 +25,22 @@ _FEW = tfds.download.DownloadConfig(max_examples_per_split=4)
 
 def _run(*args):
   """Runs the command; returns (exit code, stdout, stderr)."""
-  done = subprocess.run([sys.executable, '-m', 'tfds_lidc.build', *map(
-      str, args)], text=True, capture_output=True, check=False)
+  done = subprocess.run(
+    [sys.executable, '-m', 'tfds_lidc.build', *map(str, args)],
+    text=True,
+    capture_output=True,
+    check=False,
+  )
   return done.returncode, done.stdout, done.stderr
 
 
 def _records(builder):
   """All records of a build by nodule id."""
-  return {record['nodule_id'].decode(): record
-          for split in builder.info.splits
-          for record in builder.as_data_source(split)}
+  return {
+    record['nodule_id'].decode(): record
+    for split in builder.info.splits
+    for record in builder.as_data_source(split)
+  }
 
 
 @pytest.fixture(scope='module')
@@ -48,30 +54,39 @@ def synthetic_ct(tmp_path_factory):
 @pytest.fixture(scope='module')
 def built(tmp_path_factory, synthetic_ct):
   """The config `all`, from one patient."""
-  return build.build('all', lidc_dir=synthetic_ct,
-                     data_dir=tmp_path_factory.mktemp('data'))
+  return build.build(
+    'all', lidc_dir=synthetic_ct, data_dir=tmp_path_factory.mktemp('data')
+  )
 
 
 @pytest.fixture(scope='module')
 def phantoms(tmp_path_factory):
   """Four phantoms of each split."""
-  return build.build('phantom', data_dir=tmp_path_factory.mktemp('data'),
-                     download_config=_FEW)
+  return build.build(
+    'phantom', data_dir=tmp_path_factory.mktemp('data'), download_config=_FEW
+  )
 
 
 def test_import_loads_neither_jax_nor_tensorflow():
-  code = ('import sys, tfds_lidc; '
-          'print({"jax", "tensorflow", "pylidc", "mtnet_jax"}'
-          ' & set(sys.modules))')
-  done = subprocess.run([sys.executable, '-W', 'error', '-c', code],
-                        check=True, text=True, capture_output=True)
+  code = (
+    'import sys, tfds_lidc; '
+    'print({"jax", "tensorflow", "pylidc", "mtnet_jax"}'
+    ' & set(sys.modules))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-W', 'error', '-c', code],
+    check=True,
+    text=True,
+    capture_output=True,
+  )
   assert done.stdout.strip() == 'set()'
 
 
 def test_one_patient_builds_without_the_other_splits(built):
   # All nodules of LIDC-IDRI-0003 are in fold 2.
   assert {name: s.num_examples for name, s in built.info.splits.items()} == {
-      'train': 4}
+    'train': 4
+  }
   assert built.info.metadata['scans_used'] == 1
   # 883 scans of LIDC-IDRI have nodules.
   assert built.info.metadata['scans_missing'] == 882
@@ -84,17 +99,19 @@ def test_records_hold_what_went_in(built):
   assert set(records) == {n.nodule_id for n in nodules}
   for nodule in nodules:
     record = records[nodule.nodule_id]
-    patch = patches.place(annotations.reader_masks(
-        nodule.scan_id, nodule.annotation_ids), (1, 2))
-    rows, cols = np.mgrid[patch.row - 32:patch.row + 32,
-                          patch.col - 32:patch.col + 32]
+    patch = patches.place(
+      annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (1, 2)
+    )
+    rows, cols = np.mgrid[
+      patch.row - 32 : patch.row + 32, patch.col - 32 : patch.col + 32
+    ]
     assert record['image'].dtype == np.int16
     assert record['votes'].dtype == record['mask'].dtype == np.uint8
     np.testing.assert_array_equal(record['image'][..., 0], rows - cols)
     np.testing.assert_array_equal(record['votes'][..., 0], patch.votes)
     np.testing.assert_array_equal(
-        record['mask'][..., 0],
-        2 * record['votes'][..., 0] >= nodule.num_readers)
+      record['mask'][..., 0], 2 * record['votes'][..., 0] >= nodule.num_readers
+    )
     for name, ratings in nodule.ratings.items():
       np.testing.assert_array_equal(record[name], ratings)
     for name in ('label', 'num_readers', 'fold'):
@@ -108,63 +125,74 @@ def test_records_hold_what_went_in(built):
 
 def test_labels_are_the_mean_ratings(built):
   # Ratings (2,), (5, 5, 3, 4), (4, 4, 3, 2) and (4, 5, 3, 2), by hand.
-  assert {nodule_id[-1]: int(r['label'])
-          for nodule_id, r in _records(built).items()} == {
-              '1': 0, '2': 1, '3': 1, '4': 1}
+  assert {
+    nodule_id[-1]: int(r['label']) for nodule_id, r in _records(built).items()
+  } == {'1': 0, '2': 1, '3': 1, '4': 1}
 
 
 def test_open_label_survives(tmp_path, synthetic_ct, monkeypatch):
   # The means of the first nodule and the third become 3.
-  changed = [dataclasses.replace(n, malignancy=(3,) * n.num_readers)
-             for n in dicom_files.nodules()]
+  changed = [
+    dataclasses.replace(n, malignancy=(3,) * n.num_readers)
+    for n in dicom_files.nodules()
+  ]
   monkeypatch.setattr(cohort, 'clusters', lambda: tuple(changed))
-  records = _records(build.build('all', lidc_dir=synthetic_ct,
-                                 data_dir=tmp_path))
+  records = _records(
+    build.build('all', lidc_dir=synthetic_ct, data_dir=tmp_path)
+  )
   assert [int(r['label']) for r in records.values()] == [-1] * 4
 
 
 def test_opens_by_name_and_by_directory(built):
   data_dir = built.data_path.parents[2]
   expected = _records(built)
-  by_name = tfds.data_source('lidc_nodules/all', split='train',
-                             data_dir=data_dir)
+  by_name = tfds.data_source(
+    'lidc_nodules/all', split='train', data_dir=data_dir
+  )
   by_directory = tfds.builder_from_directory(built.data_dir)
   for source in (by_name, by_directory.as_data_source('train')):
     assert len(source) == 4
     for record in source:
       np.testing.assert_array_equal(
-          record['image'], expected[record['nodule_id'].decode()]['image'])
+        record['image'], expected[record['nodule_id'].decode()]['image']
+      )
   assert by_directory.info.metadata['scans_used'] == 1
 
 
 @dicom_files.needs_real_series
 def test_real_series(tmp_path):
   returncode, stdout, stderr = _run(
-      '--config=all', f'--lidc_dir={dicom_files.REAL_DIR}',
-      f'--data_dir={tmp_path}')
+    '--config=all',
+    f'--lidc_dir={dicom_files.REAL_DIR}',
+    f'--data_dir={tmp_path}',
+  )
   assert returncode == 0, stderr
   assert '4 records (train 4)' in stdout
   assert '1 used, 882 not on this disk' in stdout
   series = dicom.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
   records = _records(build.build('all', data_dir=tmp_path))
   for nodule in dicom_files.nodules():
-    patch = patches.place(annotations.reader_masks(
-        nodule.scan_id, nodule.annotation_ids), (1, 2))
+    patch = patches.place(
+      annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (1, 2)
+    )
     # The z order of the files is the database's, so ranks may serve here.
     hu = dicom.read_hu(series.slices[patch.slice_index].path)
     np.testing.assert_array_equal(
-        records[nodule.nodule_id]['image'][..., 0],
-        hu[patch.row - 32:patch.row + 32, patch.col - 32:patch.col + 32])
+      records[nodule.nodule_id]['image'][..., 0],
+      hu[patch.row - 32 : patch.row + 32, patch.col - 32 : patch.col + 32],
+    )
 
 
 def test_slice_missing_elsewhere_shifts_nothing(tmp_path, synthetic_ct, built):
   shutil.copytree(synthetic_ct, tmp_path / 'ct')
   # The lowest of all slices is not needed; with it, ranks would change.
   z_mm = annotations.slice_positions(dicom_files.SCAN_ID)[0]
-  dicom_files.write_slice(tmp_path / 'ct' / '9.dcm',
-                          np.zeros((512, 512), np.int16), z_mm)
-  more = _records(build.build('all', lidc_dir=tmp_path / 'ct',
-                              data_dir=tmp_path / 'data'))
+  dicom_files.write_slice(
+    tmp_path / 'ct' / '9.dcm', np.zeros((512, 512), np.int16), z_mm
+  )
+  more = _records(
+    build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data')
+  )
   for nodule_id, record in _records(built).items():
     np.testing.assert_array_equal(more[nodule_id]['image'], record['image'])
 
@@ -175,7 +203,10 @@ def test_phantoms_are_simulated_and_say_so(phantoms):
   assert info.description.startswith('SIMULATED')
   assert 'SIMULATED' in build.summary(phantoms)
   assert {name: s.num_examples for name, s in info.splits.items()} == {
-      'train': 4, 'validation': 4, 'test': 4}
+    'train': 4,
+    'validation': 4,
+    'test': 4,
+  }
 
 
 def test_phantoms_repeat_and_differ(phantoms):
@@ -183,11 +214,13 @@ def test_phantoms_repeat_and_differ(phantoms):
   images = []
   for nodule_id, record in _records(phantoms).items():
     nodule = paper[nodule_id]
-    patch = patches.place(annotations.reader_masks(
-        nodule.scan_id, nodule.annotation_ids), (2, 3))
+    patch = patches.place(
+      annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (2, 3)
+    )
     np.testing.assert_array_equal(
-        record['image'][..., 0],
-        lidc_nodules_dataset_builder.simulate(nodule, patch))
+      record['image'][..., 0],
+      lidc_nodules_dataset_builder.simulate(nodule, patch),
+    )
     np.testing.assert_array_equal(record['mask'][..., 0], patch.mask)
     assert record['label'] in (0, 1)
     images.append(record['image'].tobytes())
@@ -197,12 +230,16 @@ def test_phantoms_repeat_and_differ(phantoms):
 def test_simulation_is_given_the_mean_ratings(monkeypatch):
   given = []
   monkeypatch.setattr(
-      phantom, 'simulate_patch',
-      lambda masks, ratings, *, pixel_spacing_mm, rng: given.append(
-          (masks.shape, ratings, pixel_spacing_mm, rng.integers(1 << 30))))
+    phantom,
+    'simulate_patch',
+    lambda masks, ratings, *, pixel_spacing_mm, rng: given.append(
+      (masks.shape, ratings, pixel_spacing_mm, rng.integers(1 << 30))
+    ),
+  )
   nodule = dicom_files.nodules()[2]  # malignancy 4, 4, 3, 2
-  patch = patches.place(annotations.reader_masks(
-      nodule.scan_id, nodule.annotation_ids), (2, 3))
+  patch = patches.place(
+    annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (2, 3)
+  )
   for _ in range(2):
     lidc_nodules_dataset_builder.simulate(nodule, patch)
   shape, ratings, spacing, draw = given[0]
@@ -214,11 +251,14 @@ def test_simulation_is_given_the_mean_ratings(monkeypatch):
 
 
 def test_empty_consensus_is_dropped_and_reported(tmp_path, monkeypatch):
-  monkeypatch.setattr(phantom, 'simulate_patch',
-                      lambda *args, **kwargs: np.zeros((64, 64), np.int16))
+  monkeypatch.setattr(
+    phantom,
+    'simulate_patch',
+    lambda *args, **kwargs: np.zeros((64, 64), np.int16),
+  )
   builder = build.build('phantom', data_dir=tmp_path)
   assert sum(s.num_examples for s in builder.info.splits.values()) == 1422
-  dropped, = builder.info.metadata['dropped']
+  (dropped,) = builder.info.metadata['dropped']
   assert dropped in build.summary(builder)
   nodule = next(n for n in cohort.clusters() if n.nodule_id == dropped)
   masks = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids).masks
@@ -228,25 +268,31 @@ def test_empty_consensus_is_dropped_and_reported(tmp_path, monkeypatch):
 def test_built_already_is_left_alone(built):
   before = os.stat(built.data_path / 'dataset_info.json').st_mtime_ns
   returncode, stdout, stderr = _run(
-      '--config=all', f'--data_dir={built.data_path.parents[2]}')
+    '--config=all', f'--data_dir={built.data_path.parents[2]}'
+  )
   assert returncode == 0, stderr
   assert 'already built' in stdout and '4 records' in stdout
-  assert os.stat(
-      built.data_path / 'dataset_info.json').st_mtime_ns == before
+  assert os.stat(built.data_path / 'dataset_info.json').st_mtime_ns == before
 
 
 def test_failed_build_leaves_the_old_one(tmp_path, synthetic_ct):
   shutil.copytree(synthetic_ct, tmp_path / 'ct')
-  first = build.build('all', lidc_dir=tmp_path / 'ct',
-                      data_dir=tmp_path / 'data')
+  first = build.build(
+    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
+  )
   before = _records(first)
   broken = sorted((tmp_path / 'ct').iterdir())[-1]
   broken.write_bytes(broken.read_bytes()[:-100])
   with pytest.raises(errors.InputError, match=str(broken)):
-    build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data',
-                overwrite=True)
+    build.build(
+      'all',
+      lidc_dir=tmp_path / 'ct',
+      data_dir=tmp_path / 'data',
+      overwrite=True,
+    )
   assert set(_records(build.build('all', data_dir=tmp_path / 'data'))) == set(
-      before)
+    before
+  )
   assert os.listdir(tmp_path / 'data') == ['lidc_nodules']
 
 
@@ -257,10 +303,13 @@ def test_overwrite_builds_again(tmp_path, synthetic_ct):
     dataset = dicom.pydicom.dcmread(path)
     dataset.RescaleIntercept = 0
     dataset.save_as(path)
-  again = build.build('all', lidc_dir=tmp_path / 'ct',
-                      data_dir=tmp_path / 'data', overwrite=True)
-  patch = patches.place(annotations.reader_masks(
-      14, dicom_files.nodules()[0].annotation_ids), (1, 2))
+  again = build.build(
+    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data', overwrite=True
+  )
+  patch = patches.place(
+    annotations.reader_masks(14, dicom_files.nodules()[0].annotation_ids),
+    (1, 2),
+  )
   image = _records(again)[dicom_files.nodules()[0].nodule_id]['image']
   # Centre: row - column of the raw values, which are 1024 more than the HU.
   assert image[32, 32, 0] == patch.row - patch.col + 1024
@@ -274,8 +323,9 @@ def faulty_ct(request, tmp_path, synthetic_ct):
     return directory
   directory.mkdir()
   if request.param == 'no lidc':
-    dicom_files.write_slice(directory / '1.dcm', np.zeros((4, 4), np.int16),
-                            series_uid='1.2.3')
+    dicom_files.write_slice(
+      directory / '1.dcm', np.zeros((4, 4), np.int16), series_uid='1.2.3'
+    )
   elif request.param != 'empty':
     shutil.copytree(synthetic_ct, directory, dirs_exist_ok=True)
     victim = sorted(directory.iterdir())[0]
@@ -288,17 +338,22 @@ def faulty_ct(request, tmp_path, synthetic_ct):
   return directory
 
 
-@pytest.mark.parametrize('faulty_ct, says', [
+@pytest.mark.parametrize(
+  'faulty_ct, says',
+  [
     ('missing', ['does not exist', '/ct']),
     ('empty', ['is empty', '/ct']),
     ('no lidc', ['none of the 1 CT series', '0 of them', 'phantom']),
     ('no slice', ['LIDC-IDRI-0003_14_', 'z=', dicom_files.SERIES_UID]),
     ('no header', ['1-001.dcm']),
     ('no pixels', ['1-001.dcm']),
-], indirect=['faulty_ct'])
+  ],
+  indirect=['faulty_ct'],
+)
 def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
   returncode, stdout, stderr = _run(
-      '--config=all', f'--lidc_dir={faulty_ct}', f'--data_dir={tmp_path}/data')
+    '--config=all', f'--lidc_dir={faulty_ct}', f'--data_dir={tmp_path}/data'
+  )
   assert returncode == 2
   assert not stdout
   assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
@@ -310,10 +365,11 @@ def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
 def test_faulty_arguments_end_in_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
   for args, says in (
-      (['--config=papr', f'--data_dir={tmp_path}'], 'paper, all, phantom'),
-      (['--config=paper', f'--data_dir={tmp_path}'], '--lidc_dir'),
-      (['--config=phantom', f'--data_dir={tmp_path}/file'], 'cannot write'),
-      (['--config=phantom', '--data_dir=gs://bucket/x'], 'gs://bucket/x')):
+    (['--config=papr', f'--data_dir={tmp_path}'], 'paper, all, phantom'),
+    (['--config=paper', f'--data_dir={tmp_path}'], '--lidc_dir'),
+    (['--config=phantom', f'--data_dir={tmp_path}/file'], 'cannot write'),
+    (['--config=phantom', '--data_dir=gs://bucket/x'], 'gs://bucket/x'),
+  ):
     returncode, _, stderr = _run(*args)
     assert returncode == 2
     assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr

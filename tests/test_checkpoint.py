@@ -24,11 +24,11 @@ def _state(seed, *, schedule='cosine'):
   """A state whose every value is its seed's own."""
   rng = np.random.default_rng(seed)
   params = {
-      'conv': {'kernel': rng.normal(size=(2, 3)).astype(np.float32)},
-      'bias': np.float32(rng.normal()),
+    'conv': {'kernel': rng.normal(size=(2, 3)).astype(np.float32)},
+    'bias': np.float32(rng.normal()),
   }
   tx = optim.make_optimizer(
-      learning_rate=1e-3, schedule=schedule, total_steps=40
+    learning_rate=1e-3, schedule=schedule, total_steps=40
   )
   opt_state = tx.init(params)
   grads = jax.tree.map(lambda x: x * 0.1 + seed, params)
@@ -38,7 +38,7 @@ def _state(seed, *, schedule='cosine'):
 
 def _assert_identical(left, right):
   assert jax.tree.structure(left) == jax.tree.structure(right)
-  for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right)):
+  for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
     a, b = np.asarray(a), np.asarray(b)
     assert (a.dtype, a.shape) == (b.dtype, b.shape)
     assert a.tobytes() == b.tobytes()
@@ -55,7 +55,7 @@ def test_state_round_trip_is_exact(tmp_path, schedule):
   checkpoint.Checkpoints(tmp_path).save_latest(7, state, {'history': history})
   # Another process, with a fresh state.
   restored, meta = checkpoint.Checkpoints(tmp_path).load_latest(
-      _state(0, schedule=schedule)
+    _state(0, schedule=schedule)
   )
   _assert_identical(restored, state)
   assert isinstance(restored.opt_state[0], optax.ScaleByAdamState)
@@ -65,10 +65,10 @@ def test_state_round_trip_is_exact(tmp_path, schedule):
 
 def test_unusual_values_survive(tmp_path):
   tree = {
-      'short': jnp.asarray([1.5, -0.0, np.inf], jnp.bfloat16),
-      'tiny': np.array([1e-45, -0.0, np.nan], np.float32),
-      'scalar': np.float32(3),
-      'count': np.int32(2**31 - 1),
+    'short': jnp.asarray([1.5, -0.0, np.inf], jnp.bfloat16),
+    'tiny': np.array([1e-45, -0.0, np.nan], np.float32),
+    'scalar': np.float32(3),
+    'count': np.int32(2**31 - 1),
   }
   checkpoints = checkpoint.Checkpoints(tmp_path)
   checkpoints.save_best(1, {'params': tree, 'batch_stats': {}}, {'epoch': 1})

@@ -11,7 +11,9 @@ from tfds_lidc import cohort
 from tfds_lidc import errors
 
 
-@pytest.mark.parametrize('malignancy, agreement, mean, median', [
+@pytest.mark.parametrize(
+  'malignancy, agreement, mean, median',
+  [
     ((3, 3), cohort.OPEN, cohort.OPEN, cohort.OPEN),
     ((1, 4), cohort.OPEN, cohort.BENIGN, cohort.BENIGN),  # 1/2; 2.5; 2.5
     ((2, 2, 4), cohort.BENIGN, cohort.BENIGN, cohort.BENIGN),  # exactly 2/3
@@ -20,7 +22,8 @@ from tfds_lidc import errors
     ((4, 4, 1, 1), cohort.OPEN, cohort.BENIGN, cohort.BENIGN),  # mean 2.5
     ((3, 3, 3, 5), cohort.MALIGNANT, cohort.MALIGNANT, cohort.OPEN),
     ((1, 1, 1, 5), cohort.BENIGN, cohort.BENIGN, cohort.BENIGN),
-])
+  ],
+)
 def test_label_rules(malignancy, agreement, mean, median):
   assert cohort.label(malignancy, 'agreement') == agreement
   assert cohort.label(malignancy, 'mean') == mean
@@ -28,22 +31,25 @@ def test_label_rules(malignancy, agreement, mean, median):
 
 
 def test_cluster_sizes():
-  sizes = collections.Counter(
-      min(n.num_readers, 5) for n in cohort.clusters())
+  sizes = collections.Counter(min(n.num_readers, 5) for n in cohort.clusters())
   assert sizes == {1: 771, 2: 488, 3: 481, 4: 897, 5: 14}
 
 
-@pytest.mark.parametrize('name, benign, malignant', [
+@pytest.mark.parametrize(
+  'name, benign, malignant',
+  [
     ('paper', 961, 462),
     ('paper_by_nodule', 961, 462),
     ('mean_2_readers', 977, 482),
     ('mean_1_reader', 1350, 526),
     ('mean_3_readers', 664, 432),
     ('median_3_readers', 448, 338),
-])
+  ],
+)
 def test_counts(name, benign, malignant):
   labels = collections.Counter(
-      n.label for n in cohort.select(cohort.POLICIES[name]))
+    n.label for n in cohort.select(cohort.POLICIES[name])
+  )
   assert labels == {cohort.BENIGN: benign, cohort.MALIGNANT: malignant}
 
 
@@ -61,8 +67,13 @@ def test_paper_spans_patients_and_scans():
 
 def test_limits_are_included():
   nodule = cohort.clusters()[0]  # four readers, ratings 5 5 5 4
-  policy = cohort.Policy('limits', min_readers=4, max_readers=4,
-                         min_diameter_mm=3.0, max_diameter_mm=25.0)
+  policy = cohort.Policy(
+    'limits',
+    min_readers=4,
+    max_readers=4,
+    min_diameter_mm=3.0,
+    max_diameter_mm=25.0,
+  )
   for diameter_mm, count in ((2.99, 0), (3.0, 1), (25.0, 1), (25.01, 0)):
     sized = dataclasses.replace(nodule, diameter_mm=diameter_mm)
     assert len(cohort.select(policy, [sized])) == count
@@ -86,7 +97,8 @@ def test_patients_never_part():
 
 def test_folds_are_stratified():
   counts = collections.Counter(
-      (n.fold, n.label) for n in cohort.select(cohort.POLICIES['paper']))
+    (n.fold, n.label) for n in cohort.select(cohort.POLICIES['paper'])
+  )
   assert len(counts) == 10
   for (_, label), count in counts.items():
     assert abs(count - (961, 462)[label] / 5) < 2
@@ -106,7 +118,12 @@ def test_split_by_nodule_parts_patients():
 def test_splits_are_folds():
   nodule = cohort.clusters()[0]
   assert [dataclasses.replace(nodule, fold=f).split for f in range(5)] == [
-      'train', 'train', 'train', 'validation', 'test']
+    'train',
+    'train',
+    'train',
+    'validation',
+    'test',
+  ]
 
 
 def test_csv_round_trip():
@@ -118,9 +135,15 @@ def test_nodule_ids_are_unique():
   assert len({n.nodule_id for n in cohort.clusters()}) == 2651
 
 
-@pytest.mark.parametrize('field, value', [
-    ('label_rule', 'mode'), ('split_by', 'scan'), ('consensus', (3, 2)),
-    ('consensus', (0, 2))])
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('label_rule', 'mode'),
+    ('split_by', 'scan'),
+    ('consensus', (3, 2)),
+    ('consensus', (0, 2)),
+  ],
+)
 def test_bad_policy_names_field_and_value(field, value):
   with pytest.raises(errors.InputError) as e:
     cohort.Policy('mine', **{field: value})
@@ -128,11 +151,17 @@ def test_bad_policy_names_field_and_value(field, value):
 
 
 def test_command_prints_counts():
-  done = subprocess.run([sys.executable, '-W', 'error', '-m',
-                         'tfds_lidc.cohort'],
-                        check=True, text=True, capture_output=True)
-  lines = {line.split()[0]: line.split()[1:]
-           for line in done.stdout.splitlines() if line}
+  done = subprocess.run(
+    [sys.executable, '-W', 'error', '-m', 'tfds_lidc.cohort'],
+    check=True,
+    text=True,
+    capture_output=True,
+  )
+  lines = {
+    line.split()[0]: line.split()[1:]
+    for line in done.stdout.splitlines()
+    if line
+  }
   assert lines['2651'][0] == 'clusters'
   assert lines['paper'][:6] == ['961', '462', '0', '1423', '675', '680']
   assert not done.stderr

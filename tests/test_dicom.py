@@ -20,8 +20,10 @@ def test_real_series():
   assert set(series) == {dicom_files.SERIES_UID}
   found = series[dicom_files.SERIES_UID]
   assert found.patient_id == 'LIDC-IDRI-0003'
-  np.testing.assert_allclose([s.z_mm for s in found.slices],
-                             annotations.slice_positions(dicom_files.SCAN_ID))
+  np.testing.assert_allclose(
+    [s.z_mm for s in found.slices],
+    annotations.slice_positions(dicom_files.SCAN_ID),
+  )
 
 
 @dicom_files.needs_real_series
@@ -34,8 +36,10 @@ def test_real_hu_equal_pydicoms():
     hu = dicom.read_hu(path)
     assert hu.dtype == np.int16
     np.testing.assert_array_equal(
-        hu, dataset.pixel_array.astype(int) * int(dataset.RescaleSlope)
-        + int(dataset.RescaleIntercept))
+      hu,
+      dataset.pixel_array.astype(int) * int(dataset.RescaleSlope)
+      + int(dataset.RescaleIntercept),
+    )
 
 
 def test_index_orders_by_z_in_any_layout(tmp_path):
@@ -75,16 +79,20 @@ def test_same_z_twice_takes_the_lower_instance(tmp_path):
   assert dicom.index(tmp_path)['1.2'].path_at(1.0) == str(tmp_path / 'b.dcm')
 
 
-@pytest.mark.parametrize('raw, slope, intercept, hu', [
+@pytest.mark.parametrize(
+  'raw, slope, intercept, hu',
+  [
     (np.int16(-2000), 1, -1024, -3024),
     (np.uint16(65535), 1, -1024, 32767),  # would wrap around to -1025
     (np.int16(-32768), 1, -1024, -32768),  # would wrap around to 31744
     (np.int16(3), 0.5, 0, 2),  # 1.5, not truncated to 1
     (np.int16(30000), 2, 0, 32767),
-])
+  ],
+)
 def test_hu_are_int16_without_wrap(tmp_path, raw, slope, intercept, hu):
-  path = dicom_files.write_slice(tmp_path / '1.dcm', np.full((2, 2), raw),
-                                 slope=slope, intercept=intercept)
+  path = dicom_files.write_slice(
+    tmp_path / '1.dcm', np.full((2, 2), raw), slope=slope, intercept=intercept
+  )
   np.testing.assert_array_equal(dicom.read_hu(path), np.full((2, 2), hu))
 
 
@@ -104,9 +112,15 @@ def test_directory_without_ct(tmp_path):
   assert '0 CT images among 1 files' in _error(dicom.index, tmp_path)
 
 
-@pytest.mark.parametrize('size, says', [
-    (0, 'not a DICOM file'), (100, 'not a DICOM file'), (300, 'breaks off'),
-    (600, 'breaks off')])
+@pytest.mark.parametrize(
+  'size, says',
+  [
+    (0, 'not a DICOM file'),
+    (100, 'not a DICOM file'),
+    (300, 'breaks off'),
+    (600, 'breaks off'),
+  ],
+)
 def test_broken_header_names_the_file(tmp_path, size, says):
   whole = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   broken = tmp_path / '2.dcm'

@@ -8,6 +8,7 @@ from tfds_lidc import errors
 def test_input_error_becomes_one_line(capsys):
   def main():
     raise errors.InputError('no such file:\n  x.dcm')
+
   with pytest.raises(SystemExit) as e:
     errors.exit_on_input_error(main)
   assert e.value.code == 2

@@ -37,14 +37,14 @@ def _write_half(self, text, **kwargs):
 
 
 @pytest.mark.parametrize(
-    'owner, name, broken',
-    (
-        (os, 'replace', _disk_full),
-        (pathlib.Path, 'write_text', _write_half),
-    ),
+  'owner, name, broken',
+  (
+    (os, 'replace', _disk_full),
+    (pathlib.Path, 'write_text', _write_half),
+  ),
 )
 def test_failing_to_write_leaves_the_old_file(
-    tmp_path, monkeypatch, owner, name, broken
+  tmp_path, monkeypatch, owner, name, broken
 ):
   path = tmp_path / 'metrics.json'
   files.write_text(path, 'old')
@@ -85,6 +85,6 @@ def test_missing_json_is_an_input_error_with_its_path(tmp_path):
 def test_csv_has_every_column_and_quotes(tmp_path):
   path = tmp_path / 'log.csv'
   files.write_csv(
-      path, [{'stage': 'coarse', 'loss': 0.5}, {'stage': 'a,b', 'auc': 1}]
+    path, [{'stage': 'coarse', 'loss': 0.5}, {'stage': 'a,b', 'auc': 1}]
   )
   assert path.read_text() == 'stage,loss,auc\ncoarse,0.5,\n"a,b",,1\n'

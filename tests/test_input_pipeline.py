@@ -16,26 +16,26 @@ def _nodules(label):
   count = len(label)
   pixels = np.arange(count * 4).reshape(count, 2, 2)
   return input_pipeline.Nodules(
-      image=pixels.astype(np.int16),
-      mask=(pixels % 2).astype(np.uint8),
-      votes=(pixels % 5).astype(np.uint8),
-      label=np.asarray(label, np.int32),
-      info={'nodule_id': np.array([f'n{i}' for i in range(count)])},
-      simulated=True,
+    image=pixels.astype(np.int16),
+    mask=(pixels % 2).astype(np.uint8),
+    votes=(pixels % 5).astype(np.uint8),
+    label=np.asarray(label, np.int32),
+    info={'nodule_id': np.array([f'n{i}' for i in range(count)])},
+    simulated=True,
   )
 
 
 @hypothesis.settings(deadline=None, derandomize=True, database=None)
 @hypothesis.given(
-    num_examples=st.integers(1, 40),
-    looks=st.integers(1, 10),
-    batch_size=st.integers(1, 64),
+  num_examples=st.integers(1, 40),
+  looks=st.integers(1, 10),
+  batch_size=st.integers(1, 64),
 )
 def test_an_epoch_holds_every_look_in_whole_batches(
-    num_examples, looks, batch_size
+  num_examples, looks, batch_size
 ):
   order = input_pipeline.epoch_order(
-      num_examples, looks=looks, batch_size=batch_size, seed=(3, 0)
+    num_examples, looks=looks, batch_size=batch_size, seed=(3, 0)
   )
   steps = input_pipeline.steps_per_epoch(num_examples, looks, batch_size)
   assert order.shape == (steps * batch_size, 2)
@@ -59,7 +59,7 @@ def test_a_batch_larger_than_the_epoch_is_one_step():
 def test_order_follows_the_seed_and_the_epoch():
   def order(*seed):
     return input_pipeline.epoch_order(
-        20, looks=3, batch_size=8, seed=seed
+      20, looks=3, batch_size=8, seed=seed
     ).tolist()
 
   assert order(1, 0) == order(1, 0)
@@ -69,8 +69,8 @@ def test_order_follows_the_seed_and_the_epoch():
 
 
 @pytest.mark.parametrize(
-    'examples, looks, batch, steps',
-    ((16, 1, 16, 1), (17, 1, 16, 2), (854, 10, 16, 534), (1, 1, 16, 1)),
+  'examples, looks, batch, steps',
+  ((16, 1, 16, 1), (17, 1, 16, 2), (854, 10, 16, 534), (1, 1, 16, 1)),
 )
 def test_steps_per_epoch(examples, looks, batch, steps):
   # 8540 / 16 = 533.75.
@@ -78,7 +78,7 @@ def test_steps_per_epoch(examples, looks, batch, steps):
 
 
 @pytest.mark.parametrize(
-    'where', ([3, 1], np.array([False, True, False, True]))
+  'where', ([3, 1], np.array([False, True, False, True]))
 )
 def test_take_takes_every_field(where):
   nodules = _nodules([0, 1, -1, 1])
@@ -87,7 +87,7 @@ def test_take_takes_every_field(where):
   assert len(taken) == 2
   for name in ('image', 'mask', 'votes', 'label'):
     np.testing.assert_array_equal(
-        getattr(taken, name), getattr(nodules, name)[indices]
+      getattr(taken, name), getattr(nodules, name)[indices]
     )
   assert list(taken.info['nodule_id']) == [f'n{i}' for i in indices]
   assert taken.simulated
@@ -97,9 +97,9 @@ def test_take_takes_every_field(where):
 def test_take_forgets_no_field():
   # A field that `take` does not know would keep its old length.
   arrays = {
-      field.name
-      for field in dataclasses.fields(input_pipeline.Nodules)
-      if field.type is np.ndarray
+    field.name
+    for field in dataclasses.fields(input_pipeline.Nodules)
+    if field.type is np.ndarray
   }
   assert arrays == {'image', 'mask', 'votes', 'label'}
 
@@ -113,30 +113,35 @@ def test_labelled_are_benign_or_malignant():
 def _record(index):
   pixels = np.full((2, 2, 1), index)
   return {
-      'image': (pixels - 1000).astype(np.int16),
-      'mask': (pixels % 2).astype(np.uint8),
-      'votes': pixels.astype(np.uint8),
-      'label': index - 1,
-      'nodule_id': f'n{index}'.encode(),
-      'patient_id': b'LIDC-IDRI-0001',
-      'series_uid': b'1.2.3',
-      'slice_index': 10 + index,
-      'diameter_mm': 5.5,
-      'pixel_spacing_mm': 0.7,
-      'num_readers': 2,
-      'fold': 4,
-      **{
-          name: np.array([1, 4], np.uint8)
-          for name in (
-              'malignancy', 'subtlety', 'calcification', 'sphericity',
-              'margin', 'lobulation', 'spiculation', 'texture',
-          )
-      },
+    'image': (pixels - 1000).astype(np.int16),
+    'mask': (pixels % 2).astype(np.uint8),
+    'votes': pixels.astype(np.uint8),
+    'label': index - 1,
+    'nodule_id': f'n{index}'.encode(),
+    'patient_id': b'LIDC-IDRI-0001',
+    'series_uid': b'1.2.3',
+    'slice_index': 10 + index,
+    'diameter_mm': 5.5,
+    'pixel_spacing_mm': 0.7,
+    'num_readers': 2,
+    'fold': 4,
+    **{
+      name: np.array([1, 4], np.uint8)
+      for name in (
+        'malignancy',
+        'subtlety',
+        'calcification',
+        'sphericity',
+        'margin',
+        'lobulation',
+        'spiculation',
+        'texture',
+      )
+    },
   }
 
 
 class _Records(list):
-
   def __getitems__(self, indices):
     return [self[i] for i in indices]
 
@@ -145,16 +150,14 @@ class _Records(list):
 def _built(monkeypatch):
   """A dataset of three records in a split 'test'."""
   source = types.SimpleNamespace(
-      is_prepared=lambda: True,
-      data_dir='/data/lidc_nodules/x/1.0.0',
-      info=types.SimpleNamespace(
-          splits={'test': None}, metadata={'simulated': True}
-      ),
-      as_data_source=lambda split: _Records(map(_record, range(3))),
+    is_prepared=lambda: True,
+    data_dir='/data/lidc_nodules/x/1.0.0',
+    info=types.SimpleNamespace(
+      splits={'test': None}, metadata={'simulated': True}
+    ),
+    as_data_source=lambda split: _Records(map(_record, range(3))),
   )
-  monkeypatch.setattr(
-      input_pipeline, 'builder', lambda name, data_dir: source
-  )
+  monkeypatch.setattr(input_pipeline, 'builder', lambda name, data_dir: source)
   return source
 
 
@@ -194,12 +197,10 @@ def test_an_unknown_dataset_is_an_input_error(name, tmp_path):
 def test_a_dataset_that_is_not_built_says_how_to_build_it(tmp_path):
   assert not input_pipeline.is_built('lidc_nodules/paper', str(tmp_path))
   with pytest.raises(
-      errors.InputError,
-      match=f'tfds_lidc.build --config=paper .*--data_dir={tmp_path}',
+    errors.InputError,
+    match=f'tfds_lidc.build --config=paper .*--data_dir={tmp_path}',
   ):
-    input_pipeline.load(
-        'lidc_nodules/paper', 'train', data_dir=str(tmp_path)
-    )
+    input_pipeline.load('lidc_nodules/paper', 'train', data_dir=str(tmp_path))
 
 
 def test_simulated_is_what_the_dataset_says(built):
@@ -219,8 +220,8 @@ def test_concatenate_joins_every_field():
   np.testing.assert_array_equal(whole.label, [0, 1, -1])
   for name in ('image', 'mask', 'votes'):
     np.testing.assert_array_equal(
-        getattr(whole, name),
-        np.concatenate([getattr(part, name) for part in parts]),
+      getattr(whole, name),
+      np.concatenate([getattr(part, name) for part in parts]),
     )
   assert list(whole.info['nodule_id']) == ['n0', 'n1', 'n0']
   assert whole.simulated

@@ -50,7 +50,7 @@ def test_dice_is_per_image():
   probs = _images([1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0])
   mask = _images(*[[1, 1, 0, 0]] * 3)
   np.testing.assert_allclose(
-      losses.dice_loss(probs, mask), [0, 1, 1 / 3], atol=1e-5
+    losses.dice_loss(probs, mask), [0, 1, 1 / 3], atol=1e-5
   )
 
 
@@ -82,8 +82,8 @@ def test_rank_is_equation_3(top_k, margin):
   # 30 pixels, about 12 of nodule: K is below, between and above.
   probs, mask = _random(top_k)
   expected = [
-      _rank_by_loops(p, m, top_k=top_k, margin=margin)
-      for p, m in zip(probs, mask)
+    _rank_by_loops(p, m, top_k=top_k, margin=margin)
+    for p, m in zip(probs, mask, strict=True)
   ]
   assert margin == 0 or min(expected) > 0
   loss = losses.rank_loss(probs, mask, top_k=top_k, margin=margin)
@@ -94,12 +94,12 @@ def test_rank_is_equation_3(top_k, margin):
 def test_rank_defaults_are_the_paper_s():
   probs, mask = _random(0, shape=(2, 12, 10, 1))
   np.testing.assert_allclose(
-      losses.rank_loss(probs, mask),
-      [
-          _rank_by_loops(p, m, top_k=20, margin=0.3)
-          for p, m in zip(probs, mask)
-      ],
-      rtol=1e-5,
+    losses.rank_loss(probs, mask),
+    [
+      _rank_by_loops(p, m, top_k=20, margin=0.3)
+      for p, m in zip(probs, mask, strict=True)
+    ],
+    rtol=1e-5,
   )
 
 
@@ -108,7 +108,7 @@ def test_rank_of_an_image_of_one_region_is_exactly_zero(value):
   probs, _ = _random(0)
   mask = jnp.full_like(probs, value)
   loss, grad = jax.value_and_grad(
-      lambda probs: losses.rank_loss(probs, mask).sum()
+    lambda probs: losses.rank_loss(probs, mask).sum()
   )(probs)
   assert loss == 0
   np.testing.assert_array_equal(grad, np.zeros_like(probs))
@@ -119,9 +119,7 @@ def test_rank_of_three_nodule_pixels_counts_them_only():
   # of .4 - .5 + .3 = .2, over 400: 12 / 400 = .03.
   mask = jnp.zeros((1, 8, 8, 1)).at[0, 2, 3:6, 0].set(1)
   probs = jnp.where(mask > 0, 0.5, 0.4)
-  np.testing.assert_allclose(
-      losses.rank_loss(probs, mask), [0.03], rtol=1e-5
-  )
+  np.testing.assert_allclose(losses.rank_loss(probs, mask), [0.03], rtol=1e-5)
 
 
 def test_rank_counts_saturated_probabilities():
@@ -146,7 +144,7 @@ def test_ties_change_neither_value_nor_total_gradient():
   probs = _images([0.6, 0.6, 0.6, 0.6, 0.5, 0.5])
   mask = _images([0, 0, 0, 0, 1, 1])
   loss, grad = jax.value_and_grad(
-      lambda probs: losses.rank_loss(probs, mask, top_k=2).sum()
+    lambda probs: losses.rank_loss(probs, mask, top_k=2).sum()
   )(probs)
   grad = np.ravel(grad)
   np.testing.assert_allclose(loss, 0.4, rtol=1e-6)
@@ -157,28 +155,28 @@ def test_ties_change_neither_value_nor_total_gradient():
 def test_hybrid_is_the_sum():
   probs, mask = _random(1)
   expected = [
-      _dice_by_hand(p, m) + 0.02 * _rank_by_loops(p, m, top_k=20, margin=0.3)
-      for p, m in zip(probs, mask)
+    _dice_by_hand(p, m) + 0.02 * _rank_by_loops(p, m, top_k=20, margin=0.3)
+    for p, m in zip(probs, mask, strict=True)
   ]
   np.testing.assert_allclose(
-      losses.hybrid_loss(probs, mask), expected, rtol=1e-5
+    losses.hybrid_loss(probs, mask), expected, rtol=1e-5
   )
   expected = [
-      _dice_by_hand(p, m) + 0.5 * _rank_by_loops(p, m, top_k=3, margin=0.7)
-      for p, m in zip(probs, mask)
+    _dice_by_hand(p, m) + 0.5 * _rank_by_loops(p, m, top_k=3, margin=0.7)
+    for p, m in zip(probs, mask, strict=True)
   ]
   np.testing.assert_allclose(
-      losses.hybrid_loss(probs, mask, rank_weight=0.5, top_k=3, margin=0.7),
-      expected,
-      rtol=1e-5,
+    losses.hybrid_loss(probs, mask, rank_weight=0.5, top_k=3, margin=0.7),
+    expected,
+    rtol=1e-5,
   )
 
 
 def test_hybrid_without_rank_is_dice():
   probs, mask = _random(2)
   np.testing.assert_array_equal(
-      losses.hybrid_loss(probs, mask, rank_weight=0.0),
-      losses.dice_loss(probs, mask),
+    losses.hybrid_loss(probs, mask, rank_weight=0.0),
+    losses.dice_loss(probs, mask),
   )
 
 
@@ -186,12 +184,12 @@ def test_order_of_pixels_does_not_matter():
   probs, mask = _random(3)
   order = np.random.default_rng(0).permutation(30)
   shuffled = (
-      x.reshape(3, 30)[:, order].reshape(x.shape) for x in (probs, mask)
+    x.reshape(3, 30)[:, order].reshape(x.shape) for x in (probs, mask)
   )
   np.testing.assert_allclose(
-      losses.hybrid_loss(*shuffled, rank_weight=1.0),
-      losses.hybrid_loss(probs, mask, rank_weight=1.0),
-      rtol=1e-5,
+    losses.hybrid_loss(*shuffled, rank_weight=1.0),
+    losses.hybrid_loss(probs, mask, rank_weight=1.0),
+    rtol=1e-5,
   )
 
 
@@ -210,9 +208,9 @@ def test_gradient_is_that_of_finite_differences():
     step = step.reshape(probs.shape)
     expected[i] = (by_hand(probs64 + step) - by_hand(probs64 - step)) / 2e-6
   grad = jax.grad(
-      lambda probs: losses.hybrid_loss(
-          probs, mask, rank_weight=0.5, top_k=4
-      ).sum()
+    lambda probs: losses.hybrid_loss(
+      probs, mask, rank_weight=0.5, top_k=4
+    ).sum()
   )(probs)
   np.testing.assert_allclose(grad.ravel(), expected, rtol=1e-4, atol=1e-5)
 
@@ -223,7 +221,7 @@ def test_loss_of_bfloat16_probabilities_is_float32():
   loss = losses.hybrid_loss(probs, mask)
   assert loss.dtype == jnp.float32
   np.testing.assert_allclose(
-      loss, losses.hybrid_loss(probs.astype(jnp.float32), mask)
+    loss, losses.hybrid_loss(probs.astype(jnp.float32), mask)
   )
 
 
@@ -239,8 +237,8 @@ def test_classification_by_hand():
   logits = jnp.asarray([0.0, np.log(3.0), 200.0, 200.0])
   labels = jnp.asarray([1, 0, 0, 1])
   np.testing.assert_allclose(
-      losses.classification_loss(logits, labels),
-      [np.log(2), np.log(4), 200, 0],
-      rtol=1e-6,
-      atol=1e-6,
+    losses.classification_loss(logits, labels),
+    [np.log(2), np.log(4), 200, 0],
+    rtol=1e-6,
+    atol=1e-6,
   )

@@ -12,8 +12,11 @@ def test_scans_give_their_rows():
   # 14: LIDC-IDRI-0003, all four nodules. 66 holds a cluster of more than four
   # annotations, 408 five clusters and more.
   for scan_id in (14, 66, 408):
-    expected = [dataclasses.replace(n, fold=-1) for n in cohort.clusters()
-                if n.scan_id == scan_id]
+    expected = [
+      dataclasses.replace(n, fold=-1)
+      for n in cohort.clusters()
+      if n.scan_id == scan_id
+    ]
     assert expected
     assert make_nodules.scan_nodules(scan_id) == expected
 
@@ -26,7 +29,8 @@ def test_folds_are_reproduced():
 def test_file_is_what_would_be_written():
   nodules = list(cohort.clusters())
   random.Random(0).shuffle(nodules)
-  nodules.sort(key=lambda n: (n.patient_id, n.scan_id,
-                              int(n.nodule_id.rsplit('_', 1)[1])))
+  nodules.sort(
+    key=lambda n: (n.patient_id, n.scan_id, int(n.nodule_id.rsplit('_', 1)[1]))
+  )
   text = resources.files('tfds_lidc').joinpath('nodules.csv').read_text()
   assert cohort.write_csv(nodules) == text

@@ -20,32 +20,36 @@ def test_segmentation_by_hand():
   pred = _mask([1, 1, 1], [0, 0, 0])
   truth = _mask([1, 1, 0], [1, 0, 0])
   assert _one(metrics.pixel_counts(pred, truth)) == {
-      'overlap': 2,
-      'predicted': 3,
-      'truth': 3,
-      'pixels': 6,
+    'overlap': 2,
+    'predicted': 3,
+    'truth': 3,
+    'pixels': 6,
   }
-  assert _one(metrics.segmentation_metrics(pred, truth)) == pytest.approx({
+  assert _one(metrics.segmentation_metrics(pred, truth)) == pytest.approx(
+    {
       'dice': 2 * 2 / (3 + 3),
       'jaccard': 2 / 4,
       'accuracy': 4 / 6,
       'recall': 2 / 3,
       'specificity': 2 / 3,
-  })
+    }
+  )
 
 
 def test_segmentation_tells_recall_from_precision():
   # TP 1, FP 2, FN 0, TN 1: precision 1/3, recall 1, specificity 1/3.
   values = _one(
-      metrics.segmentation_metrics(_mask([1, 1], [1, 0]), _mask([1, 0], [0, 0]))
+    metrics.segmentation_metrics(_mask([1, 1], [1, 0]), _mask([1, 0], [0, 0]))
   )
-  assert values == pytest.approx({
+  assert values == pytest.approx(
+    {
       'dice': 2 / 4,
       'jaccard': 1 / 3,
       'accuracy': 2 / 4,
       'recall': 1,
       'specificity': 1 / 3,
-  })
+    }
+  )
 
 
 def test_both_empty_is_perfect_but_has_no_recall():
@@ -53,10 +57,10 @@ def test_both_empty_is_perfect_but_has_no_recall():
   values = _one(metrics.segmentation_metrics(empty, empty))
   assert np.isnan(values.pop('recall'))
   assert values == {
-      'dice': 1,
-      'jaccard': 1,
-      'accuracy': 1,
-      'specificity': 1,
+    'dice': 1,
+    'jaccard': 1,
+    'accuracy': 1,
+    'specificity': 1,
   }
 
 
@@ -80,13 +84,15 @@ def test_segmentation_agrees_with_scikit_learn():
   assert set(values) == set(metrics.SEGMENTATION)
   for i in range(6):
     t, p = truth[i].ravel(), pred[i].ravel()
-    assert {key: x[i] for key, x in values.items()} == pytest.approx({
+    assert {key: x[i] for key, x in values.items()} == pytest.approx(
+      {
         'dice': sklearn_metrics.f1_score(t, p),
         'jaccard': sklearn_metrics.jaccard_score(t, p),
         'accuracy': sklearn_metrics.accuracy_score(t, p),
         'recall': sklearn_metrics.recall_score(t, p),
         'specificity': sklearn_metrics.recall_score(t, p, pos_label=0),
-    })
+      }
+    )
 
 
 def test_pooled_counts_are_the_metrics_of_one_long_image():
@@ -94,10 +100,10 @@ def test_pooled_counts_are_the_metrics_of_one_long_image():
   truth, pred = rng.random((2, 5, 4, 4, 1)) < 0.4
   counts = metrics.pixel_counts(pred, truth)
   pooled = metrics.segmentation_from_counts(
-      {key: x.sum() for key, x in counts.items()}
+    {key: x.sum() for key, x in counts.items()}
   )
   long = metrics.segmentation_metrics(
-      pred.reshape(1, 20, 4, 1), truth.reshape(1, 20, 4, 1)
+    pred.reshape(1, 20, 4, 1), truth.reshape(1, 20, 4, 1)
   )
   for key, value in pooled.items():
     assert float(value) == pytest.approx(float(long[key][0])), key
@@ -119,25 +125,29 @@ def test_classification_by_hand():
   # Pairs (malignant > benign): .9 both, .5 one, .2 none: 3 of 6.
   scores = [0.9, 0.5, 0.2, 0.4, 0.6]
   labels = [1, 1, 1, 0, 0]
-  assert metrics.classification_metrics(scores, labels) == pytest.approx({
+  assert metrics.classification_metrics(scores, labels) == pytest.approx(
+    {
       'accuracy': 3 / 5,
       'auc': 3 / 6,
       'sensitivity': 2 / 3,
       'specificity': 1 / 2,
-  })
+    }
+  )
 
 
 def test_threshold_moves_everything_but_the_auc():
   # At .3: malignant .9 .5 found, benign .4 .6 both called malignant.
   values = metrics.classification_metrics(
-      [0.9, 0.5, 0.2, 0.4, 0.6], [1, 1, 1, 0, 0], threshold=0.3
+    [0.9, 0.5, 0.2, 0.4, 0.6], [1, 1, 1, 0, 0], threshold=0.3
   )
-  assert values == pytest.approx({
+  assert values == pytest.approx(
+    {
       'accuracy': 2 / 5,
       'auc': 3 / 6,
       'sensitivity': 2 / 3,
       'specificity': 0,
-  })
+    }
+  )
 
 
 def test_classification_agrees_with_scikit_learn():
@@ -146,17 +156,19 @@ def test_classification_agrees_with_scikit_learn():
   # Rounded, so that scores tie.
   scores = np.round(0.3 * labels + 0.7 * rng.random(60), 1)
   called = scores >= 0.5
-  assert metrics.classification_metrics(scores, labels) == pytest.approx({
+  assert metrics.classification_metrics(scores, labels) == pytest.approx(
+    {
       'accuracy': sklearn_metrics.accuracy_score(labels, called),
       'auc': sklearn_metrics.roc_auc_score(labels, scores),
       'sensitivity': sklearn_metrics.recall_score(labels, called),
       'specificity': sklearn_metrics.recall_score(labels, called, pos_label=0),
-  })
+    }
+  )
 
 
 @pytest.mark.parametrize(
-    'label, defined, undefined',
-    ((1, 'sensitivity', 'specificity'), (0, 'specificity', 'sensitivity')),
+  'label, defined, undefined',
+  ((1, 'sensitivity', 'specificity'), (0, 'specificity', 'sensitivity')),
 )
 def test_one_class_has_no_auc(label, defined, undefined):
   values = metrics.classification_metrics([0.2, 0.8], [label] * 2)
@@ -166,7 +178,7 @@ def test_one_class_has_no_auc(label, defined, undefined):
 
 def test_a_class_of_no_weight_is_missing():
   values = metrics.classification_metrics(
-      [0.2, 0.8], [0, 1], weights=np.array([0, 3])
+    [0.2, 0.8], [0, 1], weights=np.array([0, 3])
   )
   assert np.isnan(values['auc']) and np.isnan(values['specificity'])
   assert values['accuracy'] == values['sensitivity'] == 1
@@ -179,9 +191,9 @@ def test_weights_are_repetitions():
   weights = rng.integers(0, 4, 40)
   weighted = metrics.classification_metrics(scores, labels, weights=weights)
   repeated = metrics.classification_metrics(
-      np.repeat(scores, weights), np.repeat(labels, weights)
+    np.repeat(scores, weights), np.repeat(labels, weights)
   )
   assert weighted == pytest.approx(repeated)
   assert weighted != pytest.approx(
-      metrics.classification_metrics(scores, labels)
+    metrics.classification_metrics(scores, labels)
   )

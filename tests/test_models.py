@@ -12,21 +12,21 @@ from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
 
 _TINY_SEG = {
-    'stem_widths': (4, 4),
-    'entry_widths': (4, 6, 6),
-    'middle_blocks': 1,
-    'exit_width': 8,
-    'tail_widths': (8, 8, 10),
-    'aspp_features': 4,
-    'low_level_features': 3,
-    'decoder_features': 4,
+  'stem_widths': (4, 4),
+  'entry_widths': (4, 6, 6),
+  'middle_blocks': 1,
+  'exit_width': 8,
+  'tail_widths': (8, 8, 10),
+  'aspp_features': 4,
+  'low_level_features': 3,
+  'decoder_features': 4,
 }
 _TINY_CLASS = {
-    'stem_widths': (4, 4),
-    'entry_widths': (4, 6, 6),
-    'middle_blocks': 1,
-    'exit_width': 8,
-    'tail_widths': (8, 10),
+  'stem_widths': (4, 4),
+  'entry_widths': (4, 6, 6),
+  'middle_blocks': 1,
+  'exit_width': 8,
+  'tail_widths': (8, 10),
 }
 
 
@@ -42,9 +42,9 @@ def _inputs(net, batch, hw, *, seed=0):
 def _init(net, hw):
   """Random variables; only their shapes are asked of the network."""
   variables = jax.eval_shape(
-      functools.partial(net.init, train=False),
-      jax.random.key(0),
-      *_inputs(net, 1, hw),
+    functools.partial(net.init, train=False),
+    jax.random.key(0),
+    *_inputs(net, 1, hw),
   )
   rng = np.random.default_rng(0)
 
@@ -52,7 +52,7 @@ def _init(net, hw):
     name = path[-1].key
     if name == 'kernel':
       values = rng.normal(size=leaf.shape) * np.sqrt(
-          2 / np.prod(leaf.shape[:-1])
+        2 / np.prod(leaf.shape[:-1])
       )
     elif name in ('scale', 'var'):
       values = rng.uniform(0.7, 1.4, leaf.shape)
@@ -65,20 +65,20 @@ def _init(net, hw):
 
 # Compiling is what takes time here.
 _jit = functools.partial(
-    jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
 )
 
 
 def _shapes(net, hw=(224, 224), batch=2, **kwargs):
   """Shapes of variables, logits and taps; nothing is computed."""
   inputs = [
-      jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _inputs(net, batch, hw)
+    jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _inputs(net, batch, hw)
   ]
   rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
   (logits, taps), variables = jax.eval_shape(
-      functools.partial(net.init_with_output, train=False, **kwargs),
-      rngs,
-      *inputs,
+    functools.partial(net.init_with_output, train=False, **kwargs),
+    rngs,
+    *inputs,
   )
   return variables, logits, taps
 
@@ -146,7 +146,7 @@ def test_fine_seg_net_adds_the_fine_layer_only():
     fine_tree = dict(fine[collection])
     fine_tree.pop('fine_layer')
     assert jax.tree.map(lambda x: x.shape, fine_tree) == jax.tree.map(
-        lambda x: x.shape, coarse[collection]
+      lambda x: x.shape, coarse[collection]
     )
 
 
@@ -178,7 +178,7 @@ def test_backbones_have_no_bias():
   for net in (mtnet.CoarseSegNet(), mtnet.ClassNet()):
     variables, _, _ = _shapes(net, hw=(64, 64))
     leaves = jax.tree_util.tree_leaves_with_path(
-        variables['params']['backbone']
+      variables['params']['backbone']
     )
     names = {tuple(key.key for key in path)[-2:] for path, _ in leaves}
     biased = {layer for layer, leaf in names if leaf == 'bias'}
@@ -187,9 +187,7 @@ def test_backbones_have_no_bias():
 
 @pytest.mark.parametrize('hw', ((32, 32), (33, 47), (16, 50)))
 def test_segmentation_logits_have_the_images_size(hw):
-  for net in (
-      mtnet.CoarseSegNet(**_TINY_SEG), mtnet.FineSegNet(**_TINY_SEG)
-  ):
+  for net in (mtnet.CoarseSegNet(**_TINY_SEG), mtnet.FineSegNet(**_TINY_SEG)):
     _, logits, taps = _shapes(net, hw=hw, batch=3)
     assert logits.shape == (3, *hw, 1) and logits.dtype == jnp.float32
     assert taps['low_level'].shape[1:3] == (-(-hw[0] // 4), -(-hw[1] // 4))
@@ -205,13 +203,13 @@ def test_class_logits_are_one_per_image(hw):
 
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
   for net in (
-      mtnet.CoarseSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
-      mtnet.FineSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
-      mtnet.ClassNet(dtype=jnp.bfloat16, **_TINY_CLASS),
+    mtnet.CoarseSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
+    mtnet.FineSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
+    mtnet.ClassNet(dtype=jnp.bfloat16, **_TINY_CLASS),
   ):
     variables, logits, taps = _shapes(net, hw=(64, 64))
     assert {x.dtype for x in jax.tree.leaves(variables)} == {
-        jnp.dtype('float32')
+      jnp.dtype('float32')
     }
     assert logits.dtype == jnp.float32
     # The work itself is done in bfloat16.
@@ -238,8 +236,8 @@ def test_evaluation_does_not_depend_on_batch_mates(name, request):
   inputs = _inputs(net, 2, hw)
   others = _inputs(net, 2, hw, seed=1)
   mixed = [
-      jnp.concatenate([ours[:1], theirs[1:]])
-      for ours, theirs in zip(inputs, others)
+    jnp.concatenate([ours[:1], theirs[1:]])
+    for ours, theirs in zip(inputs, others, strict=True)
   ]
   logits, _ = _evaluate(net, variables, *inputs)
   mixed_logits, _ = _evaluate(net, variables, *mixed)
@@ -265,30 +263,30 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
 
   def train(net, images):
     (logits, _), updates = net.apply(
-        variables, images, train=True, mutable=['batch_stats']
+      variables, images, train=True, mutable=['batch_stats']
     )
     return logits, updates['batch_stats']
 
   synced = net.clone(axis_name='devices')
   whole_logits, whole_stats = _jit(functools.partial(train, net))(images)
   split_logits, split_stats = _jit(
-      jax.vmap(functools.partial(train, synced), axis_name='devices')
+    jax.vmap(functools.partial(train, synced), axis_name='devices')
   )(images.reshape(2, 2, 32, 32, 3))
   np.testing.assert_allclose(
-      split_logits.reshape(whole_logits.shape), whole_logits, atol=2e-3
+    split_logits.reshape(whole_logits.shape), whole_logits, atol=2e-3
   )
   jax.tree.map(
-      lambda split, whole: np.testing.assert_allclose(
-          split[0], whole, rtol=1e-2, atol=1e-3
-      ),
-      split_stats,
-      whole_stats,
+    lambda split, whole: np.testing.assert_allclose(
+      split[0], whole, rtol=1e-2, atol=1e-3
+    ),
+    split_stats,
+    whole_stats,
   )
   # In training, statistics are the batch's and move the running ones.
   moved = jax.tree.map(
-      lambda new, old: float(jnp.abs(new - old).max()),
-      whole_stats,
-      variables['batch_stats'],
+    lambda new, old: float(jnp.abs(new - old).max()),
+    whole_stats,
+    variables['batch_stats'],
   )
   assert min(jax.tree.leaves(moved)) > 0
 
@@ -297,7 +295,7 @@ def test_low_level_feature_is_block_2_s_second_convolution(coarse):
   net, variables = coarse
   inputs = _inputs(net, 1, (32, 32))
   (_, taps), state = _jit(
-      functools.partial(net.apply, train=False, capture_intermediates=True)
+    functools.partial(net.apply, train=False, capture_intermediates=True)
   )(variables, *inputs)
   block2 = state['intermediates']['backbone']['block2']
   second = block2['sepconv2']['pointwise_bn']['__call__'][0]
@@ -315,12 +313,12 @@ def test_mean_of_the_activation_map_plus_bias_is_the_logit(class_net):
   logits, taps = _evaluate(net, variables, *_inputs(net, 2, (64, 64)))
   assert taps['cam'].shape == (2, 4, 4)
   np.testing.assert_allclose(
-      np.mean(taps['cam'], (1, 2)) + bias, logits, rtol=1e-5, atol=1e-6
+    np.mean(taps['cam'], (1, 2)) + bias, logits, rtol=1e-5, atol=1e-6
   )
   # The map is the classifier's kernel over the last features (Zhou et al.).
   kernel = variables['params']['classifier']['kernel'][0, 0, :, 0]
   np.testing.assert_allclose(
-      taps['cam'], taps['backbone'] @ kernel, rtol=1e-4, atol=1e-5
+    taps['cam'], taps['backbone'] @ kernel, rtol=1e-4, atol=1e-5
   )
 
 
@@ -342,21 +340,21 @@ def test_fourth_channel_starts_as_the_mean_of_the_others(class_net):
   assert before.shape == after.shape == (3, 3, 4, 4)
   np.testing.assert_array_equal(after[:, :, :3], before[:, :, :3])
   np.testing.assert_allclose(
-      after[:, :, 3],
-      (before[:, :, 0] + before[:, :, 1] + before[:, :, 2]) / 3,
-      rtol=1e-5,
-      atol=1e-7,
+    after[:, :, 3],
+    (before[:, :, 0] + before[:, :, 1] + before[:, :, 2]) / 3,
+    rtol=1e-5,
+    atol=1e-7,
   )
   assert float(jnp.abs(before - after).max()) > 0
   # Every other leaf is the very same.
   differing = [
-      jax.tree_util.keystr(path)
-      for (path, old), new in zip(
-          jax.tree_util.tree_leaves_with_path(params),
-          jax.tree.leaves(averaged),
-          strict=True,
-      )
-      if old is not new
+    jax.tree_util.keystr(path)
+    for (path, old), new in zip(
+      jax.tree_util.tree_leaves_with_path(params),
+      jax.tree.leaves(averaged),
+      strict=True,
+    )
+    if old is not new
   ]
   assert differing == ["['backbone']['conv1']['kernel']"]
 
@@ -364,16 +362,19 @@ def test_fourth_channel_starts_as_the_mean_of_the_others(class_net):
 # What public weights differ in.
 
 _norm = layers.batch_norm(
-    train=False, axis_name=None, epsilon=1e-5, momentum=0.9,
-    dtype=jnp.float32,
+  train=False,
+  axis_name=None,
+  epsilon=1e-5,
+  momentum=0.9,
+  dtype=jnp.float32,
 )
 
 
 def _both_skips(block, **kwargs):
   x = jax.random.normal(jax.random.key(0), (1, 5, 5, 4))
   plain, after_relu = (
-      block(norm=_norm, skip_relu=skip_relu, **kwargs)
-      for skip_relu in (False, True)
+    block(norm=_norm, skip_relu=skip_relu, **kwargs)
+    for skip_relu in (False, True)
   )
   variables = _jit(plain.init)(jax.random.key(1), x)
 
@@ -385,43 +386,39 @@ def _both_skips(block, **kwargs):
 
 
 @pytest.mark.parametrize(
-    'block', (xception.AlignedBlock, xception.XceptionBlock)
+  'block', (xception.AlignedBlock, xception.XceptionBlock)
 )
 def test_skip_relu_changes_identity_skips(block):
   x, plain, after_relu = _both_skips(block, widths=(4, 4, 4))
-  np.testing.assert_allclose(
-      after_relu - plain, jax.nn.relu(x) - x, atol=1e-5
-  )
+  np.testing.assert_allclose(after_relu - plain, jax.nn.relu(x) - x, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    'block, kwargs',
-    (
-        (xception.AlignedBlock, {'widths': (4, 4, 6)}),
-        (xception.AlignedBlock, {'widths': (4, 4, 4), 'stride': 2}),
-        (xception.XceptionBlock, {'widths': (4, 6)}),
-        (xception.XceptionBlock, {'widths': (4, 4), 'pool': True}),
-    ),
+  'block, kwargs',
+  (
+    (xception.AlignedBlock, {'widths': (4, 4, 6)}),
+    (xception.AlignedBlock, {'widths': (4, 4, 4), 'stride': 2}),
+    (xception.XceptionBlock, {'widths': (4, 6)}),
+    (xception.XceptionBlock, {'widths': (4, 4), 'pool': True}),
+  ),
 )
 def test_skip_relu_leaves_projected_skips_alone(block, kwargs):
   _, plain, after_relu = _both_skips(block, **kwargs)
   np.testing.assert_array_equal(after_relu, plain)
 
 
-def test_skip_relu_tail_dilation_and_pooling_reach_the_networks(
-    coarse, class_net
-):
+def test_choices_of_public_weights_reach_the_networks(coarse, class_net):
   for (net, variables), hw, changes in (
-      (coarse, (32, 32), ({'skip_relu': True}, {'tail_dilation': 1})),
+    (coarse, (32, 32), ({'skip_relu': True}, {'tail_dilation': 1})),
+    (
+      class_net,
+      (64, 64),
       (
-          class_net,
-          (64, 64),
-          (
-              {'skip_relu': True},
-              {'tail_dilation': 1},
-              {'pool_padding': 'same'},
-          ),
+        {'skip_relu': True},
+        {'tail_dilation': 1},
+        {'pool_padding': 'same'},
       ),
+    ),
   ):
     inputs = _inputs(net, 1, hw)
     logits, _ = _evaluate(net, variables, *inputs)
@@ -443,10 +440,10 @@ def test_the_mask_channel_is_never_scaled(class_net):
   images, mask = _inputs(net, 1, (64, 64))
   logits, _ = _evaluate(net, variables, images, mask)
   scaled, _ = _evaluate(
-      net.clone(input_mean=(0.25,), input_std=(0.5,)),
-      variables,
-      images * 0.5 + 0.25,
-      mask,
+    net.clone(input_mean=(0.25,), input_std=(0.5,)),
+    variables,
+    images * 0.5 + 0.25,
+    mask,
   )
   np.testing.assert_allclose(scaled, logits, rtol=1e-4, atol=1e-5)
 
@@ -454,8 +451,11 @@ def test_the_mask_channel_is_never_scaled(class_net):
 def test_running_average_keeps_the_momentum_s_share():
   # mean starts at 0, the batch's is 8: .9 * 0 + .1 * 8.
   make = layers.batch_norm(
-      train=True, axis_name=None, epsilon=1e-5, momentum=0.9,
-      dtype=jnp.float32,
+    train=True,
+    axis_name=None,
+    epsilon=1e-5,
+    momentum=0.9,
+    dtype=jnp.float32,
   )
   norm = make('bn')
   x = jnp.full((2, 3, 3, 1), 8.0)

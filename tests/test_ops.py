@@ -15,24 +15,24 @@ from mtnet_jax import ops
 
 # Every shape is compiled, so there are few examples, always the same ones.
 _few = functools.partial(
-    hypothesis.settings,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
+  hypothesis.settings,
+  deadline=None,
+  derandomize=True,
+  database=None,
+  suppress_health_check=list(hypothesis.HealthCheck),
 )
 
 
 def _xla(x, kernel, *, stride=1, dilation=1, pad, groups=1):
   return lax.conv_general_dilated(
-      x,
-      kernel,
-      (stride, stride),
-      ((pad, pad), (pad, pad)),
-      rhs_dilation=(dilation, dilation),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      feature_group_count=groups,
-      precision='highest',
+    x,
+    kernel,
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+    precision='highest',
   )
 
 
@@ -44,12 +44,12 @@ def _assert_same(ours, reference, x_shape, kernel_shape, *, dtype='float32'):
   """
   rng = np.random.default_rng(0)
   x, kernel = (
-      jnp.asarray(rng.normal(size=shape), dtype)
-      for shape in (x_shape, kernel_shape)
+    jnp.asarray(rng.normal(size=shape), dtype)
+    for shape in (x_shape, kernel_shape)
   )
 
   @functools.partial(
-      jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+    jax.jit, compiler_options={'xla_backend_optimization_level': 0}
   )
   def both(x, kernel):
     out, pull = jax.vjp(ours, x, kernel)
@@ -61,56 +61,55 @@ def _assert_same(ours, reference, x_shape, kernel_shape, *, dtype='float32'):
   got, expected = both(x, kernel)
   # bfloat16 keeps 8 bits; each result is a sum of such roundings.
   tolerance = 3e-5 if dtype == 'float32' else 2e-2
-  for name, ours, reference in zip(('out', 'x', 'kernel'), got, expected):
+  names = ('out', 'x', 'kernel')
+  for name, ours, reference in zip(names, got, expected, strict=True):
     assert ours.dtype == dtype
     assert ours.shape == reference.shape, name
     scale = max(1.0, float(jnp.max(jnp.abs(reference), initial=0.0)))
     np.testing.assert_allclose(
-        np.asarray(ours, np.float32) / scale,
-        reference / scale,
-        rtol=0,
-        atol=tolerance,
-        err_msg=name,
+      np.asarray(ours, np.float32) / scale,
+      reference / scale,
+      rtol=0,
+      atol=tolerance,
+      err_msg=name,
     )
 
 
 def _assert_depthwise(x_shape, *, size=3, stride, dilation, dtype='float32'):
   channels = x_shape[-1]
   _assert_same(
-      functools.partial(
-          ops.depthwise_conv, stride=stride, dilation=dilation
-      ),
-      functools.partial(
-          _xla,
-          stride=stride,
-          dilation=dilation,
-          pad=dilation * (size // 2),
-          groups=channels,
-      ),
-      x_shape,
-      (size, size, 1, channels),
-      dtype=dtype,
+    functools.partial(ops.depthwise_conv, stride=stride, dilation=dilation),
+    functools.partial(
+      _xla,
+      stride=stride,
+      dilation=dilation,
+      pad=dilation * (size // 2),
+      groups=channels,
+    ),
+    x_shape,
+    (size, size, 1, channels),
+    dtype=dtype,
   )
 
 
 @_few(max_examples=12)
 @hypothesis.given(
-    batch=st.integers(1, 3),
-    height=st.integers(1, 17),
-    width=st.integers(1, 17),
-    channels=st.integers(1, 13),
-    size=st.sampled_from((3, 5)),
-    stride=st.sampled_from((1, 2, 3)),
-    dilation=st.sampled_from((1, 2)),
+  batch=st.integers(1, 3),
+  height=st.integers(1, 17),
+  width=st.integers(1, 17),
+  channels=st.integers(1, 13),
+  size=st.sampled_from((3, 5)),
+  stride=st.sampled_from((1, 2, 3)),
+  dilation=st.sampled_from((1, 2)),
 )
 def test_depthwise_is_the_grouped_convolution(
-    batch, height, width, channels, size, stride, dilation
+  batch, height, width, channels, size, stride, dilation
 ):
   _assert_depthwise(
-      (batch, height, width, channels),
-      size=size,
-      stride=stride,
-      dilation=dilation,
+    (batch, height, width, channels),
+    size=size,
+    stride=stride,
+    dilation=dilation,
   )
 
 
@@ -124,7 +123,7 @@ def test_depthwise_at_small_odd_and_even_sizes(hw, stride, dilation):
 @pytest.mark.parametrize('stride, dilation', ((1, 1), (2, 1), (1, 2)))
 def test_depthwise_in_bfloat16_is_near_float32(stride, dilation):
   _assert_depthwise(
-      (2, 9, 6, 5), stride=stride, dilation=dilation, dtype='bfloat16'
+    (2, 9, 6, 5), stride=stride, dilation=dilation, dtype='bfloat16'
   )
 
 
@@ -134,7 +133,7 @@ def test_depthwise_kernel_gradient_in_bfloat16_sums_in_float32():
   x = jnp.ones((4, 32, 32, 1), jnp.bfloat16)
   kernel = jnp.ones((3, 3, 1, 1), jnp.bfloat16)
   grad = jax.grad(
-      lambda kernel: ops.depthwise_conv(x, kernel).astype(jnp.float32).sum()
+    lambda kernel: ops.depthwise_conv(x, kernel).astype(jnp.float32).sum()
   )(kernel)
   assert grad[1, 1, 0, 0] == 4096
 
@@ -160,52 +159,48 @@ def test_depthwise_has_a_gradient_under_vmap():
   grads = jax.vmap(jax.grad(loss), (None, 0))(kernel, x)
   for i in range(2):
     np.testing.assert_allclose(
-        grads[i], jax.grad(loss)(kernel, x[i]), rtol=1e-4, atol=1e-4
+      grads[i], jax.grad(loss)(kernel, x[i]), rtol=1e-4, atol=1e-4
     )
 
 
-@pytest.mark.parametrize(
-    'hw, stride', (((5, 4), 1), ((5, 4), 2), ((1, 7), 2))
-)
+@pytest.mark.parametrize('hw, stride', (((5, 4), 1), ((5, 4), 2), ((1, 7), 2)))
 def test_pointwise_is_the_1x1_convolution(hw, stride):
   for ours in (ops.pointwise_conv, ops.conv):
     _assert_same(
-        functools.partial(ours, stride=stride),
-        functools.partial(_xla, stride=stride, pad=0),
-        (2, *hw, 7),
-        (1, 1, 7, 5),
+      functools.partial(ours, stride=stride),
+      functools.partial(_xla, stride=stride, pad=0),
+      (2, *hw, 7),
+      (1, 1, 7, 5),
     )
 
 
 @pytest.mark.parametrize(
-    'stride, padding', ((1, None), (2, None), (2, 0), (1, 0), (1, 2))
+  'stride, padding', ((1, None), (2, None), (2, 0), (1, 0), (1, 2))
 )
 def test_plain_conv(stride, padding):
   _assert_same(
-      functools.partial(ops.conv, stride=stride, padding=padding),
-      functools.partial(
-          _xla, stride=stride, pad=1 if padding is None else padding
-      ),
-      (2, 8, 5, 3),
-      (3, 3, 3, 4),
+    functools.partial(ops.conv, stride=stride, padding=padding),
+    functools.partial(
+      _xla, stride=stride, pad=1 if padding is None else padding
+    ),
+    (2, 8, 5, 3),
+    (3, 3, 3, 4),
   )
 
 
 @_few(max_examples=8)
 @hypothesis.given(
-    height=st.integers(1, 9),
-    width=st.integers(1, 9),
-    dilation=st.integers(2, 12),
-    size=st.sampled_from((3, 5)),
+  height=st.integers(1, 9),
+  width=st.integers(1, 9),
+  dilation=st.integers(2, 12),
+  size=st.sampled_from((3, 5)),
 )
 def test_dilated_conv_at_any_rate(height, width, dilation, size):
   _assert_same(
-      functools.partial(ops.conv, dilation=dilation),
-      functools.partial(
-          _xla, dilation=dilation, pad=dilation * (size // 2)
-      ),
-      (2, height, width, 3),
-      (size, size, 3, 4),
+    functools.partial(ops.conv, dilation=dilation),
+    functools.partial(_xla, dilation=dilation, pad=dilation * (size // 2)),
+    (2, height, width, 3),
+    (size, size, 3, 4),
   )
 
 
@@ -213,10 +208,10 @@ def test_dilated_conv_at_any_rate(height, width, dilation, size):
 def test_dilated_conv_on_the_paper_s_grid(dilation):
   # 13 is the last rate at which a side tap still touches 14 x 14.
   _assert_same(
-      functools.partial(ops.conv, dilation=dilation),
-      functools.partial(_xla, dilation=dilation, pad=dilation),
-      (1, 14, 14, 3),
-      (3, 3, 3, 2),
+    functools.partial(ops.conv, dilation=dilation),
+    functools.partial(_xla, dilation=dilation, pad=dilation),
+    (1, 14, 14, 3),
+    (3, 3, 3, 2),
   )
 
 
@@ -225,44 +220,44 @@ def test_dilated_conv_beyond_the_grid_is_its_centre_tap():
   x = jnp.asarray(rng.normal(size=(1, 4, 4, 3)), jnp.float32)
   kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 2)), jnp.float32)
   np.testing.assert_allclose(
-      ops.conv(x, kernel, dilation=4),
-      ops.pointwise_conv(x, kernel[1:2, 1:2]),
-      rtol=1e-5,
-      atol=1e-6,
+    ops.conv(x, kernel, dilation=4),
+    ops.pointwise_conv(x, kernel[1:2, 1:2]),
+    rtol=1e-5,
+    atol=1e-6,
   )
 
 
 def test_dilated_conv_in_bfloat16_is_near_float32():
   _assert_same(
-      functools.partial(ops.conv, dilation=3),
-      functools.partial(_xla, dilation=3, pad=3),
-      (2, 7, 6, 3),
-      (3, 3, 3, 4),
-      dtype='bfloat16',
+    functools.partial(ops.conv, dilation=3),
+    functools.partial(_xla, dilation=3, pad=3),
+    (2, 7, 6, 3),
+    (3, 3, 3, 4),
+    dtype='bfloat16',
   )
 
 
 @pytest.mark.parametrize('platform, convolutions', (('cpu', 0), ('cuda', 1)))
 def test_dilated_conv_is_chosen_where_the_program_is_lowered(
-    platform, convolutions
+  platform, convolutions
 ):
   traced = jax.jit(functools.partial(ops.conv, dilation=2)).trace(
-      jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 3, 4))
+    jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 3, 4))
   )
   text = traced.lower(lowering_platforms=(platform,)).as_text()
   assert text.count('stablehlo.convolution') == convolutions
 
 
 @pytest.mark.parametrize(
-    'choices', ({'stride': 2}, {'padding': 0}, {'padding': 2})
+  'choices', ({'stride': 2}, {'padding': 0}, {'padding': 2})
 )
 def test_dilation_refuses_what_it_does_not_compute(choices):
   with pytest.raises(ValueError, match='dilation 2'):
     ops.conv(
-        jnp.zeros((1, 4, 4, 1)),
-        jnp.zeros((3, 3, 1, 1)),
-        dilation=2,
-        **choices,
+      jnp.zeros((1, 4, 4, 1)),
+      jnp.zeros((3, 3, 1, 1)),
+      dilation=2,
+      **choices,
     )
 
 
@@ -285,7 +280,7 @@ def test_max_pool_same_at_an_even_size():
 def test_max_pool_paddings_agree_at_odd_sizes():
   x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
   same, symmetric = (
-      ops.max_pool(x, padding=padding) for padding in ('same', 'symmetric')
+    ops.max_pool(x, padding=padding) for padding in ('same', 'symmetric')
   )
   assert same.shape == (2, 3, 4, 3)
   np.testing.assert_array_equal(same, symmetric)
@@ -330,24 +325,24 @@ def test_resize_by_hand():
 
 
 @pytest.mark.parametrize(
-    'in_hw, out_hw', (((4, 7), (16, 9)), ((9, 5), (3, 5)), ((6, 3), (5, 1)))
+  'in_hw, out_hw', (((4, 7), (16, 9)), ((9, 5), (3, 5)), ((6, 3), (5, 1)))
 )
 def test_resize_is_bilinear_interpolation(in_hw, out_hw):
   x = np.random.default_rng(0).normal(size=(2, *in_hw, 3)).astype(np.float32)
   rows, columns = np.meshgrid(
-      np.linspace(0, in_hw[0] - 1, out_hw[0]),
-      np.linspace(0, in_hw[1] - 1, out_hw[1]),
-      indexing='ij',
+    np.linspace(0, in_hw[0] - 1, out_hw[0]),
+    np.linspace(0, in_hw[1] - 1, out_hw[1]),
+    indexing='ij',
   )
   resized = ops.resize_align_corners(x, out_hw)
   assert resized.shape == (2, *out_hw, 3)
   for b in range(2):
     for c in range(3):
       np.testing.assert_allclose(
-          resized[b, :, :, c],
-          ndimage.map_coordinates(x[b, :, :, c], (rows, columns), order=1),
-          rtol=1e-4,
-          atol=1e-5,
+        resized[b, :, :, c],
+        ndimage.map_coordinates(x[b, :, :, c], (rows, columns), order=1),
+        rtol=1e-4,
+        atol=1e-5,
       )
 
 
@@ -355,6 +350,4 @@ def test_resize_keeps_the_type_and_constants():
   x = jnp.full((1, 3, 3, 2), 0.5, jnp.bfloat16)
   resized = ops.resize_align_corners(x, (12, 12))
   assert resized.dtype == jnp.bfloat16
-  np.testing.assert_allclose(
-      np.asarray(resized, np.float32), 0.5, atol=4e-3
-  )
+  np.testing.assert_allclose(np.asarray(resized, np.float32), 0.5, atol=4e-3)

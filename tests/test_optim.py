@@ -23,7 +23,7 @@ def test_constant_rate():
   # Under a constant gradient Adam's moments cancel: a step is the rate,
   # whatever the gradient's size.
   tx = optim.make_optimizer(
-      learning_rate=1e-4, schedule='constant', total_steps=3
+    learning_rate=1e-4, schedule='constant', total_steps=3
   )
   np.testing.assert_allclose(_steps(tx, [5.0] * 6), [-1e-4] * 6, rtol=1e-4)
 
@@ -32,17 +32,17 @@ def test_it_is_adam():
   # Second step after gradients 1, -1: m = (.9 * .1 - .1) / (1 - .81) =
   # -.0526, v = (.999 * .001 + .001) / (1 - .998001) = 1.
   tx = optim.make_optimizer(
-      learning_rate=0.1, schedule='constant', total_steps=2
+    learning_rate=0.1, schedule='constant', total_steps=2
   )
   np.testing.assert_allclose(
-      _steps(tx, [1.0, -1.0]), [-0.1, 0.1 * 0.01 / 0.19], rtol=1e-4
+    _steps(tx, [1.0, -1.0]), [-0.1, 0.1 * 0.01 / 0.19], rtol=1e-4
   )
 
 
 def test_cosine_rate():
   # 40 steps: 2 of warm-up (0, half), the peak, then half a cosine over 38.
   tx = optim.make_optimizer(
-      learning_rate=0.1, schedule='cosine', total_steps=40
+    learning_rate=0.1, schedule='cosine', total_steps=40
   )
   rates = -np.array(_steps(tx, [1.0] * 41))
   np.testing.assert_allclose(rates[:3], [0, 0.05, 0.1], rtol=1e-4, atol=1e-8)
@@ -55,14 +55,14 @@ def test_cosine_rate():
 def test_cosine_of_very_few_steps(total_steps):
   # A tiny dataset may give a stage one step.
   tx = optim.make_optimizer(
-      learning_rate=0.1, schedule='cosine', total_steps=total_steps
+    learning_rate=0.1, schedule='cosine', total_steps=total_steps
   )
   assert np.isfinite(_steps(tx, [1.0] * total_steps)).all()
 
 
 def test_parameters_descend():
   tx = optim.make_optimizer(
-      learning_rate=0.1, schedule='constant', total_steps=100
+    learning_rate=0.1, schedule='constant', total_steps=100
   )
   x = jnp.float32(1.0)
   state = tx.init(x)

@@ -55,14 +55,14 @@ np.savez(out, **losses)
 
 def losses_on(devices, out):
   done = subprocess.run(
-      [sys.executable, '-c', _SCRIPT, str(ROOT), str(devices), str(out)],
-      env={
-          **os.environ,
-          'PYTHONPATH': str(ROOT),
-          'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-      },
-      capture_output=True,
-      text=True,
+    [sys.executable, '-c', _SCRIPT, str(ROOT), str(devices), str(out)],
+    env={
+      **os.environ,
+      'PYTHONPATH': str(ROOT),
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    },
+    capture_output=True,
+    text=True,
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return np.load(out)

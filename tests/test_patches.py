@@ -16,10 +16,12 @@ def test_consensus_is_exact_at_two_thirds():
   # In floating point 2/3 > 0.66666 and a mean of 3 readers may fall short.
   for num_readers, least in ((1, 1), (2, 2), (3, 2), (4, 3), (6, 4)):
     np.testing.assert_array_equal(
-        patches.consensus_mask(votes, num_readers, (2, 3)), votes >= least)
+      patches.consensus_mask(votes, num_readers, (2, 3)), votes >= least
+    )
   for num_readers, least in ((1, 1), (2, 1), (3, 2), (4, 2)):
     np.testing.assert_array_equal(
-        patches.consensus_mask(votes, num_readers, (1, 2)), votes >= least)
+      patches.consensus_mask(votes, num_readers, (1, 2)), votes >= least
+    )
 
 
 def test_cut_inside():
@@ -55,8 +57,9 @@ def test_largest_consensus_wins_over_largest_union():
 def test_equal_areas_take_the_lowest_slice():
   masks = np.zeros((1, 3, 4, 4), bool)
   masks[0, 1:, :2, :2] = True
-  assert patches.place(_readers(*masks, origin=(7, 0, 0)), (1, 2)
-                       ).slice_index == 8
+  assert (
+    patches.place(_readers(*masks, origin=(7, 0, 0)), (1, 2)).slice_index == 8
+  )
 
 
 def test_centre_is_the_centroid_of_any_vote():

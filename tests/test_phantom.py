@@ -7,10 +7,19 @@ import pytest
 from scipy import ndimage
 
 from tfds_lidc import phantom
+from tfds_lidc import phantom_lung
 
-SPACING = .7  # mm
-RATINGS = dict(subtlety=5., calcification=6., sphericity=4., margin=4.,
-               lobulation=1., spiculation=1., texture=5., malignancy=3.)
+SPACING = 0.7  # mm
+RATINGS = dict(
+  subtlety=5.0,
+  calcification=6.0,
+  sphericity=4.0,
+  margin=4.0,
+  lobulation=1.0,
+  spiculation=1.0,
+  texture=5.0,
+  malignancy=3.0,
+)
 ROWS, COLS = np.mgrid[:64, :64]
 RADIUS = np.hypot(ROWS - 32, COLS - 32)  # px from the disc's centre
 
@@ -22,8 +31,11 @@ def disc(*radii):
 
 def simulate(masks, seed=0, **ratings):
   return phantom.simulate_patch(
-      masks, {**RATINGS, **ratings}, pixel_spacing_mm=SPACING,
-      rng=np.random.default_rng(seed)).astype(float)
+    masks,
+    {**RATINGS, **ratings},
+    pixel_spacing_mm=SPACING,
+    rng=np.random.default_rng(seed),
+  ).astype(float)
 
 
 def mean_patch(masks, num=40, **ratings):
@@ -42,16 +54,19 @@ def sample():
     v = y * np.cos(turn) - x * np.sin(turn)
     mask = np.hypot(u / a, v / b) < 1
     patches.append(simulate(mask[None], seed))
-    distances.append(ndimage.distance_transform_edt(mask)
-                     - ndimage.distance_transform_edt(~mask))
+    distances.append(
+      ndimage.distance_transform_edt(mask)
+      - ndimage.distance_transform_edt(~mask)
+    )
   return np.stack(patches), np.stack(distances)
 
 
 def test_is_int16_of_a_ct_and_says_that_it_is_simulated():
-  patch = phantom.simulate_patch(disc(5, 6), RATINGS, pixel_spacing_mm=SPACING,
-                                 rng=np.random.default_rng(0))
+  patch = phantom.simulate_patch(
+    disc(5, 6), RATINGS, pixel_spacing_mm=SPACING, rng=np.random.default_rng(0)
+  )
   assert patch.shape == (64, 64) and patch.dtype == np.int16
-  bright = simulate(disc(9), calcification=3.)
+  bright = simulate(disc(9), calcification=3.0)
   assert patch.min() >= -1024 and bright.max() <= 3071
   assert 'SIMULATED' in phantom.DESCRIPTION
   assert 'SIMULATED' in phantom.simulate_patch.__doc__
@@ -59,51 +74,55 @@ def test_is_int16_of_a_ct_and_says_that_it_is_simulated():
 
 def test_seed_determines_the_patch():
   np.testing.assert_array_equal(simulate(disc(5), 3), simulate(disc(5), 3))
-  assert (simulate(disc(5), 3) != simulate(disc(5), 4)).mean() > .9
+  assert (simulate(disc(5), 3) != simulate(disc(5), 4)).mean() > 0.9
 
 
 def test_rejects_masks_of_another_shape():
   with pytest.raises(ValueError, match=r'\(64, 64\)'):
     simulate(np.ones((64, 64), bool))
   with pytest.raises(KeyError, match='texture'):
-    phantom.simulate_patch(disc(5), {k: v for k, v in RATINGS.items()
-                                     if k != 'texture'},
-                           pixel_spacing_mm=SPACING,
-                           rng=np.random.default_rng(0))
+    phantom.simulate_patch(
+      disc(5),
+      {k: v for k, v in RATINGS.items() if k != 'texture'},
+      pixel_spacing_mm=SPACING,
+      rng=np.random.default_rng(0),
+    )
 
 
 # k = ceil(2n/3) of n nested discs agree up to the k-th largest radius.
-@pytest.mark.parametrize('radii, want', [
-    ((6,), 6), ((4, 8), 4), ((4, 7, 10), 7), ((4, 6, 8, 10), 6),
-    ((7, 9, 0), 7)])
+@pytest.mark.parametrize(
+  'radii, want',
+  [((6,), 6), ((4, 8), 4), ((4, 7, 10), 7), ((4, 6, 8, 10), 6), ((7, 9, 0), 7)],
+)
 def test_consensus_distance_vanishes_where_two_thirds_agree(radii, want):
   distance = phantom.consensus_distance(disc(*radii))
   # Zero lies between the last pixel inside and the first one outside.
   profile = distance[32, 32:]
   crossing = np.interp(0, -profile[:20], np.arange(20))
-  assert crossing == pytest.approx(want - .5, abs=.35)
-  assert distance[32, 52] == pytest.approx(want - .5 - 20, abs=.6)
+  assert crossing == pytest.approx(want - 0.5, abs=0.35)
+  assert distance[32, 52] == pytest.approx(want - 0.5 - 20, abs=0.6)
 
 
 def test_half_of_the_attenuation_is_on_the_consensus_outline():
   # Third largest of four radii: pixels up to 9 inside, so the edge is at 9.5.
   masks = disc(7, 10, 12, 13)
-  profile = mean_patch(masks, margin=3.)
-  profile = np.array([np.median(profile[np.rint(RADIUS) == r])
-                      for r in range(18)])
+  profile = mean_patch(masks, margin=3.0)
+  profile = np.array(
+    [np.median(profile[np.rint(RADIUS) == r]) for r in range(18)]
+  )
   core, lung = profile[:4].mean(), profile[-2:].mean()
   crossing = np.interp(-(core + lung) / 2, -profile, np.arange(18))
-  assert crossing == pytest.approx(9.5, abs=.6)
+  assert crossing == pytest.approx(9.5, abs=0.6)
 
 
 def test_noise_has_unit_variance_and_the_correlation_of_a_gaussian():
   rng = np.random.default_rng(0)
-  noise = np.stack([phantom._noise(.85, rng) for _ in range(50)])
-  assert noise.var() == pytest.approx(1, abs=.03)
+  noise = np.stack([phantom_lung.noise(0.85, rng) for _ in range(50)])
+  assert noise.var() == pytest.approx(1, abs=0.03)
   # exp(-lag^2 / 4 s^2) with s = 0.85: 0.708 and 0.250.
-  for lag, want in ((1, .708), (2, .250)):
+  for lag, want in ((1, 0.708), (2, 0.250)):
     got = np.mean(noise[:, :, lag:] * noise[:, :, :-lag])
-    assert got == pytest.approx(want, abs=.03)
+    assert got == pytest.approx(want, abs=0.03)
 
 
 def test_lung_has_the_quantiles_of_real_lung(sample):
@@ -111,16 +130,20 @@ def test_lung_has_the_quantiles_of_real_lung(sample):
   lung = patches[(distances < -6) & (patches < -500)]
   # Measured on three scans; the tails hang on how vessels were left out.
   real = np.array([-996, -980, -936, -884, -774])
-  got = np.quantile(lung, (.05, .25, .5, .75, .95))
+  got = np.quantile(lung, (0.05, 0.25, 0.5, 0.75, 0.95))
   assert np.all(abs(got - real) < (25, 25, 25, 25, 75)), got
 
 
 def test_nodules_and_their_surroundings_have_real_levels(sample):
   patches, distances = sample
-  pairs = list(zip(patches, distances))
+  pairs = list(zip(patches, distances, strict=True))
   core = np.array([[p[d > 2].mean(), p[d > 2].std()] for p, d in pairs])
-  ring = np.array([[p[(d <= -1) & (d >= -4)].mean(),
-                    p[(d <= -1) & (d >= -4)].std()] for p, d in pairs])
+  ring = np.array(
+    [
+      [p[(d <= -1) & (d >= -4)].mean(), p[(d <= -1) & (d >= -4)].std()]
+      for p, d in pairs
+    ]
+  )
   rim = np.mean([p[d > 2].mean() - p[d > 0].mean() for p, d in pairs])
   assert -60 < core[:, 0].mean() < 80  # real: -65 to 80
   assert 40 < core[:, 1].mean() < 92  # real: 43 to 92
@@ -131,16 +154,21 @@ def test_nodules_and_their_surroundings_have_real_levels(sample):
 
 def test_texture_goes_from_ground_glass_to_solid():
   masks, core = disc(9), RADIUS < 6
-  means = [np.mean([simulate(masks, seed, texture=t)[core].mean()
-                    for seed in range(20)]) for t in range(1, 6)]
+  means = [
+    np.mean(
+      [simulate(masks, seed, texture=t)[core].mean() for seed in range(20)]
+    )
+    for t in range(1, 6)
+  ]
   assert np.all(np.diff(means) >= -1) and means[4] - means[2] > 100
   # Readers find ground glass less obvious than solid nodules.
-  glass = [simulate(masks, seed, texture=1., subtlety=3.)[core]
-           for seed in range(20)]
+  glass = [
+    simulate(masks, seed, texture=1.0, subtlety=3.0)[core] for seed in range(20)
+  ]
   assert np.mean(glass) == pytest.approx(-646, abs=40)  # real: -656, -636
   assert 60 < np.mean([g.std() for g in glass]) < 125  # real: 91, 100
   # Part-solid: the centre is solid, the halo is not.
-  part = mean_patch(masks, texture=3.)
+  part = mean_patch(masks, texture=3.0)
   halo = (RADIUS > 6) & (RADIUS < 8)
   assert part[RADIUS < 2].mean() - part[halo].mean() > 200
 
@@ -148,72 +176,108 @@ def test_texture_goes_from_ground_glass_to_solid():
 def test_margin_sets_the_width_of_the_edge():
   def width(margin):  # px between 10 % and 90 % of the contrast
     patch = mean_patch(disc(12), margin=margin)
-    profile = np.array([np.median(patch[np.rint(RADIUS) == r])
-                        for r in range(26)])
-    low, high = np.quantile(profile, .1), profile[:3].mean()
-    at = [np.interp(-(low + q * (high - low)), -profile, np.arange(26))
-          for q in (.1, .9)]
+    profile = np.array(
+      [np.median(patch[np.rint(RADIUS) == r]) for r in range(26)]
+    )
+    low, high = np.quantile(profile, 0.1), profile[:3].mean()
+    at = [
+      np.interp(-(low + q * (high - low)), -profile, np.arange(26))
+      for q in (0.1, 0.9)
+    ]
     return at[0] - at[1]
+
   widths = [width(m) for m in range(1, 6)]
   assert np.all(np.diff(widths) < 0), widths
   # A cubic step takes 0.608 of its full width from 10 to 90 %, and that is
   # 2 sqrt(5) standard deviations of 2.2 mm / 0.7 mm: 8.5 px.
   assert widths[0] == pytest.approx(8.5, abs=1.5)
   # The point spread alone: 2.56 * 0.75 px, and a pixel more.
-  assert widths[4] == pytest.approx(2.2, abs=.9)
+  assert widths[4] == pytest.approx(2.2, abs=0.9)
 
 
-@pytest.mark.parametrize('rating', [1., 2., 3., 4., 5.])
+@pytest.mark.parametrize('rating', [1.0, 2.0, 3.0, 4.0, 5.0])
 def test_calcification_is_bright(rating):
   masks = disc(8)
-  gain = [simulate(masks, seed, calcification=rating)[RADIUS < 8].max()
-          - simulate(masks, seed)[RADIUS < 8].max() for seed in range(10)]
+  gain = [
+    simulate(masks, seed, calcification=rating)[RADIUS < 8].max()
+    - simulate(masks, seed)[RADIUS < 8].max()
+    for seed in range(10)
+  ]
   assert np.mean(gain) > 300
-  weak = [simulate(masks, seed, calcification=5.7)[RADIUS < 8].max()
-          - simulate(masks, seed)[RADIUS < 8].max() for seed in range(10)]
+  weak = [
+    simulate(masks, seed, calcification=5.7)[RADIUS < 8].max()
+    - simulate(masks, seed)[RADIUS < 8].max()
+    for seed in range(10)
+  ]
   assert 0 < np.mean(weak) < np.mean(gain)  # most readers saw none
 
 
 def test_spiculation_sends_rays_out_of_the_contour():
   outside = (RADIUS > 8) & (RADIUS < 20)
+
   def energy(rating):
-    return np.mean([simulate(disc(7), seed, margin=5., spiculation=rating)
-                    [outside].mean() for seed in range(20)])
-  energies = [energy(r) for r in (1., 2., 3., 4., 5.)]
+    return np.mean(
+      [
+        simulate(disc(7), seed, margin=5.0, spiculation=rating)[outside].mean()
+        for seed in range(20)
+      ]
+    )
+
+  energies = [energy(r) for r in (1.0, 2.0, 3.0, 4.0, 5.0)]
   assert np.all(np.diff(energies) > 2), energies
   # Rays, not a halo: the extra differs strongly round the nodule.
-  extra = (simulate(disc(7), spiculation=5.) - simulate(disc(7)))
+  extra = simulate(disc(7), spiculation=5.0) - simulate(disc(7))
   ring = extra[(RADIUS > 9.5) & (RADIUS < 11.5)]
-  between, on = np.quantile(ring, (.2, .9))
+  between, on = np.quantile(ring, (0.2, 0.9))
   assert between < 80 and on > 250
 
 
 def test_lobulation_scallops_the_edge_and_keeps_its_size():
   edge = (RADIUS > 7.5) & (RADIUS < 10.5)
-  plain = [simulate(disc(9.5), seed, margin=5.) for seed in range(10)]
-  bumpy = [simulate(disc(9.5), seed, margin=5., lobulation=5.)
-           for seed in range(10)]
-  difference = np.mean([b[edge].mean() - p[edge].mean()
-                        for b, p in zip(bumpy, plain)])
-  change = np.mean([(b - p)[edge].std() for b, p in zip(bumpy, plain)])
+  plain = [simulate(disc(9.5), seed, margin=5.0) for seed in range(10)]
+  bumpy = [
+    simulate(disc(9.5), seed, margin=5.0, lobulation=5.0) for seed in range(10)
+  ]
+  difference = np.mean(
+    [b[edge].mean() - p[edge].mean() for b, p in zip(bumpy, plain, strict=True)]
+  )
+  change = np.mean(
+    [(b - p)[edge].std() for b, p in zip(bumpy, plain, strict=True)]
+  )
   assert change > 150 and abs(difference) < change / 3
 
 
 def test_subtlety_scales_the_contrast():
   core, far = RADIUS < 5, (RADIUS > 14) & (RADIUS < 30)
+
   def contrast(rating):
-    return np.mean([p[core].mean() - np.quantile(p[far], .25) for p in (
-        simulate(disc(8), seed, subtlety=rating) for seed in range(20))])
-  contrasts = np.array([contrast(r) for r in (1., 2., 3., 4., 5.)])
+    return np.mean(
+      [
+        p[core].mean() - np.quantile(p[far], 0.25)
+        for p in (
+          simulate(disc(8), seed, subtlety=rating) for seed in range(20)
+        )
+      ]
+    )
+
+  contrasts = np.array([contrast(r) for r in (1.0, 2.0, 3.0, 4.0, 5.0)])
   want = phantom.SUBTLETY_CONTRAST
-  np.testing.assert_allclose(contrasts / contrasts[4], want, atol=.05)
+  np.testing.assert_allclose(contrasts / contrasts[4], want, atol=0.05)
 
 
 def test_background_knows_no_rating():
   # Edges, scallops, spikes (8 mm) and the point spread (3 px) end within 20 px.
   far = RADIUS > 7 + 20
-  other = dict(subtlety=1., calcification=3., margin=1., lobulation=5.,
-               spiculation=5., texture=1., sphericity=1., malignancy=5.)
+  other = dict(
+    subtlety=1.0,
+    calcification=3.0,
+    margin=1.0,
+    lobulation=5.0,
+    spiculation=5.0,
+    texture=1.0,
+    sphericity=1.0,
+    malignancy=5.0,
+  )
   for seed in range(10):
     one, two = simulate(disc(7), seed), simulate(disc(7), seed, **other)
     np.testing.assert_array_equal(one[far], two[far])
@@ -223,17 +287,24 @@ def test_background_knows_no_rating():
 def test_malignancy_is_not_used():
   ratings = {k: v for k, v in RATINGS.items() if k != 'malignancy'}
   for seed in range(5):
-    want = simulate(disc(6, 7), seed, malignancy=1.)
+    want = simulate(disc(6, 7), seed, malignancy=1.0)
     np.testing.assert_array_equal(
-        want, simulate(disc(6, 7), seed, malignancy=5.))
-    np.testing.assert_array_equal(want, phantom.simulate_patch(
-        disc(6, 7), ratings, pixel_spacing_mm=SPACING,
-        rng=np.random.default_rng(seed)))
+      want, simulate(disc(6, 7), seed, malignancy=5.0)
+    )
+    np.testing.assert_array_equal(
+      want,
+      phantom.simulate_patch(
+        disc(6, 7),
+        ratings,
+        pixel_spacing_mm=SPACING,
+        rng=np.random.default_rng(seed),
+      ),
+    )
 
 
 def test_extreme_contours_give_a_patch():
-  for masks in (disc(0), disc(1.), disc(60), disc(0, 5), disc(30, 31, 32, 33)):
-    for calcification in (1., 2., 3., 4., 5., 6.):
+  for masks in (disc(0), disc(1.0), disc(60), disc(0, 5), disc(30, 31, 32, 33)):
+    for calcification in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
       patch = simulate(masks, calcification=calcification)
       assert np.isfinite(patch).all() and patch.std() > 5
 
@@ -247,4 +318,4 @@ def test_is_fast_enough():
     for seed in range(10):
       simulate(masks, seed)
     rounds.append((time.process_time() - start) / 10)
-  assert min(rounds) < .02  # about 4 ms on one core
+  assert min(rounds) < 0.02  # about 4 ms on one core

@@ -12,6 +12,7 @@ from mtnet_jax import evaluate
 from mtnet_jax import figures
 from mtnet_jax import input_pipeline
 from mtnet_jax import report
+from mtnet_jax import scores
 
 PATCH = 16
 DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
@@ -34,16 +35,16 @@ def make_nodules(labels, patients, *, simulated, first_id='n0'):
   image = np.where(mask, 40, -850).astype(np.int16)
   names = [first_id, *(f'n{i}' for i in range(1, count))]
   return input_pipeline.Nodules(
-      image=image,
-      mask=mask,
-      votes=4 * mask,
-      label=np.asarray(labels, np.int32),
-      info={
-          'nodule_id': np.asarray(names),
-          'patient_id': np.asarray(patients),
-          'diameter_mm': 6.0 + np.arange(count),
-      },
-      simulated=simulated,
+    image=image,
+    mask=mask,
+    votes=4 * mask,
+    label=np.asarray(labels, np.int32),
+    info={
+      'nodule_id': np.asarray(names),
+      'patient_id': np.asarray(patients),
+      'diameter_mm': 6.0 + np.arange(count),
+    },
+    simulated=simulated,
   )
 
 
@@ -53,69 +54,67 @@ def make_outputs(nodules):
   coarse[:, 6:] = 0
   count = len(nodules)
   return {
-      'coarse': coarse,
-      'fine': nodules.mask * np.float32(0.5),  # The threshold itself.
-      'class': np.linspace(0.1, 0.9, count, dtype=np.float32),
-      'cam': np.zeros((count, PATCH, PATCH), np.float32),
+    'coarse': coarse,
+    'fine': nodules.mask * np.float32(0.5),  # The threshold itself.
+    'class': np.linspace(0.1, 0.9, count, dtype=np.float32),
+    'cam': np.zeros((count, PATCH, PATCH), np.float32),
   }
 
 
 def make_history(stage, metric):
   values = (0.5, 0.625, 0.25)
   return [
-      {
-          'stage': stage,
-          'epoch': epoch,
-          'step': 8 * epoch,
-          'loss': 1 / epoch,
-          metric: value,
-          'best': epoch < 3,
-          'seconds': 30.5,
-      }
-      for epoch, value in enumerate(values, 1)
+    {
+      'stage': stage,
+      'epoch': epoch,
+      'step': 8 * epoch,
+      'loss': 1 / epoch,
+      metric: value,
+      'best': epoch < 3,
+      'seconds': 30.5,
+    }
+    for epoch, value in enumerate(values, 1)
   ]
 
 
 def write(
-    directory,
-    *,
-    labels=(0, 0, 0, 1, 1, 1, -1),
-    patients='aabbcde',
-    simulated=True,
-    first_id='n0',
-    dataset='lidc_nodules/phantom',
-    histories=None,
+  directory,
+  *,
+  labels=(0, 0, 0, 1, 1, 1, -1),
+  patients='aabbcde',
+  simulated=True,
+  first_id='n0',
+  dataset='lidc_nodules/phantom',
+  histories=None,
 ):
   nodules = make_nodules(
-      labels, list(patients), simulated=simulated, first_id=first_id
+    labels, list(patients), simulated=simulated, first_id=first_id
   )
   outputs = make_outputs(nodules)
   records = evaluate.make_records(nodules, outputs)
   results = {
-      'dataset': dataset,
-      'simulated': simulated,
-      'seed': 7,
-      'variant': 'demo',
-      'versions': {'mtnet_jax': '9.8.7', 'numpy': '2.0.0'},
-      'hardware': {'platform': 'cpu', 'kind': 'Slow One', 'devices': 2},
-      'diameter_only_model': DIAMETER_MODEL,
-      'test': evaluate.summarise(
-          records, diameter_model=DIAMETER_MODEL, seed=0
-      ),
+    'dataset': dataset,
+    'simulated': simulated,
+    'seed': 7,
+    'variant': 'demo',
+    'versions': {'mtnet_jax': '9.8.7', 'numpy': '2.0.0'},
+    'hardware': {'platform': 'cpu', 'kind': 'Slow One', 'devices': 2},
+    'diameter_only_model': DIAMETER_MODEL,
+    'test': scores.summarise(records, diameter_model=DIAMETER_MODEL, seed=0),
   }
   if histories is None:
     histories = {
-        'coarse': make_history('coarse', 'val_jaccard'),
-        'class': make_history('class', 'val_auc'),
-        'fine': make_history('fine', 'val_jaccard'),
+      'coarse': make_history('coarse', 'val_jaccard'),
+      'class': make_history('class', 'val_auc'),
+      'fine': make_history('fine', 'val_jaccard'),
     }
   report.write(
-      directory,
-      results=results,
-      records=records,
-      histories=histories,
-      nodules=nodules,
-      outputs=outputs,
+    directory,
+    results=results,
+    records=records,
+    histories=histories,
+    nodules=nodules,
+    outputs=outputs,
   )
   return Page(directory / 'index.html')
 
@@ -172,17 +171,17 @@ def test_values_are_formatted(page):
   # Coarse: 8 of 16 pixels, so Dice 16/24 and Jaccard 8/16; of 256 pixels 248
   # are right. Every nodule is alike, so the intervals have no width.
   assert page.row('Coarse Seg-net') == [
-      '66.7 (66.7-66.7)',
-      '50.0 (50.0-50.0)',
-      '96.9 (96.9-96.9)',
-      '50.0 (50.0-50.0)',
-      '100.0 (100.0-100.0)',
+    '66.7 (66.7-66.7)',
+    '50.0 (50.0-50.0)',
+    '96.9 (96.9-96.9)',
+    '50.0 (50.0-50.0)',
+    '100.0 (100.0-100.0)',
   ]
   assert page.row('pooled pixels')[0] == '66.7 (66.7-66.7)'
   assert page.row('Fine Seg-net') == ['100.0 (100.0-100.0)'] * 5
   assert page.row('Fine - coarse')[:2] == [
-      '+33.3 (+33.3 to +33.3)',
-      '+50.0 (+50.0 to +50.0)',
+    '+33.3 (+33.3 to +33.3)',
+    '+50.0 (+50.0 to +50.0)',
   ]
   # Probabilities rise with the label: 0.1, 0.23, 0.37 | 0.5, 0.63, 0.77.
   assert page.row('Class-net') == ['100.0 (100.0-100.0)'] * 4
@@ -199,15 +198,15 @@ def test_values_are_formatted(page):
 
 def test_header(page):
   for words in (
-      'lidc_nodules/phantom',
-      '7: 3 malignant, 3 benign, 1 open',
-      'Test patients 5',
-      'Variant demo',
-      'Seed 7',
-      '2 x Slow One (cpu)',
-      'mtnet_jax 9.8.7, numpy 2.0.0',
-      'not pathology',
-      'not a medical device',
+    'lidc_nodules/phantom',
+    '7: 3 malignant, 3 benign, 1 open',
+    'Test patients 5',
+    'Variant demo',
+    'Seed 7',
+    '2 x Slow One (cpu)',
+    'mtnet_jax 9.8.7, numpy 2.0.0',
+    'not pathology',
+    'not a medical device',
   ):
     assert words in page.text
 
@@ -227,12 +226,12 @@ def test_examples_table(page):
 
 def test_everything_it_names_is_there(page, folder):
   assert sorted(page.images) == [
-      'dice.png',
-      'examples.png',
-      'roc.png',
-      'training-class.png',
-      'training-coarse.png',
-      'training-fine.png',
+    'dice.png',
+    'examples.png',
+    'roc.png',
+    'training-class.png',
+    'training-coarse.png',
+    'training-fine.png',
   ]
   for name in {*page.images, *page.links}:
     assert (folder / name).read_bytes().startswith(b'\x89PNG')
@@ -249,7 +248,7 @@ def test_needs_no_network_and_no_script(page):
 @pytest.mark.parametrize('simulated', [True, False])
 def test_simulated_is_said(tmp_path, simulated):
   page = write(
-      tmp_path, simulated=simulated, dataset='lidc_nodules/x', histories={}
+    tmp_path, simulated=simulated, dataset='lidc_nodules/x', histories={}
   )
   assert ('simulated' in page.text.replace('.simulated', '')) == simulated
   assert ('SIMULATED' in page.html) == simulated
@@ -263,23 +262,23 @@ def test_figures_say_simulated(simulated):
   outputs = make_outputs(nodules)
   records = evaluate.make_records(nodules, outputs)
   made = [
-      figures.training_curves(
-          make_history('class', 'val_auc'),
-          title='Class-net',
-          metric='val_auc',
-          metric_name='AUC',
-          simulated=simulated,
-      ),
-      figures.roc([0, 1], {'x': ([0.1, 0.9], 0.5)}, simulated=simulated),
-      figures.dice_by_diameter(records, simulated=simulated),
-      figures.examples(
-          [('best', 0), ('worst', 1)],
-          records=records,
-          nodules=nodules,
-          masks={name: outputs[name] >= 0.5 for name in ('coarse', 'fine')},
-          cam=outputs['cam'],
-          simulated=simulated,
-      ),
+    figures.training_curves(
+      make_history('class', 'val_auc'),
+      title='Class-net',
+      metric='val_auc',
+      metric_name='AUC',
+      simulated=simulated,
+    ),
+    figures.roc([0, 1], {'x': ([0.1, 0.9], 0.5)}, simulated=simulated),
+    figures.dice_by_diameter(records, simulated=simulated),
+    figures.examples(
+      [('best', 0), ('worst', 1)],
+      records=records,
+      nodules=nodules,
+      masks={name: outputs[name] >= 0.5 for name in ('coarse', 'fine')},
+      cam=outputs['cam'],
+      simulated=simulated,
+    ),
   ]
   for figure in made:
     assert ('SIMULATED' in figure.get_suptitle()) == simulated
@@ -295,16 +294,16 @@ def test_text_from_data_is_escaped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'labels, missing',
-    [
-        ((0, 0, 0), 'malignant'),
-        ((1, 1), 'benign'),
-        ((-1, -1), 'benign or malignant'),
-    ],
+  'labels, missing',
+  [
+    ((0, 0, 0), 'malignant'),
+    ((1, 1), 'benign'),
+    ((-1, -1), 'benign or malignant'),
+  ],
 )
 def test_missing_class(tmp_path, labels, missing):
   page = write(
-      tmp_path, labels=labels, patients='abc'[: len(labels)], histories={}
+    tmp_path, labels=labels, patients='abc'[: len(labels)], histories={}
   )
   assert f'no nodule labelled {missing}.' in page.text
   assert 'roc.png' not in page.images
@@ -325,24 +324,24 @@ def test_one_nodule(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'dice, expected',
-    [
-        ([0.5], [('best', 0)]),
-        ([0.1, 0.9], [('best', 1), ('worst', 0)]),
-        ([0.3, 0.1, 0.2], [('best', 0), ('median', 2), ('worst', 1)]),
-        (
-            [0.0, 0.8, 0.1, 0.6, 0.4, 0.9, 0.2],
-            [
-                ('best', 5),
-                ('best', 1),
-                ('median', 3),
-                ('median', 4),
-                ('worst', 2),
-                ('worst', 0),
-            ],
-        ),
-        ([1.0, 1.0, 1.0], [('best', 0), ('median', 1), ('worst', 2)]),
-    ],
+  'dice, expected',
+  [
+    ([0.5], [('best', 0)]),
+    ([0.1, 0.9], [('best', 1), ('worst', 0)]),
+    ([0.3, 0.1, 0.2], [('best', 0), ('median', 2), ('worst', 1)]),
+    (
+      [0.0, 0.8, 0.1, 0.6, 0.4, 0.9, 0.2],
+      [
+        ('best', 5),
+        ('best', 1),
+        ('median', 3),
+        ('median', 4),
+        ('worst', 2),
+        ('worst', 0),
+      ],
+    ),
+    ([1.0, 1.0, 1.0], [('best', 0), ('median', 1), ('worst', 2)]),
+  ],
 )
 def test_choose_examples(dice, expected):
   assert report.choose_examples(dice) == expected

@@ -16,54 +16,54 @@ def _tree(columns, value):
 @pytest.fixture
 def summary():
   segmentation = {
-      name: {
-          **_tree(tables.SEGMENTATION, value),
-          'pooled': _tree(tables.SEGMENTATION, value - 0.1),
-      }
-      for name, value in (('coarse', 0.5), ('fine', 0.75))
+    name: {
+      **_tree(tables.SEGMENTATION, value),
+      'pooled': _tree(tables.SEGMENTATION, value - 0.1),
+    }
+    for name, value in (('coarse', 0.5), ('fine', 0.75))
   }
   segmentation['coarse']['dice'] = estimate(0.6666, 0.5, 0.80049)
   segmentation['fine_minus_coarse'] = _tree(tables.SEGMENTATION, 0.25)
   return {
-      'nodules': 3,
-      'labelled': 3,
-      'malignant': 1,
-      'patients': 2,
-      'segmentation': segmentation,
-      'classification': {
-          **_tree(tables.CLASSIFICATION, 1.0),
-          'auc': estimate(None),
-      },
-      'diameter_only': _tree(tables.CLASSIFICATION, 0.125),
-      'classification_minus_diameter_only': {
-          **_tree(tables.CLASSIFICATION, 0.875),
-          'auc': estimate(None),
-      },
+    'nodules': 3,
+    'labelled': 3,
+    'malignant': 1,
+    'patients': 2,
+    'segmentation': segmentation,
+    'classification': {
+      **_tree(tables.CLASSIFICATION, 1.0),
+      'auc': estimate(None),
+    },
+    'diameter_only': _tree(tables.CLASSIFICATION, 0.125),
+    'classification_minus_diameter_only': {
+      **_tree(tables.CLASSIFICATION, 0.875),
+      'auc': estimate(None),
+    },
   }
 
 
 @pytest.mark.parametrize(
-    'given, expected',
-    [
-        (estimate(0.8321, 0.8104, 0.851), '83.2 (81.0-85.1)'),
-        (estimate(0.8321), '83.2'),
-        (estimate(1.0, 1.0, 1.0), '100.0 (100.0-100.0)'),
-        (estimate(None), 'n/a'),
-        (estimate(None, 0.1, 0.2), 'n/a'),
-    ],
+  'given, expected',
+  [
+    (estimate(0.8321, 0.8104, 0.851), '83.2 (81.0-85.1)'),
+    (estimate(0.8321), '83.2'),
+    (estimate(1.0, 1.0, 1.0), '100.0 (100.0-100.0)'),
+    (estimate(None), 'n/a'),
+    (estimate(None, 0.1, 0.2), 'n/a'),
+  ],
 )
 def test_percent(given, expected):
   assert tables.percent(given) == expected
 
 
 @pytest.mark.parametrize(
-    'given, expected',
-    [
-        (estimate(0.0214, -0.004, 0.0461), '+2.1 (-0.4 to +4.6)'),
-        (estimate(-0.562, -0.784, -0.3), '-56.2 (-78.4 to -30.0)'),
-        (estimate(-0.0001), '+0.0'),
-        (estimate(None), 'n/a'),
-    ],
+  'given, expected',
+  [
+    (estimate(0.0214, -0.004, 0.0461), '+2.1 (-0.4 to +4.6)'),
+    (estimate(-0.562, -0.784, -0.3), '-56.2 (-78.4 to -30.0)'),
+    (estimate(-0.0001), '+0.0'),
+    (estimate(None), 'n/a'),
+  ],
 )
 def test_difference(given, expected):
   assert tables.difference(given) == expected
@@ -84,23 +84,21 @@ def test_beside_the_paper(summary):
   rows = _rows(text)
   assert rows['Segmentation'] == [['DI', 'JA', 'ACC', 'Recall', 'SPE']]
   assert rows['Coarse Seg-net'] == [
-      ['66.7', '(50.0-80.0)', '50.0', '50.0', '50.0', '50.0']
+    ['66.7', '(50.0-80.0)', '50.0', '50.0', '50.0', '50.0']
   ]
   assert rows['Fine Seg-net'] == [['75.0'] * 5]
   assert rows['pooled pixels'] == [['40.0'] * 5, ['65.0'] * 5]
   # Table 5's first and last row, then the last row of Tables 3 and 4.
   assert rows['paper, real CT'] == [
-      ['80.1', '66.8', '94.9', '93.4', '98.2'],
-      ['83.2', '71.2', '96.3', '92.5', '97.7'],
-      ['91.9', '93.5', '81.4', '95.0'],
+    ['80.1', '66.8', '94.9', '93.4', '98.2'],
+    ['83.2', '71.2', '96.3', '92.5', '97.7'],
+    ['91.9', '93.5', '81.4', '95.0'],
   ]
   assert rows['Fine - coarse'] == [['25.0'] * 5]
   assert rows['Classification'] == [['ACC', 'AUC', 'SEN', 'SPE']]
   assert rows['Class-net'] == [['100.0', 'n/a', '100.0', '100.0']]
   assert rows['Diameter only'] == [['12.5'] * 4]
-  assert rows['Class-net - diameter only'] == [
-      ['87.5', 'n/a', '87.5', '87.5']
-  ]
+  assert rows['Class-net - diameter only'] == [['87.5', 'n/a', '87.5', '87.5']]
   assert 'SIMULATED' not in text and 'Simulated' not in text
 
 
@@ -112,14 +110,14 @@ def test_simulated_is_said(summary):
 
 def _record(name, label=1):
   return {
-      'nodule_id': name,
-      'diameter_mm': 12.34,
-      'label': label,
-      'malignancy_probability': 0.98765,
-      'coarse_dice': 0.5,
-      'coarse_jaccard': 1 / 3,
-      'fine_dice': 1.0,
-      'fine_jaccard': 1.0,
+    'nodule_id': name,
+    'diameter_mm': 12.34,
+    'label': label,
+    'malignancy_probability': 0.98765,
+    'coarse_dice': 0.5,
+    'coarse_jaccard': 1 / 3,
+    'fine_dice': 1.0,
+    'fine_jaccard': 1.0,
   }
 
 

@@ -14,10 +14,10 @@ from mtnet_jax import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 MAIN = [
-    sys.executable,
-    '-m',
-    'mtnet_jax.main',
-    f'--config={ROOT}/configs/mtnet.py:test',
+  sys.executable,
+  '-m',
+  'mtnet_jax.main',
+  f'--config={ROOT}/configs/mtnet.py:test',
 ]
 STAGES = ('coarse', 'class', 'fine')
 
@@ -25,20 +25,20 @@ STAGES = ('coarse', 'class', 'fine')
 def environment(cache, **more):
   """A child's environment: compiled programs are kept between children."""
   return {
-      **os.environ,
-      'PYTHONPATH': str(ROOT),
-      'JAX_COMPILATION_CACHE_DIR': str(cache),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
-      **more,
+    **os.environ,
+    'PYTHONPATH': str(ROOT),
+    'JAX_COMPILATION_CACHE_DIR': str(cache),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
+    **more,
   }
 
 
 def job(workdir, data_dir, *flags):
   return [
-      *MAIN,
-      f'--workdir={workdir}',
-      f'--config.dataset.data_dir={data_dir}',
-      *flags,
+    *MAIN,
+    f'--workdir={workdir}',
+    f'--config.dataset.data_dir={data_dir}',
+    *flags,
   ]
 
 
@@ -52,10 +52,10 @@ def undisturbed(tmp_path_factory, phantom_data_dir, cache):
   """A finished run of the test size, and what it printed."""
   workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
   done = subprocess.run(
-      job(workdir, phantom_data_dir),
-      env=environment(cache),
-      capture_output=True,
-      text=True,
+    job(workdir, phantom_data_dir),
+    env=environment(cache),
+    capture_output=True,
+    text=True,
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return workdir, done.stdout
@@ -82,20 +82,20 @@ def assert_same_checkpoints(left, right):
       assert trees[0].keys() == trees[1].keys()
       for name, leaf in trees[0].items():
         np.testing.assert_array_equal(
-            leaf, trees[1][name], err_msg=f'{stage} {load} {name}'
+          leaf, trees[1][name], err_msg=f'{stage} {load} {name}'
         )
 
 
 def test_run_directory_holds_what_the_design_promises(undisturbed):
   workdir, printed = undisturbed
   for name in (
-      'config.json',
-      'metrics.json',
-      'records.csv',
-      'train_log.csv',
-      'tb/coarse',
-      'report/index.html',
-      *(f'checkpoints/{stage}' for stage in STAGES),
+    'config.json',
+    'metrics.json',
+    'records.csv',
+    'train_log.csv',
+    'tb/coarse',
+    'report/index.html',
+    *(f'checkpoints/{stage}' for stage in STAGES),
   ):
     assert (workdir / name).exists(), name
   results = json.loads((workdir / 'metrics.json').read_text())
@@ -107,12 +107,12 @@ def test_run_directory_holds_what_the_design_promises(undisturbed):
   # A row per epoch: three stages of two.
   log = (workdir / 'train_log.csv').read_text().splitlines()
   assert [line.split(',')[:2] for line in log[1:]] == [
-      [stage, epoch] for stage in STAGES for epoch in '12'
+    [stage, epoch] for stage in STAGES for epoch in '12'
   ]
 
 
 def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
-    undisturbed, tmp_path, phantom_data_dir, cache
+  undisturbed, tmp_path, phantom_data_dir, cache
 ):
   workdir = tmp_path / 'killed'
   command = job(workdir, phantom_data_dir)
@@ -122,14 +122,14 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
     kill_at(command, moment, environment(cache))
     assert not (workdir / 'metrics.json').exists()
   done = subprocess.run(
-      command, env=environment(cache), capture_output=True, text=True
+    command, env=environment(cache), capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr[-3000:]
   assert 'going on at step 8 of 16' in done.stdout
   assert_same_checkpoints(undisturbed[0], workdir)
   for name in ('metrics.json', 'records.csv'):
     assert (workdir / name).read_text() == (
-        undisturbed[0] / name
+      undisturbed[0] / name
     ).read_text(), name
 
 
@@ -138,7 +138,7 @@ def kill_at(command, pattern, env):
   import re
 
   process = subprocess.Popen(
-      command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
   )
   shown = b''
   while not re.search(pattern.encode() + b'.*loss', shown):
@@ -150,15 +150,15 @@ def kill_at(command, pattern, env):
 
 
 def test_a_finished_run_says_so_and_changes_nothing(
-    undisturbed, phantom_data_dir, cache
+  undisturbed, phantom_data_dir, cache
 ):
   workdir, _ = undisturbed
   before = (workdir / 'metrics.json').stat().st_mtime_ns
   done = subprocess.run(
-      job(workdir, phantom_data_dir),
-      env=environment(cache),
-      capture_output=True,
-      text=True,
+    job(workdir, phantom_data_dir),
+    env=environment(cache),
+    capture_output=True,
+    text=True,
   )
   assert done.returncode == 0
   assert 'is finished' in done.stdout
@@ -166,14 +166,14 @@ def test_a_finished_run_says_so_and_changes_nothing(
 
 
 def test_another_config_in_the_same_workdir_is_refused(
-    undisturbed, phantom_data_dir, cache
+  undisturbed, phantom_data_dir, cache
 ):
   workdir, _ = undisturbed
   done = subprocess.run(
-      job(workdir, phantom_data_dir, '--config.seed=7'),
-      env=environment(cache),
-      capture_output=True,
-      text=True,
+    job(workdir, phantom_data_dir, '--config.seed=7'),
+    env=environment(cache),
+    capture_output=True,
+    text=True,
   )
   assert done.returncode == 2
   assert 'seed was 0 and is now 7' in done.stderr

@@ -19,9 +19,10 @@ annotations.install_shim()
 # `python -m tfds_lidc.cohort` runs a module that the registration below has
 # imported already. It holds no state, so running it a second time is harmless.
 warnings.filterwarnings(
-    'ignore', message='.*tfds_lidc.cohort.* found in sys.modules',
-    category=RuntimeWarning)
+  'ignore',
+  message='.*tfds_lidc.cohort.* found in sys.modules',
+  category=RuntimeWarning,
+)
 
 # Registers the dataset. TFDS refuses a second import under another name.
-from tfds_lidc.lidc_nodules import (  # noqa: E402
-    lidc_nodules_dataset_builder as _builder)  # noqa: F401
+from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder as _builder  # noqa: E402, F401

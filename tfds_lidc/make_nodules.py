@@ -40,21 +40,27 @@ def scan_nodules(scan_id: int) -> list[cohort.Nodule]:
   # Quiet: it would say of 14 clusters that they hold more than 4 annotations.
   for k, cluster in enumerate(scan.cluster_annotations(verbose=False), 1):
     cluster = sorted(cluster, key=lambda annotation: annotation.id)
-    nodules.append(cohort.Nodule(
+    nodules.append(
+      cohort.Nodule(
         nodule_id=f'{scan.patient_id}_{scan_id}_{k}',
         patient_id=scan.patient_id,
         series_uid=scan.series_instance_uid,
         scan_id=scan_id,
         annotation_ids=tuple(annotation.id for annotation in cluster),
-        **{name: tuple(getattr(annotation, name) for annotation in cluster)
-           for name in annotations.RATINGS},
+        **{
+          name: tuple(getattr(annotation, name) for annotation in cluster)
+          for name in annotations.RATINGS
+        },
         # Rounded well above floating-point noise: the file must not depend on
         # the machine.
-        diameter_mm=round(float(np.mean(
-            [annotation.diameter for annotation in cluster])), 4),
+        diameter_mm=round(
+          float(np.mean([annotation.diameter for annotation in cluster])), 4
+        ),
         pixel_spacing_mm=scan.pixel_spacing,
         slice_thickness_mm=scan.slice_thickness,
-        fold=-1))
+        fold=-1,
+      )
+    )
   return nodules
 
 
@@ -71,13 +77,17 @@ def assign_folds(nodules: Iterable[cohort.Nodule]) -> list[cohort.Nodule]:
     The nodules with `fold` set.
   """
   nodules = list(nodules)
-  labels = {n.nodule_id: n.label for n in cohort.select(
-      cohort.POLICIES['paper'], nodules)}
+  labels = {
+    n.nodule_id: n.label
+    for n in cohort.select(cohort.POLICIES['paper'], nodules)
+  }
   folds = model_selection.StratifiedGroupKFold(
-      cohort.NUM_FOLDS, shuffle=True, random_state=_FOLD_SEED).split(
-          X=np.zeros(len(nodules)),
-          y=[labels.get(n.nodule_id, cohort.OPEN) for n in nodules],
-          groups=[n.patient_id for n in nodules])
+    cohort.NUM_FOLDS, shuffle=True, random_state=_FOLD_SEED
+  ).split(
+    X=np.zeros(len(nodules)),
+    y=[labels.get(n.nodule_id, cohort.OPEN) for n in nodules],
+    groups=[n.patient_id for n in nodules],
+  )
   for fold, (_, members) in enumerate(folds):
     for i in members:
       nodules[i] = dataclasses.replace(nodules[i], fold=fold)
@@ -90,8 +100,12 @@ def make_nodules(processes: int | None = None) -> list[cohort.Nodule]:
   nodules = []
   # Spawned, not forked: a database connection must not be shared.
   with multiprocessing.get_context('spawn').Pool(processes) as pool:
-    for found in tqdm.tqdm(pool.imap_unordered(scan_nodules, scan_ids),
-                           total=len(scan_ids), unit='scan', desc='clustering'):
+    for found in tqdm.tqdm(
+      pool.imap_unordered(scan_nodules, scan_ids),
+      total=len(scan_ids),
+      unit='scan',
+      desc='clustering',
+    ):
       nodules.extend(found)
   # Stable: within a scan, the clusters keep their order.
   nodules.sort(key=lambda n: (n.patient_id, n.scan_id))
@@ -100,19 +114,29 @@ def make_nodules(processes: int | None = None) -> list[cohort.Nodule]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      prog='python -m tfds_lidc.make_nodules', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--out', type=pathlib.Path, default=_DEFAULT_OUT,
-                      help='where to write it (default: %(default)s)')
-  parser.add_argument('--processes', type=int, default=os.cpu_count(),
-                      help='worker processes (default: %(default)s)')
+    prog='python -m tfds_lidc.make_nodules',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--out',
+    type=pathlib.Path,
+    default=_DEFAULT_OUT,
+    help='where to write it (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--processes',
+    type=int,
+    default=os.cpu_count(),
+    help='worker processes (default: %(default)s)',
+  )
   args = parser.parse_args()
   if not os.access(args.out.parent, os.W_OK):
     raise errors.InputError(
-        f'cannot write into {args.out.parent}; choose another --out')
+      f'cannot write into {args.out.parent}; choose another --out'
+    )
   nodules = make_nodules(args.processes)
-  args.out.write_text(cohort.write_csv(nodules), encoding='utf-8',
-                      newline='\n')
+  args.out.write_text(cohort.write_csv(nodules), encoding='utf-8', newline='\n')
   print(f'{len(nodules)} nodules -> {args.out}')
 
 

@@ -26,6 +26,7 @@ class Patch:
     votes: (size, size) uint8, how many readers marked the pixel.
     mask: (size, size) bool, the consensus.
   """
+
   slice_index: int
   row: int
   col: int
@@ -34,8 +35,9 @@ class Patch:
   mask: np.ndarray
 
 
-def consensus_mask(votes: np.ndarray, num_readers: int,
-                   consensus: tuple[int, int]) -> np.ndarray:
+def consensus_mask(
+  votes: np.ndarray, num_readers: int, consensus: tuple[int, int]
+) -> np.ndarray:
   """Where enough readers agree: votes / num_readers >= num / den.
 
   Args:
@@ -50,8 +52,9 @@ def consensus_mask(votes: np.ndarray, num_readers: int,
   return den * votes.astype(np.int64) >= num * num_readers
 
 
-def cut(plane: np.ndarray, row: int, col: int, fill: int,
-        size: int = PATCH_SIZE) -> np.ndarray:
+def cut(
+  plane: np.ndarray, row: int, col: int, fill: int, size: int = PATCH_SIZE
+) -> np.ndarray:
   """Cuts rows row-size/2 .. row+size/2-1 and the same columns.
 
   Args:
@@ -67,17 +70,23 @@ def cut(plane: np.ndarray, row: int, col: int, fill: int,
   patch = np.full((*plane.shape[:-2], size, size), fill, plane.dtype)
   top, left = row - size // 2, col - size // 2
   rows, cols = plane.shape[-2:]
-  inside = plane[..., max(top, 0):max(min(top + size, rows), 0),
-                 max(left, 0):max(min(left + size, cols), 0)]
+  inside = plane[
+    ...,
+    max(top, 0) : max(min(top + size, rows), 0),
+    max(left, 0) : max(min(left + size, cols), 0),
+  ]
   height, width = inside.shape[-2:]
   if height and width:
     down, across = max(-top, 0), max(-left, 0)
-    patch[..., down:down + height, across:across + width] = inside
+    patch[..., down : down + height, across : across + width] = inside
   return patch
 
 
-def place(readers: annotations.ReaderMasks, consensus: tuple[int, int],
-          size: int = PATCH_SIZE) -> Patch | None:
+def place(
+  readers: annotations.ReaderMasks,
+  consensus: tuple[int, int],
+  size: int = PATCH_SIZE,
+) -> Patch | None:
   """Chooses the slice and the centre of a nodule's patch, and cuts the masks.
 
   The slice is the one with the largest consensus area (the lowest such).
@@ -101,8 +110,9 @@ def place(readers: annotations.ReaderMasks, consensus: tuple[int, int],
   # Rounded in the frame of the slice: halves go to the even row or column.
   row = int(np.rint((rows + first_row).mean()))
   col = int(np.rint((cols + first_col).mean()))
-  masks = cut(readers.masks[:, k], row - first_row, col - first_col,
-              fill=False, size=size)
+  masks = cut(
+    readers.masks[:, k], row - first_row, col - first_col, fill=False, size=size
+  )
   votes = masks.sum(axis=0, dtype=np.uint8)
   mask = consensus_mask(votes, num_readers, consensus)
   if not mask.any():

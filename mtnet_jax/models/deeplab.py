@@ -3,7 +3,8 @@
 Chen et al., 2018; paper, sections 3.2.2 and 3.2.3, figures 2 and 4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -27,12 +28,12 @@ class ConvBnRelu(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = layers.Conv(
-        self.features,
-        self.size,
-        dilation=self.dilation,
-        use_bias=True,
-        dtype=self.dtype,
-        name='conv',
+      self.features,
+      self.size,
+      dilation=self.dilation,
+      use_bias=True,
+      dtype=self.dtype,
+      name='conv',
     )(x)
     return nn.relu(self.norm('bn')(x))
 
@@ -49,7 +50,7 @@ class Aspp(nn.Module):
   def __call__(self, x):
     def branch(name, **kwargs):
       return ConvBnRelu(
-          self.features, norm=self.norm, dtype=self.dtype, name=name, **kwargs
+        self.features, norm=self.norm, dtype=self.dtype, name=name, **kwargs
       )
 
     branches = [branch('branch0')(x)]
@@ -104,16 +105,16 @@ class DeepLabV3Plus(nn.Module):
 
   def _segment(self, images, coarse_mask, *, train):
     norm = layers.batch_norm(
-        train=train,
-        axis_name=self.axis_name,
-        epsilon=self.bn_epsilon,
-        momentum=self.bn_momentum,
-        dtype=self.dtype,
+      train=train,
+      axis_name=self.axis_name,
+      epsilon=self.bn_epsilon,
+      momentum=self.bn_momentum,
+      dtype=self.dtype,
     )
 
     def conv_bn_relu(features, name, size=1):
       return ConvBnRelu(
-          features, norm=norm, size=size, dtype=self.dtype, name=name
+        features, norm=norm, size=size, dtype=self.dtype, name=name
       )
 
     def dropout(x, index):
@@ -122,23 +123,23 @@ class DeepLabV3Plus(nn.Module):
 
     x = layers.InputScale(self.input_mean, self.input_std)(images)
     x, taps = xception.AlignedXception(
-        norm=norm,
-        stem_widths=self.stem_widths,
-        entry_widths=self.entry_widths,
-        middle_blocks=self.middle_blocks,
-        exit_width=self.exit_width,
-        tail_widths=self.tail_widths,
-        tail_dilation=self.tail_dilation,
-        skip_relu=self.skip_relu,
-        dtype=self.dtype,
-        name='backbone',
+      norm=norm,
+      stem_widths=self.stem_widths,
+      entry_widths=self.entry_widths,
+      middle_blocks=self.middle_blocks,
+      exit_width=self.exit_width,
+      tail_widths=self.tail_widths,
+      tail_dilation=self.tail_dilation,
+      skip_relu=self.skip_relu,
+      dtype=self.dtype,
+      name='backbone',
     )(x)
     x = Aspp(
-        self.aspp_features,
-        norm=norm,
-        rates=self.aspp_rates,
-        dtype=self.dtype,
-        name='aspp',
+      self.aspp_features,
+      norm=norm,
+      rates=self.aspp_rates,
+      dtype=self.dtype,
+      name='aspp',
     )(x)
     x = dropout(x, 0)
     taps['encoder'] = x
@@ -147,18 +148,18 @@ class DeepLabV3Plus(nn.Module):
       # Averaged, not sampled: cells are five patch pixels wide, and sampling
       # at their corners would miss small nodules altogether.
       location = jax.image.resize(
-          coarse_mask.astype(self.dtype),
-          (*x.shape[:3], coarse_mask.shape[-1]),
-          'linear',
-          antialias=True,
+        coarse_mask.astype(self.dtype),
+        (*x.shape[:3], coarse_mask.shape[-1]),
+        'linear',
+        antialias=True,
       )
       x = conv_bn_relu(x.shape[-1], 'fine_layer')(
-          jnp.concatenate([x, location], -1)
+        jnp.concatenate([x, location], -1)
       )
       taps['fine_layer'] = x
 
     low_level = conv_bn_relu(self.low_level_features, 'low_level')(
-        taps['low_level']
+      taps['low_level']
     )
     x = ops.resize_align_corners(x, low_level.shape[1:3])
     x = jnp.concatenate([x, low_level], -1)
@@ -168,9 +169,9 @@ class DeepLabV3Plus(nn.Module):
     x = dropout(x, 2)
     taps['decoder'] = x
     logits = layers.Conv(1, use_bias=True, dtype=self.dtype, name='classifier')(
-        x
+      x
     )
     logits = ops.resize_align_corners(
-        logits.astype(jnp.float32), images.shape[1:3]
+      logits.astype(jnp.float32), images.shape[1:3]
     )
     return logits, taps

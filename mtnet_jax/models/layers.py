@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mtnet_jax import ops
 
 _KERNEL_INIT = nn.initializers.variance_scaling(
-    2.0, 'fan_in', 'truncated_normal'
+  2.0, 'fan_in', 'truncated_normal'
 )
 
 
@@ -35,16 +35,16 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x):
     kernel = self.param(
-        'kernel',
-        _KERNEL_INIT,
-        (self.size, self.size, x.shape[-1], self.features),
+      'kernel',
+      _KERNEL_INIT,
+      (self.size, self.size, x.shape[-1], self.features),
     )
     x = ops.conv(
-        x.astype(self.dtype),
-        kernel.astype(self.dtype),
-        stride=self.stride,
-        dilation=self.dilation,
-        padding=self.padding,
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      stride=self.stride,
+      dilation=self.dilation,
+      padding=self.padding,
     )
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
@@ -63,10 +63,10 @@ class DepthwiseConv(nn.Module):
   def __call__(self, x):
     kernel = self.param('kernel', _KERNEL_INIT, (3, 3, 1, x.shape[-1]))
     return ops.depthwise_conv(
-        x.astype(self.dtype),
-        kernel.astype(self.dtype),
-        stride=self.stride,
-        dilation=self.dilation,
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      stride=self.stride,
+      dilation=self.dilation,
     )
 
 
@@ -91,12 +91,12 @@ def batch_norm(*, train, axis_name, epsilon, momentum, dtype):
 
   def make(name):
     return nn.BatchNorm(
-        use_running_average=not train,
-        axis_name=axis_name if train else None,
-        epsilon=epsilon,
-        momentum=momentum,
-        dtype=dtype,
-        name=name,
+      use_running_average=not train,
+      axis_name=axis_name if train else None,
+      epsilon=epsilon,
+      momentum=momentum,
+      dtype=dtype,
+      name=name,
     )
 
   return make

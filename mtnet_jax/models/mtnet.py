@@ -95,25 +95,25 @@ class ClassNet(nn.Module):
     if self.use_coarse_mask:
       x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
     norm = layers.batch_norm(
-        train=train,
-        axis_name=self.axis_name,
-        epsilon=self.bn_epsilon,
-        momentum=self.bn_momentum,
-        dtype=self.dtype,
+      train=train,
+      axis_name=self.axis_name,
+      epsilon=self.bn_epsilon,
+      momentum=self.bn_momentum,
+      dtype=self.dtype,
     )
     x, taps = xception.Xception(
-        norm=norm,
-        stem_widths=self.stem_widths,
-        entry_widths=self.entry_widths,
-        middle_blocks=self.middle_blocks,
-        exit_width=self.exit_width,
-        tail_widths=self.tail_widths,
-        tail_dilation=self.tail_dilation,
-        exit_pool=self.exit_pool,
-        pool_padding=self.pool_padding,
-        skip_relu=self.skip_relu,
-        dtype=self.dtype,
-        name='backbone',
+      norm=norm,
+      stem_widths=self.stem_widths,
+      entry_widths=self.entry_widths,
+      middle_blocks=self.middle_blocks,
+      exit_width=self.exit_width,
+      tail_widths=self.tail_widths,
+      tail_dilation=self.tail_dilation,
+      exit_pool=self.exit_pool,
+      pool_padding=self.pool_padding,
+      skip_relu=self.skip_relu,
+      dtype=self.dtype,
+      name='backbone',
     )(x)
     # The map first, its mean after: both are linear, so the order does not
     # change the logit, and the map comes for free.
@@ -138,6 +138,6 @@ def average_fourth_channel(params):
   kernel = backbone['conv1']['kernel']
   kernel = kernel.at[:, :, 3:].set(kernel[:, :, :3].mean(2, keepdims=True))
   return {
-      **params,
-      'backbone': {**backbone, 'conv1': {'kernel': kernel}},
+    **params,
+    'backbone': {**backbone, 'conv1': {'kernel': kernel}},
   }

@@ -11,7 +11,8 @@ the middle flow, then the exit block; separable convolutions count on from
 there as `sepconv1`, `sepconv2`, ... of the tail.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -37,7 +38,7 @@ class AlignedSeparableConv(nn.Module):
     if self.relu == 'before':
       x = nn.relu(x)
     x = layers.DepthwiseConv(
-        self.stride, self.dilation, self.dtype, name='depthwise'
+      self.stride, self.dilation, self.dtype, name='depthwise'
     )(x)
     x = self.norm('depthwise_bn')(x)
     x = nn.relu(x) if after else x
@@ -64,7 +65,7 @@ class AlignedBlock(nn.Module):
     skip = x
     if x.shape[-1] != self.widths[-1] or self.stride > 1:
       skip = layers.Conv(
-          self.widths[-1], stride=self.stride, dtype=self.dtype, name='skip'
+        self.widths[-1], stride=self.stride, dtype=self.dtype, name='skip'
       )(x)
       skip = self.norm('skip_bn')(skip)
     elif self.skip_relu:
@@ -73,11 +74,11 @@ class AlignedBlock(nn.Module):
     for i, width in enumerate(self.widths, 1):
       last = i == len(self.widths)
       x = AlignedSeparableConv(
-          width,
-          norm=self.norm,
-          stride=self.stride if last else 1,
-          dtype=self.dtype,
-          name=f'sepconv{i}',
+        width,
+        norm=self.norm,
+        stride=self.stride if last else 1,
+        dtype=self.dtype,
+        name=f'sepconv{i}',
       )(x)
       if i == 2:
         second = x
@@ -122,19 +123,19 @@ class AlignedXception(nn.Module):
     for i, width in enumerate(self.stem_widths, 1):
       stride = 2 if i == 1 else 1
       x = layers.Conv(
-          width, 3, stride=stride, dtype=self.dtype, name=f'conv{i}'
+        width, 3, stride=stride, dtype=self.dtype, name=f'conv{i}'
       )(x)
       x = nn.relu(self.norm(f'bn{i}')(x))
 
     def block(x, widths, stride=1):
       index = sum(name.startswith('block') for name in taps) + 1
       x, second = AlignedBlock(
-          widths,
-          norm=self.norm,
-          stride=stride,
-          skip_relu=self.skip_relu,
-          dtype=self.dtype,
-          name=f'block{index}',
+        widths,
+        norm=self.norm,
+        stride=stride,
+        skip_relu=self.skip_relu,
+        dtype=self.dtype,
+        name=f'block{index}',
       )(x)
       taps[f'block{index}'] = x
       return x, second
@@ -149,12 +150,12 @@ class AlignedXception(nn.Module):
     x, _ = block(x, (width, self.exit_width, self.exit_width))
     for i, width in enumerate(self.tail_widths, 1):
       x = AlignedSeparableConv(
-          width,
-          norm=self.norm,
-          dilation=self.tail_dilation,
-          relu='after',
-          dtype=self.dtype,
-          name=f'sepconv{i}',
+        width,
+        norm=self.norm,
+        dilation=self.tail_dilation,
+        relu='after',
+        dtype=self.dtype,
+        name=f'sepconv{i}',
       )(x)
     taps['backbone'] = x
     return x, taps
@@ -171,7 +172,7 @@ class SeparableConv(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = layers.DepthwiseConv(
-        dilation=self.dilation, dtype=self.dtype, name='depthwise'
+      dilation=self.dilation, dtype=self.dtype, name='depthwise'
     )(x)
     x = layers.Conv(self.features, dtype=self.dtype, name='pointwise')(x)
     return self.norm('bn')(x)
@@ -204,7 +205,7 @@ class XceptionBlock(nn.Module):
     if self.pool or x.shape[-1] != self.widths[-1]:
       stride = 2 if self.pool else 1
       skip = layers.Conv(
-          self.widths[-1], stride=stride, dtype=self.dtype, name='skip'
+        self.widths[-1], stride=stride, dtype=self.dtype, name='skip'
       )(x)
       skip = self.norm('skip_bn')(skip)
     elif self.skip_relu:
@@ -213,7 +214,7 @@ class XceptionBlock(nn.Module):
       if i > 1 or self.first_relu:
         x = nn.relu(x)
       x = SeparableConv(
-          width, norm=self.norm, dtype=self.dtype, name=f'sepconv{i}'
+        width, norm=self.norm, dtype=self.dtype, name=f'sepconv{i}'
       )(x)
     if self.pool:
       x = ops.max_pool(x, padding=self.pool_padding)
@@ -255,25 +256,25 @@ class Xception(nn.Module):
     taps = {}
     for i, width in enumerate(self.stem_widths, 1):
       x = layers.Conv(
-          width,
-          3,
-          stride=2 if i == 1 else 1,
-          padding=0,
-          dtype=self.dtype,
-          name=f'conv{i}',
+        width,
+        3,
+        stride=2 if i == 1 else 1,
+        padding=0,
+        dtype=self.dtype,
+        name=f'conv{i}',
       )(x)
       x = nn.relu(self.norm(f'bn{i}')(x))
 
     def block(x, widths, **kwargs):
       index = len(taps) + 1
       x = XceptionBlock(
-          widths,
-          norm=self.norm,
-          pool_padding=self.pool_padding,
-          skip_relu=self.skip_relu,
-          dtype=self.dtype,
-          name=f'block{index}',
-          **kwargs,
+        widths,
+        norm=self.norm,
+        pool_padding=self.pool_padding,
+        skip_relu=self.skip_relu,
+        dtype=self.dtype,
+        name=f'block{index}',
+        **kwargs,
       )(x)
       taps[f'block{index}'] = x
       return x
@@ -286,11 +287,11 @@ class Xception(nn.Module):
     x = block(x, (width, self.exit_width), pool=self.exit_pool)
     for i, width in enumerate(self.tail_widths, 1):
       x = SeparableConv(
-          width,
-          norm=self.norm,
-          dilation=self.tail_dilation,
-          dtype=self.dtype,
-          name=f'sepconv{i}',
+        width,
+        norm=self.norm,
+        dilation=self.tail_dilation,
+        dtype=self.dtype,
+        name=f'sepconv{i}',
       )(x)
       x = nn.relu(x)
     taps['backbone'] = x
