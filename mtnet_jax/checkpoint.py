@@ -14,6 +14,8 @@ from flax import serialization
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mtnet_jax import errors
+
 FORMAT = 1
 
 
@@ -77,10 +79,17 @@ def _on_host(tree):
 
 
 def _restore(manager):
+  step = manager.latest_step()
   restored = manager.restore(
-    manager.latest_step(),
+    step,
     args=ocp.args.Composite(
       state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
     ),
   )
+  found = restored.meta.get('format')
+  if found != FORMAT:
+    raise errors.InputError(
+      f'{manager.directory}/{step} has checkpoint format {found}, this version'
+      f' reads {FORMAT}: use the version of mtnet_jax that wrote it.'
+    )
   return restored.state, restored.meta

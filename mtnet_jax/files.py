@@ -17,6 +17,7 @@ def write_text(path, text):
     temporary.write_text(text, encoding='utf-8')
     os.replace(temporary, path)
   except OSError as error:
+    temporary.unlink(missing_ok=True)
     raise errors.InputError(
       f'{path} cannot be written: {error.strerror}.'
     ) from error

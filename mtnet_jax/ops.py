@@ -317,5 +317,7 @@ def resize_align_corners(x, size_hw):
   """
   rows = _align_corners_matrix(x.shape[1], size_hw[0])
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
-  x = jnp.einsum('oh,bhwc->bowc', rows.astype(x.dtype), x)
-  return jnp.einsum('ow,bhwc->bhoc', columns.astype(x.dtype), x)
+  # Full precision: a shorter type would move the weights, not only the values.
+  einsum = functools.partial(jnp.einsum, precision='highest')
+  x = einsum('oh,bhwc->bowc', rows.astype(x.dtype), x)
+  return einsum('ow,bhwc->bhoc', columns.astype(x.dtype), x)

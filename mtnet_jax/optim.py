@@ -26,7 +26,7 @@ def make_optimizer(*, learning_rate, schedule, total_steps):
     rate = optax.warmup_cosine_decay_schedule(
       init_value=0.0,
       peak_value=learning_rate,
-      warmup_steps=max(1, total_steps // 20),
+      warmup_steps=min(max(1, total_steps // 20), total_steps - 1),
       decay_steps=total_steps,
     )
   else:

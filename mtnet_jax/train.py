@@ -58,6 +58,12 @@ class Trainer:
     )
     if stage.task == 'classification':
       train, validation = train.labelled(), validation.labelled()
+    for split, nodules in (('train', train), ('validation', validation)):
+      if not len(nodules):
+        raise errors.InputError(
+          f"stage '{stage.name}': the {split} split of {config.dataset.name}"
+          ' has no nodule with a label; build more of the dataset.'
+        )
     self._train, self._validation = train, validation
     self._looks = config.looks_per_epoch
     self.steps_per_epoch = input_pipeline.steps_per_epoch(
