@@ -8,9 +8,9 @@ class InputError(ValueError):
 
 
 def exit_on_input_error(main):
-  """Runs main(); an `InputError` becomes one line and exit code 2."""
+  """Exits with main()'s code; an `InputError` is one line and code 2."""
   try:
-    main()
+    sys.exit(main())
   except InputError as error:
-    print(f'error: {error}', file=sys.stderr)
+    print('error:', ' '.join(str(error).split()), file=sys.stderr)
     sys.exit(2)

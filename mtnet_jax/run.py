@@ -87,10 +87,10 @@ def run(config, workdir=''):
     + f' nodules. {jax.device_count()} x {jax.devices()[0].device_kind}.'
     f' Run directory: {workdir}'
   )
+  diameter_model = scores.fit_diameter_only(splits['train'])
   variables, histories = train_stages(
     config, splits, workdir=workdir, simulated=simulated
   )
-  diameter_model = scores.fit_diameter_only(splits['train'])
   records, summary, outputs = evaluate.evaluate(
     config,
     variables,

@@ -138,9 +138,14 @@ def beside_the_paper(summary, *, simulated):
     Several lines of text.
   """
   where = 'SIMULATED CT' if simulated else 'CT'
+  intervals = (
+    '95 % interval over patients'
+    if summary['patients'] > 1
+    else 'no intervals with one patient'
+  )
   lines = [
-    f'{summary["nodules"]} nodules of {summary["patients"]} patients,'
-    f' {where}. Per cent, mean over nodules, 95 % interval over patients.',
+    f'{summary["nodules"]} nodules, {summary["patients"]} patient(s), {where}.'
+    f' Per cent, mean over nodules, {intervals}.',
     '',
   ]
   for head, columns, rows in (

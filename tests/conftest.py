@@ -1,5 +1,6 @@
-"""What several tests share."""
+"""What several tests share: a phantom dataset, compiled programs, a run."""
 
+import main_job
 import pytest
 
 
@@ -11,3 +12,23 @@ def phantom_data_dir(tmp_path_factory):
   data_dir = tmp_path_factory.mktemp('tensorflow_datasets')
   build.build('phantom', data_dir=data_dir)
   return data_dir
+
+
+@pytest.fixture(scope='session')
+def compiled(tmp_path_factory):
+  """Environment in which child processes share what they compiled."""
+  return {
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.mktemp('compiled')),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
+  }
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory, phantom_data_dir, compiled):
+  """Run directory of an undisturbed run of the test size, and its output."""
+  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
+  done = main_job.run(
+    main_job.test_size_job(workdir, phantom_data_dir), **compiled
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return workdir, done.stdout

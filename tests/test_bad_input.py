@@ -1,23 +1,11 @@
 """What a user can get wrong ends in one clear line, not in a traceback."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
+import main_job
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
 
-
-def run_module(*arguments, cwd=ROOT):
-  return subprocess.run(
-    [sys.executable, '-m', *map(str, arguments)],
-    cwd=cwd,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-  )
+def run_module(name, *arguments, **env):
+  return main_job.run(main_job.module(name, *arguments), **env)
 
 
 def assert_refused(done, *says):
@@ -84,14 +72,14 @@ def test_main_refuses_a_workdir_that_cannot_be_written(
 
 
 def test_main_refuses_a_batch_that_devices_cannot_share(
-  tmp_path, phantom_data_dir, monkeypatch
+  tmp_path, phantom_data_dir
 ):
-  monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=3')
   done = run_module(
     'mtnet_jax.main',
     '--config=configs/mtnet.py:test',
     f'--config.dataset.data_dir={phantom_data_dir}',
     f'--workdir={tmp_path}/run',
+    XLA_FLAGS='--xla_force_host_platform_device_count=3',
   )
   assert_refused(done, 'coarse_stage.batch_size=8', '3 devices')
 

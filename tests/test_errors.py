@@ -2,10 +2,15 @@
 
 import pytest
 
-from tfds_lidc import errors
+import mtnet_jax.errors
+import tfds_lidc.errors
+
+pytestmark = pytest.mark.parametrize(
+  'errors', [mtnet_jax.errors, tfds_lidc.errors]
+)
 
 
-def test_input_error_becomes_one_line(capsys):
+def test_input_error_becomes_one_line(errors, capsys):
   def main():
     raise errors.InputError('no such file:\n  x.dcm')
 
@@ -16,12 +21,12 @@ def test_input_error_becomes_one_line(capsys):
 
 
 @pytest.mark.parametrize('code', [None, 0, 3])
-def test_return_value_is_the_exit_code(code):
+def test_return_value_is_the_exit_code(errors, code):
   with pytest.raises(SystemExit) as e:
     errors.exit_on_input_error(lambda: code)
   assert e.value.code == code
 
 
-def test_defects_are_not_hidden():
+def test_defects_are_not_hidden(errors):
   with pytest.raises(ZeroDivisionError):
     errors.exit_on_input_error(lambda: 1 / 0)

@@ -80,7 +80,7 @@ def _rows(text):
 
 def test_beside_the_paper(summary):
   text = tables.beside_the_paper(summary, simulated=False)
-  assert text.startswith('3 nodules of 2 patients, CT. Per cent')
+  assert text.startswith('3 nodules, 2 patient(s), CT. Per cent')
   rows = _rows(text)
   assert rows['Segmentation'] == [['DI', 'JA', 'ACC', 'Recall', 'SPE']]
   assert rows['Coarse Seg-net'] == [
@@ -104,7 +104,7 @@ def test_beside_the_paper(summary):
 
 def test_simulated_is_said(summary):
   text = tables.beside_the_paper(summary, simulated=True)
-  assert '2 patients, SIMULATED CT.' in text
+  assert '2 patient(s), SIMULATED CT.' in text
   assert text.endswith('Simulated CT is no measure of it.')
 
 

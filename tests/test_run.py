@@ -1,0 +1,115 @@
+"""The main job: what it writes, says and refuses."""
+
+import csv
+import json
+
+import main_job
+import pytest
+
+STAGES = ('coarse', 'class', 'fine')
+
+
+def test_run_directory_is_complete(finished_run):
+  workdir, _ = finished_run
+  for name in (
+    'config.json',
+    'metrics.json',
+    'records.csv',
+    'train_log.csv',
+    'report/index.html',
+    *(f'tb/{stage}' for stage in STAGES),
+    *(f'checkpoints/{stage}' for stage in STAGES),
+  ):
+    assert (workdir / name).exists(), name
+
+
+def test_metrics_say_what_they_were_made_of(finished_run):
+  workdir, printed = finished_run
+  results = json.loads((workdir / 'metrics.json').read_text())
+  assert results['dataset'] == 'lidc_nodules/phantom'
+  assert results['simulated'] is True
+  assert results['versions'].keys() >= {'jax', 'flax', 'mtnet_jax'}
+  assert 'SIMULATED' in printed
+  test = results['test']
+  for tree in (
+    test['segmentation']['coarse']['dice'],
+    test['segmentation']['fine']['pooled']['jaccard'],
+    test['classification']['auc'],
+    test['diameter_only']['auc'],
+  ):
+    low, high = tree['ci95']
+    assert 0 <= low <= tree['value'] <= high <= 1
+
+
+def test_metrics_follow_from_the_records(finished_run):
+  workdir, _ = finished_run
+  with open(workdir / 'records.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  results = json.loads((workdir / 'metrics.json').read_text())['test']
+  assert len(rows) == results['nodules'] == 32
+  for name in ('coarse', 'fine'):
+    # Equation (7) from the counts of each row.
+    dice = [
+      2
+      * int(row[f'{name}_overlap'])
+      / (int(row[f'{name}_predicted']) + int(row[f'{name}_truth']))
+      for row in rows
+    ]
+    assert results['segmentation'][name]['dice']['value'] == pytest.approx(
+      sum(dice) / len(dice)
+    )
+
+
+def test_train_log_has_a_row_per_epoch(finished_run):
+  workdir, _ = finished_run
+  with open(workdir / 'train_log.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [(row['stage'], row['epoch']) for row in rows] == [
+    (stage, epoch) for stage in STAGES for epoch in '12'
+  ]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(
+  finished_run, phantom_data_dir
+):
+  workdir, _ = finished_run
+  before = (workdir / 'metrics.json').stat().st_mtime_ns
+  done = main_job.run(main_job.test_size_job(workdir, phantom_data_dir))
+  assert done.returncode == 0
+  assert 'is finished' in done.stdout
+  assert (workdir / 'metrics.json').stat().st_mtime_ns == before
+
+
+def test_another_config_in_the_same_workdir_is_refused(
+  finished_run, phantom_data_dir
+):
+  workdir, _ = finished_run
+  done = main_job.run(
+    main_job.test_size_job(workdir, phantom_data_dir, '--config.seed=7')
+  )
+  assert done.returncode == 2
+  assert 'seed was 0 and is now 7' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_without_the_real_dataset_a_banner_names_the_command(
+  tmp_path, phantom_data_dir, capsys
+):
+  import importlib.util
+
+  from mtnet_jax import run
+
+  spec = importlib.util.spec_from_file_location(
+    'mtnet_config', main_job.ROOT / 'configs' / 'mtnet.py'
+  )
+  configs = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(configs)
+  config = configs.get_config()
+  config.dataset.data_dir = str(phantom_data_dir)
+  chosen = run.choose_dataset(config)
+  assert chosen.dataset.name == 'lidc_nodules/phantom'
+  # What was asked for stays as it was.
+  assert config.dataset.name == 'lidc_nodules/paper'
+  printed = capsys.readouterr().out
+  assert 'SIMULATED' in printed
+  assert 'python -m tfds_lidc.build --config=paper --lidc_dir=DIR' in printed

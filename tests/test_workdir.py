@@ -1,0 +1,60 @@
+"""The run directory belongs to one config."""
+
+import json
+
+import ml_collections
+import pytest
+
+from mtnet_jax import errors
+from mtnet_jax import workdir
+
+
+def config(**changes):
+  tree = {'seed': 0, 'variant': 'test', 'dataset': {'name': 'a'}, 'w': (1, 2)}
+  return ml_collections.ConfigDict({**tree, **changes}).lock()
+
+
+def test_claim_writes_the_config_and_takes_it_again(tmp_path):
+  workdir.claim(tmp_path / 'run', config())
+  before = (tmp_path / 'run/config.json').read_bytes()
+  workdir.claim(tmp_path / 'run', config())
+  assert (tmp_path / 'run/config.json').read_bytes() == before
+  # Tuples become JSON's lists; everything else comes back as it was.
+  assert workdir.read_config(tmp_path / 'run').to_dict() == {
+    'seed': 0,
+    'variant': 'test',
+    'dataset': {'name': 'a'},
+    'w': [1, 2],
+  }
+
+
+def test_another_config_is_refused_with_every_difference(tmp_path):
+  workdir.claim(tmp_path, config())
+  with pytest.raises(errors.InputError) as error:
+    workdir.claim(tmp_path, config(seed=3, dataset={'name': 'b'}, new=1))
+  message = str(error.value)
+  assert 'seed was 0 and is now 3' in message
+  assert 'dataset.name was a and is now b' in message
+  assert 'new was nothing and is now 1' in message
+  assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 0
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(errors.InputError, match='file/run.*--workdir'):
+    workdir.make_folder(tmp_path / 'file' / 'run')
+
+
+def test_what_is_no_run_or_not_finished_says_so(tmp_path):
+  with pytest.raises(errors.InputError, match='no run directory'):
+    workdir.read_config(tmp_path)
+  with pytest.raises(errors.InputError, match='not finished'):
+    workdir.read_metrics(tmp_path)
+  with pytest.raises(errors.InputError, match='has no checkpoint'):
+    workdir.load_variables(tmp_path)
+
+
+def test_a_damaged_config_is_named(tmp_path):
+  (tmp_path / 'config.json').write_text('{"seed": ')
+  with pytest.raises(errors.InputError, match='config.json is damaged'):
+    workdir.read_config(tmp_path)
