@@ -94,11 +94,13 @@ def test_beside_the_paper(summary):
     ['83.2', '71.2', '96.3', '92.5', '97.7'],
     ['91.9', '93.5', '81.4', '95.0'],
   ]
-  assert rows['Fine - coarse'] == [['25.0'] * 5]
+  assert rows['Fine - coarse'] == [['+25.0'] * 5]
   assert rows['Classification'] == [['ACC', 'AUC', 'SEN', 'SPE']]
   assert rows['Class-net'] == [['100.0', 'n/a', '100.0', '100.0']]
   assert rows['Diameter only'] == [['12.5'] * 4]
-  assert rows['Class-net - diameter only'] == [['87.5', 'n/a', '87.5', '87.5']]
+  assert rows['Class-net - diameter only'] == [
+    ['+87.5', 'n/a', '+87.5', '+87.5']
+  ]
   assert 'SIMULATED' not in text and 'Simulated' not in text
 
 

@@ -50,6 +50,7 @@ def kill_at(command, pattern, env):
     assert byte, f'ended before {pattern}: {shown[-2000:]}'
     shown = b'' if byte in b'\r\n' else shown + byte
   process.send_signal(signal.SIGKILL)
+  process.stderr.close()
   assert process.wait() == -signal.SIGKILL
 
 

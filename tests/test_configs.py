@@ -1,0 +1,101 @@
+"""Configs: every key is read, variants differ where they should."""
+
+import ast
+import dataclasses
+import importlib.util
+
+import jax
+import main_job
+import pytest
+
+from mtnet_jax import augment
+from mtnet_jax import stages
+from mtnet_jax.models import deeplab
+from mtnet_jax.models import mtnet
+
+
+def load():
+  spec = importlib.util.spec_from_file_location(
+    'mtnet_config', main_job.ROOT / 'configs' / 'mtnet.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+CONFIGS = load()
+
+
+def names(dataclass):
+  return {field.name for field in dataclasses.fields(dataclass)}
+
+
+def attributes_read():
+  """`b.c` of every `a.b.c`, and `c` alone, in the package's source."""
+  read = set()
+  for path in (main_job.ROOT / 'mtnet_jax').rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Attribute):
+        read.add(node.attr)
+        if isinstance(node.value, ast.Attribute | ast.Name):
+          owner = getattr(node.value, 'attr', getattr(node.value, 'id', ''))
+          owner = owner.lstrip('_')
+          read.add(f'{owner}.{node.attr}')
+  return read
+
+
+@pytest.mark.parametrize('variant', CONFIGS.VARIANTS)
+def test_every_key_is_read(variant):
+  config = CONFIGS.get_config(variant)
+  # Groups that go into a constructor as they are: it takes every key.
+  assert set(config.augment) == names(augment.Augmentation)
+  assert set(config.seg_net) <= names(deeplab.DeepLabV3Plus)
+  assert set(config.class_net) <= names(mtnet.ClassNet)
+  for stage in stages.ORDER:
+    assert set(config[f'{stage}_stage']) <= names(stages.Stage)
+  # The others are read one by one.
+  read = attributes_read()
+  passed_on = {'augment', 'seg_net', 'class_net', 'rank_loss'}
+  stage_groups = {f'{stage}_stage' for stage in stages.ORDER}
+  for key in config:
+    assert f'config.{key}' in read, key
+    if key not in passed_on | stage_groups and hasattr(config[key], 'keys'):
+      for inner in config[key]:
+        assert f'{key}.{inner}' in read, f'{key}.{inner}'
+
+
+def test_unknown_variant_names_the_known_ones():
+  with pytest.raises(ValueError, match="'huge'.*mtnet, demo, test"):
+    CONFIGS.get_config('huge')
+
+
+def test_paper_variant_is_the_design():
+  config = CONFIGS.get_config()
+  assert (config.image_size, config.looks_per_epoch) == (224, 10)
+  assert config.coarse_stage.batch_size == 16
+  assert config.class_stage.batch_size == 32
+  assert config.fine_stage.epochs == 100
+  assert config.class_stage.learning_rate == 1e-4
+  # The nets of the config are those that constructors give.
+  for name, net in stages.make_nets(config).items():
+    plain = {
+      'coarse': mtnet.CoarseSegNet(),
+      'class': mtnet.ClassNet(),
+      'fine': mtnet.FineSegNet(),
+    }[name]
+    assert net == plain
+
+
+def test_small_variants_are_smaller():
+  """Parameters of the coarse net: the paper's, then tens of times fewer."""
+  counts = []
+  for variant in CONFIGS.VARIANTS:
+    net = stages.make_nets(CONFIGS.get_config(variant))['coarse']
+    shapes = jax.eval_shape(
+      lambda net=net: net.init(
+        jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)), train=False
+      )
+    )
+    counts.append(sum(x.size for x in jax.tree.leaves(shapes['params'])))
+  assert counts[0] == 54_708_417
+  assert counts[0] > 50 * counts[1] > 500 * counts[2]
