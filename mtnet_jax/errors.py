@@ -8,9 +8,15 @@ class InputError(ValueError):
 
 
 def exit_on_input_error(main):
-  """Exits with main()'s code; an `InputError` is one line and code 2."""
+  """Exits with main()'s code; an `InputError` is one line and code 2.
+
+  Ctrl-C is a line, too, and the shell's usual code for it.
+  """
   try:
     sys.exit(main())
   except InputError as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print('error: interrupted', file=sys.stderr)
+    sys.exit(130)

@@ -52,6 +52,8 @@ def _parse(argv):
 
 
 def main(_):
+  # Also where the output goes to a file, a line shows when it is printed.
+  sys.stdout.reconfigure(line_buffering=True)
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
   # Heavy imports wait until the flags are known to be right.

@@ -2,9 +2,10 @@
 
 A progress bar with ETA, `train_log.csv` (a row per epoch) and TensorBoard
 files. Only this file turns device values into numbers during an epoch, and
-only every few steps, so that the devices never wait for the screen.
+only every few steps.
 """
 
+import collections
 import time
 
 import jax
@@ -44,6 +45,7 @@ class Observer:
     self._stage, self._steps_per_epoch = trainer.stage, trainer.steps_per_epoch
     self._histories[name] = history
     self._first_step = step
+    self._in_flight = collections.deque()
     if step == trainer.total_steps:
       print(f'{name}: already trained, {trainer.stage.epochs} epochs.')
     elif step:
@@ -62,6 +64,11 @@ class Observer:
 
   def step(self, step, losses):
     """A step was dispatched; `losses` may not be ready yet."""
+    # One step may wait behind the one that runs: the devices stay busy, and
+    # the bar does not run ahead of them.
+    self._in_flight.append(losses['loss'])
+    if len(self._in_flight) > 2:
+      self._in_flight.popleft().block_until_ready()
     self._bar.update()
     done = step - self._first_step
     if done <= _TIMED_STEPS + 1 and jax.default_backend() == 'cpu':

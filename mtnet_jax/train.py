@@ -178,16 +178,20 @@ class Trainer:
       {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
       dict per epoch.
     """
-    state, history = self.fresh_state(), []
-    loaded = self._checkpoints.load_latest(state)
-    if loaded is not None:
+    # Only the structure: drawing parameters takes longer than loading them.
+    loaded = self._checkpoints.load_latest(jax.eval_shape(self.fresh_state))
+    if loaded is None:
+      state, history = self.fresh_state(), []
+    else:
       state, meta = loaded
       history = meta['history']
     step = int(state.step)
     observer.start(self, step, history)
-    if step < self.total_steps:
-      self._loop(state, step, history, observer)
-    observer.finish()
+    try:
+      if step < self.total_steps:
+        self._loop(state, step, history, observer)
+    finally:
+      observer.finish()
     variables, _ = self._checkpoints.load_best()
     return variables, history
 
