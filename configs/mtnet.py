@@ -41,6 +41,8 @@ def _paper():
   config.dataset.fallback = 'lidc_nodules/phantom'
   # Where TFDS keeps datasets; '' for ~/tensorflow_datasets.
   config.dataset.data_dir = ''
+  # Of the nodules, filled in by the run: it refuses to go on with others.
+  config.dataset.fingerprint = ''
   # At most so many nodules of each split; 0 for all.
   config.dataset.limit = 0
 

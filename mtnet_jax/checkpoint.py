@@ -42,16 +42,14 @@ class Checkpoints:
     _save(self._best, step, variables, meta)
 
   def load_latest(self, like):
-    """The newest state, in the structure of `like`, and its meta; or None."""
+    """The newest state, in the structure of `like`, and its meta; or None.
+
+    With `like=None` it comes as plain dicts.
+    """
     if self._latest.latest_step() is None:
       return None
     tree, meta = _restore(self._latest)
     return serialization.from_state_dict(like, tree), meta
-
-  def read(self, which):
-    """The newest 'latest' or 'best' tree as plain dicts; or None."""
-    manager = {'latest': self._latest, 'best': self._best}[which]
-    return None if manager.latest_step() is None else _restore(manager)[0]
 
   def load_best(self):
     """{'params', 'batch_stats'} of the best epoch, and its meta; or None."""
@@ -80,12 +78,19 @@ def _on_host(tree):
 
 def _restore(manager):
   step = manager.latest_step()
-  restored = manager.restore(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
-    ),
-  )
+  try:
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
+      ),
+    )
+  except (OSError, ValueError, KeyError) as error:
+    raise errors.InputError(
+      f'{manager.directory}/{step} is damaged'
+      f' ({str(error).splitlines()[0][:200]}): delete that folder to go on'
+      ' from the checkpoint before it, if there is one.'
+    ) from error
   found = restored.meta.get('format')
   if found != FORMAT:
     raise errors.InputError(

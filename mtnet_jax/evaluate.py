@@ -3,8 +3,9 @@
     python -m mtnet_jax.evaluate --workdir=runs/demo --dataset=lidc_nodules/all
 
 writes records.csv (a row per nodule) and metrics.json into
-RUN/evaluations/DATASET-SPLIT and prints both. Every metric is computed from
-the records, so that whoever has them can compute others.
+RUN/evaluations/DATASET-SPLIT and prints the first rows and the metrics. Every
+metric is computed from the records, so that whoever has them can compute
+others.
 
 Masks are compared on the patch's own pixels: the networks' probabilities are
 averaged from their input grid back onto it. Metrics are means over nodules
@@ -15,6 +16,7 @@ pixels stand beside them.
 import argparse
 import pathlib
 
+from absl import logging
 import numpy as np
 
 from mtnet_jax import errors
@@ -69,7 +71,7 @@ def make_records(nodules, outputs):
   }
   for name in ('coarse', 'fine'):
     counts = metrics.pixel_counts(
-      outputs[name] >= scores.THRESHOLD, nodules.mask
+      outputs[name] >= metrics.THRESHOLD, nodules.mask
     )
     values = {**metrics.segmentation_from_counts(counts), **counts}
     columns.update({f'{name}_{key}': x for key, x in values.items()})
@@ -145,22 +147,34 @@ def main():
     '--limit', type=int, default=0, help='at most so many nodules a split'
   )
   args = parser.parse_args()
+  # Libraries warn of what is said better below, such as a dataset not built.
+  logging.set_verbosity(logging.ERROR)
   config = workdir.read_config(args.workdir)
   variables = workdir.load_variables(args.workdir)
   trained = workdir.read_metrics(args.workdir)
   name = args.dataset or config.dataset.name
   data_dir = args.data_dir or config.dataset.data_dir
+  if args.limit < 0:
+    raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
   split, data = _load_splits(
     name, args.split, data_dir=data_dir, limit=args.limit
   )
-  out = pathlib.Path(
-    args.workdir, 'evaluations', f'{name}-{split}'.replace('/', '-')
-  )
+  folder = f'{name}-{split}'.replace('/', '-')
+  if args.limit:
+    folder += f'-limit{args.limit}'
+  out = pathlib.Path(args.workdir, 'evaluations', folder)
   print(
     f'{args.workdir}: {len(data)} {"SIMULATED" if data.simulated else "real"}'
     f' nodules of {name}, trained on'
     f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
   )
+  seen = input_pipeline.of_training_patients(data)
+  if seen:
+    print(
+      f'CAUTION: {seen} of them are of patients whose nodules the run was'
+      ' trained on or chosen by\n(folds 0 to 3), at least with their outlines:'
+      ' the numbers below flatter it.'
+    )
   records, summary, _ = evaluate(
     config,
     variables,
@@ -172,6 +186,8 @@ def main():
     **workdir.header(config, dataset=name, simulated=data.simulated),
     'trained_on': {key: trained[key] for key in ('dataset', 'simulated')},
     'diameter_only_model': trained['diameter_only_model'],
+    'limit': args.limit,
+    'nodules_of_training_patients': seen,
     split: summary,
   }
   workdir.make_folder(out)

@@ -6,15 +6,14 @@ every figure says so.
 """
 
 import io
-import os
-import pathlib
 
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from mtnet_jax import errors
+from mtnet_jax import files
+from mtnet_jax import metrics
 
 # Okabe & Ito's palette, told apart by colour-blind readers too.
 _BLUE, _ORANGE, _GREEN = '#0072B2', '#D55E00', '#009E73'
@@ -29,7 +28,6 @@ _EXAMPLE_COLUMNS = (
   'Fine Seg-net',
   'Class-net activation',
 )
-LABELS = {0: 'benign', 1: 'malignant', -1: 'open'}
 
 
 def save(figure, path):
@@ -38,19 +36,9 @@ def save(figure, path):
   Raises:
     errors.InputError: it cannot be written.
   """
-  path = pathlib.Path(path)
   png = io.BytesIO()
   figure.savefig(png, format='png', dpi=_DPI)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    temporary.write_bytes(png.getvalue())
-    os.replace(temporary, path)
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written: {error.strerror}.'
-    ) from error
-  finally:
-    temporary.unlink(missing_ok=True)
+  files.write_bytes(path, png.getvalue())
 
 
 def _heading(text, simulated):
@@ -232,7 +220,7 @@ def examples(chosen, *, records, nodules, masks, cam, simulated):
       axes,
       (
         str(record['nodule_id']),
-        f'{record["diameter_mm"]:.1f} mm, {LABELS[record["label"]]}',
+        f'{record["diameter_mm"]:.1f} mm, {metrics.LABELS[record["label"]]}',
         f'Dice {record["coarse_dice"]:.3f}',
         f'Dice {record["fine_dice"]:.3f}',
         f'malignancy {record["malignancy_probability"]:.3f}',

@@ -9,18 +9,27 @@ import pathlib
 from mtnet_jax import errors
 
 
-def write_text(path, text):
-  """Writes under a temporary name and renames, so no reader sees a half."""
+def write_bytes(path, data):
+  """Writes under a temporary name and renames, so no reader sees a half.
+
+  Raises:
+    errors.InputError: it cannot be written; what was there stays.
+  """
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_bytes(data)
     os.replace(temporary, path)
   except OSError as error:
     temporary.unlink(missing_ok=True)
     raise errors.InputError(
       f'{path} cannot be written: {error.strerror}.'
     ) from error
+
+
+def write_text(path, text):
+  """`write_bytes` of UTF-8."""
+  write_bytes(path, text.encode())
 
 
 def write_json(path, tree):

@@ -6,7 +6,7 @@ needed, so that the networks can be used without them.
 """
 
 import dataclasses
-import os
+import hashlib
 
 import numpy as np
 
@@ -23,6 +23,8 @@ _INFO = (
   'num_readers',
   'fold',
 )
+# As `tfds_lidc.cohort.SPLITS` has it.
+_TEST_FOLD = 4
 _RATINGS = (
   'malignancy',
   'subtlety',
@@ -89,6 +91,11 @@ def builder(name, data_dir):
   import tfds_lidc  # Registers the dataset.
 
   del tfds_lidc
+  if not name.startswith('lidc_nodules/'):
+    raise errors.InputError(
+      f'dataset {name!r} is not of this project: take lidc_nodules/paper, /all'
+      ' or /phantom.'
+    )
   try:
     return tfds.builder(name, data_dir=data_dir or None)
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -134,8 +141,22 @@ def build_command(name, data_dir):
 
 
 def splits(name, data_dir):
-  """Names of the splits that were built."""
-  return list(builder(name, data_dir).info.splits)
+  """Names of the splits that were built.
+
+  Raises:
+    errors.InputError: the dataset is not built.
+  """
+  return list(_built(name, data_dir).info.splits)
+
+
+def _built(name, data_dir):
+  source = builder(name, data_dir)
+  if not source.is_prepared():
+    raise errors.InputError(
+      f'{name} is not in {source.data_dir}: build it with'
+      f' `{build_command(name, data_dir)}`.'
+    )
+  return source
 
 
 def load(name, split, *, data_dir='', limit=0):
@@ -153,20 +174,20 @@ def load(name, split, *, data_dir='', limit=0):
   Raises:
     errors.InputError: the dataset is not built, or has no such split.
   """
-  source = builder(name, data_dir)
-  if not source.is_prepared():
-    raise errors.InputError(
-      f'{name} is not in {os.path.dirname(source.data_dir)}: build it with'
-      f' `{build_command(name, data_dir)}`.'
-    )
+  source = _built(name, data_dir)
   if split not in source.info.splits:
     raise errors.InputError(
       f'{name} has no split {split!r}: take one of'
       f' {", ".join(source.info.splits)}.'
     )
-  records = source.as_data_source(split=split)
-  count = min(len(records), limit or len(records))
-  rows = records.__getitems__(range(count))
+  try:
+    records = source.as_data_source(split=split)
+    rows = records.__getitems__(range(min(len(records), limit or len(records))))
+  except (OSError, RuntimeError, ValueError) as error:
+    raise errors.InputError(
+      f'{source.data_dir} is damaged ({str(error).splitlines()[0]}): build it'
+      f' again with `{build_command(name, data_dir)} --overwrite`.'
+    ) from error
 
   def stack(key, dtype):
     return np.stack([np.asarray(row[key], dtype)[..., 0] for row in rows])
@@ -205,6 +226,30 @@ def concatenate(parts):
 
 def _text_or_number(value):
   return value.decode() if isinstance(value, bytes) else value
+
+
+def of_training_patients(nodules):
+  """How many are of patients that no run keeps for its test.
+
+  The folds are the same in every dataset: 0 to 2 train, 3 validates.
+  """
+  return int(np.sum(nodules.info['fold'] != _TEST_FOLD))
+
+
+def fingerprint(splits):
+  """Short hash of nodules: their ids, images, masks and labels.
+
+  Args:
+    splits: split name -> `Nodules`.
+  """
+  digest = hashlib.sha256()
+  for name in sorted(splits):
+    nodules = splits[name]
+    ids = ' '.join(map(str, nodules.info['nodule_id']))
+    digest.update(f'{name}: {ids}'.encode())
+    for array in nodules.arrays().values():
+      digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def steps_per_epoch(num_examples, looks, batch_size):

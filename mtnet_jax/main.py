@@ -42,7 +42,7 @@ def _parse(argv):
     flags.Error,
   ) as error:
     message = str(error)
-    if isinstance(error, AttributeError | KeyError):
+    if 'Did you mean' in message or isinstance(error, KeyError):
       # ml_collections quotes the key, and then the message, once more.
       message = message.replace('\\n', ' ').replace("\\'", "'").strip('"\'')
       message = f"the config has no key '{message}"

@@ -3,6 +3,10 @@
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
+# From which probability on a pixel is nodule, and a nodule malignant.
+THRESHOLD = 0.5
+LABELS = {0: 'benign', 1: 'malignant', -1: 'open'}
+
 SEGMENTATION = ('dice', 'jaccard', 'accuracy', 'recall', 'specificity')
 CLASSIFICATION = ('accuracy', 'auc', 'sensitivity', 'specificity')
 
@@ -74,7 +78,9 @@ def segmentation_metrics(pred, truth):
   return segmentation_from_counts(pixel_counts(pred, truth))
 
 
-def classification_metrics(scores, labels, *, threshold=0.5, weights=None):
+def classification_metrics(
+  scores, labels, *, threshold=THRESHOLD, weights=None
+):
   """Metrics over nodules, equations (4)-(6), and the area under the ROC.
 
   Args:

@@ -26,15 +26,12 @@ class Observer:
     workdir: the run directory.
     simulated: says so in the bar and in TensorBoard's tags.
     log_every: steps between updates of the shown loss.
-    fast_variant: what to name where a stage would take hours without an
-      accelerator.
   """
 
-  def __init__(self, workdir, *, simulated, log_every, fast_variant=':demo'):
+  def __init__(self, workdir, *, simulated, log_every):
     self._workdir = workdir
     self._simulated = simulated
     self._log_every = log_every
-    self._fast_variant = fast_variant
     self._histories = {}
     self._writer = None
     self._bar = None
@@ -115,7 +112,7 @@ class Observer:
       self._bar.write(
         f'No accelerator: {per_step:.1f} s a step, so about {hours:.0f} h'
         f' for the {self._stage.name} stage alone. For a run of minutes take'
-        f' --config=configs/mtnet.py{self._fast_variant}; this one can be'
+        ' --config=configs/mtnet.py:demo; this one can be'
         ' stopped at any time and goes on with the same command.'
       )
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from mtnet_jax import figures
 from mtnet_jax import files
+from mtnet_jax import metrics
 from mtnet_jax import paper
-from mtnet_jax import scores
 from mtnet_jax import tables
 from mtnet_jax import workdir
 
@@ -84,7 +84,7 @@ def write(directory, *, results, records, histories, nodules, outputs):
       records=records,
       nodules=nodules,
       masks={
-        name: outputs[name] >= scores.THRESHOLD for name in ('coarse', 'fine')
+        name: outputs[name] >= metrics.THRESHOLD for name in ('coarse', 'fine')
       },
       cam=outputs['cam'],
       simulated=simulated,
@@ -116,7 +116,7 @@ def write(directory, *, results, records, histories, nodules, outputs):
       why_no_roc=why_no_roc,
       examples=examples,
       chosen=[{**records[index], 'place': place} for place, index in chosen],
-      labels=figures.LABELS,
+      labels=metrics.LABELS,
       citation=paper.CITATION,
     )
   )
@@ -185,7 +185,7 @@ def _duration(seconds):
 def _why_no_roc(records):
   """Why there is no ROC, or ''."""
   present = {record['label'] for record in records}
-  missing = [figures.LABELS[label] for label in (0, 1) if label not in present]
+  missing = [metrics.LABELS[label] for label in (0, 1) if label not in present]
   if not missing:
     return ''
   return (
@@ -204,7 +204,7 @@ def _roc(records, diameter_model, *, simulated):
     {
       'Class-net': (
         [record['malignancy_probability'] for record in known],
-        scores.THRESHOLD,
+        metrics.THRESHOLD,
       ),
       # A probability of one half is a logit of 0.
       'Diameter only': (logits, 0.0),

@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 
+from mtnet_jax import check_config
 from mtnet_jax import errors
 from mtnet_jax import evaluate
 from mtnet_jax import files
@@ -17,10 +18,11 @@ from mtnet_jax import train
 from mtnet_jax import workdir as workdir_lib
 
 _BANNER = '=' * 78
+_SPLITS = ('train', 'validation', 'test')
 
 
 def choose_dataset(config):
-  """The config with the dataset that this run uses, built if simulated.
+  """The config with the dataset that this run uses.
 
   Raises:
     errors.InputError: it is not on this disk, and no fallback is allowed.
@@ -37,21 +39,53 @@ def choose_dataset(config):
         ' --config.dataset.fallback=lidc_nodules/phantom.'
       )
     print(
-      f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT'
-      f' ({dataset.fallback}) instead: its\nresults say nothing about real'
-      f' nodules. To use real CT, first build it with\n\n    {command}\n'
-      f'{_BANNER}'
+      f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT instead'
+      f'\n({dataset.fallback}): its results say nothing about real nodules.\n'
+      f'To use real CT, first build it with\n\n    {command}\n{_BANNER}'
     )
     name = dataset.fallback
+  chosen = config.copy_and_resolve_references()
+  with chosen.unlocked():
+    chosen.dataset.name = name
+  return chosen
+
+
+def load_splits(config):
+  """The three splits of the config's dataset, built first if simulated.
+
+  Raises:
+    errors.InputError: a split is missing, or has one class only.
+  """
+  dataset = config.dataset
+  name, data_dir = dataset.name, dataset.data_dir
   if input_pipeline.is_simulated(name, data_dir) and (
     not input_pipeline.is_built(name, data_dir)
   ):
     print(f'Building {name} (SIMULATED CT, once).')
     input_pipeline.build_phantoms(name, data_dir)
-  chosen = config.copy_and_resolve_references()
-  with chosen.unlocked():
-    chosen.dataset.name = name
-  return chosen
+  present = input_pipeline.splits(name, data_dir)
+  missing = [split for split in _SPLITS if split not in present]
+  if missing:
+    raise errors.InputError(
+      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
+      ' disk is of too few patients. Get more and build again with'
+      f' `{input_pipeline.build_command(name, data_dir)} --overwrite`, or take'
+      ' --config.dataset.name=lidc_nodules/phantom.'
+    )
+  splits = {
+    split: input_pipeline.load(
+      name, split, data_dir=data_dir, limit=dataset.limit
+    )
+    for split in _SPLITS
+  }
+  for split in ('train', 'validation'):
+    if set(splits[split].labelled().label) != {0, 1}:
+      raise errors.InputError(
+        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
+        ' benign or malignant ones, so that nothing can be learned or chosen:'
+        ' build more of it, or raise config.dataset.limit.'
+      )
+  return splits
 
 
 def run(config, workdir=''):
@@ -64,22 +98,21 @@ def run(config, workdir=''):
   Raises:
     errors.InputError: something the user gave cannot be used.
   """
+  check_config.check_config(config)
   workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
   config = choose_dataset(config)
+  workdir_lib.make_folder(workdir)
+  splits = load_splits(config)
+  with config.unlocked():
+    config.dataset.fingerprint = input_pipeline.fingerprint(splits)
   workdir_lib.claim(workdir, config)
-  dataset = config.dataset
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
     print(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir)
     return
 
-  splits = {
-    split: input_pipeline.load(
-      dataset.name, split, data_dir=dataset.data_dir, limit=dataset.limit
-    )
-    for split in ('train', 'validation', 'test')
-  }
+  dataset = config.dataset
   simulated = splits['train'].simulated
   print(
     f'{dataset.name}{" (SIMULATED CT)" if simulated else ""}: '

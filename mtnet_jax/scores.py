@@ -10,7 +10,6 @@ from sklearn import linear_model
 from mtnet_jax import bootstrap
 from mtnet_jax import metrics
 
-THRESHOLD = 0.5
 _COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
 
 
@@ -127,13 +126,11 @@ def _pooled(counts, weights):
 
 def _classified(scores, labels, weights):
   """metric -> (value, replicates or None)."""
-  values = metrics.classification_metrics(scores, labels, threshold=THRESHOLD)
+  values = metrics.classification_metrics(scores, labels)
   replicates = None
   if weights is not None:
     replicates = [
-      metrics.classification_metrics(
-        scores, labels, threshold=THRESHOLD, weights=row
-      )
+      metrics.classification_metrics(scores, labels, weights=row)
       for row in weights
     ]
   return {

@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax import losses
+from mtnet_jax import metrics
 from mtnet_jax import parallel
 from mtnet_jax.models import mtnet
 
 ORDER = ('coarse', 'class', 'fine')
+COARSE_MASKS = ('hard', 'soft')
+_FINE_LAYER = 'fine_layer'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Stage:
     batch_size: over all devices.
     epochs, learning_rate, schedule: of the optimizer.
     needs_coarse: the network also receives the coarse mask.
-    start_from: stage whose trained variables it starts from, or ''.
+    starts_from_coarse: it starts from the trained coarse variables.
   """
 
   name: str
@@ -40,7 +43,7 @@ class Stage:
   learning_rate: float
   schedule: str
   needs_coarse: bool = False
-  start_from: str = ''
+  starts_from_coarse: bool = False
 
 
 def make_nets(config, *, axis_name=None):
@@ -105,7 +108,7 @@ def make_stages(config):
       'fine',
       nets['fine'],
       needs_coarse=True,
-      start_from='coarse',
+      starts_from_coarse=True,
       **segmentation,
       **config.fine_stage,
     ),
@@ -123,10 +126,14 @@ def hand_on(logits, kind):
 
   Args:
     logits: (B, H, W, 1) of the Coarse Seg-net.
-    kind: 'hard' thresholds the probability at 0.5, 'soft' hands it on.
+    kind: 'hard' thresholds the probability, 'soft' hands it on.
   """
+  if kind not in COARSE_MASKS:
+    raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
   probs = jax.nn.sigmoid(logits)
-  return (probs >= 0.5).astype(probs.dtype) if kind == 'hard' else probs
+  if kind == 'soft':
+    return probs
+  return (probs >= metrics.THRESHOLD).astype(probs.dtype)
 
 
 def init_variables(stage, rng, *, size, started=None):
@@ -136,8 +143,8 @@ def init_variables(stage, rng, *, size, started=None):
     stage: the stage.
     rng: random key.
     size: side of the input.
-    started: trained variables of `stage.start_from`. Every leaf of theirs is
-      taken over; only what that network lacks (the fine layer) stays random.
+    started: trained coarse variables. Every leaf of theirs is taken over;
+      only the fine layer, which that network lacks, stays random.
 
   Returns:
     {'params': ..., 'batch_stats': ...}
@@ -157,22 +164,36 @@ def init_variables(stage, rng, *, size, started=None):
   return variables
 
 
-def take_over(fresh, trained, *, path):
-  """`fresh` with every leaf of `trained`; raises where one does not fit."""
-  if not isinstance(trained, dict):
+def take_over(fresh, trained, *, path, fresh_only=(_FINE_LAYER,)):
+  """`fresh` with every leaf of `trained`.
+
+  Args:
+    fresh: nested dict of arrays.
+    trained: the same, without the names in `fresh_only`.
+    path: where in the tree this is, for messages.
+    fresh_only: names that only `fresh` has, and that stay as they are.
+
+  Returns:
+    A tree of the structure of `fresh`.
+
+  Raises:
+    ValueError: anything else is on one side only, or a shape differs.
+  """
+  where = '/'.join(path)
+  if isinstance(fresh, dict) != isinstance(trained, dict):
+    raise ValueError(f'{where}: a leaf on one side, a group on the other.')
+  if not isinstance(fresh, dict):
     if fresh.shape != trained.shape:
       raise ValueError(
-        f'{"/".join(path)}: shape {trained.shape} does not fit {fresh.shape}.'
+        f'{where}: shape {trained.shape} does not fit {fresh.shape}.'
       )
     return jnp.asarray(trained, fresh.dtype)
-  unknown = trained.keys() - fresh.keys()
-  if unknown:
-    raise ValueError(f'{"/".join(path)}: no place for {sorted(unknown)}.')
-  return {
-    key: (
-      take_over(value, trained[key], path=(*path, key))
-      if key in trained
-      else value
-    )
-    for key, value in fresh.items()
+  kept = {key: fresh[key] for key in fresh if key in fresh_only}
+  differing = (fresh.keys() - kept.keys()) ^ trained.keys()
+  if differing:
+    raise ValueError(f'{where}: on one side only: {sorted(differing)}.')
+  taken = {
+    key: take_over(fresh[key], value, path=(*path, key), fresh_only=fresh_only)
+    for key, value in trained.items()
   }
+  return {**taken, **kept}

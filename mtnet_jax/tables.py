@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import tqdm
 
+from mtnet_jax import metrics
 from mtnet_jax import paper
 
 SEGMENTATION = (
@@ -171,12 +172,11 @@ def per_nodule(records, *, most=20):
     f'  {"nodule":<24}{"mm":>6}{"label":>11}{"malignancy":>12}'
     f'{"coarse DI":>11}{"JA":>7}{"fine DI":>9}{"JA":>7}'
   )
-  labels = {0: 'benign', 1: 'malignant', -1: 'open'}
   lines = [head]
   for record in records[:most]:
     lines.append(
       f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
-      f'{labels[record["label"]]:>11}'
+      f'{metrics.LABELS[record["label"]]:>11}'
       f'{record["malignancy_probability"]:>12.3f}'
       f'{record["coarse_dice"]:>11.3f}{record["coarse_jaccard"]:>7.3f}'
       f'{record["fine_dice"]:>9.3f}{record["fine_jaccard"]:>7.3f}'

@@ -45,12 +45,6 @@ class Trainer:
     validation,
     directory,
   ):
-    devices = jax.local_device_count()
-    if stage.batch_size % devices:
-      raise errors.InputError(
-        f'config.{stage.name}_stage.batch_size={stage.batch_size} does not'
-        f' divide by {devices} devices: take a multiple of {devices}.'
-      )
     self.stage = stage
     self._config = config
     self._seed = config.seed * len(stages.ORDER) + stages.ORDER.index(
@@ -58,18 +52,13 @@ class Trainer:
     )
     if stage.task == 'classification':
       train, validation = train.labelled(), validation.labelled()
-    for split, nodules in (('train', train), ('validation', validation)):
-      if not len(nodules):
-        raise errors.InputError(
-          f"stage '{stage.name}': the {split} split of {config.dataset.name}"
-          ' has no nodule with a label; build more of the dataset.'
-        )
     self._train, self._validation = train, validation
     self._looks = config.looks_per_epoch
     self.steps_per_epoch = input_pipeline.steps_per_epoch(
       len(train), self._looks, stage.batch_size
     )
     self.total_steps = self.steps_per_epoch * stage.epochs
+    self._directory = directory
     self._checkpoints = checkpoint.Checkpoints(directory)
     self._tx = optim.make_optimizer(
       learning_rate=stage.learning_rate,
@@ -101,7 +90,7 @@ class Trainer:
 
   def fresh_state(self):
     """The state before the first step, on the host."""
-    started = self._coarse if self.stage.start_from else None
+    started = self._coarse if self.stage.starts_from_coarse else None
     variables = stages.init_variables(
       self.stage,
       jax.random.key(self._seed),
@@ -161,7 +150,8 @@ class Trainer:
     if self.stage.task == 'segmentation':
       truth = self._validation.mask
       values = metrics.segmentation_metrics(
-        outputs[self.stage.name][..., None] >= 0.5, truth[..., None]
+        outputs[self.stage.name][..., None] >= metrics.THRESHOLD,
+        truth[..., None],
       )
       return {key: float(np.nanmean(x)) for key, x in values.items()}
     return metrics.classification_metrics(
@@ -192,8 +182,13 @@ class Trainer:
         self._loop(state, step, history, observer)
     finally:
       observer.finish()
-    variables, _ = self._checkpoints.load_best()
-    return variables, history
+    best = self._checkpoints.load_best()
+    if best is None:
+      raise errors.InputError(
+        f'{self._directory}: the best checkpoint is gone. Delete the folder to'
+        ' train the stage again.'
+      )
+    return best[0], history
 
   def _loop(self, state, step, history, observer):
     state = self.place(state)
@@ -221,8 +216,8 @@ class Trainer:
     if not np.isfinite(loss_sum):
       raise errors.InputError(
         f"stage '{self.stage.name}': the loss was not finite at or before"
-        f' step {step}. The last good checkpoint stays; lower'
-        f' config.{self.stage.name}_stage.learning_rate.'
+        f' step {step}. The last good checkpoint stays. Train with a lower'
+        f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
       )
 
   def _end_epoch(self, state, step, history, epoch_started):
@@ -238,11 +233,6 @@ class Trainer:
       **{f'val_{k}': v for k, v in self.validate(on_devices).items()},
     }
     select_by = f'val_{self.stage.select_by}'
-    if not np.isfinite(row[select_by]):
-      raise errors.InputError(
-        f"stage '{self.stage.name}': {select_by} is undefined on the"
-        f' {len(self._validation)} validation nodules (one class only?).'
-      )
     best = max((past[select_by] for past in history), default=-np.inf)
     row['best'] = bool(row[select_by] > best)
     row['seconds'] = round(time.monotonic() - epoch_started, 1)

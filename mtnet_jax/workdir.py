@@ -49,7 +49,7 @@ def claim(workdir, config):
   path = pathlib.Path(workdir, 'config.json')
   now = json.loads(config.to_json())
   if path.exists():
-    differences = list(_differences(files.read_json(path), now))
+    differences = list(_differences(_read(path, 'seed'), now))
     if differences:
       raise errors.InputError(
         f'{workdir} holds a run of another config:'
@@ -83,7 +83,7 @@ def read_config(workdir):
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
-  return ml_collections.ConfigDict(files.read_json(path)).lock()
+  return ml_collections.ConfigDict(_read(path, 'dataset', 'seg_net')).lock()
 
 
 def read_metrics(workdir):
@@ -98,7 +98,17 @@ def read_metrics(workdir):
       f'{workdir} is not finished (it has no metrics.json): give its'
       ' training command again, it goes on where it stopped.'
     )
-  return files.read_json(path)
+  return _read(path, 'diameter_only_model', 'simulated', 'test')
+
+
+def _read(path, *keys):
+  tree = files.read_json(path)
+  if not isinstance(tree, dict) or not tree.keys() >= set(keys):
+    raise errors.InputError(
+      f'{path} is damaged: it lacks {", ".join(keys)}. Delete it and give the'
+      ' training command again.'
+    )
+  return tree
 
 
 def checkpoint_dir(workdir, stage):

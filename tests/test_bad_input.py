@@ -1,7 +1,13 @@
 """What a user can get wrong ends in one clear line, not in a traceback."""
 
+import re
+
 import main_job
 import pytest
+import test_configs
+
+from mtnet_jax import check_config
+from mtnet_jax import errors
 
 
 def run_module(name, *arguments, **env):
@@ -54,6 +60,67 @@ def test_main_refuses(flags, says, tmp_path):
   done = run_module('mtnet_jax.main', f'--workdir={tmp_path}/run', *flags)
   assert_refused(done, *says)
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'),
+  [
+    ('seed', -1),
+    ('dataset.limit', -1),
+    ('coarse_stage.batch_size', 0),
+    ('class_stage.epochs', 0),
+    ('looks_per_epoch', 0),
+    ('eval_batch_size', 0),
+    ('log_every', 0),
+    ('dtype', 'float99'),
+    ('image_size', 0),
+    ('window', (400.0, -1000.0)),
+    ('coarse_mask', 'hrad'),
+    ('fine_stage.schedule', 'linear'),
+    ('augment.crop_min', 0.0),
+    ('rank_loss.top_k', 0),
+  ],
+)
+def test_values_that_cannot_be_trained_are_refused(key, value):
+  config = test_configs.CONFIGS.get_config('test')
+  check_config.check_config(config)
+  with config.unlocked():
+    group, _, name = key.rpartition('.')
+    (config[group] if group else config)[name] = value
+  with pytest.raises(errors.InputError, match=re.escape(key)):
+    check_config.check_config(config)
+
+
+def test_main_refuses_a_dataset_of_too_few_patients(tmp_path, phantom_data_dir):
+  # One nodule of each split: one class.
+  done = run_module(
+    'mtnet_jax.main',
+    '--config=configs/mtnet.py:test',
+    f'--config.dataset.data_dir={phantom_data_dir}',
+    '--config.dataset.limit=1',
+    f'--workdir={tmp_path}/run',
+  )
+  assert_refused(done, 'train split', 'benign or malignant')
+
+
+@pytest.mark.parametrize(
+  ('name', 'says'),
+  [
+    ('lidc_nodules/all', 'tfds_lidc.build --config=all'),
+    ('mnist', 'lidc_nodules/paper'),
+    ('lidc_nodules', 'lidc_nodules/paper'),
+  ],
+)
+def test_evaluate_refuses_a_dataset_that_is_not_there(
+  finished_run, tmp_path, name, says
+):
+  done = run_module(
+    'mtnet_jax.evaluate',
+    f'--workdir={finished_run[0]}',
+    f'--dataset={name}',
+    f'--data_dir={tmp_path}',
+  )
+  assert_refused(done, name, says)
 
 
 def test_main_refuses_a_workdir_that_cannot_be_written(

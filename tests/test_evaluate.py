@@ -51,6 +51,9 @@ def test_real_nodules_are_scored_one_by_one(
     assert 0 <= float(row['malignancy_probability']) <= 1
   results = json.loads((out / 'metrics.json').read_text())
   assert results['simulated'] is False
+  # The patient is in fold 2: the run saw the outlines of its nodules.
+  assert results['nodules_of_training_patients'] == 4
+  assert 'CAUTION: 4' in done.stdout
   assert results['trained_on']['simulated'] is True
 
 

@@ -30,9 +30,9 @@ def _disk_full(*unused_args, **unused_kwargs):
   raise OSError(28, 'No space left on device')
 
 
-def _write_half(self, text, **kwargs):
-  with open(self, 'w', **kwargs) as file:
-    file.write(text[: len(text) // 2])
+def _write_half(self, data):
+  with open(self, 'wb') as file:
+    file.write(data[: len(data) // 2])
   _disk_full()
 
 
@@ -40,7 +40,7 @@ def _write_half(self, text, **kwargs):
   'owner, name, broken',
   (
     (os, 'replace', _disk_full),
-    (pathlib.Path, 'write_text', _write_half),
+    (pathlib.Path, 'write_bytes', _write_half),
   ),
 )
 def test_failing_to_write_leaves_the_old_file(

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 
 import main_job
 import pytest
@@ -90,6 +92,22 @@ def test_another_config_in_the_same_workdir_is_refused(
   assert done.returncode == 2
   assert 'seed was 0 and is now 7' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_another_dataset_of_the_same_name_is_refused(
+  finished_run, phantom_data_dir, tmp_path
+):
+  """Rebuilt with other patients, say: the run must not mix the two."""
+  workdir, _ = finished_run
+  copy = tmp_path / 'run'
+  shutil.copytree(workdir, copy)
+  config = json.loads((copy / 'config.json').read_text())
+  assert re.fullmatch('[0-9a-f]{16}', config['dataset']['fingerprint'])
+  config['dataset']['fingerprint'] = '0' * 16
+  (copy / 'config.json').write_text(json.dumps(config))
+  done = main_job.run(main_job.test_size_job(copy, phantom_data_dir))
+  assert done.returncode == 2
+  assert 'dataset.fingerprint was 0000000000000000' in done.stderr
 
 
 def test_without_the_real_dataset_a_banner_names_the_command(

@@ -59,9 +59,9 @@ def _paths(tree):
 def test_stages_come_in_order(by_name):
   assert tuple(by_name) == stages.ORDER
   coarse, classify, fine = (by_name[name] for name in stages.ORDER)
-  assert not coarse.needs_coarse and not coarse.start_from
-  assert classify.needs_coarse and not classify.start_from
-  assert fine.needs_coarse and fine.start_from == 'coarse'
+  assert not coarse.needs_coarse and not coarse.starts_from_coarse
+  assert classify.needs_coarse and not classify.starts_from_coarse
+  assert fine.needs_coarse and fine.starts_from_coarse
   assert coarse.select_by == fine.select_by == 'jaccard'
   assert classify.select_by == 'auc'
 
@@ -118,6 +118,11 @@ def test_hand_on_hard_is_zero_or_one():
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
+def test_hand_on_knows_no_other_kind():
+  with pytest.raises(ValueError, match='hrad'):
+    stages.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
+
+
 def test_hand_on_soft_is_the_probability():
   logits = jnp.asarray([-np.log(3.0), 0.0, np.log(3.0)]).reshape(1, 1, 3, 1)
   np.testing.assert_allclose(
@@ -126,12 +131,15 @@ def test_hand_on_soft_is_the_probability():
 
 
 def test_take_over_takes_every_leaf_and_keeps_the_rest():
-  fresh = {'a': {'x': jnp.zeros(2), 'y': jnp.zeros(())}, 'new': jnp.ones(3)}
+  fresh = {
+    'a': {'x': jnp.zeros(2), 'y': jnp.zeros(())},
+    'fine_layer': jnp.ones(3),
+  }
   trained = {'a': {'x': np.array([1.0, 2.0]), 'y': np.float64(5)}}
   taken = stages.take_over(fresh, trained, path=('fine',))
   np.testing.assert_array_equal(taken['a']['x'], [1, 2])
   assert taken['a']['y'] == 5 and taken['a']['y'].dtype == jnp.float32
-  assert taken['new'] is fresh['new']
+  assert taken['fine_layer'] is fresh['fine_layer']
   np.testing.assert_array_equal(fresh['a']['x'], [0, 0])
 
 
@@ -139,7 +147,10 @@ def test_take_over_takes_every_leaf_and_keeps_the_rest():
   'trained, message',
   (
     ({'a': {'x': np.zeros(2), 'z': np.zeros(1)}}, r"fine/a: .*\['z'\]"),
-    ({'b': np.zeros(1)}, r"fine: .*\['b'\]"),
+    ({'b': np.zeros(1)}, r"fine: .*\['a', 'b'\]"),
+    # What is missing must not stay random.
+    ({}, r"fine: .*\['a'\]"),
+    ({'a': np.zeros(2)}, 'fine/a: a leaf on one side'),
     ({'a': {'x': np.zeros(3)}}, r'fine/a/x: .*\(3,\).*\(2,\)'),
     # One element would broadcast; it must not.
     ({'a': {'x': np.zeros(1)}}, r'fine/a/x: .*\(1,\).*\(2,\)'),

@@ -10,7 +10,11 @@ from mtnet_jax import workdir
 
 
 def config(**changes):
-  tree = {'seed': 0, 'variant': 'test', 'dataset': {'name': 'a'}, 'w': (1, 2)}
+  tree = {
+    'seed': 0,
+    'seg_net': {'widths': (1, 2)},
+    'dataset': {'name': 'a'},
+  }
   return ml_collections.ConfigDict({**tree, **changes}).lock()
 
 
@@ -22,9 +26,8 @@ def test_claim_writes_the_config_and_takes_it_again(tmp_path):
   # Tuples become JSON's lists; everything else comes back as it was.
   assert workdir.read_config(tmp_path / 'run').to_dict() == {
     'seed': 0,
-    'variant': 'test',
+    'seg_net': {'widths': [1, 2]},
     'dataset': {'name': 'a'},
-    'w': [1, 2],
   }
 
 

@@ -1,0 +1,76 @@
+"""Whether the values of a config can be trained at all.
+
+Checked before anything is built, loaded or written, so that a wrong value
+costs nothing and leaves nothing behind.
+"""
+
+import jax
+
+from mtnet_jax import errors
+from mtnet_jax import stages
+
+# Smallest values of the numbers of a config.
+_AT_LEAST = {
+  'seed': 0,
+  'dataset.limit': 0,
+  'image_size': 32,
+  'looks_per_epoch': 1,
+  'eval_batch_size': 1,
+  'log_every': 1,
+  'checkpoint_minutes': 0,
+  'rank_loss.top_k': 1,
+  **{
+    f'{stage}_stage.{key}': 1
+    for stage in stages.ORDER
+    for key in ('batch_size', 'epochs')
+  },
+}
+_ONE_OF = {
+  'dtype': ('float32', 'bfloat16'),
+  'coarse_mask': stages.COARSE_MASKS,
+  **{
+    f'{stage}_stage.schedule': ('constant', 'cosine') for stage in stages.ORDER
+  },
+}
+
+
+def check_config(config):
+  """Raises `errors.InputError` naming the first value that cannot be used.
+
+  Args:
+    config: of `configs/mtnet.py`.
+  """
+  for key, least in _AT_LEAST.items():
+    value = _get(config, key)
+    if not value >= least:
+      raise errors.InputError(f'config.{key}={value} must be at least {least}.')
+  for key, values in _ONE_OF.items():
+    if _get(config, key) not in values:
+      raise errors.InputError(
+        f'config.{key}={_get(config, key)!r} is none of {", ".join(values)}.'
+      )
+  window = config.window
+  if len(window) != 2 or not window[0] < window[1]:
+    raise errors.InputError(
+      f'config.window={tuple(window)} must be two HU, the lower one first.'
+    )
+  crop = config.augment
+  if not 0 < crop.crop_min <= crop.crop_max <= 1:
+    raise errors.InputError(
+      f'config.augment.crop_min={crop.crop_min} and crop_max={crop.crop_max}'
+      ' must be shares above 0 and up to 1, the smaller one first.'
+    )
+  devices = jax.local_device_count()
+  for stage in stages.ORDER:
+    batch_size = config[f'{stage}_stage'].batch_size
+    if batch_size % devices:
+      raise errors.InputError(
+        f'config.{stage}_stage.batch_size={batch_size} does not divide by'
+        f' {devices} devices: take a multiple of {devices}.'
+      )
+
+
+def _get(config, key):
+  for part in key.split('.'):
+    config = config[part]
+  return config
