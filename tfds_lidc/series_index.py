@@ -60,6 +60,16 @@ class SeriesIndex:
   num_files: int
   num_read: int
 
+  def faults_near(self, series: dicom.Series) -> tuple[FileFault, ...]:
+    """Faults that are, or may be, slices of a series: theirs, or beside it."""
+    folders = {os.path.dirname(s.path) for s in series.slices}
+    return tuple(
+      fault
+      for fault in self.faults
+      if fault.series_uid == series.uid
+      or (fault.series_uid is None and os.path.dirname(fault.path) in folders)
+    )
+
 
 def load(
   lidc_dir: str | os.PathLike,
