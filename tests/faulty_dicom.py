@@ -105,3 +105,9 @@ def write(directory: pathlib.Path) -> Faulty:
   whole = {three.nodule_id, four.nodule_id}
   whole |= {n.nodule_id for n in nodules_of(OTHER)}
   return Faulty(directory, paths, {one.nodule_id, two.nodule_id}, whole)
+
+
+def votes(nodule: cohort.Nodule) -> np.ndarray:
+  """(slices, rows, columns): how many readers marked each pixel."""
+  readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
+  return readers.masks.sum(axis=0)

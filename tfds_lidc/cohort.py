@@ -5,8 +5,11 @@
 policy selects:
 
     python -m tfds_lidc.cohort
+
+`overrides` makes policies of one's own.
 """
 
+import argparse
 import collections
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -323,5 +326,29 @@ def counts_table(policies: Iterable[Policy] | None = None) -> str:
   return '\n'.join(lines)
 
 
+def main() -> None:
+  # `overrides` is made of policies, and so cannot be imported above.
+  from tfds_lidc import overrides
+
+  parser = argparse.ArgumentParser(
+    prog='python -m tfds_lidc.cohort',
+    description='Prints what every policy selects.',
+  )
+  parser.add_argument(
+    '--config', default='paper', help='what --policy changes (%(default)s)'
+  )
+  parser.add_argument('--policy', default='', help=overrides.HELP)
+  args = parser.parse_args()
+  if args.config not in POLICIES:
+    raise errors.InputError(
+      f'--config={args.config} is none of {", ".join(POLICIES)}'
+    )
+  if args.policy:
+    changed = overrides.apply(POLICIES[args.config], args.policy)
+    print(counts_table([changed]))
+  else:
+    print(counts_table())
+
+
 if __name__ == '__main__':
-  print(counts_table())
+  errors.exit_on_input_error(main)

@@ -107,7 +107,9 @@ def _word(fields: _Fields) -> str:
   values = list(fields.values())
   if len(values) == 2:
     low, high = values
-    return f'{low:g}_up' if high == math.inf else f'{low:g}_to_{high:g}'
+    if high == math.inf:
+      return f'{_digits(low)}_up'
+    return f'{_digits(low)}_to_{_digits(high)}'
   (value,) = values
   if isinstance(value, tuple):
     return '_of_'.join(map(str, value))
@@ -115,4 +117,13 @@ def _word(fields: _Fields) -> str:
     return 'keep' if value else 'drop'
   if value is None:
     return 'native'
-  return re.sub(r'\W', '', value) if isinstance(value, str) else f'{value!r}mm'
+  return (
+    re.sub(r'\W', '', value)
+    if isinstance(value, str)
+    else f'{_digits(value)}mm'
+  )
+
+
+def _digits(number: float) -> str:
+  """All digits of a number: policies that differ in the tenth differ."""
+  return repr(number).removesuffix('.0')
