@@ -114,6 +114,7 @@ def check(
         not findings.missing(known[uid].scan_id, series)
         for uid, series in found.items()
       ),
+      'simulated': sum(series.simulated for series in found.values()),
       'missing': len(missing),
       'missing_patients': missing,
     },
@@ -175,6 +176,8 @@ def table(report: dict[str, Any]) -> str:
     f'{files["total"]} files: {files["ct_images"]} CT images, '
     f'{files["other_images"]} other images, {files["broken"]} broken',
   ]
+  if scans['simulated']:
+    lines.append(f'{scans["simulated"]} of the scans found are SIMULATED')
   missing = scans['missing_patients']
   if missing:
     more = ', ...; --json lists them' if len(missing) > 5 else ''

@@ -50,6 +50,7 @@ class Series:
   uid: str
   patient_id: str
   slices: tuple[Slice, ...]
+  simulated: bool = False  # any slice is, see `phantom_dicom`
 
   def paths_at(self, z_mm: float) -> list[str]:
     """The files of the slice at `z_mm`, the lower instance number first.
@@ -128,13 +129,16 @@ def join(headers: list[tuple[str, dicom_header.Header]]) -> dict[str, Series]:
   """Sorts the CT images, (path, header), into their series."""
   slices = collections.defaultdict(list)
   patients = {}
+  simulated = set()
   for path, header in headers:
     slices[header.series_uid].append(
       Slice(header.z_mm, header.instance_number, path, header.image_id)
     )
     patients[header.series_uid] = header.patient_id
+    if header.simulated:
+      simulated.add(header.series_uid)
   return {
-    uid: Series(uid, patients[uid], tuple(sorted(found)))
+    uid: Series(uid, patients[uid], tuple(sorted(found)), uid in simulated)
     for uid, found in slices.items()
   }
 

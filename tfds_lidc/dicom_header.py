@@ -19,6 +19,7 @@ from pydicom import uid as pydicom_uid
 _HEADER_TAGS = [
   'SOPInstanceUID',
   'Modality',
+  'SeriesDescription',
   'PatientID',
   'SeriesInstanceUID',
   'InstanceNumber',
@@ -46,6 +47,7 @@ class Header(NamedTuple):
   z_mm: float
   instance_number: int
   image_id: int
+  simulated: bool = False  # SeriesDescription says SIMULATED
 
 
 def read_header(
@@ -86,6 +88,7 @@ def read_header(
         float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0,
         int(dataset.get('InstanceNumber') or 0),
         zlib.crc32(str(dataset.get('SOPInstanceUID') or path).encode()),
+        'SIMULATED' in str(dataset.get('SeriesDescription', '')),
       )
       return header, _incomplete(f, dataset) if modality == 'CT' else None
   # A damaged header surfaces as nearly any exception of pydicom or struct.

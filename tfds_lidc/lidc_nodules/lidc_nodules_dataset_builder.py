@@ -173,6 +173,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       jobs = self._jobs(nodules, index)
       if not jobs:
         raise self._nothing_found(index, dl_manager.manual_dir)
+    if any(job.series and job.series.simulated for job in jobs):
+      self.info.metadata['simulated'] = True
     outcomes = list(self._read_scans(jobs))
     self._account(nodules, outcomes, index)
 
