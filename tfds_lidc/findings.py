@@ -36,7 +36,7 @@ def missing_elsewhere(
   ]
   if outside:
     yield quarantine.Loss(
-      scan_reader.folder(series),
+      series.folder,
       'incomplete series',
       f'misses {len(outside)} slices of series {series.uid} outside of '
       f'nodules, from z={min(outside)} to z={max(outside)} mm',
@@ -78,7 +78,7 @@ def strangers(index: series_index.SeriesIndex) -> Iterator[quarantine.Loss]:
       continue
     ours = series.patient_id in patients
     yield quarantine.Loss(
-      scan_reader.folder(series),
+      series.folder,
       'second series' if ours else 'foreign series',
       f'holds {len(series.slices)} CT images of '
       f'{series.patient_id or "no patient"} in series {uid}, which no reader '

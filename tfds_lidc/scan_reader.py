@@ -6,7 +6,6 @@ the others are read.
 
 import dataclasses
 import hashlib
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -152,7 +151,7 @@ def _missing_slice(
   else:
     hint = ''
   return quarantine.Loss(
-    folder(job.series),
+    job.series.folder,
     'missing slice',
     f'{misses(job.series, z_mm)}{hint}',
     ids,
@@ -167,13 +166,8 @@ def misses(series: dicom.Series, z_mm: float) -> str:
 def crash(job: Job) -> quarantine.Loss:
   """The loss of a scan that kills its reader."""
   ids = tuple(n.nodule_id for n in job.nodules)
-  where = folder(job.series) if job.series else ids[0]
+  where = job.series.folder if job.series else ids[0]
   return quarantine.Loss(where, 'crash', 'kills the process that reads it', ids)
-
-
-def folder(series: dicom.Series) -> str:
-  """The folder that holds a series."""
-  return os.path.commonpath([os.path.dirname(s.path) for s in series.slices])
 
 
 def simulate(

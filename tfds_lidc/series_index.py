@@ -63,6 +63,7 @@ class SeriesIndex:
   def faults_near(self, series: dicom.Series) -> tuple[FileFault, ...]:
     """Faults that are, or may be, slices of a series: theirs, or beside it."""
     folders = {os.path.dirname(s.path) for s in series.slices}
+    folders.add(series.folder)
     return tuple(
       fault
       for fault in self.faults
@@ -178,18 +179,20 @@ def _crashed(paths: list[str]) -> list[_Read]:
 def _join(
   entries: dict[str, Sequence[Any]], faults: list[FileFault], num_read: int
 ) -> SeriesIndex:
-  headers, others = [], collections.defaultdict(list)
+  headers, broken, others = [], [], collections.defaultdict(list)
   for path, (header, fault) in entries.items():
     header = header and dicom_header.Header(*header)
     if fault:
       where = (header.series_uid, header.z_mm) if header else ()
       faults.append(FileFault(path, *fault, *where))
+      if header:
+        broken.append((path, header))
     elif header and header.modality == 'CT':
       headers.append((path, header))
     elif header:
       others[header.modality, header.patient_id, header.series_uid].append(path)
   return SeriesIndex(
-    dicom.join(headers),
+    dicom.join(headers, broken),
     dict(others),
     sorted(faults, key=lambda f: f.path),
     len(entries),
