@@ -48,6 +48,8 @@ def write_slice(
   modality: str = 'CT',
   slope: float = 1,
   intercept: float = -1024,
+  patient_id: str = 'LIDC-IDRI-0003',
+  instance_number: int = 1,
 ) -> pathlib.Path:
   """Writes one image; `pixels` (rows, cols) int16 or uint16 are raw values."""
   meta = pydicom.dataset.FileMetaDataset()
@@ -59,9 +61,9 @@ def write_slice(
   image.SOPClassUID = meta.MediaStorageSOPClassUID
   image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
   image.Modality = modality
-  image.PatientID = 'LIDC-IDRI-0003'
+  image.PatientID = patient_id
   image.SeriesInstanceUID = series_uid
-  image.InstanceNumber = 1
+  image.InstanceNumber = instance_number
   image.ImagePositionPatient = [0, 0, z_mm]
   image.SamplesPerPixel = 1
   image.PhotometricInterpretation = 'MONOCHROME2'

@@ -18,7 +18,7 @@ from tfds_lidc import dicom
 from tfds_lidc import errors
 from tfds_lidc import patches
 from tfds_lidc import phantom
-from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc import scan_reader
 
 _FEW = tfds.download.DownloadConfig(max_examples_per_split=4)
 
@@ -219,7 +219,7 @@ def test_phantoms_repeat_and_differ(phantoms):
     )
     np.testing.assert_array_equal(
       record['image'][..., 0],
-      lidc_nodules_dataset_builder.simulate(nodule, patch),
+      scan_reader.simulate(nodule, patch),
     )
     np.testing.assert_array_equal(record['mask'][..., 0], patch.mask)
     assert record['label'] in (0, 1)
@@ -241,7 +241,7 @@ def test_simulation_is_given_the_mean_ratings(monkeypatch):
     annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (2, 3)
   )
   for _ in range(2):
-    lidc_nodules_dataset_builder.simulate(nodule, patch)
+    scan_reader.simulate(nodule, patch)
   shape, ratings, spacing, draw = given[0]
   assert shape == (4, 64, 64)
   assert ratings['malignancy'] == 3.25
@@ -289,6 +289,7 @@ def test_failed_build_leaves_the_old_one(tmp_path, synthetic_ct):
       lidc_dir=tmp_path / 'ct',
       data_dir=tmp_path / 'data',
       overwrite=True,
+      strict=True,
     )
   assert set(_records(build.build('all', data_dir=tmp_path / 'data'))) == set(
     before
@@ -352,14 +353,18 @@ def faulty_ct(request, tmp_path, synthetic_ct):
 )
 def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
   returncode, stdout, stderr = _run(
-    '--config=all', f'--lidc_dir={faulty_ct}', f'--data_dir={tmp_path}/data'
+    '--config=all',
+    f'--lidc_dir={faulty_ct}',
+    f'--data_dir={tmp_path}/data',
+    '--strict',
   )
   assert returncode == 2
   assert not stdout
   assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
   for words in says:
     assert words in stderr
-  assert not list(tmp_path.glob('data/*'))
+  assert not list(tmp_path.glob('data/**/dataset_info.json'))
+  assert not list(tmp_path.glob('data/.incomplete_*'))
 
 
 def test_faulty_arguments_end_in_one_line(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from tfds_lidc import annotations
 from tfds_lidc import dicom
+from tfds_lidc import dicom_header
 from tfds_lidc import errors
 
 _RAW = np.arange(16, dtype=np.int16).reshape(4, 4)
@@ -143,3 +144,52 @@ def test_missing_rescale_names_the_file(tmp_path):
   dataset.save_as(path)
   message = _error(dicom.read_hu, path)
   assert str(path) in message and 'RescaleSlope' in message
+
+
+def test_compressed_slices_are_decoded(tmp_path):
+  raw = np.arange(4096, dtype=np.int16).reshape(64, 64)
+  path = dicom_files.write_slice(tmp_path / '1.dcm', raw)
+  dataset = pydicom.dcmread(path)
+  dataset.compress(pydicom.uid.RLELossless)
+  dataset.save_as(path)
+  (found,) = dicom.index(tmp_path).values()
+  np.testing.assert_array_equal(dicom.read_hu(found.path_at(0)), raw - 1024)
+  assert dicom_header.read_header(path)[1] is None
+  path.write_bytes(path.read_bytes()[:-50])
+  assert dicom_header.read_header(path)[1].kind == 'truncated'
+
+
+@pytest.mark.parametrize(
+  'syntax, package',
+  [
+    (pydicom.uid.JPEGLosslessSV1, 'pip install pylibjpeg pylibjpeg-libjpeg'),
+    (pydicom.uid.JPEGLSLossless, 'pip install pylibjpeg pylibjpeg-libjpeg'),
+    (pydicom.uid.HTJ2KLossless, 'pip install pylibjpeg pylibjpeg-openjpeg'),
+  ],
+)
+def test_a_missing_codec_is_named(tmp_path, syntax, package, monkeypatch):
+  path = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
+  dataset = pydicom.dcmread(path)
+  dataset.file_meta.TransferSyntaxUID = syntax
+  dataset.PixelData = pydicom.encaps.encapsulate([bytes(100)])
+  dataset['PixelData'].VR = 'OB'
+  dataset['PixelData'].is_undefined_length = True
+  dataset.save_as(path)
+  decoder = pydicom.pixels.get_decoder(syntax)
+  # As on a machine with no codec; what is installed here does not matter.
+  monkeypatch.setattr(decoder, '_unavailable', {'pylibjpeg': ('pylibjpeg',)})
+  monkeypatch.setattr(decoder, '_available', {})
+  message = _error(dicom.read_hu, path)
+  assert str(path) in message and package in message
+  assert syntax.name in message and 'delete' not in message
+
+
+def test_unfinished_pixels_show_without_reading_them(tmp_path):
+  whole = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
+  assert dicom_header.read_header(whole)[1] is None
+  whole.write_bytes(whole.read_bytes()[:-1])
+  header, fault = dicom_header.read_header(whole)
+  assert (header.series_uid, fault.kind) == (
+    dicom_files.SERIES_UID,
+    'truncated',
+  )

@@ -84,3 +84,54 @@ def test_no_consensus_no_patch():
   masks[0, 0, 0, 0] = masks[1, 0, 3, 3] = True
   assert patches.place(_readers(*masks), (2, 3)) is None
   assert patches.place(_readers(*masks), (1, 2)).mask.sum() == 2
+
+
+def test_all_slices_with_a_consensus():
+  masks = np.zeros((2, 4, 9, 9), bool)
+  masks[:, 0, 0:2, 0:2] = True
+  masks[0, 1, 0:2, 0:2] = True  # one reader only
+  masks[:, 3, 4:6, 6:8] = True
+  readers = _readers(*masks, origin=(10, 20, 30))
+  placed = patches.place_all(readers, (2, 3))
+  assert [p.slice_index for p in placed] == [10, 13]
+  # Each about its own centroid: 20.5 and 30.5, 24.5 and 36.5, to even.
+  assert [(p.row, p.col) for p in placed] == [(20, 30), (24, 36)]
+  assert [p.slice_index for p in patches.place_all(readers, (1, 2))] == [
+    10,
+    11,
+    13,
+  ]
+
+
+@pytest.mark.parametrize('scale', [0.5, 0.77, 1.0, 1.3, 2.0])
+def test_resampling_keeps_the_centre_and_a_ramp(scale):
+  rows, cols = np.mgrid[:300, :300]
+  plane = (3 * rows - 2 * cols).astype(np.int16)
+  mask = np.zeros((64, 64), bool)
+  patch = patches.Patch(0, 150, 140, mask[None], mask, mask, scale)
+  image = patches.cut_image(plane, patch)
+  assert image.shape == (64, 64) and image.dtype == np.int16
+  i = np.arange(64) - 32
+  exact = 3 * (150 + i[:, None] * scale) - 2 * (140 + i * scale)
+  # Rounding; the average that shrinks by 1.3 is not quite symmetric.
+  assert np.abs(image - exact).max() <= (0.75 if scale == 1.3 else 0.51)
+
+
+def test_resampling_leaves_the_slice_as_cutting_does():
+  plane = np.full((100, 100), 50, np.int16)
+  mask = np.zeros((64, 64), bool)
+  patch = patches.Patch(0, 0, 50, mask[None], mask, mask, 0.5)
+  image = patches.cut_image(plane, patch)
+  assert (image[:31] == -1024).all() and (image[32:] == 50).all()
+
+
+def test_masks_are_resampled_reader_by_reader():
+  masks = np.zeros((2, 1, 40, 40), bool)
+  masks[0, 0, 10:30, 10:30] = True  # 20 px wide: 40 at half the spacing
+  masks[1, 0, 10:30, 10:20] = True
+  patch = patches.place(_readers(*masks), (1, 2), scale=0.5)
+  assert patch.reader_masks.shape == (2, 64, 64)
+  for mask, width in zip(patch.reader_masks, (40, 20), strict=True):
+    # Half a pixel at each edge is a tie.
+    assert abs(mask.any(axis=0).sum() - width) <= 1
+  np.testing.assert_array_equal(patch.votes, patch.reader_masks.sum(axis=0))

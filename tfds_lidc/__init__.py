@@ -18,9 +18,10 @@ annotations.install_shim()
 
 # `python -m tfds_lidc.cohort` runs a module that the registration below has
 # imported already. It holds no state, so running it a second time is harmless.
+# The same goes for `phantom`.
 warnings.filterwarnings(
   'ignore',
-  message='.*tfds_lidc.cohort.* found in sys.modules',
+  message='.*tfds_lidc.(cohort|phantom).* found in sys.modules',
   category=RuntimeWarning,
 )
 

@@ -8,6 +8,14 @@ From the CT of LIDC-IDRI, or as many of its patients as there are:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI
 
+With another policy, under a name of its own:
+
+    python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
+        --policy=readers=3-4,consensus=1/2
+
+Stopped builds go on where they were. A scan that cannot be read costs its
+nodules, which quarantine.csv in the dataset's folder names.
+
 Then, anywhere on this machine:
 
     import tfds_lidc
@@ -16,9 +24,8 @@ Then, anywhere on this machine:
 """
 
 import argparse
-from collections.abc import Iterator
 import contextlib
-import io
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -26,8 +33,12 @@ import tempfile
 
 import tensorflow_datasets as tfds
 
+from tfds_lidc import cohort
 from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc import overrides
+from tfds_lidc import parallel
+from tfds_lidc import staging
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
 DEFAULT_DATA_DIR = '~/tensorflow_datasets'
@@ -42,6 +53,9 @@ def build(
   lidc_dir: str | os.PathLike | None = None,
   data_dir: str | os.PathLike | None = None,
   overwrite: bool = False,
+  policy: str = '',
+  strict: bool = False,
+  workers: int = 1,
   download_config: tfds.download.DownloadConfig | None = None,
 ) -> _Builder:
   """Builds one config, unless it is there already.
@@ -54,6 +68,11 @@ def build(
     lidc_dir: where the DICOM files are; not needed for phantoms.
     data_dir: where datasets live; `DEFAULT_DATA_DIR` by default.
     overwrite: build again, and replace what is there.
+    policy: `key=value,...` that changes the config, see `overrides`.
+    strict: fail on the first file that cannot be used, instead of leaving out
+      the nodules that need it.
+    workers: processes. They are spawned: with more than one, the script that
+      calls this needs `if __name__ == '__main__'`.
     download_config: passed on to TFDS; its `manual_dir` is `lidc_dir`.
 
   Returns:
@@ -61,10 +80,10 @@ def build(
     build was made of.
 
   Raises:
-    InputError: no such config; nothing usable in `lidc_dir`; `data_dir` cannot
-      be written.
+    InputError: no such config or policy; nothing usable in `lidc_dir`;
+      `data_dir` cannot be written; a fault, if `strict`.
   """
-  config = _find_config(config)
+  config = find_config(config, policy)
   data_dir = _local_dir(data_dir)
   if not overwrite and is_built(config, data_dir=data_dir):
     return _Builder(config=config, data_dir=data_dir)
@@ -79,35 +98,50 @@ def build(
     lidc_dir = pathlib.Path(lidc_dir).expanduser()
     dicom.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
-  _check_writable(data_dir)
+  staging.check_writable(data_dir)
 
+  staging.sweep(data_dir)
   try:
     with tempfile.TemporaryDirectory(
-      prefix='.incomplete_', dir=data_dir
-    ) as staging:
-      staged = _Builder(config=config, data_dir=staging)
+      prefix=staging.prefix(), dir=data_dir
+    ) as folder:
+      staged = _Builder(config=config, data_dir=folder)
       staged.show_progress = True
-      with _quiet_tfds():
+      staged.strict = strict
+      staged.workers = workers
+      staged.cache_dir = cache_dir(data_dir)
+      with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
-      _publish(pathlib.Path(staging), data_dir, staged.data_path)
+      staging.publish(pathlib.Path(folder), data_dir, staged.data_path)
   except OSError as e:
     raise errors.InputError(
       f'cannot write the dataset into {data_dir} ({e}); free some space '
       'there, or choose another --data_dir'
     ) from e
+  scans = lidc_nodules_dataset_builder.scan_dir(
+    cache_dir(data_dir), config.name
+  )
+  shutil.rmtree(scans, ignore_errors=True)
+  with contextlib.suppress(OSError):  # another build's are there
+    scans.parent.rmdir()
   return _Builder(config=config, data_dir=data_dir)
 
 
 def is_built(
-  config: str | _LidcConfig, *, data_dir: str | os.PathLike | None = None
+  config: str | _LidcConfig,
+  *,
+  data_dir: str | os.PathLike | None = None,
+  policy: str = '',
 ) -> bool:
   """Whether a complete build of the config is there; see `build`."""
-  builder = _Builder(config=_find_config(config), data_dir=_local_dir(data_dir))
+  builder = _Builder(
+    config=find_config(config, policy), data_dir=_local_dir(data_dir)
+  )
   return (builder.data_path / 'dataset_info.json').exists()
 
 
 def summary(builder: _Builder) -> str:
-  """What a build holds and what it was made of, in one to three lines."""
+  """What a build holds and what it was made of, in one to four lines."""
   info = builder.info
   splits = ', '.join(
     f'{name} {split.num_examples}' for name, split in info.splits.items()
@@ -123,6 +157,12 @@ def summary(builder: _Builder) -> str:
       f'scans: {info.metadata["scans_used"]} used, '
       f'{info.metadata["scans_missing"]} not on this disk'
     )
+    if info.metadata.get('nodules_quarantined'):
+      lines.append(
+        f'quarantined: {info.metadata["nodules_quarantined"]} nodules, '
+        f'{info.metadata["scans_quarantined"]} scans as a whole; '
+        f'{builder.data_path / "quarantine.csv"} says why'
+      )
   if info.metadata['dropped']:
     lines.append(
       f'dropped, as no pixel reaches the consensus: '
@@ -131,15 +171,35 @@ def summary(builder: _Builder) -> str:
   return '\n'.join(lines)
 
 
-def _find_config(config: str | _LidcConfig) -> _LidcConfig:
-  if not isinstance(config, str):
+def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
+  """A config by name, changed by `key=value,...` where that is given.
+
+  Raises:
+    InputError: no such config, or no such policy.
+  """
+  if isinstance(config, str):
+    if config not in _Builder.builder_configs:
+      raise errors.InputError(
+        f'--config={config} does not exist; it is one of '
+        f'{", ".join(_Builder.builder_configs)}'
+      )
+    config = _Builder.builder_configs[config]
+  changed = overrides.apply(
+    dataclasses.replace(config.policy, name=config.name), policy
+  )
+  if changed.name == config.name:
     return config
-  if config not in _Builder.builder_configs:
-    raise errors.InputError(
-      f'--config={config} does not exist; it is one of '
-      f'{", ".join(_Builder.builder_configs)}'
-    )
-  return _Builder.builder_configs[config]
+  return _LidcConfig(
+    name=changed.name,
+    policy=changed,
+    simulated=config.simulated,
+    description=f'{config.description} Changed: {policy}.',
+  )
+
+
+def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+  """Where headers and scans that were read are remembered."""
+  return _local_dir(data_dir) / _Builder.name / '.cache'
 
 
 def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -149,45 +209,6 @@ def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
       'folder and copy it there'
     )
   return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
-
-
-def _check_writable(data_dir: pathlib.Path) -> None:
-  """Creates the data directory and proves that it can be written."""
-  try:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=data_dir):
-      pass
-  except OSError as e:
-    raise errors.InputError(
-      f'cannot write into --data_dir={data_dir} ({e.strerror}); choose another'
-    ) from e
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-  """Silences what TFDS says of a build: our bars, which know their ends, would
-  interleave with its own, and it announces the staging directory as final."""
-  tfds.disable_progress_bar()
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    tfds.enable_progress_bar()
-
-
-def _publish(
-  staging: pathlib.Path, data_dir: pathlib.Path, staged: os.PathLike
-) -> None:
-  """Moves a finished build, and what TFDS keeps beside it, into place."""
-  version = pathlib.Path(staged).relative_to(staging)
-  # TFDS notes the default config under the dataset, for every config alike.
-  notes = pathlib.Path(version.parts[0]) / '.config'
-  shutil.copytree(staging / notes, data_dir / notes, dirs_exist_ok=True)
-  target = data_dir / version
-  target.parent.mkdir(parents=True, exist_ok=True)
-  if target.exists():
-    os.rename(target, staging / 'replaced')
-  os.rename(staging / version, target)
 
 
 def main() -> None:
@@ -218,15 +239,36 @@ def main() -> None:
     action='store_true',
     help='build again, and replace what is there',
   )
+  parser.add_argument('--policy', default='', help=overrides.HELP)
+  parser.add_argument(
+    '--strict',
+    action='store_true',
+    help='fail where a file cannot be used, instead of leaving out the '
+    'nodules that need it',
+  )
+  parser.add_argument(
+    '--workers',
+    type=int,
+    default=parallel.all_cores(),
+    help='processes (default: all cores, %(default)s)',
+  )
   args = parser.parse_args()
 
-  if not args.overwrite and is_built(args.config, data_dir=args.data_dir):
+  if args.policy:
+    config = find_config(args.config, args.policy)
+    print(cohort.counts_table([config.policy]), flush=True)
+  if not args.overwrite and is_built(
+    args.config, data_dir=args.data_dir, policy=args.policy
+  ):
     print('already built; --overwrite builds it again')
   builder = build(
     args.config,
     lidc_dir=args.lidc_dir,
     data_dir=args.data_dir,
     overwrite=args.overwrite,
+    policy=args.policy,
+    strict=args.strict,
+    workers=args.workers,
   )
   print(summary(builder))
 

@@ -5,8 +5,11 @@
 policy selects:
 
     python -m tfds_lidc.cohort
+
+`overrides` makes policies of one's own.
 """
 
+import argparse
 import collections
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -29,6 +32,7 @@ SPLITS = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
 
 _LABEL_RULES = ('agreement', 'mean', 'median')
 _SPLIT_UNITS = ('patient', 'nodule')
+_SLICES = ('largest', 'all')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +105,10 @@ class Policy:
     consensus: share of the readers that must have marked a pixel of the mask,
       as (numerator, denominator): in floating point 2/3 of 3 is not 2.
     split_by: 'patient', or 'nodule' to measure what leakage is worth.
+    slices: 'largest' makes one example of a nodule, of the slice with the
+      largest consensus area; 'all' one of every slice with any.
+    spacing_mm: in-plane spacing that patches are resampled to; None keeps the
+      scan's own.
   """
 
   name: str
@@ -112,17 +120,32 @@ class Policy:
   keep_unlabelled: bool = False
   consensus: tuple[int, int] = (1, 2)
   split_by: str = 'patient'
+  slices: str = 'largest'
+  spacing_mm: float | None = None
 
   def __post_init__(self):
-    if self.label_rule not in _LABEL_RULES:
+    for name, choices in (
+      ('label_rule', _LABEL_RULES),
+      ('split_by', _SPLIT_UNITS),
+      ('slices', _SLICES),
+    ):
+      if getattr(self, name) not in choices:
+        raise errors.InputError(
+          f'policy {self.name}: {name}={getattr(self, name)!r} is none of '
+          f'{", ".join(choices)}'
+        )
+    for low, high in (
+      (self.min_readers, self.max_readers),
+      (self.min_diameter_mm, self.max_diameter_mm),
+    ):
+      if not 0 <= low <= high:
+        raise errors.InputError(
+          f'policy {self.name}: {low:g} to {high:g} is not a range'
+        )
+    if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 10:
       raise errors.InputError(
-        f'policy {self.name}: label_rule={self.label_rule!r} is none of '
-        f'{", ".join(_LABEL_RULES)}'
-      )
-    if self.split_by not in _SPLIT_UNITS:
-      raise errors.InputError(
-        f'policy {self.name}: split_by={self.split_by!r} is none of '
-        f'{", ".join(_SPLIT_UNITS)}'
+        f'policy {self.name}: spacing_mm={self.spacing_mm} is not from 0.1 to '
+        '10 mm'
       )
     num, den = self.consensus
     if not 0 < num <= den:
@@ -265,8 +288,8 @@ def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
   return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
 
 
-def counts_table() -> str:
-  """What every policy selects, as text."""
+def counts_table(policies: Iterable[Policy] | None = None) -> str:
+  """What policies select, as text; all `POLICIES` by default."""
   columns = (
     'policy',
     'benign',
@@ -277,12 +300,14 @@ def counts_table() -> str:
     'scans',
     *SPLITS,
   )
+  policies = list(POLICIES.values() if policies is None else policies)
+  width = max(18, *(len(policy.name) + 2 for policy in policies))
   lines = [
     f'{len(clusters())} clusters in nodules.csv',
     '',
-    f'{columns[0]:<18}' + ''.join(f'{c:>11}' for c in columns[1:]),
+    f'{columns[0]:<{width}}' + ''.join(f'{c:>11}' for c in columns[1:]),
   ]
-  for policy in POLICIES.values():
+  for policy in policies:
     nodules = select(policy)
     labels = collections.Counter(n.label for n in nodules)
     splits = collections.Counter(n.split for n in nodules)
@@ -295,9 +320,35 @@ def counts_table() -> str:
       len({n.scan_id for n in nodules}),
       *(splits[split] for split in SPLITS),
     )
-    lines.append(f'{policy.name:<18}' + ''.join(f'{c:>11}' for c in counts))
+    lines.append(
+      f'{policy.name:<{width}}' + ''.join(f'{c:>11}' for c in counts)
+    )
   return '\n'.join(lines)
 
 
+def main() -> None:
+  # `overrides` is made of policies, and so cannot be imported above.
+  from tfds_lidc import overrides
+
+  parser = argparse.ArgumentParser(
+    prog='python -m tfds_lidc.cohort',
+    description='Prints what every policy selects.',
+  )
+  parser.add_argument(
+    '--config', default='paper', help='what --policy changes (%(default)s)'
+  )
+  parser.add_argument('--policy', default='', help=overrides.HELP)
+  args = parser.parse_args()
+  if args.config not in POLICIES:
+    raise errors.InputError(
+      f'--config={args.config} is none of {", ".join(POLICIES)}'
+    )
+  if args.policy:
+    changed = overrides.apply(POLICIES[args.config], args.policy)
+    print(counts_table([changed]))
+  else:
+    print(counts_table())
+
+
 if __name__ == '__main__':
-  print(counts_table())
+  errors.exit_on_input_error(main)

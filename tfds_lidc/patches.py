@@ -5,6 +5,7 @@ the consensus; they differ only in where the HU come from.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Patch:
     reader_masks: (num_readers, size, size) bool.
     votes: (size, size) uint8, how many readers marked the pixel.
     mask: (size, size) bool, the consensus.
+    scale: pixels of the slice per pixel of the patch; 1 unless resampled.
   """
 
   slice_index: int
@@ -33,6 +35,7 @@ class Patch:
   reader_masks: np.ndarray
   votes: np.ndarray
   mask: np.ndarray
+  scale: float = 1.0
 
 
 def consensus_mask(
@@ -82,10 +85,55 @@ def cut(
   return patch
 
 
+def cut_image(hu: np.ndarray, patch: Patch) -> np.ndarray:
+  """The attenuation of a patch.
+
+  Args:
+    hu: (rows, cols) int16, the slice.
+    patch: where to cut.
+
+  Returns:
+    (size, size) int16, HU; -1024 where the patch leaves the slice.
+  """
+  size = len(patch.mask)
+  if patch.scale == 1:
+    return cut(hu, patch.row, patch.col, fill=AIR_HU, size=size)
+  wide = cut(
+    hu, patch.row, patch.col, fill=AIR_HU, size=_reach(size, patch.scale)
+  )
+  return np.rint(_resample(wide, patch.scale, size)).astype(np.int16)
+
+
+def _reach(size: int, scale: float) -> int:
+  """Side of what `_resample` needs for a patch, in pixels of the slice."""
+  return 2 * math.ceil(size / 2 * scale + max(scale, 1))
+
+
+def _resample(plane: np.ndarray, scale: float, size: int) -> np.ndarray:
+  """Linear resampling about the centre pixel, averaging where it shrinks.
+
+  Args:
+    plane: (..., n, n); its pixel n/2 becomes pixel size/2.
+    scale: pixels of `plane` per pixel of the result.
+    size: side of the result.
+
+  Returns:
+    (..., size, size) float64.
+  """
+  n = plane.shape[-1]
+  at = (np.arange(size) - size // 2) * scale + n // 2
+  distance = np.abs(at[:, None] - np.arange(n)) / max(scale, 1)
+  weights = np.clip(1 - distance, 0, None)
+  weights /= weights.sum(axis=1, keepdims=True)
+  return weights @ plane @ weights.T
+
+
 def place(
   readers: annotations.ReaderMasks,
   consensus: tuple[int, int],
   size: int = PATCH_SIZE,
+  *,
+  scale: float = 1.0,
 ) -> Patch | None:
   """Chooses the slice and the centre of a nodule's patch, and cuts the masks.
 
@@ -95,26 +143,65 @@ def place(
     readers: what each reader marked.
     consensus: see `consensus_mask`.
     size: side of the patch in pixels.
+    scale: pixels of the slice per pixel of the patch.
 
   Returns:
     The patch, or None where no pixel in it reaches the consensus.
   """
-  num_readers = len(readers.masks)
-  votes = readers.masks.sum(axis=0, dtype=np.uint8)  # (slices, rows, cols)
-  areas = consensus_mask(votes, num_readers, consensus).sum(axis=(1, 2))
+  areas = _consensus_areas(readers, consensus)
   if not areas.any():
     return None
-  k = int(areas.argmax())  # the first of equals
+  # The first of equals.
+  return _place_on(int(areas.argmax()), readers, consensus, size, scale)
+
+
+def place_all(
+  readers: annotations.ReaderMasks,
+  consensus: tuple[int, int],
+  size: int = PATCH_SIZE,
+  *,
+  scale: float = 1.0,
+) -> list[Patch]:
+  """As `place`, for every slice on which a pixel reaches the consensus."""
+  areas = _consensus_areas(readers, consensus)
+  placed = [
+    _place_on(int(k), readers, consensus, size, scale)
+    for k in np.flatnonzero(areas)
+  ]
+  return [patch for patch in placed if patch is not None]
+
+
+def _consensus_areas(
+  readers: annotations.ReaderMasks, consensus: tuple[int, int]
+) -> np.ndarray:
+  """(slices,), pixels."""
+  votes = readers.masks.sum(axis=0, dtype=np.uint8)  # (slices, rows, cols)
+  return consensus_mask(votes, len(readers.masks), consensus).sum(axis=(1, 2))
+
+
+def _place_on(
+  k: int,
+  readers: annotations.ReaderMasks,
+  consensus: tuple[int, int],
+  size: int,
+  scale: float,
+) -> Patch | None:
   first_slice, first_row, first_col = readers.origin
-  rows, cols = np.nonzero(votes[k])
+  rows, cols = np.nonzero(readers.masks[:, k].any(axis=0))
   # Rounded in the frame of the slice: halves go to the even row or column.
   row = int(np.rint((rows + first_row).mean()))
   col = int(np.rint((cols + first_col).mean()))
   masks = cut(
-    readers.masks[:, k], row - first_row, col - first_col, fill=False, size=size
+    readers.masks[:, k],
+    row - first_row,
+    col - first_col,
+    fill=False,
+    size=size if scale == 1 else _reach(size, scale),
   )
+  if scale != 1:
+    masks = _resample(masks.astype(float), scale, size) >= 0.5
   votes = masks.sum(axis=0, dtype=np.uint8)
-  mask = consensus_mask(votes, num_readers, consensus)
+  mask = consensus_mask(votes, len(masks), consensus)
   if not mask.any():
     return None
-  return Patch(first_slice + k, row, col, masks, votes, mask)
+  return Patch(first_slice + k, row, col, masks, votes, mask, scale)

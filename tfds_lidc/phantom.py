@@ -6,6 +6,10 @@ invented CT: lung, vessels and chest wall whose statistics resemble real scans,
 and a nodule that shows what the readers rated. It serves to exercise the whole
 path without a download. Nothing measured on it says anything about patients.
 
+    python -m tfds_lidc.phantom --write_dicom=DIR --patients=LIDC-IDRI-0001,...
+
+writes whole SIMULATED series, see `phantom_dicom`.
+
 Two rules keep it honest. The background knows the contours (a wall must not
 cover the nodule) but no rating, and the nodule knows every rating except
 malignancy, so that the label reaches the image only as far as the other
@@ -242,3 +246,11 @@ def _calcium(distance, centre, rating, rng):
     pattern = spot(centre)
   inside = np.clip(distance + 0.5, 0, 1)
   return min(max(6 - rating, 0), 1) * CALCIUM_HU * pattern * inside
+
+
+if __name__ == '__main__':
+  # These need this module.
+  from tfds_lidc import errors
+  from tfds_lidc import phantom_dicom
+
+  errors.exit_on_input_error(phantom_dicom.main)

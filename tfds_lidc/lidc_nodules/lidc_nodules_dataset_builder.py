@@ -1,8 +1,12 @@
 """The TFDS builder of `lidc_nodules`: one 64x64 patch per pulmonary nodule."""
 
+import collections
 from collections.abc import Iterator
+import contextlib
 import dataclasses
-import hashlib
+import os
+import pathlib
+import tempfile
 from typing import Any
 
 from absl import logging
@@ -12,15 +16,17 @@ import tqdm
 
 from tfds_lidc import annotations
 from tfds_lidc import cohort
-from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc import parallel
 from tfds_lidc import patches
 from tfds_lidc import phantom
+from tfds_lidc import quarantine
+from tfds_lidc import scan_files
+from tfds_lidc import scan_reader
+from tfds_lidc import series_index
 
 _IMAGE_SHAPE = (patches.PATCH_SIZE, patches.PATCH_SIZE, 1)
-
-# A nodule, and where its patch lies.
-_Placed = tuple[cohort.Nodule, patches.Patch]
+_FEWEST_PARALLEL = 16  # scans; below, starting processes takes longer
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -45,6 +51,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   Attributes:
     show_progress: whether a build shows progress bars of its own, which know
       their ends; TFDS's do not.
+    workers: processes that read scans.
+    strict: whether a file that cannot be used ends the build.
+    cache_dir: where headers and scans that were read are kept, for the next
+      run; None for nowhere.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -77,10 +87,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   ]
 
   show_progress = False
+  workers = 1
+  strict = False
+  cache_dir: str | os.PathLike | None = None
 
   def __init__(self, *, file_format: Any = 'array_record', **kwargs: Any):
     # TFDS's default, tfrecord, cannot be written without TensorFlow.
     super().__init__(file_format=file_format or 'array_record', **kwargs)
+
+  def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
+    # TFDS warns of every config that is not listed above; these are meant.
+    if (
+      isinstance(builder_config, LidcConfig)
+      and builder_config.name not in self.builder_configs
+    ):
+      return builder_config
+    return super()._create_builder_config(builder_config, version)
 
   def _info(self) -> tfds.core.DatasetInfo:
     """The features; `metadata` says what a build was made of."""
@@ -122,112 +144,206 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(simulated=self.builder_config.simulated),
     )
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-    policy = self.builder_config.policy
-    nodules = cohort.select(policy)
-    series = {}
-    if not self.builder_config.simulated:
-      series = dicom.index(dl_manager.manual_dir)
-      nodules = self._on_disk(nodules, series, dl_manager.manual_dir)
-
-    placed, dropped = [], []
-    for nodule in self._progress(nodules, 'outlining nodules'):
-      patch = patches.place(
-        annotations.reader_masks(nodule.scan_id, nodule.annotation_ids),
-        policy.consensus,
-      )
-      if patch is None:
-        dropped.append(nodule.nodule_id)
+  def _download_and_prepare(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig | None = None,
+  ) -> None:
+    self._most = download_config and download_config.max_examples_per_split
+    with contextlib.ExitStack() as stack:
+      if self.cache_dir:
+        self._scan_dir = scan_dir(self.cache_dir, self.builder_config.name)
       else:
-        placed.append((nodule, patch))
+        self._scan_dir = stack.enter_context(tempfile.TemporaryDirectory())
+      super()._download_and_prepare(dl_manager, download_config)
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+    nodules = cohort.select(self.builder_config.policy)
+    if self.builder_config.simulated:
+      if self._most:  # else most would be simulated in vain
+        nodules = _first_of_each_split(nodules, self._most)
+      index, jobs = None, self._jobs(nodules, None)
+    else:
+      index = series_index.load(
+        dl_manager.manual_dir,
+        cache_dir=self.cache_dir,
+        workers=self.workers,
+        show_progress=self.show_progress,
+      )
+      jobs = self._jobs(nodules, index)
+      if not jobs:
+        raise self._nothing_found(index, dl_manager.manual_dir)
+    if any(job.series and job.series.simulated for job in jobs):
+      self.info.metadata['simulated'] = True
+    outcomes = list(self._read_scans(jobs))
+    self._account(nodules, outcomes, index)
+
+    # TFDS rejects a split without examples; one patient fills only one.
+    members = {n.nodule_id: n for n in nodules}
+    read = {
+      members[nodule_id].split for o in outcomes for nodule_id in o.nodules
+    }
+    return {
+      split: self._generate_examples(members, outcomes, split)
+      for split in cohort.SPLITS
+      if split in read
+    }
+
+  def _jobs(
+    self,
+    nodules: list[cohort.Nodule],
+    index: series_index.SeriesIndex | None,
+  ) -> list[scan_reader.Job]:
+    """One per scan that is there, in the order of the nodules."""
+    by_scan = collections.defaultdict(list)
+    for nodule in nodules:
+      by_scan[nodule.series_uid].append(nodule)
+    policy = self.builder_config.policy
+    if index is None:
+      return [scan_reader.Job(tuple(n), policy) for n in by_scan.values()]
+    return [
+      scan_reader.Job(
+        tuple(members),
+        policy,
+        index.series[uid],
+        index.faults_near(index.series[uid]),
+      )
+      for uid, members in by_scan.items()
+      if uid in index.series
+    ]
+
+  def _nothing_found(
+    self, index: series_index.SeriesIndex, lidc_dir: str
+  ) -> errors.InputError:
+    known = {n.series_uid for n in cohort.clusters()} & set(index.series)
+    return errors.InputError(
+      f'none of the {len(index.series)} CT series below {lidc_dir} has a '
+      f'nodule of the config {self.builder_config.name} '
+      f'({len(known)} of them are '
+      'LIDC-IDRI scans with nodules); download more of LIDC-IDRI, or use '
+      '--config=all, or --config=phantom, which needs no CT'
+    )
+
+  def _read_scans(
+    self, jobs: list[scan_reader.Job]
+  ) -> Iterator[scan_files.Outcome]:
+    """Reads every scan to a file, in order."""
+    os.makedirs(self._scan_dir, exist_ok=True)
+    workers = self.workers if len(jobs) >= _FEWEST_PARALLEL else 1
+    return self._progress(
+      parallel.ordered_map(
+        scan_files.ReadToFile(os.fspath(self._scan_dir)),
+        jobs,
+        workers=workers,
+        on_crash=scan_files.crashed,
+      ),
+      'reading scans',
+      'scan',
+      len(jobs),
+    )
+
+  def _account(
+    self,
+    nodules: list[cohort.Nodule],
+    outcomes: list[scan_files.Outcome],
+    index: series_index.SeriesIndex | None,
+  ) -> None:
+    """Says what became of every scan and nodule, in metadata and quarantine.
+
+    Raises:
+      InputError: something is faulty in a strict build, or no nodule is left.
+    """
+    metadata = self.info.metadata
+    dropped = [nodule_id for o in outcomes for nodule_id in o.dropped]
+    metadata['dropped'] = dropped
     if dropped:
       logging.info(
         'No pixel reaches the consensus, dropped: %s', ', '.join(dropped)
       )
-    self.info.metadata['dropped'] = dropped
-    if not self.builder_config.simulated:
-      _check_slices(placed, series)
-
-    # TFDS rejects a split without examples; one patient fills only one.
-    splits = {
-      split: [p for p in placed if p[0].split == split]
-      for split in cohort.SPLITS
-    }
-    return {
-      split: self._generate_examples(members, series, split)
-      for split, members in splits.items()
-      if members
-    }
-
-  def _on_disk(
-    self,
-    nodules: list[cohort.Nodule],
-    series: dict[str, dicom.Series],
-    lidc_dir: str,
-  ) -> list[cohort.Nodule]:
-    """The nodules whose scans are there; counts the others."""
-    wanted = {n.series_uid for n in nodules}
-    found = wanted & set(series)
-    if not found:
-      known = {n.series_uid for n in cohort.clusters()} & set(series)
-      raise errors.InputError(
-        f'none of the {len(series)} CT series below {lidc_dir} has a nodule '
-        f'of the config {self.builder_config.name} ({len(known)} of them are '
-        'LIDC-IDRI scans with nodules); download more of LIDC-IDRI, or use '
-        '--config=all, or --config=phantom, which needs no CT'
-      )
-    self.info.metadata['scans_used'] = len(found)
-    self.info.metadata['scans_missing'] = len(wanted) - len(found)
-    logging.info(
-      '%d of %d scans found below %s', len(found), len(wanted), lidc_dir
+    if index is None:
+      return
+    losses = quarantine.merge(
+      [loss for o in outcomes for loss in o.losses], index.faults
     )
-    return [n for n in nodules if n.series_uid in found]
+    if losses and self.strict:
+      raise errors.InputError(quarantine.complaint(losses))
+    used = sum(len(o.nodules) for o in outcomes)
+    if not used and any(o.losses for o in outcomes):
+      raise errors.InputError(
+        f'no nodule is left: {quarantine.complaint(losses)}'
+      )
+    lost = {i for loss in losses for i in loss.nodules}
+    whole = sum(bool(o.nodules) or not o.losses for o in outcomes)
+    scans = len({n.series_uid for n in nodules})
+    counts = {
+      'scans_used': whole,
+      'scans_missing': scans - len(outcomes),
+      'scans_quarantined': len(outcomes) - whole,
+      'nodules_used': used,
+      'nodules_missing': len(nodules) - used - len(lost) - len(dropped),
+      'nodules_quarantined': len(lost),
+      'nodules_dropped': len(dropped),
+    }
+    metadata.update(counts)
+    quarantine.write(self.data_path, losses, counts)
+    logging.info('Built from %s', counts)
 
   def _generate_examples(
-    self, placed: list[_Placed], series: dict[str, dicom.Series], split: str
+    self,
+    members: dict[str, cohort.Nodule],
+    outcomes: list[scan_files.Outcome],
+    split: str,
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (nodule_id, example), by patient, scan and z."""
-    for nodule, patch in self._progress(placed, f'writing {split}'):
-      if self.builder_config.simulated:
-        image = simulate(nodule, patch)
-      else:
-        path = series[nodule.series_uid].path_at(_z_mm(nodule, patch))
-        image = patches.cut(
-          dicom.read_hu(path), patch.row, patch.col, fill=patches.AIR_HU
-        )
-      yield (
-        nodule.nodule_id,
-        {
-          'image': image[..., None],
-          'votes': patch.votes[..., None],
-          'mask': patch.mask[..., None].astype(np.uint8),
-          **{
-            name: np.array(ratings, np.uint8)
-            for name, ratings in nodule.ratings.items()
-          },
-          **{
-            name: getattr(nodule, name)
-            for name in (
-              'label',
-              'diameter_mm',
-              'pixel_spacing_mm',
-              'slice_thickness_mm',
-              'num_readers',
-              'fold',
-              'patient_id',
-              'series_uid',
-              'nodule_id',
-            )
-          },
-          'slice_index': patch.slice_index,
-        },
-      )
+    """Yields (key, example), by patient, scan and z."""
+    each_slice = self.builder_config.policy.slices == 'all'
+    for outcome in self._progress(
+      outcomes, f'writing {split}', 'scan', len(outcomes)
+    ):
+      if not any(members[i].split == split for i in outcome.nodules):
+        continue
+      for example in scan_files.load_examples(outcome):
+        nodule = members[example.nodule_id]
+        if nodule.split == split:
+          key = nodule.nodule_id
+          if each_slice:
+            key += f'_{example.slice_index}'
+          yield key, self._features(nodule, example)
 
-  def _progress(self, items: list, description: str):
+  def _features(
+    self, nodule: cohort.Nodule, example: scan_reader.Example
+  ) -> dict[str, Any]:
+    spacing_mm = self.builder_config.policy.spacing_mm
+    return {
+      'image': example.image[..., None],
+      'votes': example.votes[..., None],
+      'mask': example.mask[..., None],
+      **{
+        name: np.array(ratings, np.uint8)
+        for name, ratings in nodule.ratings.items()
+      },
+      **{
+        name: getattr(nodule, name)
+        for name in (
+          'label',
+          'diameter_mm',
+          'slice_thickness_mm',
+          'num_readers',
+          'fold',
+          'patient_id',
+          'series_uid',
+          'nodule_id',
+        )
+      },
+      'pixel_spacing_mm': spacing_mm or nodule.pixel_spacing_mm,
+      'slice_index': example.slice_index,
+    }
+
+  def _progress(self, items: Any, description: str, unit: str, total: int):
     return tqdm.tqdm(
       items,
       description,
-      unit='nodule',
+      total=total,
+      unit=unit,
       delay=1,
       mininterval=0.5,
       leave=False,
@@ -235,43 +351,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     )
 
 
-def simulate(nodule: cohort.Nodule, patch: patches.Patch) -> np.ndarray:
-  """The SIMULATED attenuation of a nodule, the same on every machine and call.
-
-  Args:
-    nodule: its ratings and pixel spacing are used.
-    patch: its reader masks are used.
-
-  Returns:
-    (64, 64) int16, HU.
-  """
-  # Not `hash`, which differs from process to process.
-  seed = hashlib.sha256(nodule.nodule_id.encode()).digest()
-  return phantom.simulate_patch(
-    patch.reader_masks,
-    {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
-    pixel_spacing_mm=nodule.pixel_spacing_mm,
-    rng=np.random.default_rng(int.from_bytes(seed, 'big')),
-  )
+def scan_dir(cache_dir: str | os.PathLike, config_name: str) -> pathlib.Path:
+  """Where the scans of one config are kept until it is built."""
+  return pathlib.Path(cache_dir) / 'scans' / config_name
 
 
-def _z_mm(nodule: cohort.Nodule, patch: patches.Patch) -> float:
-  return float(annotations.slice_positions(nodule.scan_id)[patch.slice_index])
-
-
-def _check_slices(
-  placed: list[_Placed], series: dict[str, dicom.Series]
-) -> None:
-  """Raises `InputError` for needed slices without a file, before any work."""
-  missing = [
-    f'nodule {nodule.nodule_id} needs the slice at z={_z_mm(nodule, patch)} '
-    f'mm of series {nodule.series_uid}'
-    for nodule, patch in placed
-    if series[nodule.series_uid].path_at(_z_mm(nodule, patch)) is None
-  ]
-  if missing:
-    more = f' (and {len(missing) - 3} more)' if len(missing) > 3 else ''
-    raise errors.InputError(
-      f'incomplete series: {"; ".join(missing[:3])}{more}; download the '
-      'series again, or remove its folder to build without it'
-    )
+def _first_of_each_split(
+  nodules: list[cohort.Nodule], most: int
+) -> list[cohort.Nodule]:
+  first = []
+  for split in cohort.SPLITS:
+    first += [n for n in nodules if n.split == split][:most]
+  return first

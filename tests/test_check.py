@@ -1,0 +1,133 @@
+"""The check names every fault, and its counts are those of a build."""
+
+import json
+import subprocess
+import sys
+
+import dicom_files
+import faulty_dicom
+import pytest
+
+from tfds_lidc import build
+from tfds_lidc import check
+from tfds_lidc import cohort
+
+
+@pytest.fixture(scope='module')
+def faulty(tmp_path_factory):
+  return faulty_dicom.write(tmp_path_factory.mktemp('faulty'))
+
+
+def _run(*args):
+  done = subprocess.run(
+    [sys.executable, '-m', 'tfds_lidc.check', *map(str, args)],
+    text=True,
+    capture_output=True,
+    check=False,
+  )
+  return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope='module')
+def checked(faulty, tmp_path_factory):
+  """What the command printed, and its JSON."""
+  scratch = tmp_path_factory.mktemp('check')
+  returncode, stdout, stderr = _run(
+    f'--lidc_dir={faulty.directory}',
+    f'--json={scratch}/report.json',
+    f'--data_dir={scratch}/data',
+  )
+  assert returncode == 0, stderr
+  return stdout, json.loads((scratch / 'report.json').read_text())
+
+
+@pytest.mark.parametrize(
+  'kind',
+  [
+    'truncated',
+    'zeros',
+    'text',
+    'missing slice',
+    'duplicated slice',
+    'radiograph',
+    'second series',
+  ],
+)
+def test_every_fault_is_named(faulty, checked, kind):
+  stdout, report = checked
+  (fault,) = (f for f in report['faults'] if f['fault'] == kind)
+  path = faulty.paths[kind]
+  if kind in ('radiograph', 'second series'):
+    path = path.parent  # a series is named by its folder
+  assert fault['path'] == str(path)
+  assert f'  {kind}: 1\n' in stdout and f'{path} ' in stdout
+  touched = {'truncated': '1', 'missing slice': '2'}.get(kind)
+  assert fault['nodules'] == (
+    [f'LIDC-IDRI-0003_14_{touched}'] if touched else []
+  )
+  # Two of the broken files lie where no nodule is; nothing else is missing.
+  others = {f['fault'] for f in report['faults']} - set(faulty.paths)
+  assert others == {'incomplete series'}
+
+
+def test_counts_add_up(faulty, checked):
+  stdout, report = checked
+  # 140 and 133 slices and one double; 4 lost, 1 of a second series.
+  assert report['files'] == {
+    'total': 140 + 133 + 1 - 1 + 2 + 1,
+    'ct_images': 140 + 133 + 1 - 4 + 1,
+    'other_images': 1,
+    'broken': 3,
+  }
+  scans = report['scans']
+  assert (scans['in_lidc_idri'], scans['found'], scans['complete']) == (
+    1018,
+    2,
+    1,
+  )
+  assert scans['missing'] == len(scans['missing_patients']) == 1016
+  assert report['policies']['all']['found'] == len(faulty.whole)
+  paper = {n.nodule_id: n for n in cohort.select(cohort.POLICIES['paper'])}
+  found = [paper[i] for i in faulty.whole if i in paper]
+  assert report['policies']['paper'] == {
+    'selected': 1423,
+    'found': len(found),
+    'benign': sum(n.label == 0 for n in found),
+    'malignant': sum(n.label == 1 for n in found),
+    'open': 0,
+    'patients': 2,
+    'scans': 2,
+  }
+  assert '2 of 1018 scans of LIDC-IDRI, 1 of them complete' in stdout
+
+
+def test_the_build_reads_no_header_again(faulty, tmp_path):
+  cache_dir = build.cache_dir(tmp_path)
+  check.check(faulty.directory, cache_dir=cache_dir)
+  index = check.series_index.load(faulty.directory, cache_dir=cache_dir)
+  assert index.num_read == 0
+
+
+@dicom_files.needs_real_series
+def test_a_real_series_has_no_fault():
+  report = check.check(dicom_files.REAL_DIR)
+  assert report['faults'] == []
+  assert report['scans']['complete'] == 1
+  assert report['policies']['all']['found'] == 4
+
+
+@pytest.mark.parametrize(
+  'content, says',
+  [(None, 'does not exist'), ({}, 'is empty'), ({'a.dcm': 'x'}, 'no CT')],
+)
+def test_a_useless_directory_ends_in_one_line(tmp_path, content, says):
+  if content is not None:
+    (tmp_path / 'ct').mkdir()
+    for name, text in content.items():
+      (tmp_path / 'ct' / name).write_text(text)
+  returncode, stdout, stderr = _run(
+    f'--lidc_dir={tmp_path}/ct', f'--data_dir={tmp_path}/data'
+  )
+  assert (returncode, stdout) == (2, '')
+  assert stderr.startswith('error: ') and stderr.count('\n') == 1
+  assert says in stderr and f'{tmp_path}/ct' in stderr

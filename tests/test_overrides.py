@@ -1,0 +1,222 @@
+"""Policies of one's own: what they select, what they are called."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import faulty_dicom
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tfds_lidc import build
+from tfds_lidc import cohort
+from tfds_lidc import errors
+from tfds_lidc import overrides
+
+_PAPER = cohort.POLICIES['paper']
+
+
+@pytest.mark.parametrize(
+  'text, fields, name',
+  [
+    ('readers=3-4', {'min_readers': 3}, 'paper-readers_3_to_4'),
+    (
+      'readers=3-',
+      {'min_readers': 3, 'max_readers': math.inf},
+      'paper-readers_3_up',
+    ),
+    (
+      'readers=4',
+      {'min_readers': 4, 'max_readers': 4},
+      'paper-readers_4_to_4',
+    ),
+    (
+      'size=5.5-30',
+      {'min_diameter_mm': 5.5, 'max_diameter_mm': 30},
+      'paper-size_5.5_to_30',
+    ),
+    (
+      'size=3.0000001-25',
+      {'min_diameter_mm': 3.0000001},
+      'paper-size_3.0000001_to_25',
+    ),
+    ('label=median', {'label_rule': 'median'}, 'paper-label_median'),
+    (
+      'unlabelled=keep',
+      {'keep_unlabelled': True},
+      'paper-unlabelled_keep',
+    ),
+    ('consensus=2/4', {'consensus': (1, 2)}, 'paper-consensus_1_of_2'),
+    ('slices=all', {'slices': 'all'}, 'paper-slices_all'),
+    ('split_by=nodule', {'split_by': 'nodule'}, 'paper-split_by_nodule'),
+    ('spacing=0.7', {'spacing_mm': 0.7}, 'paper-spacing_0.7mm'),
+  ],
+)
+def test_each_override(text, fields, name):
+  expected = dataclasses.replace(_PAPER, **fields, name=name)
+  assert overrides.apply(_PAPER, text) == expected
+
+
+def test_names_follow_from_what_differs():
+  one = overrides.apply(_PAPER, 'slices=all, readers=3-4')
+  other = overrides.apply(_PAPER, 'readers=3-4,consensus=4/6,slices=all')
+  assert one == other
+  assert one.name == 'paper-readers_3_to_4-slices_all'
+  # What is the config's already makes no difference.
+  assert (
+    overrides.apply(
+      _PAPER,
+      'readers=2-4,size=3-25,label=agreement,unlabelled=drop,consensus=2/3,'
+      'slices=largest,split_by=patient,spacing=native',
+    )
+    == _PAPER
+  )
+  assert build.find_config('phantom', 'size=3-25').name == 'phantom'
+  assert build.find_config('phantom', 'size=3-9').simulated
+
+
+@pytest.mark.parametrize(
+  'text, says',
+  [
+    ('reader=3', "'reader' is none of readers"),
+    ('readers=3,readers=4', 'twice'),
+    ('readers=many', 'readers=many'),
+    ('readers=4-3', '4 to 3'),
+    ('readers', 'readers'),
+    ('consensus=0.5', 'consensus=0.5'),
+    ('consensus=1/0', '(1, 0)'),
+    ('consensus=3/2', '(3, 2)'),
+    ('label=mode', 'mode'),
+    ('unlabelled=maybe', 'maybe'),
+    ('slices=two', 'two'),
+    ('split_by=scan', 'scan'),
+    ('spacing=thick', 'spacing=thick'),
+    ('spacing=0', '0.0'),
+  ],
+)
+def test_what_is_no_override(text, says):
+  with pytest.raises(errors.InputError) as e:
+    overrides.apply(_PAPER, text)
+  assert says in str(e.value)
+
+
+def test_counts_are_those_of_the_same_policy():
+  # As `mean_3_readers` of the cohort: 664 benign, 432 malignant.
+  policy = overrides.apply(
+    cohort.POLICIES['all'], 'readers=3-,size=3-25,unlabelled=drop'
+  )
+  nodules = cohort.select(policy)
+  assert [sum(n.label == k for n in nodules) for k in (0, 1)] == [664, 432]
+
+
+def _command(module, *args):
+  return subprocess.run(
+    [sys.executable, '-m', f'tfds_lidc.{module}', *map(str, args)],
+    text=True,
+    capture_output=True,
+    check=False,
+  )
+
+
+def test_each_prints_its_counts():
+  done = _command('cohort', '--config=paper', '--policy=split_by=nodule')
+  assert done.returncode == 0, done.stderr
+  (line,) = (
+    row
+    for row in done.stdout.splitlines()
+    if row.startswith('paper-split_by_nodule ')
+  )
+  assert line.split()[1:5] == ['961', '462', '0', '1423']
+  done = _command('cohort', '--policy=size=9-3')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+
+
+@pytest.fixture(scope='module')
+def ct(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('ct')
+  faulty_dicom.write_patient(directory, faulty_dicom.OTHER)
+  return directory
+
+
+def test_builds_do_not_mix(ct, tmp_path):
+  build.build('all', lidc_dir=ct, data_dir=tmp_path)
+  done = _command(
+    'build',
+    '--config=all',
+    f'--lidc_dir={ct}',
+    f'--data_dir={tmp_path}',
+    '--policy=slices=all,consensus=1/3',
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'WARNING' not in done.stderr
+  name = 'all-consensus_1_of_3-slices_all'
+  assert f'\n{name} ' in done.stdout  # its counts
+  plain, changed = (
+    list(tfds.data_source(f'lidc_nodules/{n}', split='test', data_dir=tmp_path))
+    for n in ('all', name)
+  )
+  nodules = faulty_dicom.nodules_of(faulty_dicom.OTHER)
+  assert len(plain) == len(nodules) == 3
+  # A record for each slice on which a third of the readers agree.
+  expected = {
+    (n.nodule_id, k)
+    for n in nodules
+    for k, votes in zip(
+      faulty_dicom.extent(n), faulty_dicom.votes(n), strict=True
+    )
+    if (3 * votes >= n.num_readers).any()
+  }
+  assert {
+    (r['nodule_id'].decode(), r['slice_index']) for r in changed
+  } == expected
+  assert len(changed) == len(expected) > 3
+  for r in changed:  # HU are column + rank - 1024
+    assert (r['image'][0, 1] - r['image'][0, 0]).item() == 1
+    np.testing.assert_array_equal(
+      r['mask'], 3 * r['votes'].astype(int) >= r['num_readers']
+    )
+
+
+def test_spacing_resamples_image_and_masks(ct, tmp_path):
+  (nodule, *_) = faulty_dicom.nodules_of(faulty_dicom.OTHER)
+  spacing_mm = 2 * nodule.pixel_spacing_mm
+  builder = build.build(
+    'all', lidc_dir=ct, data_dir=tmp_path, policy=f'spacing={spacing_mm}'
+  )
+  assert f'{spacing_mm}mm' in builder.builder_config.name
+  record = next(
+    r
+    for r in builder.as_data_source('test')
+    if r['nodule_id'].decode() == nodule.nodule_id
+  )
+  native = next(
+    r
+    for r in build.build('all', lidc_dir=ct, data_dir=tmp_path).as_data_source(
+      'test'
+    )
+    if r['nodule_id'].decode() == nodule.nodule_id
+  )
+  assert record['pixel_spacing_mm'] == np.float32(spacing_mm)
+  # The ramp of 1 HU per column is 2 HU per column of the patch; the centre
+  # stays where it was.
+  image = record['image'][..., 0].astype(int)
+  assert image[32, 32] == native['image'][32, 32, 0]
+  assert (np.diff(image[32, 20:44]) == 2).all()
+  area = native['votes'].astype(bool).sum() / 4
+  assert record['votes'].astype(bool).sum() == pytest.approx(area, rel=0.5)
+
+
+def test_phantoms_take_policies_too(tmp_path):
+  few = tfds.download.DownloadConfig(max_examples_per_split=4)
+  builder = build.build(
+    'phantom',
+    data_dir=tmp_path,
+    policy='slices=all,spacing=0.8',
+    download_config=few,
+  )
+  assert builder.info.metadata['simulated'] is True
+  records = list(builder.as_data_source('train'))
+  assert {r['pixel_spacing_mm'] for r in records} == {np.float32(0.8)}
+  assert len({r['image'].tobytes() for r in records}) == len(records) == 4

@@ -1,0 +1,117 @@
+"""SIMULATED series pass for real ones, and never for real CT."""
+
+import subprocess
+import sys
+
+import faulty_dicom
+import numpy as np
+import pydicom
+import pytest
+
+from tfds_lidc import annotations
+from tfds_lidc import build
+from tfds_lidc import check
+from tfds_lidc import cohort
+from tfds_lidc import dicom
+from tfds_lidc import phantom_dicom
+from tfds_lidc import scan_reader
+
+PATIENT = faulty_dicom.OTHER
+
+
+def _run(*args):
+  return subprocess.run(
+    [sys.executable, '-W', 'error', '-m', 'tfds_lidc.phantom', *map(str, args)],
+    text=True,
+    capture_output=True,
+    check=False,
+  )
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('simulated')
+  done = _run(f'--write_dicom={directory}', f'--patients={PATIENT}')
+  assert done.returncode == 0, done.stderr
+  assert 'SIMULATED' in done.stdout
+  return directory
+
+
+def test_identity_and_geometry_are_the_databases(directory):
+  (scan,) = (s for s in annotations.scans().values() if s.patient_id == PATIENT)
+  series = dicom.index(directory)[scan.series_uid]
+  z_mm = annotations.slice_positions(scan.scan_id)
+  np.testing.assert_allclose([s.z_mm for s in series.slices], z_mm, atol=1e-6)
+  for s in series.slices[:: len(z_mm) // 4]:
+    image = pydicom.dcmread(s.path)
+    assert 'SIMULATED' in image.SeriesDescription
+    assert 'SIMULATED' in image.ImageComments
+    assert image.PatientID == PATIENT
+    assert image.StudyInstanceUID == scan.study_uid
+    assert float(image.PixelSpacing[0]) == scan.pixel_spacing_mm
+    assert float(image.SliceThickness) == scan.slice_thickness_mm
+    hu = dicom.read_hu(s.path)
+    assert hu.shape == (512, 512)
+    assert hu[0, 0] == -2000  # outside the field of view
+    assert hu[256, 256] > -200  # the mediastinum
+    assert hu[256, 150] < -700 or hu[256, 360] < -700  # lung
+
+
+def test_slices_are_those_of_the_database_not_of_chance(directory, tmp_path):
+  again = phantom_dicom.write_patient(tmp_path, PATIENT)
+  for path in again[::40]:
+    first = directory / path.relative_to(tmp_path)
+    assert first.read_bytes() == path.read_bytes()
+
+
+def test_check_finds_nothing_wrong_and_says_simulated(directory):
+  report = check.check(directory)
+  assert report['faults'] == []
+  assert report['scans']['complete'] == report['scans']['simulated'] == 1
+  assert report['policies']['all']['found'] == 3
+  assert '1 of the scans found are SIMULATED' in check.table(report)
+
+
+def test_a_build_from_them_is_simulated(directory, tmp_path):
+  build.build('paper', lidc_dir=directory, data_dir=tmp_path, strict=True)
+  built = build.build('paper', data_dir=tmp_path)  # opened again
+  assert built.info.metadata['simulated'] is True
+  assert 'SIMULATED' in build.summary(built)
+  nodules = {
+    n.nodule_id: n
+    for n in cohort.select(cohort.POLICIES['paper'])
+    if n.patient_id == PATIENT
+  }
+  records = [r for s in built.info.splits for r in built.as_data_source(s)]
+  assert len(records) == len(nodules) > 0
+  for record in records:
+    # What the config `phantom` holds.
+    nodule = nodules[record['nodule_id'].decode()]
+    (patch,) = scan_reader.place(nodule, cohort.POLICIES['paper'])
+    marked = patch.votes > 0
+    image = scan_reader.simulate(nodule, patch)
+    np.testing.assert_array_equal(record['image'][marked, 0], image[marked])
+
+
+def test_overlapping_patches_keep_what_readers_marked():
+  votes = np.zeros((64, 64), np.uint8)
+  votes[30:34, 30:34] = 1
+  hu = np.full((512, 512), -1000, np.int16)
+  pasted = [
+    (
+      phantom_dicom.patches.Patch(0, row, 100, votes[None], votes, votes > 0),
+      np.full((64, 64), value, np.int16),
+    )
+    for row, value in ((100, 1), (104, 2), (5, 3))
+  ]
+  phantom_dicom._paste(hu, pasted)
+  assert (hu[98:102, 98:102] == 1).all() and (hu[102:106, 98:102] == 2).all()
+  assert hu[80, 100] == 1 and hu[130, 100] == 2 and hu[0, 100] == 3
+  assert hu[200, 200] == -1000
+  assert (hu == 3).sum() == 37 * 64  # rows -27 to 36: it leaves the slice
+
+
+def test_no_such_patient(tmp_path):
+  done = _run(f'--write_dicom={tmp_path}', '--patients=LIDC-IDRI-9999')
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1 and 'LIDC-IDRI-9999' in done.stderr

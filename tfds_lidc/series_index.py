@@ -1,0 +1,227 @@
+"""What a download holds: every series below a directory, read once.
+
+The headers of 240,000 files take minutes, so they are read by all cores and
+remembered in a file; a later call reads those that are new or have changed
+(another size or modification time). No file stops the reading of the others:
+what is wrong is kept as a fault beside them.
+"""
+
+import collections
+from collections.abc import Iterable
+from collections.abc import Sequence
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+from typing import NamedTuple
+
+import tqdm
+
+from tfds_lidc import dicom
+from tfds_lidc import dicom_header
+from tfds_lidc import parallel
+
+_FORMAT = 1  # of the remembered file; raise it when an entry changes
+_CHUNK = 200  # files that a process reads at a time
+_FEWEST_PARALLEL = 2000  # below that, starting processes takes longer
+
+_Read = tuple[dicom_header.Header | None, dicom_header.Fault | None]
+
+
+class FileFault(NamedTuple):
+  """A file that cannot be used, and its series where the header tells it."""
+
+  path: str
+  kind: str
+  reason: str
+  series_uid: str | None = None
+  z_mm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesIndex:
+  """What a directory holds.
+
+  Attributes:
+    series: CT by SeriesInstanceUID; without the slices that are faulty.
+    others: (modality, patient, SeriesInstanceUID) -> files, for the rest.
+    faults: the files that cannot be used, by path.
+    num_files: how many files there are, of whatever kind.
+    num_read: of how many the header was read this time.
+  """
+
+  series: dict[str, dicom.Series]
+  others: dict[tuple[str, str, str], list[str]]
+  faults: list[FileFault]
+  num_files: int
+  num_read: int
+
+  def faults_near(self, series: dicom.Series) -> tuple[FileFault, ...]:
+    """Faults that are, or may be, slices of a series: theirs, or beside it."""
+    folders = {os.path.dirname(s.path) for s in series.slices}
+    folders.add(series.folder)
+    return tuple(
+      fault
+      for fault in self.faults
+      if fault.series_uid == series.uid
+      or (fault.series_uid is None and os.path.dirname(fault.path) in folders)
+    )
+
+
+def load(
+  lidc_dir: str | os.PathLike,
+  *,
+  cache_dir: str | os.PathLike | None = None,
+  workers: int = 1,
+  show_progress: bool = True,
+) -> SeriesIndex:
+  """Indexes a directory, reading only what is not remembered.
+
+  Args:
+    lidc_dir: searched at any depth, links to directories included.
+    cache_dir: where headers are remembered; None for nowhere.
+    workers: processes that read headers.
+    show_progress: whether to show a bar when it takes more than two seconds.
+
+  Returns:
+    The index.
+
+  Raises:
+    InputError: the directory is missing, empty or holds no CT.
+  """
+  dicom.check_directory(lidc_dir)
+  root = pathlib.Path(lidc_dir)
+  cache = _cache_file(root, cache_dir) if cache_dir else None
+  known = _recall(cache) if cache else {}
+  faults = []
+
+  def remember_fault(e: OSError):
+    faults.append(
+      FileFault(e.filename, 'unreadable', f'cannot be listed ({e.strerror})')
+    )
+
+  stats = {}  # path -> [size, mtime in ns]
+  for path in dicom.files(root, on_error=remember_fault):
+    try:
+      stat = os.stat(path)
+    except OSError as e:  # a link to nowhere
+      faults.append(FileFault(path, 'unreadable', f'is gone ({e.strerror})'))
+      continue
+    stats[path] = [stat.st_size, stat.st_mtime_ns]
+
+  entries, unread = {}, []
+  for path, stamp in stats.items():
+    remembered = known.get(os.path.relpath(path, root))
+    if remembered and remembered[:2] == stamp:
+      entries[path] = remembered[2:]
+    else:
+      unread.append(path)
+  try:
+    _read_all(unread, entries, workers, show_progress)
+  finally:  # an interrupted reading goes on where it was
+    found_ct = any(h and h[0] == 'CT' for h, _ in entries.values())
+    if cache and found_ct and (unread or len(known) != len(entries)):
+      _remember(
+        cache,
+        {
+          os.path.relpath(path, root): [*stats[path], *entry]
+          for path, entry in entries.items()
+        },
+      )
+  if not found_ct:
+    raise dicom.no_ct(lidc_dir, len(stats))
+  return _join(entries, faults, len(unread))
+
+
+def _read_all(
+  paths: list[str],
+  entries: dict[str, Sequence[Any]],
+  workers: int,
+  show_progress: bool,
+) -> None:
+  """Reads headers, and adds them to `entries` as they come."""
+  chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+  with tqdm.tqdm(
+    total=len(paths),
+    desc='reading DICOM headers',
+    unit='file',
+    delay=2,
+    leave=False,
+    disable=not show_progress,
+  ) as bar:
+    for chunk, found in zip(
+      chunks,
+      parallel.ordered_map(
+        _read_chunk,
+        chunks,
+        workers=workers if len(paths) >= _FEWEST_PARALLEL else 1,
+        on_crash=_crashed,
+      ),
+      strict=True,
+    ):
+      entries.update(zip(chunk, found, strict=True))
+      bar.update(len(chunk))
+
+
+def _read_chunk(paths: list[str]) -> list[_Read]:
+  return [dicom_header.read_header(path) for path in paths]
+
+
+def _crashed(paths: list[str]) -> list[_Read]:
+  fault = dicom_header.Fault('unreadable', 'or a neighbour kills its reader')
+  return [(None, fault) for _ in paths]
+
+
+def _join(
+  entries: dict[str, Sequence[Any]], faults: list[FileFault], num_read: int
+) -> SeriesIndex:
+  headers, broken, others = [], [], collections.defaultdict(list)
+  for path, (header, fault) in entries.items():
+    header = header and dicom_header.Header(*header)
+    if fault:
+      where = (header.series_uid, header.z_mm) if header else ()
+      faults.append(FileFault(path, *fault, *where))
+      if header:
+        broken.append((path, header))
+    elif header and header.modality == 'CT':
+      headers.append((path, header))
+    elif header:
+      others[header.modality, header.patient_id, header.series_uid].append(path)
+  return SeriesIndex(
+    dicom.join(headers, broken),
+    dict(others),
+    sorted(faults, key=lambda f: f.path),
+    len(entries),
+    num_read,
+  )
+
+
+def _cache_file(
+  root: pathlib.Path, cache_dir: str | os.PathLike
+) -> pathlib.Path:
+  name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+  return pathlib.Path(cache_dir) / f'index-{name}.json.gz'
+
+
+def _recall(cache: pathlib.Path) -> dict[str, list[Any]]:
+  """Path below the root -> [size, mtime, header, fault]."""
+  try:
+    with gzip.open(cache, 'rt', encoding='utf-8') as f:
+      content = json.load(f)
+  # Not there yet, or damaged: then everything is read again.
+  except (OSError, EOFError, ValueError):
+    return {}
+  return content['files'] if content.get('format') == _FORMAT else {}
+
+
+def _remember(cache: pathlib.Path, files: dict[str, Iterable[Any]]) -> None:
+  """Writes beside and renames, so that a reader never sees half a file."""
+  cache.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as f:
+    with gzip.open(f, 'wt', compresslevel=1, encoding='utf-8') as text:
+      json.dump({'format': _FORMAT, 'files': files}, text)
+  os.replace(f.name, cache)
