@@ -65,6 +65,14 @@ def _pad_spatial(x, low_high_interior_h, low_high_interior_w):
   )
 
 
+def _pad_once(x, low_high_interior_h, low_high_interior_w):
+  # Without the barrier, XLA's CPU backend fuses what made x (a batch norm,
+  # say) into the loop over the taps and computes it once per tap.
+  return lax.optimization_barrier(
+    _pad_spatial(x, low_high_interior_h, low_high_interior_w)
+  )
+
+
 def _shifted_views(padded, *, size, stride, dilation, out_hw):
   """The k * k views of a padded input that meet each tap, row by row."""
   height, width = out_hw
@@ -96,9 +104,7 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
 def _depthwise(x, kernel, stride, dilation):
   pad = dilation * (kernel.shape[0] // 2)
   out_hw = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
-  padded = lax.optimization_barrier(
-    _pad_spatial(x, (pad, pad, 0), (pad, pad, 0))
-  )
+  padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
   return _multiply_add(
     padded, kernel, stride=stride, dilation=dilation, out_hw=out_hw
   )
@@ -122,10 +128,8 @@ def _depthwise_bwd(stride, dilation, residuals, grad):
     return (reach, in_size + pad - spread_size, stride - 1)
 
   grad_x = _multiply_add(
-    lax.optimization_barrier(
-      _pad_spatial(
-        grad, spread(out_hw[0], x.shape[1]), spread(out_hw[1], x.shape[2])
-      )
+    _pad_once(
+      grad, spread(out_hw[0], x.shape[1]), spread(out_hw[1], x.shape[2])
     ),
     kernel[::-1, ::-1],
     stride=1,
@@ -135,9 +139,7 @@ def _depthwise_bwd(stride, dilation, residuals, grad):
 
   # Kernel gradient: all k * k sums in one pass over the input. Summed in
   # float32 whatever the compute type.
-  padded = lax.optimization_barrier(
-    _pad_spatial(x, (pad, pad, 0), (pad, pad, 0))
-  )
+  padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
   grad32 = grad.astype(jnp.float32)
   products = tuple(
     view.astype(jnp.float32) * grad32
