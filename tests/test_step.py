@@ -4,6 +4,7 @@ import sys
 
 import main_job
 import numpy as np
+import pytest
 
 # Five steps of each stage at test size on made-up patches; writes the losses.
 # Dropout is drawn per device, so it is off.
@@ -63,6 +64,7 @@ def losses_on(devices, out):
   return np.load(out)
 
 
+@pytest.mark.slow
 def test_one_device_and_four_give_the_same_losses(tmp_path):
   """1 x 8 and 4 x 2 examples: the same but for the order of float32 sums.
 

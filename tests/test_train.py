@@ -7,6 +7,7 @@ import subprocess
 
 import main_job
 import numpy as np
+import pytest
 
 from mtnet_jax import checkpoint
 
@@ -60,6 +61,7 @@ def kill_at(command, pattern, env):
   assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
   finished_run, tmp_path, phantom_data_dir, compiled
 ):
