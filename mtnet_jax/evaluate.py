@@ -66,6 +66,7 @@ def make_records(nodules, outputs):
   """
   columns = {
     **nodules.info,
+    'simulated': np.full(len(nodules), nodules.simulated),
     'label': nodules.label,
     'malignancy_probability': outputs['class'],
   }

@@ -23,18 +23,6 @@ _INFO = (
   'num_readers',
   'fold',
 )
-# As `tfds_lidc.cohort.SPLITS` has it.
-_TEST_FOLD = 4
-_RATINGS = (
-  'malignancy',
-  'subtlety',
-  'calcification',
-  'sphericity',
-  'margin',
-  'lobulation',
-  'spiculation',
-  'texture',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +162,8 @@ def load(name, split, *, data_dir='', limit=0):
   Raises:
     errors.InputError: the dataset is not built, or has no such split.
   """
+  from tfds_lidc import annotations
+
   source = _built(name, data_dir)
   if split not in source.info.splits:
     raise errors.InputError(
@@ -196,7 +186,7 @@ def load(name, split, *, data_dir='', limit=0):
     key: np.asarray([_text_or_number(row[key]) for row in rows])
     for key in _INFO
   }
-  for key in _RATINGS:
+  for key in annotations.RATINGS:
     info[key] = np.asarray([np.mean(row[key]) for row in rows])
   return Nodules(
     image=stack('image', np.int16),
@@ -233,7 +223,10 @@ def of_training_patients(nodules):
 
   The folds are the same in every dataset: 0 to 2 train, 3 validates.
   """
-  return int(np.sum(nodules.info['fold'] != _TEST_FOLD))
+  from tfds_lidc import cohort
+
+  kept = np.isin(nodules.info['fold'], cohort.SPLITS['test'])
+  return int(np.sum(~kept))
 
 
 def fingerprint(splits):

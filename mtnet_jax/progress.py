@@ -40,6 +40,7 @@ class Observer:
     """A stage starts or goes on at `step`."""
     name = trainer.stage.name
     self._stage, self._steps_per_epoch = trainer.stage, trainer.steps_per_epoch
+    self._title = f'{name} (SIMULATED)' if self._simulated else name
     self._histories[name] = history
     self._first_step = step
     self._in_flight = collections.deque()
@@ -53,7 +54,7 @@ class Observer:
     self._bar = tqdm.tqdm(
       total=trainer.total_steps,
       initial=step,
-      desc=f'{name} (SIMULATED)' if self._simulated else name,
+      desc=self._title,
       unit='step',
       dynamic_ncols=True,
       disable=step == trainer.total_steps,
@@ -83,7 +84,7 @@ class Observer:
     self._histories[self._stage.name] = history
     select_by = f'val_{self._stage.select_by}'
     self._bar.write(
-      f'{row["stage"]} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
+      f'{self._title} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
       f' {select_by} {row[select_by]:.4f}{" (best)" if row["best"] else ""}'
     )
     for key, value in row.items():
@@ -117,5 +118,9 @@ class Observer:
       )
 
   def _write_log(self):
-    rows = [row for history in self._histories.values() for row in history]
+    rows = [
+      {**row, 'simulated': self._simulated}
+      for history in self._histories.values()
+      for row in history
+    ]
     files.write_csv(self._workdir / 'train_log.csv', rows)

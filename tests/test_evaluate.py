@@ -45,6 +45,7 @@ def test_real_nodules_are_scored_one_by_one(
     rows = list(csv.DictReader(file))
   assert len(rows) == 4
   assert {row['patient_id'] for row in rows} == {'LIDC-IDRI-0003'}
+  assert {row['simulated'] for row in rows} == {'False'}
   for row in rows:
     assert row['nodule_id'] in done.stdout
     assert 0 <= float(row['fine_dice']) <= 1
@@ -76,6 +77,7 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
   }
   (record,) = evaluate.make_records(nodules, outputs)
   assert record['nodule_id'] == 'n'
+  assert record['simulated'] is True
   assert (record['label'], record['malignancy_probability']) == (1, 0.25)
   # A probability of exactly 0.5 counts as nodule.
   assert record['coarse_predicted'] == 16

@@ -47,6 +47,7 @@ def test_metrics_follow_from_the_records(finished_run):
   workdir, _ = finished_run
   with open(workdir / 'records.csv', newline='') as file:
     rows = list(csv.DictReader(file))
+  assert {row['simulated'] for row in rows} == {'True'}
   results = json.loads((workdir / 'metrics.json').read_text())['test']
   assert len(rows) == results['nodules'] == 32
   for name in ('coarse', 'fine'):
@@ -69,6 +70,7 @@ def test_train_log_has_a_row_per_epoch(finished_run):
   assert [(row['stage'], row['epoch']) for row in rows] == [
     (stage, epoch) for stage in STAGES for epoch in '12'
   ]
+  assert {row['simulated'] for row in rows} == {'True'}
 
 
 def test_a_finished_run_says_so_and_changes_nothing(
