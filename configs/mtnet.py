@@ -43,6 +43,8 @@ def _paper():
   config.dataset.data_dir = ''
   # Of the nodules, filled in by the run: it refuses to go on with others.
   config.dataset.fingerprint = ''
+  # In-plane spacing of the patches, filled in by the run; 0 for native.
+  config.dataset.spacing_mm = 0.0
   # At most so many nodules of each split; 0 for all.
   config.dataset.limit = 0
 

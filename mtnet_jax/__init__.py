@@ -1,3 +1,16 @@
-"""MT-Net in JAX/Flax: pulmonary nodule segmentation and classification."""
+"""MT-Net in JAX/Flax: pulmonary nodule segmentation and classification.
+
+model = mtnet_jax.load('runs/demo')
+model.predict(hu, pixel_spacing_mm)
+"""
 
 __version__ = '0.1.0'
+
+
+def __getattr__(name):
+  # Only who loads a model pays for importing JAX.
+  if name == 'load':
+    from mtnet_jax import bundle
+
+    return bundle.load
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

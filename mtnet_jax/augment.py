@@ -137,3 +137,39 @@ def to_patch_grid(maps, patch_size):
   return jax.image.resize(
     maps, (len(maps), patch_size, patch_size), 'linear', antialias=True
   )
+
+
+def resample(maps, scale, *, outside=None):
+  """Resamples maps about their middle, each by a factor of its own.
+
+  As the dataset does where its policy has a spacing: linear about pixel P/2,
+  averaging where it shrinks.
+
+  Args:
+    maps: (B, P, P).
+    scale: (B,) pixels of the maps per pixel of the result.
+    outside: what a result's pixel is whose centre lies beyond the map; None
+      repeats the border.
+
+  Returns:
+    (B, P, P) float32.
+  """
+  size = maps.shape[1]
+  pixels = jnp.arange(size)
+  at = (pixels - size // 2) * scale[:, None] + size // 2  # (B, P)
+  distances = jnp.abs(jnp.clip(at, 0, size - 1)[..., None] - pixels)
+  weights = jnp.maximum(
+    0.0, 1.0 - distances / jnp.maximum(scale, 1.0)[:, None, None]
+  )
+  weights /= weights.sum(-1, keepdims=True)
+  resampled = jnp.einsum(
+    'boh,bhw,bpw->bop',
+    weights,
+    maps.astype(jnp.float32),
+    weights,
+    precision='highest',
+  )
+  if outside is None:
+    return resampled
+  inside = (at >= -0.5) & (at <= size - 0.5)
+  return jnp.where(inside[:, :, None] & inside[:, None, :], resampled, outside)

@@ -56,6 +56,18 @@ class Checkpoints:
     return None if self._best.latest_step() is None else _restore(self._best)
 
 
+def load_best(directory):
+  """`Checkpoints.load_best` of a directory in which nothing may be written."""
+  directory = pathlib.Path(directory).absolute() / 'best'
+  if not directory.exists():
+    return None
+  options = ocp.CheckpointManagerOptions(
+    create=False, enable_async_checkpointing=False
+  )
+  manager = ocp.CheckpointManager(directory, options=options)
+  return None if manager.latest_step() is None else _restore(manager)
+
+
 def _save(manager, step, tree, meta):
   # A run killed between its two saves comes past the same step again, with
   # the same values.

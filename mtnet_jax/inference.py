@@ -57,6 +57,31 @@ def predict_step(variables, hu, *, nets, size, window, coarse_mask):
   return outputs
 
 
+def predict_at_spacing(
+  variables, hu, pixel_spacing_mm, *, spacing_mm, **kwargs
+):
+  """`predict_step` for networks trained at one spacing.
+
+  Args:
+    variables, hu, kwargs: as in `predict_step`; hu at the spacing of the scan.
+    pixel_spacing_mm: (B,) of hu.
+    spacing_mm: that the networks were trained at; None for the scan's own.
+
+  Returns:
+    As `predict_step`, on the pixels of hu. What the networks did not see,
+    because at their spacing a patch is smaller, has probability 0 and an
+    activation of 0.
+  """
+  if spacing_mm is None:
+    return predict_step(variables, hu, **kwargs)
+  scale = spacing_mm / pixel_spacing_mm
+  outputs = predict_step(variables, augment.resample(hu, scale), **kwargs)
+  return {
+    key: augment.resample(x, 1 / scale, outside=0.0) if x.ndim == 3 else x
+    for key, x in outputs.items()
+  }
+
+
 class Predictor:
   """Compiles `predict_step` once and feeds it batches of one size."""
 

@@ -36,6 +36,8 @@ class Nodules:
     label: (N,) int32: 0 benign, 1 malignant, -1 open.
     info: name -> (N,) scalars of the records, mean ratings included.
     simulated: whether the attenuation is simulated.
+    spacing_mm: in-plane spacing that all patches were resampled to; None where
+      each has its scan's own.
   """
 
   image: np.ndarray
@@ -44,6 +46,7 @@ class Nodules:
   label: np.ndarray
   info: dict[str, np.ndarray]
   simulated: bool
+  spacing_mm: float | None = None
 
   def __len__(self):
     return len(self.label)
@@ -195,6 +198,7 @@ def load(name, split, *, data_dir='', limit=0):
     label=np.asarray([row['label'] for row in rows], np.int32),
     info=info,
     simulated=bool(source.info.metadata['simulated']),
+    spacing_mm=source.info.metadata.get('spacing_mm'),
   )
 
 

@@ -1,7 +1,6 @@
 """Metrics of segmentation and classification (paper, section 4.1)."""
 
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 # From which probability on a pixel is nodule, and a nodule malignant.
 THRESHOLD = 0.5
@@ -106,6 +105,9 @@ def classification_metrics(
   present = weights > 0
   auc = np.nan
   if np.any(malignant & present) and np.any(benign & present):
+    # Takes longer to import than the rest, and prediction needs none of it.
+    from sklearn import metrics as sklearn_metrics
+
     auc = float(
       sklearn_metrics.roc_auc_score(labels, scores, sample_weight=weights)
     )

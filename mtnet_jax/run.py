@@ -105,6 +105,7 @@ def run(config, workdir=''):
   splits = load_splits(config)
   with config.unlocked():
     config.dataset.fingerprint = input_pipeline.fingerprint(splits)
+    config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   workdir_lib.claim(workdir, config)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)

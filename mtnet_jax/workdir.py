@@ -128,9 +128,7 @@ def load_variables(workdir):
   variables = {}
   for stage in stages.ORDER:
     directory = checkpoint_dir(workdir, stage)
-    best = None
-    if directory.exists():
-      best = checkpoint.Checkpoints(directory).load_best()
+    best = checkpoint.load_best(directory)
     if best is None:
       raise errors.InputError(
         f'{directory} has no checkpoint: the run is not finished; give its'

@@ -1,7 +1,18 @@
 """What several tests share: a phantom dataset, compiled programs, a run."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import main_job
 import pytest
+
+# Loading a model keeps compiled programs on disk: those of tests not among the
+# user's own. Read when JAX is imported, so before any test module is.
+_COMPILED = tempfile.mkdtemp(prefix='mtnet_jax-tests-')
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
 
 
 @pytest.fixture(scope='session')
@@ -21,6 +32,14 @@ def compiled(tmp_path_factory):
     'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.mktemp('compiled')),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
   }
+
+
+@pytest.fixture(scope='session')
+def made_run_dir(tmp_path_factory):
+  """Run directory of the test size with random variables; not to change."""
+  import made_run
+
+  return made_run.write(tmp_path_factory.mktemp('made') / 'made')
 
 
 @pytest.fixture(scope='session')

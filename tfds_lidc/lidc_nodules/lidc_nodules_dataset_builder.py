@@ -141,7 +141,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         }
       ),
       supervised_keys=('image', 'label'),
-      metadata=tfds.core.MetadataDict(simulated=self.builder_config.simulated),
+      metadata=tfds.core.MetadataDict(
+        simulated=self.builder_config.simulated,
+        spacing_mm=self.builder_config.policy.spacing_mm,
+      ),
     )
 
   def _download_and_prepare(

@@ -1,0 +1,211 @@
+"""Trained networks as one thing: HU patches in, masks and malignancy out."""
+
+import dataclasses
+import functools
+import warnings
+
+import flax.errors
+import jax
+import numpy as np
+
+from mtnet_jax import errors
+from mtnet_jax import inference
+from mtnet_jax import metrics
+from mtnet_jax import stages
+
+PATCH_SIZE = 64
+# Scanners' padding and metal stay inside; what is not HU does not.
+_HU_RANGE = (-20_000, 70_000)
+_SPACING_RANGE_MM = (0.1, 5.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What the networks say about N patches, on the patches' own pixels.
+
+  Attributes:
+    mask: (N, P, P) bool, the nodule: `probability` >= 0.5.
+    probability: (N, P, P) float32 of the Fine Seg-net.
+    malignancy: (N,) float32 probability of the Class-net: of the readers'
+      suspicion, not of a pathologist's finding.
+    coarse_mask: (N, P, P) bool of the Coarse Seg-net.
+    cam: (N, P, P) float32 class activation map; what is above 0 speaks for
+      malignant.
+  """
+
+  mask: np.ndarray
+  probability: np.ndarray
+  malignancy: np.ndarray
+  coarse_mask: np.ndarray
+  cam: np.ndarray
+
+
+class Model:
+  """The three trained networks, on this process's first device.
+
+  Attributes:
+    name: of the run that it comes from.
+    config: the run's, a locked `ConfigDict`.
+    metrics: the run's metrics.json, a dict.
+    card: what the model is for and how good it is, Markdown.
+    simulated: whether it was trained on SIMULATED attenuation.
+    spacing_mm: in-plane spacing that patches are resampled to; None where they
+      are taken as they are.
+    variables: stage name -> {'params', 'batch_stats'}, on the device.
+  """
+
+  def __init__(self, *, name, config, metrics, card, variables):
+    missing = set(stages.ORDER) - variables.keys()
+    if missing:
+      raise errors.InputError(
+        f'{name}: no weights of {" and ".join(sorted(missing))}.'
+      )
+    self.name = name
+    self.config = config
+    self.metrics = metrics
+    self.card = card
+    self.simulated = bool(metrics['simulated'])
+    self.spacing_mm = config.dataset.get('spacing_mm', 0.0) or None
+    self.variables = jax.device_put(variables)
+    self._step = jax.jit(
+      functools.partial(
+        inference.predict_at_spacing,
+        spacing_mm=self.spacing_mm,
+        nets=stages.make_nets(config),
+        size=config.image_size,
+        window=tuple(config.window),
+        coarse_mask=config.coarse_mask,
+      )
+    )
+
+  def __repr__(self):
+    data = 'SIMULATED CT' if self.simulated else 'CT'
+    return f'<mtnet_jax model {self.name!r}, trained on {data}>'
+
+  def predict(self, hu, pixel_spacing_mm):
+    """Segments and classifies the nodules in the middle of patches.
+
+    Patches run in batches of `config.eval_batch_size`, the last one filled up
+    to a power of two: one program each is compiled, when first needed.
+
+    Args:
+      hu: (N, 64, 64) attenuation in HU, not windowed, at the spacing of the
+        scan, the nodule in the middle (pixel 32, 32).
+      pixel_spacing_mm: in-plane spacing, a number or (N,).
+
+    Returns:
+      A `Prediction` of NumPy arrays.
+
+    Raises:
+      errors.InputError: what was given cannot be such patches.
+    """
+    hu = check_hu(hu)
+    spacing_mm = check_spacing(pixel_spacing_mm, len(hu))
+    parts, start = [], 0
+    for size in batch_sizes(len(hu), self.config.eval_batch_size):
+      part = slice(start, start + size)
+      parts.append(self._run(hu[part], spacing_mm[part], size))
+      start += size
+    outputs = {
+      key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+    }
+    return Prediction(
+      mask=outputs['fine'] >= metrics.THRESHOLD,
+      probability=outputs['fine'],
+      malignancy=outputs['class'],
+      coarse_mask=outputs['coarse'] >= metrics.THRESHOLD,
+      cam=outputs['cam'],
+    )
+
+  def _run(self, hu, spacing_mm, size):
+    count = len(hu)
+    fill = [(0, size - count)]
+    hu = np.pad(hu, fill + [(0, 0)] * 2, mode='edge')
+    spacing_mm = np.pad(spacing_mm, fill, mode='edge')
+    try:
+      outputs = self._step(self.variables, hu, spacing_mm)
+    except flax.errors.FlaxError as error:
+      raise errors.InputError(
+        f'{self.name}: weights and config do not belong together'
+        f' ({str(error).splitlines()[0]}). Get the model again.'
+      ) from error
+    return {
+      key: np.asarray(x[:count], np.float32)
+      for key, x in jax.device_get(outputs).items()
+    }
+
+
+def batch_sizes(count, most):
+  """How many patches run together: `most`, and a power of two for the rest."""
+  full, rest = divmod(count, most)
+  sizes = [most] * full
+  if rest:
+    sizes.append(min(most, 1 << (rest - 1).bit_length()))
+  return sizes
+
+
+def check_hu(hu):
+  """(N, 64, 64) float32 of what should be HU.
+
+  Raises:
+    errors.InputError: it is not; the message says why and what would be.
+  """
+  hu = np.asarray(hu)
+  shape = f'(N, {PATCH_SIZE}, {PATCH_SIZE})'
+  if hu.ndim != 3 or hu.shape[1:] != (PATCH_SIZE, PATCH_SIZE) or not len(hu):
+    hint = ''
+    if hu.shape == (PATCH_SIZE, PATCH_SIZE):
+      hint = ': one patch is hu[None]'
+    elif hu.shape[1:] == (PATCH_SIZE, PATCH_SIZE, 1):
+      hint = ': leave the channel out, hu[..., 0]'
+    raise errors.InputError(f'hu is {hu.shape}, not {shape}{hint}.')
+  if hu.dtype.kind not in 'iuf':
+    raise errors.InputError(f'hu is of type {hu.dtype}, not of numbers.')
+  if not np.isfinite(hu).all():
+    raise errors.InputError('hu holds NaN or infinity: clean it first.')
+  low, high = float(hu.min()), float(hu.max())
+  if low < _HU_RANGE[0] or high > _HU_RANGE[1]:
+    raise errors.InputError(
+      f'hu goes from {low:g} to {high:g}: these are no HU.'
+    )
+  windowed = np.flatnonzero(np.abs(hu).max(axis=(1, 2)) <= 1)
+  if len(windowed):
+    raise errors.InputError(
+      f'hu[{windowed[0]}] lies between -1 and 1, as a windowed image does: give'
+      ' HU, about -1000 (air) to 1000; the model has its own window.'
+    )
+  if low >= 0:
+    warnings.warn(
+      f'hu goes from {low:g} to {high:g}, nowhere below 0, although lung is'
+      ' about -900 HU: are these stored values, without the rescale slope and'
+      ' intercept?',
+      stacklevel=3,
+    )
+  return hu.astype(np.float32)
+
+
+def check_spacing(pixel_spacing_mm, count):
+  """(N,) float32 of a number or N numbers.
+
+  Raises:
+    errors.InputError: it is neither, or no spacing of a CT.
+  """
+  try:
+    spacing_mm = np.asarray(pixel_spacing_mm, np.float32)
+  except (TypeError, ValueError) as error:
+    raise errors.InputError(
+      f'pixel_spacing_mm={pixel_spacing_mm!r} is no number.'
+    ) from error
+  if spacing_mm.shape not in ((), (count,)):
+    raise errors.InputError(
+      f'pixel_spacing_mm has the shape {spacing_mm.shape}: give one number, or'
+      f' one for each of the {count} patches (rows and columns have the same).'
+    )
+  low, high = _SPACING_RANGE_MM
+  # Written so that NaN fails.
+  wrong = spacing_mm[~((spacing_mm >= low) & (spacing_mm <= high))]
+  if wrong.size:
+    raise errors.InputError(
+      f'pixel_spacing_mm={wrong.flat[0]:g} is not between {low} and {high} mm.'
+    )
+  return np.broadcast_to(spacing_mm, (count,))

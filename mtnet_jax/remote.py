@@ -1,0 +1,86 @@
+"""Folders that may be elsewhere: on this disk, or at any URL of fsspec's."""
+
+import contextlib
+import pathlib
+import tempfile
+
+import fsspec
+
+from mtnet_jax import errors
+
+# Filesystem -> what installs it.
+_INSTALL = {
+  'gs': "pip install 'mtnet_jax[gcs]'",
+  'gcs': "pip install 'mtnet_jax[gcs]'",
+  's3': 'pip install s3fs',
+}
+
+
+@contextlib.contextmanager
+def local_folder(path, *, wanted):
+  """Gives a folder on this disk with the files of a folder anywhere.
+
+  Args:
+    path: a folder of this disk, given as it is; or a URL such as
+      gs://bucket/run, downloaded to a temporary folder.
+    wanted: which files to download: takes a relative path, tells yes or no.
+
+  Yields:
+    `pathlib.Path`; of a download only until the end of the context.
+
+  Raises:
+    errors.InputError: nothing is there, or it cannot be read.
+  """
+  url = str(path)
+  if '://' not in url:
+    folder = pathlib.Path(url).expanduser()
+    if not folder.is_dir():
+      what = 'is a file, not a folder' if folder.exists() else 'does not exist'
+      raise errors.InputError(
+        f'{url} {what}: give a run directory, a bundle, or a URL of one.'
+      )
+    yield folder
+    return
+  with tempfile.TemporaryDirectory(prefix='mtnet_jax-') as folder:
+    folder = pathlib.Path(folder)
+    try:
+      count = _download(url, folder, wanted)
+    # Every filesystem has errors of its own: of the network, of credentials.
+    except Exception as error:
+      raise errors.InputError(_explain(url, error)) from error
+    if not count:
+      raise errors.InputError(
+        f'{url} holds no run directory and no bundle: give the folder with'
+        ' config.json in it.'
+      )
+    yield folder
+
+
+def _download(url, folder, wanted):
+  filesystem, root = fsspec.core.url_to_fs(url)
+  root = root.rstrip('/')
+  sources = {}
+  for source in filesystem.find(root):
+    name = source.removeprefix(root).lstrip('/')
+    # A name that climbs would be written outside the folder.
+    if '..' not in name.split('/') and wanted(name):
+      sources[name] = source
+  for name in sources:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+  # All at once: filesystems of the network fetch several together.
+  filesystem.get(
+    list(sources.values()), [str(folder / name) for name in sources]
+  )
+  return len(sources)
+
+
+def _explain(url, error):
+  message = ' '.join(str(error).split())[:200] or type(error).__name__
+  protocol = url.partition('://')[0]
+  if isinstance(error, ImportError):
+    way_out = _INSTALL.get(protocol, f'what fsspec needs for {protocol}://')
+    return f'{url} cannot be read ({message}): install {way_out}.'
+  return (
+    f'{url} cannot be read ({message}): check the address, and that this'
+    ' machine may read it.'
+  )

@@ -1,0 +1,137 @@
+"""A finished run directory without training: variables drawn at random."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import test_configs
+
+from mtnet_jax import checkpoint
+from mtnet_jax import files
+from mtnet_jax import metrics
+from mtnet_jax import scores
+from mtnet_jax import stages
+from mtnet_jax import workdir
+
+# Smaller than :test, for speed of compilation only.
+_TINY = {
+  'seg_net': {
+    'stem_widths': (4, 4),
+    'entry_widths': (4, 6),
+    'middle_blocks': 0,
+    'exit_width': 6,
+    'tail_widths': (6,),
+    'aspp_features': 4,
+    'low_level_features': 3,
+    'decoder_features': 4,
+  },
+  'class_net': {
+    'stem_widths': (4, 4),
+    'entry_widths': (4,),
+    'middle_blocks': 0,
+    'exit_width': 6,
+    'tail_widths': (6,),
+  },
+}
+
+
+def config_of(variant=None, *, spacing_mm=0.0):
+  """A config as a finished run on phantoms left it; by default a tiny one."""
+  config = test_configs.CONFIGS.get_config(variant or 'test')
+  with config.unlocked():
+    if variant is None:
+      config.update(_TINY)
+    config.dataset.name = 'lidc_nodules/phantom'
+    config.dataset.fingerprint = '0123456789abcdef'
+    config.dataset.spacing_mm = spacing_mm
+  return config
+
+
+def write(directory, config=None, *, seed=0):
+  """Writes what `mtnet_jax.load` reads, and some of what it does not."""
+  config = config or config_of()
+  workdir.claim(directory, config)
+  for name, variables in draw_variables(config, seed).items():
+    checkpoints = checkpoint.Checkpoints(
+      workdir.checkpoint_dir(directory, name)
+    )
+    checkpoints.save_best(1, variables, {'epoch': 1})
+    checkpoints.save_latest(2, {'step': np.int32(2)}, {'history': []})
+  diameter_model = {'slope': 0.3, 'intercept': -3.0}
+  files.write_json(
+    directory / 'metrics.json',
+    {
+      **workdir.header(config, dataset=config.dataset.name, simulated=True),
+      'diameter_only_model': diameter_model,
+      'test': scores.summarise(
+        _records(), diameter_model=diameter_model, seed=0
+      ),
+    },
+  )
+  return directory
+
+
+def draw_variables(config, seed=0):
+  """Random variables of the three networks, statistics off their start."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == 'kernel':
+      spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+      values = rng.standard_normal(leaf.shape, np.float32)
+      return np.float32(spread) * values
+    low, high = (0.7, 1.4) if name in ('scale', 'var') else (-0.3, 0.3)
+    return rng.uniform(low, high, leaf.shape).astype(np.float32)
+
+  size = config.image_size
+  images = jnp.zeros((1, size, size, 3))
+  variables = {}
+  for name, net in stages.make_nets(config).items():
+    inputs = (images,) if name == 'coarse' else (images, images[..., :1])
+    shapes = jax.eval_shape(
+      functools.partial(net.init, train=False), jax.random.key(0), *inputs
+    )
+    variables[name] = jax.tree_util.tree_map_with_path(draw, dict(shapes))
+  # Probabilities that are neither 0 nor 1, so that differences show.
+  for name in variables:
+    variables[name]['params']['classifier']['kernel'] *= np.float32(0.1)
+  return variables
+
+
+def patches(count, seed=0):
+  """(N, 64, 64) HU: discs of differing size in something like lung."""
+  rng = np.random.default_rng(seed)
+  rows, columns = np.mgrid[:64, :64] - 32
+  radius = np.linspace(3, 12, count)[:, None, None]
+  hu = rng.normal(-850, 60, (count, 64, 64))
+  return np.where(np.hypot(rows, columns) < radius, 40, hu).astype(np.int16)
+
+
+def _records():
+  """Of six nodules of three patients, as `evaluate.make_records` has them."""
+  rng = np.random.default_rng(0)
+  return [
+    {
+      'patient_id': f'LIDC-IDRI-{i // 2:04}',
+      'label': i % 2,
+      'diameter_mm': 5.0 + i,
+      'malignancy_probability': float(rng.uniform()),
+      **{
+        f'{net}_{key}': float(rng.uniform())
+        for net in ('coarse', 'fine')
+        for key in metrics.SEGMENTATION
+      },
+      **{
+        f'{net}_{key}': value
+        for net in ('coarse', 'fine')
+        for key, value in zip(
+          ('overlap', 'predicted', 'truth', 'pixels'),
+          (20, 30, 40, 4096),
+          strict=True,
+        )
+      },
+    }
+    for i in range(6)
+  ]

@@ -1,0 +1,238 @@
+"""A model answers for HU patches, and refuses what is none."""
+
+import warnings
+
+import made_run
+import numpy as np
+import pytest
+
+import mtnet_jax
+from mtnet_jax import augment
+from mtnet_jax import errors
+from mtnet_jax import evaluate
+from mtnet_jax import input_pipeline
+from mtnet_jax import model as model_lib
+from mtnet_jax import workdir
+from tfds_lidc import patches as lidc_patches
+
+_MAPS = ('mask', 'probability', 'coarse_mask', 'cam')
+
+
+@pytest.fixture(scope='module', name='model')
+def _model(made_run_dir):
+  return mtnet_jax.load(made_run_dir)
+
+
+def _as_nodules(hu):
+  """What `evaluate.predict` takes."""
+  zeros = np.zeros(hu.shape, np.uint8)
+  label = np.zeros(len(hu), np.int32)
+  return input_pipeline.Nodules(hu, zeros, zeros, label, {}, simulated=True)
+
+
+def test_a_prediction_is_what_evaluation_says(model, made_run_dir):
+  hu = made_run.patches(5)
+  prediction = model.predict(hu, 0.7)
+  expected = evaluate.predict(
+    workdir.read_config(made_run_dir),
+    workdir.load_variables(made_run_dir),
+    _as_nodules(hu),
+    progress=lambda batches: batches,
+  )
+  for name, key in (
+    ('probability', 'fine'),
+    ('malignancy', 'class'),
+    ('cam', 'cam'),
+  ):
+    values = getattr(prediction, name)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, expected[key], atol=1e-5, err_msg=name)
+  np.testing.assert_array_equal(prediction.mask, prediction.probability >= 0.5)
+  np.testing.assert_array_equal(
+    prediction.coarse_mask, expected['coarse'] >= 0.5
+  )
+  assert prediction.mask.dtype == prediction.coarse_mask.dtype == bool
+  # Patches differ in their answers: what is above can fail.
+  assert np.ptp(prediction.malignancy) > 1e-3
+  assert 0 < prediction.mask.mean() < 1 and prediction.mask.any()
+  assert 0 < prediction.coarse_mask.mean() < 1
+  for name in _MAPS:
+    assert getattr(prediction, name).shape == (5, 64, 64)
+
+
+@pytest.mark.parametrize(
+  ('count', 'most', 'sizes'),
+  [
+    (1, 32, [1]),
+    (2, 32, [2]),
+    (3, 32, [4]),
+    (17, 32, [32]),
+    (32, 32, [32]),
+    (33, 32, [32, 1]),
+    (100, 32, [32, 32, 32, 4]),
+    # `most` need not be a power of two.
+    (6, 6, [6]),
+    (5, 6, [6]),
+    (16, 6, [6, 6, 4]),
+  ],
+)
+def test_batches_hold_every_patch_in_few_sizes(count, most, sizes):
+  assert model_lib.batch_sizes(count, most) == sizes
+  assert sum(sizes) >= count > sum(sizes[:-1])
+
+
+def test_sizes_are_traced_once_and_padding_never_counts(
+  made_run_dir, monkeypatch
+):
+  config = made_run.config_of()
+  with config.unlocked():
+    config.eval_batch_size = 4
+  model = model_lib.Model(
+    name='made',
+    config=config,
+    metrics=workdir.read_metrics(made_run_dir),
+    card='',
+    variables=workdir.load_variables(made_run_dir),
+  )
+  traced = []
+  original = augment.plain_images
+
+  def counting(hu, **kwargs):
+    traced.append(len(hu))
+    return original(hu, **kwargs)
+
+  monkeypatch.setattr(augment, 'plain_images', counting)
+  hu = made_run.patches(7)
+  whole = model.predict(hu, 0.7)  # 4, and 3 in 4
+  assert traced == [4]
+  for count in (3, 7, 4, 1, 5, 2):
+    part = model.predict(hu[:count].astype(np.float64), [0.5] * count)
+    for name in (*_MAPS, 'malignancy'):
+      values = getattr(part, name)
+      assert len(values) == count
+      np.testing.assert_allclose(
+        values, getattr(whole, name)[:count], atol=1e-5, err_msg=name
+      )
+  assert sorted(traced) == [1, 2, 4]
+
+
+def test_spacing_changes_nothing_where_patches_are_native(model):
+  hu = made_run.patches(2)
+  np.testing.assert_array_equal(
+    model.predict(hu, 0.5).probability, model.predict(hu, 0.9).probability
+  )
+
+
+@pytest.fixture(scope='module', name='at_one_mm')
+def _at_one_mm(tmp_path_factory):
+  config = made_run.config_of(spacing_mm=1.0)
+  directory = tmp_path_factory.mktemp('made') / 'one_mm'
+  return mtnet_jax.load(made_run.write(directory, config))
+
+
+def test_patches_are_resampled_to_the_spacing_of_training(model, at_one_mm):
+  """The same weights: only what the networks see differs."""
+  assert (model.spacing_mm, at_one_mm.spacing_mm) == (None, 1.0)
+  hu = made_run.patches(3)
+  np.testing.assert_allclose(
+    at_one_mm.predict(hu, 1.0).probability,
+    model.predict(hu, 1.0).probability,
+    atol=1e-5,
+  )
+  # At 2 mm a patch spans twice what the networks see. The dataset's own
+  # resampling makes that of a plane; outside it nothing was seen.
+  seen = np.stack(
+    [lidc_patches._resample(x, 0.5, 64) for x in hu.astype(float)]
+  )
+  expected = model.predict(seen, 1.0)
+  prediction = at_one_mm.predict(hu, [2.0] * 3)
+  np.testing.assert_allclose(
+    prediction.malignancy, expected.malignancy, atol=1e-5
+  )
+  back = lidc_patches._resample(expected.cam, 2.0, 30)  # the middle of it
+  np.testing.assert_allclose(prediction.cam[:, 17:47, 17:47], back, atol=1e-4)
+  outside = np.ones((64, 64), bool)
+  outside[16:48, 16:48] = False
+  assert (prediction.probability[:, outside] == 0).all()
+  assert (prediction.probability[:, ~outside] > 0).all()
+
+
+def test_resampling_keeps_the_middle_and_repeats_the_border():
+  rows = np.arange(64.0, dtype=np.float32)
+  ramp = np.broadcast_to(rows[:, None], (1, 64, 64))
+  wide = np.asarray(augment.resample(ramp, np.float32([2.0])))[0]
+  assert wide[32, 32] == pytest.approx(32)
+  assert wide[33, 32] == pytest.approx(34)
+  # Row 0 lies at 32 - 64, beyond the border: row 0 and half of row 1.
+  assert wide[0, 0] == pytest.approx((0 + 1 / 2) / (1 + 1 / 2))
+  same = np.asarray(augment.resample(ramp, np.float32([1.0])))
+  np.testing.assert_array_equal(same, ramp)
+
+
+_GOOD = np.full((2, 64, 64), -800, np.int16)
+
+
+@pytest.mark.parametrize(
+  ('hu', 'says'),
+  [
+    (_GOOD[0], r'\(64, 64\).*hu\[None\]'),
+    (_GOOD[..., None], r'\(2, 64, 64, 1\).*hu\[\.\.\., 0\]'),
+    (_GOOD[:, :32, :32], r'\(2, 32, 32\), not \(N, 64, 64\)'),
+    (_GOOD[:0], r'\(0, 64, 64\)'),
+    (_GOOD > 0, 'bool'),
+    (_GOOD.astype(str), '<U'),
+    (np.where(np.arange(64) == 3, np.nan, _GOOD), 'NaN'),
+    (np.full((1, 64, 64), np.inf), 'infinity'),
+    (_GOOD * 100.0, '-80000.*no HU'),
+    (np.tanh(made_run.patches(2) / 400.0), r'hu\[0\].*windowed.*-1000'),
+  ],
+)
+def test_what_is_no_hu_is_refused(model, hu, says):
+  with pytest.raises(errors.InputError, match=says):
+    model.predict(hu, 0.7)
+
+
+def test_stored_values_are_warned_of(model):
+  hu = made_run.patches(2)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    model.predict(hu, 0.7)
+  with pytest.warns(UserWarning, match='slope and intercept'):
+    model.predict(np.maximum(hu + 1024, 0), 0.7)
+
+
+@pytest.mark.parametrize(
+  ('spacing', 'says'),
+  [
+    (0, '=0 is not between'),
+    (-0.7, '-0.7'),
+    (700, '700 is not between 0.1 and 5'),
+    (float('nan'), 'nan'),
+    ([0.7, 0.0], '=0 is not'),
+    ([0.7, 0.7, 0.7], 'each of the 2 patches'),
+    ([[0.7, 0.7]], 'each of the 2 patches'),
+    ('wide', 'no number'),
+    (None, 'pixel_spacing_mm'),
+  ],
+)
+def test_what_is_no_spacing_is_refused(model, spacing, says):
+  with pytest.raises(errors.InputError, match=says):
+    model.predict(_GOOD, spacing)
+
+
+def test_weights_of_another_config_are_refused_in_one_line(made_run_dir):
+  config = made_run.config_of()
+  with config.unlocked():
+    config.seg_net.aspp_features = 12
+  model = model_lib.Model(
+    name='mixed',
+    config=config,
+    metrics=workdir.read_metrics(made_run_dir),
+    card='',
+    variables=workdir.load_variables(made_run_dir),
+  )
+  with pytest.raises(
+    errors.InputError, match='mixed: .*do not belong'
+  ) as error:
+    model.predict(_GOOD, 0.7)
+  assert '\n' not in str(error.value)
