@@ -1,15 +1,45 @@
-"""Restores a trained model."""
+"""Packs a trained run into a bundle: a folder to send, and to restore from.
 
+    python -m mtnet_jax.bundle --run=runs/demo --out=demo-bundle
+
+A bundle holds what prediction needs and what a reader wants to know, and
+nothing of training: README.md (the model card), config.json, metrics.json,
+weights.safetensors, and manifest.json with the SHA-256 of each, which is
+checked whenever it is opened. It opens anywhere, on one CPU or one GPU:
+
+    model = mtnet_jax.load('demo-bundle')  # or a URL, such as gs://bucket/demo
+    model.predict(hu, pixel_spacing_mm)
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
 import re
+import shutil
 
+import safetensors
+import safetensors.numpy
+
+import mtnet_jax
+from mtnet_jax import card
 from mtnet_jax import compilation_cache
 from mtnet_jax import errors
+from mtnet_jax import files
 from mtnet_jax import model as model_lib
 from mtnet_jax import remote
+from mtnet_jax import stages
 from mtnet_jax import workdir
 
-# What a model needs of a run directory: not what training needs to go on.
-_WANTED = re.compile(r'config\.json|metrics\.json|checkpoints/[^/]+/best/.*')
+FORMAT = 1
+_CONFIG, _METRICS, _CARD = 'config.json', 'metrics.json', 'README.md'
+_WEIGHTS, _MANIFEST = 'weights.safetensors', 'manifest.json'
+_FILES = (_CARD, _CONFIG, _METRICS, _WEIGHTS)
+# What a model needs of a folder elsewhere: of a run, not what training needs.
+_WANTED = re.compile(
+  '|'.join(map(re.escape, (*_FILES, _MANIFEST))) + r'|checkpoints/[^/]+/best/.*'
+)
 
 
 def load(path):
@@ -18,7 +48,8 @@ def load(path):
   Compiled programs are kept on this disk, see `compilation_cache`.
 
   Args:
-    path: a run directory; or a URL of one, such as gs://bucket/run.
+    path: a run directory or a bundle; or a URL of one, such as
+      gs://bucket/run.
 
   Returns:
     A `model.Model`.
@@ -29,7 +60,7 @@ def load(path):
   compilation_cache.enable()
   with remote.local_folder(path, wanted=_WANTED.fullmatch) as folder:
     try:
-      return _from_run(folder, name=str(path).rstrip('/').rpartition('/')[2])
+      return model_lib.Model(**_read(folder, name=_name(path)))
     except errors.InputError as error:
       # What was downloaded is known to the user by its address.
       raise errors.InputError(
@@ -37,11 +68,164 @@ def load(path):
       ) from error
 
 
-def _from_run(folder, *, name):
-  return model_lib.Model(
-    name=name,
-    config=workdir.read_config(folder),
-    metrics=workdir.read_metrics(folder),
-    card='',
-    variables=workdir.load_variables(folder),
+def _name(path):
+  path = str(path)
+  path = path if '://' in path else str(pathlib.Path(path).resolve())
+  return path.rstrip('/').rpartition('/')[2]
+
+
+def _read(folder, *, name):
+  """Arguments of `model.Model`, of a bundle or a run directory."""
+  if (folder / _MANIFEST).exists() or (folder / _WEIGHTS).exists():
+    return _read_bundle(folder)
+  config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
+  return {
+    'name': name,
+    'config': config,
+    'metrics': metrics,
+    'card': card.model_card(name, config, metrics),
+    'variables': workdir.load_variables(folder),
+  }
+
+
+def _read_bundle(folder):
+  manifest = files.read_json(folder / _MANIFEST)
+  found = manifest.get('format') if isinstance(manifest, dict) else None
+  if found != FORMAT:
+    raise errors.InputError(
+      f'{folder} is a bundle of format {found}, this version reads {FORMAT}:'
+      ' use the version of mtnet_jax that wrote it.'
+    )
+  for name in _FILES:
+    _verify(folder / name, manifest.get('files', {}).get(name))
+  return {
+    'name': manifest['name'],
+    'config': workdir.read_config(folder),
+    'metrics': workdir.read_metrics(folder),
+    'card': (folder / _CARD).read_text(encoding='utf-8'),
+    'variables': _read_weights(folder / _WEIGHTS),
+  }
+
+
+def _verify(path, expected):
+  try:
+    found = _digest(path)
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be read ({error.strerror}): get the bundle again.'
+    ) from error
+  if found != expected:
+    raise errors.InputError(
+      f'{path} is damaged or was changed: its SHA-256 is not the one in'
+      f' {_MANIFEST}. Get the bundle again.'
+    )
+
+
+def _digest(path):
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _read_weights(path):
+  try:
+    flat = safetensors.numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise errors.InputError(
+      f'{path} is damaged ({error}): get the bundle again.'
+    ) from error
+  tree = {}
+  for name, array in flat.items():
+    *groups, leaf = name.split('/')
+    group = tree
+    for key in groups:
+      group = group.setdefault(key, {})
+    group[leaf] = array
+  return tree
+
+
+def write(run, out, *, name=None):
+  """Packs a finished run.
+
+  Args:
+    run: its directory, or a URL of it.
+    out: the folder to make; it may exist if it is empty.
+    name: of the model; default: of the run directory.
+
+  Raises:
+    errors.InputError: the run cannot be used, or `out` not written.
+  """
+  out = pathlib.Path(out)
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise errors.InputError(
+      f'{out} exists already: choose another --out, or delete it.'
+    )
+  with remote.local_folder(run, wanted=_WANTED.fullmatch) as folder:
+    content = _read(folder, name=name or _name(run))
+  config, variables = content['config'], content['variables']
+  stages.check_variables(config, variables)
+  with config.unlocked():
+    # Where this machine keeps its data is nobody else's business.
+    config.dataset.data_dir = ''
+  # Beside its place, and moved there when it is complete.
+  staged = out.absolute().with_name(f'.{out.absolute().name}.{os.getpid()}')
+  try:
+    staged.mkdir(parents=True)
+    files.write_json(staged / _CONFIG, json.loads(config.to_json()))
+    files.write_json(staged / _METRICS, content['metrics'])
+    files.write_text(
+      staged / _CARD,
+      card.model_card(content['name'], config, content['metrics']),
+    )
+    safetensors.numpy.save_file(dict(_flat(variables)), staged / _WEIGHTS)
+    files.write_json(
+      staged / _MANIFEST,
+      {
+        'format': FORMAT,
+        'name': content['name'],
+        'mtnet_jax': mtnet_jax.__version__,
+        'files': {name: _digest(staged / name) for name in _FILES},
+      },
+    )
+    os.replace(staged, out)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise errors.InputError(
+      f'{out} cannot be written ({error}): choose another --out.'
+    ) from error
+  finally:
+    shutil.rmtree(staged, ignore_errors=True)
+
+
+def _flat(tree, path=()):
+  """('coarse/params/...', array) of every leaf."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flat(value, (*path, key))
+    else:
+      yield '/'.join((*path, key)), value
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    prog='python -m mtnet_jax.bundle',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
+  parser.add_argument(
+    '--run', required=True, help='run directory of a finished training'
+  )
+  parser.add_argument('--out', required=True, help='folder to make')
+  parser.add_argument(
+    '--name', help="of the model (default: the run directory's)"
+  )
+  args = parser.parse_args()
+  write(args.run, args.out, name=args.name)
+  megabytes = sum(p.stat().st_size for p in pathlib.Path(args.out).iterdir())
+  print(
+    f'Written: {args.out} ({megabytes / 1e6:.1f} MB). What it is good for:'
+    f' {args.out}/{_CARD}\n'
+    f'Anywhere: mtnet_jax.load({args.out!r})'
+  )
+
+
+if __name__ == '__main__':
+  errors.exit_on_input_error(main)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtnet_jax import errors
 from mtnet_jax import losses
 from mtnet_jax import metrics
 from mtnet_jax import parallel
@@ -162,6 +164,39 @@ def init_variables(stage, rng, *, size, started=None):
       for name, tree in variables.items()
     }
   return variables
+
+
+def variable_shapes(config):
+  """The variables of the three networks of a config, as shapes and types.
+
+  Returns:
+    Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
+  """
+  size = config.image_size
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  mask = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+  return {
+    name: jax.eval_shape(
+      functools.partial(net.init, train=False),
+      jax.random.key(0),
+      *((images,) if name == 'coarse' else (images, mask)),
+    )
+    for name, net in make_nets(config).items()
+  }
+
+
+def check_variables(config, variables):
+  """Raises `errors.InputError` where variables are not those of a config."""
+  try:
+    jax.eval_shape(
+      functools.partial(take_over, path=('variables',), fresh_only=()),
+      variable_shapes(config),
+      variables,
+    )
+  except ValueError as error:
+    raise errors.InputError(
+      f'weights and config do not belong together: {error}'
+    ) from error
 
 
 def take_over(fresh, trained, *, path, fresh_only=(_FINE_LAYER,)):

