@@ -135,7 +135,7 @@ def _three_channels(image):
 def to_patch_grid(maps, patch_size):
   """Averages maps (B, S, S) back onto the patch's own pixels (B, P, P)."""
   return jax.image.resize(
-    maps, (len(maps), patch_size, patch_size), 'linear', antialias=True
+    maps, (maps.shape[0], patch_size, patch_size), 'linear', antialias=True
   )
 
 

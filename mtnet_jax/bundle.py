@@ -14,10 +14,8 @@ checked whenever it is opened. It opens anywhere, on one CPU or one GPU:
 import argparse
 import hashlib
 import json
-import os
 import pathlib
 import re
-import shutil
 
 import safetensors
 import safetensors.numpy
@@ -128,19 +126,12 @@ def _digest(path):
 
 def _read_weights(path):
   try:
-    flat = safetensors.numpy.load_file(path)
+    arrays = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as error:
     raise errors.InputError(
       f'{path} is damaged ({error}): get the bundle again.'
     ) from error
-  tree = {}
-  for name, array in flat.items():
-    *groups, leaf = name.split('/')
-    group = tree
-    for key in groups:
-      group = group.setdefault(key, {})
-    group[leaf] = array
-  return tree
+  return nested(arrays)
 
 
 def write(run, out, *, name=None):
@@ -154,11 +145,6 @@ def write(run, out, *, name=None):
   Raises:
     errors.InputError: the run cannot be used, or `out` not written.
   """
-  out = pathlib.Path(out)
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise errors.InputError(
-      f'{out} exists already: choose another --out, or delete it.'
-    )
   with remote.local_folder(run, wanted=_WANTED.fullmatch) as folder:
     content = _read(folder, name=name or _name(run))
   config, variables = content['config'], content['variables']
@@ -166,17 +152,14 @@ def write(run, out, *, name=None):
   with config.unlocked():
     # Where this machine keeps its data is nobody else's business.
     config.dataset.data_dir = ''
-  # Beside its place, and moved there when it is complete.
-  staged = out.absolute().with_name(f'.{out.absolute().name}.{os.getpid()}')
-  try:
-    staged.mkdir(parents=True)
+  with files.new_folder(out) as staged:
     files.write_json(staged / _CONFIG, json.loads(config.to_json()))
     files.write_json(staged / _METRICS, content['metrics'])
     files.write_text(
       staged / _CARD,
       card.model_card(content['name'], config, content['metrics']),
     )
-    safetensors.numpy.save_file(dict(_flat(variables)), staged / _WEIGHTS)
+    write_weights(staged / _WEIGHTS, variables)
     files.write_json(
       staged / _MANIFEST,
       {
@@ -186,22 +169,41 @@ def write(run, out, *, name=None):
         'files': {name: _digest(staged / name) for name in _FILES},
       },
     )
-    os.replace(staged, out)
-  except (OSError, safetensors.SafetensorError) as error:
+
+
+def write_weights(path, variables):
+  """Writes variables as safetensors, under names like coarse/params/..."""
+  path.touch()
+  mode = path.stat().st_mode
+  try:
+    safetensors.numpy.save_file(dict(flat(variables)), path)
+    # It comes readable by this user only.
+    path.chmod(mode)
+  except safetensors.SafetensorError as error:
     raise errors.InputError(
-      f'{out} cannot be written ({error}): choose another --out.'
+      f'{path.parent} cannot be written ({error}): choose another --out.'
     ) from error
-  finally:
-    shutil.rmtree(staged, ignore_errors=True)
 
 
-def _flat(tree, path=()):
-  """('coarse/params/...', array) of every leaf."""
+def flat(tree, path=()):
+  """Yields ('coarse/params/...', array) of every leaf of nested dicts."""
   for key, value in tree.items():
     if isinstance(value, dict):
-      yield from _flat(value, (*path, key))
+      yield from flat(value, (*path, key))
     else:
       yield '/'.join((*path, key)), value
+
+
+def nested(arrays):
+  """Nested dicts of {'coarse/params/...': array}: the inverse of `flat`."""
+  tree = {}
+  for name, array in arrays.items():
+    *groups, leaf = name.split('/')
+    group = tree
+    for key in groups:
+      group = group.setdefault(key, {})
+    group[leaf] = array
+  return tree
 
 
 def main():

@@ -50,9 +50,9 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 - The labels are the suspicion of LIDC-IDRI's radiologists, not pathology. A
   "probability of malignancy" is that of their suspicion, and is not calibrated.
 - One slice is seen, not the volume; no earlier scan, no history.
-- LIDC-IDRI is of one country and of scanners before 2011; other populations,
-  protocols and contrast phases were not tested. Nodules outside the selection
-  below (size, agreement of readers) were neither trained on nor counted.
+- LIDC-IDRI comes from seven centres in the United States, scanned before 2011:
+  other populations, scanners and protocols were not tested. Nodules outside the
+  selection below were neither trained on nor counted.
 
 ## Data
 

@@ -1,10 +1,12 @@
 """Files of a run: written whole or not at all."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
+import shutil
 
 from mtnet_jax import errors
 
@@ -25,6 +27,32 @@ def write_bytes(path, data):
     raise errors.InputError(
       f'{path} cannot be written: {error.strerror}.'
     ) from error
+
+
+@contextlib.contextmanager
+def new_folder(path):
+  """Gives a folder beside `path` to write, and moves it there when complete.
+
+  Raises:
+    errors.InputError: there is something already, or it cannot be written;
+      nothing is left behind.
+  """
+  path = pathlib.Path(path).absolute()
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise errors.InputError(
+      f'{path} exists already: choose another --out, or delete it.'
+    )
+  staged = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    staged.mkdir(parents=True)
+    yield staged
+    os.replace(staged, path)
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be written ({error.strerror}): choose another --out.'
+    ) from error
+  finally:
+    shutil.rmtree(staged, ignore_errors=True)
 
 
 def write_text(path, text):

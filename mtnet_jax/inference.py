@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mtnet_jax import augment
+from mtnet_jax import metrics
 from mtnet_jax import parallel
 from mtnet_jax import stages
 
@@ -52,7 +53,7 @@ def predict_step(variables, hu, *, nets, size, window, coarse_mask):
     logits, taps = run('class', mask)
     outputs['class'] = jax.nn.sigmoid(logits)
     outputs['cam'] = jax.image.resize(
-      taps['cam'], (len(hu), patch_size, patch_size), 'linear'
+      taps['cam'], (hu.shape[0], patch_size, patch_size), 'linear'
     )
   return outputs
 
@@ -79,6 +80,22 @@ def predict_at_spacing(
   return {
     key: augment.resample(x, 1 / scale, outside=0.0) if x.ndim == 3 else x
     for key, x in outputs.items()
+  }
+
+
+def as_answer(outputs):
+  """What a user is told, of the outputs of `predict_step`.
+
+  Returns:
+    A dict of `mask` and `coarse_mask` (B, P, P) bool, `probability` and `cam`
+    (B, P, P), and `malignancy` (B,); see `model.Prediction`.
+  """
+  return {
+    'mask': outputs['fine'] >= metrics.THRESHOLD,
+    'probability': outputs['fine'],
+    'malignancy': outputs['class'],
+    'coarse_mask': outputs['coarse'] >= metrics.THRESHOLD,
+    'cam': outputs['cam'],
   }
 
 

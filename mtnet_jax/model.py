@@ -10,7 +10,6 @@ import numpy as np
 
 from mtnet_jax import errors
 from mtnet_jax import inference
-from mtnet_jax import metrics
 from mtnet_jax import stages
 
 PATCH_SIZE = 64
@@ -52,6 +51,7 @@ class Model:
     spacing_mm: in-plane spacing that patches are resampled to; None where they
       are taken as they are.
     variables: stage name -> {'params', 'batch_stats'}, on the device.
+    predict_fn: the pure function behind `predict`, as `jax.export` wants it.
   """
 
   def __init__(self, *, name, config, metrics, card, variables):
@@ -67,16 +67,16 @@ class Model:
     self.simulated = bool(metrics['simulated'])
     self.spacing_mm = config.dataset.get('spacing_mm', 0.0) or None
     self.variables = jax.device_put(variables)
-    self._step = jax.jit(
-      functools.partial(
-        inference.predict_at_spacing,
-        spacing_mm=self.spacing_mm,
-        nets=stages.make_nets(config),
-        size=config.image_size,
-        window=tuple(config.window),
-        coarse_mask=config.coarse_mask,
-      )
+    # (variables, (B, 64, 64) HU, (B,) mm) -> outputs of `predict_step`.
+    self.predict_fn = functools.partial(
+      inference.predict_at_spacing,
+      spacing_mm=self.spacing_mm,
+      nets=stages.make_nets(config),
+      size=config.image_size,
+      window=tuple(config.window),
+      coarse_mask=config.coarse_mask,
     )
+    self._step = jax.jit(self.predict_fn)
 
   def __repr__(self):
     data = 'SIMULATED CT' if self.simulated else 'CT'
@@ -109,13 +109,7 @@ class Model:
     outputs = {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
-    return Prediction(
-      mask=outputs['fine'] >= metrics.THRESHOLD,
-      probability=outputs['fine'],
-      malignancy=outputs['class'],
-      coarse_mask=outputs['coarse'] >= metrics.THRESHOLD,
-      cam=outputs['cam'],
-    )
+    return Prediction(**inference.as_answer(outputs))
 
   def _run(self, hu, spacing_mm, size):
     count = len(hu)

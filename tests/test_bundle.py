@@ -212,6 +212,8 @@ def test_a_bundle_holds_nothing_else(packed):
   assert set(manifest['files']) | {'manifest.json'} == {
     path.name for path in packed.iterdir()
   }
+  # Whoever may read the one may read the other.
+  assert len({path.stat().st_mode for path in packed.iterdir()}) == 1
   # Readable without this package, by the names that checkpoints promise.
   weights = safetensors.numpy.load_file(packed / 'weights.safetensors')
   assert weights['fine/params/fine_layer/conv/kernel'].shape == (1, 1, 5, 4)

@@ -36,6 +36,7 @@ _LEVELS = (
   ('check_config', 'inference', 'step', 'workdir'),
   ('model', 'progress'),
   ('bundle',),
+  ('export',),
   ('train', 'evaluate'),
   ('report',),
   ('run',),

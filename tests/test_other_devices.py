@@ -1,0 +1,73 @@
+"""What eight devices trained opens on one, and says the same."""
+
+import os
+import sys
+
+import main_job
+import numpy as np
+import pytest
+
+import mtnet_jax
+from mtnet_jax import input_pipeline
+from mtnet_jax import workdir
+
+_EIGHT = '--xla_force_host_platform_device_count=8'
+
+_PREDICT = """
+import sys
+import jax
+import numpy as np
+from mtnet_jax import evaluate, input_pipeline, workdir
+
+assert jax.device_count() == 8
+run, data_dir, out = sys.argv[1:]
+config = workdir.read_config(run)
+data = input_pipeline.load(
+  config.dataset.name, 'test', data_dir=data_dir, limit=config.dataset.limit
+)
+outputs = evaluate.predict(
+  config, workdir.load_variables(run), data, progress=lambda batches: batches
+)
+np.savez(out, **outputs)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_eight_devices_opens_on_one(
+  tmp_path, phantom_data_dir, compiled
+):
+  run = tmp_path / 'run'
+  flags = {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {_EIGHT}'}
+  done = main_job.run(
+    main_job.test_size_job(run, phantom_data_dir), **compiled, **flags
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert '8 x cpu' in done.stdout
+  out = tmp_path / 'eight.npz'
+  done = main_job.run(
+    [sys.executable, '-c', _PREDICT, str(run), str(phantom_data_dir), str(out)],
+    **compiled,
+    **flags,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+
+  config = workdir.read_config(run)
+  data = input_pipeline.load(
+    config.dataset.name,
+    'test',
+    data_dir=phantom_data_dir,
+    limit=config.dataset.limit,
+  )
+  prediction = mtnet_jax.load(run).predict(
+    data.image, data.info['pixel_spacing_mm']
+  )
+  with np.load(out) as eight:
+    for name, key in (
+      ('probability', 'fine'),
+      ('malignancy', 'class'),
+      ('cam', 'cam'),
+    ):
+      np.testing.assert_allclose(
+        getattr(prediction, name), eight[key], atol=1e-5, err_msg=name
+      )
+      assert np.ptp(eight[key]) > 1e-3
