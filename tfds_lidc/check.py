@@ -65,16 +65,7 @@ def check(
   index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
   known = annotations.scans()
   found = {uid: s for uid, s in index.series.items() if uid in known}
-  by_scan = collections.defaultdict(list)
-  for nodule in cohort.clusters():
-    by_scan[nodule.series_uid].append(nodule)
-  jobs = [
-    scan_reader.Job(
-      tuple(by_scan[uid]), _ANY_VOTE, series, index.faults_near(series)
-    )
-    for uid, series in found.items()
-    if by_scan[uid]
-  ]
+  jobs = scan_reader.jobs(cohort.clusters(), _ANY_VOTE, index)
   checked = list(
     tqdm.tqdm(
       parallel.ordered_map(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import process
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -29,8 +30,8 @@ def ordered_map(
   """Yields `function(item)` in the order of the items.
 
   At most two results per worker are held beside the one yielded. An item that
-  kills its process (a codec in C may, on damaged data) is tried once more
-  alone, and then given up.
+  kills its process (a codec in C may, on damaged data) is tried again alone,
+  and then given up.
 
   Args:
     function: of one item; importable by name, as processes are spawned.
@@ -48,7 +49,37 @@ def ordered_map(
         todo.popleft()
         yield result
     except process.BrokenProcessPool:
-      yield _alone(function, todo.popleft(), on_crash)
+      with contextlib.closing(Apart(function, on_crash=on_crash)) as apart:
+        yield apart(todo.popleft())
+
+
+class Apart:
+  """Calls a function in another process, so that a crash is not the caller's.
+
+  The process is started at the first call, and kept until `close`. An item that
+  kills it is tried once more in a fresh one.
+  """
+
+  def __init__(
+    self, function: Callable[[Any], Any], *, on_crash: Callable[[Any], Any]
+  ):
+    self._function = function
+    self._on_crash = on_crash
+    self._process = None
+
+  def __call__(self, item: Any) -> Any:
+    """`function(item)`, or `on_crash(item)`."""
+    for _ in range(2):
+      self._process = self._process or _pool(1)
+      try:
+        return self._process.submit(self._function, item).result()
+      except process.BrokenProcessPool:
+        self._process = None
+    return self._on_crash(item)
+
+  def close(self) -> None:
+    if self._process:
+      self._process.shutdown()
 
 
 def _pooled(
@@ -65,18 +96,6 @@ def _pooled(
       yield pending.popleft().result()
   finally:
     pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _alone(
-  function: Callable[[Any], Any],
-  item: Any,
-  on_crash: Callable[[Any], Any],
-) -> Any:
-  with _pool(1) as pool:
-    try:
-      return pool.submit(function, item).result()
-    except process.BrokenProcessPool:
-      return on_crash(item)
 
 
 def _pool(workers: int) -> futures.ProcessPoolExecutor:
