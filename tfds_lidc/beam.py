@@ -102,9 +102,9 @@ def read_scans(
     InputError: a worker does not see the shared files.
     RuntimeError: the pipeline failed.
   """
-  read = scan_files.ReadToFile(os.fspath(scan_dir))
+  read = scan_files.ReadToFile(os.path.abspath(scan_dir))
   # Not by `tempfile`, whose folders no other user may enter: workers may be.
-  exchange_dir = pathlib.Path(scan_dir) / f'beam-{uuid.uuid4().hex}'
+  exchange_dir = pathlib.Path(read.directory) / f'beam-{uuid.uuid4().hex}'
   exchange_dir.mkdir()
   try:
     known = [read.recall(job) for job in jobs]

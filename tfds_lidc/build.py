@@ -13,18 +13,17 @@ With another policy, under a name of its own:
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
         --policy=readers=3-4,consensus=1/2
 
-With Apache Beam (pip install mtnet_jax[beam]), on a cluster whose machines all
-see both folders, and have this package:
+On a cluster, through Apache Beam (pip install mtnet_jax[beam]), when all of its
+machines have this package and share both folders, at the same path:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=/shared/LIDC-IDRI \\
-        --data_dir=/shared/datasets --beam -- \\
-        --runner=FlinkRunner --flink_master=HOST:8081 --parallelism=64 \\
-        --environment_type=EXTERNAL --environment_config=localhost:50000
+        --data_dir=/shared/datasets --beam -- --runner=FlinkRunner \\
+        --flink_master=HOST:8081 --environment_type=EXTERNAL \\
+        --environment_config=localhost:50000
 
-What follows -- is Beam's: --runner=SparkRunner --spark_master_url=..., or
---runner=DataflowRunner --project=... --region=... --temp_location=gs://...
---sdk_container_image=... Without flags it runs here. The records are the same,
-whoever reads the scans. (Only the DirectRunner was tried.)
+Everything behind the -- is Beam's own, for whatever runner; without it Beam's
+DirectRunner reads the scans here. The records are the same. (Only the
+DirectRunner and the PortableRunner were tried.)
 
 Stopped builds go on where they were. A scan that cannot be read costs its
 nodules, which quarantine.csv in the dataset's folder names.
@@ -112,7 +111,8 @@ def build(
         f'--config={config.name} needs the CT of LIDC-IDRI: give its folder '
         'as --lidc_dir, or use --config=phantom, which needs no download'
       )
-    lidc_dir = pathlib.Path(lidc_dir).expanduser()
+    # Absolute, as other machines and a later reader of the quarantine need it.
+    lidc_dir = pathlib.Path(lidc_dir).expanduser().absolute()
     dicom.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
   staging.check_writable(data_dir)

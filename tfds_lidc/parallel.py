@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from typing import Any
 
 
@@ -30,8 +31,8 @@ def ordered_map(
   """Yields `function(item)` in the order of the items.
 
   At most two results per worker are held beside the one yielded. An item that
-  kills its process (a codec in C may, on damaged data) is tried again alone,
-  and then given up.
+  kills its process (a codec in C may, on damaged data) is tried once more
+  alone, and then given up.
 
   Args:
     function: of one item; importable by name, as processes are spawned.
@@ -49,27 +50,38 @@ def ordered_map(
         todo.popleft()
         yield result
     except process.BrokenProcessPool:
-      with contextlib.closing(Apart(function, on_crash=on_crash)) as apart:
+      with contextlib.closing(
+        Apart(function, on_crash=on_crash, tries=1)
+      ) as apart:
         yield apart(todo.popleft())
 
 
 class Apart:
   """Calls a function in another process, so that a crash is not the caller's.
 
-  The process is started at the first call, and kept until `close`. An item that
-  kills it is tried once more in a fresh one.
+  The process is started at the first call, and kept until `close`.
+
+  Args:
+    function: as of `ordered_map`.
+    on_crash: what to return for an item that killed its process.
+    tries: after how many processes an item is given up.
   """
 
   def __init__(
-    self, function: Callable[[Any], Any], *, on_crash: Callable[[Any], Any]
+    self,
+    function: Callable[[Any], Any],
+    *,
+    on_crash: Callable[[Any], Any],
+    tries: int = 2,
   ):
     self._function = function
     self._on_crash = on_crash
+    self._tries = tries
     self._process = None
 
   def __call__(self, item: Any) -> Any:
     """`function(item)`, or `on_crash(item)`."""
-    for _ in range(2):
+    for _ in range(self._tries):
       self._process = self._process or _pool(1)
       try:
         return self._process.submit(self._function, item).result()
@@ -103,7 +115,16 @@ def _pool(workers: int) -> futures.ProcessPoolExecutor:
   return futures.ProcessPoolExecutor(
     workers,
     mp_context=multiprocessing.get_context('spawn'),
-    initializer=signal.signal,
-    # The parent decides what an interrupt means.
-    initargs=(signal.SIGINT, signal.SIG_IGN),
+    initializer=_follow_parent,
   )
+
+
+def _follow_parent() -> None:
+  """Leaves the parent to decide what an interrupt means, and ends with it."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)  # it was killed: nobody waits for a result
