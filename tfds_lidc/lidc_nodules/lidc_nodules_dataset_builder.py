@@ -132,6 +132,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager):
     nodules = cohort.select(self.builder_config.policy)
+    if not nodules:
+      raise errors.InputError(
+        f'{self.builder_config.name} selects no nodule at all; python -m '
+        'tfds_lidc.cohort --policy=... counts what a policy selects'
+      )
     if self.builder_config.simulated:
       if self._most:  # else most would be simulated in vain
         nodules = _first_of_each_split(nodules, self._most)
@@ -144,7 +149,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         show_progress=self.show_progress,
       )
     jobs = scan_reader.jobs(nodules, self.builder_config.policy, index)
-    if index and not jobs:
+    if not jobs:
       raise self._nothing_found(index, dl_manager.manual_dir)
     if any(job.series and job.series.simulated for job in jobs):
       self.info.metadata['simulated'] = True
