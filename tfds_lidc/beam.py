@@ -55,6 +55,7 @@ def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
     InputError: an unknown flag or runner, a value that is none, or one that
       the runner needs and misses.
   """
+  # Beam would skip silently what is neither a flag nor a value of one.
   for previous, flag in zip(['--=', *flags], flags, strict=False):
     if not flag.startswith('--') and (
       '=' in previous or not previous.startswith('--')

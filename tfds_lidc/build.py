@@ -229,6 +229,20 @@ def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
   return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
 
 
+def _beam_options(args: argparse.Namespace) -> Any:
+  """Of Apache Beam, or None where it is not asked for."""
+  if args.beam:
+    from tfds_lidc import beam  # needs the extra `beam`
+
+    return beam.options(args.beam_flags)
+  if args.beam_flags:
+    raise errors.InputError(
+      f'{args.beam_flags[0]!r} cannot be understood; flags of Apache Beam need '
+      '--beam before the --'
+    )
+  return None
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     prog='python -m tfds_lidc.build',
@@ -283,16 +297,7 @@ def main() -> None:
     help='any flag of Apache Beam, such as --runner=FlinkRunner',
   )
   args = parser.parse_args()
-  beam_options = None
-  if args.beam:
-    from tfds_lidc import beam  # needs the extra `beam`
-
-    beam_options = beam.options(args.beam_flags)
-  elif args.beam_flags:
-    raise errors.InputError(
-      f'{args.beam_flags[0]!r} cannot be understood; flags of Apache Beam need '
-      '--beam before the --'
-    )
+  beam_options = _beam_options(args)
 
   if args.policy:
     config = find_config(args.config, args.policy)

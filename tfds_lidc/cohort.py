@@ -285,7 +285,11 @@ def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
   return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
 
 
-if __name__ == '__main__':
+def main() -> None:
   from tfds_lidc import counts  # which imports this module
 
-  errors.exit_on_input_error(counts.main)
+  counts.main()
+
+
+if __name__ == '__main__':
+  errors.exit_on_input_error(main)
