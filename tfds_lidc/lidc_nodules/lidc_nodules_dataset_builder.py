@@ -46,7 +46,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """Pulmonary nodules of LIDC-IDRI; needs no TensorFlow.
 
   Attributes:
-    show_progress: whether a build shows progress bars of its own, which know
+    show_progress: whether a build shows, on a terminal, bars that know
       their ends; TFDS's do not.
     workers: processes that read headers and scans.
     beam_options: of Apache Beam, which then reads the scans; see `beam`.
@@ -251,7 +251,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       delay=1,
       mininterval=0.5,
       leave=False,
-      disable=not self.show_progress,
+      # None: on a terminal only; elsewhere an error is the only line.
+      disable=None if self.show_progress else True,
     )
 
 
