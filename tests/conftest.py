@@ -36,10 +36,18 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def made_run_dir(tmp_path_factory):
-  """Run directory of the test size with random variables; not to change."""
+  """Run directory of tiny networks with random variables; not to change."""
   import made_run
 
   return made_run.write(tmp_path_factory.mktemp('made') / 'made')
+
+
+@pytest.fixture(scope='session')
+def made_model(made_run_dir):
+  """The model of `made_run_dir`."""
+  import mtnet_jax
+
+  return mtnet_jax.load(made_run_dir)
 
 
 @pytest.fixture(scope='session')
