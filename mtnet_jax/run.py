@@ -8,6 +8,7 @@ from mtnet_jax import check_config
 from mtnet_jax import errors
 from mtnet_jax import evaluate
 from mtnet_jax import files
+from mtnet_jax import initial_weights
 from mtnet_jax import input_pipeline
 from mtnet_jax import progress
 from mtnet_jax import report
@@ -101,6 +102,7 @@ def run(config, workdir=''):
   check_config.check_config(config)
   workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
   config = choose_dataset(config)
+  config = initial_weights.settle(config, workdir)
   workdir_lib.make_folder(workdir)
   splits = load_splits(config)
   with config.unlocked():
@@ -170,6 +172,7 @@ def train_stages(config, splits, *, workdir, simulated):
       train=splits['train'],
       validation=splits['validation'],
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),
+      load_weights=initial_weights.loader(config, stage),
     )
     variables[stage.name], histories[stage.name] = trainer.run(observer)
   return variables, histories
