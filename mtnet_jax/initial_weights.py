@@ -14,6 +14,7 @@ from mtnet_jax import files
 from mtnet_jax import pretrained
 from mtnet_jax import stages
 from mtnet_jax import weight_files
+from mtnet_jax import weight_matching
 from mtnet_jax import weight_sources
 
 # Task -> the stage that starts from its weights, the group of its networks.
@@ -60,7 +61,7 @@ def settle(config, workdir):
     if earlier is not None and not weight_files.exists(path):
       checksum, fields = earlier
     else:
-      fields = pretrained.match(path, nets[_STAGE[task]]).source.fields
+      fields = weight_matching.match(path, nets[_STAGE[task]]).source.fields
       checksum = weight_files.sha256(path)
     for key, value in fields.items():
       if key in group and group[key] != value:

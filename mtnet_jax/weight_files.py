@@ -237,9 +237,16 @@ def _open_tensorflow(path, stack):
   del stack  # The reader has no end.
   import tensorflow as tf
 
+  def read(function, argument):
+    try:
+      return function(argument)
+    except (tf.errors.OpError, IndexError) as error:
+      raise ValueError(str(error)) from error
+
   prefix = str(path).removesuffix('.index')
-  reader = tf.train.load_checkpoint(prefix)
+  reader = read(tf.train.load_checkpoint, prefix)
   shapes = reader.get_variable_to_shape_map()
   return WeightFile(
-    {name: tuple(shape) for name, shape in shapes.items()}, reader.get_tensor
+    {name: tuple(shape) for name, shape in shapes.items()},
+    lambda name: read(reader.get_tensor, name),
   )

@@ -154,7 +154,8 @@ SOURCES = (
       r'(?:.*/)?global_step',
       r'.*/(?:Momentum|ExponentialMovingAverage|Adam|Adam_1)',
       r'(?:xception_65/)?logits/.*',
-      r'(?:aspp\d|image_pooling|concat_projection|decoder)/.*',
+      r'(?:aspp\d|image_pooling|concat_projection|decoder)'
+      r'(?:_depthwise|_pointwise)?/.*',
     ),
     fresh=('aspp', *_DECODER),
     fields={

@@ -24,6 +24,8 @@ from mtnet_jax.models import mtnet
 
 BATCH = 2
 TOLERANCE = 1e-4
+# Compiling is what takes time here.
+COMPILER_OPTIONS = {'xla_backend_optimization_level': 0}
 
 
 def import_timm():
@@ -61,7 +63,7 @@ def images(hw, seed=0):
   return rng.uniform(-1, 1, (BATCH, *hw, 3)).astype(np.float32)
 
 
-def _weights(outputs):
+def cotangents(outputs):
   """Random weights: gradients are those of the outputs' weighted sum."""
   rng = np.random.default_rng(1)
   return {
@@ -152,7 +154,7 @@ def run_torch(module, images, outputs_of, *, train, float64=False):
   x.requires_grad_()
   outputs = outputs_of(module, x)
   ours = {name: _nhwc(value) for name, value in outputs.items()}
-  weights = _weights(ours)
+  weights = cotangents(ours)
   sum(
     torch.sum(value * _from_nhwc(weights[name]))
     for name, value in outputs.items()
@@ -177,11 +179,10 @@ def run_torch(module, images, outputs_of, *, train, float64=False):
 # Ours.
 
 
-# Compiling is what takes time here.
 @functools.partial(
   jax.jit,
   static_argnums=(0, 1, 4, 5),
-  compiler_options={'xla_backend_optimization_level': 0},
+  compiler_options=COMPILER_OPTIONS,
 )
 def _apply(net, outputs_of, variables, images, train, differentiate):
   def outputs_and_stats(images):
@@ -198,7 +199,7 @@ def _apply(net, outputs_of, variables, images, train, differentiate):
 
   def weighted_sum(images):
     outputs, stats = outputs_and_stats(images)
-    weights = _weights(shapes)
+    weights = cotangents(shapes)
     total = sum(jnp.sum(outputs[name] * w) for name, w in weights.items())
     return total, (outputs, stats)
 
@@ -264,7 +265,7 @@ def assert_same(run_one, run_other, tensors, images, *, train, gradient=True):
   Args:
     run_one: `run_ours` of all but images and precision.
     run_other: the oracle's, such as `run_torch`, likewise.
-    tensors: our variable -> the oracle's name; see `pretrained.Match`.
+    tensors: our variable -> the oracle's name; see `weight_matching.Match`.
     images: (B, H, W, 3).
     train: with the batch's statistics.
     gradient: in training, also the gradient.

@@ -15,6 +15,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from mtnet_jax import pretrained
+from mtnet_jax import weight_matching
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
@@ -76,7 +77,7 @@ def xceptions(tmp_path_factory):
     'classifier': {'kernel': state['fc.weight'].numpy().T[None, None]},
     'bias': state['fc.bias'].numpy()[0],
   }
-  tensors = pretrained.match(path, net).tensors
+  tensors = weight_matching.match(path, net).tensors
   return oracle, net.clone(**weights.fields), weights.variables, tensors
 
 
@@ -116,7 +117,7 @@ def aligned_xceptions(tmp_path_factory):
   oracles.randomise_torch(oracle)
   path = save(oracle, tmp_path_factory.mktemp('timm') / 'x65.safetensors')
   weights = pretrained.load_deeplab(path)
-  tensors = pretrained.match(path).tensors
+  tensors = weight_matching.match(path).tensors
   return oracle, Backbone(**weights.fields), weights.variables, tensors
 
 
