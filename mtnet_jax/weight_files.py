@@ -123,18 +123,19 @@ def _parts(path):
 def _damage():
   """What readers raise about bytes that are not what they should be."""
   import pickle
+  import struct
   import zipfile
 
   import safetensors
 
-  # RuntimeError and ValueError: torch and TensorFlow of truncated files.
   return (
     OSError,
     EOFError,
-    KeyError,
+    LookupError,
     TypeError,
     ValueError,
     RuntimeError,
+    struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     safetensors.SafetensorError,
@@ -240,7 +241,7 @@ def _open_tensorflow(path, stack):
   def read(function, argument):
     try:
       return function(argument)
-    except (tf.errors.OpError, IndexError) as error:
+    except tf.errors.OpError as error:
       raise ValueError(str(error)) from error
 
   prefix = str(path).removesuffix('.index')
