@@ -184,7 +184,7 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
     ValueError: dilation together with a stride or another padding, which no
       layer of these networks has.
   """
-  if kernel.shape[:2] == (1, 1):
+  if kernel.shape[:2] == (1, 1) and not padding:
     return pointwise_conv(x, kernel, stride=stride)
   if dilation > 1:
     if stride > 1 or padding is not None:

@@ -164,6 +164,19 @@ def test_plain_conv_is_xla_s_at_length(**case):
   _check_plain(**case, optimized=True)
 
 
+def test_a_1x1_kernel_is_padded_as_asked():
+  _check_plain(
+    batch=1,
+    height=3,
+    width=2,
+    channels=2,
+    features=3,
+    size=1,
+    stride=1,
+    padding=1,
+  )
+
+
 def _check_dilated(*, size, dilation, **case):
   _check_dense(
     ops.conv, size=size, dilation=dilation, pad=dilation * (size // 2), **case
