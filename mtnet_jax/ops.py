@@ -12,7 +12,8 @@ compute the same sums:
   touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
 
 Sums are kept in float32 and rounded once to the compute type, as XLA's own
-convolutions do; a sum kept in bfloat16 would lose digits at every tap.
+convolutions do; a sum kept in bfloat16 would lose digits at every tap. What
+comes in float64, as comparisons with other code do, stays in float64.
 
 All paddings are symmetric and "same" for odd kernels, except where an argument
 says otherwise. Parameters keep Flax's HWIO layout, so that checkpoints do not
@@ -27,6 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _wide(x):
+  """x in the type of sums: float32, or wider if x is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pointwise_conv(x, kernel, *, stride=1):
@@ -90,7 +96,7 @@ def _shifted_views(padded, *, size, stride, dilation, out_hw):
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
-  taps = kernel.reshape(-1, kernel.shape[-1]).astype(jnp.float32)
+  taps = _wide(kernel.reshape(-1, kernel.shape[-1]))
   views = _shifted_views(
     padded,
     size=kernel.shape[0],
@@ -100,10 +106,7 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
   )
   total = functools.reduce(
     jnp.add,
-    (
-      view.astype(jnp.float32) * tap
-      for view, tap in zip(views, taps, strict=True)
-    ),
+    (_wide(view) * tap for view, tap in zip(views, taps, strict=True)),
   )
   return total.astype(padded.dtype)
 
@@ -147,16 +150,16 @@ def _depthwise_bwd(stride, dilation, residuals, grad):
 
   # Kernel gradient: all k * k sums in one pass over the input.
   padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
-  grad32 = grad.astype(jnp.float32)
+  wide_grad = _wide(grad)
   products = tuple(
-    view.astype(jnp.float32) * grad32
+    _wide(view) * wide_grad
     for view in _shifted_views(
       padded, size=size, stride=stride, dilation=dilation, out_hw=out_hw
     )
   )
   sums = lax.reduce(
     products,
-    (jnp.zeros((), jnp.float32),) * len(products),
+    (jnp.zeros((), wide_grad.dtype),) * len(products),
     lambda left, right: tuple(map(jnp.add, left, right)),
     (0, 1, 2),
   )
@@ -216,7 +219,7 @@ def _live(offset, size):
 def _dilated_taps(x, kernel, *, dilation):
   """A matrix product per tap, only where the tap touches data."""
   dtype = x.dtype
-  x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+  x, kernel = _wide(x), _wide(kernel)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -330,6 +333,6 @@ def resize_align_corners(x, size_hw):
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
   # Full precision: a shorter type would move the weights, not only the values.
   einsum = functools.partial(jnp.einsum, precision='highest')
-  resized = einsum('oh,bhwc->bowc', rows, x.astype(jnp.float32))
+  resized = einsum('oh,bhwc->bowc', rows, _wide(x))
   resized = einsum('ow,bhwc->bhoc', columns, resized)
   return resized.astype(x.dtype)

@@ -1,15 +1,15 @@
 """Other people's networks, to compare ours with.
 
-How near is near: `relative` is the largest difference over the largest value
-of the oracle, so that a single wrong pixel shows; `relative_norm` is the norm
-of the difference over the norm.
+How near is near: the largest difference over the oracle's largest value, so
+that a single wrong pixel shows.
 
-Outputs and batch statistics agree in float32. Input gradients are piecewise:
-where rounding moves one activation across the kink of a ReLU, or one maximum
-from a pixel to its neighbour, everything behind it jumps, and batch norm over
-a dozen values carries that far. In evaluation a few such pixels do not matter
-to the norm; in training they do, so gradients are compared there in float64,
-where no activation comes that near to its kink.
+In float64 outputs, batch statistics and input gradients must agree far below
+any float32's noise. In float32, which is what runs, outputs and statistics
+must agree with the oracle's float64 to 1e-4, or as well as twice the oracle's
+own float32 does: batch norm over the two values that image pooling leaves of a
+batch of two amplifies rounding on both sides. Float32 gradients are printed
+only: they are piecewise, and where rounding moves one activation across the
+kink of a ReLU, or one maximum to the neighbouring pixel, all behind it jumps.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from mtnet_jax.models import mtnet
 
 BATCH = 2
 TOLERANCE = 1e-4
+TOLERANCE_FLOAT64 = 1e-6
 # Compiling is what takes time here.
 COMPILER_OPTIONS = {'xla_backend_optimization_level': 0}
 
@@ -48,15 +49,6 @@ def relative(ours, theirs):
   return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def relative_norm(ours, theirs):
-  """Norm of the difference over the oracle's."""
-  assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
-  difference = np.asarray(ours, np.float64) - theirs
-  return float(
-    np.linalg.norm(difference) / np.linalg.norm(theirs.astype(np.float64))
-  )
-
-
 def images(hw, seed=0):
   """(B, H, W, 3), as the networks receive them."""
   rng = np.random.default_rng(seed)
@@ -67,8 +59,9 @@ def cotangents(outputs):
   """Random weights: gradients are those of the outputs' weighted sum."""
   rng = np.random.default_rng(1)
   return {
-    name: rng.normal(size=value.shape).astype(value.dtype)
-    for name, value in outputs.items()
+    name: rng.normal(size=outputs[name].shape).astype(outputs[name].dtype)
+    # Trees of JAX come back sorted.
+    for name in sorted(outputs)
   }
 
 
@@ -165,7 +158,8 @@ def run_torch(module, images, outputs_of, *, train, float64=False):
       key = f'{name}.{leaf}'
       after = getattr(norm, leaf).numpy().astype(np.float64)
       # PyTorch's momentum is the share of the new value.
-      new = (after - (1 - norm.momentum) * before[key].numpy()) / norm.momentum
+      old = before[key].numpy().astype(np.float64)
+      new = (after - (1 - norm.momentum) * old) / norm.momentum
       if leaf == 'running_var':
         # PyTorch normalises by the biased variance and keeps the unbiased.
         new *= (values_of[name] - 1) / values_of[name]
@@ -181,10 +175,10 @@ def run_torch(module, images, outputs_of, *, train, float64=False):
 
 @functools.partial(
   jax.jit,
-  static_argnums=(0, 1, 4, 5),
+  static_argnums=(0, 1, 4),
   compiler_options=COMPILER_OPTIONS,
 )
-def _apply(net, outputs_of, variables, images, train, differentiate):
+def _apply(net, outputs_of, variables, images, train):
   def outputs_and_stats(images):
     kwargs = {'mutable': ['batch_stats']} if train else {}
     # Class-net without its mask.
@@ -193,8 +187,6 @@ def _apply(net, outputs_of, variables, images, train, differentiate):
     result, updates = result if train else (result, {})
     return outputs_of(*result), updates.get('batch_stats')
 
-  if not differentiate:
-    return *outputs_and_stats(images), None
   shapes, _ = jax.eval_shape(outputs_and_stats, images)
 
   def weighted_sum(images):
@@ -215,7 +207,6 @@ def run_ours(
   *,
   train,
   float64=False,
-  differentiate=True,
 ):
   """What a network of ours makes of images.
 
@@ -226,7 +217,6 @@ def run_ours(
     outputs_of: (what the network returns) -> named outputs.
     train: with the batch's statistics.
     float64: in double precision.
-    differentiate: also by the images.
 
   Returns:
     Outputs; their gradient by the images; path of a running statistic -> the
@@ -240,7 +230,7 @@ def run_ours(
       lambda x: jnp.asarray(x, dtype), (variables, images)
     )
     outputs, stats, grad = jax.device_get(
-      _apply(net, outputs_of, typed, images, train, differentiate)
+      _apply(net, outputs_of, typed, images, train)
     )
   statistics = {}
   if train:
@@ -251,7 +241,8 @@ def run_ours(
       strict=True,
     ):
       name = '/'.join(key.key for key in path)
-      new = (np.asarray(after, np.float64) - keep * before) / (1 - keep)
+      after, before = (np.asarray(x, np.float64) for x in (after, before))
+      new = (after - keep * before) / (1 - keep)
       statistics[f'batch_stats/{name}'] = new
   return outputs, grad, statistics
 
@@ -259,32 +250,44 @@ def run_ours(
 # Both.
 
 
-def assert_same(run_one, run_other, tensors, images, *, train, gradient=True):
+def assert_same(run_one, run_other, tensors, images, *, train):
   """Compares a network of ours with an oracle, in float32 and float64.
 
   Args:
-    run_one: `run_ours` of all but images and precision.
+    run_one: `run_ours` of all but images, `train` and `float64`.
     run_other: the oracle's, such as `run_torch`, likewise.
     tensors: our variable -> the oracle's name; see `weight_matching.Match`.
     images: (B, H, W, 3).
     train: with the batch's statistics.
-    gradient: in training, also the gradient.
   """
-  ours, grad, stats = run_one(images, train=train, differentiate=not train)
-  outputs, their_grad, their_stats = run_other(images, train=train)
-  figures = {name: relative(ours[name], outputs[name]) for name in outputs}
-  limits = dict.fromkeys(figures, TOLERANCE)
-  if train:
-    named = {name: their_stats[tensors[name]] for name in stats}
-    figures['statistics'] = max(relative(stats[n], named[n]) for n in named)
-    limits['statistics'] = TOLERANCE
-  if train and gradient:
-    _, grad, _ = run_one(images, train=True, float64=True)
-    _, their_grad, _ = run_other(images, train=True, float64=True)
-    figures['gradient, float64'] = relative(grad, their_grad)
-    limits['gradient, float64'] = TOLERANCE
-  if not train:
-    figures['gradient'] = relative_norm(grad, their_grad)
-    limits['gradient'] = TOLERANCE
-  print(images.shape[1:3], 'train' if train else 'evaluation', figures)
-  assert all(figures[name] <= limits[name] for name in limits), figures
+  ours, theirs = {}, {}
+  for float64 in (False, True):
+    outputs, grad, statistics = run_one(images, train=train, float64=float64)
+    ours[float64] = {**outputs, 'gradient': grad, **statistics}
+    outputs, grad, named = run_other(images, train=train, float64=float64)
+    named = {name: named[tensors[name]] for name in statistics}
+    theirs[float64] = {**outputs, 'gradient': grad, **named}
+  assert bool(statistics) == train
+  truth = theirs[True]
+  figures = {
+    name: [relative(x[name], truth[name]) for x in (*pair, ours[True])]
+    for pair in [(ours[False], theirs[False])]
+    for name in truth
+  }
+  print(f'\n{images.shape[1:3]} {"training" if train else "evaluation"}:')
+  for kind in ('float32', "oracle's float32", 'float64'):
+    print(f'{kind:>17}', _worst(figures, kind))
+  for name, (float32, oracle, float64) in figures.items():
+    assert float64 <= TOLERANCE_FLOAT64, (name, float64)
+    if name != 'gradient':
+      assert float32 <= max(TOLERANCE, 2 * oracle), (name, float32, oracle)
+
+
+def _worst(figures, kind):
+  """Figures of a kind in short, the statistics' worst for all."""
+  place = ('float32', "oracle's float32", 'float64').index(kind)
+  worst = {}
+  for name, values in figures.items():
+    key = 'statistics' if name.startswith('batch_stats') else name
+    worst[key] = max(worst.get(key, 0), values[place])
+  return ' '.join(f'{key} {value:.1e}' for key, value in worst.items())

@@ -105,7 +105,6 @@ def test_legacy_xception(xceptions, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    gradient=hw == EVEN,
   )
 
 
@@ -143,7 +142,6 @@ def test_xception65(aligned_xceptions, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    gradient=hw == EVEN,
   )
   hook.remove()
 
@@ -166,7 +164,6 @@ def test_fields_matter(xceptions):
       images,
       outputs_of=_our_xception,
       train=False,
-      differentiate=False,
     )
     assert not np.isclose(
       oracles.relative(ours['logits'], theirs['logits']), 0, atol=1e-3

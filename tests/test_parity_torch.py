@@ -68,7 +68,6 @@ def test_deeplab(nets, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    gradient=hw == EVEN,
   )
 
 
@@ -99,7 +98,6 @@ def test_fields_matter(nets, change):
     images,
     outputs_of=_our_outputs,
     train=False,
-    differentiate=False,
   )
   assert oracles.relative(ours['features'], theirs['features']) > 1e-2
   assert np.isfinite(ours['features']).all()
