@@ -36,6 +36,7 @@ import tensorflow_datasets as tfds
 from tfds_lidc import cohort
 from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc import file_formats
 from tfds_lidc import overrides
 from tfds_lidc import parallel
 from tfds_lidc import staging
@@ -252,7 +253,15 @@ def main() -> None:
     default=parallel.all_cores(),
     help='processes (default: all cores, %(default)s)',
   )
+  parser.add_argument(
+    '--tfrecord',
+    action='store_true',
+    help='add TFRecord files, which tfds.load reads, to a build that is there '
+    'or to the new one (needs TensorFlow)',
+  )
   args = parser.parse_args()
+  if args.tfrecord:
+    file_formats.check_tensorflow('--tfrecord')
 
   if args.policy:
     config = find_config(args.config, args.policy)
@@ -271,6 +280,9 @@ def main() -> None:
     workers=args.workers,
   )
   print(summary(builder))
+  if args.tfrecord:
+    file_formats.add_tfrecord(builder)
+    print('with TFRecord files beside the array_record ones, for tfds.load')
 
 
 if __name__ == '__main__':
