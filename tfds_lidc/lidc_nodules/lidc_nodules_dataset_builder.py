@@ -241,7 +241,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self, jobs: list[scan_reader.Job]
   ) -> Iterator[scan_files.Outcome]:
     """Reads every scan to a file, in order."""
-    os.makedirs(self._scan_dir, exist_ok=True)
+    pathlib.Path(self._scan_dir).mkdir(parents=True, exist_ok=True)
     workers = self.workers if len(jobs) >= _FEWEST_PARALLEL else 1
     return self._progress(
       parallel.ordered_map(
