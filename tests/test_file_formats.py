@@ -192,6 +192,14 @@ def test_what_fails_leaves_the_build(plain_dir, tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['lidc_nodules']
 
 
+def test_tfds_load_without_tensorflow_says_so(data_dir, monkeypatch):
+  monkeypatch.setattr(
+    file_formats.importlib.util, 'find_spec', lambda name: None
+  )
+  with pytest.raises(errors.InputError, match='pip install mtnet_jax.tf.'):
+    tfds.load('lidc_nodules/phantom', split='train', data_dir=data_dir)
+
+
 def test_a_new_build_starts_without_them(data_dir, tmp_path):
   shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
   builder = build.build(

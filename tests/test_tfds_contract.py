@@ -2,8 +2,8 @@
 
 It reads builds with tf.data, so they are written as TFRecord here. All of its
 checks run, those of graph mode and of the file system's calls too. What pytest
-counts as skipped is `test_session`, which is no test but a method of TensorFlow's
-base class.
+counts as skipped is `test_session`, which is no test but a method of a base
+class in TensorFlow.
 """
 
 import dataclasses

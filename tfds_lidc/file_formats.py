@@ -20,6 +20,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters
+from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from tfds_lidc import errors
 from tfds_lidc import staging
@@ -114,7 +115,7 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
         pathlib.Path(staged).iterdir(), key=lambda path: path.suffix == '.json'
       ):
         os.replace(path, folder / path.name)
-  except _write_errors() as e:
+  except (OSError, lazy_imports_utils.tensorflow.errors.OpError) as e:
     raise errors.InputError(
       f'cannot write TFRecord files into {folder} ({e}); free some space '
       'there, or mend its permissions'
@@ -148,9 +149,3 @@ def _write_split(
 def _switch(info: tfds.core.DatasetInfo, file_format: Any) -> None:
   """Changes the format and, with it, the names of the splits' files."""
   info.set_file_format(file_format, override=True, override_if_initialized=True)
-
-
-def _write_errors() -> tuple[type[Exception], ...]:
-  import tensorflow as tf  # not before it is known to be there
-
-  return OSError, tf.errors.OpError
