@@ -1,6 +1,7 @@
 """TFRecord files beside array_record ones: the same records, both readable."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_a_named_format_is_obeyed(data_dir):
     assert builder.info.file_format.value == file_format
   with pytest.raises(ValueError, match='parquet'):
     tfds.builder(name, data_dir=data_dir, file_format='parquet')
+  # What the card warns of. Once TFDS mends it, the warning can go.
+  with pytest.raises(ValueError, match='already set'):
+    tfds.builder(
+      f'lidc_nodules/{_OWN}', data_dir=data_dir, file_format='array_record'
+    )
 
 
 def test_without_this_package(data_dir, tmp_path):
@@ -198,6 +204,31 @@ def test_tfds_load_without_tensorflow_says_so(data_dir, monkeypatch):
   )
   with pytest.raises(errors.InputError, match='pip install mtnet_jax.tf.'):
     tfds.load('lidc_nodules/phantom', split='train', data_dir=data_dir)
+
+
+def test_what_is_stopped_between_is_no_harm(plain_dir, tmp_path, monkeypatch):
+  """Killed while the files move in: the build is as it was, and can go on."""
+  shutil.copytree(plain_dir, tmp_path, dirs_exist_ok=True)
+  replace, moved = os.replace, []
+
+  def stop_late(source, target):
+    moved.append(target.name)
+    if len(moved) == 6:
+      raise KeyboardInterrupt
+    replace(source, target)
+
+  builder = build.build('phantom', data_dir=tmp_path)
+  with monkeypatch.context() as patched:
+    patched.setattr(file_formats.os, 'replace', stop_late)
+    with pytest.raises(KeyboardInterrupt):
+      file_formats.add_tfrecord(builder)
+  before, after = _sums(_folder(plain_dir)), _sums(_folder(tmp_path))
+  assert before.items() <= after.items()
+  with pytest.raises(errors.InputError, match='--tfrecord'):
+    build.build('phantom', data_dir=tmp_path).as_dataset(split='train')
+  file_formats.add_tfrecord(builder)
+  loaded = tfds.load('lidc_nodules/phantom', split='test', data_dir=tmp_path)
+  assert len(loaded) == 5
 
 
 def test_a_new_build_starts_without_them(data_dir, tmp_path):

@@ -184,6 +184,33 @@ def test_the_cards_grain_example(data_dir, monkeypatch):
     np.testing.assert_array_equal(one['image'], other['image'])
 
 
+def test_a_grain_data_loader(data_dir):
+  grain = pytest.importorskip('grain', reason='needs grain')
+
+  class Image(grain.transforms.Map):
+    def map(self, nodule):
+      return nodule['nodule_id'], nodule['image']
+
+  nodules = tfds.data_source(
+    'lidc_nodules/phantom', split='train', data_dir=data_dir
+  )
+  loader = grain.DataLoader(
+    data_source=nodules,
+    sampler=grain.samplers.IndexSampler(
+      len(nodules), shuffle=True, num_epochs=2, seed=0
+    ),
+    operations=[Image(), grain.transforms.Batch(4)],
+    worker_count=0,
+  )
+  images = {nodule['nodule_id']: nodule['image'] for nodule in nodules}
+  epochs = list(loader)
+  assert len(epochs) == 2
+  for ids, batch in epochs:
+    assert set(ids) == set(images)
+    for nodule_id, image in zip(ids, batch, strict=True):
+      np.testing.assert_array_equal(image, images[nodule_id])
+
+
 @pytest.mark.slow
 def test_grain_reads_in_processes(data_dir, tmp_path):
   """The card's last remark; its workers start as new interpreters."""

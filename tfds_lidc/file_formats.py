@@ -87,7 +87,8 @@ def serve_tf_data(info: tfds.core.DatasetInfo, build_command: str) -> None:
 def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
   """Adds TFRecord files with the same records, in the same shards and order.
 
-  They appear all at once: what fails leaves the build as it was.
+  The build names them when all are there: what fails, or is stopped, leaves it
+  as it was.
 
   Args:
     builder: of a complete build in array_record. Those opened afterwards find
@@ -110,7 +111,7 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
       _switch(info, _Format.TFRECORD)
       info.add_alternative_file_format(_Format.ARRAY_RECORD)
       info.write_dataset_info_json(staged)
-      # The file that tells of the others comes last.
+      # The file that names the others comes last.
       for path in sorted(
         pathlib.Path(staged).iterdir(), key=lambda path: path.suffix == '.json'
       ):
