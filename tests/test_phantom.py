@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from tfds_lidc import phantom
 from tfds_lidc import phantom_lung
+from tfds_lidc import phantom_nodule
 
 SPACING = 0.7  # mm
 RATINGS = dict(
@@ -261,7 +262,7 @@ def test_subtlety_scales_the_contrast():
     )
 
   contrasts = np.array([contrast(r) for r in (1.0, 2.0, 3.0, 4.0, 5.0)])
-  want = phantom.SUBTLETY_CONTRAST
+  want = phantom_nodule.SUBTLETY_CONTRAST
   np.testing.assert_allclose(contrasts / contrasts[4], want, atol=0.05)
 
 

@@ -27,26 +27,25 @@ POINTS, STEP_PX = 36, 0.5  # along each vessel: so many, or one every so far
 
 FINE_MM = 0.4  # thinner than this, a vessel may run across a nodule
 CLEARANCE_PX = 2.0  # a thicker one that comes nearer meets the nodule
-MEETING_SHARE = 0.5  # of those
+MEETING_SHARE = 0.75  # of those
 
-FEEDERS = 0.5  # vessels that lead to the nodule, on average
+FEEDERS = 0.8  # vessels that lead to the nodule, on average
 FEEDER_RADIUS_MM, FEEDER_LENGTH_MM = (0.3, 0.8), (4, 20)
 
 
 class _Tubes(NamedTuple):
   """Vessels, n of them, in mm: from the patch's corner and from the slice."""
 
-  start: np.ndarray  # (n, 3)
-  direction: np.ndarray  # (n, 3), of length 1
-  bend: np.ndarray  # (n, 3), of the direction
-  length: np.ndarray  # (n, 1)
-  radius: np.ndarray  # (n, 1)
-  is_trunk: np.ndarray  # (n, 1) bool
+  start: np.ndarray  # (3, n): row, column, z
+  direction: np.ndarray  # (3, n), of length 1
+  bend: np.ndarray  # (3, n), of the direction
+  length: np.ndarray  # (n,)
+  radius: np.ndarray  # (n,)
+  is_trunk: np.ndarray  # (n,) bool
 
   def at(self, t):
-    """Places at t (points, 1) of the way: (n, points, 3)."""
-    path = self.direction[:, None] * t + self.bend[:, None] * t * t
-    return self.start[:, None] + self.length[:, None] * path
+    """Place at a share t of the way, a scalar or (..., 1): (..., 3, n)."""
+    return self.start + self.length * t * (self.direction + self.bend * t)
 
 
 def vessels(distance, spacing, rng):
@@ -64,76 +63,81 @@ def vessels(distance, spacing, rng):
   slab = tree_rng.uniform(*SLAB_MM)
   tubes = _trees(spacing, tree_rng)
   near = _near_slice(tubes, slab, spacing)
-  tubes = _Tubes(*(x[near] for x in tubes))
+  tubes = _Tubes(*(x[..., near] for x in tubes))
   row, col, radius, share = _cut(tubes, slab, spacing)
   nearest = np.where(share > 0, distance[to_index(row), to_index(col)], -np.inf)
-  nearest = nearest.max(axis=1) + radius.max(axis=1)
-  keep = (nearest < 0) | (tubes.radius[:, 0] < FINE_MM)
+  nearest = nearest.max(axis=0) + radius.max(axis=0)
+  keep = (nearest < 0) | (tubes.radius < FINE_MM)
   keep &= keep_rng.random(len(keep)) < MEETING_SHARE
   keep |= nearest < -CLEARANCE_PX
-  seen = keep[:, None] & (share > 0)
+  seen = keep & (share > 0)
   cover = stamp(row[seen], col[seen], radius[seen], share[seen])
   return np.maximum(cover, _feeders(distance, slab, spacing, feeder_rng))
 
 
 def _trees(spacing, rng):
   """All vessels of all trees around the patch."""
-  side, height = PATCH_SIZE * spacing + 2 * AROUND_MM, 2 * ABOVE_MM
-  count = rng.poisson(TREES_PER_CM3 * side**2 * height / 1000)
-  start = rng.uniform(0, 1, (count, 3)) * (side, side, height)
-  start -= AROUND_MM, AROUND_MM, ABOVE_MM
+  low = np.array([[-AROUND_MM], [-AROUND_MM], [-ABOVE_MM]])
+  side = PATCH_SIZE * spacing + AROUND_MM
+  high = np.array([[side], [side], [ABOVE_MM]])
+  count = rng.poisson(TREES_PER_CM3 * np.prod(high - low) / 1000)
+  start = rng.uniform(low, high, (3, count))
   # Vessels of a region come from the same side, the hilum's.
   fan = rng.uniform(0, 2 * np.pi)
-  fan = np.array([math.sin(fan), math.cos(fan), rng.normal(0, 0.4)])
-  direction = _unit(fan + rng.normal(0, 0.5, (count, 3)))
+  fan = np.array([[math.sin(fan)], [math.cos(fan)], [rng.normal(0, 0.4)]])
+  direction = _unit(fan + rng.normal(0, 0.5, (3, count)))
   thin, thick = (r**-TRUNK_POWER for r in TRUNK_MM)
-  radius = rng.uniform(thick, thin, (count, 1)) ** (-1 / TRUNK_POWER)
+  radius = rng.uniform(thick, thin, count) ** (-1 / TRUNK_POWER)
+  shares, turns = zip(GO_ON, TURN_OFF, strict=True)
   generations = []
-  for _ in range(GENERATIONS):
-    visible = radius[:, 0] > FINEST_MM
-    start, direction = start[visible], direction[visible]
+  for generation in range(GENERATIONS):
+    visible = radius > FINEST_MM
+    start, direction = start[:, visible], direction[:, visible]
     radius = radius[visible]
-    length = radius * rng.uniform(*LENGTH_PER_RADIUS, radius.shape)
-    bend = rng.normal(0, 0.25, direction.shape)
-    tubes = _Tubes(start, direction, bend, length, radius, radius > 0)
-    if generations:
-      tubes.is_trunk[:] = False
+    count = len(radius)
+    length = radius * rng.uniform(*LENGTH_PER_RADIUS, count)
+    bend = rng.normal(0, 0.25, (3, count))
+    is_trunk = np.full(count, generation == 0)
+    tubes = _Tubes(start, direction, bend, length, radius, is_trunk)
     generations.append(tubes)
-    start = np.tile(tubes.at(1.0)[:, 0], (2, 1))
-    shares, turns = zip(GO_ON, TURN_OFF, strict=True)
-    turn = np.repeat(turns, len(radius))[:, None]
-    onward = np.tile(_unit(direction + 2 * bend), (2, 1))
-    direction = _unit(onward + turn * _unit(rng.normal(size=onward.shape)))
-    radius = np.repeat(shares, len(radius))[:, None] * np.tile(radius, (2, 1))
-    radius = radius * rng.uniform(0.85, 1.1, radius.shape)
-  return _Tubes(*(np.concatenate(x) for x in zip(*generations, strict=True)))
+    start = np.tile(tubes.at(1.0), 2)
+    onward = np.tile(_unit(direction + 2 * bend), 2)
+    turn = np.repeat(turns, count) * _unit(rng.normal(size=onward.shape))
+    direction = _unit(onward + turn)
+    radius = np.repeat(shares, count) * np.tile(radius, 2)
+    radius = radius * rng.uniform(0.85, 1.1, 2 * count)
+  return _Tubes(
+    *(np.concatenate(x, axis=-1) for x in zip(*generations, strict=True))
+  )
 
 
 def _near_slice(tubes, slab, spacing):
   """Which tubes (n,) may show in the patch."""
-  path = tubes.at(np.array([[0.0], [0.5], [1.0]]))
-  low, high = path.min(axis=1) - tubes.radius, path.max(axis=1) + tubes.radius
+  path = [tubes.at(t) for t in (0.0, 0.5, 1.0)]
+  low = np.minimum.reduce(path) - tubes.radius
+  high = np.maximum.reduce(path) + tubes.radius
   side = PATCH_SIZE * spacing
-  near = (low < (side, side, slab / 2)) & (high > (0, 0, -slab / 2))
-  return near.all(axis=1)
+  outside = (low > [[side], [side], [slab / 2]]) | (
+    high < [[0], [0], [-slab / 2]]
+  )
+  return ~outside.any(axis=0)
 
 
 def _cut(tubes, slab, spacing):
-  """Row, column, radius (px) and share of points of tubes: (n, POINTS) each."""
-  t = np.linspace(0, 1, POINTS)
-  path = tubes.at(t[:, None])
+  """Row, column, radius (px) and share of points of tubes: (POINTS, n) each."""
+  t = np.linspace(0, 1, POINTS)[:, None]
+  row, col, z_mm = np.moveaxis(tubes.at(t[:, None]), 1, 0)
   # A trunk swells out of nothing; then every vessel thins down to what goes on.
   swell = np.where(tubes.is_trunk, np.minimum(1, 0.3 + 2 * t), 1)
   radius = tubes.radius * swell * (1 + (GO_ON[0] - 1) * t)
   # How much of the slice's thickness the vessel fills: upright, all of it.
-  slant = np.sqrt(1.0001 - tubes.direction[:, 2:] ** 2)
+  slant = np.sqrt(1.0001 - tubes.direction[2] ** 2)
   fill = np.minimum(1, 2 * radius / (slab * slant))
-  share = fill * _inside(path[..., 2], radius, slab)
+  share = fill * _inside(z_mm, radius, slab)
   # A point every so far is enough.
   stride = np.maximum(1, POINTS * STEP_PX * spacing // tubes.length)
-  share[np.arange(POINTS) % stride > 0] = 0
-  row, col = np.moveaxis(path[..., :2] / spacing, -1, 0)
-  return row, col, radius / spacing, share
+  share[np.arange(POINTS)[:, None] % stride > 0] = 0
+  return row / spacing, col / spacing, radius / spacing, share
 
 
 def _inside(z_mm, radius, slab):
@@ -169,7 +173,8 @@ def _feeders(distance, slab, spacing, rng):
 
 
 def _unit(vectors):
-  return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+  """(3, n), of length 1."""
+  return vectors / np.sqrt(np.square(vectors).sum(axis=0))
 
 
 def stamp(row, col, radius, share):
