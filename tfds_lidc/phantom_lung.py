@@ -15,7 +15,7 @@ PATCH_SIZE = phantom_vessels.PATCH_SIZE
 
 # HU. The lung's level is that of three LIDC scans, the other tissues' are the
 # usual textbook values.
-LUNG_HU = (-1000.0, -855.0)  # bounds of a patch's mean lung: aeration differs
+LUNG_HU = (-992.0, -850.0)  # bounds of a patch's mean lung: aeration differs
 VESSEL_HU = 60.0
 MUSCLE_HU, FAT_HU, CORTEX_HU, MARROW_HU = 45.0, -95.0, 550.0, 250.0
 MEDIASTINUM_HU = (30.0, 160.0)  # without and with contrast agent
