@@ -9,6 +9,7 @@ from scipy import ndimage
 from tfds_lidc import phantom
 from tfds_lidc import phantom_lung
 from tfds_lidc import phantom_nodule
+from tfds_lidc import phantom_vessels
 
 SPACING = 0.7  # mm
 RATINGS = dict(
@@ -137,6 +138,13 @@ def test_ground_glass_thickens_inwards():
   assert np.all(np.diff(layers) > 0)
   within = np.mean([g[RADIUS < 7].std() for g in glass])
   assert 60 < within < 125  # 100 and 91 in two real ones
+  # It is patchy too, and not only thicker inside: 70 to 108 HU in the real
+  # layers from the third on, through which a vessel runs.
+  patchy = [
+    np.mean([g[(RADIUS <= 9 - k) & (RADIUS > 8 - k)].std() for g in glass])
+    for k in range(2, 7)
+  ]
+  assert 50 < np.mean(patchy) < 108
 
 
 def test_solid_nodules_are_even_inside():
@@ -278,6 +286,22 @@ def test_background_knows_no_rating():
     one, two = simulate(disc(7), seed), simulate(disc(7), seed, **other)
     np.testing.assert_array_equal(one[far], two[far])
     assert np.any(one[~far] != two[~far])
+
+
+def test_some_vessels_run_to_the_nodule():
+  distance = 7 - RADIUS
+  cover = np.mean(
+    [
+      phantom_vessels.vessels(distance, SPACING, np.random.default_rng(seed))
+      for seed in range(100)
+    ],
+    axis=0,
+  )
+  near = cover[(distance < -0.5) & (distance > -4)].mean()
+  far = cover[(distance < -9) & (RADIUS < 30)].mean()
+  # Fewer than elsewhere, since those across it are gone, but not none: 0.15
+  # without any that meets it.
+  assert 0.4 < near / far < 1
 
 
 def test_malignancy_is_not_used():

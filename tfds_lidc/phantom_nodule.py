@@ -21,7 +21,7 @@ SOLID_SD, SOLID_PX = 40.0, 1.2  # within one
 # Ground glass thickens inwards, so much from the edge to 6 px inside ...
 GLASS_EDGE_HU, GLASS_CENTRE_HU, GLASS_RISE_PX = -690.0, -500.0, 6.0
 # ... and is patchy, with vessels and air in it.
-GLASS_SD, GLASS_PX = 110.0, 1.8
+GLASS_SD, GLASS_PX = 130.0, 1.8
 CORE_JITTER = 0.25  # of the depth: a solid part is no smaller copy of the whole
 CALCIUM_HU = 650.0  # above the nodule's level
 
