@@ -138,8 +138,8 @@ def test_ground_glass_thickens_inwards():
   assert np.all(np.diff(layers) > 0)
   within = np.mean([g[RADIUS < 7].std() for g in glass])
   assert 60 < within < 125  # 100 and 91 in two real ones
-  # It is patchy too, and not only thicker inside: 70 to 108 HU in the real
-  # layers from the third on, through which a vessel runs.
+  # It is patchy too, and not only thicker inside. The layers of the real one
+  # have 70 to 108 HU from the third on, but a vessel runs through them.
   patchy = [
     np.mean([g[(RADIUS <= 9 - k) & (RADIUS > 8 - k)].std() for g in glass])
     for k in range(2, 7)

@@ -91,13 +91,18 @@ def real_and_phantom(lidc_dir):
     (nodules, real Sample, SIMULATED Sample).
 
   Raises:
-    InputError: no nodule of LIDC-IDRI can be read there.
+    InputError: no nodule of LIDC-IDRI can be read there, or it is SIMULATED.
   """
   policy = cohort.POLICIES['all']
   series = dicom.index(lidc_dir)
   nodules, images, votes, simulated = [], [], [], []
   found = [n for n in cohort.select(policy) if n.series_uid in series]
   for nodule in sorted(found, key=lambda n: -n.diameter_mm)[:NUM_NODULES]:
+    if series[nodule.series_uid].simulated:
+      raise errors.InputError(
+        f'{series[nodule.series_uid].folder} is SIMULATED, and would be shown '
+        'as real; give a folder with CT of LIDC-IDRI'
+      )
     job = scan_reader.Job((nodule,), policy, series[nodule.series_uid])
     examples, _, losses = scan_reader.read(job)
     if losses:
