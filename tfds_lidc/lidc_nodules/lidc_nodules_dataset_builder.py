@@ -56,8 +56,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       run; None for nowhere.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  VERSION = tfds.core.Version('2.0.0')
+  RELEASE_NOTES = {
+    '1.0.0': 'First release.',
+    '2.0.0': 'Other images in `phantom`, nearer to CT; the rest is the same.',
+  }
   MANUAL_DOWNLOAD_INSTRUCTIONS = """
   Download the DICOM images of LIDC-IDRI (125 GB, or any of its patients) from
   https://www.cancerimagingarchive.net/collection/lidc-idri/ into the manual
