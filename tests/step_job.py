@@ -1,11 +1,13 @@
 """Training steps and an evaluation on made-up patches, for `test_step`.
 
-    python tests/step_job.py OUT DEVICES SYNC STAGE...
+    python tests/step_job.py OUT DEVICES SYNC STAGES [TRAINED]
 
 writes to OUT, an .npz: the losses of three steps of each stage, the gradients
-and batch statistics of the first one, and what the fresh network says about
-13 patches. 16 examples a step, over however many devices this process is given
-by XLA_FLAGS. Dropout is drawn per device, so it is off.
+and batch statistics of the first one, and the variables after the last. With
+all three stages, also what the networks say about 13 patches and how well: with
+the variables of TRAINED, the file of another such job, if it is given. 16
+examples a step, over however many devices this process is given by XLA_FLAGS.
+Dropout is drawn per device, so it is off.
 """
 
 import pathlib
@@ -17,7 +19,9 @@ import numpy as np
 import optax
 import test_configs
 
+from mtnet_jax import evaluate
 from mtnet_jax import input_pipeline
+from mtnet_jax import metrics
 from mtnet_jax import optim
 from mtnet_jax import parallel
 from mtnet_jax import stages
@@ -35,6 +39,8 @@ def tiny_config(*, sync_batch_norm):
     config.seg_net.dropout_rates = (0.0, 0.0, 0.0)
     # A threshold would lift differences of rounding to differences of pixels.
     config.coarse_mask = 'soft'
+    # Three steps are enough for running statistics that fit the weights.
+    config.seg_net.bn_momentum = config.class_net.bn_momentum = 0.3
     for stage in stages.ORDER:
       config[f'{stage}_stage'].batch_size = 16
       config[f'{stage}_stage'].learning_rate = 1e-4
@@ -58,6 +64,19 @@ def made_up_nodules(count):
   )
 
 
+def score(config, variables, data):
+  """Outputs of the three networks, and the metrics of all and each."""
+  outputs = evaluate.predict(config, variables, data, progress=iter)
+  found = {f'output/{key}': value for key, value in outputs.items()}
+  for name in ('coarse', 'fine'):
+    values = metrics.segmentation_metrics(
+      outputs[name] >= metrics.THRESHOLD, data.mask
+    )
+    found.update({f'metric/{name}/{key}': x for key, x in values.items()})
+  values = metrics.classification_metrics(outputs['class'], data.label)
+  return found | {f'metric/class/{key}': x for key, x in values.items()}
+
+
 def recording(make_optimizer):
   """Optimizers whose state's first part is the last step's gradients."""
 
@@ -72,20 +91,19 @@ def recording(make_optimizer):
 
 
 def flat(name, tree):
-  tree = parallel.unreplicate(tree)
   return {
     f'{name}/{path}': leaf
     for path, leaf in traverse_util.flatten_dict(tree, sep='/').items()
   }
 
 
-def main(out, devices, sync, *names):
+def main(out, devices, sync, names, trained=None):
   assert jax.device_count() == int(devices)
   config = tiny_config(sync_batch_norm=sync == 'sync')
   data = made_up_nodules(40)
   nets = stages.make_nets(config)
   train.optim.make_optimizer = recording(optim.make_optimizer)
-  found = {}
+  found, variables = {}, {}
   coarse = None
   for stage in stages.make_stages(config):
     trainer = train.Trainer(
@@ -94,28 +112,43 @@ def main(out, devices, sync, *names):
       nets=nets,
       coarse_variables=coarse,
       train=data,
-      validation=data.take(slice(0, EVALUATED)),
+      validation=data,
       directory=pathlib.Path(out).with_suffix('.checkpoints'),
     )
     fresh = trainer.fresh_state()
     if stage.name == 'coarse':
       # The same on any number of devices; what was trained differs by rounding.
       coarse = {'params': fresh.params, 'batch_stats': fresh.batch_stats}
-    if stage.name not in names:
+    if stage.name not in names.split(','):
       continue
     state = trainer.place(fresh)
-    on_devices = {'params': state.params, 'batch_stats': state.batch_stats}
-    for key, value in trainer.validate(on_devices).items():
-      found[f'{stage.name}/metric/{key}'] = value
     losses = []
     for step in range(STEPS):
       state, values = trainer.step(state, step)
       losses.append(float(parallel.unreplicate(values['loss'])))
       if step == 0:
-        found.update(flat(f'{stage.name}/gradient', state.opt_state[0]))
-        found.update(flat(f'{stage.name}/batch_stats', state.batch_stats))
+        host = parallel.unreplicate(state)
+        found.update(flat(f'{stage.name}/gradient', host.opt_state[0]))
+        found.update(flat(f'{stage.name}/batch_stats', host.batch_stats))
     found[f'{stage.name}/losses'] = np.asarray(losses)
-  np.savez(out, **found)
+    host = parallel.unreplicate(state)
+    variables[stage.name] = {
+      'params': host.params,
+      'batch_stats': host.batch_stats,
+    }
+  if trained:
+    with np.load(trained) as other:
+      variables = traverse_util.unflatten_dict(
+        {
+          key.removeprefix('trained/'): other[key]
+          for key in other
+          if key.startswith('trained/')
+        },
+        sep='/',
+      )
+  if len(variables) == len(stages.ORDER):
+    found.update(score(config, variables, data.take(slice(0, EVALUATED))))
+  np.savez(out, **found, **flat('trained', variables))
 
 
 if __name__ == '__main__':

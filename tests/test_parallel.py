@@ -1,7 +1,7 @@
 """Trees over the devices."""
 
 import jax
-from jax.extend import core
+from jax import extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,12 +64,8 @@ def products(jaxpr):
   for equation in jaxpr.eqns:
     if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
       yield equation
-    for value in equation.params.values():
-      for inner in value if isinstance(value, tuple | list) else [value]:
-        if isinstance(inner, core.ClosedJaxpr):
-          yield from products(inner.jaxpr)
-        elif isinstance(inner, core.Jaxpr):
-          yield from products(inner)
+    for inner in extend.core.jaxprs_in_params(equation.params):
+      yield from products(inner)
 
 
 @pytest.mark.parametrize(

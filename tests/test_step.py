@@ -9,45 +9,53 @@ import pytest
 pytestmark = pytest.mark.slow
 
 _STAGES = ('coarse', 'class', 'fine')
-# Float32 keeps 24 bits: a rounding is at most 6e-8 of a value. The two runs
-# differ in the order of sums only, over up to 16 x 64 x 64 values forward and
-# again backward, whose roundings add up like a random walk: some
-# sqrt(65536) * 6e-8 = 1.5e-5 of the whole. Measured: MEASURED
+# Float32 keeps 24 bits, so that a rounding moves a value by up to 6e-8 of it.
+# Ones and eights differ in the order of sums only, over up to 16 x 64 x 64
+# values, whose roundings add up like a random walk: to some
+# sqrt(65536) * 6e-8 = 1.5e-5 at worst. Backward, the errors of dozens of layers
+# add up on top. Measured: losses 5e-7, statistics 4e-7, gradients 9e-6 of their
+# norm and 2e-5 of a single leaf's.
 _FORWARD = 1e-5
 _BACKWARD = 1e-4
 
 
 @pytest.fixture(scope='module')
 def job(tmp_path_factory, compiled):
-  """Runs `step_job`: (devices, 'sync' or 'apart', stages) -> its arrays."""
+  """Runs `step_job` on so many devices; the path of what it found."""
 
-  def run(devices, sync, *names):
+  def run(devices, *arguments):
     out = tmp_path_factory.mktemp('steps') / 'found.npz'
     script = main_job.ROOT / 'tests' / 'step_job.py'
     done = main_job.run(
-      [sys.executable, *map(str, (script, out, devices, sync, *names))],
+      [sys.executable, *map(str, (script, out, devices, *arguments))],
       XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
       **compiled,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    with np.load(out) as found:
-      return dict(found)
+    return out
 
   return run
 
 
 @pytest.fixture(scope='module')
-def one(job):
-  return job(1, 'sync', *_STAGES)
+def paths(job):
+  """What one device found, and eight; both score what the one has trained."""
+  one = job(1, 'sync', ','.join(_STAGES))
+  return one, job(8, 'sync', ','.join(_STAGES), one)
 
 
 @pytest.fixture(scope='module')
-def eight(job):
-  return job(8, 'sync', *_STAGES)
+def one(paths):
+  return dict(np.load(paths[0]))
 
 
-def tree(found, stage, kind):
-  prefix = f'{stage}/{kind}/'
+@pytest.fixture(scope='module')
+def eight(paths):
+  return dict(np.load(paths[1]))
+
+
+def tree(found, *place):
+  prefix = '/'.join(place) + '/'
   leaves = {
     key.removeprefix(prefix): np.asarray(value, np.float64)
     for key, value in found.items()
@@ -98,19 +106,32 @@ def test_one_device_and_eight_give_the_same_gradients(one, eight, stage):
   assert compared > len(ours) / 2
 
 
-@pytest.mark.parametrize('stage', _STAGES)
-def test_one_device_and_eight_give_the_same_metrics(one, eight, stage):
-  """Of 13 patches, which no number of devices divides."""
-  ours, theirs = (tree(found, stage, 'metric') for found in (one, eight))
-  for name, value in ours.items():
-    np.testing.assert_allclose(theirs[name], value, rtol=1e-4, err_msg=name)
+def test_one_device_and_eight_predict_the_same(one, eight):
+  """13 patches, which no number of devices divides, each once."""
+  ours, theirs = (tree(found, 'output') for found in (one, eight))
+  assert ours.keys() == {'coarse', 'fine', 'class', 'cam'}
+  for name, values in ours.items():
+    assert len(values) == 13
+    assert np.std(values) > 1e-3, name
+    np.testing.assert_allclose(
+      theirs[name], values, rtol=_FORWARD, atol=_FORWARD, err_msg=name
+    )
+
+
+def test_one_device_and_eight_give_the_same_metrics(one, eight):
+  ours, theirs = (tree(found, 'metric') for found in (one, eight))
+  for name, values in ours.items():
+    np.testing.assert_allclose(theirs[name], values, atol=1e-3, err_msg=name)
+  # They are of masks that are neither empty nor all there is.
+  assert 0 < np.mean(ours['coarse/recall']) < 1
+  assert 0 < np.mean(ours['fine/recall']) < 1
 
 
 def test_without_synchronised_statistics_all_of_it_differs(job, one):
   """The tests above can fail."""
-  apart = job(8, 'apart', 'coarse')
+  apart = dict(np.load(job(8, 'apart', 'coarse')))
   losses = one['coarse/losses']
   assert np.max(np.abs(apart['coarse/losses'] / losses - 1)) > 1e-3
-  for kind in ('gradient', 'batch_stats'):
+  for kind, least in (('gradient', 0.1), ('batch_stats', 1e-3)):
     ours, theirs = (tree(found, 'coarse', kind) for found in (one, apart))
-    assert difference(ours, theirs) > 1e-2, kind
+    assert difference(ours, theirs) > least, kind
