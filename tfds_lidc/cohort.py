@@ -1,15 +1,12 @@
 """Which nodules count, and what they are called.
 
 `nodules.csv` lists every cluster of reader annotations in LIDC-IDRI, and a
-`Policy` says which of them to use and how to label them. To print what each
-policy selects:
+`Policy` says which of them to use and how to label them. `overrides` makes
+policies of one's own; `counts` prints what each policy selects:
 
     python -m tfds_lidc.cohort
-
-`overrides` makes policies of one's own.
 """
 
-import argparse
 import collections
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -288,66 +285,10 @@ def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
   return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
 
 
-def counts_table(policies: Iterable[Policy] | None = None) -> str:
-  """What policies select, as text; all `POLICIES` by default."""
-  columns = (
-    'policy',
-    'benign',
-    'malignant',
-    'open',
-    'nodules',
-    'patients',
-    'scans',
-    *SPLITS,
-  )
-  policies = list(POLICIES.values() if policies is None else policies)
-  width = max(18, *(len(policy.name) + 2 for policy in policies))
-  lines = [
-    f'{len(clusters())} clusters in nodules.csv',
-    '',
-    f'{columns[0]:<{width}}' + ''.join(f'{c:>11}' for c in columns[1:]),
-  ]
-  for policy in policies:
-    nodules = select(policy)
-    labels = collections.Counter(n.label for n in nodules)
-    splits = collections.Counter(n.split for n in nodules)
-    counts = (
-      labels[BENIGN],
-      labels[MALIGNANT],
-      labels[OPEN],
-      len(nodules),
-      len({n.patient_id for n in nodules}),
-      len({n.scan_id for n in nodules}),
-      *(splits[split] for split in SPLITS),
-    )
-    lines.append(
-      f'{policy.name:<{width}}' + ''.join(f'{c:>11}' for c in counts)
-    )
-  return '\n'.join(lines)
-
-
 def main() -> None:
-  # `overrides` is made of policies, and so cannot be imported above.
-  from tfds_lidc import overrides
+  from tfds_lidc import counts  # which imports this module
 
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.cohort',
-    description='Prints what every policy selects.',
-  )
-  parser.add_argument(
-    '--config', default='paper', help='what --policy changes (%(default)s)'
-  )
-  parser.add_argument('--policy', default='', help=overrides.HELP)
-  args = parser.parse_args()
-  if args.config not in POLICIES:
-    raise errors.InputError(
-      f'--config={args.config} is none of {", ".join(POLICIES)}'
-    )
-  if args.policy:
-    changed = overrides.apply(POLICIES[args.config], args.policy)
-    print(counts_table([changed]))
-  else:
-    print(counts_table())
+  counts.main()
 
 
 if __name__ == '__main__':
