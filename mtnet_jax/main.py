@@ -31,7 +31,7 @@ _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   '',
   'Of a run on several hosts: HOST:PORT of process 0, any free port; or auto,'
-  ' on Slurm, Open MPI, Kubernetes and cloud TPUs.',
+  ' on Slurm, Open MPI and cloud TPUs.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
   'num_processes', None, 'How many processes there are, one per host.'

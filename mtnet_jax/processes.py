@@ -25,8 +25,8 @@ def connect(coordinator, *, num_processes=None, process_id=None):
 
   Args:
     coordinator: HOST:PORT of the first process, the same for all. 'auto' takes
-      it and the other two from Slurm, Open MPI, Kubernetes or a cloud TPU. ''
-      for a single process.
+      it and the other two from Slurm, Open MPI or a cloud TPU. '' for a single
+      process.
     num_processes: how many there are.
     process_id: which one this is, from 0.
 

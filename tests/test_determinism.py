@@ -14,6 +14,8 @@ import test_train
 
 pytestmark = pytest.mark.slow
 
+# Batches that do not divide the test split, so that the last one is filled up.
+_TEN_AT_ONCE = '--config.eval_batch_size=10'
 _TWO_DEVICES = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
 
 
@@ -51,7 +53,7 @@ def test_the_same_seed_repeats_itself_and_another_does_not(
 def two_devices(tmp_path_factory, phantom_data_dir, compiled):
   """Run directory of one process with two devices."""
   workdir = tmp_path_factory.mktemp('runs') / 'two_devices'
-  job = main_job.test_size_job(workdir, phantom_data_dir)
+  job = main_job.test_size_job(workdir, phantom_data_dir, _TEN_AT_ONCE)
   done = main_job.run(job, **compiled, **_TWO_DEVICES)
   assert done.returncode == 0, done.stderr[-3000:]
   return workdir
@@ -68,7 +70,10 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
   # The second process touches no file: its run directory cannot be made.
   jobs = [
     main_job.test_size_job(
-      workdir, phantom_data_dir, '--config.checkpoint_minutes=0'
+      workdir,
+      phantom_data_dir,
+      _TEN_AT_ONCE,
+      '--config.checkpoint_minutes=0',
     )
     for workdir in (first, '/dev/null/nowhere')
   ]
