@@ -25,6 +25,7 @@ _LEVELS = (
     'optim',
     'paper',
     'parallel',
+    'processes',
   ),
   ('figures', 'models.layers', 'scores', 'tables'),
   ('models.xception',),
