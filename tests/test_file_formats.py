@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from tfds_lidc import build
 from tfds_lidc import errors
 from tfds_lidc import file_formats
+from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
 tf = pytest.importorskip('tensorflow', reason='needs the extra tf')
 
@@ -49,7 +50,8 @@ def data_dir(tmp_path_factory, plain_dir):
 
 
 def _folder(data_dir, config='phantom'):
-  return data_dir / 'lidc_nodules' / config / '1.0.0'
+  version = lidc_nodules_dataset_builder.Builder.VERSION
+  return data_dir / 'lidc_nodules' / config / str(version)
 
 
 def _sums(folder):
