@@ -211,7 +211,14 @@ def label(malignancy: Sequence[int], rule: str) -> int:
 
 def read_csv(text: str) -> list[Nodule]:
   """Parses the text of a nodules.csv."""
-  return [_from_row(row) for row in csv.DictReader(io.StringIO(text))]
+  parsers = {
+    field.name: field.type if field.type in (str, int, float) else _integers
+    for field in _columns()
+  }
+  return [
+    Nodule(**{name: parse(row[name]) for name, parse in parsers.items()})
+    for row in csv.DictReader(io.StringIO(text))
+  ]
 
 
 def write_csv(nodules: Iterable[Nodule]) -> str:
@@ -237,15 +244,8 @@ def _columns() -> tuple[dataclasses.Field, ...]:
   return tuple(f for f in dataclasses.fields(Nodule) if f.name != 'label')
 
 
-def _from_row(row: dict[str, str]) -> Nodule:
-  values = {}
-  for field in _columns():
-    cell = row[field.name]
-    if field.type in (str, int, float):
-      values[field.name] = field.type(cell)
-    else:
-      values[field.name] = tuple(int(item) for item in cell.split(';'))
-  return Nodule(**values)
+def _integers(cell: str) -> tuple[int, ...]:
+  return tuple(int(item) for item in cell.split(';'))
 
 
 @functools.cache
