@@ -374,6 +374,10 @@ def test_faulty_arguments_end_in_one_line(tmp_path):
     (['--config=paper', f'--data_dir={tmp_path}'], '--lidc_dir'),
     (['--config=phantom', f'--data_dir={tmp_path}/file'], 'cannot write'),
     (['--config=phantom', '--data_dir=gs://bucket/x'], 'gs://bucket/x'),
+    (
+      ['--config=phantom', '--policy=readers=9', f'--data_dir={tmp_path}'],
+      'selects no nodule',
+    ),
   ):
     returncode, _, stderr = _run(*args)
     assert returncode == 2

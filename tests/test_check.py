@@ -8,9 +8,11 @@ import dicom_files
 import faulty_dicom
 import pytest
 
+from tfds_lidc import annotations
 from tfds_lidc import build
 from tfds_lidc import check
 from tfds_lidc import cohort
+from tfds_lidc import scan_reader
 
 
 @pytest.fixture(scope='module')
@@ -99,6 +101,61 @@ def test_counts_add_up(faulty, checked):
     'scans': 2,
   }
   assert '2 of 1018 scans of LIDC-IDRI, 1 of them complete' in stdout
+
+
+def test_a_slice_missing_beside_the_record_is_named_and_costs_nothing(tmp_path):
+  slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
+  nodules = faulty_dicom.nodules_of(faulty_dicom.OTHER)
+  (scan_id,) = {n.scan_id for n in nodules}
+  whole = build.build(
+    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'whole'
+  )
+  # On the policies' two levels of consensus.
+  needed = {
+    scan_reader.place(n, cohort.POLICIES[name])[0].slice_index
+    for n in nodules
+    for name in ('all', 'paper')
+  }
+  # The most marked of the other slices of a nodule: a reader's eye would find
+  # it as good, but the record is of the largest.
+  nodule = max(nodules, key=lambda n: len(faulty_dicom.extent(n)))
+  areas = (faulty_dicom.votes(nodule) > 0).sum(axis=(1, 2))
+  area, k = max(
+    (area, k)
+    for area, k in zip(areas, faulty_dicom.extent(nodule), strict=True)
+    if k not in needed
+  )
+  assert area > 0
+  slices[k].unlink()
+
+  report = check.check(tmp_path / 'ct')
+  (fault,) = report['faults']
+  assert fault['fault'] == 'missing slice'
+  z_mm = annotations.slice_positions(scan_id)[k]
+  assert f'misses the slice at z={z_mm} mm' in fault['reason']
+  assert nodule.nodule_id in fault['nodules']
+  assert report['policies']['all']['found'] == len(nodules)
+  assert 'named above, and costs slices=all only' in check.table(report)
+
+  def images(builder):
+    return {
+      record['nodule_id']: record['image'].tobytes()
+      for split in builder.info.splits
+      for record in builder.as_data_source(split)
+    }
+
+  found = build.build(
+    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'found'
+  )
+  assert images(found) == images(whole)
+  every_slice = build.build(
+    'all',
+    policy='slices=all',
+    lidc_dir=tmp_path / 'ct',
+    data_dir=tmp_path / 'found',
+  )
+  lost = set(images(whole)) - set(images(every_slice))
+  assert lost == {i.encode() for i in fault['nodules']}
 
 
 def test_the_build_reads_no_header_again(faulty, tmp_path):

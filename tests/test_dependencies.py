@@ -25,6 +25,7 @@ _LEVELS = (
     'optim',
     'paper',
     'parallel',
+    'processes',
     'weight_files',
     'weight_names',
   ),

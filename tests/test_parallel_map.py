@@ -1,6 +1,8 @@
 """Results come in order, and a crash costs one item."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -41,3 +43,46 @@ def test_a_crash_costs_one_item():
 def test_an_exception_is_raised():
   with pytest.raises(ValueError, match='0'):
     list(parallel.ordered_map(_raise, [0], workers=2, on_crash=None))
+
+
+def test_a_call_apart_survives_its_crash():
+  apart = parallel.Apart(_crash_at_3, on_crash=lambda item: f'lost {item}')
+  assert [apart(item) for item in (2, 3, 4)] == [2, 'lost 3', 4]
+  apart.close()
+
+
+def _stay(_):
+  os.write(1, b'%d\n' % os.getpid())  # in one piece
+  time.sleep(60)
+
+
+def _is_alive(pid):
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  return True
+
+
+def test_processes_end_with_a_parent_that_is_killed():
+  code = (
+    'import test_parallel_map as t\n'
+    'from tfds_lidc import parallel\n'
+    'list(parallel.ordered_map(t._stay, [0, 1], workers=2, on_crash=None))\n'
+  )
+  parent = subprocess.Popen(
+    [sys.executable, '-c', code],
+    stdout=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+  )
+  with parent:
+    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+  deadline = time.monotonic() + 20
+  while any(map(_is_alive, pids)) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  alive = [pid for pid in pids if _is_alive(pid)]
+  for pid in alive:
+    os.kill(pid, 9)
+  assert not alive

@@ -1,10 +1,13 @@
 """A scan's nodules are read exactly, and fast."""
 
+import os
+import pathlib
 import subprocess
 import sys
 import time
 
 import dicom_files
+import faulty_dicom
 import numpy as np
 import pydicom
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from tfds_lidc import annotations
 from tfds_lidc import cohort
 from tfds_lidc import dicom
+from tfds_lidc import parallel
 from tfds_lidc import scan_reader
 
 
@@ -148,3 +152,41 @@ def test_resampled_nodules_keep_their_size_in_mm():
       area = patch.mask.sum() * spacing_mm**2
       expected = native.mask.sum() * nodule.pixel_spacing_mm**2
       assert area == pytest.approx(expected, rel=0.12)
+
+
+def _peak_mib(job):
+  """The most memory that this process has held, after reading a scan."""
+  examples, _, losses = scan_reader.read(job)
+  assert examples and not losses
+  # Of this program's image alone: `getrusage` keeps that of the parent.
+  (line,) = (
+    line
+    for line in pathlib.Path('/proc/self/status').read_text().splitlines()
+    if line.startswith('VmHWM')
+  )
+  return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(
+  not os.path.exists('/proc/self/status'), reason='needs /proc'
+)
+def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
+  # Of all scans, nodules of this one lie on the most slices.
+  policy = cohort.Policy('every_vote', slices='all', consensus=(1, 100))
+  nodules = faulty_dicom.nodules_of('LIDC-IDRI-0702')
+  slices = sorted(set().union(*map(faulty_dicom.extent, nodules)))
+  assert len(slices) == 97
+  z_mm = annotations.slice_positions(nodules[0].scan_id)
+  ramp = np.arange(512, dtype=np.int16) + np.zeros((512, 1), np.int16)
+  for k in slices:
+    dicom_files.write_slice(
+      tmp_path / f'{k}.dcm', ramp, float(z_mm[k]), nodules[0].series_uid
+    )
+  (series,) = dicom.index(tmp_path).values()
+  job = scan_reader.Job(tuple(nodules), policy, series)
+  apart = parallel.Apart(_peak_mib, on_crash=None)
+  once, again = apart(job), apart(job)
+  apart.close()
+  assert again < 1024
+  # Its 97 slices (48.5 MiB) are given back before the next scan.
+  assert again - once < 24

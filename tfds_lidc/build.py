@@ -13,6 +13,18 @@ With another policy, under a name of its own:
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
         --policy=readers=3-4,consensus=1/2
 
+On a cluster, through Apache Beam (pip install mtnet_jax[beam]), when all of its
+machines have this package and share both folders, at the same path:
+
+    python -m tfds_lidc.build --config=paper --lidc_dir=/shared/LIDC-IDRI \\
+        --data_dir=/shared/datasets --beam -- --runner=FlinkRunner \\
+        --flink_master=HOST:8081 --environment_type=EXTERNAL \\
+        --environment_config=localhost:50000
+
+Everything behind the -- is Beam's own, for whatever runner; without it Beam's
+DirectRunner reads the scans here. The records are the same. (Only the
+DirectRunner and the PortableRunner were tried.)
+
 Stopped builds go on where they were. A scan that cannot be read costs its
 nodules, which quarantine.csv in the dataset's folder names.
 
@@ -30,12 +42,14 @@ import os
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_lidc import cohort
+from tfds_lidc import counts
 from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc import file_formats
 from tfds_lidc import overrides
 from tfds_lidc import parallel
 from tfds_lidc import staging
@@ -56,6 +70,7 @@ def build(
   policy: str = '',
   strict: bool = False,
   workers: int = 1,
+  beam_options: Any = None,
   download_config: tfds.download.DownloadConfig | None = None,
 ) -> _Builder:
   """Builds one config, unless it is there already.
@@ -73,6 +88,8 @@ def build(
       the nodules that need it.
     workers: processes. They are spawned: with more than one, the script that
       calls this needs `if __name__ == '__main__'`.
+    beam_options: Apache Beam's `PipelineOptions`, to read the scans with it;
+      `workers` then read headers only.
     download_config: passed on to TFDS; its `manual_dir` is `lidc_dir`.
 
   Returns:
@@ -95,7 +112,8 @@ def build(
         f'--config={config.name} needs the CT of LIDC-IDRI: give its folder '
         'as --lidc_dir, or use --config=phantom, which needs no download'
       )
-    lidc_dir = pathlib.Path(lidc_dir).expanduser()
+    # Absolute, as other machines and a later reader of the quarantine need it.
+    lidc_dir = pathlib.Path(lidc_dir).expanduser().absolute()
     dicom.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
   staging.check_writable(data_dir)
@@ -109,6 +127,7 @@ def build(
       staged.show_progress = True
       staged.strict = strict
       staged.workers = workers
+      staged.beam_options = beam_options
       staged.cache_dir = cache_dir(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
@@ -211,6 +230,20 @@ def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
   return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
 
 
+def _beam_options(args: argparse.Namespace) -> Any:
+  """Of Apache Beam, or None where it is not asked for."""
+  if args.beam:
+    from tfds_lidc import beam  # needs the extra `beam`
+
+    return beam.options(args.beam_flags)
+  if args.beam_flags:
+    raise errors.InputError(
+      f'{args.beam_flags[0]!r} cannot be understood; flags of Apache Beam need '
+      '--beam before the --'
+    )
+  return None
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     prog='python -m tfds_lidc.build',
@@ -252,11 +285,32 @@ def main() -> None:
     default=parallel.all_cores(),
     help='processes (default: all cores, %(default)s)',
   )
+  parser.add_argument(
+    '--beam',
+    action='store_true',
+    help='read the scans through Apache Beam; the headers are read here, by '
+    '--workers',
+  )
+  parser.add_argument(
+    'beam_flags',
+    nargs='*',
+    metavar='-- BEAM_FLAG',
+    help='any flag of Apache Beam, such as --runner=FlinkRunner',
+  )
+  parser.add_argument(
+    '--tfrecord',
+    action='store_true',
+    help='add TFRecord files, which tfds.load reads, to a build that is there '
+    'or to the new one (needs TensorFlow)',
+  )
   args = parser.parse_args()
+  beam_options = _beam_options(args)
+  if args.tfrecord:
+    file_formats.check_tensorflow('--tfrecord')
 
   if args.policy:
     config = find_config(args.config, args.policy)
-    print(cohort.counts_table([config.policy]), flush=True)
+    print(counts.table([config.policy]), flush=True)
   if not args.overwrite and is_built(
     args.config, data_dir=args.data_dir, policy=args.policy
   ):
@@ -269,8 +323,12 @@ def main() -> None:
     policy=args.policy,
     strict=args.strict,
     workers=args.workers,
+    beam_options=beam_options,
   )
   print(summary(builder))
+  if args.tfrecord:
+    file_formats.add_tfrecord(builder)
+    print('with TFRecord files beside the array_record ones, for tfds.load')
 
 
 if __name__ == '__main__':

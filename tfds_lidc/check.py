@@ -5,6 +5,10 @@
 Every header is read, and the pixels of every slice that a reader marked a
 nodule on. Broken files, slices that miss inside a nodule and series that are no
 part of LIDC-IDRI are named, and what each policy would find is counted.
+
+A policy finds a nodule whose record can be made exactly: the annotations say
+which slice that is, and the slice can be read. Another slice of the nodule may
+miss: it is named, and costs only what is built with slices=all.
 """
 
 import argparse
@@ -32,6 +36,11 @@ _ANY_VOTE = cohort.Policy('any_vote', slices='all', consensus=(1, 100))
 _LEVELS = sorted({policy.consensus for policy in cohort.POLICIES.values()})
 _FEWEST_PARALLEL = 16  # scans
 _MOST_LINES = 20  # per fault, on the screen
+_FOUND = (
+  'found: the slice of the record, that of the largest consensus area, can be '
+  'read;\nanother slice of the nodule that misses is named above, and costs '
+  'slices=all only'
+)
 
 
 class _Checked(NamedTuple):
@@ -65,16 +74,7 @@ def check(
   index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
   known = annotations.scans()
   found = {uid: s for uid, s in index.series.items() if uid in known}
-  by_scan = collections.defaultdict(list)
-  for nodule in cohort.clusters():
-    by_scan[nodule.series_uid].append(nodule)
-  jobs = [
-    scan_reader.Job(
-      tuple(by_scan[uid]), _ANY_VOTE, series, index.faults_near(series)
-    )
-    for uid, series in found.items()
-    if by_scan[uid]
-  ]
+  jobs = scan_reader.jobs(cohort.clusters(), _ANY_VOTE, index)
   checked = list(
     tqdm.tqdm(
       parallel.ordered_map(
@@ -196,7 +196,8 @@ def table(report: dict[str, Any]) -> str:
       rest = len(members) - _MOST_LINES
       lines.append(f'    and {rest} more; --json lists them')
   columns = list(next(iter(report['policies'].values())))
-  lines += ['', f'{"policy":<18}' + ''.join(f'{c:>11}' for c in columns)]
+  lines += ['', _FOUND]
+  lines += [f'{"policy":<18}' + ''.join(f'{c:>11}' for c in columns)]
   for name, counts in report['policies'].items():
     row = ''.join(f'{counts[column]:>11}' for column in columns)
     lines.append(f'{name:<18}{row}')

@@ -1,15 +1,12 @@
 """Which nodules count, and what they are called.
 
 `nodules.csv` lists every cluster of reader annotations in LIDC-IDRI, and a
-`Policy` says which of them to use and how to label them. To print what each
-policy selects:
+`Policy` says which of them to use and how to label them. `overrides` makes
+policies of one's own; `counts` prints what each policy selects:
 
     python -m tfds_lidc.cohort
-
-`overrides` makes policies of one's own.
 """
 
-import argparse
 import collections
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -100,6 +97,7 @@ class Policy:
     max_readers: most; more than 4 means that clustering joined two nodules.
     min_diameter_mm: smallest mean diameter, included.
     max_diameter_mm: largest mean diameter, included.
+    max_thickness_mm: thickest slices of a scan, included.
     label_rule: how malignancy ratings become a label, see `label`.
     keep_unlabelled: whether nodules that the rule leaves OPEN stay in.
     consensus: share of the readers that must have marked a pixel of the mask,
@@ -116,6 +114,7 @@ class Policy:
   max_readers: float = math.inf
   min_diameter_mm: float = 0.0
   max_diameter_mm: float = math.inf
+  max_thickness_mm: float = math.inf
   label_rule: str = 'mean'
   keep_unlabelled: bool = False
   consensus: tuple[int, int] = (1, 2)
@@ -142,6 +141,11 @@ class Policy:
         raise errors.InputError(
           f'policy {self.name}: {low:g} to {high:g} is not a range'
         )
+    if not self.max_thickness_mm > 0:
+      raise errors.InputError(
+        f'policy {self.name}: max_thickness_mm={self.max_thickness_mm} is not '
+        'above 0'
+      )
     if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 10:
       raise errors.InputError(
         f'policy {self.name}: spacing_mm={self.spacing_mm} is not from 0.1 to '
@@ -207,7 +211,14 @@ def label(malignancy: Sequence[int], rule: str) -> int:
 
 def read_csv(text: str) -> list[Nodule]:
   """Parses the text of a nodules.csv."""
-  return [_from_row(row) for row in csv.DictReader(io.StringIO(text))]
+  parsers = {
+    field.name: field.type if field.type in (str, int, float) else _integers
+    for field in _columns()
+  }
+  return [
+    Nodule(**{name: parse(row[name]) for name, parse in parsers.items()})
+    for row in csv.DictReader(io.StringIO(text))
+  ]
 
 
 def write_csv(nodules: Iterable[Nodule]) -> str:
@@ -233,15 +244,8 @@ def _columns() -> tuple[dataclasses.Field, ...]:
   return tuple(f for f in dataclasses.fields(Nodule) if f.name != 'label')
 
 
-def _from_row(row: dict[str, str]) -> Nodule:
-  values = {}
-  for field in _columns():
-    cell = row[field.name]
-    if field.type in (str, int, float):
-      values[field.name] = field.type(cell)
-    else:
-      values[field.name] = tuple(int(item) for item in cell.split(';'))
-  return Nodule(**values)
+def _integers(cell: str) -> tuple[int, ...]:
+  return tuple(int(item) for item in cell.split(';'))
 
 
 @functools.cache
@@ -270,6 +274,7 @@ def select(
     if (
       policy.min_readers <= nodule.num_readers <= policy.max_readers
       and policy.min_diameter_mm <= nodule.diameter_mm <= policy.max_diameter_mm
+      and nodule.slice_thickness_mm <= policy.max_thickness_mm
       and (policy.keep_unlabelled or nodule_label != OPEN)
     ):
       selected.append(dataclasses.replace(nodule, label=nodule_label))
@@ -288,66 +293,10 @@ def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
   return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
 
 
-def counts_table(policies: Iterable[Policy] | None = None) -> str:
-  """What policies select, as text; all `POLICIES` by default."""
-  columns = (
-    'policy',
-    'benign',
-    'malignant',
-    'open',
-    'nodules',
-    'patients',
-    'scans',
-    *SPLITS,
-  )
-  policies = list(POLICIES.values() if policies is None else policies)
-  width = max(18, *(len(policy.name) + 2 for policy in policies))
-  lines = [
-    f'{len(clusters())} clusters in nodules.csv',
-    '',
-    f'{columns[0]:<{width}}' + ''.join(f'{c:>11}' for c in columns[1:]),
-  ]
-  for policy in policies:
-    nodules = select(policy)
-    labels = collections.Counter(n.label for n in nodules)
-    splits = collections.Counter(n.split for n in nodules)
-    counts = (
-      labels[BENIGN],
-      labels[MALIGNANT],
-      labels[OPEN],
-      len(nodules),
-      len({n.patient_id for n in nodules}),
-      len({n.scan_id for n in nodules}),
-      *(splits[split] for split in SPLITS),
-    )
-    lines.append(
-      f'{policy.name:<{width}}' + ''.join(f'{c:>11}' for c in counts)
-    )
-  return '\n'.join(lines)
-
-
 def main() -> None:
-  # `overrides` is made of policies, and so cannot be imported above.
-  from tfds_lidc import overrides
+  from tfds_lidc import counts  # which imports this module
 
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.cohort',
-    description='Prints what every policy selects.',
-  )
-  parser.add_argument(
-    '--config', default='paper', help='what --policy changes (%(default)s)'
-  )
-  parser.add_argument('--policy', default='', help=overrides.HELP)
-  args = parser.parse_args()
-  if args.config not in POLICIES:
-    raise errors.InputError(
-      f'--config={args.config} is none of {", ".join(POLICIES)}'
-    )
-  if args.policy:
-    changed = overrides.apply(POLICIES[args.config], args.policy)
-    print(counts_table([changed]))
-  else:
-    print(counts_table())
+  counts.main()
 
 
 if __name__ == '__main__':

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import process
+import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from typing import Any
 
 
@@ -48,7 +50,48 @@ def ordered_map(
         todo.popleft()
         yield result
     except process.BrokenProcessPool:
-      yield _alone(function, todo.popleft(), on_crash)
+      with contextlib.closing(
+        Apart(function, on_crash=on_crash, tries=1)
+      ) as apart:
+        yield apart(todo.popleft())
+
+
+class Apart:
+  """Calls a function in another process, so that a crash is not the caller's.
+
+  The process is started at the first call, and kept until `close`.
+
+  Args:
+    function: as of `ordered_map`.
+    on_crash: what to return for an item that killed its process.
+    tries: after how many processes an item is given up.
+  """
+
+  def __init__(
+    self,
+    function: Callable[[Any], Any],
+    *,
+    on_crash: Callable[[Any], Any],
+    tries: int = 2,
+  ):
+    self._function = function
+    self._on_crash = on_crash
+    self._tries = tries
+    self._process = None
+
+  def __call__(self, item: Any) -> Any:
+    """`function(item)`, or `on_crash(item)`."""
+    for _ in range(self._tries):
+      self._process = self._process or _pool(1)
+      try:
+        return self._process.submit(self._function, item).result()
+      except process.BrokenProcessPool:
+        self._process = None
+    return self._on_crash(item)
+
+  def close(self) -> None:
+    if self._process:
+      self._process.shutdown()
 
 
 def _pooled(
@@ -67,24 +110,21 @@ def _pooled(
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _alone(
-  function: Callable[[Any], Any],
-  item: Any,
-  on_crash: Callable[[Any], Any],
-) -> Any:
-  with _pool(1) as pool:
-    try:
-      return pool.submit(function, item).result()
-    except process.BrokenProcessPool:
-      return on_crash(item)
-
-
 def _pool(workers: int) -> futures.ProcessPoolExecutor:
   # Spawned: a fork would copy the locks that threads of JAX or NumPy hold.
   return futures.ProcessPoolExecutor(
     workers,
     mp_context=multiprocessing.get_context('spawn'),
-    initializer=signal.signal,
-    # The parent decides what an interrupt means.
-    initargs=(signal.SIGINT, signal.SIG_IGN),
+    initializer=_follow_parent,
   )
+
+
+def _follow_parent() -> None:
+  """Leaves the parent to decide what an interrupt means, and ends with it."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)  # it was killed: nobody waits for a result

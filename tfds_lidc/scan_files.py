@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 from typing import NamedTuple
+import uuid
 import zipfile
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from tfds_lidc import quarantine
 from tfds_lidc import scan_reader
 
-_FORMAT = 1  # raise it when the files, or what is read, change
+_FORMAT = 2  # raise it when the files, or what is read, change
 
 
 class Outcome(NamedTuple):
@@ -41,14 +42,18 @@ class ReadToFile:
 
   directory: str
 
+  def recall(self, job: scan_reader.Job) -> Outcome | None:
+    """The outcome of an earlier run, if there is one."""
+    return _stored(self._path(job))
+
+  def _path(self, job: scan_reader.Job) -> pathlib.Path:
+    return pathlib.Path(self.directory) / f'{_fingerprint(job)}.npz'
+
   def __call__(self, job: scan_reader.Job) -> Outcome:
-    path = pathlib.Path(self.directory) / f'{_fingerprint(job)}.npz'
-    try:
-      with np.load(path) as stored:
-        return _outcome(path, json.loads(str(stored['outcome'])))
-    # Not there yet, or damaged: then it is written again.
-    except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile):
-      pass
+    path = self._path(job)
+    stored = _stored(path)
+    if stored:
+      return stored
     examples, dropped, losses = scan_reader.read(job)
     content = {
       'nodules': list(dict.fromkeys(e.nodule_id for e in examples)),
@@ -56,7 +61,8 @@ class ReadToFile:
       'losses': losses,
       'examples': [e[:2] for e in examples],
     }
-    partial = path.with_suffix(f'.{os.getpid()}')
+    # A name that no process has, on whatever machine.
+    partial = path.with_suffix(f'.{uuid.uuid4().hex}')
     with open(partial, 'wb') as f:
       np.savez(
         f,
@@ -68,6 +74,15 @@ class ReadToFile:
       )
     os.replace(partial, path)
     return _outcome(path, content)
+
+
+def _stored(path: pathlib.Path) -> Outcome | None:
+  try:
+    with path.open('rb') as f, np.load(f) as stored:
+      return _outcome(path, json.loads(str(stored['outcome'])))
+  # Not there yet, or damaged: then it is written again.
+  except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile):
+    return None
 
 
 def _outcome(path: pathlib.Path, content: dict) -> Outcome:
@@ -83,7 +98,7 @@ def _outcome(path: pathlib.Path, content: dict) -> Outcome:
 
 def load_examples(outcome: Outcome) -> list[scan_reader.Example]:
   """The examples that a scan was read to."""
-  with np.load(outcome.file) as stored:
+  with open(outcome.file, 'rb') as f, np.load(f) as stored:
     which = json.loads(str(stored['outcome']))['examples']
     planes = [stored[name] for name in scan_reader.Example._fields[2:]]
   return [

@@ -4,6 +4,8 @@ No fault is an exception here: a nodule that cannot be read becomes a loss, and
 the others are read.
 """
 
+import collections
+from collections.abc import Iterable
 import dataclasses
 import hashlib
 from typing import NamedTuple
@@ -34,6 +36,35 @@ class Job:
   policy: cohort.Policy
   series: dicom.Series | None = None
   faults: tuple[series_index.FileFault, ...] = ()
+
+
+def jobs(
+  nodules: Iterable[cohort.Nodule],
+  policy: cohort.Policy,
+  index: series_index.SeriesIndex | None,
+) -> list[Job]:
+  """One per scan that is there, in the order of the nodules.
+
+  Args:
+    nodules: what to read.
+    policy: see `Job`.
+    index: what there is; None to simulate the attenuation.
+  """
+  by_scan = collections.defaultdict(list)
+  for nodule in nodules:
+    by_scan[nodule.series_uid].append(nodule)
+  if index is None:
+    return [Job(tuple(members), policy) for members in by_scan.values()]
+  return [
+    Job(
+      tuple(members),
+      policy,
+      index.series[uid],
+      index.faults_near(index.series[uid]),
+    )
+    for uid, members in by_scan.items()
+    if uid in index.series
+  ]
 
 
 class Example(NamedTuple):

@@ -151,7 +151,7 @@ def _read_all(
     unit='file',
     delay=2,
     leave=False,
-    disable=not show_progress,
+    disable=None if show_progress else True,  # None: on a terminal only
   ) as bar:
     for chunk, found in zip(
       chunks,

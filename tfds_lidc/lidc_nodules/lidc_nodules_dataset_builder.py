@@ -1,6 +1,5 @@
 """The TFDS builder of `lidc_nodules`: one 64x64 patch per pulmonary nodule."""
 
-import collections
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -10,22 +9,21 @@ import tempfile
 from typing import Any
 
 from absl import logging
-import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_lidc import annotations
+from tfds_lidc import accounting
 from tfds_lidc import cohort
 from tfds_lidc import errors
+from tfds_lidc import file_formats
 from tfds_lidc import parallel
-from tfds_lidc import patches
 from tfds_lidc import phantom
 from tfds_lidc import quarantine
+from tfds_lidc import record
 from tfds_lidc import scan_files
 from tfds_lidc import scan_reader
 from tfds_lidc import series_index
 
-_IMAGE_SHAPE = (patches.PATCH_SIZE, patches.PATCH_SIZE, 1)
 _FEWEST_PARALLEL = 16  # scans; below, starting processes takes longer
 
 
@@ -49,16 +47,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """Pulmonary nodules of LIDC-IDRI; needs no TensorFlow.
 
   Attributes:
-    show_progress: whether a build shows progress bars of its own, which know
+    show_progress: whether a build shows, on a terminal, bars that know
       their ends; TFDS's do not.
-    workers: processes that read scans.
+    workers: processes that read headers and scans.
+    beam_options: of Apache Beam, which then reads the scans; see `beam`.
     strict: whether a file that cannot be used ends the build.
     cache_dir: where headers and scans that were read are kept, for the next
       run; None for nowhere.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  VERSION = tfds.core.Version('2.0.0')
+  RELEASE_NOTES = {
+    '1.0.0': 'First release.',
+    '2.0.0': 'Other images in `phantom`, nearer to CT; the rest is the same.',
+  }
   MANUAL_DOWNLOAD_INSTRUCTIONS = """
   Download the DICOM images of LIDC-IDRI (125 GB, or any of its patients) from
   https://www.cancerimagingarchive.net/collection/lidc-idri/ into the manual
@@ -88,12 +90,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   show_progress = False
   workers = 1
+  beam_options: Any = None
   strict = False
   cache_dir: str | os.PathLike | None = None
 
-  def __init__(self, *, file_format: Any = 'array_record', **kwargs: Any):
-    # TFDS's default, tfrecord, cannot be written without TensorFlow.
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
+  def __init__(self, *, file_format: Any = None, **kwargs: Any):
+    super().__init__(**kwargs)
+    file_formats.settle(self.info, file_format)
+
+  def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
+    """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
+    config, changed, _ = self.builder_config.name.partition('-')
+    file_formats.serve_tf_data(
+      self.info,
+      f'python -m tfds_lidc.build --config={config}'
+      f'{" --policy=..." if changed else ""} --data_dir={self.data_dir_root}',
+    )
+    return super().as_dataset(*args, **kwargs)
 
   def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
     # TFDS warns of every config that is not listed above; these are meant.
@@ -107,39 +120,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     """The features; `metadata` says what a build was made of."""
     card = self.get_metadata()
-
-    def plane(dtype):
-      return tfds.features.Tensor(
-        shape=_IMAGE_SHAPE, dtype=dtype, encoding='zlib'
-      )
-
     return tfds.core.DatasetInfo(
       builder=self,
       # In front of the card, so that nobody can miss SIMULATED.
       description=f'{self.builder_config.description}\n\n{card.description}',
       citation=card.citation,
       homepage='https://www.cancerimagingarchive.net/collection/lidc-idri/',
-      features=tfds.features.FeaturesDict(
-        {
-          'image': plane(np.int16),
-          'votes': plane(np.uint8),
-          'mask': plane(np.uint8),
-          'label': tfds.features.ClassLabel(names=cohort.LABELS),
-          **{
-            name: tfds.features.Tensor(shape=(None,), dtype=np.uint8)
-            for name in annotations.RATINGS
-          },
-          'diameter_mm': np.float32,
-          'pixel_spacing_mm': np.float32,
-          'slice_thickness_mm': np.float32,
-          'num_readers': np.int32,
-          'fold': np.int32,
-          'patient_id': tfds.features.Text(),
-          'series_uid': tfds.features.Text(),
-          'nodule_id': tfds.features.Text(),
-          'slice_index': np.int32,
-        }
-      ),
+      license='CC BY 3.0, https://creativecommons.org/licenses/by/3.0/ '
+      '(LIDC-IDRI, The Cancer Imaging Archive)',
+      features=record.features(),
       supervised_keys=('image', 'label'),
       metadata=tfds.core.MetadataDict(simulated=self.builder_config.simulated),
     )
@@ -159,10 +148,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager):
     nodules = cohort.select(self.builder_config.policy)
+    if not nodules:
+      raise errors.InputError(
+        f'{self.builder_config.name} selects no nodule at all; python -m '
+        'tfds_lidc.cohort --policy=... counts what a policy selects'
+      )
     if self.builder_config.simulated:
       if self._most:  # else most would be simulated in vain
         nodules = _first_of_each_split(nodules, self._most)
-      index, jobs = None, self._jobs(nodules, None)
+      index = None
     else:
       index = series_index.load(
         dl_manager.manual_dir,
@@ -170,9 +164,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         workers=self.workers,
         show_progress=self.show_progress,
       )
-      jobs = self._jobs(nodules, index)
-      if not jobs:
-        raise self._nothing_found(index, dl_manager.manual_dir)
+    jobs = scan_reader.jobs(nodules, self.builder_config.policy, index)
+    if not jobs:
+      raise self._nothing_found(index, dl_manager.manual_dir)
     if any(job.series and job.series.simulated for job in jobs):
       self.info.metadata['simulated'] = True
     outcomes = list(self._read_scans(jobs))
@@ -188,29 +182,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       for split in cohort.SPLITS
       if split in read
     }
-
-  def _jobs(
-    self,
-    nodules: list[cohort.Nodule],
-    index: series_index.SeriesIndex | None,
-  ) -> list[scan_reader.Job]:
-    """One per scan that is there, in the order of the nodules."""
-    by_scan = collections.defaultdict(list)
-    for nodule in nodules:
-      by_scan[nodule.series_uid].append(nodule)
-    policy = self.builder_config.policy
-    if index is None:
-      return [scan_reader.Job(tuple(n), policy) for n in by_scan.values()]
-    return [
-      scan_reader.Job(
-        tuple(members),
-        policy,
-        index.series[uid],
-        index.faults_near(index.series[uid]),
-      )
-      for uid, members in by_scan.items()
-      if uid in index.series
-    ]
 
   def _nothing_found(
     self, index: series_index.SeriesIndex, lidc_dir: str
@@ -228,19 +199,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self, jobs: list[scan_reader.Job]
   ) -> Iterator[scan_files.Outcome]:
     """Reads every scan to a file, in order."""
-    os.makedirs(self._scan_dir, exist_ok=True)
-    workers = self.workers if len(jobs) >= _FEWEST_PARALLEL else 1
-    return self._progress(
-      parallel.ordered_map(
-        scan_files.ReadToFile(os.fspath(self._scan_dir)),
+    directory = os.fspath(self._scan_dir)
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    if self.beam_options is not None:
+      from tfds_lidc import beam  # the extra `beam`
+
+      outcomes = beam.read_scans(jobs, directory, self.beam_options)
+    else:
+      outcomes = parallel.ordered_map(
+        scan_files.ReadToFile(directory),
         jobs,
-        workers=workers,
+        workers=self.workers if len(jobs) >= _FEWEST_PARALLEL else 1,
         on_crash=scan_files.crashed,
-      ),
-      'reading scans',
-      'scan',
-      len(jobs),
-    )
+      )
+    return self._progress(outcomes, 'reading scans', 'scan', len(jobs))
 
   def _account(
     self,
@@ -248,45 +220,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     outcomes: list[scan_files.Outcome],
     index: series_index.SeriesIndex | None,
   ) -> None:
-    """Says what became of every scan and nodule, in metadata and quarantine.
-
-    Raises:
-      InputError: something is faulty in a strict build, or no nodule is left.
-    """
+    """Says what became of every scan and nodule, in metadata and quarantine."""
     metadata = self.info.metadata
-    dropped = [nodule_id for o in outcomes for nodule_id in o.dropped]
-    metadata['dropped'] = dropped
-    if dropped:
+    metadata['dropped'] = accounting.dropped(outcomes)
+    if metadata['dropped']:
       logging.info(
-        'No pixel reaches the consensus, dropped: %s', ', '.join(dropped)
+        'No pixel reaches the consensus, dropped: %s',
+        ', '.join(metadata['dropped']),
       )
     if index is None:
       return
-    losses = quarantine.merge(
-      [loss for o in outcomes for loss in o.losses], index.faults
+    account = accounting.settle(
+      nodules, outcomes, index.faults, strict=self.strict
     )
-    if losses and self.strict:
-      raise errors.InputError(quarantine.complaint(losses))
-    used = sum(len(o.nodules) for o in outcomes)
-    if not used and any(o.losses for o in outcomes):
-      raise errors.InputError(
-        f'no nodule is left: {quarantine.complaint(losses)}'
-      )
-    lost = {i for loss in losses for i in loss.nodules}
-    whole = sum(bool(o.nodules) or not o.losses for o in outcomes)
-    scans = len({n.series_uid for n in nodules})
-    counts = {
-      'scans_used': whole,
-      'scans_missing': scans - len(outcomes),
-      'scans_quarantined': len(outcomes) - whole,
-      'nodules_used': used,
-      'nodules_missing': len(nodules) - used - len(lost) - len(dropped),
-      'nodules_quarantined': len(lost),
-      'nodules_dropped': len(dropped),
-    }
-    metadata.update(counts)
-    quarantine.write(self.data_path, losses, counts)
-    logging.info('Built from %s', counts)
+    metadata.update(account.counts)
+    quarantine.write(self.data_path, account.losses, account.counts)
+    logging.info('Built from %s', account.counts)
 
   def _generate_examples(
     self,
@@ -295,7 +244,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     split: str,
   ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (key, example), by patient, scan and z."""
-    each_slice = self.builder_config.policy.slices == 'all'
+    policy = self.builder_config.policy
     for outcome in self._progress(
       outcomes, f'writing {split}', 'scan', len(outcomes)
     ):
@@ -305,38 +254,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         nodule = members[example.nodule_id]
         if nodule.split == split:
           key = nodule.nodule_id
-          if each_slice:
+          if policy.slices == 'all':
             key += f'_{example.slice_index}'
-          yield key, self._features(nodule, example)
-
-  def _features(
-    self, nodule: cohort.Nodule, example: scan_reader.Example
-  ) -> dict[str, Any]:
-    spacing_mm = self.builder_config.policy.spacing_mm
-    return {
-      'image': example.image[..., None],
-      'votes': example.votes[..., None],
-      'mask': example.mask[..., None],
-      **{
-        name: np.array(ratings, np.uint8)
-        for name, ratings in nodule.ratings.items()
-      },
-      **{
-        name: getattr(nodule, name)
-        for name in (
-          'label',
-          'diameter_mm',
-          'slice_thickness_mm',
-          'num_readers',
-          'fold',
-          'patient_id',
-          'series_uid',
-          'nodule_id',
-        )
-      },
-      'pixel_spacing_mm': spacing_mm or nodule.pixel_spacing_mm,
-      'slice_index': example.slice_index,
-    }
+          yield key, record.of_example(nodule, example, policy.spacing_mm)
 
   def _progress(self, items: Any, description: str, unit: str, total: int):
     return tqdm.tqdm(
@@ -347,7 +267,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       delay=1,
       mininterval=0.5,
       leave=False,
-      disable=not self.show_progress,
+      # None: on a terminal only; elsewhere an error is the only line.
+      disable=None if self.show_progress else True,
     )
 
 

@@ -1,0 +1,209 @@
+"""Reads scans on a cluster of machines, by Apache Beam (the extra `beam`).
+
+Beam takes the place of `parallel.ordered_map`, and of nothing else: the
+function of a scan is the same, so are the files that it writes, and the
+outcomes come back in the order of the jobs. What follows cannot tell who read
+the scans. TFDS could write through Beam too, but then nobody would see every
+outcome before the writing starts, as the counts, the quarantine and the choice
+of splits need.
+
+Only the numbers of jobs travel through Beam. Jobs, examples and outcomes lie in
+files: a job lists every slice of its scan, and a thousand of them are more than
+the graph of a pipeline may hold. So all machines have to share the folders of
+the CT and of the dataset, at the same path.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import difflib
+import io
+import os
+import pathlib
+import pickle
+import re
+import shutil
+import socket
+from typing import Any
+import uuid
+
+from tfds_lidc import errors
+from tfds_lidc import parallel
+from tfds_lidc import scan_files
+from tfds_lidc import scan_reader
+
+try:
+  import apache_beam
+  from apache_beam.options import pipeline_options
+  from apache_beam.runners.portability import portable_runner
+except ImportError as e:
+  raise errors.InputError(
+    f'Apache Beam is not installed ({e}); run: pip install mtnet_jax[beam]'
+  ) from e
+
+
+def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
+  """Parses flags of Apache Beam.
+
+  A flag that Beam does not know is passed on where a job server (Flink, Spark)
+  may know it, and is a mistake with every other runner.
+
+  Args:
+    flags: `--name=value` or `--name`, `value`; none for Beam's DirectRunner.
+
+  Raises:
+    InputError: an unknown flag or runner, a value that is none, or one that
+      the runner needs and misses.
+  """
+  # Beam would skip silently what is neither a flag nor a value of one.
+  for previous, flag in zip(['--=', *flags], flags, strict=False):
+    if not flag.startswith('--') and (
+      '=' in previous or not previous.startswith('--')
+    ):
+      raise errors.InputError(
+        f'{flag!r} is no flag of Apache Beam; flags begin with --'
+      )
+  usage = io.StringIO()
+  try:
+    with contextlib.redirect_stderr(usage):
+      parsed = pipeline_options.PipelineOptions(flags)
+      given = parsed.get_all_options(retain_unknown_options=True)
+      pipeline = apache_beam.Pipeline(options=parsed)
+  except SystemExit as e:  # as argparse does, after pages of usage
+    complaint = usage.getvalue().rstrip().rpartition(' error: ')[2]
+    raise errors.InputError(f'flags of Apache Beam: {complaint}') from e
+  except (AttributeError, ImportError, RuntimeError, ValueError) as e:
+    raise errors.InputError(f'flags of Apache Beam: {e}') from e
+  known = pipeline_options.PipelineOptions([]).get_all_options()
+  unknown = sorted(set(given) - set(known))
+  if unknown and not isinstance(
+    pipeline.runner, portable_runner.PortableRunner
+  ):
+    close = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f'; did you mean --{close[0]}?' if close else ''
+    raise errors.InputError(f'--{unknown[0]} is no flag of Apache Beam{hint}')
+  return parsed
+
+
+def read_scans(
+  jobs: Sequence[scan_reader.Job],
+  scan_dir: str | os.PathLike,
+  beam_options: pipeline_options.PipelineOptions,
+) -> Iterator[scan_files.Outcome]:
+  """Yields `scan_files.ReadToFile(scan_dir)(job)` in the order of the jobs.
+
+  Scans that an earlier run has read do not go to the cluster.
+
+  Args:
+    jobs: the scans; their files are at the same path on every machine.
+    scan_dir: where the scans that were read are kept; shared.
+    beam_options: says which runner, see `options`.
+
+  Raises:
+    InputError: a worker does not see the shared files.
+    RuntimeError: the pipeline failed.
+  """
+  read = scan_files.ReadToFile(os.path.abspath(scan_dir))
+  # Not by `tempfile`, whose folders no other user may enter: workers may be.
+  exchange_dir = pathlib.Path(read.directory) / f'beam-{uuid.uuid4().hex}'
+  exchange_dir.mkdir()
+  try:
+    known = [read.recall(job) for job in jobs]
+    unread = [k for k, outcome in enumerate(known) if not outcome]
+    for k in unread:
+      _dump(jobs[k], exchange_dir / f'{k}.job')
+    if unread:
+      _run(_ReadScan(read, os.fspath(exchange_dir)), unread, beam_options)
+    for k, outcome in enumerate(known):
+      outcome = outcome or _load(exchange_dir / f'{k}.outcome')
+      if isinstance(outcome, errors.InputError):
+        raise outcome
+      yield outcome
+  finally:
+    shutil.rmtree(exchange_dir, ignore_errors=True)
+
+
+class _ReadScan(apache_beam.DoFn):
+  """Turns `<k>.job` into `<k>.outcome`."""
+
+  def __init__(self, read: scan_files.ReadToFile, exchange_dir: str):
+    self._read = read
+    self._exchange_dir = exchange_dir
+
+  def setup(self):
+    # A crash would end the worker, and after some retries the whole pipeline.
+    self._apart = parallel.Apart(self._read, on_crash=scan_files.crashed)
+
+  def process(self, k):
+    path = pathlib.Path(self._exchange_dir) / str(k)
+    try:
+      job = _load(path.with_suffix('.job'))
+      # Told as an outcome where it can be: Beam tells exceptions in pages.
+      outcome = (
+        self._apart(job)
+        if _is_visible(job)
+        else _blind(f'sees no file of {job.series.folder}')
+      )
+      _dump(outcome, path.with_suffix('.outcome'))
+    except OSError as e:
+      raise _blind(f'cannot go on ({e})') from e
+
+  def teardown(self):
+    self._apart.close()
+
+
+def _is_visible(job: scan_reader.Job) -> bool:
+  """Tells a folder that is not mounted from files that are broken."""
+  if job.series is None:  # simulated
+    return True
+  paths = [s.path for s in job.series.slices] + [f.path for f in job.faults]
+  return any(map(os.path.exists, paths))
+
+
+def _blind(what: str) -> errors.InputError:
+  return errors.InputError(
+    f'the Beam worker on {socket.gethostname()} {what}; --lidc_dir and '
+    '--data_dir have to be folders that all machines share, at the same path'
+  )
+
+
+def _run(
+  read_scan: _ReadScan,
+  numbers: list[int],
+  beam_options: pipeline_options.PipelineOptions,
+) -> None:
+  pipeline = apache_beam.Pipeline(options=beam_options)
+  # `Create` deals its elements out to all workers.
+  _ = (
+    pipeline
+    | 'Scans' >> apache_beam.Create(numbers)
+    | 'ReadScan' >> apache_beam.ParDo(read_scan)
+  )
+  try:
+    result = pipeline.run()
+    try:
+      state = result.wait_until_finish()
+    except KeyboardInterrupt:
+      result.cancel()
+      raise
+  except Exception as e:  # each runner has its own; all quote the worker
+    told = f'{type(e).__name__}: {e}'
+    complaint = re.search(r'InputError: (.*?)(?: \[while|$)', told, re.M)
+    if complaint:
+      raise errors.InputError(complaint[1]) from e
+    raise
+  if state not in (None, 'DONE'):
+    raise errors.InputError(
+      f'the Beam pipeline ended as {state}; the same command goes on from there'
+    )
+
+
+def _dump(content: Any, path: pathlib.Path) -> None:
+  """Writes beside and renames: a retried worker may still be writing."""
+  partial = path.with_suffix(f'.{uuid.uuid4().hex}')
+  partial.write_bytes(pickle.dumps(content))
+  os.replace(partial, path)
+
+
+def _load(path: pathlib.Path) -> Any:
+  return pickle.loads(path.read_bytes())
