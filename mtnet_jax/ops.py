@@ -11,6 +11,9 @@ compute the same sums:
 * dilated: a matrix product per tap, over the rows and columns where that tap
   touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
 
+Sums are kept in float32 and rounded once to the compute type, as XLA's own
+convolutions do; a sum kept in bfloat16 would lose digits at every tap.
+
 All paddings are symmetric and "same" for odd kernels, except where an argument
 says otherwise. Parameters keep Flax's HWIO layout, so that checkpoints do not
 depend on how a convolution is computed.
@@ -87,7 +90,7 @@ def _shifted_views(padded, *, size, stride, dilation, out_hw):
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
-  taps = kernel.reshape(-1, kernel.shape[-1])
+  taps = kernel.reshape(-1, kernel.shape[-1]).astype(jnp.float32)
   views = _shifted_views(
     padded,
     size=kernel.shape[0],
@@ -95,9 +98,14 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
     dilation=dilation,
     out_hw=out_hw,
   )
-  return functools.reduce(
-    jnp.add, (view * tap for view, tap in zip(views, taps, strict=True))
+  total = functools.reduce(
+    jnp.add,
+    (
+      view.astype(jnp.float32) * tap
+      for view, tap in zip(views, taps, strict=True)
+    ),
   )
+  return total.astype(padded.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -137,8 +145,7 @@ def _depthwise_bwd(stride, dilation, residuals, grad):
     out_hw=x.shape[1:3],
   )
 
-  # Kernel gradient: all k * k sums in one pass over the input. Summed in
-  # float32 whatever the compute type.
+  # Kernel gradient: all k * k sums in one pass over the input.
   padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
   grad32 = grad.astype(jnp.float32)
   products = tuple(
@@ -177,7 +184,7 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
     ValueError: dilation together with a stride or another padding, which no
       layer of these networks has.
   """
-  if kernel.shape[:2] == (1, 1):
+  if kernel.shape[:2] == (1, 1) and not padding:
     return pointwise_conv(x, kernel, stride=stride)
   if dilation > 1:
     if stride > 1 or padding is not None:
@@ -208,6 +215,8 @@ def _live(offset, size):
 
 def _dilated_taps(x, kernel, *, dilation):
   """A matrix product per tap, only where the tap touches data."""
+  dtype = x.dtype
+  x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -226,7 +235,7 @@ def _dilated_taps(x, kernel, *, dilation):
         (left, width - right, 0),
       )
       total = part if total is None else total + part
-  return total
+  return total.astype(dtype)
 
 
 # The choice is made where the program is lowered, not where it is traced, so
@@ -321,5 +330,6 @@ def resize_align_corners(x, size_hw):
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
   # Full precision: a shorter type would move the weights, not only the values.
   einsum = functools.partial(jnp.einsum, precision='highest')
-  x = einsum('oh,bhwc->bowc', rows.astype(x.dtype), x)
-  return einsum('ow,bhwc->bhoc', columns.astype(x.dtype), x)
+  resized = einsum('oh,bhwc->bowc', rows, x.astype(jnp.float32))
+  resized = einsum('ow,bhwc->bhoc', columns, resized)
+  return resized.astype(x.dtype)

@@ -57,7 +57,11 @@ class Aspp(nn.Module):
     for i, rate in enumerate(self.rates, 1):
       branches.append(branch(f'branch{i}', size=3, dilation=rate)(x))
     pooled = branch('image_pooling')(jnp.mean(x, (1, 2), keepdims=True))
-    branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+    # In float32, because its gradient is a sum over the grid.
+    pooled = jnp.broadcast_to(
+      pooled.astype(jnp.float32), branches[0].shape
+    ).astype(self.dtype)
+    branches.append(pooled)
     return branch('fuse')(jnp.concatenate(branches, -1))
 
 
