@@ -94,6 +94,15 @@ def _paper():
   config.class_net.exit_width = 1024
   config.class_net.tail_widths = (1536, 2048)
 
+  # Public weights to start from, as `python -m mtnet_jax.pretrained` reads
+  # them; '' for none. Fields that they need go into the nets above.
+  config.pretrained = ml_collections.ConfigDict()
+  config.pretrained.segmentation = ''
+  config.pretrained.classification = ''
+  # Of these files, filled in by the run: it refuses to go on with others.
+  config.pretrained.segmentation_sha256 = ''
+  config.pretrained.classification_sha256 = ''
+
   # Equations (1) and (3), values of 3.2.5.
   config.rank_loss = ml_collections.ConfigDict()
   config.rank_loss.weight = 0.02

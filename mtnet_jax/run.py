@@ -13,6 +13,7 @@ from mtnet_jax import check_config
 from mtnet_jax import errors
 from mtnet_jax import evaluate
 from mtnet_jax import files
+from mtnet_jax import initial_weights
 from mtnet_jax import input_pipeline
 from mtnet_jax import processes
 from mtnet_jax import progress
@@ -142,6 +143,7 @@ def check_same_config(config):
 def _prepare(config, workdir):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choose_dataset(config)
+  config = initial_weights.settle(config, workdir)
   workdir_lib.make_folder(workdir)
   splits = load_splits(config)
   with config.unlocked():
@@ -218,6 +220,7 @@ def train_stages(config, splits, *, workdir, simulated):
       train=splits['train'],
       validation=splits['validation'],
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),
+      load_weights=initial_weights.loader(config, stage),
     )
     variables[stage.name], histories[stage.name] = trainer.run(observer)
   return variables, histories

@@ -39,6 +39,8 @@ class Trainer:
     coarse_variables: best variables of the coarse stage, or None before it.
     train, validation: `input_pipeline.Nodules`.
     directory: of the stage's checkpoints.
+    load_weights: () -> `pretrained.Weights` to start from, or None. Called
+      only if there is no checkpoint.
   """
 
   def __init__(
@@ -51,8 +53,10 @@ class Trainer:
     train,
     validation,
     directory,
+    load_weights=None,
   ):
     self.stage = stage
+    self._load_weights = load_weights
     self._config = config
     self._seed = config.seed * len(stages.ORDER) + stages.ORDER.index(
       stage.name
@@ -100,12 +104,19 @@ class Trainer:
 
   def fresh_state(self):
     """The state before the first step."""
-    started = self._coarse if self.stage.starts_from_coarse else None
+    if self.stage.starts_from_coarse:
+      return self._state_from(started=self._coarse)
+    if self._load_weights is None:
+      return self._state_from()
+    weights = self._load_weights()
+    return self._state_from(started=weights.variables, fresh_only=weights.fresh)
+
+  def _state_from(self, **start):
     variables = stages.init_variables(
       self.stage,
       jax.random.key(self._seed),
       size=self._config.image_size,
-      started=started,
+      **start,
     )
     return step_lib.TrainState(
       step=np.int32(0),
@@ -191,7 +202,7 @@ class Trainer:
 
   def _starting_state(self):
     # Only the structure: drawing parameters takes longer than loading them.
-    loaded = self._checkpoints.load_latest(jax.eval_shape(self.fresh_state))
+    loaded = self._checkpoints.load_latest(jax.eval_shape(self._state_from))
     if loaded is None:
       return self.fresh_state(), []
     state, meta = loaded
