@@ -159,8 +159,10 @@ def test_through_a_saturated_sigmoid_gradients_stay_finite():
   # Probabilities of exactly 0 and 1, on the wrong side and on the right one.
   logits = jnp.asarray([-200.0, 200, -200, 200]).reshape(1, 2, 2, 1)
   mask = jnp.asarray([0.0, 0, 1, 1]).reshape(1, 2, 2, 1)
-  grad = jax.grad(
-    lambda logits: losses.hybrid_loss(jax.nn.sigmoid(logits), mask).sum()
+  grad = jax.jit(
+    jax.grad(
+      lambda logits: losses.hybrid_loss(jax.nn.sigmoid(logits), mask).sum()
+    )
   )(logits)
   assert np.isfinite(grad).all()
 
