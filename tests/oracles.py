@@ -6,8 +6,8 @@ that a single wrong pixel shows.
 In float64 outputs, batch statistics and input gradients must agree far below
 any float32's noise. In float32, which is what runs, outputs and statistics
 must agree with the oracle's float64 to 1e-4, or as well as twice the oracle's
-own float32 does: batch norm over the two values that image pooling leaves of a
-batch of two amplifies rounding on both sides. Gradients are compared in float64
+own float32 does: batch norm over the four values that image pooling leaves of
+four images amplifies rounding on both sides. Gradients are compared in float64
 only: they are piecewise, and where rounding moves one activation across the
 kink of a ReLU, or one maximum to the neighbouring pixel, all behind it jumps.
 """
@@ -22,7 +22,7 @@ import pytest
 
 from mtnet_jax.models import mtnet
 
-BATCH = 2
+BATCH = 4
 TOLERANCE = 1e-4
 TOLERANCE_FLOAT64 = 1e-6
 # Compiling is what takes time here.
