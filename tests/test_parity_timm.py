@@ -105,6 +105,7 @@ def test_legacy_xception(xceptions, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
+    differentiate=train == (hw == EVEN),
   )
 
 
@@ -142,6 +143,7 @@ def test_xception65(aligned_xceptions, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
+    differentiate=train == (hw == EVEN),
   )
   hook.remove()
 

@@ -68,6 +68,7 @@ def test_deeplab(nets, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
+    differentiate=train == (hw == EVEN),
   )
 
 
