@@ -110,6 +110,9 @@ def _paper():
   config.rank_loss.weight = 0.02
   config.rank_loss.top_k = 20
   config.rank_loss.margin = 0.3
+  # Pixels that the compiled step sorts out, of which it counts the top_k; 0
+  # for top_k. Sweeps set the most they need, so that one program serves all.
+  config.rank_loss.most = 0
 
   # Stages (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
   for name, batch_size in (

@@ -19,6 +19,7 @@ _AT_LEAST = {
   'log_every': 1,
   'checkpoint_minutes': 0,
   'rank_loss.top_k': 1,
+  'rank_loss.most': 0,
   **{
     f'{stage}_stage.{key}': 1
     for stage in stages.ORDER
@@ -60,6 +61,12 @@ def check_config(config):
     raise errors.InputError(
       f'config.augment.crop_min={crop.crop_min} and crop_max={crop.crop_max}'
       ' must be shares above 0 and up to 1, the smaller one first.'
+    )
+  rank = config.rank_loss
+  if rank.most and rank.top_k > rank.most:
+    raise errors.InputError(
+      f'config.rank_loss.top_k={rank.top_k} exceeds'
+      f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
     )
   devices = jax.device_count()
   for stage in stages.ORDER:

@@ -25,6 +25,7 @@ from mtnet_jax import inference
 from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
 from mtnet_jax import parallel
+from mtnet_jax import reader_agreement
 from mtnet_jax import scores
 from mtnet_jax import stages
 from mtnet_jax import tables
@@ -59,7 +60,7 @@ def make_records(nodules, outputs):
 
   Args:
     nodules: `input_pipeline.Nodules`.
-    outputs: of `predict`.
+    outputs: of `predict`. What is not in them has no column.
 
   Returns:
     A list of flat dicts of Python numbers and strings; a metric without a
@@ -69,14 +70,19 @@ def make_records(nodules, outputs):
     **nodules.info,
     'simulated': np.full(len(nodules), nodules.simulated),
     'label': nodules.label,
-    'malignancy_probability': outputs['class'],
   }
-  for name in ('coarse', 'fine'):
-    counts = metrics.pixel_counts(
-      outputs[name] >= metrics.THRESHOLD, nodules.mask
-    )
+  if 'class' in outputs:
+    columns['malignancy_probability'] = outputs['class']
+  drawn = {
+    name: outputs[name] >= metrics.THRESHOLD
+    for name in ('coarse', 'fine')
+    if name in outputs
+  }
+  for name, masks in drawn.items():
+    counts = metrics.pixel_counts(masks, nodules.mask)
     values = {**metrics.segmentation_from_counts(counts), **counts}
     columns.update({f'{name}_{key}': x for key, x in values.items()})
+  columns.update(reader_agreement.columns(nodules, drawn))
   return [
     {key: _plain(values[i]) for key, values in columns.items()}
     for i in range(len(nodules))

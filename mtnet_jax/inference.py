@@ -99,8 +99,24 @@ def as_answer(outputs):
   }
 
 
+@functools.lru_cache(maxsize=8)
+def _mapped(nets, *, size, window, coarse_mask, precision):
+  return parallel.mapped(
+    functools.partial(
+      predict_step,
+      nets=dict(nets),
+      size=size,
+      window=window,
+      coarse_mask=coarse_mask,
+    ),
+    precision=precision,
+  )
+
+
 class Predictor:
   """Compiles `predict_step` once and feeds it batches of one size.
+
+  Predictors of equal arguments share what they compile.
 
   Args:
     nets, size, window, coarse_mask: of `predict_step`.
@@ -113,14 +129,11 @@ class Predictor:
   ):
     devices = jax.device_count()
     self._batch = devices * -(-batch_size // devices)
-    self._step = parallel.mapped(
-      functools.partial(
-        predict_step,
-        nets=nets,
-        size=size,
-        window=tuple(window),
-        coarse_mask=coarse_mask,
-      ),
+    self._step = _mapped(
+      tuple(sorted(nets.items())),
+      size=size,
+      window=tuple(window),
+      coarse_mask=coarse_mask,
       precision=precision,
     )
 

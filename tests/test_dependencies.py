@@ -17,6 +17,7 @@ _LEVELS = (
   (
     'augment',
     'bootstrap',
+    'calibration',
     'checkpoint',
     'compilation_cache',
     'files',
@@ -31,7 +32,14 @@ _LEVELS = (
     'weight_files',
     'weight_names',
   ),
-  ('figures', 'models.layers', 'scores', 'tables', 'weight_sources'),
+  (
+    'figures',
+    'models.layers',
+    'reader_agreement',
+    'scores',
+    'tables',
+    'weight_sources',
+  ),
   ('card', 'models.xception'),
   ('models.deeplab',),
   ('models.baselines', 'models.mtnet', 'input_pipeline'),
