@@ -70,6 +70,10 @@ def _paper():
   # likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU; 'high' is
   # between the two.
   config.matmul_precision = 'highest'
+  # How the two tasks are organised: 'mtnet', or one of those it is compared
+  # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'; see
+  # mtnet_jax/strategies.py, and configs/baselines.py for their budgets.
+  config.strategy = 'mtnet'
   # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities.
   config.coarse_mask = 'hard'
   # Batch statistics over all devices, not per device.
@@ -96,6 +100,10 @@ def _paper():
   config.class_net.exit_width = 1024
   config.class_net.tail_widths = (1536, 2048)
 
+  # U-Net, of strategy 'single'. Fields as in models/baselines.py.
+  config.unet = ml_collections.ConfigDict()
+  config.unet.widths = (64, 128, 256, 512, 1024)
+
   # Public weights to start from, as `python -m mtnet_jax.pretrained` reads
   # them; '' for none. Fields that they need go into the nets above.
   config.pretrained = ml_collections.ConfigDict()
@@ -114,11 +122,16 @@ def _paper():
   # for top_k. Sweeps set the most they need, so that one program serves all.
   config.rank_loss.most = 0
 
-  # Stages (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
+  # Of the classification loss, where one network learns both tasks.
+  config.class_weight = 1.0
+
+  # Stages (3.2.5); the joint one is of other strategies than MT-Net's.
+  # Schedule: 'constant', or 'cosine' with warm-up.
   for name, batch_size in (
     ('coarse_stage', 16),
     ('class_stage', 32),
     ('fine_stage', 16),
+    ('joint_stage', 16),
   ):
     config[name] = ml_collections.ConfigDict()
     config[name].epochs = 100
@@ -153,6 +166,7 @@ def _demo(config):
   config.class_net.middle_blocks = 2
   config.class_net.exit_width = 128
   config.class_net.tail_widths = (160, 192)
+  config.unet.widths = (16, 32, 64, 96, 128)
   # Size is what says most about malignancy, and few epochs cannot average
   # over crops of twice the scale.
   config.augment.crop_min = 0.8
@@ -161,6 +175,7 @@ def _demo(config):
     ('coarse_stage', 3),
     ('class_stage', 4),
     ('fine_stage', 2),
+    ('joint_stage', 2),
   ):
     config[name].epochs = epochs
     config[name].batch_size = 16
@@ -186,7 +201,8 @@ def _test(config):
   config.class_net.middle_blocks = 1
   config.class_net.exit_width = 16
   config.class_net.tail_widths = (16, 16)
-  for name in ('coarse_stage', 'class_stage', 'fine_stage'):
+  config.unet.widths = (4, 8, 8, 16, 16)
+  for name in ('coarse_stage', 'class_stage', 'fine_stage', 'joint_stage'):
     config[name].epochs = 2
     config[name].batch_size = 8
   config.log_every = 1

@@ -82,7 +82,7 @@ def _read(folder, *, name):
     'config': config,
     'metrics': metrics,
     'card': card.model_card(name, config, metrics),
-    'variables': workdir.load_variables(folder),
+    'variables': workdir.load_variables(folder, stages.names(config)),
   }
 
 

@@ -7,7 +7,9 @@ costs nothing and leaves nothing behind.
 import jax
 
 from mtnet_jax import errors
+from mtnet_jax import exchange
 from mtnet_jax import stages
+from mtnet_jax import strategies
 
 # Smallest values of the numbers of a config.
 _AT_LEAST = {
@@ -20,18 +22,21 @@ _AT_LEAST = {
   'checkpoint_minutes': 0,
   'rank_loss.top_k': 1,
   'rank_loss.most': 0,
+  'class_weight': 0,
   **{
     f'{stage}_stage.{key}': 1
-    for stage in stages.ORDER
+    for stage in strategies.STAGES
     for key in ('batch_size', 'epochs')
   },
 }
 _ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
   'matmul_precision': ('highest', 'high', 'default'),
-  'coarse_mask': stages.COARSE_MASKS,
+  'strategy': tuple(strategies.STRATEGIES),
+  'coarse_mask': exchange.COARSE_MASKS,
   **{
-    f'{stage}_stage.schedule': ('constant', 'cosine') for stage in stages.ORDER
+    f'{stage}_stage.schedule': ('constant', 'cosine')
+    for stage in strategies.STAGES
   },
 }
 
@@ -51,6 +56,11 @@ def check_config(config):
       raise errors.InputError(
         f'config.{key}={_get(config, key)!r} is none of {", ".join(values)}.'
       )
+  if config.strategy == 'finetune' and config.coarse_mask != 'soft':
+    raise errors.InputError(
+      f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
+      ' through the mask, take --config.coarse_mask=soft.'
+    )
   window = config.window
   if len(window) != 2 or not window[0] < window[1]:
     raise errors.InputError(
@@ -69,7 +79,7 @@ def check_config(config):
       f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
     )
   devices = jax.device_count()
-  for stage in stages.ORDER:
+  for stage in stages.names(config):
     batch_size = config[f'{stage}_stage'].batch_size
     if batch_size % devices:
       raise errors.InputError(

@@ -33,11 +33,11 @@ from mtnet_jax import workdir
 
 
 def predict(config, variables, nodules, *, progress):
-  """Runs the three networks over a split.
+  """Runs the networks over a split.
 
   Args:
     config: the run's config.
-    variables: 'coarse', 'class' and 'fine' -> variables as NumPy arrays.
+    variables: stage name -> variables as NumPy arrays.
     nodules: `input_pipeline.Nodules`.
     progress: wraps the batches, as tqdm does.
 
@@ -50,6 +50,7 @@ def predict(config, variables, nodules, *, progress):
     window=config.window,
     coarse_mask=config.coarse_mask,
     batch_size=min(config.eval_batch_size, len(nodules)),
+    strategy=config.strategy,
     precision=config.matmul_precision,
   )
   return predictor(parallel.replicate(variables), nodules.image, progress)
@@ -156,7 +157,7 @@ def main():
   # Libraries warn of what is said better below, such as a dataset not built.
   logging.set_verbosity(logging.ERROR)
   config = workdir.read_config(args.workdir)
-  variables = workdir.load_variables(args.workdir)
+  variables = workdir.load_variables(args.workdir, stages.names(config))
   trained = workdir.read_metrics(args.workdir)
   name = args.dataset or config.dataset.name
   data_dir = args.data_dir or config.dataset.data_dir

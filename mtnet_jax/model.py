@@ -55,7 +55,14 @@ class Model:
   """
 
   def __init__(self, *, name, config, metrics, card, variables):
-    missing = set(stages.ORDER) - variables.keys()
+    expected = stages.names(config)
+    if 'coarse' not in expected:
+      raise errors.InputError(
+        f'{name} is of strategy {config.strategy!r}, one that MT-Net is'
+        ' compared with, and no model of three networks. Score it with'
+        ' `python -m mtnet_jax.evaluate`.'
+      )
+    missing = set(expected) - variables.keys()
     if missing:
       raise errors.InputError(
         f'{name}: no weights of {" and ".join(sorted(missing))}.'
@@ -75,6 +82,7 @@ class Model:
       size=config.image_size,
       window=tuple(config.window),
       coarse_mask=config.coarse_mask,
+      strategy=config.strategy,
     )
     self._step = jax.jit(self.predict_fn)
 

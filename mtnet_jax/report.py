@@ -22,6 +22,11 @@ _STAGES = {
   'coarse': ('Coarse Seg-net', 'val_jaccard', 'Jaccard index'),
   'class': ('Class-net', 'val_auc', 'AUC'),
   'fine': ('Fine Seg-net', 'val_jaccard', 'Jaccard index'),
+  'joint': (
+    'both tasks in one',
+    'val_jaccard_and_auc',
+    'mean of Jaccard index and AUC',
+  ),
 }
 _MOST_PER_PLACE = 2
 

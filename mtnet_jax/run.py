@@ -1,4 +1,4 @@
-"""The main job: three stages one after the other, evaluation, report.
+"""The main job: the stages one after the other, evaluation, report.
 
 Of several processes all train and evaluate; the first alone reads the dataset,
 writes the run directory and prints.
@@ -217,7 +217,7 @@ def train_stages(config, splits, *, workdir, simulated):
       stage,
       config,
       nets=nets,
-      coarse_variables=variables.get('coarse'),
+      trained=variables,
       train=splits['train'],
       validation=splits['validation'],
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),

@@ -1,7 +1,7 @@
 """The run directory: what is in it, and whether it is this run's.
 
 config.json  metrics.json  records.csv  train_log.csv  tb/  report/
-checkpoints/{coarse,class,fine}/
+checkpoints/{coarse,class,fine}/, or of the stages of another strategy
 """
 
 import importlib.metadata
@@ -116,17 +116,21 @@ def checkpoint_dir(workdir, stage):
   return pathlib.Path(workdir, 'checkpoints', stage)
 
 
-def load_variables(workdir):
-  """The best variables of the three networks.
+def load_variables(workdir, names=stages.ORDER):
+  """The best variables of networks, by default of MT-Net's three.
+
+  Args:
+    workdir: the run directory.
+    names: of their stages; those of a run are `stages.names` of its config.
 
   Returns:
-    'coarse', 'class', 'fine' -> {'params', 'batch_stats'} of NumPy arrays.
+    Stage name -> {'params', 'batch_stats'} of NumPy arrays.
 
   Raises:
     errors.InputError: a stage has no checkpoint yet.
   """
   variables = {}
-  for stage in stages.ORDER:
+  for stage in names:
     directory = checkpoint_dir(workdir, stage)
     best = checkpoint.load_best(directory)
     if best is None:

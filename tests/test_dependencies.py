@@ -29,10 +29,12 @@ _LEVELS = (
     'parallel',
     'processes',
     'remote',
+    'strategies',
     'weight_files',
     'weight_names',
   ),
   (
+    'exchange',
     'figures',
     'models.layers',
     'reader_agreement',

@@ -77,13 +77,13 @@ def _traced_step(name):
     functools.partial(
       step_lib.train_step,
       stage=stage,
-      coarse_net=nets['coarse'],
+      nets=(('coarse', nets['coarse']),),
       tx=tx,
       options=step_lib.step_options(config, steps_per_epoch=3),
     ),
     axis_env=[(parallel.AXIS, 1)],
     return_shape=True,
-  )(state, _variables('coarse'), data, batch, numbers)
+  )(state, {'coarse': _variables('coarse')}, data, batch, numbers)
   return jaxpr, state, new_state, losses
 
 

@@ -44,7 +44,7 @@ def _coarse_trainer(directory, *, most, top_k, margin, seed=0):
     stages.make_stages(config)[0],
     config,
     nets=stages.make_nets(config),
-    coarse_variables=None,
+    trained={},
     train=data,
     validation=data,
     directory=directory,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import mtnet as mtnet_config
+from mtnet_jax import exchange
 from mtnet_jax import losses
 from mtnet_jax import parallel
 from mtnet_jax import stages
@@ -60,9 +61,9 @@ def _paths(tree):
 def test_stages_come_in_order(by_name):
   assert tuple(by_name) == stages.ORDER
   coarse, classify, fine = (by_name[name] for name in stages.ORDER)
-  assert not coarse.needs_coarse and not coarse.starts_from_coarse
-  assert classify.needs_coarse and not classify.starts_from_coarse
-  assert fine.needs_coarse and fine.starts_from_coarse
+  assert (coarse.receives, coarse.starts_from) == ('nothing', ())
+  assert (classify.receives, classify.starts_from) == ('mask', ())
+  assert (fine.receives, fine.starts_from) == ('mask', ('coarse',))
   assert coarse.select_by == fine.select_by == 'jaccard'
   assert classify.select_by == 'auc'
 
@@ -121,20 +122,20 @@ def test_losses_follow_the_config():
 def test_hand_on_hard_is_zero_or_one():
   # A probability of exactly 1/2 (logit 0) is nodule.
   logits = jnp.asarray([-3.0, -1e-3, 0.0, 2.0]).reshape(1, 2, 2, 1)
-  mask = stages.hand_on(logits, 'hard')
+  mask = exchange.hand_on(logits, 'hard')
   assert mask.dtype == jnp.float32 and mask.shape == (1, 2, 2, 1)
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
 def test_hand_on_knows_no_other_kind():
   with pytest.raises(ValueError, match='hrad'):
-    stages.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
+    exchange.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
 
 
 def test_hand_on_soft_is_the_probability():
   logits = jnp.asarray([-np.log(3.0), 0.0, np.log(3.0)]).reshape(1, 1, 3, 1)
   np.testing.assert_allclose(
-    stages.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
+    exchange.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
   )
 
 
