@@ -13,7 +13,7 @@ from mtnet_jax import parallel
 from mtnet_jax.models import mtnet
 
 ORDER = ('coarse', 'class', 'fine')
-COARSE_MASKS = ('hard', 'soft')
+COARSE_MASKS = ('hard', 'soft', 'none')
 _FINE_LAYER = 'fine_layer'
 
 
@@ -65,13 +65,13 @@ def _tuples(group):
 
 
 def make_stages(config):
-  """The stages of a config, in the order in which they are trained."""
+  """The stages that a config trains, in the order in which it does."""
   nets = make_nets(
     config, axis_name=parallel.AXIS if config.sync_batch_norm else None
   )
   segmentation = {'task': 'segmentation', 'select_by': 'jaccard'}
   classification = {'task': 'classification', 'select_by': 'auc'}
-  return (
+  known = (
     Stage('coarse', nets['coarse'], **segmentation, **config.coarse_stage),
     Stage(
       'class',
@@ -89,6 +89,7 @@ def make_stages(config):
       **config.fine_stage,
     ),
   )
+  return tuple(stage for stage in known if stage.name in config.stages)
 
 
 def apply_net(net, variables, images, coarse_mask=None, **kwargs):
@@ -102,11 +103,14 @@ def hand_on(logits, kind):
 
   Args:
     logits: (B, H, W, 1) of the Coarse Seg-net.
-    kind: 'hard' thresholds the probability, 'soft' hands it on.
+    kind: 'hard' thresholds the probability, 'soft' hands it on, 'none' hands on
+      zeros: the same networks without what the Coarse Seg-net knows.
   """
   if kind not in COARSE_MASKS:
     raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
   probs = jax.nn.sigmoid(logits)
+  if kind == 'none':
+    return jnp.zeros_like(probs)
   if kind == 'soft':
     return probs
   return (probs >= metrics.THRESHOLD).astype(probs.dtype)
