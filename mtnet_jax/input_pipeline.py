@@ -11,6 +11,7 @@ import hashlib
 import numpy as np
 
 from mtnet_jax import errors
+from mtnet_jax import metrics
 
 # Scalars of a record that go into records.csv and the report.
 _INFO = (
@@ -262,6 +263,18 @@ def concatenate(parts):
       for name in first.info
     },
   )
+
+
+def count(nodules):
+  """How many nodules of which label, and how many patients."""
+  return {
+    'nodules': len(nodules),
+    **{
+      name: int(np.sum(nodules.label == label))
+      for label, name in metrics.LABELS.items()
+    },
+    'patients': len(set(nodules.info['patient_id'].tolist())),
+  }
 
 
 def _text_or_number(value):

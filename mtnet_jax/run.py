@@ -12,13 +12,14 @@ import jax
 from mtnet_jax import check_config
 from mtnet_jax import errors
 from mtnet_jax import evaluate
+from mtnet_jax import examples
 from mtnet_jax import files
 from mtnet_jax import initial_weights
 from mtnet_jax import input_pipeline
 from mtnet_jax import parallel
 from mtnet_jax import processes
 from mtnet_jax import progress
-from mtnet_jax import report
+from mtnet_jax import report_page
 from mtnet_jax import scores
 from mtnet_jax import stages
 from mtnet_jax import tables
@@ -207,17 +208,27 @@ def _finish(config, workdir, splits, histories, outputs, say):
     **workdir_lib.header(
       config, dataset=config.dataset.name, simulated=simulated
     ),
+    'cohort': {
+      name: input_pipeline.count(data) for name, data in splits.items()
+    },
     'diameter_only_model': diameter_model,
     'test': summary,
   }
   files.write_csv(workdir / 'records.csv', records)
-  report.write(
+  _, values = examples.order_by(records)
+  chosen = examples.choose(values)
+  shown = [index for _, index in chosen]
+  report_page.write(
     workdir / 'report',
     results=results,
     records=records,
     histories=histories,
-    nodules=splits['test'],
-    outputs=outputs,
+    examples=examples.collect(
+      chosen,
+      records,
+      splits['test'].take(shown),
+      {name: values[shown] for name, values in outputs.items()},
+    ),
   )
   # Last, for it is what says that a run is finished.
   files.write_json(workdir / 'metrics.json', results)

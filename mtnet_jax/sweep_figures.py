@@ -1,25 +1,14 @@
 """Figures of a sweep: estimates with their intervals, one per point.
 
-As in `figures` there is no pyplot, and simulated CT is said in every title.
+What holds for all figures is in `figures`.
 """
 
-from matplotlib import figure as mpl_figure
 import numpy as np
 
-# Okabe & Ito's palette, told apart by colour-blind readers too.
-_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
-_MARKERS = 'osD^v*'
+from mtnet_jax import figures
 
-
-def _figure(title, simulated, size):
-  figure = mpl_figure.Figure(size, layout='constrained')
-  heading = f'SIMULATED CT: {title}' if simulated else title
-  figure.suptitle(heading, fontsize=10)
-  ax = figure.subplots()
-  ax.grid(color='0.9')
-  ax.set_axisbelow(True)
-  ax.spines[['top', 'right']].set_visible(False)
-  return figure, ax
+_COLORS = (figures.BLUE, figures.ORANGE, figures.GREEN, '#CC79A7')
+_MARKERS = 'osD^'
 
 
 def _values_and_errors(estimates):
@@ -41,7 +30,9 @@ def rows(titles, estimates, *, metric, title, simulated):
     title: of the figure.
     simulated: whether the CT is.
   """
-  figure, ax = _figure(title, simulated, (6.4, 1.2 + 0.42 * len(titles)))
+  figure, (ax,) = figures.with_axes(
+    title, simulated=simulated, size=(6.4, 1.2 + 0.42 * len(titles))
+  )
   values, errors = _values_and_errors(estimates)
   places = -np.arange(len(titles))
   ax.axvline(values[0], color='0.7', linestyle=':', linewidth=1)
@@ -61,7 +52,7 @@ def curves(series, *, x_name, metric, title, simulated):
     title: of the figure.
     simulated: whether the CT is.
   """
-  figure, ax = _figure(title, simulated, (6.4, 4.4))
+  figure, (ax,) = figures.with_axes(title, simulated=simulated, size=(6.4, 4.4))
   steps = sorted({x for points in series.values() for x, _ in points})
   # Beside each other, or intervals of equal x would hide each other.
   gap = min(np.diff(steps), default=1)

@@ -1,32 +1,24 @@
 """The report of a sweep: one page, a table as CSV, and a figure.
 
-It is written into a folder of another name and moved when complete, so that an
-interrupted one never shows.
+As the report of a run it needs no network, and is moved into place when
+complete.
 """
 
-import contextlib
-import os
 import pathlib
-import shutil
-
-import jinja2
 
 import mtnet_jax
 from mtnet_jax import errors
-from mtnet_jax import figures
 from mtnet_jax import files
 from mtnet_jax import finished_run
 from mtnet_jax import paper
+from mtnet_jax import report_page
+from mtnet_jax import result_table
 from mtnet_jax import sweep_figures
 from mtnet_jax import sweep_plan
 from mtnet_jax import sweep_statistics
 from mtnet_jax import tables
 
-_NETS = {
-  'coarse': 'Coarse Seg-net',
-  'fine': 'Fine Seg-net',
-  'class': 'Class-net',
-}
+_NETS = tables.network_names()
 _METRIC_NAMES = {'jaccard': 'Jaccard index', 'auc': 'AUC'}
 
 
@@ -49,7 +41,6 @@ def write(directory, config, plan):
     point.name: finished_run.read(directory / point.name) for point in plan
   }
   records = {name: run.records for name, run in runs.items()}
-  first = next(iter(runs.values()))
   simulated = any(run.results['simulated'] for run in runs.values())
   _check_alike(runs)
   shows, seed = config.get('shows', ()), config.base.seed
@@ -60,28 +51,29 @@ def write(directory, config, plan):
       plan, records, reference=config.reference, shows=shows, seed=seed
     )
   sentences = _sentences(config, results, simulated)
-  with _moved_when_complete(pathlib.Path(directory, 'report')) as folder:
-    pictures = [
-      _save(folder, f'{name}.png', figure, alt)
-      for name, figure, alt in _draw(config, plan, results, simulated)
-    ]
+  with files.replaced_folder(pathlib.Path(directory, 'report')) as folder:
+    page = report_page.Page(folder, simulated)
+    for table in _make_tables(config, results):
+      page.add_table(table)
+    for name, figure, alt in _draw(config, plan, results, simulated):
+      page.add_picture(name, figure, alt)
     files.write_csv(folder / 'results.csv', _csv_rows(results, simulated))
-    page = (
-      _environment()
+    html = (
+      report_page.environment()
       .get_template('sweep.html')
       .render(
         config=config,
         simulated=simulated,
-        facts=_facts(config, runs, first),
+        facts=_facts(config, runs),
         sentences=sentences,
-        tables=_page_tables(config, results),
-        pictures=pictures,
+        tables=page.tables,
+        pictures=page.pictures,
         points=_point_rows(plan, runs, config.reference),
         unpaired=any(r.differences and not r.paired for r in results),
         citation=paper.CITATION,
       )
     )
-    files.write_text(folder / 'index.html', page)
+    files.write_text(folder / 'index.html', html)
   return '\n'.join([config.title, *(f'  {line}' for line in sentences)])
 
 
@@ -100,42 +92,6 @@ def _check_alike(runs):
       )
 
 
-@contextlib.contextmanager
-def _moved_when_complete(path):
-  staged = path.with_name(f'.{path.name}.{os.getpid()}')
-  old = path.with_name(f'.{path.name}.old')
-  shutil.rmtree(staged, ignore_errors=True)
-  try:
-    staged.mkdir()
-    yield staged
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-      os.replace(path, old)
-    os.replace(staged, path)
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written: {error.strerror}.'
-    ) from error
-  finally:
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _save(folder, name, figure, alt):
-  figures.save(figure, folder / name)
-  return {'file': name, 'alt': alt}
-
-
-def _environment():
-  return jinja2.Environment(
-    loader=jinja2.PackageLoader('mtnet_jax'),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-
-
 def _title(result, results):
   """The network, where the table has several, and what the point is."""
   several = len({other.output for other in results}) > 1
@@ -145,55 +101,54 @@ def _title(result, results):
   return ', '.join(filter(None, parts))
 
 
-def _of_task(results, columns):
-  """Results that have the metrics of some columns."""
-  return [r for r in results if columns[1][0] in r.estimates]
-
-
-def _page_tables(config, results):
-  """A table per task: rows of texts, the paper's among them."""
-  found = []
+def _make_tables(config, results):
+  """A table per task, the paper's rows among ours."""
   for name, columns in (
-    ('Segmentation', tables.SEGMENTATION),
-    ('Classification', tables.CLASSIFICATION),
+    ('segmentation', tables.SEGMENTATION),
+    ('classification', tables.CLASSIFICATION),
   ):
-    mine = _of_task(results, columns)
+    mine = [r for r in results if columns[1][0] in r.estimates]
     if not mine:
       continue
-    rows = []
-    for result in mine:
-      rows.append(
-        {
-          'title': _title(result, mine),
-          'kind': 'nodules',
-          'cells': [
-            tables.percent(result.estimates[key]) for key, _ in columns
-          ],
-        }
+    shown = result_table.percent_columns(columns)
+    if config.kind in ('grid', 'curve'):
+      # A row each, or twenty points would be forty rows.
+      shown.append(
+        result_table.Column('difference', 'JA less the reference', 'plain')
       )
-      published = paper.SWEEPS.get(config.name, {}).get(
-        (result.point, result.output)
-      )
-      if published:
-        rows.append(
-          {
-            'title': 'paper, real CT',
-            'kind': 'paper',
-            'cells': [f'{100 * published[key]:.1f}' for key, _ in columns],
-          }
-        )
-      if result.differences:
-        rows.append(
-          {
-            'title': 'less the reference',
-            'kind': 'difference',
-            'cells': [
-              tables.difference(result.differences[key]) for key, _ in columns
-            ],
-          }
-        )
-    found.append({'name': name, 'columns': columns, 'rows': rows})
-  return found
+      rows = [_row_of_grid(result, columns) for result in mine]
+    else:
+      rows = [
+        row
+        for result in mine
+        for row in _rows(config, result, _title(result, mine), columns)
+      ]
+    yield result_table.Table(name, config.title, shown, rows)
+
+
+def _row_of_grid(result, columns):
+  change = '-'
+  if result.differences:
+    change = tables.difference(
+      result.differences[sweep_statistics.MAIN[result.output]]
+    )
+  cells = [*tables.cells(result.estimates, columns), change]
+  return tables.Row(result.title, cells, 'nodules')
+
+
+def _rows(config, result, title, columns):
+  yield tables.Row(title, tables.cells(result.estimates, columns), 'nodules')
+  published = paper.SWEEPS.get(config.name, {}).get(
+    (result.point, result.output)
+  )
+  if published:
+    yield tables.published_row(published, columns)
+  if result.differences:
+    yield tables.Row(
+      'less the reference',
+      tables.cells(result.differences, columns),
+      'difference',
+    )
 
 
 def _csv_rows(results, simulated):
@@ -361,9 +316,10 @@ def _series(results, overrides, metric):
   return series
 
 
-def _facts(config, runs, first):
+def _facts(config, runs):
   """(name, text) of what was run, on what, with what."""
   datasets = dict.fromkeys(run.results['dataset'] for run in runs.values())
+  first = next(iter(runs.values()))
   hardware = first.results['hardware']
   return [
     ('Sweep', f'{config.name}, {len(runs)} runs of {config.base.variant}'),
