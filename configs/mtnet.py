@@ -45,6 +45,9 @@ def _paper():
   config.dataset.fingerprint = ''
   # In-plane spacing of the patches, filled in by the run; 0 for native.
   config.dataset.spacing_mm = 0.0
+  # By how many of the five folds the splits are moved on, for
+  # cross-validation: 1 trains on folds 1 to 3, validates on 4, tests on 0.
+  config.dataset.rotate_folds = 0
   # At most so many nodules of each split; 0 for all.
   config.dataset.limit = 0
 
@@ -74,7 +77,8 @@ def _paper():
   # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'; see
   # mtnet_jax/strategies.py, and configs/baselines.py for their budgets.
   config.strategy = 'mtnet'
-  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities.
+  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities, or
+  # 'none', zeros: Class-net and Fine Seg-net then do without.
   config.coarse_mask = 'hard'
   # Batch statistics over all devices, not per device.
   config.sync_batch_norm = True
@@ -125,8 +129,11 @@ def _paper():
   # Of the classification loss, where one network learns both tasks.
   config.class_weight = 1.0
 
-  # Stages (3.2.5); the joint one is of other strategies than MT-Net's.
-  # Schedule: 'constant', or 'cosine' with warm-up.
+  # Which stages are trained, of those that the strategy has; see
+  # mtnet_jax/strategies.py for which of them needs which. MT-Net has no joint
+  # one.
+  config.stages = ('coarse', 'class', 'fine', 'joint')
+  # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
   for name, batch_size in (
     ('coarse_stage', 16),
     ('class_stage', 32),

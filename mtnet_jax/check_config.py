@@ -4,10 +4,9 @@ Checked before anything is built, loaded or written, so that a wrong value
 costs nothing and leaves nothing behind.
 """
 
-import jax
-
 from mtnet_jax import errors
 from mtnet_jax import exchange
+from mtnet_jax import parallel
 from mtnet_jax import stages
 from mtnet_jax import strategies
 
@@ -15,6 +14,7 @@ from mtnet_jax import strategies
 _AT_LEAST = {
   'seed': 0,
   'dataset.limit': 0,
+  'dataset.rotate_folds': 0,
   'image_size': 32,
   'looks_per_epoch': 1,
   'eval_batch_size': 1,
@@ -56,11 +56,7 @@ def check_config(config):
       raise errors.InputError(
         f'config.{key}={_get(config, key)!r} is none of {", ".join(values)}.'
       )
-  if config.strategy == 'finetune' and config.coarse_mask != 'soft':
-    raise errors.InputError(
-      f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
-      ' through the mask, take --config.coarse_mask=soft.'
-    )
+  _check_stages(config)
   window = config.window
   if len(window) != 2 or not window[0] < window[1]:
     raise errors.InputError(
@@ -78,7 +74,7 @@ def check_config(config):
       f'config.rank_loss.top_k={rank.top_k} exceeds'
       f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
     )
-  devices = jax.device_count()
+  devices = parallel.device_count()
   for stage in stages.names(config):
     batch_size = config[f'{stage}_stage'].batch_size
     if batch_size % devices:
@@ -86,6 +82,34 @@ def check_config(config):
         f'config.{stage}_stage.batch_size={batch_size} does not divide by'
         f' {devices} devices: take a multiple of {devices}.'
       )
+
+
+def _check_stages(config):
+  unknown = set(config.stages) - set(strategies.STAGES)
+  trained = stages.names(config)
+  if unknown or not trained:
+    raise errors.InputError(
+      f'config.stages={tuple(config.stages)} must be of'
+      f' {", ".join(strategies.STAGES)}, and some of them of strategy'
+      f' {config.strategy!r}, which has'
+      f' {", ".join(strategies.stages_of(config.strategy))}.'
+    )
+  for stage in trained:
+    part = strategies.STRATEGIES[config.strategy][stage]
+    needed = {*strategies.KINDS[part.receives].givers, *part.starts_from}
+    missing = sorted(needed - set(trained))
+    if missing:
+      raise errors.InputError(
+        f'config.stages={tuple(config.stages)}: stage {stage!r} of strategy'
+        f' {config.strategy!r} needs {" and ".join(missing)}, too.'
+      )
+  if (
+    'joint' in trained and 'coarse' in trained and config.coarse_mask != 'soft'
+  ):
+    raise errors.InputError(
+      f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
+      ' through the mask, take --config.coarse_mask=soft.'
+    )
 
 
 def _get(config, key):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mtnet_jax import metrics
 from mtnet_jax import strategies
 
-COARSE_MASKS = ('hard', 'soft')
+COARSE_MASKS = ('hard', 'soft', 'none')
 
 
 def hand_on(logits, kind):
@@ -14,11 +14,14 @@ def hand_on(logits, kind):
 
   Args:
     logits: (B, H, W, 1) of the network that predicts it.
-    kind: 'hard' thresholds the probability, 'soft' hands it on.
+    kind: 'hard' thresholds the probability, 'soft' hands it on, 'none' hands on
+      zeros: the same networks without what the other one knows.
   """
   if kind not in COARSE_MASKS:
     raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
   probs = jax.nn.sigmoid(logits)
+  if kind == 'none':
+    return jnp.zeros_like(probs)
   if kind == 'soft':
     return probs
   return (probs >= metrics.THRESHOLD).astype(probs.dtype)

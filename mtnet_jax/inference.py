@@ -28,7 +28,7 @@ def predict_step(
     nets: stage name -> network.
     size: side of the networks' input.
     window: (low, high) HU.
-    coarse_mask: 'hard' or 'soft', as in `exchange.hand_on`.
+    coarse_mask: 'hard', 'soft' or 'none', as in `exchange.hand_on`.
     strategy: a name in `strategies.STRATEGIES`.
 
   Returns:
@@ -101,7 +101,7 @@ def as_answer(outputs):
 
 
 @functools.lru_cache(maxsize=8)
-def _mapped(nets, *, size, window, coarse_mask, strategy, precision):
+def _mapped(nets, *, size, window, coarse_mask, strategy, precision, device):
   return parallel.mapped(
     functools.partial(
       predict_step,
@@ -112,6 +112,7 @@ def _mapped(nets, *, size, window, coarse_mask, strategy, precision):
       strategy=strategy,
     ),
     precision=precision,
+    device=device,
   )
 
 
@@ -137,7 +138,7 @@ class Predictor:
     strategy='mtnet',
     precision='highest',
   ):
-    devices = jax.device_count()
+    devices = parallel.device_count()
     self._batch = devices * -(-batch_size // devices)
     self._step = _mapped(
       tuple(sorted(nets.items())),
@@ -146,6 +147,7 @@ class Predictor:
       coarse_mask=coarse_mask,
       strategy=strategy,
       precision=precision,
+      device=parallel.only_device(),
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):

@@ -55,14 +55,7 @@ class Model:
   """
 
   def __init__(self, *, name, config, metrics, card, variables):
-    expected = stages.names(config)
-    if 'coarse' not in expected:
-      raise errors.InputError(
-        f'{name} is of strategy {config.strategy!r}, one that MT-Net is'
-        ' compared with, and no model of three networks. Score it with'
-        ' `python -m mtnet_jax.evaluate`.'
-      )
-    missing = set(expected) - variables.keys()
+    missing = {*stages.ORDER, *stages.names(config)} - variables.keys()
     if missing:
       raise errors.InputError(
         f'{name}: no weights of {" and ".join(sorted(missing))}.'

@@ -126,14 +126,18 @@ def _classification(records, diameter_model, weights, seed):
     name: replicated(probability_quality, values, labels[known], weights)
     for name, values in scores.items()
   }
-  tree = {name: _estimates(values) for name, values in classified.items()}
+  tree = {name: estimates(values) for name, values in classified.items()}
   tree['probabilities'] = {
-    name: _estimates(values) for name, values in rated.items()
+    name: estimates(values) for name, values in rated.items()
   }
   if 'classification' in scores:
     key = 'classification_minus_diameter_only'
-    tree[key] = _difference(classified)
-    tree['probabilities'][key] = _difference(rated)
+    tree[key] = difference(
+      classified['classification'], classified['diameter_only']
+    )
+    tree['probabilities'][key] = difference(
+      rated['classification'], rated['diameter_only']
+    )
   replicates = 0 if weights is None else len(weights)
   for name, values in scores.items():
     if replicates and len(values):
@@ -176,19 +180,23 @@ def replicated(metrics_fn, scores, labels, weights):
   }
 
 
-def _estimates(values):
+def estimates(values):
+  """metric -> {'value', 'ci95'}, of what `replicated` returns."""
   return {
     metric: bootstrap.estimate(*value_and_replicates)
     for metric, value_and_replicates in values.items()
   }
 
 
-def _difference(by_name):
-  """Classifier minus diameter only, in the same replicates."""
-  ours, baseline = by_name['classification'], by_name['diameter_only']
+def difference(ours, others):
+  """Estimates of ours minus others', in the same replicates.
+
+  Args:
+    ours, others: of `replicated`, for the same nodules and weights.
+  """
   tree = {}
   for metric, (value, replicates) in ours.items():
-    other, other_replicates = baseline[metric]
+    other, other_replicates = others[metric]
     tree[metric] = bootstrap.estimate(
       value - other,
       None if replicates is None else replicates - other_replicates,

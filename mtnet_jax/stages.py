@@ -62,7 +62,11 @@ class Stage:
 
 def names(config):
   """Names of the stages that a config trains, in their order."""
-  return strategies.stages_of(config.strategy)
+  return tuple(
+    name
+    for name in strategies.stages_of(config.strategy)
+    if name in config.stages
+  )
 
 
 def make_nets(config, *, axis_name=None):
@@ -107,7 +111,7 @@ def _tuples(group):
 
 
 def make_stages(config):
-  """The stages of a config, in the order in which they are trained."""
+  """The stages that a config trains, in the order in which it does."""
   nets = make_nets(
     config, axis_name=parallel.AXIS if config.sync_batch_norm else None
   )
@@ -122,6 +126,7 @@ def make_stages(config):
       **config[f'{name}_stage'],
     )
     for name, part in strategies.STRATEGIES[config.strategy].items()
+    if name in config.stages
   )
 
 

@@ -215,18 +215,19 @@ def loss_numbers(config):
 
 
 @functools.lru_cache(maxsize=8)
-def mapped(*, stage, nets, tx, options, precision):
+def mapped(*, stage, nets, tx, options, precision, device):
   """`train_step` over the devices, the same function for equal arguments.
 
   Args:
     stage, nets, tx, options: of `train_step`.
-    precision: of float32 products, as in `parallel.mapped`.
+    precision, device: as in `parallel.mapped`.
   """
   return parallel.mapped(
     functools.partial(
       train_step, stage=stage, nets=nets, tx=tx, options=options
     ),
     precision=precision,
+    device=device,
     in_axes=(0, 0, 0, 0, None),
     donate_argnums=0,
   )

@@ -100,6 +100,7 @@ class Trainer:
         config, steps_per_epoch=self.steps_per_epoch
       ),
       precision=config.matmul_precision,
+      device=parallel.only_device(),
     )
 
   def fresh_state(self):

@@ -17,6 +17,7 @@ import mtnet_jax
 from mtnet_jax import checkpoint
 from mtnet_jax import errors
 from mtnet_jax import files
+from mtnet_jax import parallel
 from mtnet_jax import stages
 
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -149,6 +150,7 @@ def header(config, *, dataset, simulated):
     'simulated': simulated,
     'seed': config.seed,
     'variant': config.variant,
+    'strategy': config.strategy,
     'matmul_precision': config.matmul_precision,
     'versions': {
       'mtnet_jax': mtnet_jax.__version__,
@@ -164,6 +166,6 @@ def _hardware():
   return {
     'platform': device.platform,
     'kind': device.device_kind,
-    'devices': jax.device_count(),
+    'devices': parallel.device_count(),
     'processes': jax.process_count(),
   }
