@@ -10,6 +10,7 @@ paper's, float32 and no collectives.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from mtnet_jax import ops
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import layers
+from mtnet_jax.models import mtnet
 
 # First names of the variables that `SharedNet` has beside a Coarse Seg-net's.
 CLASS_LAYERS = ('class_fusion', 'class_head')
@@ -88,6 +90,14 @@ class SharedNet(deeplab.DeepLabV3Plus):
       taps['class_fusion'] = x
     class_logits, taps['cam'] = ClassHead(name='class_head')(x)
     return {'fine': mask_logits, 'class': class_logits}, taps
+
+
+def segmentation_part(net):
+  """The Coarse Seg-net of a `SharedNet`, whose variables are part of its."""
+  names = {field.name for field in dataclasses.fields(mtnet.CoarseSegNet)}
+  return mtnet.CoarseSegNet(
+    **{name: getattr(net, name) for name in names - {'parent', 'name'}}
+  )
 
 
 class UpConv(nn.Module):
