@@ -90,7 +90,7 @@ def _read(folder, *, name):
     'config': config,
     'metrics': metrics,
     'card': card.model_card(name, config, metrics),
-    'variables': workdir.load_variables(folder, stages.names(config)),
+    'variables': workdir.load_variables(folder, trained),
   }
 
 

@@ -201,14 +201,14 @@ def variable_shapes(config):
   Returns:
     Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
   """
-  nets = make_nets(config)
+  nets, parts = make_nets(config), strategies.STRATEGIES[config.strategy]
   return {
     name: jax.eval_shape(
       functools.partial(nets[name].init, train=False),
       jax.random.key(0),
-      *_inputs(part.receives, config.image_size),
+      *_inputs(parts[name].receives, config.image_size),
     )
-    for name, part in strategies.STRATEGIES[config.strategy].items()
+    for name in names(config)
   }
 
 
