@@ -85,7 +85,11 @@ def compare(plan, records, *, reference, shows=(), seed=0):
     mine = records[point.name]
     for output in outputs(point.name):
       is_other = point.name != reference
-      if is_other and _is_taken_over(mine, records[reference], output):
+      if (
+        is_other
+        and output == 'coarse'
+        and _is_the_same_coarse_net(mine, records[reference])
+      ):
         continue
       drawn, sampled = resampling.metrics(mine, output)
       differences, paired = None, False
@@ -169,14 +173,10 @@ def _nodules(records):
   return [(record['nodule_id'], record['slice_index']) for record in records]
 
 
-def _is_taken_over(records, others, output):
-  if output == CLASS or _nodules(records) != _nodules(others):
-    return False
-  keys = [f'{output}_{key}' for key in ('overlap', 'predicted')]
-  return all(
-    key in others[0]
-    and np.array_equal(scores.column(records, key), scores.column(others, key))
-    for key in keys
+def _is_the_same_coarse_net(records, others):
+  return _nodules(records) == _nodules(others) and all(
+    np.array_equal(scores.column(records, key), scores.column(others, key))
+    for key in ('coarse_overlap', 'coarse_predicted')
   )
 
 
