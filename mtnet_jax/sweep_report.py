@@ -48,7 +48,12 @@ def write(directory, config, plan):
     results = sweep_statistics.of_folds(plan, records, shows=shows, seed=seed)
   else:
     results = sweep_statistics.compare(
-      plan, records, reference=config.reference, shows=shows, seed=seed
+      plan,
+      records,
+      reference=config.reference,
+      shows=shows,
+      same_coarse_net=_same_coarse_net(plan, config.reference),
+      seed=seed,
     )
   sentences = _sentences(config, results, simulated)
   with files.replaced_folder(pathlib.Path(directory, 'report')) as folder:
@@ -75,6 +80,14 @@ def write(directory, config, plan):
     )
     files.write_text(folder / 'index.html', html)
   return '\n'.join([config.title, *(f'  {line}' for line in sentences)])
+
+
+def _same_coarse_net(plan, reference):
+  for group in sweep_plan.groups(plan):
+    names = {point.name for point in group}
+    if reference in names:
+      return names
+  return set()
 
 
 def _check_alike(runs):
@@ -201,8 +214,9 @@ def _of_points(results):
   for result in results:
     if result.differences:
       metric = sweep_statistics.MAIN[result.output]
+      title = _title(result, results)
       yield (
-        f'{_title(result, results)}: {_METRIC_NAMES[metric]}'
+        f'{title[0].upper()}{title[1:]}: {_METRIC_NAMES[metric]}'
         f' {_in_words(result.differences[metric])}'
         f'{"" if result.paired else ", on other test nodules"}.'
       )
@@ -326,7 +340,7 @@ def _facts(config, runs):
     ('Dataset', ', '.join(datasets)),
     ('CT', 'SIMULATED' if first.results['simulated'] else 'real'),
     ('Seed', config.base.seed),
-    ('Reference', config.reference),
+    *([] if config.kind == 'folds' else [('Reference', config.reference)]),
     (
       'Hardware',
       f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]}) a'

@@ -122,14 +122,22 @@ def test_masks_are_compared_with_the_last_one_of_the_reference():
 
 def test_a_coarse_net_that_was_taken_over_comes_once():
   records = {'a': make_records(), 'b': make_records(shift=0.1)}
-  for i, record in enumerate(records['b']):
-    record['fine_overlap'] = i + 1
-  found = by_place(
-    sweep_statistics.compare(
-      [point('a'), point('b')], records, reference='a', shows=('coarse', 'fine')
+  for shared in ((), ('a', 'b')):
+    found = by_place(
+      sweep_statistics.compare(
+        [point('a'), point('b')],
+        records,
+        reference='a',
+        shows=('coarse', 'fine'),
+        same_coarse_net=shared,
+      )
     )
-  )
-  assert set(found) == {('a', 'coarse'), ('a', 'fine'), ('b', 'fine')}
+    assert set(found) == {
+      ('a', 'coarse'),
+      ('a', 'fine'),
+      ('b', 'fine'),
+      *(() if shared else (('b', 'coarse'),)),
+    }
 
 
 def test_a_point_without_a_fine_net_is_compared_by_its_coarse_one():
@@ -137,8 +145,12 @@ def test_a_point_without_a_fine_net_is_compared_by_its_coarse_one():
   found = by_place(
     sweep_statistics.compare([point('b'), point('a')], records, reference='b')
   )
-  # Its coarse mask is the reference's own, and its class is compared.
-  assert ('a', 'class') in found and ('a', 'fine') not in found
+  assert set(found) == {
+    *(('b', output) for output in ('coarse', 'fine', 'class')),
+    ('a', 'coarse'),
+    ('a', 'class'),
+  }
+  assert found['a', 'coarse'].differences['jaccard']['value'] == 0
 
 
 def test_folds_are_pooled():
