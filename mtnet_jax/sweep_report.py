@@ -146,7 +146,8 @@ def _row_of_grid(result, columns):
       result.differences[sweep_statistics.MAIN[result.output]]
     )
   cells = [*tables.cells(result.estimates, columns), change]
-  return tables.Row(result.title, cells, 'nodules')
+  mark = '' if result.differences else ' (reference)'
+  return tables.Row(result.title + mark, cells, 'nodules')
 
 
 def _rows(config, result, title, columns):
@@ -244,15 +245,16 @@ def _of_grid(config, results):
   reference = next(r for r in results if r.point == config.reference)
   name = _METRIC_NAMES[metric]
   yield (
-    f'Highest {name}: {best.title}, {tables.percent(best.estimates[metric])};'
-    f' at the reference, {reference.title},'
+    f'{name} at the reference, {reference.title}:'
     f' {tables.percent(reference.estimates[metric])}.'
   )
   if best.differences:
     yield (
-      f'Between the two: {name} of {best.title}'
+      f'It is highest at {best.title}, {tables.percent(best.estimates[metric])}:'
       f' {_in_words(best.differences[metric])}.'
     )
+  else:
+    yield 'It is highest there.'
   others = [r for r in results if r.differences]
   words = [sweep_statistics.verdict(r.differences[metric]) for r in others]
   yield (
