@@ -106,10 +106,15 @@ def _check_alike(runs):
 
 
 def _title(result, results):
-  """The network, where the table has several, and what the point is."""
-  several = len({other.output for other in results}) > 1
+  """The network, where several do the same, and what the point is."""
+  task = sweep_statistics.MAIN[result.output]
+  several = {
+    other.output
+    for other in results
+    if sweep_statistics.MAIN[other.output] == task
+  }
   parts = [result.title]
-  if several or not result.title:
+  if len(several) > 1 or not result.title:
     parts.insert(0, _NETS[result.output])
   return ', '.join(filter(None, parts))
 
@@ -250,7 +255,8 @@ def _of_grid(config, results):
   )
   if best.differences:
     yield (
-      f'It is highest at {best.title}, {tables.percent(best.estimates[metric])}:'
+      f'It is highest at {best.title},'
+      f' {tables.percent(best.estimates[metric])}:'
       f' {_in_words(best.differences[metric])}.'
     )
   else:
