@@ -59,7 +59,7 @@ def _table4(config):
     {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
   )
   config.titles = _names(
-    with_mask='with the coarse mask', without_mask='without it'
+    with_mask='with the coarse mask', without_mask='without the coarse mask'
   )
   config.shows = ('class',)
 

@@ -6,6 +6,7 @@ so.
 """
 
 import io
+import threading
 
 from matplotlib import figure as mpl_figure
 
@@ -15,6 +16,8 @@ from mtnet_jax import tables
 # Okabe & Ito's palette, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN = '#0072B2', '#D55E00', '#009E73'
 _DPI = 160
+# Several runs of a sweep may end at once, and Matplotlib is not thread-safe.
+_DRAWING = threading.Lock()
 SIZE = (4.4, 4.0)  # inches, of a figure that stands beside another
 
 
@@ -25,7 +28,8 @@ def save(figure, path):
     errors.InputError: it cannot be written.
   """
   png = io.BytesIO()
-  figure.savefig(png, format='png', dpi=_DPI)
+  with _DRAWING:
+    figure.savefig(png, format='png', dpi=_DPI)
   files.write_bytes(path, png.getvalue())
 
 

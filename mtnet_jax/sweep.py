@@ -109,7 +109,8 @@ def _each_once():
 
 
 def _minutes(seconds):
-  return f'{int(seconds // 60)} min {seconds % 60:.0f} s'
+  minutes, seconds = divmod(round(seconds), 60)
+  return f'{minutes} min {seconds} s'
 
 
 def _train(plan, directory, devices, say):

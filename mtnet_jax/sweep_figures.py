@@ -76,5 +76,6 @@ def curves(series, *, x_name, metric, title, simulated):
   ax.set_xlabel(x_name)
   ax.set_ylabel(f'{metric}, per cent (95 % interval over patients)', fontsize=9)
   if len(series) > 1:
-    ax.legend(fontsize=8)
+    # Beside the axes: among so many intervals there is no place for it.
+    ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
   return figure

@@ -146,14 +146,13 @@ def take_coarse_stage(donor, workdir):
     donor: directory of a finished run whose coarse stage has the same config.
     workdir: the run directory; need not exist yet.
   """
+  here = workdir_lib.checkpoint_dir(donor, 'coarse')
   there = workdir_lib.checkpoint_dir(workdir, 'coarse')
-  if there.exists():
+  if there.exists() or not here.exists():
     return
   workdir_lib.make_folder(there.parent)
   with files.new_folder(there) as staged:
-    shutil.copytree(
-      workdir_lib.checkpoint_dir(donor, 'coarse'), staged, dirs_exist_ok=True
-    )
+    shutil.copytree(here, staged, dirs_exist_ok=True)
 
 
 def claim(directory, config, plan):

@@ -48,7 +48,12 @@ def write(directory, config, plan):
     results = sweep_statistics.of_folds(plan, records, shows=shows, seed=seed)
   else:
     results = sweep_statistics.compare(
-      plan, records, reference=config.reference, shows=shows, seed=seed
+      plan,
+      records,
+      reference=config.reference,
+      shows=shows,
+      same_coarse_net=_same_coarse_net(plan, config.reference),
+      seed=seed,
     )
   sentences = _sentences(config, results, simulated)
   with files.replaced_folder(pathlib.Path(directory, 'report')) as folder:
@@ -77,6 +82,14 @@ def write(directory, config, plan):
   return '\n'.join([config.title, *(f'  {line}' for line in sentences)])
 
 
+def _same_coarse_net(plan, reference):
+  for group in sweep_plan.groups(plan):
+    names = {point.name for point in group}
+    if reference in names:
+      return names
+  return set()
+
+
 def _check_alike(runs):
   """Runs that were made of different things cannot be compared."""
   for what, of in (
@@ -93,10 +106,15 @@ def _check_alike(runs):
 
 
 def _title(result, results):
-  """The network, where the table has several, and what the point is."""
-  several = len({other.output for other in results}) > 1
+  """The network, where several do the same, and what the point is."""
+  task = sweep_statistics.MAIN[result.output]
+  several = {
+    other.output
+    for other in results
+    if sweep_statistics.MAIN[other.output] == task
+  }
   parts = [result.title]
-  if several or not result.title:
+  if len(several) > 1 or not result.title:
     parts.insert(0, _NETS[result.output])
   return ', '.join(filter(None, parts))
 
@@ -133,7 +151,8 @@ def _row_of_grid(result, columns):
       result.differences[sweep_statistics.MAIN[result.output]]
     )
   cells = [*tables.cells(result.estimates, columns), change]
-  return tables.Row(result.title, cells, 'nodules')
+  mark = '' if result.differences else ' (reference)'
+  return tables.Row(result.title + mark, cells, 'nodules')
 
 
 def _rows(config, result, title, columns):
@@ -201,8 +220,9 @@ def _of_points(results):
   for result in results:
     if result.differences:
       metric = sweep_statistics.MAIN[result.output]
+      title = _title(result, results)
       yield (
-        f'{_title(result, results)}: {_METRIC_NAMES[metric]}'
+        f'{title[0].upper()}{title[1:]}: {_METRIC_NAMES[metric]}'
         f' {_in_words(result.differences[metric])}'
         f'{"" if result.paired else ", on other test nodules"}.'
       )
@@ -230,15 +250,17 @@ def _of_grid(config, results):
   reference = next(r for r in results if r.point == config.reference)
   name = _METRIC_NAMES[metric]
   yield (
-    f'Highest {name}: {best.title}, {tables.percent(best.estimates[metric])};'
-    f' at the reference, {reference.title},'
+    f'{name} at the reference, {reference.title}:'
     f' {tables.percent(reference.estimates[metric])}.'
   )
   if best.differences:
     yield (
-      f'Between the two: {name} of {best.title}'
+      f'It is highest at {best.title},'
+      f' {tables.percent(best.estimates[metric])}:'
       f' {_in_words(best.differences[metric])}.'
     )
+  else:
+    yield 'It is highest there.'
   others = [r for r in results if r.differences]
   words = [sweep_statistics.verdict(r.differences[metric]) for r in others]
   yield (
@@ -326,7 +348,7 @@ def _facts(config, runs):
     ('Dataset', ', '.join(datasets)),
     ('CT', 'SIMULATED' if first.results['simulated'] else 'real'),
     ('Seed', config.base.seed),
-    ('Reference', config.reference),
+    *([] if config.kind == 'folds' else [('Reference', config.reference)]),
     (
       'Hardware',
       f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]}) a'

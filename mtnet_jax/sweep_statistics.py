@@ -51,7 +51,7 @@ def outputs_of(records):
   return [*masks, *([CLASS] if 'malignancy_probability' in records[0] else [])]
 
 
-def compare(plan, records, *, reference, shows=(), seed=0):
+def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
   """Every output of every point, and how it differs from the reference.
 
   Args:
@@ -60,11 +60,12 @@ def compare(plan, records, *, reference, shows=(), seed=0):
     reference: name of a point. Its last mask and its malignancy are what
       others are compared with.
     shows: outputs to compare; all by default.
+    same_coarse_net: names of points that took the reference's coarse net over:
+      its masks come once.
     seed: of the resampling.
 
   Returns:
-    A list of `Result`. Masks that are the reference's own, because the point
-    took its coarse net over, come once.
+    A list of `Result`.
   """
   resampling = _Resampling(seed)
 
@@ -85,7 +86,7 @@ def compare(plan, records, *, reference, shows=(), seed=0):
     mine = records[point.name]
     for output in outputs(point.name):
       is_other = point.name != reference
-      if is_other and _is_taken_over(mine, records[reference], output):
+      if is_other and output == 'coarse' and point.name in same_coarse_net:
         continue
       drawn, sampled = resampling.metrics(mine, output)
       differences, paired = None, False
@@ -167,17 +168,6 @@ def _result(name, title, output, records, sampled, differences, paired):
 
 def _nodules(records):
   return [(record['nodule_id'], record['slice_index']) for record in records]
-
-
-def _is_taken_over(records, others, output):
-  if output == CLASS or _nodules(records) != _nodules(others):
-    return False
-  keys = [f'{output}_{key}' for key in ('overlap', 'predicted')]
-  return all(
-    key in others[0]
-    and np.array_equal(scores.column(records, key), scores.column(others, key))
-    for key in keys
-  )
 
 
 def _difference(mine, reference):

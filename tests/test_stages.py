@@ -127,6 +127,21 @@ def test_hand_on_hard_is_zero_or_one():
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
+def test_hand_on_none_is_zeros():
+  mask = stages.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
+  assert mask.dtype == jnp.float32
+  np.testing.assert_array_equal(mask, np.zeros((1, 2, 2, 1)))
+
+
+def test_only_the_stages_asked_for_are_trained():
+  config = mtnet_config.get_config('test')
+  config.stages = ('coarse', 'fine')
+  assert [stage.name for stage in stages.make_stages(config)] == [
+    'coarse',
+    'fine',
+  ]
+
+
 def test_hand_on_knows_no_other_kind():
   with pytest.raises(ValueError, match='hrad'):
     exchange.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')

@@ -56,7 +56,7 @@ class ClassNet(nn.Module):
   Attributes:
     stem_widths ... tail_widths, tail_dilation, exit_pool, pool_padding,
       skip_relu: as in `xception.Xception`.
-    use_coarse_mask: False leaves the fourth input channel out (Table 4).
+    use_coarse_mask: False leaves the fourth input channel out: plain Xception.
     input_mean, input_std, bn_epsilon, bn_momentum, axis_name, dtype: as in
       `deeplab.DeepLabV3Plus`. The coarse mask is never scaled.
   """
