@@ -128,7 +128,7 @@ def test_hand_on_hard_is_zero_or_one():
 
 
 def test_hand_on_none_is_zeros():
-  mask = stages.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
+  mask = exchange.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
   assert mask.dtype == jnp.float32
   np.testing.assert_array_equal(mask, np.zeros((1, 2, 2, 1)))
 
