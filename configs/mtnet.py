@@ -45,6 +45,9 @@ def _paper():
   config.dataset.fingerprint = ''
   # In-plane spacing of the patches, filled in by the run; 0 for native.
   config.dataset.spacing_mm = 0.0
+  # By how many of the five folds the splits are moved on, for
+  # cross-validation: 1 trains on folds 1 to 3, validates on 4, tests on 0.
+  config.dataset.rotate_folds = 0
   # At most so many nodules of each split; 0 for all.
   config.dataset.limit = 0
 
@@ -70,7 +73,12 @@ def _paper():
   # likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU; 'high' is
   # between the two.
   config.matmul_precision = 'highest'
-  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities.
+  # How the two tasks are organised: 'mtnet', or one of those it is compared
+  # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'; see
+  # mtnet_jax/strategies.py, and configs/baselines.py for their budgets.
+  config.strategy = 'mtnet'
+  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities, or
+  # 'none', zeros: Class-net and Fine Seg-net then do without.
   config.coarse_mask = 'hard'
   # Batch statistics over all devices, not per device.
   config.sync_batch_norm = True
@@ -96,6 +104,10 @@ def _paper():
   config.class_net.exit_width = 1024
   config.class_net.tail_widths = (1536, 2048)
 
+  # U-Net, of strategy 'single'. Fields as in models/baselines.py.
+  config.unet = ml_collections.ConfigDict()
+  config.unet.widths = (64, 128, 256, 512, 1024)
+
   # Public weights to start from, as `python -m mtnet_jax.pretrained` reads
   # them; '' for none. Fields that they need go into the nets above.
   config.pretrained = ml_collections.ConfigDict()
@@ -110,12 +122,23 @@ def _paper():
   config.rank_loss.weight = 0.02
   config.rank_loss.top_k = 20
   config.rank_loss.margin = 0.3
+  # Pixels that the compiled step sorts out, of which it counts the top_k; 0
+  # for top_k. Sweeps set the most they need, so that one program serves all.
+  config.rank_loss.most = 0
 
-  # Stages (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
+  # Of the classification loss, where one network learns both tasks.
+  config.class_weight = 1.0
+
+  # Which stages are trained, of those that the strategy has; see
+  # mtnet_jax/strategies.py for which of them needs which. MT-Net has no joint
+  # one.
+  config.stages = ('coarse', 'class', 'fine', 'joint')
+  # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
   for name, batch_size in (
     ('coarse_stage', 16),
     ('class_stage', 32),
     ('fine_stage', 16),
+    ('joint_stage', 16),
   ):
     config[name] = ml_collections.ConfigDict()
     config[name].epochs = 100
@@ -150,6 +173,7 @@ def _demo(config):
   config.class_net.middle_blocks = 2
   config.class_net.exit_width = 128
   config.class_net.tail_widths = (160, 192)
+  config.unet.widths = (16, 32, 64, 96, 128)
   # Size is what says most about malignancy, and few epochs cannot average
   # over crops of twice the scale.
   config.augment.crop_min = 0.8
@@ -158,6 +182,7 @@ def _demo(config):
     ('coarse_stage', 3),
     ('class_stage', 4),
     ('fine_stage', 2),
+    ('joint_stage', 2),
   ):
     config[name].epochs = epochs
     config[name].batch_size = 16
@@ -183,7 +208,8 @@ def _test(config):
   config.class_net.middle_blocks = 1
   config.class_net.exit_width = 16
   config.class_net.tail_widths = (16, 16)
-  for name in ('coarse_stage', 'class_stage', 'fine_stage'):
+  config.unet.widths = (4, 8, 8, 16, 16)
+  for name in ('coarse_stage', 'class_stage', 'fine_stage', 'joint_stage'):
     config[name].epochs = 2
     config[name].batch_size = 8
   config.log_every = 1

@@ -77,12 +77,20 @@ def _read(folder, *, name):
   if (folder / _MANIFEST).exists() or (folder / _WEIGHTS).exists():
     return _read_bundle(folder)
   config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
+  trained = stages.names(config)
+  missing = [name for name in stages.ORDER if name not in trained]
+  if missing:
+    raise errors.InputError(
+      f'{folder} has no {" and no ".join(missing)} network, as its'
+      f' config.stages is {", ".join(config.stages)} and its strategy'
+      f' {config.strategy!r}: a model has all of {", ".join(stages.ORDER)}.'
+    )
   return {
     'name': name,
     'config': config,
     'metrics': metrics,
     'card': card.model_card(name, config, metrics),
-    'variables': workdir.load_variables(folder),
+    'variables': workdir.load_variables(folder, trained),
   }
 
 

@@ -144,7 +144,6 @@ def _table(columns, rows):
     '|---' * (len(columns) + 1) + '|',
   ]
   for row in rows:
-    show = tables.difference if row.kind == 'difference' else tables.percent
-    cells = ' | '.join(map(show, row.cells))
+    cells = ' | '.join(tables.texts(row))
     lines.append(f'| {row.title} | {cells} |')
   return '\n'.join(lines)

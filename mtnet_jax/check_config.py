@@ -4,33 +4,39 @@ Checked before anything is built, loaded or written, so that a wrong value
 costs nothing and leaves nothing behind.
 """
 
-import jax
-
 from mtnet_jax import errors
+from mtnet_jax import exchange
+from mtnet_jax import parallel
 from mtnet_jax import stages
+from mtnet_jax import strategies
 
 # Smallest values of the numbers of a config.
 _AT_LEAST = {
   'seed': 0,
   'dataset.limit': 0,
+  'dataset.rotate_folds': 0,
   'image_size': 32,
   'looks_per_epoch': 1,
   'eval_batch_size': 1,
   'log_every': 1,
   'checkpoint_minutes': 0,
   'rank_loss.top_k': 1,
+  'rank_loss.most': 0,
+  'class_weight': 0,
   **{
     f'{stage}_stage.{key}': 1
-    for stage in stages.ORDER
+    for stage in strategies.STAGES
     for key in ('batch_size', 'epochs')
   },
 }
 _ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
   'matmul_precision': ('highest', 'high', 'default'),
-  'coarse_mask': stages.COARSE_MASKS,
+  'strategy': tuple(strategies.STRATEGIES),
+  'coarse_mask': exchange.COARSE_MASKS,
   **{
-    f'{stage}_stage.schedule': ('constant', 'cosine') for stage in stages.ORDER
+    f'{stage}_stage.schedule': ('constant', 'cosine')
+    for stage in strategies.STAGES
   },
 }
 
@@ -50,6 +56,7 @@ def check_config(config):
       raise errors.InputError(
         f'config.{key}={_get(config, key)!r} is none of {", ".join(values)}.'
       )
+  _check_stages(config)
   window = config.window
   if len(window) != 2 or not window[0] < window[1]:
     raise errors.InputError(
@@ -61,14 +68,48 @@ def check_config(config):
       f'config.augment.crop_min={crop.crop_min} and crop_max={crop.crop_max}'
       ' must be shares above 0 and up to 1, the smaller one first.'
     )
-  devices = jax.device_count()
-  for stage in stages.ORDER:
+  rank = config.rank_loss
+  if rank.most and rank.top_k > rank.most:
+    raise errors.InputError(
+      f'config.rank_loss.top_k={rank.top_k} exceeds'
+      f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
+    )
+  devices = parallel.device_count()
+  for stage in stages.names(config):
     batch_size = config[f'{stage}_stage'].batch_size
     if batch_size % devices:
       raise errors.InputError(
         f'config.{stage}_stage.batch_size={batch_size} does not divide by'
         f' {devices} devices: take a multiple of {devices}.'
       )
+
+
+def _check_stages(config):
+  unknown = set(config.stages) - set(strategies.STAGES)
+  trained = stages.names(config)
+  if unknown or not trained:
+    raise errors.InputError(
+      f'config.stages={tuple(config.stages)} must be of'
+      f' {", ".join(strategies.STAGES)}, and some of them of strategy'
+      f' {config.strategy!r}, which has'
+      f' {", ".join(strategies.stages_of(config.strategy))}.'
+    )
+  for stage in trained:
+    part = strategies.STRATEGIES[config.strategy][stage]
+    needed = {*strategies.KINDS[part.receives].givers, *part.starts_from}
+    missing = sorted(needed - set(trained))
+    if missing:
+      raise errors.InputError(
+        f'config.stages={tuple(config.stages)}: stage {stage!r} of strategy'
+        f' {config.strategy!r} needs {" and ".join(missing)}, too.'
+      )
+  if (
+    'joint' in trained and 'coarse' in trained and config.coarse_mask != 'soft'
+  ):
+    raise errors.InputError(
+      f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
+      ' through the mask, take --config.coarse_mask=soft.'
+    )
 
 
 def _get(config, key):

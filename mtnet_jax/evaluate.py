@@ -15,6 +15,7 @@ pixels stand beside them.
 
 import argparse
 import pathlib
+import re
 
 from absl import logging
 import numpy as np
@@ -25,6 +26,7 @@ from mtnet_jax import inference
 from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
 from mtnet_jax import parallel
+from mtnet_jax import reader_agreement
 from mtnet_jax import scores
 from mtnet_jax import stages
 from mtnet_jax import tables
@@ -32,11 +34,11 @@ from mtnet_jax import workdir
 
 
 def predict(config, variables, nodules, *, progress):
-  """Runs the three networks over a split.
+  """Runs the networks over a split.
 
   Args:
     config: the run's config.
-    variables: 'coarse', 'class' and 'fine' -> variables as NumPy arrays.
+    variables: stage name -> variables as NumPy arrays.
     nodules: `input_pipeline.Nodules`.
     progress: wraps the batches, as tqdm does.
 
@@ -49,6 +51,7 @@ def predict(config, variables, nodules, *, progress):
     window=config.window,
     coarse_mask=config.coarse_mask,
     batch_size=min(config.eval_batch_size, len(nodules)),
+    strategy=config.strategy,
     precision=config.matmul_precision,
   )
   return predictor(parallel.replicate(variables), nodules.image, progress)
@@ -59,7 +62,7 @@ def make_records(nodules, outputs):
 
   Args:
     nodules: `input_pipeline.Nodules`.
-    outputs: of `predict`.
+    outputs: of `predict`. What is not in them has no column.
 
   Returns:
     A list of flat dicts of Python numbers and strings; a metric without a
@@ -69,14 +72,19 @@ def make_records(nodules, outputs):
     **nodules.info,
     'simulated': np.full(len(nodules), nodules.simulated),
     'label': nodules.label,
-    'malignancy_probability': outputs['class'],
   }
-  for name in ('coarse', 'fine'):
-    counts = metrics.pixel_counts(
-      outputs[name] >= metrics.THRESHOLD, nodules.mask
-    )
+  if 'class' in outputs:
+    columns['malignancy_probability'] = outputs['class']
+  drawn = {
+    name: outputs[name] >= metrics.THRESHOLD
+    for name in ('coarse', 'fine')
+    if name in outputs
+  }
+  for name, masks in drawn.items():
+    counts = metrics.pixel_counts(masks, nodules.mask)
     values = {**metrics.segmentation_from_counts(counts), **counts}
     columns.update({f'{name}_{key}': x for key, x in values.items()})
+  columns.update(reader_agreement.columns(nodules, drawn))
   return [
     {key: _plain(values[i]) for key, values in columns.items()}
     for i in range(len(nodules))
@@ -107,7 +115,7 @@ def score(config, nodules, outputs, *, diameter_model):
   return records, summary
 
 
-def _load_splits(name, split, *, data_dir, limit):
+def _load_splits(name, split, *, data_dir, limit, rotate_folds):
   """The asked split, or all where the dataset has no test split."""
   present = input_pipeline.splits(name, data_dir)
   if split is None:
@@ -117,7 +125,13 @@ def _load_splits(name, split, *, data_dir, limit):
   label = wanted[0] if len(wanted) == 1 else 'all'
   return label, input_pipeline.concatenate(
     [
-      input_pipeline.load(name, split, data_dir=data_dir, limit=limit)
+      input_pipeline.load(
+        name,
+        split,
+        data_dir=data_dir,
+        limit=limit,
+        rotate_folds=rotate_folds,
+      )
       for split in wanted
     ]
   )
@@ -150,16 +164,22 @@ def main():
   # Libraries warn of what is said better below, such as a dataset not built.
   logging.set_verbosity(logging.ERROR)
   config = workdir.read_config(args.workdir)
-  variables = workdir.load_variables(args.workdir)
+  variables = workdir.load_variables(args.workdir, stages.names(config))
   trained = workdir.read_metrics(args.workdir)
   name = args.dataset or config.dataset.name
   data_dir = args.data_dir or config.dataset.data_dir
   if args.limit < 0:
     raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
+  rotate_folds = config.dataset.rotate_folds
   split, data = _load_splits(
-    name, args.split, data_dir=data_dir, limit=args.limit
+    name,
+    args.split,
+    data_dir=data_dir,
+    limit=args.limit,
+    rotate_folds=rotate_folds,
   )
-  folder = f'{name}-{split}'.replace('/', '-')
+  # A policy in the name has letters that no folder should.
+  folder = re.sub(r'[^\w.]+', '-', f'{name}-{split}')
   if args.limit:
     folder += f'-limit{args.limit}'
   out = pathlib.Path(args.workdir, 'evaluations', folder)
@@ -168,12 +188,13 @@ def main():
     f' nodules of {name}, trained on'
     f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
   )
-  seen = input_pipeline.of_training_patients(data)
+  seen = input_pipeline.of_training_patients(data, rotate_folds)
   if seen:
     print(
       f'CAUTION: {seen} of them are of patients whose nodules the run was'
-      ' trained on or chosen by\n(folds 0 to 3), at least with their outlines:'
-      ' the numbers below flatter it.'
+      ' trained on or chosen by\n(all folds but'
+      f' {input_pipeline.folds("test", rotate_folds)[0]}), at least with their'
+      ' outlines: the numbers below flatter it.'
     )
   outputs = predict(
     config, variables, data, progress=tables.progress_bar('evaluating')
@@ -193,7 +214,11 @@ def main():
   files.write_csv(out / 'records.csv', records)
   files.write_json(out / 'metrics.json', results)
   print(tables.per_nodule(records))
-  print(tables.beside_the_paper(summary, simulated=data.simulated))
+  print(
+    tables.beside_the_paper(
+      summary, simulated=data.simulated, strategy=config.strategy
+    )
+  )
   print(f'Written: {out}/metrics.json and records.csv')
 
 

@@ -55,6 +55,38 @@ def new_folder(path):
     shutil.rmtree(staged, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replaced_folder(path):
+  """Gives a folder beside `path` to write, which takes its place if complete.
+
+  What was at `path` stays until then, and stays if anything is raised.
+
+  Raises:
+    errors.InputError: it cannot be written.
+  """
+  path = pathlib.Path(path).absolute()
+  staged = path.with_name(f'.{path.name}.{os.getpid()}')
+  old = path.with_name(f'.{path.name}.{os.getpid()}.old')
+  try:
+    staged.mkdir(parents=True)
+    yield staged
+    if path.exists():
+      os.replace(path, old)
+    try:
+      os.replace(staged, path)
+    except BaseException:
+      if old.exists():
+        os.replace(old, path)
+      raise
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be written: {error.strerror}.'
+    ) from error
+  finally:
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_text(path, text):
   """`write_bytes` of UTF-8."""
   write_bytes(path, text.encode())

@@ -10,50 +10,51 @@ import jax
 import numpy as np
 
 from mtnet_jax import augment
+from mtnet_jax import exchange
 from mtnet_jax import metrics
 from mtnet_jax import parallel
-from mtnet_jax import stages
+from mtnet_jax import strategies
 
 
-def predict_step(variables, hu, *, nets, size, window, coarse_mask):
+def predict_step(
+  variables, hu, *, nets, size, window, coarse_mask, strategy='mtnet'
+):
   """What the networks at hand say about plain patches.
 
   Args:
-    variables: stage name -> variables, of 'coarse' and any others.
+    variables: stage name -> variables; with a stage its givers, see
+      `strategies.givers`.
     hu: (B, P, P) HU at native spacing.
     nets: stage name -> network.
     size: side of the networks' input.
     window: (low, high) HU.
-    coarse_mask: 'hard' or 'soft', as in `stages.hand_on`.
+    coarse_mask: 'hard', 'soft' or 'none', as in `exchange.hand_on`.
+    strategy: a name in `strategies.STRATEGIES`.
 
   Returns:
-    A dict of what `variables` allow: 'coarse' and 'fine' (B, P, P)
-    probabilities on the patch's own grid, 'class' (B,) probability of
+    A dict of what the strategy and `variables` allow: 'coarse' and 'fine'
+    (B, P, P) probabilities on the patch's own grid, 'class' (B,) probability of
     malignancy, 'cam' (B, P, P) class activation map.
   """
   patch_size = hu.shape[1]
   images = augment.plain_images(hu, size=size, window=window)
-  outputs = {}
-
-  def run(name, mask=None):
-    return stages.apply_net(
-      nets[name], variables[name], images, mask, train=False
-    )
-
-  def probability_map(logits):
-    return augment.to_patch_grid(jax.nn.sigmoid(logits[..., 0]), patch_size)
-
-  logits, _ = run('coarse')
-  outputs['coarse'] = probability_map(logits)
-  mask = stages.hand_on(logits, coarse_mask)
-  if 'fine' in variables:
-    logits, _ = run('fine', mask)
-    outputs['fine'] = probability_map(logits)
-  if 'class' in variables:
-    logits, taps = run('class', mask)
-    outputs['class'] = jax.nn.sigmoid(logits)
+  said = exchange.run(
+    strategies.speakers(strategy, variables),
+    nets,
+    variables,
+    images,
+    strategy=strategy,
+    coarse_mask=coarse_mask,
+  )
+  outputs = {
+    name: augment.to_patch_grid(jax.nn.sigmoid(said[name][..., 0]), patch_size)
+    for name in ('coarse', 'fine')
+    if name in said
+  }
+  if 'class' in said:
+    outputs['class'] = jax.nn.sigmoid(said['class'])
     outputs['cam'] = jax.image.resize(
-      taps['cam'], (hu.shape[0], patch_size, patch_size), 'linear'
+      said['cam'], (hu.shape[0], patch_size, patch_size), 'linear'
     )
   return outputs
 
@@ -99,29 +100,54 @@ def as_answer(outputs):
   }
 
 
+@functools.lru_cache(maxsize=8)
+def _mapped(nets, *, size, window, coarse_mask, strategy, precision, device):
+  return parallel.mapped(
+    functools.partial(
+      predict_step,
+      nets=dict(nets),
+      size=size,
+      window=window,
+      coarse_mask=coarse_mask,
+      strategy=strategy,
+    ),
+    precision=precision,
+    device=device,
+  )
+
+
 class Predictor:
   """Compiles `predict_step` once and feeds it batches of one size.
 
+  Predictors of equal arguments share what they compile.
+
   Args:
-    nets, size, window, coarse_mask: of `predict_step`.
+    nets, size, window, coarse_mask, strategy: of `predict_step`.
     batch_size: over all devices; rounded up to a multiple of their number.
     precision: of float32 products, as in `parallel.mapped`.
   """
 
   def __init__(
-    self, nets, *, size, window, coarse_mask, batch_size, precision='highest'
+    self,
+    nets,
+    *,
+    size,
+    window,
+    coarse_mask,
+    batch_size,
+    strategy='mtnet',
+    precision='highest',
   ):
-    devices = jax.device_count()
+    devices = parallel.device_count()
     self._batch = devices * -(-batch_size // devices)
-    self._step = parallel.mapped(
-      functools.partial(
-        predict_step,
-        nets=nets,
-        size=size,
-        window=tuple(window),
-        coarse_mask=coarse_mask,
-      ),
+    self._step = _mapped(
+      tuple(sorted(nets.items())),
+      size=size,
+      window=tuple(window),
+      coarse_mask=coarse_mask,
+      strategy=strategy,
       precision=precision,
+      device=parallel.only_device(),
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):

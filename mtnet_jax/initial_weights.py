@@ -6,6 +6,7 @@ config.json of a run then says all about its networks, whether or not the
 files are still there.
 """
 
+import dataclasses
 import functools
 import pathlib
 
@@ -13,12 +14,18 @@ from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import pretrained
 from mtnet_jax import stages
+from mtnet_jax import strategies
 from mtnet_jax import weight_files
 from mtnet_jax import weight_matching
 from mtnet_jax import weight_sources
+from mtnet_jax.models import baselines
 
-# Task -> the stage that starts from its weights, the group of its networks.
-_STAGE = {'segmentation': 'coarse', 'classification': 'class'}
+# Task -> the stages that may start from its weights, of which the strategy's
+# first one does, and the group of their networks.
+_STAGES = {
+  'segmentation': ('coarse', 'fine', 'joint'),
+  'classification': ('class',),
+}
 _GROUP = {'segmentation': 'seg_net', 'classification': 'class_net'}
 
 
@@ -54,14 +61,14 @@ def settle(config, workdir):
       value of a field that the weights need.
   """
   settled = config.copy_and_resolve_references()
-  nets = stages.make_nets(config)
   for task, path in _paths(config).items():
+    net = _loading_net(config, task)
     group = settled[_GROUP[task]]
     earlier = _earlier(workdir, task, path)
     if earlier is not None and not weight_files.exists(path):
       checksum, fields = earlier
     else:
-      fields = weight_matching.match(path, nets[_STAGE[task]]).source.fields
+      fields = weight_matching.match(path, net).source.fields
       checksum = weight_files.sha256(path)
     for key, value in fields.items():
       if key in group and group[key] != value:
@@ -73,6 +80,29 @@ def settle(config, workdir):
       group.update(fields)
       settled.pretrained[f'{task}_sha256'] = checksum
   return settled
+
+
+def _stage_name(config, task):
+  """The stage that starts from a task's weights, or None."""
+  has = strategies.stages_of(config.strategy)
+  return next((name for name in _STAGES[task] if name in has), None)
+
+
+def _loading_net(config, task):
+  """The network that a task's weights are for.
+
+  Raises:
+    errors.InputError: the strategy has none.
+  """
+  net = stages.make_nets(config).get(_stage_name(config, task))
+  if isinstance(net, baselines.SharedNet):
+    return baselines.segmentation_part(net)
+  if net is None or isinstance(net, baselines.UNet):
+    raise errors.InputError(
+      f'config.pretrained.{task}: strategy {config.strategy!r} has no network'
+      ' that public weights fit; leave it out.'
+    )
+  return net
 
 
 def _earlier(workdir, task, path):
@@ -103,23 +133,32 @@ def loader(config, stage):
     () -> `pretrained.Weights`, or None if the stage has none to start from.
   """
   for task, path in _paths(config).items():
-    if _STAGE[task] == stage.name:
+    if _stage_name(config, task) == stage.name:
       return functools.partial(
-        _load, path, stage, task, _recorded(config)[task]
+        _load,
+        path,
+        stage,
+        task,
+        _recorded(config)[task],
+        net=_loading_net(config, task),
       )
   return None
 
 
-def _load(path, stage, task, checksum):
+def _load(path, stage, task, checksum, *, net):
   load = {
     'segmentation': pretrained.load_deeplab,
     'classification': pretrained.load_xception,
   }[task]
-  weights = load(path, stage.net)
+  weights = load(path, net)
   if weight_files.sha256(path) != checksum:
     raise errors.InputError(
       f'{path} is not the file that this run began with (its checksum was'
       f' {checksum}): put that one back, or choose another --workdir.'
+    )
+  if stage.task == 'both':
+    weights = dataclasses.replace(
+      weights, fresh=(*weights.fresh, *baselines.CLASS_LAYERS)
     )
   print(
     f"Stage '{stage.name}' starts from {path} ({weights.title}); new:"

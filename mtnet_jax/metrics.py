@@ -1,4 +1,10 @@
-"""Metrics of segmentation and classification (paper, section 4.1)."""
+"""Metrics of segmentation and classification (paper, section 4.1).
+
+Empty masks: where prediction and truth are both empty, Dice and Jaccard are 1
+(nothing was to be found, and nothing was); where one of them is, they are 0. A
+recall without a truth, and a specificity without background, have no
+denominator: they are NaN, and left out of means.
+"""
 
 import numpy as np
 
@@ -37,8 +43,7 @@ def pixel_counts(pred, truth):
 def segmentation_from_counts(counts):
   """Equations (7)-(11) from the counts of `pixel_counts`.
 
-  Where prediction and truth are both empty, Dice and Jaccard are 1. A recall
-  or specificity without a denominator is NaN, to be left out of means.
+  Empty masks: as this module says at its top.
   """
   overlap, predicted, truth, pixels = (
     np.asarray(counts[key], np.float64)
@@ -71,8 +76,8 @@ def segmentation_metrics(pred, truth):
     pred, truth: (B, H, W, 1) of 0 and 1.
 
   Returns:
-    'dice', 'jaccard', 'accuracy', 'recall', 'specificity': (B,) each; see
-    `segmentation_from_counts` for empty masks.
+    'dice', 'jaccard', 'accuracy', 'recall', 'specificity': (B,) each. Empty
+    masks: as this module says at its top.
   """
   return segmentation_from_counts(pixel_counts(pred, truth))
 
@@ -86,34 +91,98 @@ def classification_metrics(
     scores: (N,) probabilities of malignancy.
     labels: (N,) of 0 (benign) and 1 (malignant).
     threshold: scores at or above it are called malignant.
-    weights: (N,) how often each nodule counts; None for once.
+    weights: (..., N) how often each nodule counts; None for once.
 
   Returns:
-    'accuracy', 'auc', 'sensitivity', 'specificity': floats; NaN where a class
+    'accuracy', 'auc', 'sensitivity', 'specificity': (...); NaN where a class
     is missing.
   """
   scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
   weights = np.ones(len(scores)) if weights is None else np.asarray(weights)
-  called = scores >= threshold
-  correct = called == (labels == 1)
+  correct = (scores >= threshold) == (labels == 1)
 
   def share_correct(among):
-    total = np.sum(weights[among])
-    return float(np.sum(weights[among & correct]) / total) if total else np.nan
+    return _ratio(
+      weights @ (among & correct).astype(np.float64),
+      weights @ among.astype(np.float64),
+    )
 
   malignant, benign = labels == 1, labels == 0
-  present = weights > 0
-  auc = np.nan
-  if np.any(malignant & present) and np.any(benign & present):
-    # Takes longer to import than the rest, and prediction needs none of it.
-    from sklearn import metrics as sklearn_metrics
-
-    auc = float(
-      sklearn_metrics.roc_auc_score(labels, scores, sample_weight=weights)
-    )
   return {
     'accuracy': share_correct(malignant | benign),
-    'auc': auc,
+    'auc': area_under_roc(scores, labels, weights),
     'sensitivity': share_correct(malignant),
     'specificity': share_correct(benign),
   }
+
+
+def area_under_roc(scores, labels, weights):
+  """How often a malignant nodule has a higher score than a benign one.
+
+  Ties count one half (Mann & Whitney): the area under the trapezoids.
+
+  Args:
+    scores, labels: (N,), as in `classification_metrics`.
+    weights: (..., N).
+
+  Returns:
+    (...); NaN where a class is missing.
+  """
+  malignant, benign, _ = weights_by_score(scores, labels, weights)
+  # Of the benign: those below, and half of those that tie.
+  below = np.cumsum(benign, axis=-1) - benign / 2
+  return _ratio(
+    np.sum(malignant * below, axis=-1),
+    np.sum(malignant, axis=-1) * np.sum(benign, axis=-1),
+  )
+
+
+def average_precision(scores, labels, weights):
+  """Precision at each score, weighted by the sensitivity that it adds.
+
+  Args:
+    scores, labels: (N,), as in `classification_metrics`.
+    weights: (..., N).
+
+  Returns:
+    (...); NaN without malignant nodules.
+  """
+  malignant, benign, _ = weights_by_score(scores, labels, weights)
+  # From the highest score down.
+  found = np.cumsum(malignant[..., ::-1], axis=-1)
+  called = found + np.cumsum(benign[..., ::-1], axis=-1)
+  precision = np.divide(
+    found, called, out=np.zeros_like(found), where=called > 0
+  )
+  return _ratio(
+    np.sum(precision * malignant[..., ::-1], axis=-1),
+    np.sum(malignant, axis=-1),
+  )
+
+
+def weights_by_score(scores, labels, weights):
+  """Weight of both classes at each of the M scores that occur, ascending.
+
+  Returns:
+    malignant (..., M), benign (..., M), scores (M,).
+  """
+  labels, weights = np.asarray(labels), np.asarray(weights, np.float64)
+  values, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+  order = np.argsort(place, kind='stable')
+  starts = np.searchsorted(place[order], np.arange(len(values)))
+
+  def summed(label):
+    counted = (weights * (labels == label))[..., order]
+    return np.add.reduceat(counted, starts, axis=-1)
+
+  return summed(1), summed(0), values
+
+
+def _ratio(numerator, denominator):
+  """NaN where nothing is divided by."""
+  return np.divide(
+    numerator,
+    denominator,
+    out=np.full(np.shape(denominator), np.nan),
+    where=denominator > 0,
+  )[()]  # A number where there is one set of weights.

@@ -55,7 +55,7 @@ class Model:
   """
 
   def __init__(self, *, name, config, metrics, card, variables):
-    missing = set(stages.ORDER) - variables.keys()
+    missing = {*stages.ORDER, *stages.names(config)} - variables.keys()
     if missing:
       raise errors.InputError(
         f'{name}: no weights of {" and ".join(sorted(missing))}.'
@@ -75,6 +75,7 @@ class Model:
       size=config.image_size,
       window=tuple(config.window),
       coarse_mask=config.coarse_mask,
+      strategy=config.strategy,
     )
     self._step = jax.jit(self.predict_fn)
 

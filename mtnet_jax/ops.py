@@ -280,7 +280,7 @@ def max_pool(x, *, size=3, stride=2, padding='symmetric'):
 
   Args:
     x: (B, H, W, C).
-    size: window side, odd.
+    size: window side; odd with symmetric padding.
     stride: step between windows.
     padding: 'symmetric' pads size // 2 on both sides, as PyTorch ports do;
       'same' pads as Keras does, less at the start where the size is even.

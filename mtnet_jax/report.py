@@ -1,237 +1,147 @@
-"""The report of a run: one HTML page and its figures.
+"""Writes the report of a finished run again.
 
-Nothing in it needs a network or JavaScript, so the folder can be sent to
-somebody as it is. The page is written last, and every file whole or not at
-all: a report that was interrupted never shows half.
+    python -m mtnet_jax.report --workdir=runs/demo
+
+Numbers come from its records.csv and metrics.json, which must agree; the
+networks run for the nodules of the figure only. `--compare=DIR` (a finished
+sweep, or a run of another strategy; as often as needed) fills the rows of the
+paper's tables that other runs belong in, with the difference to this one.
 """
 
+import argparse
 import pathlib
 
-import jinja2
-import numpy as np
+from absl import logging
 
-from mtnet_jax import figures
-from mtnet_jax import files
-from mtnet_jax import metrics
-from mtnet_jax import paper
-from mtnet_jax import tables
-from mtnet_jax import workdir
+from mtnet_jax import comparisons
+from mtnet_jax import errors
+from mtnet_jax import evaluate
+from mtnet_jax import examples as examples_lib
+from mtnet_jax import finished_run
+from mtnet_jax import input_pipeline
+from mtnet_jax import report_page
+from mtnet_jax import scores
+from mtnet_jax import stages
+from mtnet_jax import workdir as workdir_lib
 
-# Stage -> title, key and name of the metric by which its best epoch is kept.
-_STAGES = {
-  'coarse': ('Coarse Seg-net', 'val_jaccard', 'Jaccard index'),
-  'class': ('Class-net', 'val_auc', 'AUC'),
-  'fine': ('Fine Seg-net', 'val_jaccard', 'Jaccard index'),
-}
-_MOST_PER_PLACE = 2
-
-
-def write(directory, *, results, records, histories, nodules, outputs):
-  """Writes index.html and the PNGs beside it.
-
-  Args:
-    directory: where to; created if missing.
-    results: what metrics.json holds.
-    records: a dict per test nodule, of `evaluate.make_records`.
-    histories: stage name -> a dict per epoch, of `train.Trainer.run`.
-    nodules: the test split, `input_pipeline.Nodules`.
-    outputs: of `evaluate.predict`, for the same nodules.
-
-  Raises:
-    errors.InputError: it cannot be written.
-  """
-  directory = pathlib.Path(directory)
-  workdir.make_folder(directory)
-  simulated = results['simulated']
-  summary = results['test']
-  trained = [name for name in _STAGES if histories.get(name)]
-
-  def save(name, figure, alt):
-    figures.save(figure, directory / name)
-    return {'file': name, 'alt': alt}
-
-  curves = [
-    save(
-      f'training-{name}.png',
-      figures.training_curves(
-        histories[name],
-        title=_STAGES[name][0],
-        metric=_STAGES[name][1],
-        metric_name=_STAGES[name][2],
-        simulated=simulated,
-      ),
-      f'Training of {_STAGES[name][0]}: loss and {_STAGES[name][2]} by epoch',
-    )
-    for name in trained
-  ]
-  dice = save(
-    'dice.png',
-    figures.dice_by_diameter(records, simulated=simulated),
-    'Dice of every test nodule against its diameter',
-  )
-  roc, why_no_roc = None, _why_no_roc(records)
-  if not why_no_roc:
-    roc = save(
-      'roc.png',
-      _roc(records, results['diameter_only_model'], simulated=simulated),
-      'ROC curves of Class-net and of the diameter alone',
-    )
-  chosen = choose_examples([record['fine_dice'] for record in records])
-  examples = save(
-    'examples.png',
-    figures.examples(
-      chosen,
-      records=records,
-      nodules=nodules,
-      masks={
-        name: outputs[name] >= metrics.THRESHOLD for name in ('coarse', 'fine')
-      },
-      cam=outputs['cam'],
-      simulated=simulated,
-    ),
-    'CT, outlines and activation maps of the nodules of the table below',
-  )
-  page = (
-    _environment()
-    .get_template('report.html')
-    .render(
-      results=results,
-      summary=summary,
-      simulated=simulated,
-      facts=_facts(results),
-      segmentation={
-        'name': 'Segmentation',
-        'columns': tables.SEGMENTATION,
-        'rows': tables.segmentation_rows(summary),
-      },
-      classification={
-        'name': 'Classification',
-        'columns': tables.CLASSIFICATION,
-        'rows': tables.classification_rows(summary),
-      },
-      stages=[_stage_row(name, histories[name]) for name in trained],
-      curves=curves,
-      dice=dice,
-      roc=roc,
-      why_no_roc=why_no_roc,
-      examples=examples,
-      chosen=[{**records[index], 'place': place} for place, index in chosen],
-      labels=metrics.LABELS,
-      citation=paper.CITATION,
-    )
-  )
-  files.write_text(directory / 'index.html', page)
+# How far a nodule's Dice may be from its record where the networks ran on
+# another machine: a pixel or two at the threshold.
+_DICE_TOLERANCE = 0.05
+_SPLITS = ('train', 'validation', 'test')
 
 
-def _environment():
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('mtnet_jax'),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  environment.filters.update(
-    percent=tables.percent, difference=tables.difference
-  )
-  return environment
-
-
-def _facts(results):
-  """(name, text) of what was run, on what, with what."""
-  summary, hardware = results['test'], results['hardware']
-  benign = summary['labelled'] - summary['malignant']
-  open_ones = summary['nodules'] - summary['labelled']
-  nodules = f'{summary["nodules"]}: {summary["malignant"]} malignant,'
-  nodules += f' {benign} benign' + (f', {open_ones} open' if open_ones else '')
-  return [
-    ('Dataset', results['dataset']),
-    ('CT', 'SIMULATED' if results['simulated'] else 'real'),
-    ('Test nodules', nodules),
-    ('Test patients', summary['patients']),
-    ('Variant', results['variant']),
-    ('Seed', results['seed']),
-    (
-      'Hardware',
-      f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]})',
-    ),
-    (
-      'Versions',
-      ', '.join(f'{k} {v}' for k, v in results['versions'].items()),
-    ),
-  ]
-
-
-def _stage_row(name, history):
-  title, metric, metric_name = _STAGES[name]
-  kept = figures.kept_row(history)
-  return {
-    'title': title,
-    'epochs': len(history),
-    'kept': kept['epoch'],
-    'metric_name': metric_name,
-    'metric': f'{kept[metric]:.3f}',
-    'time': _duration(sum(row['seconds'] for row in history)),
-  }
-
-
-def _duration(seconds):
-  for size, unit in ((3600, 'h'), (60, 'min')):
-    if seconds >= size:
-      return f'{seconds / size:.1f} {unit}'
-  return f'{seconds:.0f} s'
-
-
-def _why_no_roc(records):
-  """Why there is no ROC, or ''."""
-  present = {record['label'] for record in records}
-  missing = [metrics.LABELS[label] for label in (0, 1) if label not in present]
-  if not missing:
-    return ''
-  return (
-    'There is no ROC curve: the test set has no nodule labelled'
-    f' {" or ".join(missing)}.'
-  )
-
-
-def _roc(records, diameter_model, *, simulated):
-  known = [record for record in records if record['label'] >= 0]
-  logits = diameter_model['intercept'] + diameter_model['slope'] * np.asarray(
-    [record['diameter_mm'] for record in known]
-  )
-  return figures.roc(
-    [record['label'] for record in known],
-    {
-      'Class-net': (
-        [record['malignancy_probability'] for record in known],
-        metrics.THRESHOLD,
-      ),
-      # A probability of one half is a logit of 0.
-      'Diameter only': (logits, 0.0),
-    },
-    simulated=simulated,
-  )
-
-
-def choose_examples(dice):
-  """The best, median and worst nodules, each at most once.
+def write_again(workdir, *, compare=(), data_dir=None):
+  """Replaces the report of a finished run.
 
   Args:
-    dice: (N,).
+    workdir: the run directory.
+    compare: directories of runs to compare with, see `comparisons.read`.
+    data_dir: where TFDS keeps datasets; None for where the run found them.
 
   Returns:
-    List of (place, index), from best to worst: two of each where there are
-    six nodules, one of each where there are three.
+    The path of the page.
+
+  Raises:
+    errors.InputError: the run is incomplete, of another version, mixed up, or
+      its dataset is not there; or the report cannot be written.
   """
-  order = np.argsort(-np.asarray(dice), kind='stable').tolist()
-  each = max(1, min(_MOST_PER_PLACE, len(order) // 3))
-  middle = (len(order) - each) // 2
-  places = {}
-  for place, part in (
-    ('best', order[:each]),
-    ('worst', order[-each:]),
-    ('median', order[middle : middle + each]),
+  run = finished_run.read(workdir)
+  compared = comparisons.read(compare, run)
+  splits = _load_splits(run, data_dir)
+  report_page.write(
+    run.path / 'report',
+    results={
+      **run.results,
+      'cohort': {name: input_pipeline.count(x) for name, x in splits.items()},
+    },
+    records=run.records,
+    histories=run.histories,
+    examples=_examples(run, splits['test']),
+    comparisons=compared,
+  )
+  return run.path / 'report' / 'index.html'
+
+
+def _load_splits(run, data_dir):
+  dataset = run.config.dataset
+  name = dataset.name
+  splits = {
+    split: input_pipeline.load(
+      name,
+      split,
+      data_dir=dataset.data_dir if data_dir is None else data_dir,
+      limit=dataset.limit,
+      rotate_folds=dataset.rotate_folds,
+    )
+    for split in _SPLITS
+  }
+  if input_pipeline.fingerprint(splits) != dataset.fingerprint:
+    raise errors.InputError(
+      f'{name} is not the one that {run.path} was trained on: its nodules'
+      ' differ. Give the other with --data_dir.'
+    )
+  return splits
+
+
+def _examples(run, nodules):
+  ids = [record['nodule_id'] for record in run.records]
+  if ids != nodules.info['nodule_id'].tolist():
+    raise errors.InputError(
+      f'{run.path}/records.csv is mixed up: its nodules are not those of the'
+      f' test split of {run.config.dataset.name}.'
+    )
+  _, values = examples_lib.order_by(run.records)
+  chosen = examples_lib.choose(values)
+  shown = nodules.take([index for _, index in chosen])
+  variables = workdir_lib.load_variables(run.path, stages.names(run.config))
+  outputs = evaluate.predict(run.config, variables, shown, progress=iter)
+  for record, (_, index) in zip(
+    evaluate.make_records(shown, outputs), chosen, strict=True
   ):
-    for index in part:
-      places.setdefault(index, place)
-  return [(places[index], index) for index in order if index in places]
+    _check_record(run, record, run.records[index])
+  return examples_lib.collect(chosen, run.records, shown, outputs)
+
+
+def _check_record(run, found, stored):
+  for name in scores.masks_of([stored]):
+    key = f'{name}_dice'
+    if abs(found.get(key, -1) - stored[key]) > _DICE_TOLERANCE:
+      raise errors.InputError(
+        f'{run.path} is mixed up: its networks draw {stored["nodule_id"]} with'
+        f' a {name} Dice of {found.get(key)}, and records.csv says'
+        f' {stored[key]}. Its files are not of one run; give the training'
+        ' command again with another --workdir.'
+      )
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    prog='python -m mtnet_jax.report',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--workdir', required=True, help='run directory of a finished training'
+  )
+  parser.add_argument(
+    '--compare',
+    action='append',
+    default=[],
+    metavar='DIR',
+    help='a finished sweep or comparison run (may be given more than once)',
+  )
+  parser.add_argument(
+    '--data_dir',
+    help='where TFDS keeps datasets (default: as in the run)',
+  )
+  args = parser.parse_args()
+  # Libraries warn of what is normal here.
+  logging.set_verbosity(logging.ERROR)
+  page = write_again(
+    pathlib.Path(args.workdir), compare=args.compare, data_dir=args.data_dir
+  )
+  print(f'Report: {page}')
+
+
+if __name__ == '__main__':
+  errors.exit_on_input_error(main)

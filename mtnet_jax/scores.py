@@ -8,6 +8,7 @@ import numpy as np
 from sklearn import linear_model
 
 from mtnet_jax import bootstrap
+from mtnet_jax import calibration
 from mtnet_jax import metrics
 
 _COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
@@ -36,76 +37,195 @@ def summarise(records, *, diameter_model, seed):
   """Metrics of a test set from its records.
 
   Args:
-    records: of `make_records`.
+    records: of `evaluate.make_records`. Networks that a run does not have, have
+      no columns there and no part in the tree.
     diameter_model: of `fit_diameter_only`.
     seed: of the resampling.
 
   Returns:
     The tree that metrics.json holds under 'test'.
   """
-  weights = bootstrap.patient_weights(
-    [record['patient_id'] for record in records], seed=seed
-  )
-
-  def column(key):
-    return np.asarray([record[key] for record in records], np.float64)
-
-  segmentation = {}
-  for name in ('coarse', 'fine'):
-    segmentation[name] = {
-      metric: bootstrap.mean(column(f'{name}_{metric}'), weights)
-      for metric in metrics.SEGMENTATION
-    }
-    counts = {key: column(f'{name}_{key}') for key in _COUNTS}
-    segmentation[name]['pooled'] = _pooled(counts, weights)
-  segmentation['fine_minus_coarse'] = {
-    metric: bootstrap.mean(
-      column(f'fine_{metric}') - column(f'coarse_{metric}'), weights
-    )
-    for metric in metrics.SEGMENTATION
-  }
-
-  labels = column('label')
-  known = labels >= 0
-  known_weights = None if weights is None else weights[:, known]
-  logits = (
-    diameter_model['slope'] * column('diameter_mm')
-    + diameter_model['intercept']
-  )
-  scores = {
-    'classification': column('malignancy_probability')[known],
-    'diameter_only': (1 / (1 + np.exp(-logits)))[known],
-  }
-  classified = {
-    name: _classified(values, labels[known], known_weights)
-    for name, values in scores.items()
-  }
-  difference = {
-    metric: bootstrap.estimate(
-      classified['classification'][metric][0]
-      - classified['diameter_only'][metric][0],
-      None
-      if weights is None
-      else np.asarray(classified['classification'][metric][1])
-      - np.asarray(classified['diameter_only'][metric][1]),
-    )
-    for metric in metrics.CLASSIFICATION
-  }
+  patients = [record['patient_id'] for record in records]
+  weights = bootstrap.patient_weights(patients, seed=seed)
+  labels = column(records, 'label')
   return {
     'nodules': len(records),
-    'labelled': int(known.sum()),
+    'labelled': int((labels >= 0).sum()),
     'malignant': int((labels == 1).sum()),
-    'patients': len({record['patient_id'] for record in records}),
-    'segmentation': segmentation,
-    **{
-      name: {
-        metric: bootstrap.estimate(*values)
-        for metric, values in by_metric.items()
-      }
-      for name, by_metric in classified.items()
-    },
-    'classification_minus_diameter_only': difference,
+    'patients': len(set(patients)),
+    'segmentation': _segmentation(records, weights),
+    **_classification(records, diameter_model, weights, seed),
+    'readers': _readers(records, weights),
   }
+
+
+def column(records, key):
+  """(N,) float64 of the records; NaN where one has nothing there."""
+  return np.asarray([record.get(key) for record in records], np.float64)
+
+
+def masks_of(records):
+  """Which networks drew masks: of 'coarse' and 'fine'."""
+  return [
+    name
+    for name in ('coarse', 'fine')
+    if records and f'{name}_dice' in records[0]
+  ]
+
+
+def malignancy_scores(records, diameter_model):
+  """Probabilities of malignancy, of all records.
+
+  Returns:
+    'classification' (where the run has a classifier) and 'diameter_only' ->
+    (N,).
+  """
+  logits = (
+    diameter_model['slope'] * column(records, 'diameter_mm')
+    + diameter_model['intercept']
+  )
+  scores = {}
+  if records and 'malignancy_probability' in records[0]:
+    scores['classification'] = column(records, 'malignancy_probability')
+  return {**scores, 'diameter_only': 1 / (1 + np.exp(-logits))}
+
+
+def _segmentation(records, weights):
+  tree = {}
+  for name in masks_of(records):
+    tree[name] = {
+      metric: bootstrap.mean(column(records, f'{name}_{metric}'), weights)
+      for metric in metrics.SEGMENTATION
+    }
+    counts = {key: column(records, f'{name}_{key}') for key in _COUNTS}
+    tree[name]['pooled'] = _pooled(counts, weights)
+  if len(tree) == 2:
+    tree['fine_minus_coarse'] = {
+      metric: bootstrap.mean(
+        column(records, f'fine_{metric}') - column(records, f'coarse_{metric}'),
+        weights,
+      )
+      for metric in metrics.SEGMENTATION
+    }
+  return tree
+
+
+def _classification(records, diameter_model, weights, seed):
+  labels = column(records, 'label')
+  known = labels >= 0
+  weights = None if weights is None else weights[:, known]
+  scores = {
+    name: values[known]
+    for name, values in malignancy_scores(records, diameter_model).items()
+  }
+  classified = {
+    name: replicated(classification, values, labels[known], weights)
+    for name, values in scores.items()
+  }
+  rated = {
+    name: replicated(probability_quality, values, labels[known], weights)
+    for name, values in scores.items()
+  }
+  tree = {name: estimates(values) for name, values in classified.items()}
+  tree['probabilities'] = {
+    name: estimates(values) for name, values in rated.items()
+  }
+  if 'classification' in scores:
+    key = 'classification_minus_diameter_only'
+    tree[key] = difference(
+      classified['classification'], classified['diameter_only']
+    )
+    tree['probabilities'][key] = difference(
+      rated['classification'], rated['diameter_only']
+    )
+  replicates = 0 if weights is None else len(weights)
+  for name, values in scores.items():
+    if replicates and len(values):
+      by_chance = calibration.expected_error_if_calibrated(
+        values, seed=seed, replicates=replicates
+      )
+      tree['probabilities'][name]['calibration_error_if_calibrated'] = (
+        bootstrap.estimate(by_chance.mean(), by_chance)
+      )
+  return tree
+
+
+def classification(scores, labels, weights):
+  """`metrics.classification_metrics` with its weights by position."""
+  return metrics.classification_metrics(scores, labels, weights=weights)
+
+
+def probability_quality(scores, labels, weights):
+  """How good probabilities are, whatever the threshold.
+
+  Returns:
+    'average_precision', 'calibration_error', 'brier': (...) for weights
+    (..., N).
+  """
+  return {
+    'average_precision': metrics.average_precision(scores, labels, weights),
+    'calibration_error': calibration.expected_error(scores, labels, weights),
+    'brier': calibration.brier(scores, labels, weights),
+  }
+
+
+def replicated(metrics_fn, scores, labels, weights):
+  """metric -> (value, replicates or None) of a function of weighted nodules."""
+  values = metrics_fn(scores, labels, np.ones(len(scores)))
+  replicates = {}
+  if weights is not None:
+    replicates = metrics_fn(scores, labels, weights)
+  return {
+    metric: (value, replicates.get(metric)) for metric, value in values.items()
+  }
+
+
+def estimates(values):
+  """metric -> {'value', 'ci95'}, of what `replicated` returns."""
+  return {
+    metric: bootstrap.estimate(*value_and_replicates)
+    for metric, value_and_replicates in values.items()
+  }
+
+
+def difference(ours, others):
+  """Estimates of ours minus others', in the same replicates.
+
+  Args:
+    ours, others: of `replicated`, for the same nodules and weights.
+  """
+  tree = {}
+  for metric, (value, replicates) in ours.items():
+    other, other_replicates = others[metric]
+    tree[metric] = bootstrap.estimate(
+      value - other,
+      None if replicates is None else replicates - other_replicates,
+    )
+  return tree
+
+
+def _readers(records, weights):
+  """The readers' agreement with each other and with the networks."""
+  agreement = column(records, 'reader_dice')
+  known = np.isfinite(agreement)
+  patients = {
+    record['patient_id']
+    for record, used in zip(records, known, strict=True)
+    if used
+  }
+  tree = {'nodules': int(known.sum()), 'patients': len(patients)}
+  if not known.any():
+    return tree
+  if len(patients) < 2:
+    weights = None
+  tree['with_each_other'] = bootstrap.mean(agreement, weights)
+  for name in ('consensus', *masks_of(records)):
+    dice = column(records, f'{name}_reader_dice')
+    tree[name] = bootstrap.mean(dice, weights)
+    tree[f'{name}_minus_with_each_other'] = bootstrap.mean(
+      dice - agreement, weights
+    )
+  return tree
 
 
 def _pooled(counts, weights):
@@ -120,23 +240,5 @@ def _pooled(counts, weights):
     )
   return {
     metric: bootstrap.estimate(value, replicates.get(metric))
-    for metric, value in values.items()
-  }
-
-
-def _classified(scores, labels, weights):
-  """metric -> (value, replicates or None)."""
-  values = metrics.classification_metrics(scores, labels)
-  replicates = None
-  if weights is not None:
-    replicates = [
-      metrics.classification_metrics(scores, labels, weights=row)
-      for row in weights
-    ]
-  return {
-    metric: (
-      value,
-      None if replicates is None else [row[metric] for row in replicates],
-    )
     for metric, value in values.items()
   }

@@ -1,6 +1,5 @@
-"""The three stages: which network learns what, from what, chosen by what."""
+"""The stages: which network learns what, from what, chosen by what."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -9,55 +8,98 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax import errors
-from mtnet_jax import losses
-from mtnet_jax import metrics
 from mtnet_jax import parallel
+from mtnet_jax import strategies
+from mtnet_jax.models import baselines
+from mtnet_jax.models import joint
 from mtnet_jax.models import mtnet
 
-ORDER = ('coarse', 'class', 'fine')
-COARSE_MASKS = ('hard', 'soft')
+# Of MT-Net; other strategies have stages of their own.
+ORDER = strategies.stages_of('mtnet')
 _FINE_LAYER = 'fine_layer'
+_TASKS = {
+  'coarse': 'segmentation',
+  'class': 'classification',
+  'fine': 'segmentation',
+  'joint': 'both',
+}
+_SELECT_BY = {
+  'segmentation': 'jaccard',
+  'classification': 'auc',
+  # The mean of the two.
+  'both': 'jaccard_and_auc',
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One stage of training.
+  """One stage of training: plain data, equal where everything in it is.
 
   Attributes:
-    name: 'coarse', 'class' or 'fine'; its checkpoints' folder.
+    name: of `strategies.STAGES`; its checkpoints' folder.
     net: the network.
-    task: 'segmentation' or 'classification'.
-    loss_fn: (logits, batch) -> (B,) losses.
+    task: 'segmentation', 'classification' or 'both', which says what the loss
+      is.
     select_by: validation metric of which the highest epoch is kept.
     batch_size: over all devices.
     epochs, learning_rate, schedule: of the optimizer.
-    needs_coarse: the network also receives the coarse mask.
-    starts_from_coarse: it starts from the trained coarse variables.
+    receives: what the network receives beside the image, of
+      `strategies.KINDS`.
+    starts_from: stages whose trained variables it starts from.
   """
 
   name: str
   net: nn.Module
   task: str
-  loss_fn: Callable[..., jax.Array]
   select_by: str
   batch_size: int
   epochs: int
   learning_rate: float
   schedule: str
-  needs_coarse: bool = False
-  starts_from_coarse: bool = False
+  receives: str = 'nothing'
+  starts_from: tuple[str, ...] = ()
+
+
+def names(config):
+  """Names of the stages that a config trains, in their order."""
+  return tuple(
+    name
+    for name in strategies.stages_of(config.strategy)
+    if name in config.stages
+  )
 
 
 def make_nets(config, *, axis_name=None):
-  """The three networks of a config, by stage name."""
+  """The networks of a config's strategy, by stage name."""
   common = {'dtype': jnp.dtype(config.dtype), 'axis_name': axis_name}
   seg_net = {**_tuples(config.seg_net), **common}
   class_net = {**_tuples(config.class_net), **common}
-  return {
+  strategy = config.strategy
+  if strategy in ('shared', 'feedback'):
+    net = baselines.SharedNet(
+      **seg_net, use_segmentation=strategy == 'feedback'
+    )
+    return {'joint': net}
+  if strategy == 'serial':
+    return {
+      'fine': mtnet.CoarseSegNet(**seg_net),
+      'class': mtnet.ClassNet(**class_net, use_coarse_mask=False),
+    }
+  if strategy == 'single':
+    # Xception as it was, with the last pooling and nothing dilated.
+    plain = {'use_coarse_mask': False, 'exit_pool': True, 'tail_dilation': 1}
+    return {
+      'fine': baselines.UNet(**_tuples(config.unet), **common),
+      'class': mtnet.ClassNet(**{**class_net, **plain}),
+    }
+  nets = {
     'coarse': mtnet.CoarseSegNet(**seg_net),
     'class': mtnet.ClassNet(**class_net),
     'fine': mtnet.FineSegNet(**seg_net),
   }
+  if strategy == 'finetune':
+    nets['joint'] = joint.JointNet(nets['coarse'], nets['class'], nets['fine'])
+  return nets
 
 
 def _tuples(group):
@@ -69,73 +111,32 @@ def _tuples(group):
 
 
 def make_stages(config):
-  """The stages of a config, in the order in which they are trained."""
+  """The stages that a config trains, in the order in which it does."""
   nets = make_nets(
     config, axis_name=parallel.AXIS if config.sync_batch_norm else None
   )
-  rank = dict(config.rank_loss)
-
-  def segmentation_loss(logits, batch):
-    return losses.hybrid_loss(
-      jax.nn.sigmoid(logits),
-      batch['mask'],
-      rank_weight=rank['weight'],
-      top_k=rank['top_k'],
-      margin=rank['margin'],
+  return tuple(
+    Stage(
+      name,
+      nets[name],
+      task=_TASKS[name],
+      select_by=_SELECT_BY[_TASKS[name]],
+      receives=part.receives,
+      starts_from=part.starts_from,
+      **config[f'{name}_stage'],
     )
-
-  def class_loss(logits, batch):
-    return losses.classification_loss(logits, batch['label'])
-
-  segmentation = {
-    'task': 'segmentation',
-    'loss_fn': segmentation_loss,
-    'select_by': 'jaccard',
-  }
-  classification = {
-    'task': 'classification',
-    'loss_fn': class_loss,
-    'select_by': 'auc',
-  }
-  return (
-    Stage('coarse', nets['coarse'], **segmentation, **config.coarse_stage),
-    Stage(
-      'class',
-      nets['class'],
-      needs_coarse=True,
-      **classification,
-      **config.class_stage,
-    ),
-    Stage(
-      'fine',
-      nets['fine'],
-      needs_coarse=True,
-      starts_from_coarse=True,
-      **segmentation,
-      **config.fine_stage,
-    ),
+    for name, part in strategies.STRATEGIES[config.strategy].items()
+    if name in config.stages
   )
 
 
-def apply_net(net, variables, images, coarse_mask=None, **kwargs):
-  """Applies a network that may or may not take a coarse mask."""
-  inputs = (images,) if coarse_mask is None else (images, coarse_mask)
-  return net.apply(variables, *inputs, **kwargs)
-
-
-def hand_on(logits, kind):
-  """The coarse mask as the other networks receive it.
-
-  Args:
-    logits: (B, H, W, 1) of the Coarse Seg-net.
-    kind: 'hard' thresholds the probability, 'soft' hands it on.
-  """
-  if kind not in COARSE_MASKS:
-    raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
-  probs = jax.nn.sigmoid(logits)
-  if kind == 'soft':
-    return probs
-  return (probs >= metrics.THRESHOLD).astype(probs.dtype)
+def _inputs(receives, size):
+  """Shapes of what a network receives, for one image."""
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  channels = strategies.KINDS[receives].channels
+  if not channels:
+    return (image,)
+  return image, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
 
 
 def init_variables(
@@ -147,18 +148,15 @@ def init_variables(
     stage: the stage.
     rng: random key.
     size: side of the input.
-    started: trained coarse variables, or public weights. Every leaf of theirs
-      is taken over.
+    started: trained variables, of `start`, or public weights. Every leaf of
+      theirs is taken over.
     fresh_only: what they lack, and stays random: the fine layer where they
       are the coarse net's.
 
   Returns:
     {'params': ..., 'batch_stats': ...}
   """
-  images = jnp.zeros((1, size, size, 3))
-  mask = jnp.zeros((1, size, size, 1)) if stage.needs_coarse else None
-  inputs = (images,) if mask is None else (images, mask)
-  init = jax.jit(lambda rng: stage.net.init(rng, *inputs, train=False))
+  init = _compiled_init(stage.net, size, stage.receives)
   variables = dict(init(rng))
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
@@ -172,22 +170,45 @@ def init_variables(
   return variables
 
 
+# Kept, so that the runs of a sweep compile it once.
+@functools.lru_cache(maxsize=16)
+def _compiled_init(net, size, receives):
+  inputs = _inputs(receives, size)
+  return jax.jit(
+    lambda rng: net.init(
+      rng, *(jnp.zeros(x.shape) for x in inputs), train=False
+    )
+  )
+
+
+def start(stage, trained):
+  """Variables that a stage starts from.
+
+  Args:
+    stage: the stage.
+    trained: stage name -> variables, of `stage.starts_from` at least.
+  """
+  variables = {name: trained[name] for name in stage.starts_from}
+  if stage.task == 'both':
+    return joint.joined(variables)
+  (only,) = variables.values()
+  return only
+
+
 def variable_shapes(config):
-  """The variables of the three networks of a config, as shapes and types.
+  """The variables of the networks of a config, as shapes and types.
 
   Returns:
     Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
   """
-  size = config.image_size
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  mask = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+  nets, parts = make_nets(config), strategies.STRATEGIES[config.strategy]
   return {
     name: jax.eval_shape(
-      functools.partial(net.init, train=False),
+      functools.partial(nets[name].init, train=False),
       jax.random.key(0),
-      *((images,) if name == 'coarse' else (images, mask)),
+      *_inputs(parts[name].receives, config.image_size),
     )
-    for name, net in make_nets(config).items()
+    for name in names(config)
   }
 
 

@@ -1,5 +1,8 @@
 """One step of training, written per device.
 
+The numbers of the loss and the seed are arguments, not part of the program:
+runs that differ in nothing else share one compiled step.
+
 Collectives run over `parallel.AXIS`. Random numbers follow from the seed, the
 step and the example's place in the global batch, so that a run that was killed
 repeats itself exactly, and the number of devices changes nothing but the order
@@ -7,17 +10,21 @@ of sums.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mtnet_jax import augment
+from mtnet_jax import exchange
+from mtnet_jax import losses
 from mtnet_jax import parallel
-from mtnet_jax import stages
+from mtnet_jax import strategies
 
 
 @struct.dataclass
@@ -41,32 +48,90 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-  """What the step needs beside the stage; see `configs/mtnet.py`."""
+  """What the step needs beside the stage; see `configs/mtnet.py`.
+
+  Attributes:
+    size, window, strategy, coarse_mask, augmentation: as in the config.
+    rank_most: the largest K of the rank loss that the step can be given.
+    steps_per_epoch: after so many the sum of the losses begins anew.
+  """
 
   size: int
   window: tuple[float, float]
+  strategy: str
   coarse_mask: str
   augmentation: augment.Augmentation
+  rank_most: int
   steps_per_epoch: int
 
 
+def loss_of_task(task, logits, targets, numbers, *, rank_most):
+  """(B,) losses of a stage.
+
+  Args:
+    task: 'segmentation', 'classification' or 'both'.
+    logits: of the stage's network; for both tasks a dict of them, masks and
+      'class'.
+    targets: 'mask' (B, H, W, 1) and 'label' (B,); labels of -1 count for
+      segmentation only.
+    numbers: of `loss_numbers`.
+    rank_most: the largest 'top_k' that may be among them.
+  """
+  if task == 'classification':
+    return losses.classification_loss(logits, targets['label'])
+
+  def segmentation_loss(logits):
+    return losses.hybrid_loss(
+      jax.nn.sigmoid(logits),
+      targets['mask'],
+      rank_weight=numbers['rank_weight'],
+      top_k=numbers['top_k'],
+      margin=numbers['margin'],
+      most=rank_most,
+    )
+
+  if task == 'segmentation':
+    return segmentation_loss(logits)
+  masks = [x for name, x in logits.items() if name != 'class']
+  labels = targets['label']
+  malignant = losses.classification_loss(
+    logits['class'], jnp.maximum(labels, 0)
+  )
+  malignant = jnp.where(labels >= 0, malignant, 0.0)
+  return (
+    sum(map(segmentation_loss, masks)) + numbers['class_weight'] * malignant
+  )
+
+
 def train_step(
-  state, coarse_variables, data, batch, *, stage, coarse_net, tx, options
+  state,
+  given,
+  data,
+  batch,
+  numbers,
+  *,
+  stage,
+  nets,
+  tx,
+  options,
 ):
   """One step on one device.
 
   Args:
     state: `TrainState`.
-    coarse_variables: of the frozen Coarse Seg-net; {} where not needed.
+    given: stage name -> variables of the trained networks that run before
+      this one; they stay as they are.
     data: the whole split: 'image' and 'mask' (N, P, P), 'label' (N,).
     batch: 'index' (b,) into data, 'look' (b,), of which 0 is the plain patch,
-      'place' (b,) in the global batch, 'seed' ().
-    stage, coarse_net, tx, options: static.
+      'place' (b,) in the global batch.
+    numbers: 'seed', and those of `loss_numbers`, each ().
+    stage, nets, tx, options: static; nets are (stage name, network) pairs,
+      of `given` at least.
 
   Returns:
     The new state and {'loss': ()}, the mean over the global batch.
   """
-  rng = jax.random.fold_in(jax.random.key(batch['seed']), state.step)
+  rng = jax.random.fold_in(jax.random.key(numbers['seed']), state.step)
   look_rng, dropout_rng = jax.random.split(rng)
   keys = jax.vmap(lambda i: jax.random.fold_in(look_rng, i))(batch['place'])
   images, mask = augment.training_looks(
@@ -79,24 +144,31 @@ def train_step(
     window=options.window,
   )
   targets = {'mask': mask, 'label': data['label'][batch['index']]}
-  coarse_mask = None
-  if stage.needs_coarse:
-    logits, _ = coarse_net.apply(coarse_variables, images, train=False)
-    coarse_mask = stages.hand_on(logits, options.coarse_mask)
+  said = exchange.run(
+    strategies.givers(options.strategy, stage.name),
+    dict(nets),
+    given,
+    images,
+    strategy=options.strategy,
+    coarse_mask=options.coarse_mask,
+  )
+  inputs = exchange.receive(
+    stage.receives, images, said, coarse_mask=options.coarse_mask
+  )
   dropout_rng = jax.random.fold_in(dropout_rng, lax.axis_index(parallel.AXIS))
 
   def loss_of(params):
-    (logits, _), updates = stages.apply_net(
-      stage.net,
+    (logits, _), updates = stage.net.apply(
       {'params': params, 'batch_stats': state.batch_stats},
-      images,
-      coarse_mask,
+      *inputs,
       train=True,
       rngs={'dropout': dropout_rng},
       mutable=['batch_stats'],
     )
-    loss = jnp.mean(stage.loss_fn(logits, targets))
-    return loss, updates['batch_stats']
+    each = loss_of_task(
+      stage.task, logits, targets, numbers, rank_most=options.rank_most
+    )
+    return jnp.mean(each), updates['batch_stats']
 
   (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(
     state.params
@@ -123,7 +195,39 @@ def step_options(config, *, steps_per_epoch):
   return StepOptions(
     size=config.image_size,
     window=tuple(config.window),
+    strategy=config.strategy,
     coarse_mask=config.coarse_mask,
     augmentation=augment.Augmentation(**config.augment),
+    rank_most=config.rank_loss.most or config.rank_loss.top_k,
     steps_per_epoch=steps_per_epoch,
+  )
+
+
+def loss_numbers(config):
+  """The numbers of a config's loss, of which no program depends on any."""
+  rank = config.rank_loss
+  return {
+    'rank_weight': np.float32(rank.weight),
+    'top_k': np.int32(rank.top_k),
+    'margin': np.float32(rank.margin),
+    'class_weight': np.float32(config.class_weight),
+  }
+
+
+@functools.lru_cache(maxsize=8)
+def mapped(*, stage, nets, tx, options, precision, device):
+  """`train_step` over the devices, the same function for equal arguments.
+
+  Args:
+    stage, nets, tx, options: of `train_step`.
+    precision, device: as in `parallel.mapped`.
+  """
+  return parallel.mapped(
+    functools.partial(
+      train_step, stage=stage, nets=nets, tx=tx, options=options
+    ),
+    precision=precision,
+    device=device,
+    in_axes=(0, 0, 0, 0, None),
+    donate_argnums=0,
   )

@@ -32,6 +32,42 @@ def progress_bar(description):
   )
 
 
+class Row(NamedTuple):
+  """A row of a table of results.
+
+  Attributes:
+    title: what the row is.
+    cells: one per column: an estimate, {'value', 'ci95'}, or text, or None
+      where the run has no such network.
+    kind: 'nodules' (means over nodules), 'pooled' (over all pixels together),
+      'paper', 'difference', or 'missing' (no run, and no cells).
+    command: that would fill a missing row.
+  """
+
+  title: str
+  cells: list
+  kind: str
+  command: str = ''
+
+
+def heading(title, simulated):
+  """The title of a table or a figure: simulated CT is said first."""
+  return f'SIMULATED CT: {title}' if simulated else title
+
+
+def texts(row):
+  """The cells of a row as they are shown."""
+  return [_text(cell, row.kind) for cell in row.cells]
+
+
+def _text(cell, kind):
+  if cell is None:
+    return 'not run'
+  if kind == 'paper' and cell['value'] is None:
+    return '-'
+  return difference(cell) if kind == 'difference' else percent(cell)
+
+
 def percent(estimate):
   """'83.2 (81.0-85.1)' of {'value', 'ci95'}, 'n/a' where undefined."""
   if estimate['value'] is None:
@@ -41,69 +77,6 @@ def percent(estimate):
     low, high = estimate['ci95']
     text += f' ({100 * low:.1f}-{100 * high:.1f})'
   return text
-
-
-class Row(NamedTuple):
-  """A row of a table of results.
-
-  Attributes:
-    title: what the row is.
-    cells: estimates, {'value', 'ci95'}, one per column.
-    kind: 'nodules' (means over nodules), 'pooled' (over all pixels together),
-      'paper' or 'difference'.
-  """
-
-  title: str
-  cells: list
-  kind: str
-
-
-def segmentation_rows(summary):
-  """Rows under `SEGMENTATION`, of the tree of `scores.summarise`."""
-  tree = summary['segmentation']
-  rows = []
-  for name, title, published in (
-    ('coarse', 'Coarse Seg-net', paper.COARSE_SEGMENTATION),
-    ('fine', 'Fine Seg-net', paper.FINE_SEGMENTATION),
-  ):
-    rows += [
-      Row(title, _cells(tree[name], SEGMENTATION), 'nodules'),
-      Row(
-        'pooled pixels',
-        _cells(tree[name]['pooled'], SEGMENTATION),
-        'pooled',
-      ),
-      _published(published, SEGMENTATION),
-    ]
-  difference = _cells(tree['fine_minus_coarse'], SEGMENTATION)
-  return [*rows, Row('Fine - coarse', difference, 'difference')]
-
-
-def classification_rows(summary):
-  """Rows under `CLASSIFICATION`, of the tree of `scores.summarise`."""
-
-  def row(title, name, kind='nodules'):
-    return Row(title, _cells(summary[name], CLASSIFICATION), kind)
-
-  return [
-    row('Class-net', 'classification'),
-    _published(paper.CLASSIFICATION, CLASSIFICATION),
-    row('Diameter only', 'diameter_only'),
-    row(
-      'Class-net - diameter only',
-      'classification_minus_diameter_only',
-      'difference',
-    ),
-  ]
-
-
-def _cells(tree, columns):
-  return [tree[key] for key, _ in columns]
-
-
-def _published(values, columns):
-  cells = [{'value': values[key], 'ci95': None} for key, _ in columns]
-  return Row('paper, real CT', cells, 'paper')
 
 
 def difference(estimate):
@@ -122,18 +95,101 @@ def _signed(fraction):
   return f'{round(100 * fraction, 1) + 0.0:+.1f}'
 
 
+def network_names(strategy='mtnet'):
+  """'coarse', 'fine', 'class' -> what a strategy's networks are called."""
+  if strategy == 'mtnet':
+    return {
+      'coarse': 'Coarse Seg-net',
+      'fine': 'Fine Seg-net',
+      'class': 'Class-net',
+    }
+  return {'coarse': 'First mask', 'fine': 'Mask', 'class': 'Classifier'}
+
+
+def segmentation_rows(summary, *, strategy='mtnet'):
+  """Rows under `SEGMENTATION`, of the tree of `scores.summarise`."""
+  tree, names = summary['segmentation'], network_names(strategy)
+  published = {
+    'coarse': paper.COARSE_SEGMENTATION,
+    'fine': paper.FINE_SEGMENTATION,
+  }
+  if strategy != 'mtnet':
+    _, other, _ = paper.MULTI_TASK.get(strategy, (None, None, None))
+    published = {'coarse': None, 'fine': other}
+  rows = []
+  for name in ('coarse', 'fine'):
+    if name in tree:
+      rows += [
+        Row(names[name], cells(tree[name], SEGMENTATION), 'nodules'),
+        Row(
+          'pooled pixels',
+          cells(tree[name]['pooled'], SEGMENTATION),
+          'pooled',
+        ),
+      ]
+    elif strategy == 'mtnet':
+      rows.append(Row(names[name], [None] * len(SEGMENTATION), 'nodules'))
+    else:  # It has no such network.
+      continue
+    if published[name]:
+      rows.append(published_row(published[name], SEGMENTATION))
+  if 'fine_minus_coarse' in tree:
+    change = cells(tree['fine_minus_coarse'], SEGMENTATION)
+    rows.append(Row('Fine - coarse', change, 'difference'))
+  return rows
+
+
+def classification_rows(summary, *, strategy='mtnet'):
+  """Rows under `CLASSIFICATION`, of the tree of `scores.summarise`."""
+  name = network_names(strategy)['class']
+  published = paper.CLASSIFICATION
+  if strategy != 'mtnet':
+    _, _, published = paper.MULTI_TASK.get(strategy, (None, None, None))
+  rows = [Row(name, [None] * len(CLASSIFICATION), 'nodules')]
+  if 'classification' in summary:
+    found = cells(summary['classification'], CLASSIFICATION)
+    rows = [Row(name, found, 'nodules')]
+  if published:
+    rows.append(published_row(published, CLASSIFICATION))
+  baseline = cells(summary['diameter_only'], CLASSIFICATION)
+  rows.append(Row('Diameter only', baseline, 'nodules'))
+  if 'classification' in summary:
+    change = summary['classification_minus_diameter_only']
+    rows.append(
+      Row(
+        f'{name} - diameter only',
+        cells(change, CLASSIFICATION),
+        'difference',
+      )
+    )
+  return rows
+
+
+def cells(tree, columns):
+  """The estimates of a tree, in the order of columns."""
+  return [tree[key] for key, _ in columns]
+
+
+def published_row(values, columns, title='paper, real CT'):
+  """A row of what was published, which has no intervals."""
+  return Row(
+    title, [{'value': values[key], 'ci95': None} for key, _ in columns], 'paper'
+  )
+
+
 def _row(name, cells):
   return f'  {name:<{_NAME_WIDTH}}' + ''.join(
     f'{cell:>{_CELL_WIDTH}}' for cell in cells
   )
 
 
-def beside_the_paper(summary, *, simulated):
+def beside_the_paper(summary, *, simulated, strategy='mtnet'):
   """The test set's metrics and the paper's, in per cent.
 
   Args:
     summary: of `scores.summarise`.
     simulated: whether the CT is simulated.
+    strategy: of the config.
 
   Returns:
     Several lines of text.
@@ -150,14 +206,21 @@ def beside_the_paper(summary, *, simulated):
     '',
   ]
   for head, columns, rows in (
-    ('Segmentation', SEGMENTATION, segmentation_rows(summary)),
-    ('Classification', CLASSIFICATION, classification_rows(summary)),
+    (
+      'Segmentation',
+      SEGMENTATION,
+      segmentation_rows(summary, strategy=strategy),
+    ),
+    (
+      'Classification',
+      CLASSIFICATION,
+      classification_rows(summary, strategy=strategy),
+    ),
   ):
     lines.append(_row(head, [title for _, title in columns]))
     for row in rows:
       indent = '  ' if row.kind in ('pooled', 'paper') else ''
-      show = difference if row.kind == 'difference' else percent
-      lines.append(_row(indent + row.title, map(show, row.cells)))
+      lines.append(_row(indent + row.title, texts(row)))
     lines.append('')
   lines.append(
     f'Paper: {paper.CITATION}.'
@@ -168,19 +231,27 @@ def beside_the_paper(summary, *, simulated):
 
 def per_nodule(records, *, most=20):
   """The first records, a line each."""
-  head = (
-    f'  {"nodule":<24}{"mm":>6}{"label":>11}{"malignancy":>12}'
-    f'{"coarse DI":>11}{"JA":>7}{"fine DI":>9}{"JA":>7}'
-  )
-  lines = [head]
-  for record in records[:most]:
-    lines.append(
-      f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
-      f'{metrics.LABELS[record["label"]]:>11}'
-      f'{record["malignancy_probability"]:>12.3f}'
-      f'{record["coarse_dice"]:>11.3f}{record["coarse_jaccard"]:>7.3f}'
-      f'{record["fine_dice"]:>9.3f}{record["fine_jaccard"]:>7.3f}'
+  columns = [
+    (key, title, width)
+    for key, title, width in (
+      ('malignancy_probability', 'malignancy', 12),
+      ('coarse_dice', 'coarse DI', 11),
+      ('coarse_jaccard', 'JA', 7),
+      ('fine_dice', 'fine DI', 9),
+      ('fine_jaccard', 'JA', 7),
     )
+    if records and key in records[0]
+  ]
+  lines = [
+    f'  {"nodule":<24}{"mm":>6}{"label":>11}'
+    + ''.join(f'{title:>{width}}' for _, title, width in columns)
+  ]
+  lines += [
+    f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
+    f'{metrics.LABELS[record["label"]]:>11}'
+    + ''.join(f'{record[key]:>{width}.3f}' for key, _, width in columns)
+    for record in records[:most]
+  ]
   if len(records) > most:
     lines.append(f'  ... and {len(records) - most} more in records.csv')
   return '\n'.join(lines)

@@ -7,7 +7,6 @@ only the first reads and writes checkpoints.
 """
 
 import collections
-import functools
 import time
 
 import jax
@@ -23,6 +22,7 @@ from mtnet_jax import parallel
 from mtnet_jax import processes
 from mtnet_jax import stages
 from mtnet_jax import step as step_lib
+from mtnet_jax import strategies
 
 # Steps that may wait behind the one that runs: the devices stay busy, and the
 # host does not run ahead of them.
@@ -36,7 +36,7 @@ class Trainer:
     stage: the `stages.Stage`.
     config: the run's config.
     nets: stage name -> network, as evaluation wants them.
-    coarse_variables: best variables of the coarse stage, or None before it.
+    trained: stage name -> best variables, of the stages before this one.
     train, validation: `input_pipeline.Nodules`.
     directory: of the stage's checkpoints.
     load_weights: () -> `pretrained.Weights` to start from, or None. Called
@@ -49,7 +49,7 @@ class Trainer:
     config,
     *,
     nets,
-    coarse_variables,
+    trained,
     train,
     validation,
     directory,
@@ -58,9 +58,7 @@ class Trainer:
     self.stage = stage
     self._load_weights = load_weights
     self._config = config
-    self._seed = config.seed * len(stages.ORDER) + stages.ORDER.index(
-      stage.name
-    )
+    self._seed = strategies.stage_seed(config.seed, stage.name)
     if stage.task == 'classification':
       train, validation = train.labelled(), validation.labelled()
     self._train, self._validation = train, validation
@@ -78,34 +76,37 @@ class Trainer:
       schedule=stage.schedule,
       total_steps=self.total_steps,
     )
-    self._coarse = coarse_variables
+    givers = strategies.givers(config.strategy, stage.name)
+    self._trained = trained
+    self._given = {name: trained[name] for name in givers}
     self._predictor = inference.Predictor(
       nets,
       size=config.image_size,
       window=config.window,
       coarse_mask=config.coarse_mask,
       batch_size=config.eval_batch_size,
+      strategy=config.strategy,
       precision=config.matmul_precision,
     )
-    self._step = parallel.mapped(
-      functools.partial(
-        step_lib.train_step,
-        stage=stage,
-        coarse_net=nets['coarse'],
-        tx=self._tx,
-        options=step_lib.step_options(
-          config, steps_per_epoch=self.steps_per_epoch
-        ),
+    self._numbers = {
+      'seed': np.uint32(self._seed),
+      **step_lib.loss_numbers(config),
+    }
+    self._step = step_lib.mapped(
+      stage=stage,
+      nets=tuple((name, nets[name]) for name in givers),
+      tx=self._tx,
+      options=step_lib.step_options(
+        config, steps_per_epoch=self.steps_per_epoch
       ),
       precision=config.matmul_precision,
-      in_axes=(0, 0, 0, {'index': 0, 'look': 0, 'place': 0, 'seed': None}),
-      donate_argnums=0,
+      device=parallel.only_device(),
     )
 
   def fresh_state(self):
     """The state before the first step."""
-    if self.stage.starts_from_coarse:
-      return self._state_from(started=self._coarse)
+    if self.stage.starts_from:
+      return self._state_from(started=stages.start(self.stage, self._trained))
     if self._load_weights is None:
       return self._state_from()
     weights = self._load_weights()
@@ -139,43 +140,59 @@ class Trainer:
     index, look = self._order[position * size : (position + 1) * size].T
     batch = {'index': index, 'look': look, 'place': np.arange(size)}
     return {
-      **{
-        key: parallel.share(value.astype(np.int32))
-        for key, value in batch.items()
-      },
-      'seed': np.uint32(self._seed),
+      key: parallel.share(value.astype(np.int32))
+      for key, value in batch.items()
     }
 
   def place(self, state):
-    """Puts the data, the coarse variables and a state on the devices."""
+    """Puts the data, what is given and a state on the devices."""
     self._order = None
     self._data = parallel.replicate(self._train.arrays())
-    self._coarse_on_devices = parallel.replicate(
-      self._coarse if self.stage.needs_coarse else {}
-    )
+    self._given_on_devices = parallel.replicate(self._given)
     return parallel.replicate(state)
 
   def step(self, state, step):
     """Takes the step of that number; returns the state and {'loss'}."""
     return self._step(
-      state, self._coarse_on_devices, self._data, self._batch(step)
+      state,
+      self._given_on_devices,
+      self._data,
+      self._batch(step),
+      self._numbers,
     )
 
   def validate(self, variables):
-    """The selection metric and its companions on the validation split."""
-    trees = {self.stage.name: variables}
-    if self.stage.needs_coarse:
-      trees['coarse'] = self._coarse_on_devices
-    outputs = self._predictor(trees, self._validation.image)
+    """The selection metric and its companions on the validation split.
+
+    Of a stage that learns both tasks: the mean of the final mask's Jaccard
+    index and the AUC.
+    """
+    outputs = self._predictor(
+      {**self._given_on_devices, self.stage.name: variables},
+      self._validation.image,
+    )
     if self.stage.task == 'segmentation':
-      truth = self._validation.mask
-      values = metrics.segmentation_metrics(
-        outputs[self.stage.name][..., None] >= metrics.THRESHOLD,
-        truth[..., None],
-      )
-      return {key: float(np.nanmean(x)) for key, x in values.items()}
+      return self._segmented(outputs[self.stage.name])
+    classified = self._classified(outputs['class'])
+    if self.stage.task == 'classification':
+      return classified
+    segmented = self._segmented(outputs['fine'])
+    return {
+      'jaccard_and_auc': (segmented['jaccard'] + classified['auc']) / 2,
+      **segmented,
+      **{f'class_{key}': value for key, value in classified.items()},
+    }
+
+  def _segmented(self, probs):
+    values = metrics.segmentation_metrics(
+      probs[..., None] >= metrics.THRESHOLD, self._validation.mask[..., None]
+    )
+    return {key: float(np.nanmean(x)) for key, x in values.items()}
+
+  def _classified(self, probs):
+    labels = self._validation.label
     return metrics.classification_metrics(
-      outputs['class'], self._validation.label
+      probs[labels >= 0], labels[labels >= 0]
     )
 
   def run(self, observer):

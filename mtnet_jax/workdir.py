@@ -1,7 +1,7 @@
 """The run directory: what is in it, and whether it is this run's.
 
 config.json  metrics.json  records.csv  train_log.csv  tb/  report/
-checkpoints/{coarse,class,fine}/
+checkpoints/{coarse,class,fine}/, or of the stages of another strategy
 """
 
 import importlib.metadata
@@ -17,6 +17,7 @@ import mtnet_jax
 from mtnet_jax import checkpoint
 from mtnet_jax import errors
 from mtnet_jax import files
+from mtnet_jax import parallel
 from mtnet_jax import stages
 
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -116,17 +117,21 @@ def checkpoint_dir(workdir, stage):
   return pathlib.Path(workdir, 'checkpoints', stage)
 
 
-def load_variables(workdir):
-  """The best variables of the three networks.
+def load_variables(workdir, names=stages.ORDER):
+  """The best variables of networks, by default of MT-Net's three.
+
+  Args:
+    workdir: the run directory.
+    names: of their stages; those of a run are `stages.names` of its config.
 
   Returns:
-    'coarse', 'class', 'fine' -> {'params', 'batch_stats'} of NumPy arrays.
+    Stage name -> {'params', 'batch_stats'} of NumPy arrays.
 
   Raises:
     errors.InputError: a stage has no checkpoint yet.
   """
   variables = {}
-  for stage in stages.ORDER:
+  for stage in names:
     directory = checkpoint_dir(workdir, stage)
     best = checkpoint.load_best(directory)
     if best is None:
@@ -145,6 +150,7 @@ def header(config, *, dataset, simulated):
     'simulated': simulated,
     'seed': config.seed,
     'variant': config.variant,
+    'strategy': config.strategy,
     'matmul_precision': config.matmul_precision,
     'versions': {
       'mtnet_jax': mtnet_jax.__version__,
@@ -160,6 +166,6 @@ def _hardware():
   return {
     'platform': device.platform,
     'kind': device.device_kind,
-    'devices': jax.device_count(),
+    'devices': parallel.device_count(),
     'processes': jax.process_count(),
   }

@@ -104,13 +104,13 @@ def main(out, devices, sync, names, trained=None):
   nets = stages.make_nets(config)
   train.optim.make_optimizer = recording(optim.make_optimizer)
   found, variables = {}, {}
-  coarse = None
+  before = {}
   for stage in stages.make_stages(config):
     trainer = train.Trainer(
       stage,
       config,
       nets=nets,
-      coarse_variables=coarse,
+      trained=before,
       train=data,
       validation=data,
       directory=pathlib.Path(out).with_suffix('.checkpoints'),
@@ -118,7 +118,10 @@ def main(out, devices, sync, names, trained=None):
     fresh = trainer.fresh_state()
     if stage.name == 'coarse':
       # The same on any number of devices; what was trained differs by rounding.
-      coarse = {'params': fresh.params, 'batch_stats': fresh.batch_stats}
+      before['coarse'] = {
+        'params': fresh.params,
+        'batch_stats': fresh.batch_stats,
+      }
     if stage.name not in names.split(','):
       continue
     state = trainer.place(fresh)

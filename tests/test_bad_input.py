@@ -80,6 +80,11 @@ def test_main_refuses(flags, says, tmp_path):
     ('fine_stage.schedule', 'linear'),
     ('augment.crop_min', 0.0),
     ('rank_loss.top_k', 0),
+    # Fewer pixels than the K of 20 counts.
+    ('rank_loss.most', 19),
+    ('stages', ('class', 'fine')),
+    ('stages', ('coarse', 'final')),
+    ('dataset.rotate_folds', -1),
   ],
 )
 def test_values_that_cannot_be_trained_are_refused(key, value):

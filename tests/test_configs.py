@@ -10,6 +10,8 @@ import pytest
 
 from mtnet_jax import augment
 from mtnet_jax import stages
+from mtnet_jax import strategies
+from mtnet_jax.models import baselines
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import mtnet
 
@@ -51,15 +53,16 @@ def test_every_key_is_read(variant):
   assert set(config.augment) == names(augment.Augmentation)
   assert set(config.seg_net) <= names(deeplab.DeepLabV3Plus)
   assert set(config.class_net) <= names(mtnet.ClassNet)
-  # `make_stages` names these one by one.
-  assert set(config.rank_loss) == {'weight', 'top_k', 'margin'}
-  for stage in stages.ORDER:
+  assert set(config.unet) <= names(baselines.UNet)
+  # `step` names these one by one.
+  assert set(config.rank_loss) == {'weight', 'top_k', 'margin', 'most'}
+  for stage in strategies.STAGES:
     assert set(config[f'{stage}_stage']) <= names(stages.Stage)
   # The others are read one by one.
   read = attributes_read()
-  passed_on = {'augment', 'seg_net', 'class_net', 'rank_loss'}
-  stage_groups = {f'{stage}_stage' for stage in stages.ORDER}
-  for key in config:
+  passed_on = {'augment', 'seg_net', 'class_net', 'unet', 'rank_loss'}
+  stage_groups = {f'{stage}_stage' for stage in strategies.STAGES}
+  for key in set(config) - stage_groups:
     assert f'config.{key}' in read, key
     if key not in passed_on | stage_groups and hasattr(config[key], 'keys'):
       for inner in config[key]:

@@ -183,6 +183,63 @@ def test_load_stops_at_the_limit(built):
   assert len(input_pipeline.load('lidc_nodules/paper', 'test', limit=9)) == 3
 
 
+@pytest.fixture(name='folded')
+def _folded(built):
+  """Ten records in three splits, as the folds say: n0 and n5 in fold 0, ..."""
+  members = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
+  built.info.splits = dict.fromkeys(members)
+  built.as_data_source = lambda split: _Records(
+    {**_record(i), 'fold': i % 5} for i in range(10) if i % 5 in members[split]
+  )
+
+
+@pytest.mark.parametrize(
+  ('turn', 'train', 'validation', 'test'),
+  (
+    (0, {0, 1, 2}, {3}, {4}),
+    (1, {1, 2, 3}, {4}, {0}),
+    (2, {2, 3, 4}, {0}, {1}),
+    (4, {4, 0, 1}, {2}, {3}),
+  ),
+)
+def test_folds_rotate(folded, turn, train, validation, test):
+  for split, folds in (
+    ('train', train),
+    ('validation', validation),
+    ('test', test),
+  ):
+    nodules = input_pipeline.load(
+      'lidc_nodules/phantom', split, rotate_folds=turn
+    )
+    assert set(nodules.info['fold']) == folds
+    # Every nodule of these folds, each with its own image.
+    expected = {f'n{i}' for i in range(10) if i % 5 in folds}
+    assert set(nodules.info['nodule_id']) == expected
+    assert len(nodules) == len(expected)
+    np.testing.assert_array_equal(
+      nodules.image[:, 0, 0],
+      [int(name[1:]) - 1000 for name in nodules.info['nodule_id']],
+    )
+    limited = input_pipeline.load(
+      'lidc_nodules/phantom', split, rotate_folds=turn, limit=1
+    )
+    assert set(limited.info['fold']) <= folds and len(limited) == 1
+
+
+def test_patients_that_a_run_keeps_follow_its_folds(folded):
+  everything = input_pipeline.concatenate(
+    [
+      input_pipeline.load('lidc_nodules/phantom', split)
+      for split in ('train', 'validation', 'test')
+    ]
+  )
+  nodules = everything.take(np.isin(everything.info['fold'], (0, 4)))
+  for turn, kept in ((0, {4}), (1, {0}), (2, {1})):
+    assert input_pipeline.of_training_patients(nodules, turn) == np.sum(
+      ~np.isin(nodules.info['fold'], list(kept))
+    )
+
+
 def test_a_missing_split_names_those_there_are(built):
   with pytest.raises(errors.InputError, match="'train'.*test"):
     input_pipeline.load('lidc_nodules/paper', 'train')
@@ -212,6 +269,26 @@ def test_simulated_is_what_the_dataset_says(built):
 def test_only_phantoms_are_simulated(name, simulated, tmp_path):
   name = f'lidc_nodules/{name}'
   assert input_pipeline.is_simulated(name, str(tmp_path)) is simulated
+
+
+def test_a_name_may_carry_a_policy(tmp_path):
+  name = 'lidc_nodules/phantom?split_by=nodule,slices=all'
+  builder = input_pipeline.builder(name, str(tmp_path))
+  policy = builder.builder_config.policy
+  assert (policy.split_by, policy.slices) == ('nodule', 'all')
+  # Its own folder, the same whatever the order.
+  assert builder.builder_config.name == 'phantom-slices_all-split_by_nodule'
+  assert input_pipeline.is_simulated(name, str(tmp_path))
+  assert not input_pipeline.is_built(name, str(tmp_path))
+  assert '--config=paper --policy=slices=all ' in input_pipeline.build_command(
+    'lidc_nodules/paper?slices=all', ''
+  )
+
+
+@pytest.mark.parametrize('policy', ('slice=all', 'slices=some'))
+def test_a_policy_that_is_none_is_an_input_error(policy, tmp_path):
+  with pytest.raises(errors.InputError, match='slice'):
+    input_pipeline.builder(f'lidc_nodules/phantom?{policy}', str(tmp_path))
 
 
 def test_concatenate_joins_every_field():

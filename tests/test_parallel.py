@@ -1,5 +1,7 @@
 """Trees over the devices."""
 
+import concurrent.futures
+
 import jax
 from jax import extend
 import jax.numpy as jnp
@@ -57,6 +59,22 @@ def test_shares_put_together_are_the_global_batch():
   rows = parallel.share(batch)
   assert rows.shape == (jax.local_device_count(), 3, 2)
   np.testing.assert_array_equal(parallel.gather({'x': rows})['x'], batch)
+
+
+def test_a_thread_may_have_one_device_for_itself():
+  device = jax.devices()[0]
+  assert parallel.only_device() is None
+  with jax.default_device(device):
+    assert parallel.only_device() == device
+    assert parallel.device_count() == 1
+    (row,) = parallel.share(np.arange(6))
+    np.testing.assert_array_equal(row, np.arange(6))
+    replicated = parallel.replicate(TREE)
+    assert replicated['a'].shape == (1, 2, 3)
+    assert replicated['a'].devices() == {device}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      assert pool.submit(parallel.only_device).result() is None
+  assert parallel.device_count() == jax.device_count()
 
 
 def products(jaxpr):

@@ -71,21 +71,19 @@ def _traced_step(name):
     'mask': abstract('uint8', 9, 64, 64),
     'label': abstract('int32', 9),
   }
-  batch = {
-    **{key: abstract('int32', 4) for key in ('index', 'look', 'place')},
-    'seed': abstract('uint32'),
-  }
+  batch = {key: abstract('int32', 4) for key in ('index', 'look', 'place')}
+  numbers = {'seed': abstract('uint32'), **step_lib.loss_numbers(config)}
   jaxpr, (new_state, losses) = jax.make_jaxpr(
     functools.partial(
       step_lib.train_step,
       stage=stage,
-      coarse_net=nets['coarse'],
+      nets=(('coarse', nets['coarse']),),
       tx=tx,
       options=step_lib.step_options(config, steps_per_epoch=3),
     ),
     axis_env=[(parallel.AXIS, 1)],
     return_shape=True,
-  )(state, _variables('coarse'), data, batch)
+  )(state, {'coarse': _variables('coarse')}, data, batch, numbers)
   return jaxpr, state, new_state, losses
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from configs import mtnet as mtnet_config
+from mtnet_jax import exchange
 from mtnet_jax import losses
 from mtnet_jax import parallel
 from mtnet_jax import stages
+from mtnet_jax import step
 
 _SIZE = 32
 
@@ -59,9 +61,9 @@ def _paths(tree):
 def test_stages_come_in_order(by_name):
   assert tuple(by_name) == stages.ORDER
   coarse, classify, fine = (by_name[name] for name in stages.ORDER)
-  assert not coarse.needs_coarse and not coarse.starts_from_coarse
-  assert classify.needs_coarse and not classify.starts_from_coarse
-  assert fine.needs_coarse and fine.starts_from_coarse
+  assert (coarse.receives, coarse.starts_from) == ('nothing', ())
+  assert (classify.receives, classify.starts_from) == ('mask', ())
+  assert (fine.receives, fine.starts_from) == ('mask', ('coarse',))
   assert coarse.select_by == fine.select_by == 'jaccard'
   assert classify.select_by == 'auc'
 
@@ -89,21 +91,28 @@ def test_losses_follow_the_config():
   config.rank_loss.weight = 0.5
   config.rank_loss.top_k = 3
   config.rank_loss.margin = 0.7
-  coarse, classify, fine = stages.make_stages(config)
+  numbers = step.loss_numbers(config)
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.normal(size=(2, 5, 5, 1)), jnp.float32)
   mask = jnp.asarray(rng.random((2, 5, 5, 1)) < 0.5, jnp.float32)
   expected = losses.hybrid_loss(
     1 / (1 + jnp.exp(-logits)), mask, rank_weight=0.5, top_k=3, margin=0.7
   )
-  for stage in (coarse, fine):
-    np.testing.assert_allclose(
-      stage.loss_fn(logits, {'mask': mask}), expected, rtol=1e-5
-    )
+  coarse, classify, fine = (stage.task for stage in stages.make_stages(config))
+  assert coarse == fine
+  np.testing.assert_allclose(
+    step.loss_of_task(coarse, logits, {'mask': mask}, numbers, rank_most=9),
+    expected,
+    rtol=1e-5,
+  )
   # -log(1/2), and -log(1 - 3/4) for a wrong logit of log 3.
   np.testing.assert_allclose(
-    classify.loss_fn(
-      jnp.asarray([0.0, np.log(3.0)]), {'label': jnp.asarray([1, 0])}
+    step.loss_of_task(
+      classify,
+      jnp.asarray([0.0, np.log(3.0)]),
+      {'label': jnp.asarray([1, 0])},
+      numbers,
+      rank_most=9,
     ),
     [np.log(2), np.log(4)],
     rtol=1e-5,
@@ -113,20 +122,35 @@ def test_losses_follow_the_config():
 def test_hand_on_hard_is_zero_or_one():
   # A probability of exactly 1/2 (logit 0) is nodule.
   logits = jnp.asarray([-3.0, -1e-3, 0.0, 2.0]).reshape(1, 2, 2, 1)
-  mask = stages.hand_on(logits, 'hard')
+  mask = exchange.hand_on(logits, 'hard')
   assert mask.dtype == jnp.float32 and mask.shape == (1, 2, 2, 1)
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
+def test_hand_on_none_is_zeros():
+  mask = exchange.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
+  assert mask.dtype == jnp.float32
+  np.testing.assert_array_equal(mask, np.zeros((1, 2, 2, 1)))
+
+
+def test_only_the_stages_asked_for_are_trained():
+  config = mtnet_config.get_config('test')
+  config.stages = ('coarse', 'fine')
+  assert [stage.name for stage in stages.make_stages(config)] == [
+    'coarse',
+    'fine',
+  ]
+
+
 def test_hand_on_knows_no_other_kind():
   with pytest.raises(ValueError, match='hrad'):
-    stages.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
+    exchange.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
 
 
 def test_hand_on_soft_is_the_probability():
   logits = jnp.asarray([-np.log(3.0), 0.0, np.log(3.0)]).reshape(1, 1, 3, 1)
   np.testing.assert_allclose(
-    stages.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
+    exchange.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
   )
 
 

@@ -40,7 +40,8 @@ class FineSegNet(deeplab.DeepLabV3Plus):
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities.
+      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities. More channels are
+        more maps that the fine layer receives.
       train: batch statistics and dropout on.
 
     Returns:
@@ -55,7 +56,7 @@ class ClassNet(nn.Module):
   Attributes:
     stem_widths ... tail_widths, tail_dilation, exit_pool, pool_padding,
       skip_relu: as in `xception.Xception`.
-    use_coarse_mask: False leaves the fourth input channel out (Table 4).
+    use_coarse_mask: False leaves the fourth input channel out: plain Xception.
     input_mean, input_std, bn_epsilon, bn_momentum, axis_name, dtype: as in
       `deeplab.DeepLabV3Plus`. The coarse mask is never scaled.
   """
@@ -78,12 +79,13 @@ class ClassNet(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, images, coarse_mask, *, train):
+  def __call__(self, images, coarse_mask=None, *, train):
     """Classifies windowed CT given a coarse mask.
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities.
+      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities; not read where
+        `use_coarse_mask` is False.
       train: batch statistics on.
 
     Returns:

@@ -1,5 +1,6 @@
 """The report says what the records say, safely, and whole or not at all."""
 
+import csv
 import functools
 from html import parser
 
@@ -9,10 +10,15 @@ import pytest
 from mtnet_jax import bootstrap
 from mtnet_jax import errors
 from mtnet_jax import evaluate
+from mtnet_jax import example_figure
+from mtnet_jax import examples
 from mtnet_jax import figures
 from mtnet_jax import input_pipeline
-from mtnet_jax import report
+from mtnet_jax import malignancy_figures
+from mtnet_jax import reader_agreement
+from mtnet_jax import report_page
 from mtnet_jax import scores
+from mtnet_jax import tables
 
 PATCH = 16
 DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
@@ -24,6 +30,7 @@ def few_replicates():
   few = functools.partial(bootstrap.patient_weights, replicates=20)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(bootstrap, 'patient_weights', few)
+    patch.setattr(figures, '_DPI', 20)
     yield
 
 
@@ -86,14 +93,22 @@ def write(
   first_id='n0',
   dataset='lidc_nodules/phantom',
   histories=None,
+  without=(),
+  strategy='mtnet',
+  comparisons=None,
+  render=False,
 ):
+  """Writes a report; without `render` its figures are made, but not drawn."""
   nodules = make_nodules(
     labels, list(patients), simulated=simulated, first_id=first_id
   )
   outputs = make_outputs(nodules)
+  outputs = {key: x for key, x in outputs.items() if key not in without}
   records = evaluate.make_records(nodules, outputs)
   results = {
     'dataset': dataset,
+    'strategy': strategy,
+    'cohort': {'test': input_pipeline.count(nodules)},
     'simulated': simulated,
     'seed': 7,
     'variant': 'demo',
@@ -108,14 +123,25 @@ def write(
       'class': make_history('class', 'val_auc'),
       'fine': make_history('fine', 'val_jaccard'),
     }
-  report.write(
-    directory,
-    results=results,
-    records=records,
-    histories=histories,
-    nodules=nodules,
-    outputs=outputs,
-  )
+  _, values = examples.order_by(records)
+  chosen = examples.choose(values)
+  shown = [index for _, index in chosen]
+  with pytest.MonkeyPatch.context() as patch:
+    if not render:
+      patch.setattr(figures, 'save', lambda figure, path: path.touch())
+    report_page.write(
+      directory,
+      results=results,
+      records=records,
+      histories=histories,
+      examples=examples.collect(
+        chosen,
+        records,
+        nodules.take(shown),
+        {key: x[shown] for key, x in outputs.items()},
+      ),
+      comparisons=comparisons,
+    )
   return Page(directory / 'index.html')
 
 
@@ -126,13 +152,18 @@ class Page(parser.HTMLParser):
     super().__init__()
     self.html = path.read_text(encoding='utf-8')
     self.rows, self.images, self.links, self.text = [], [], [], ''
-    self.tags, self.in_cell = set(), False
+    self.tags, self.ids, self.in_cell = set(), set(), False
+    self.titles, self.in_caption = [], False
     self.feed(self.html)
     self.text = ' '.join(self.text.split())
 
   def handle_starttag(self, tag, attrs):
     attrs = dict(attrs)
     self.tags.add(tag)
+    self.ids.add(attrs.get('id'))
+    if tag == 'caption':
+      self.titles.append('')
+    self.in_caption = tag == 'caption'
     if tag == 'tr':
       self.rows.append([])
     elif tag in ('td', 'th'):
@@ -150,6 +181,8 @@ class Page(parser.HTMLParser):
 
   def handle_data(self, data):
     self.text += data
+    if self.in_caption:
+      self.titles[-1] += data.strip()
     if self.in_cell:
       self.rows[-1][-1] += data.strip()
 
@@ -164,7 +197,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page(folder):
-  return write(folder)
+  # Two readers: one drew the whole square, one its upper half.
+  def two_readers(nodules):
+    whole = nodules.mask > 0
+    half = whole & (np.arange(PATCH)[:, None] < 6)
+    return list(np.stack([whole, half], axis=1))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(reader_agreement, 'masks', two_readers)
+    return write(folder, render=True)
 
 
 def test_values_are_formatted(page):
@@ -215,7 +256,71 @@ def test_training_table_has_the_kept_epoch(page):
   row = ['3', '2', 'Jaccard index', '0.625', '1.5 min']
   assert page.row('Coarse Seg-net', 1) == row
   assert page.row('Fine Seg-net', 1) == row
-  assert page.row('Class-net', 1) == ['3', '2', 'AUC', '0.625', '1.5 min']
+  assert page.row('Class-net', 2) == ['3', '2', 'AUC', '0.625', '1.5 min']
+
+
+def test_probabilities(page):
+  # 0.1, 0.23, 0.37 | 0.5, 0.63, 0.77, one in a bin each.
+  errors_ = np.array([0.1, 0.7 / 3, 1.1 / 3, 0.5, 1.1 / 3, 0.7 / 3])
+  precision, error, brier, _ = page.row('Class-net', 1)
+  assert precision == '1.000 (1.000-1.000)'
+  assert error.startswith(f'{errors_.mean():.3f} (')
+  assert brier.startswith(f'{(errors_**2).mean():.3f} (')
+
+
+def test_confusion_matrix(page):
+  assert page.row('readers: benign') == ['3', '0']
+  assert page.row('readers: malignant') == ['0', '3']
+
+
+def test_readers(page):
+  # 16 and 8 pixels, 8 of them shared: Dice 16/24. Whoever drew one of the two
+  # agrees with itself and 2/3 with the other.
+  assert page.row('Readers with each other')[0] == '66.7 (66.7-66.7)'
+  for who in ('Coarse Seg-net', 'Fine Seg-net', 'Their consensus'):
+    assert page.row(f'{who} with readers') == ['83.3 (83.3-83.3)']
+  assert page.row('Fine Seg-net - readers') == ['+16.7 (+16.7 to +16.7)']
+
+
+def test_groups(page):
+  # 6, 7 | 8 to 12 mm, none of them 15; the patients are a a | b b c d e.
+  row = page.row('Diameter: 6 to 8 mm')
+  assert row[:4] == ['2', '1', '0', '2']
+  # One patient: no interval, and one class: no AUC.
+  assert row[4:] == ['66.7', '100.0', '66.7', '100.0', 'n/a']
+  row = page.row('Diameter: 8 to 15 mm')
+  assert row[:4] == ['5', '4', '3', '4']
+  assert row[8].startswith('100.0 (')
+  shown = [row[0] for row in page.rows]
+  assert not any('15 mm and more' in title for title in shown)
+
+
+def test_cohort(page):
+  assert page.row('test') == ['7', '3', '3', '1', '5']
+
+
+def test_tables_of_the_paper(page):
+  # Table 1: segmentation, then classification.
+  assert page.row('Wu et al. [30], its paper') == (
+    ['73.9', '-', '-', '-', '-', '97.6', '-', '-', '-']
+  )
+  assert page.row('MT-Net, paper')[::5] == ['83.2', '91.9']
+  assert page.row('MT-Net, here')[::5] == [
+    '100.0 (100.0-100.0)',
+    '100.0 (100.0-100.0)',
+  ]
+  assert page.row('Ni et al. [32]') == ['2022', '83.0', '71.0', '-', '-', '-']
+  assert page.row('Huang et al. [36]') == ['2022', '91.1', '95.8', '-', '-']
+  assert page.row('Without, paper') == ['84.2', '90.6', '80.1', '92.5']
+  assert page.row('Coarse Seg-net alone, here')[0] == '66.7 (66.7-66.7)'
+  for title, command in (
+    ('shared, here', 'configs/baselines.py:table1'),
+    ('Without, here', 'configs/ablations.py:coarse_mask'),
+    ('Fine without mask, here', 'configs/ablations.py:fine'),
+  ):
+    (cell,) = page.row(title)
+    assert cell.startswith('not run:')
+    assert cell.endswith(f'python -m mtnet_jax.sweep --config={command}')
 
 
 def test_examples_table(page):
@@ -226,18 +331,49 @@ def test_examples_table(page):
 
 def test_everything_it_names_is_there(page, folder):
   assert sorted(page.images) == [
+    'calibration.png',
+    'confusion.png',
     'dice.png',
     'examples.png',
+    'precision-recall.png',
     'roc.png',
+    'subgroups-auc.png',
+    'subgroups-dice.png',
     'training-class.png',
     'training-coarse.png',
     'training-fine.png',
   ]
-  for name in {*page.images, *page.links}:
+  for name in page.images:
     assert (folder / name).read_bytes().startswith(b'\x89PNG')
+  anchors = {name for name in page.links if name.startswith('#')}
+  assert {name[1:] for name in anchors} <= page.ids
   # Nothing else, so no temporary files either.
   left = {path.name for path in folder.iterdir()}
-  assert left == {*page.images, 'index.html'}
+  assert left == {*page.images, *page.links, 'index.html'} - anchors
+  assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def read_csv(path):
+  with open(path, newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def test_every_table_is_a_csv(page, folder):
+  files = {name for name in page.links if name.endswith('.csv')}
+  assert len(files) == len(page.titles) == 14
+  for name in files:
+    rows = read_csv(folder / name)
+    # Simulated is what is ours, and nothing that the paper printed.
+    for row in rows:
+      expected = 'False' if row['kind'] == 'paper' else 'True'
+      assert row['simulated'] == expected, (name, row)
+  rows = read_csv(folder / 'segmentation.csv')
+  assert rows[0]['row'] == 'Coarse Seg-net'
+  # Dice 16/24, as a fraction and unrounded.
+  for key in ('dice', 'dice_low', 'dice_high'):
+    assert float(rows[0][key]) == pytest.approx(2 / 3)
+  missing = [row for row in read_csv(folder / 'table4.csv') if row['command']]
+  assert [row['kind'] for row in missing] == ['missing']
 
 
 def test_needs_no_network_and_no_script(page):
@@ -246,47 +382,70 @@ def test_needs_no_network_and_no_script(page):
 
 
 @pytest.mark.parametrize('simulated', [True, False])
-def test_simulated_is_said(tmp_path, simulated):
+def test_simulated_is_said(tmp_path, monkeypatch, simulated):
+  titles = []
+
+  def keep_title(figure, path):
+    titles.append(figure.get_suptitle())
+
+  monkeypatch.setattr(figures, 'save', keep_title)
   page = write(
-    tmp_path, simulated=simulated, dataset='lidc_nodules/x', histories={}
+    tmp_path / 'r',
+    simulated=simulated,
+    dataset='lidc_nodules/x',
+    render=True,
   )
   assert ('simulated' in page.text.replace('.simulated', '')) == simulated
   assert ('SIMULATED' in page.html) == simulated
   assert 'CT ' + ('SIMULATED' if simulated else 'real') in page.text
+  assert len(titles) == len(page.images)
+  for title in [*titles, *page.titles]:
+    assert title.startswith('SIMULATED CT: ') == simulated
+
+
+def test_no_training(tmp_path):
+  page = write(tmp_path / 'r', histories={})
   assert 'No training is on record.' in page.text
 
 
-@pytest.mark.parametrize('simulated', [True, False])
-def test_figures_say_simulated(simulated):
-  nodules = make_nodules([0, 1], ['a', 'b'], simulated=simulated)
-  outputs = make_outputs(nodules)
-  records = evaluate.make_records(nodules, outputs)
-  made = [
-    figures.training_curves(
-      make_history('class', 'val_auc'),
-      title='Class-net',
-      metric='val_auc',
-      metric_name='AUC',
-      simulated=simulated,
-    ),
-    figures.roc([0, 1], {'x': ([0.1, 0.9], 0.5)}, simulated=simulated),
-    figures.dice_by_diameter(records, simulated=simulated),
-    figures.examples(
-      [('best', 0), ('worst', 1)],
-      records=records,
-      nodules=nodules,
-      masks={name: outputs[name] >= 0.5 for name in ('coarse', 'fine')},
-      cam=outputs['cam'],
-      simulated=simulated,
-    ),
-  ]
-  for figure in made:
-    assert ('SIMULATED' in figure.get_suptitle()) == simulated
+@pytest.mark.parametrize(
+  'without, missing, present',
+  (
+    (('class', 'cam'), 'Class-net', 'Fine Seg-net'),
+    (('fine',), 'Fine Seg-net', 'Coarse Seg-net'),
+    (('fine', 'class', 'cam'), 'Class-net', 'Coarse Seg-net'),
+    (('coarse', 'fine'), 'Coarse Seg-net', 'Class-net'),
+  ),
+)
+def test_networks_that_a_run_lacks_are_not_run(
+  tmp_path, without, missing, present
+):
+  page = write(tmp_path / 'r', without=without, histories={})
+  assert set(page.row(missing)) == {'not run'}
+  assert 'not run' not in page.row(present)
+  has_masks = not {'coarse', 'fine'} <= set(without)
+  assert ('dice.png' in page.images) == has_masks
+  assert ('confusion.png' in page.images) == ('class' not in without)
+  has_both = not {'coarse', 'fine'} & set(without)
+  assert any(row[0] == 'Fine - coarse' for row in page.rows) == has_both
+
+
+def test_another_strategy_has_no_rows_of_mtnet(tmp_path):
+  page = write(
+    tmp_path / 'r', strategy='shared', without=('coarse',), histories={}
+  )
+  assert 'Strategy shared' in page.text
+  assert page.row('Mask')[0] == '100.0 (100.0-100.0)'
+  assert page.row('paper, real CT')[0] == '73.9'
+  assert 'table1.csv' not in page.links
+  assert 'Seg-net' not in page.text and 'Class-net' not in page.text
 
 
 def test_text_from_data_is_escaped(tmp_path):
   bad = '<script>$\\bad{$'  # Neither HTML nor a formula.
-  page = write(tmp_path, first_id=bad, dataset=bad, histories={})
+  page = write(
+    tmp_path / 'r', first_id=bad, dataset=bad, histories={}, render=True
+  )
   assert 'script' not in page.tags
   assert bad not in page.html
   assert page.row(bad)[0] == 'best'
@@ -344,34 +503,51 @@ def test_one_nodule(tmp_path):
   ],
 )
 def test_choose_examples(dice, expected):
-  assert report.choose_examples(dice) == expected
+  assert examples.choose(dice) == expected
 
 
 def test_choose_examples_takes_at_most_two_of_each():
-  assert len(report.choose_examples(np.linspace(0, 1, 30))) == 6
+  assert len(examples.choose(np.linspace(0, 1, 30))) == 6
 
 
 def test_roc_by_hand():
-  scores = [0.1, 0.6, 0.4, 0.9]
-  figure = figures.roc([0, 0, 1, 1], {'x': (scores, 0.5)}, simulated=False)
-  _, curve, dot = figure.axes[0].lines
+  probabilities = {'classification': np.array([0.1, 0.6, 0.4, 0.9])}
+  figure = malignancy_figures.roc(
+    [0, 0, 1, 1],
+    probabilities,
+    {
+      'classification': {
+        'auc': {'value': 0.75, 'ci95': [0.5, 1.0]},
+        'sensitivity': {'value': 0.5, 'ci95': [0.25, 1.0]},
+        'specificity': {'value': 0.5, 'ci95': [0.0, 0.75]},
+      }
+    },
+    names=tables.network_names(),
+    simulated=False,
+  )
+  _, curve, dot, *_ = figure.axes[0].lines
   # From the highest score down: malignant, benign, malignant, benign.
   expected = [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
   np.testing.assert_allclose(curve.get_xydata(), expected)
   np.testing.assert_allclose(dot.get_xydata(), [[0.5, 0.5]])
-  assert curve.get_label() == 'x, AUC 0.750'
+  assert curve.get_label() == 'Class-net, AUC 0.750 (0.500-1.000)'
+  # Specificity 0 to 0.75 is 0.25 to 1 of the axis.
+  (across, up) = (bars.get_segments()[0] for bars in figure.axes[0].collections)
+  np.testing.assert_allclose(across, [[0.25, 0.5], [1.0, 0.5]])
+  np.testing.assert_allclose(up, [[0.5, 0.25], [0.5, 1.0]])
 
 
 def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
-  old = write(tmp_path, histories={})
+  old = write(tmp_path / 'r', histories={})
 
   def fail(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(figures, 'examples', fail)
+  monkeypatch.setattr(example_figure, 'draw', fail)
   with pytest.raises(KeyboardInterrupt):
-    write(tmp_path, dataset='another', histories={})
-  assert Page(tmp_path / 'index.html').html == old.html
+    write(tmp_path / 'r', dataset='another', histories={})
+  assert Page(tmp_path / 'r' / 'index.html').html == old.html
+  assert [path.name for path in tmp_path.iterdir()] == ['r']
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -380,8 +556,9 @@ def test_folder_that_cannot_be_written(tmp_path):
     write(tmp_path / 'file' / 'report', histories={})
 
 
-def test_picture_that_cannot_be_written(tmp_path):
-  (tmp_path / 'dice.png').mkdir()
-  with pytest.raises(errors.InputError, match='dice.png cannot be written'):
-    write(tmp_path, histories={})
-  assert [path.name for path in tmp_path.iterdir()] == ['dice.png']
+def test_nothing_of_an_older_report_is_left(tmp_path):
+  (tmp_path / 'r').mkdir()
+  (tmp_path / 'r' / 'training-fine.png').write_text('old')
+  write(tmp_path / 'r', histories={})
+  assert not (tmp_path / 'r' / 'training-fine.png').exists()
+  assert [path.name for path in tmp_path.iterdir()] == ['r']

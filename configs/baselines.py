@@ -1,0 +1,132 @@
+"""MT-Net beside other strategies, on the same blocks, data and budget.
+
+    python -m mtnet_jax.sweep --config=configs/baselines.py:table1       paper
+    python -m mtnet_jax.sweep --config=configs/baselines.py:table1,demo  hours
+    python -m mtnet_jax.sweep --config=configs/baselines.py:table1,test  minutes
+
+    table1    those that the paper compares itself with: [30], [31], [1], and
+              U-Net with Xception, a network for each task
+    variants  beyond the paper: soft masks, all three networks trained together
+              through them, and the activation map fed to the fine layer
+
+The second part is the variant of configs/mtnet.py that all points start from;
+the last two variants run on phantoms. Fields of it are flags, too:
+--config.base.seed=1. A point is an ordinary run of `config.strategy`:
+
+    python -m mtnet_jax.main --config=configs/mtnet.py:test \\
+        --config.strategy=serial
+
+but with the budget of MT-Net, which that command leaves as it is. The budget is
+of epochs, of which each has the same looks at the same nodules:
+
+* MT-Net segments with two networks one after the other, and classifies with a
+  third. Whatever segments elsewhere has the epochs of both (200 at the paper's
+  size), and what only classifies those of Class-net (100).
+* One network for both tasks learns both in each of its epochs, and has those of
+  both Seg-nets: for segmentation as many as MT-Net, for classification more.
+* Joint fine-tuning takes from each network's own epochs what it trains all of
+  them for, half of Fine Seg-net's: every network learns for as many as in
+  MT-Net.
+
+Batches and learning rates are those of the task's stage in MT-Net; a stage for
+both tasks has those of segmentation.
+"""
+
+import pathlib
+import runpy
+
+import ml_collections
+
+_MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
+
+
+def get_config(name=''):
+  """The config of a comparison: 'NAME' or 'NAME,VARIANT'."""
+  name, _, variant = (name or '').partition(',')
+  if name not in _SWEEPS:
+    raise ValueError(
+      f'comparison {name!r} is unknown: take one of {", ".join(_SWEEPS)}, with'
+      f' or without a variant such as {name or "table1"},test'
+    )
+  config = ml_collections.ConfigDict()
+  config.name = name
+  config.kind = 'table'
+  config.reference = 'mtnet'
+  config.base = _MTNET['get_config'](variant)
+  # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
+  config.shows = ('fine', 'class')
+  config.title, config.titles, points = _SWEEPS[name](config.base)
+  config.points = ml_collections.ConfigDict(points)
+  return config.lock()
+
+
+def _table1(base):
+  coarse, _, fine = _epochs(base)
+  both_tasks = {
+    'joint_stage': {'epochs': coarse + fine, **_like_segmentation(base)},
+    # It has no network that these fit.
+    'pretrained': {'classification': ''},
+  }
+  segmentation = {'fine_stage': {'epochs': coarse + fine}}
+  points = {
+    'mtnet': {},
+    'shared': {'strategy': 'shared', **both_tasks},
+    'feedback': {'strategy': 'feedback', **both_tasks},
+    'serial': {'strategy': 'serial', **segmentation},
+    'single': {
+      'strategy': 'single',
+      'pretrained': {'segmentation': ''},
+      **segmentation,
+    },
+  }
+  titles = {
+    'mtnet': 'MT-Net',
+    'shared': '[30]: shared encoder',
+    'feedback': '[31]: shared encoder, segmentation features fed back',
+    'serial': '[1]: serial, the mask cuts the nodule out',
+    'single': 'single tasks: U-Net and Xception',
+  }
+  return 'Multi-task strategies (Table 1)', titles, points
+
+
+def _variants(base):
+  coarse, classify, fine = _epochs(base)
+  together = fine // 2
+  points = {
+    'mtnet': {},
+    'soft': {'coarse_mask': 'soft'},
+    'cam': {'strategy': 'cam'},
+    'finetune': {
+      'strategy': 'finetune',
+      'coarse_mask': 'soft',
+      'coarse_stage': {'epochs': coarse - together},
+      'class_stage': {'epochs': classify - together},
+      'fine_stage': {'epochs': fine - together},
+      'joint_stage': {'epochs': together, **_like_segmentation(base)},
+    },
+  }
+  titles = {
+    'mtnet': 'MT-Net',
+    'soft': 'MT-Net, probabilities handed on',
+    'cam': 'activation map to the fine layer',
+    'finetune': 'probabilities, fine-tuned together',
+  }
+  return 'MT-Net with its tasks tied more closely', titles, points
+
+
+# References and not values, so that points follow flags that change the base.
+def _epochs(base):
+  return [
+    base[f'{name}_stage'].get_ref('epochs')
+    for name in ('coarse', 'class', 'fine')
+  ]
+
+
+def _like_segmentation(base):
+  return {
+    key: base.fine_stage.get_ref(key)
+    for key in ('batch_size', 'learning_rate', 'schedule')
+  }
+
+
+_SWEEPS = {'table1': _table1, 'variants': _variants}

@@ -1,0 +1,96 @@
+"""Whether a probability of malignancy means what it says.
+
+Bins: ten of equal width from 0 to 1, as in scikit-learn's `calibration_curve`.
+"""
+
+import numpy as np
+
+NUM_BINS = 10
+
+
+def bin_of(scores):
+  """(N,) index of the bin of each probability; an edge belongs below it."""
+  edges = np.linspace(0, 1, NUM_BINS + 1)[1:-1]
+  return np.searchsorted(edges, np.asarray(scores, np.float64))
+
+
+def curve(scores, labels, weights):
+  """Mean probability and share of malignant nodules in each bin.
+
+  Args:
+    scores: (N,) probabilities of malignancy.
+    labels: (N,) of 0 and 1.
+    weights: (..., N) how often each nodule counts.
+
+  Returns:
+    mean probability, share malignant (both NaN in an empty bin), and weight:
+    (..., NUM_BINS) each.
+  """
+  scores = np.asarray(scores, np.float64)
+  weights = np.asarray(weights, np.float64)
+  member = np.eye(NUM_BINS)[bin_of(scores)]
+  total = weights @ member
+  filled = np.where(total > 0, total, np.nan)
+  predicted = (weights * scores) @ member / filled
+  observed = (weights * np.asarray(labels)) @ member / filled
+  return predicted, observed, total
+
+
+def expected_error(scores, labels, weights):
+  """Expected calibration error: sum over bins of share |observed - predicted|.
+
+  (Naeini et al., AAAI 2015, of the probability of the positive class.)
+
+  Args:
+    scores, labels, weights: as in `curve`.
+
+  Returns:
+    (...); NaN where nothing counts.
+  """
+  predicted, observed, total = curve(scores, labels, weights)
+  gaps = np.where(total > 0, np.abs(observed - predicted), 0.0)
+  return _mean(gaps, total)
+
+
+def brier(scores, labels, weights):
+  """Mean squared difference of probability and label (Brier, 1950).
+
+  Args:
+    scores, labels, weights: as in `curve`.
+
+  Returns:
+    (...); NaN where nothing counts.
+  """
+  errors = (np.asarray(scores, np.float64) - np.asarray(labels)) ** 2
+  return _mean(errors, np.asarray(weights, np.float64))
+
+
+def expected_error_if_calibrated(scores, *, seed, replicates):
+  """The error that perfectly calibrated probabilities would show here.
+
+  It is never 0: of few nodules in a bin the malignant share is off by chance.
+
+  Args:
+    scores: (N,) probabilities.
+    seed: of the labels drawn.
+    replicates: how many times labels are drawn with these probabilities.
+
+  Returns:
+    (replicates,) errors.
+  """
+  scores = np.asarray(scores, np.float64)
+  drawn = np.random.default_rng(seed).random((replicates, len(scores)))
+  labels = (drawn < scores).astype(np.float64)
+  return np.asarray(
+    [expected_error(scores, row, np.ones(len(scores))) for row in labels]
+  )
+
+
+def _mean(values, weights):
+  total = weights.sum(axis=-1)
+  return np.divide(
+    np.sum(values * weights, axis=-1),
+    total,
+    out=np.full(np.shape(total), np.nan),
+    where=total > 0,
+  )[()]

@@ -1,0 +1,159 @@
+"""Other runs on the same test nodules, compared with this one in pairs.
+
+The difference of two runs is computed nodule by nodule, and its interval by
+resampling the patients of both at once.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+from mtnet_jax import bootstrap
+from mtnet_jax import errors
+from mtnet_jax import finished_run
+from mtnet_jax import metrics
+from mtnet_jax import scores
+
+
+class Comparison(NamedTuple):
+  """Another run's numbers; None where it, or this one, has no such network.
+
+  Attributes:
+    segmentation, classification: of that run, metric -> {'value', 'ci95'}.
+    segmentation_difference, classification_difference: this run minus that.
+  """
+
+  segmentation: dict | None
+  segmentation_difference: dict | None
+  classification: dict | None
+  classification_difference: dict | None
+
+
+def name_of(config):
+  """Which comparison a run is, by what its config says; '' for MT-Net."""
+  strategy = config.get('strategy', 'mtnet')
+  if strategy != 'mtnet':
+    return strategy
+  if config.coarse_mask != 'none':
+    return ''
+  return (
+    'class_without_mask' if 'class' in config.stages else 'fine_without_mask'
+  )
+
+
+def read(paths, run):
+  """Compares runs with one.
+
+  Args:
+    paths: of run directories, or of folders of them such as a sweep's.
+    run: `finished_run.FinishedRun`.
+
+  Returns:
+    Name, as in `paper_tables.COMMANDS`, -> `Comparison`.
+
+  Raises:
+    errors.InputError: a path holds no comparison, one is not of the same
+      nodules, or two are the same comparison.
+  """
+  found = {}
+  for path in paths:
+    here = {}
+    for directory in _run_directories(path):
+      other = finished_run.read(directory)
+      name = name_of(other.config)
+      if not name:
+        continue
+      _check_pair(run, other)
+      if name in found or name in here:
+        raise errors.InputError(
+          f'{directory} is a second run of {name}: give one of each.'
+        )
+      here[name] = compare(run.records, other.records, seed=run.config.seed)
+    if not here:
+      raise errors.InputError(
+        f'{path} holds nothing to compare with: give the directory of a'
+        ' finished sweep or comparison run.'
+      )
+    found.update(here)
+  return found
+
+
+def _run_directories(path):
+  path = pathlib.Path(path)
+  if (path / 'config.json').exists():
+    return [path]
+  return sorted(config.parent for config in path.glob('*/config.json'))
+
+
+def _check_pair(run, other):
+  for what, of in (
+    ('dataset', lambda r: r.config.dataset.name),
+    ('nodules', lambda r: r.config.dataset.fingerprint),
+    ('variant', lambda r: r.config.variant),
+    (
+      'test nodules',
+      lambda r: [
+        (record['nodule_id'], record['label']) for record in r.records
+      ],
+    ),
+  ):
+    if of(run) != of(other):
+      raise errors.InputError(
+        f'{other.path} cannot be compared with {run.path}: they differ in their'
+        f' {what}.'
+      )
+
+
+def compare(records, others, *, seed):
+  """`Comparison` of two runs' records of the same nodules in one order."""
+  weights = bootstrap.patient_weights(
+    [record['patient_id'] for record in records], seed=seed
+  )
+  return Comparison(
+    *_segmentation(records, others, weights),
+    *_classification(records, others, weights),
+  )
+
+
+def _segmentation(records, others, weights):
+  """That run's estimates and the difference, of the last mask of each."""
+  drawn = scores.masks_of(others)
+  if not drawn:
+    return None, None
+  theirs = {
+    metric: scores.column(others, f'{drawn[-1]}_{metric}')
+    for metric in metrics.SEGMENTATION
+  }
+  estimates = {
+    metric: bootstrap.mean(values, weights) for metric, values in theirs.items()
+  }
+  if not scores.masks_of(records):
+    return estimates, None
+  last = scores.masks_of(records)[-1]
+  return estimates, {
+    metric: bootstrap.mean(
+      scores.column(records, f'{last}_{metric}') - values, weights
+    )
+    for metric, values in theirs.items()
+  }
+
+
+def _classification(records, others, weights):
+  labels = scores.column(records, 'label')
+  known = labels >= 0
+  weights = None if weights is None else weights[:, known]
+
+  def classified(rows):
+    if 'malignancy_probability' not in rows[0]:
+      return None
+    return scores.replicated(
+      scores.classification,
+      scores.column(rows, 'malignancy_probability')[known],
+      labels[known],
+      weights,
+    )
+
+  ours, theirs = classified(records), classified(others)
+  if theirs is None:
+    return None, None
+  estimates = scores.estimates(theirs)
+  return estimates, None if ours is None else scores.difference(ours, theirs)

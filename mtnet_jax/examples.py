@@ -1,0 +1,101 @@
+"""Which nodules a report shows, and what is shown of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mtnet_jax import metrics
+from mtnet_jax import scores
+
+_MOST_PER_PLACE = 2
+
+
+class Example(NamedTuple):
+  """A nodule of the report's figure.
+
+  Attributes:
+    place: 'best', 'median' or 'worst'.
+    record: of `evaluate.make_records`.
+    image: (P, P) HU.
+    truth: (P, P) bool, the readers' consensus.
+    masks: of 'coarse' and 'fine' what there is -> (P, P) bool.
+    cam: (P, P) class activation map; None without a classifier.
+  """
+
+  place: str
+  record: dict
+  image: np.ndarray
+  truth: np.ndarray
+  masks: dict
+  cam: np.ndarray | None
+
+
+def order_by(records):
+  """What tells good nodules from bad ones: title and (N,), the more the better.
+
+  The Dice of the last mask; without masks, the probability of the right label
+  (of one half where it is open).
+  """
+  drawn = scores.masks_of(records)
+  if drawn:
+    return f'Dice of the {drawn[-1]} mask', scores.column(
+      records, f'{drawn[-1]}_dice'
+    )
+  malignancy = scores.column(records, 'malignancy_probability')
+  labels = scores.column(records, 'label')
+  return 'probability of the right label', np.where(
+    labels < 0, 0.5, np.where(labels == 1, malignancy, 1 - malignancy)
+  )
+
+
+def choose(values):
+  """The best, median and worst nodules, each at most once.
+
+  Args:
+    values: (N,), the more the better.
+
+  Returns:
+    List of (place, index), from best to worst: two of each where there are
+    six nodules, one of each where there are three.
+  """
+  order = np.argsort(-np.asarray(values), kind='stable').tolist()
+  each = max(1, min(_MOST_PER_PLACE, len(order) // 3))
+  middle = (len(order) - each) // 2
+  places = {}
+  for place, part in (
+    ('best', order[:each]),
+    ('worst', order[-each:]),
+    ('median', order[middle : middle + each]),
+  ):
+    for index in part:
+      places.setdefault(index, place)
+  return [(places[index], index) for index in order if index in places]
+
+
+def collect(chosen, records, nodules, outputs):
+  """What the figure shows of some nodules.
+
+  Args:
+    chosen: of `choose`.
+    records: of all nodules, of `evaluate.make_records`.
+    nodules: the chosen ones in their order, `input_pipeline.Nodules`.
+    outputs: of `evaluate.predict`, for the chosen ones.
+
+  Returns:
+    A list of `Example`.
+  """
+  return [
+    Example(
+      place,
+      records[index],
+      nodules.image[i],
+      nodules.mask[i] > 0,
+      {
+        name: outputs[name][i] >= metrics.THRESHOLD
+        for name in ('coarse', 'fine')
+        if name in outputs
+      },
+      outputs['cam'][i] if 'cam' in outputs else None,
+    )
+    for i, (place, index) in enumerate(chosen)
+  ]

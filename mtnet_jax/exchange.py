@@ -1,0 +1,89 @@
+"""What networks tell each other, in training as in prediction."""
+
+import jax
+import jax.numpy as jnp
+
+from mtnet_jax import metrics
+from mtnet_jax import strategies
+
+COARSE_MASKS = ('hard', 'soft', 'none')
+
+
+def hand_on(logits, kind):
+  """A mask as the other networks receive it.
+
+  Args:
+    logits: (B, H, W, 1) of the network that predicts it.
+    kind: 'hard' thresholds the probability, 'soft' hands it on, 'none' hands on
+      zeros: the same networks without what the other one knows.
+  """
+  if kind not in COARSE_MASKS:
+    raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
+  probs = jax.nn.sigmoid(logits)
+  if kind == 'none':
+    return jnp.zeros_like(probs)
+  if kind == 'soft':
+    return probs
+  return (probs >= metrics.THRESHOLD).astype(probs.dtype)
+
+
+def cut_out(images, mask):
+  """Images with air, the window's lower end, wherever the mask is 0.
+
+  Args:
+    images: (B, H, W, 3) in [-1, 1].
+    mask: (B, H, W, 1); between 0 and 1 it fades towards air.
+  """
+  # Exact where the mask is 0 or 1: nothing of what is cut away is left.
+  return mask * images + (mask - 1)
+
+
+def receive(kind, images, said, *, coarse_mask):
+  """Inputs of a network.
+
+  Args:
+    kind: a name in `strategies.KINDS`.
+    images: (B, H, W, 3) in [-1, 1].
+    said: of `run`, with the givers of that kind.
+    coarse_mask: as `hand_on` takes it, of any mask that is handed on.
+
+  Returns:
+    A tuple: images (B, H, W, 3), and maps (B, H, W, C) where the kind has any.
+  """
+  if kind == 'nothing':
+    return (images,)
+  if kind == 'cut_out':
+    return (cut_out(images, hand_on(said['fine'], coarse_mask)),)
+  mask = hand_on(said['coarse'], coarse_mask)
+  if kind == 'mask':
+    return images, mask
+  # As probabilities: bounded as the mask is.
+  cam = jax.image.resize(
+    jax.nn.sigmoid(said['cam'])[..., None], mask.shape, 'linear'
+  )
+  return images, jnp.concatenate([mask, cam], -1)
+
+
+def run(names, nets, variables, images, *, strategy, coarse_mask):
+  """Runs trained networks one after the other, each told by those before it.
+
+  Args:
+    names: of stages, in the order of `strategies.stages_of`.
+    nets, variables: stage name -> network, and its variables.
+    images: (B, H, W, 3) in [-1, 1].
+    strategy: a name in `strategies.STRATEGIES`.
+    coarse_mask: as `hand_on` takes it.
+
+  Returns:
+    A dict of what they say: 'coarse' and 'fine' logits (B, H, W, 1), 'class'
+    logits (B,), 'cam' (B, H', W').
+  """
+  said = {}
+  for name in names:
+    kind = strategies.STRATEGIES[strategy][name].receives
+    inputs = receive(kind, images, said, coarse_mask=coarse_mask)
+    logits, taps = nets[name].apply(variables[name], *inputs, train=False)
+    said.update(logits if isinstance(logits, dict) else {name: logits})
+    if 'cam' in taps:
+      said['cam'] = taps['cam']
+  return said

@@ -1,0 +1,173 @@
+"""What a finished run left, read back and checked to belong together."""
+
+import csv
+import pathlib
+from typing import NamedTuple
+
+import ml_collections
+
+import mtnet_jax
+from mtnet_jax import errors
+from mtnet_jax import scores
+from mtnet_jax import stages
+from mtnet_jax import workdir as workdir_lib
+
+# Of the same numbers computed twice, on whatever machine.
+_TOLERANCE = 1e-6
+
+
+class FinishedRun(NamedTuple):
+  """A run directory.
+
+  Attributes:
+    path: where it is.
+    config: config.json.
+    results: metrics.json.
+    records: a dict per test nodule, as of `evaluate.make_records`.
+    histories: stage name -> a dict per epoch, as of `train.Trainer.run`.
+  """
+
+  path: pathlib.Path
+  config: ml_collections.ConfigDict
+  results: dict
+  records: list
+  histories: dict
+
+
+def read(workdir):
+  """Reads a run directory.
+
+  Raises:
+    errors.InputError: it is incomplete, of another version, or its files are
+      not of one run.
+  """
+  path = pathlib.Path(workdir)
+  config = workdir_lib.read_config(path)
+  results = workdir_lib.read_metrics(path)
+  version = results.get('versions', {}).get('mtnet_jax')
+  if version != mtnet_jax.__version__:
+    raise errors.InputError(
+      f'{path} was made by mtnet_jax {version}, this is'
+      f' {mtnet_jax.__version__}: use that version, or train again with this.'
+    )
+  records = _read_csv(path / 'records.csv')
+  histories = _histories(_read_csv(path / 'train_log.csv'))
+  run = FinishedRun(path, config, results, records, histories)
+  _check(run)
+  return run
+
+
+def _read_csv(path):
+  """A list of dicts of numbers, strings, booleans, and None for nothing."""
+  try:
+    with open(path, newline='', encoding='utf-8') as file:
+      rows = list(csv.DictReader(file, strict=True))
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be read ({error.strerror}): the run directory is'
+      ' incomplete; give its training command with another --workdir.'
+    ) from error
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise errors.InputError(f'{path} is damaged: {error}.') from error
+  if not rows or any(None in row or None in row.values() for row in rows):
+    raise errors.InputError(
+      f'{path} is damaged: it is empty, or cut off in a row.'
+    )
+  return [{key: _value(key, text) for key, text in row.items()} for row in rows]
+
+
+def _value(key, text):
+  # Identifiers stay what they are, even where they look like numbers.
+  if key.endswith(('_id', '_uid')) or key == 'stage':
+    return text
+  if text in ('', 'True', 'False'):
+    return {'': None, 'True': True, 'False': False}[text]
+  for number in (int, float):
+    try:
+      return number(text)
+    except ValueError:
+      continue
+  return text
+
+
+def _histories(rows):
+  histories = {}
+  for row in rows:
+    # Columns of other stages are empty in this one's rows.
+    row = {key: value for key, value in row.items() if value is not None}
+    histories.setdefault(row.get('stage'), []).append(row)
+  return histories
+
+
+def _check(run):
+  path, config, results = run.path, run.config, run.results
+  simulated = results['simulated']
+
+  def mixed(what):
+    return errors.InputError(
+      f'{path} is mixed up: {what}. Its files are not of one run; give the'
+      ' training command again with another --workdir.'
+    )
+
+  for key, ours in (
+    ('dataset', config.dataset.name),
+    ('seed', config.seed),
+    ('variant', config.variant),
+  ):
+    if results.get(key) != ours:
+      raise mixed(
+        f'{key} is {ours} in config.json and {results.get(key)} in metrics.json'
+      )
+  for name, rows in (
+    ('records.csv', run.records),
+    ('train_log.csv', sum(run.histories.values(), [])),
+  ):
+    if {row.get('simulated') for row in rows} != {simulated}:
+      raise mixed(f'{name} and metrics.json differ in what is simulated')
+  for stage in stages.names(config):
+    wanted = config.get(f'{stage}_stage', {}).get('epochs')
+    found = len(run.histories.get(stage, []))
+    if wanted is not None and found != wanted:
+      raise errors.InputError(
+        f'{path}/train_log.csv is incomplete: {found} of {wanted} epochs of the'
+        f' {stage} stage. Give the training command with another --workdir.'
+      )
+  _check_metrics(run, mixed)
+
+
+def _check_metrics(run, mixed):
+  """metrics.json must follow from records.csv."""
+  try:
+    summary = scores.summarise(
+      run.records,
+      diameter_model=run.results['diameter_only_model'],
+      seed=run.config.seed,
+    )
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.InputError(
+      f'{run.path}/records.csv is damaged, or of another version: {error!r}.'
+    ) from error
+  stored = dict(_leaves(run.results['test']))
+  found = dict(_leaves(summary))
+  for key in stored.keys() | found.keys():
+    if not _same(stored.get(key), found.get(key)):
+      raise mixed(
+        f'{key} is {stored.get(key)} in metrics.json, and {found.get(key)} from'
+        ' records.csv'
+      )
+
+
+def _leaves(tree, path=()):
+  """('segmentation.fine.dice.value', number) of every leaf."""
+  items = enumerate(tree) if isinstance(tree, list) else tree.items()
+  for key, value in items:
+    if isinstance(value, (dict, list)):
+      yield from _leaves(value, (*path, str(key)))
+    else:
+      yield '.'.join((*path, str(key))), value
+
+
+def _same(left, right):
+  if left is None or right is None:
+    return left is right
+  return abs(left - right) <= _TOLERANCE

@@ -1,0 +1,292 @@
+"""The report of a run: one HTML page, its figures, and its tables as CSV.
+
+Nothing in it needs a network or JavaScript, so the folder can be sent to
+somebody as it is. It is written under another name and moved into place, so a
+report that was interrupted never shows.
+"""
+
+import jinja2
+import numpy as np
+
+from mtnet_jax import example_figure
+from mtnet_jax import examples as examples_lib
+from mtnet_jax import figures
+from mtnet_jax import files
+from mtnet_jax import malignancy_figures
+from mtnet_jax import metrics
+from mtnet_jax import nodule_figures
+from mtnet_jax import paper
+from mtnet_jax import paper_tables
+from mtnet_jax import result_table
+from mtnet_jax import result_tables
+from mtnet_jax import scores
+from mtnet_jax import subgroups
+from mtnet_jax import tables
+from mtnet_jax import training_figures
+
+
+def write(
+  directory, *, results, records, histories, examples, comparisons=None
+):
+  """Writes index.html, PNGs and CSVs.
+
+  Args:
+    directory: where to; what is there is replaced.
+    results: what metrics.json holds.
+    records: a dict per test nodule, of `evaluate.make_records`.
+    histories: stage name -> a dict per epoch, of `train.Trainer.run`.
+    examples: of `examples.collect`.
+    comparisons: of `comparisons.read`.
+
+  Raises:
+    errors.InputError: it cannot be written.
+  """
+  with files.replaced_folder(directory) as folder:
+    page = Page(folder, results['simulated'])
+    _add_results(page, results, records, comparisons or {})
+    _add_malignancy(page, results, records)
+    _add_readers_and_groups(page, results, records)
+    _add_examples(page, results, records, examples)
+    _add_training(page, results, histories)
+    html = (
+      environment()
+      .get_template('report.html')
+      .render(
+        results=results,
+        summary=results['test'],
+        simulated=results['simulated'],
+        facts=_facts(results),
+        tables=page.tables,
+        pictures=page.pictures,
+        why_no_roc=_why_no_roc(records),
+        citation=paper.CITATION,
+      )
+    )
+    files.write_text(folder / 'index.html', html)
+
+
+class Page:
+  """What a page shows, each figure and table also as a file beside it."""
+
+  def __init__(self, folder, simulated):
+    self.folder, self.simulated = folder, simulated
+    self.tables, self.pictures = {}, {}
+
+  def add_table(self, table):
+    rows = result_table.csv_rows(table, simulated=self.simulated)
+    files.write_csv(self.folder / f'{table.name}.csv', rows)
+    self.tables[table.name] = table
+
+  def add_picture(self, name, figure, alt):
+    figures.save(figure, self.folder / f'{name}.png')
+    width, height = (round(96 * side) for side in figure.get_size_inches())
+    self.pictures[name] = {
+      'file': f'{name}.png',
+      'alt': tables.heading(alt, self.simulated),
+      'width': width,
+      'height': height,
+    }
+
+
+def _add_results(page, results, records, comparisons):
+  summary, strategy = results['test'], _strategy(results)
+  if results.get('cohort'):
+    page.add_table(result_tables.cohort(results['cohort']))
+  page.add_table(result_tables.segmentation(summary, strategy))
+  page.add_table(result_tables.classification(summary, strategy))
+  if strategy == 'mtnet':
+    for table in paper_tables.make(summary, comparisons):
+      page.add_table(table)
+  drawn = scores.masks_of(records)
+  if drawn:
+    page.add_picture(
+      'dice',
+      nodule_figures.dice_by_diameter(
+        records,
+        drawn,
+        simulated=page.simulated,
+        names=tables.network_names(strategy),
+      ),
+      'Dice of every test nodule against its diameter',
+    )
+
+
+def _add_malignancy(page, results, records):
+  summary, names = results['test'], _names(results)
+  page.add_table(result_tables.probabilities(summary, names))
+  if _why_no_roc(records):
+    return
+  known = [record for record in records if record['label'] >= 0]
+  labels = np.asarray([record['label'] for record in known])
+  probabilities = scores.malignancy_scores(
+    known, results['diameter_only_model']
+  )
+  common = {'simulated': page.simulated, 'names': names}
+  for name, draw, alt in (
+    ('roc', malignancy_figures.roc, 'ROC curves'),
+    (
+      'precision-recall',
+      malignancy_figures.precision_recall,
+      'Precision-recall curves',
+    ),
+  ):
+    figure = draw(labels, probabilities, summary, **common)
+    page.add_picture(name, figure, f'{alt} of malignancy')
+  page.add_picture(
+    'calibration',
+    malignancy_figures.reliability(
+      labels,
+      probabilities,
+      summary,
+      [record['patient_id'] for record in known],
+      seed=results['seed'],
+      **common,
+    ),
+    'Share of malignant nodules by predicted probability',
+  )
+  if 'classification' in probabilities:
+    called = probabilities['classification'] >= metrics.THRESHOLD
+    page.add_table(result_tables.confusion(labels, called, names))
+    page.add_picture(
+      'confusion',
+      malignancy_figures.confusion(labels, called, summary, **common),
+      'Confusion matrix: readers against the classifier',
+    )
+
+
+def _add_readers_and_groups(page, results, records):
+  summary, names = results['test'], _names(results)
+  if 'with_each_other' in summary['readers']:
+    page.add_table(result_tables.readers(summary, names))
+  groups = subgroups.make(records, seed=results['seed'])
+  page.add_table(result_tables.subgroups(groups, names))
+  for name, title, xlabel, series in (
+    (
+      'subgroups-dice',
+      'Dice by group',
+      'Dice',
+      [
+        *((f'{x}_dice', names[x]) for x in reversed(scores.masks_of(records))),
+        ('reader_dice', 'Readers with each other'),
+      ],
+    ),
+    ('subgroups-auc', 'AUC by group', 'AUC', [('auc', names['class'])]),
+  ):
+    if any(_has_value(group, key) for group in groups for key, _ in series):
+      page.add_picture(
+        name,
+        nodule_figures.by_group(
+          groups, series, xlabel=xlabel, title=title, simulated=page.simulated
+        ),
+        f'{title}, with 95 % intervals',
+      )
+
+
+def _has_value(group, key):
+  return group.estimates.get(key, {}).get('value') is not None
+
+
+def _add_examples(page, results, records, examples):
+  names = _names(results)
+  order, _ = examples_lib.order_by(records)
+  page.add_table(result_tables.examples(examples, names))
+  page.add_picture(
+    'examples',
+    example_figure.draw(
+      examples, order=order, simulated=page.simulated, names=names
+    ),
+    'CT, outlines and activation maps of the nodules of the table below',
+  )
+
+
+def _add_training(page, results, histories):
+  names = _names(results)
+  trained = {name: history for name, history in histories.items() if history}
+  stages = {
+    name: _stage(name, history, names) for name, history in trained.items()
+  }
+  if trained:
+    page.add_table(result_tables.training(trained, stages))
+  for name, history in trained.items():
+    title, metric, metric_name = stages[name]
+    page.add_picture(
+      f'training-{name}',
+      training_figures.training_curves(
+        history,
+        title=title,
+        metric=metric,
+        metric_name=metric_name,
+        simulated=page.simulated,
+      ),
+      f'Training of {title}: loss and {metric_name} by epoch',
+    )
+
+
+def _stage(name, history, names):
+  """Title, key and name of the metric by which the best epoch is kept."""
+  metric, metric_name = 'val_auc', 'AUC'
+  if 'val_jaccard_and_auc' in history[0]:
+    metric, metric_name = 'val_jaccard_and_auc', 'mean of Jaccard index and AUC'
+  elif 'val_jaccard' in history[0]:
+    metric, metric_name = 'val_jaccard', 'Jaccard index'
+  return names.get(name, f'stage {name}'), metric, metric_name
+
+
+def _strategy(results):
+  return results.get('strategy', 'mtnet')
+
+
+def _names(results):
+  return tables.network_names(_strategy(results))
+
+
+def environment():
+  """Of the templates of all pages."""
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('mtnet_jax'),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.globals.update(texts=result_table.texts, heading=tables.heading)
+  return environment
+
+
+def _facts(results):
+  """(name, text) of what was run, on what, with what."""
+  summary, hardware = results['test'], results['hardware']
+  benign = summary['labelled'] - summary['malignant']
+  open_ones = summary['nodules'] - summary['labelled']
+  nodules = f'{summary["nodules"]}: {summary["malignant"]} malignant,'
+  nodules += f' {benign} benign' + (f', {open_ones} open' if open_ones else '')
+  strategy = _strategy(results)
+  return [
+    ('Dataset', results['dataset']),
+    ('CT', 'SIMULATED' if results['simulated'] else 'real'),
+    ('Test nodules', nodules),
+    ('Test patients', summary['patients']),
+    ('Variant', results['variant']),
+    *([] if strategy == 'mtnet' else [('Strategy', strategy)]),
+    ('Seed', results['seed']),
+    (
+      'Hardware',
+      f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]})',
+    ),
+    (
+      'Versions',
+      ', '.join(f'{k} {v}' for k, v in results['versions'].items()),
+    ),
+  ]
+
+
+def _why_no_roc(records):
+  """Why there is no ROC, or ''."""
+  present = {record['label'] for record in records}
+  missing = [metrics.LABELS[label] for label in (0, 1) if label not in present]
+  if not missing:
+    return ''
+  return (
+    'There are no ROC, precision-recall and calibration curves: the test set'
+    f' has no nodule labelled {" or ".join(missing)}.'
+  )

@@ -1,0 +1,100 @@
+"""Strategies: which networks learn the two tasks, and who tells whom what.
+
+'mtnet' is the paper's. Four are those it compares itself with (table 1), on
+the same blocks:
+
+    shared    [30]: one encoder, two heads
+    feedback  [31]: the same, and the classifier reads segmentation features
+    serial    [1]: the classifier sees only what the predicted mask cuts out
+    single    U-Net and Xception, which know nothing of each other
+
+and two go beyond it:
+
+    cam       MT-Net, and the fine layer also receives the activation map
+    finetune  MT-Net, then all three networks together through soft masks
+
+What the references leave open is decided in docs/decisions.md.
+"""
+
+from typing import NamedTuple
+
+# Every stage that a strategy may have, in the order of training; each has a
+# group in the config, such as `coarse_stage`.
+STAGES = ('coarse', 'class', 'fine', 'joint')
+
+
+class Received(NamedTuple):
+  """What a network receives beside the image.
+
+  Attributes:
+    givers: stages whose networks run before it, in their order.
+    channels: of the maps beside the image.
+  """
+
+  givers: tuple[str, ...] = ()
+  channels: int = 0
+
+
+KINDS = {
+  'nothing': Received(),
+  'mask': Received(('coarse',), 1),
+  'mask_and_cam': Received(('coarse', 'class'), 2),
+  # In the place of the image, not beside it.
+  'cut_out': Received(('fine',)),
+}
+
+
+class Part(NamedTuple):
+  """A network's part in a strategy.
+
+  Attributes:
+    receives: a name in `KINDS`.
+    starts_from: stages whose trained variables it starts from.
+  """
+
+  receives: str = 'nothing'
+  starts_from: tuple[str, ...] = ()
+
+
+_MTNET = {
+  'coarse': Part(),
+  'class': Part('mask'),
+  'fine': Part('mask', ('coarse',)),
+}
+# Strategy -> stage -> part; stages in the order of training.
+STRATEGIES = {
+  'mtnet': _MTNET,
+  'shared': {'joint': Part()},
+  'feedback': {'joint': Part()},
+  'serial': {'fine': Part(), 'class': Part('cut_out')},
+  'single': {'fine': Part(), 'class': Part()},
+  'cam': {**_MTNET, 'fine': Part('mask_and_cam', ('coarse',))},
+  'finetune': {**_MTNET, 'joint': Part(starts_from=tuple(_MTNET))},
+}
+
+
+def stages_of(strategy):
+  """Names of its stages, in the order of training."""
+  return tuple(STRATEGIES[strategy])
+
+
+def givers(strategy, stage):
+  """Stages whose networks run before that of a stage, in their order."""
+  return KINDS[STRATEGIES[strategy][stage].receives].givers
+
+
+def speakers(strategy, stages):
+  """Which networks predict where those of `stages` are at hand, in order.
+
+  A joint network has all of the strategy's networks in it.
+  """
+  if 'joint' in stages:
+    return ('joint',)
+  return tuple(stage for stage in stages_of(strategy) if stage in stages)
+
+
+def stage_seed(seed, stage):
+  """The seed of a stage: no two stages or runs share theirs."""
+  if stage == 'joint':
+    return 2**30 + seed
+  return seed * len(_MTNET) + tuple(_MTNET).index(stage)

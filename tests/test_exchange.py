@@ -1,0 +1,200 @@
+"""What networks are told by others, and what they are not."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax import exchange
+from mtnet_jax import inference
+from mtnet_jax import strategies
+from mtnet_jax.models import mtnet
+
+_SIDE = 8
+
+
+class _Fake:
+  """A network that says what it is given to say, and remembers its inputs."""
+
+  def __init__(self, logits, **taps):
+    self.logits, self.taps, self.inputs = logits, taps, None
+
+  def apply(self, variables, *inputs, train):
+    assert variables == 'variables' and not train
+    self.inputs = inputs
+    return self.logits, self.taps
+
+
+@pytest.fixture(name='images')
+def _images():
+  rng = np.random.default_rng(0)
+  return jnp.asarray(rng.uniform(-1, 1, (2, _SIDE, _SIDE, 3)), jnp.float32)
+
+
+@pytest.fixture(name='fakes')
+def _fakes():
+  rng = np.random.default_rng(1)
+
+  def mask_logits():
+    return jnp.asarray(rng.normal(size=(2, _SIDE, _SIDE, 1)), jnp.float32)
+
+  return {
+    'coarse': _Fake(mask_logits()),
+    'class': _Fake(
+      jnp.asarray([-1.0, 2.0]), cam=jnp.asarray(rng.normal(size=(2, 2, 2)))
+    ),
+    'fine': _Fake(mask_logits()),
+    'joint': _Fake(
+      {'fine': mask_logits(), 'class': jnp.zeros(2)}, cam=jnp.ones((2, 2, 2))
+    ),
+  }
+
+
+def _run(fakes, images, strategy, stages=None, coarse_mask='hard'):
+  stages = stages or strategies.stages_of(strategy)
+  return exchange.run(
+    strategies.speakers(strategy, stages),
+    fakes,
+    dict.fromkeys(stages, 'variables'),
+    images,
+    strategy=strategy,
+    coarse_mask=coarse_mask,
+  )
+
+
+def _sigmoid(x):
+  return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+def test_mtnet_hands_the_coarse_mask_to_both(fakes, images):
+  said = _run(fakes, images, 'mtnet')
+  mask = np.asarray(fakes['coarse'].logits) >= 0
+  assert 0.2 < mask.mean() < 0.8
+  for name in ('class', 'fine'):
+    given_images, given_mask = fakes[name].inputs
+    np.testing.assert_array_equal(given_images, images)
+    np.testing.assert_array_equal(given_mask, mask)
+  assert len(fakes['coarse'].inputs) == 1
+  assert said.keys() == {'coarse', 'class', 'fine', 'cam'}
+  assert said['fine'] is fakes['fine'].logits
+
+
+def test_cam_hands_the_activation_map_to_the_fine_net_too(fakes, images):
+  # The same everywhere: a resize leaves it as it is.
+  fakes['class'].taps['cam'] = jnp.broadcast_to(
+    jnp.asarray([0.0, np.log(3.0)])[:, None, None], (2, 2, 2)
+  )
+  _run(fakes, images, 'cam')
+  assert fakes['class'].inputs[1].shape == (2, _SIDE, _SIDE, 1)
+  maps = fakes['fine'].inputs[1]
+  np.testing.assert_array_equal(maps[..., 0], fakes['class'].inputs[1][..., 0])
+  np.testing.assert_allclose(maps[0, ..., 1], 0.5, rtol=1e-6)
+  np.testing.assert_allclose(maps[1, ..., 1], 0.75, rtol=1e-6)
+
+
+@pytest.mark.parametrize('strategy', ('shared', 'feedback', 'finetune'))
+def test_a_joint_network_speaks_for_all(fakes, images, strategy):
+  said = _run(fakes, images, strategy)
+  assert said['fine'] is fakes['joint'].logits['fine']
+  assert said['class'] is fakes['joint'].logits['class']
+  assert said['cam'] is fakes['joint'].taps['cam']
+  for name in ('coarse', 'class', 'fine'):
+    assert fakes[name].inputs is None
+
+
+def test_before_its_joint_stage_finetune_is_mtnet(fakes, images):
+  said = _run(fakes, images, 'finetune', ('coarse', 'fine'))
+  assert said.keys() == {'coarse', 'fine'}
+  assert fakes['joint'].inputs is None
+
+
+def test_single_tasks_are_told_nothing(fakes, images):
+  _run(fakes, images, 'single')
+  for name in ('class', 'fine'):
+    (given,) = fakes[name].inputs
+    np.testing.assert_array_equal(given, images)
+
+
+def test_serial_cuts_out_what_the_mask_says(fakes, images):
+  _run(fakes, images, 'serial')
+  (cut,) = fakes['class'].inputs
+  mask = np.asarray(fakes['fine'].logits)[..., 0] >= 0
+  np.testing.assert_array_equal(cut[mask], images[mask])
+  # The window's lower end, air.
+  assert np.all(np.asarray(cut)[~mask] == -1)
+
+
+def test_a_soft_mask_fades_to_air(fakes, images):
+  _run(fakes, images, 'serial', coarse_mask='soft')
+  (cut,) = fakes['class'].inputs
+  share = _sigmoid(fakes['fine'].logits)
+  np.testing.assert_allclose(
+    cut, share * np.asarray(images) + (1 - share) * -1, atol=1e-6
+  )
+
+
+def test_the_serial_classifier_sees_only_the_cut_out():
+  """On HU, through a real Class-net: what lies outside changes nothing."""
+  patch, size = 16, 64
+  rows, columns = np.mgrid[:size, :size] - size / 2
+  disc = np.hypot(rows, columns) < size / 5
+  fine = types.SimpleNamespace(
+    apply=lambda variables, images, train: (
+      jnp.broadcast_to(
+        jnp.where(disc, 5.0, -5.0)[None, ..., None], (*images.shape[:3], 1)
+      ),
+      {},
+    )
+  )
+  net = mtnet.ClassNet(
+    stem_widths=(4, 4),
+    entry_widths=(4,),
+    middle_blocks=0,
+    exit_width=6,
+    tail_widths=(6,),
+    use_coarse_mask=False,
+  )
+  shapes = jax.eval_shape(
+    functools.partial(net.init, train=False),
+    jax.random.key(0),
+    jnp.zeros((1, size, size, 3)),
+  )
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: rng.normal(0.5, 0.3, x.shape).astype(np.float32) ** 2, shapes
+  )
+
+  # Compiling is what takes time here.
+  @functools.partial(
+    jax.jit,
+    static_argnums=1,
+    compiler_options={'xla_backend_optimization_level': 0},
+  )
+  def malignancy(hu, strategy):
+    outputs = inference.predict_step(
+      {'fine': {}, 'class': variables},
+      hu[None],
+      nets={'fine': fine, 'class': net},
+      size=size,
+      window=(-1000.0, 400.0),
+      coarse_mask='hard',
+      strategy=strategy,
+    )
+    return outputs['class'][0]
+
+  hu = rng.integers(-900, 300, (patch, patch)).astype(np.int16)
+  rows, columns = np.mgrid[:patch, :patch] - (patch - 1) / 2
+  away = np.hypot(rows, columns)
+  # The disc is 3.2 patch pixels wide; resampling reaches one further.
+  outside = np.where(away > 5, rng.integers(-900, 300, hu.shape), hu)
+  inside = np.where(away < 2, 300, hu).astype(np.int16)
+  outside = outside.astype(np.int16)
+  assert (outside != hu).any()
+  alone = malignancy(hu, 'serial')
+  assert malignancy(outside, 'serial') == alone
+  assert malignancy(inside, 'serial') != alone
+  # Without the cut, the same network does see it.
+  assert malignancy(outside, 'single') != malignancy(hu, 'single')

@@ -1,0 +1,132 @@
+"""The page of a sweep claims nothing without an interval, and is whole."""
+
+import csv
+import functools
+import re
+import types
+
+import pytest
+import test_sweep_plan
+import test_sweep_statistics
+
+from mtnet_jax import bootstrap
+from mtnet_jax import errors
+from mtnet_jax import finished_run
+from mtnet_jax import sweep_figures
+from mtnet_jax import sweep_plan
+from mtnet_jax import sweep_report
+
+_KINDS = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
+
+
+@pytest.fixture(autouse=True)
+def few_replicates(monkeypatch):
+  few = functools.partial(bootstrap.patient_weights, replicates=50)
+  monkeypatch.setattr(bootstrap, 'patient_weights', few)
+
+
+def records_of(name, index):
+  """Other nodules in each fold and split; else the same, better by 2 % each."""
+  records = test_sweep_statistics.make_records(
+    shift=index / 50, first=index % 3
+  )
+  apart = name in ('leakage', 'folds')
+  return [
+    {**record, 'nodule_id': f'{index * apart}-{record["nodule_id"]}'}
+    for record in records
+  ]
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+  """Writes the report of a sweep whose runs are made up."""
+
+  def write(name, **results):
+    config = test_sweep_plan.ABLATIONS.get_config(f'{name},test')
+    plan = sweep_plan.points(config)
+    runs = {}
+    for index, point in enumerate(plan):
+      records = records_of(name, index)
+      if 'class' not in config.base.stages:
+        for record in records:
+          del record['malignancy_probability']
+      runs[point.name] = types.SimpleNamespace(
+        records=records,
+        results={
+          'simulated': True,
+          'dataset': 'lidc_nodules/phantom',
+          'hardware': {'devices': 1, 'kind': 'cpu', 'platform': 'cpu'},
+          'versions': {'jax': f'0.{index * results.get("mixed", 0)}'},
+          'test': {'nodules': len(records), 'patients': 20},
+        },
+      )
+    monkeypatch.setattr(finished_run, 'read', lambda path: runs[path.name])
+    return sweep_report.write(tmp_path, config, plan)
+
+  return write
+
+
+@pytest.mark.parametrize('name', _KINDS)
+def test_every_kind_has_its_page_table_and_figure(write, tmp_path, name):
+  text = write(name)
+  page = (tmp_path / 'report' / 'index.html').read_text()
+  assert re.search(r'<title>[^<]*SIMULATED CT', page)
+  assert '<strong>SIMULATED CT</strong>' in page
+  pictures = set(re.findall(r'<img src="([^"]+)"', page))
+  assert pictures
+  assert all((tmp_path / 'report' / picture).exists() for picture in pictures)
+  assert re.search(r'alt="SIMULATED CT', page)
+  assert 'nan' not in page and 'None' not in page
+  # What is said on the terminal stands on the page.
+  for line in text.splitlines()[1:]:
+    assert line.strip() in page
+    # And no difference comes without its interval.
+    if re.search(r'(lower|higher) than the reference by|differ from', line):
+      assert '95 % interval of the difference' in line
+  with open(tmp_path / 'report' / 'results.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  for row in rows:
+    assert row['low'] and row['high'], row
+    if row.get('difference_value'):
+      assert row['difference_low'] and row['difference_high'] and row['verdict']
+      assert row['paired'] == str(row['point'] != 'by_nodule')
+
+
+def test_words_follow_the_interval(write):
+  # Every nodule is better by 2 %, so every resampling is.
+  assert (
+    'Fine Seg-net, without the coarse mask: Jaccard index higher than the'
+    ' reference by 2.0 points (95 % interval of the difference +2.0 to +2.0).'
+  ) in write('table5')
+  # Figure 7 counts all of its 19 others.
+  assert 'Of the 19 others' in write('figure7')
+
+
+def test_leakage_says_that_the_nodules_are_others(write):
+  assert write('leakage').count(', on other test nodules.') == 3
+
+
+def test_folds_are_pooled_over_all_nodules(write):
+  text = write('folds')
+  assert 'over all 200 nodules' in text
+  assert 'standard deviation' in text and 'reference' not in text
+
+
+def test_an_interrupted_report_leaves_the_old_one(write, tmp_path, monkeypatch):
+  write('table4')
+  before = (tmp_path / 'report' / 'index.html').read_text()
+
+  def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(sweep_figures, 'rows', interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    write('table4')
+  assert (tmp_path / 'report' / 'index.html').read_text() == before
+  assert [path.name for path in tmp_path.iterdir()] == ['report']
+
+
+def test_runs_of_several_versions_are_refused(write, tmp_path):
+  with pytest.raises(errors.InputError, match='mixed up.*versions of jax'):
+    write('table4', mixed=1)
+  assert not (tmp_path / 'report').exists()
