@@ -14,20 +14,11 @@ from sklearn import metrics as sklearn_metrics
 
 from mtnet_jax import files
 from mtnet_jax import metrics
+from mtnet_jax import overlays
 
 # Okabe & Ito's palette, told apart by colour-blind readers too.
 _BLUE, _ORANGE, _GREEN = '#0072B2', '#D55E00', '#009E73'
-_TRUTH, _PREDICTION = '#F0E442', '#00D5FF'
 _DPI = 110
-# Of the examples; the paper gives none.
-_WINDOW_HU = (-1000, 400)
-_EXAMPLE_COLUMNS = (
-  'CT',
-  'readers',
-  'Coarse Seg-net',
-  'Fine Seg-net',
-  'Class-net activation',
-)
 
 
 def save(figure, path):
@@ -41,13 +32,9 @@ def save(figure, path):
   files.write_bytes(path, png.getvalue())
 
 
-def _heading(text, simulated):
-  return f'SIMULATED CT: {text}' if simulated else text
-
-
 def _figure(title, simulated, size, rows=1):
   figure = mpl_figure.Figure(size, layout='constrained')
-  figure.suptitle(_heading(title, simulated), fontsize=10)
+  figure.suptitle(overlays.heading(title, simulated), fontsize=10)
   axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
   for ax in axes:
     ax.grid(color='0.9')
@@ -179,82 +166,26 @@ def examples(chosen, *, records, nodules, masks, cam, simulated):
     cam: (N, P, P) class activation maps.
     simulated: whether the CT is.
   """
-  rows, columns = len(chosen), len(_EXAMPLE_COLUMNS)
-  side, label, head, foot = 1.8, 0.3, 0.6, 0.2
-  width, height = label + columns * side, head + rows * (side + foot)
-  figure = mpl_figure.Figure((width, height))
-  figure.suptitle(
-    _heading('examples by Dice of Fine Seg-net', simulated),
-    fontsize=11,
-    y=1 - 0.2 / height,
-  )
-  # By hand: constrained layout of so many axes takes seconds.
-  grid = figure.subplots(
-    rows,
-    columns,
-    squeeze=False,
-    gridspec_kw={
-      'left': label / width,
-      'right': 1 - 0.02,
-      'top': 1 - head / height,
-      'bottom': foot / height,
-      'wspace': 0.04,
-      'hspace': foot / side,
-    },
-  )
-  for ax, title in zip(grid[0], _EXAMPLE_COLUMNS, strict=True):
-    ax.set_title(title, fontsize=9)
-  for axes, (place, index) in zip(grid, chosen, strict=True):
-    record, truth = records[index], nodules.mask[index] > 0
-    for ax in axes:
-      low, high = _WINDOW_HU
-      ax.imshow(nodules.image[index], cmap='gray', vmin=low, vmax=high)
-      ax.set(xticks=[], yticks=[])
-    axes[0].set_ylabel(place, fontsize=9)
-    for ax in axes[1:4]:
-      _outline(ax, truth, _TRUTH)
-    for ax, name in zip(axes[2:4], ('coarse', 'fine'), strict=True):
-      _outline(ax, masks[name][index], _PREDICTION, fill=0.15)
-    _activation(axes[4], cam[index])
-    _small_text(
-      axes,
-      (
-        str(record['nodule_id']),
-        f'{record["diameter_mm"]:.1f} mm, {metrics.LABELS[record["label"]]}',
-        f'Dice {record["coarse_dice"]:.3f}',
-        f'Dice {record["fine_dice"]:.3f}',
-        f'malignancy {record["malignancy_probability"]:.3f}',
-      ),
+  rows = []
+  for place, index in chosen:
+    record = records[index]
+    rows.append(
+      overlays.Row(
+        label=place,
+        hu=nodules.image[index],
+        truth=nodules.mask[index] > 0,
+        coarse=masks['coarse'][index],
+        fine=masks['fine'][index],
+        cam=cam[index],
+        texts=(
+          str(record['nodule_id']),
+          f'{record["diameter_mm"]:.1f} mm, {metrics.LABELS[record["label"]]}',
+          f'Dice {record["coarse_dice"]:.3f}',
+          f'Dice {record["fine_dice"]:.3f}',
+          f'malignancy {record["malignancy_probability"]:.3f}',
+        ),
+      )
     )
-  return figure
-
-
-def _outline(ax, mask, color, *, fill=0.0):
-  if not mask.any():  # matplotlib would warn that there is no contour.
-    return
-  # A margin of zeros closes the outlines at the patch's edge.
-  rows, columns = (np.arange(-1, side + 1) for side in mask.shape)
-  padded = np.pad(mask, 1)
-  ax.contour(columns, rows, padded, [0.5], colors=color, linewidths=1)
-  if fill:
-    ax.contourf(columns, rows, padded, [0.5, 1.5], colors=color, alpha=fill)
-  ax.set(xlim=(-0.5, columns[-1] - 0.5), ylim=(rows[-1] - 0.5, -0.5))
-
-
-def _activation(ax, cam):
-  """Red speaks for malignant, blue for benign, each map scaled by itself."""
-  largest = float(np.abs(cam).max()) or 1.0
-  ax.imshow(
-    cam,
-    cmap='bwr',
-    vmin=-largest,
-    vmax=largest,
-    alpha=0.7 * np.abs(cam) / largest,  # What says nothing hides nothing.
+  return overlays.draw(
+    rows, title='examples by Dice of Fine Seg-net', simulated=simulated
   )
-
-
-def _small_text(axes, texts):
-  for ax, text in zip(axes, texts, strict=True):
-    short = text if len(text) <= 30 else text[:27] + '...'
-    # Names come from data: a $ in them is no formula.
-    ax.set_xlabel(short, fontsize=7, labelpad=2).set_parse_math(False)
