@@ -66,6 +66,10 @@ def _paper():
 
   # Compute type: 'float32' or 'bfloat16'. Parameters are float32.
   config.dtype = 'float32'
+  # Of float32 products: 'highest' is float32; 'default' is what the backend
+  # likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU; 'high' is
+  # between the two.
+  config.matmul_precision = 'highest'
   # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities.
   config.coarse_mask = 'hard'
   # Batch statistics over all devices, not per device.
@@ -91,6 +95,15 @@ def _paper():
   config.class_net.middle_blocks = 8
   config.class_net.exit_width = 1024
   config.class_net.tail_widths = (1536, 2048)
+
+  # Public weights to start from, as `python -m mtnet_jax.pretrained` reads
+  # them; '' for none. Fields that they need go into the nets above.
+  config.pretrained = ml_collections.ConfigDict()
+  config.pretrained.segmentation = ''
+  config.pretrained.classification = ''
+  # Of these files, filled in by the run: it refuses to go on with others.
+  config.pretrained.segmentation_sha256 = ''
+  config.pretrained.classification_sha256 = ''
 
   # Equations (1) and (3), values of 3.2.5.
   config.rank_loss = ml_collections.ConfigDict()

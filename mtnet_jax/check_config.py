@@ -27,6 +27,7 @@ _AT_LEAST = {
 }
 _ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
+  'matmul_precision': ('highest', 'high', 'default'),
   'coarse_mask': stages.COARSE_MASKS,
   **{
     f'{stage}_stage.schedule': ('constant', 'cosine') for stage in stages.ORDER
@@ -60,7 +61,7 @@ def check_config(config):
       f'config.augment.crop_min={crop.crop_min} and crop_max={crop.crop_max}'
       ' must be shares above 0 and up to 1, the smaller one first.'
     )
-  devices = jax.local_device_count()
+  devices = jax.device_count()
   for stage in stages.ORDER:
     batch_size = config[f'{stage}_stage'].batch_size
     if batch_size % devices:

@@ -5,12 +5,14 @@
 
 Orbax writes under a temporary name and renames, so a killed process leaves
 the previous checkpoint. Arrays are saved from the host without any device
-layout: a checkpoint of eight GPUs opens on one CPU.
+layout: a checkpoint of eight GPUs opens on one CPU. Of several processes the
+first has them to itself, so that hosts need no common file system.
 """
 
 import pathlib
 
 from flax import serialization
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -28,10 +30,19 @@ class Checkpoints:
     self._best = self._manager('best', keep=1)
 
   def _manager(self, name, *, keep):
+    directory = self._directory / name
+    # Orbax makes no folder where not all processes take part.
+    directory.mkdir(parents=True, exist_ok=True)
+    this_process = jax.process_index()
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, enable_async_checkpointing=False
+      max_to_keep=keep,
+      enable_async_checkpointing=False,
+      create=False,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=this_process, active_processes={this_process}
+      ),
     )
-    return ocp.CheckpointManager(self._directory / name, options=options)
+    return ocp.CheckpointManager(directory, options=options)
 
   def save_latest(self, step, state, meta):
     """Saves a tree of host arrays and a JSON dict under a step number."""

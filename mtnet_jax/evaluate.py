@@ -49,6 +49,7 @@ def predict(config, variables, nodules, *, progress):
     window=config.window,
     coarse_mask=config.coarse_mask,
     batch_size=min(config.eval_batch_size, len(nodules)),
+    precision=config.matmul_precision,
   )
   return predictor(parallel.replicate(variables), nodules.image, progress)
 
@@ -87,25 +88,23 @@ def _plain(value):
   return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def evaluate(config, variables, *, data, diameter_model, progress):
+def score(config, nodules, outputs, *, diameter_model):
   """Records and metrics of a dataset.
 
   Args:
     config: the run's config.
-    variables: of the three networks.
-    data: `input_pipeline.Nodules`.
+    nodules: `input_pipeline.Nodules`.
+    outputs: of `predict`, for the same nodules.
     diameter_model: of `scores.fit_diameter_only`.
-    progress: wraps the batches.
 
   Returns:
-    records, the tree of `scores.summarise`, and the outputs of `predict`.
+    records, and the tree of `scores.summarise`.
   """
-  outputs = predict(config, variables, data, progress=progress)
-  records = make_records(data, outputs)
+  records = make_records(nodules, outputs)
   summary = scores.summarise(
     records, diameter_model=diameter_model, seed=config.seed
   )
-  return records, summary, outputs
+  return records, summary
 
 
 def _load_splits(name, split, *, data_dir, limit):
@@ -176,12 +175,11 @@ def main():
       ' trained on or chosen by\n(folds 0 to 3), at least with their outlines:'
       ' the numbers below flatter it.'
     )
-  records, summary, _ = evaluate(
-    config,
-    variables,
-    data=data,
-    diameter_model=trained['diameter_only_model'],
-    progress=tables.progress_bar('evaluating'),
+  outputs = predict(
+    config, variables, data, progress=tables.progress_bar('evaluating')
+  )
+  records, summary = score(
+    config, data, outputs, diameter_model=trained['diameter_only_model']
   )
   results = {
     **workdir.header(config, dataset=name, simulated=data.simulated),

@@ -100,12 +100,20 @@ def as_answer(outputs):
 
 
 class Predictor:
-  """Compiles `predict_step` once and feeds it batches of one size."""
+  """Compiles `predict_step` once and feeds it batches of one size.
 
-  def __init__(self, nets, *, size, window, coarse_mask, batch_size):
-    self._devices = jax.local_device_count()
-    self._per_device = -(-batch_size // self._devices)
-    self._step = jax.pmap(
+  Args:
+    nets, size, window, coarse_mask: of `predict_step`.
+    batch_size: over all devices; rounded up to a multiple of their number.
+    precision: of float32 products, as in `parallel.mapped`.
+  """
+
+  def __init__(
+    self, nets, *, size, window, coarse_mask, batch_size, precision='highest'
+  ):
+    devices = jax.device_count()
+    self._batch = devices * -(-batch_size // devices)
+    self._step = parallel.mapped(
       functools.partial(
         predict_step,
         nets=nets,
@@ -113,7 +121,7 @@ class Predictor:
         window=tuple(window),
         coarse_mask=coarse_mask,
       ),
-      axis_name=parallel.AXIS,
+      precision=precision,
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):
@@ -125,21 +133,22 @@ class Predictor:
       progress: wraps the sequence of batch starts, as tqdm does.
 
     Returns:
-      The outputs of `predict_step` for all N, as float32 NumPy arrays.
+      The outputs of `predict_step` for all N, as float32 NumPy arrays, the
+      same on every process.
     """
-    batch = self._devices * self._per_device
     parts = []
-    for start in progress(range(0, len(hu), batch)):
-      part = np.asarray(hu[start : start + batch])
+    for start in progress(range(0, len(hu), self._batch)):
+      part = np.asarray(hu[start : start + self._batch])
       # The last batch is filled up to the compiled shape and cut again.
-      missing = batch - len(part)
+      missing = self._batch - len(part)
       filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-      outputs = self._step(variables, parallel.split(filled, self._devices))
-      outputs = jax.tree.map(
-        lambda x: np.asarray(x, np.float32).reshape(-1, *x.shape[2:]),
-        jax.device_get(outputs),
+      outputs = parallel.gather(self._step(variables, parallel.share(filled)))
+      parts.append(
+        {
+          key: np.asarray(x[: len(part)], np.float32)
+          for key, x in outputs.items()
+        }
       )
-      parts.append({key: x[: len(part)] for key, x in outputs.items()})
     return {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }

@@ -5,6 +5,11 @@
 
 Any field of the config can be given, such as --config.coarse_stage.epochs=20.
 The same command again goes on where the last one stopped.
+
+On several hosts, on each of them with its own --process_id:
+
+    python -m mtnet_jax.main --config=... --workdir=... \\
+        --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0
 """
 
 import sys
@@ -21,6 +26,20 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Run directory; default: runs/<variant>.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  '',
+  'Of a run on several hosts: HOST:PORT of process 0, any free port; or auto,'
+  ' on Slurm, Open MPI and cloud TPUs.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes there are, one per host.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id',
+  None,
+  'Which one this is, from 0. Process 0 has the dataset and the run directory.',
 )
 
 
@@ -57,9 +76,18 @@ def main(_):
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
   # Heavy imports wait until the flags are known to be right.
+  from mtnet_jax import processes
   from mtnet_jax import run
 
-  errors.exit_on_input_error(lambda: run.run(_CONFIG.value, _WORKDIR.value))
+  def train():
+    processes.connect(
+      _COORDINATOR.value,
+      num_processes=_NUM_PROCESSES.value,
+      process_id=_PROCESS_ID.value,
+    )
+    run.run(_CONFIG.value, _WORKDIR.value)
+
+  errors.exit_on_input_error(train)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,10 @@ compute the same sums:
 * dilated: a matrix product per tap, over the rows and columns where that tap
   touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
 
+Sums are kept in float32 and rounded once to the compute type, as XLA's own
+convolutions do; a sum kept in bfloat16 would lose digits at every tap. What
+comes in float64, as comparisons with other code do, stays in float64.
+
 All paddings are symmetric and "same" for odd kernels, except where an argument
 says otherwise. Parameters keep Flax's HWIO layout, so that checkpoints do not
 depend on how a convolution is computed.
@@ -24,6 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _wide(x):
+  """x in the type of sums: float32, or wider if x is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pointwise_conv(x, kernel, *, stride=1):
@@ -87,7 +96,7 @@ def _shifted_views(padded, *, size, stride, dilation, out_hw):
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
-  taps = kernel.reshape(-1, kernel.shape[-1])
+  taps = _wide(kernel.reshape(-1, kernel.shape[-1]))
   views = _shifted_views(
     padded,
     size=kernel.shape[0],
@@ -95,9 +104,11 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
     dilation=dilation,
     out_hw=out_hw,
   )
-  return functools.reduce(
-    jnp.add, (view * tap for view, tap in zip(views, taps, strict=True))
+  total = functools.reduce(
+    jnp.add,
+    (_wide(view) * tap for view, tap in zip(views, taps, strict=True)),
   )
+  return total.astype(padded.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -137,19 +148,18 @@ def _depthwise_bwd(stride, dilation, residuals, grad):
     out_hw=x.shape[1:3],
   )
 
-  # Kernel gradient: all k * k sums in one pass over the input. Summed in
-  # float32 whatever the compute type.
+  # Kernel gradient: all k * k sums in one pass over the input.
   padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
-  grad32 = grad.astype(jnp.float32)
+  wide_grad = _wide(grad)
   products = tuple(
-    view.astype(jnp.float32) * grad32
+    _wide(view) * wide_grad
     for view in _shifted_views(
       padded, size=size, stride=stride, dilation=dilation, out_hw=out_hw
     )
   )
   sums = lax.reduce(
     products,
-    (jnp.zeros((), jnp.float32),) * len(products),
+    (jnp.zeros((), wide_grad.dtype),) * len(products),
     lambda left, right: tuple(map(jnp.add, left, right)),
     (0, 1, 2),
   )
@@ -177,7 +187,7 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
     ValueError: dilation together with a stride or another padding, which no
       layer of these networks has.
   """
-  if kernel.shape[:2] == (1, 1):
+  if kernel.shape[:2] == (1, 1) and not padding:
     return pointwise_conv(x, kernel, stride=stride)
   if dilation > 1:
     if stride > 1 or padding is not None:
@@ -208,6 +218,8 @@ def _live(offset, size):
 
 def _dilated_taps(x, kernel, *, dilation):
   """A matrix product per tap, only where the tap touches data."""
+  dtype = x.dtype
+  x, kernel = _wide(x), _wide(kernel)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -226,7 +238,7 @@ def _dilated_taps(x, kernel, *, dilation):
         (left, width - right, 0),
       )
       total = part if total is None else total + part
-  return total
+  return total.astype(dtype)
 
 
 # The choice is made where the program is lowered, not where it is traced, so
@@ -321,5 +333,6 @@ def resize_align_corners(x, size_hw):
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
   # Full precision: a shorter type would move the weights, not only the values.
   einsum = functools.partial(jnp.einsum, precision='highest')
-  x = einsum('oh,bhwc->bowc', rows.astype(x.dtype), x)
-  return einsum('ow,bhwc->bhoc', columns.astype(x.dtype), x)
+  resized = einsum('oh,bhwc->bowc', rows, _wide(x))
+  resized = einsum('ow,bhwc->bhoc', columns, resized)
+  return resized.astype(x.dtype)

@@ -1,11 +1,34 @@
-"""Trees over the local devices: replicate, split, bring back."""
+"""Trees over the devices: replicate, split, map, bring back.
+
+A step is written for one device and mapped over all devices of all processes.
+Its batches are global: every process makes the same ones and hands its devices
+their share.
+"""
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 # The axis over which steps are mapped. `jax.pmap` gives its outputs a mesh
 # axis of this name; inputs placed otherwise would compile everything twice.
 AXIS = 'batch'
+
+
+def mapped(fn, *, precision, **kwargs):
+  """`jax.pmap` of `fn` over `AXIS`.
+
+  Args:
+    fn: takes and returns trees of one device.
+    precision: of float32 products in `fn` and its gradients, a value of
+      `jax.default_matmul_precision`.
+    **kwargs: of `jax.pmap`.
+  """
+
+  def traced(*args):
+    with jax.default_matmul_precision(precision):
+      return fn(*args)
+
+  return jax.pmap(traced, axis_name=AXIS, **kwargs)
 
 
 def replicate(tree):
@@ -24,7 +47,7 @@ def replicate(tree):
 
 
 def unreplicate(tree):
-  """The first device's copy of every leaf, as NumPy arrays."""
+  """The first local device's copy of every leaf, as NumPy arrays."""
   return jax.tree.map(
     lambda x: np.asarray(x.addressable_shards[0].data)[0], tree
   )
@@ -33,3 +56,32 @@ def unreplicate(tree):
 def split(x, devices):
   """(D * b, ...) -> (D, b, ...)."""
   return x.reshape(devices, -1, *x.shape[1:])
+
+
+def share(x):
+  """This process's part of a global batch, one row per local device.
+
+  Args:
+    x: (D * b, ...) for the D devices of all processes, in their order.
+
+  Returns:
+    (local D, b, ...).
+  """
+  rows = split(x, jax.device_count())
+  first = jax.process_index() * jax.local_device_count()
+  return rows[first : first + jax.local_device_count()]
+
+
+def gather(tree):
+  """The global batch of which every process holds a share: `share` undone.
+
+  Args:
+    tree: of (local D, b, ...) outputs of a mapped step.
+
+  Returns:
+    A tree of (D * b, ...) NumPy arrays, the same on every process.
+  """
+  tree = jax.device_get(tree)
+  if jax.process_count() > 1:
+    tree = multihost_utils.process_allgather(tree, tiled=True)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

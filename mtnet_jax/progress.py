@@ -5,7 +5,6 @@ files. Only this file turns device values into numbers during an epoch, and
 only every few steps.
 """
 
-import collections
 import time
 
 import jax
@@ -17,6 +16,22 @@ from mtnet_jax import files
 
 _SLOW_HOURS = 1.0
 _TIMED_STEPS = 3
+
+
+class Silent:
+  """An observer for processes that show and write nothing."""
+
+  def start(self, trainer, step, history):
+    pass
+
+  def step(self, step, losses):
+    pass
+
+  def epoch(self, row, history):
+    pass
+
+  def finish(self):
+    pass
 
 
 class Observer:
@@ -43,7 +58,6 @@ class Observer:
     self._title = f'{name} (SIMULATED)' if self._simulated else name
     self._histories[name] = history
     self._first_step = step
-    self._in_flight = collections.deque()
     if step == trainer.total_steps:
       print(f'{name}: already trained, {trainer.stage.epochs} epochs.')
     elif step:
@@ -62,11 +76,6 @@ class Observer:
 
   def step(self, step, losses):
     """A step was dispatched; `losses` may not be ready yet."""
-    # One step may wait behind the one that runs: the devices stay busy, and
-    # the bar does not run ahead of them.
-    self._in_flight.append(losses['loss'])
-    if len(self._in_flight) > 2:
-      self._in_flight.popleft().block_until_ready()
     self._bar.update()
     done = step - self._first_step
     if done <= _TIMED_STEPS + 1 and jax.default_backend() == 'cpu':

@@ -1,5 +1,10 @@
-"""The main job: three stages one after the other, evaluation, report."""
+"""The main job: three stages one after the other, evaluation, report.
 
+Of several processes all train and evaluate; the first alone reads the dataset,
+writes the run directory and prints.
+"""
+
+import json
 import pathlib
 
 import jax
@@ -8,7 +13,9 @@ from mtnet_jax import check_config
 from mtnet_jax import errors
 from mtnet_jax import evaluate
 from mtnet_jax import files
+from mtnet_jax import initial_weights
 from mtnet_jax import input_pipeline
+from mtnet_jax import processes
 from mtnet_jax import progress
 from mtnet_jax import report
 from mtnet_jax import scores
@@ -92,15 +99,51 @@ def run(config, workdir=''):
   """Trains and evaluates; goes on where an earlier call stopped.
 
   Args:
-    config: of `configs/mtnet.py`.
-    workdir: the run directory; '' for runs/<variant>.
+    config: of `configs/mtnet.py`, the same in every process.
+    workdir: the run directory, the first process's; '' for runs/<variant>.
 
   Raises:
     errors.InputError: something the user gave cannot be used.
   """
+  check_same_config(config)
   check_config.check_config(config)
   workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
+  config, splits = processes.on_first(lambda: _prepare(config, workdir))
+  if splits is None:
+    return
+  variables, histories = train_stages(
+    config, splits, workdir=workdir, simulated=splits['train'].simulated
+  )
+  outputs = evaluate.predict(
+    config,
+    variables,
+    splits['test'],
+    progress=tables.progress_bar('evaluating')
+    if processes.is_first()
+    else iter,
+  )
+  processes.on_first(
+    lambda: _finish(config, workdir, splits, histories, outputs)
+  )
+
+
+def check_same_config(config):
+  """Raises `errors.InputError` if the processes were given several configs."""
+  first, *others = map(json.loads, processes.gather(config.to_json()))
+  for process, other in enumerate(others, 1):
+    differences = list(workdir_lib.differences(first, other))
+    if differences:
+      raise errors.InputError(
+        f'process {process} was given another config than process 0:'
+        f' {"; ".join(differences)}. Give every process the same command but'
+        ' for --process_id.'
+      )
+
+
+def _prepare(config, workdir):
+  """The config as it is run, and its splits; None where the run is finished."""
   config = choose_dataset(config)
+  config = initial_weights.settle(config, workdir)
   workdir_lib.make_folder(workdir)
   splits = load_splits(config)
   with config.unlocked():
@@ -111,29 +154,34 @@ def run(config, workdir=''):
     results = workdir_lib.read_metrics(workdir)
     print(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir)
-    return
-
-  dataset = config.dataset
+    return config, None
   simulated = splits['train'].simulated
   print(
-    f'{dataset.name}{" (SIMULATED CT)" if simulated else ""}: '
+    f'{config.dataset.name}{" (SIMULATED CT)" if simulated else ""}: '
     + ', '.join(f'{len(data)} {split}' for split, data in splits.items())
-    + f' nodules. {jax.device_count()} x {jax.devices()[0].device_kind}.'
-    f' Run directory: {workdir}'
+    + f' nodules. {_devices()}. Run directory: {workdir}'
   )
+  return config, splits
+
+
+def _devices():
+  text = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  if jax.process_count() > 1:
+    text += f' in {jax.process_count()} processes'
+  return text
+
+
+def _finish(config, workdir, splits, histories, outputs):
+  """From predictions to the files of a finished run."""
+  simulated = splits['train'].simulated
   diameter_model = scores.fit_diameter_only(splits['train'])
-  variables, histories = train_stages(
-    config, splits, workdir=workdir, simulated=simulated
-  )
-  records, summary, outputs = evaluate.evaluate(
-    config,
-    variables,
-    data=splits['test'],
-    diameter_model=diameter_model,
-    progress=tables.progress_bar('evaluating'),
+  records, summary = evaluate.score(
+    config, splits['test'], outputs, diameter_model=diameter_model
   )
   results = {
-    **workdir_lib.header(config, dataset=dataset.name, simulated=simulated),
+    **workdir_lib.header(
+      config, dataset=config.dataset.name, simulated=simulated
+    ),
     'diameter_only_model': diameter_model,
     'test': summary,
   }
@@ -157,9 +205,11 @@ def train_stages(config, splits, *, workdir, simulated):
   Returns:
     stage name -> best variables, and stage name -> history.
   """
-  observer = progress.Observer(
-    workdir, simulated=simulated, log_every=config.log_every
-  )
+  observer = progress.Silent()
+  if processes.is_first():
+    observer = progress.Observer(
+      workdir, simulated=simulated, log_every=config.log_every
+    )
   nets = stages.make_nets(config)
   variables, histories = {}, {}
   for stage in stages.make_stages(config):
@@ -171,6 +221,7 @@ def train_stages(config, splits, *, workdir, simulated):
       train=splits['train'],
       validation=splits['validation'],
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),
+      load_weights=initial_weights.loader(config, stage),
     )
     variables[stage.name], histories[stage.name] = trainer.run(observer)
   return variables, histories

@@ -138,15 +138,19 @@ def hand_on(logits, kind):
   return (probs >= metrics.THRESHOLD).astype(probs.dtype)
 
 
-def init_variables(stage, rng, *, size, started=None):
-  """Fresh variables of a stage's network.
+def init_variables(
+  stage, rng, *, size, started=None, fresh_only=(_FINE_LAYER,)
+):
+  """Variables of a stage's network before its first step.
 
   Args:
     stage: the stage.
     rng: random key.
     size: side of the input.
-    started: trained coarse variables. Every leaf of theirs is taken over;
-      only the fine layer, which that network lacks, stays random.
+    started: trained coarse variables, or public weights. Every leaf of theirs
+      is taken over.
+    fresh_only: what they lack, and stays random: the fine layer where they
+      are the coarse net's.
 
   Returns:
     {'params': ..., 'batch_stats': ...}
@@ -160,7 +164,9 @@ def init_variables(stage, rng, *, size, started=None):
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:
     variables = {
-      name: take_over(tree, started[name], path=(stage.name, name))
+      name: take_over(
+        tree, started[name], path=(stage.name, name), fresh_only=fresh_only
+      )
       for name, tree in variables.items()
     }
   return variables
@@ -206,7 +212,8 @@ def take_over(fresh, trained, *, path, fresh_only=(_FINE_LAYER,)):
     fresh: nested dict of arrays.
     trained: the same, without the names in `fresh_only`.
     path: where in the tree this is, for messages.
-    fresh_only: names that only `fresh` has, and that stay as they are.
+    fresh_only: names that only `fresh` has at its top, and that stay as they
+      are.
 
   Returns:
     A tree of the structure of `fresh`.
@@ -228,7 +235,7 @@ def take_over(fresh, trained, *, path, fresh_only=(_FINE_LAYER,)):
   if differing:
     raise ValueError(f'{where}: on one side only: {sorted(differing)}.')
   taken = {
-    key: take_over(fresh[key], value, path=(*path, key), fresh_only=fresh_only)
+    key: take_over(fresh[key], value, path=(*path, key), fresh_only=())
     for key, value in trained.items()
   }
   return {**taken, **kept}

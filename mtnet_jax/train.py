@@ -2,9 +2,11 @@
 
 Which example comes when follows from the seed and the epoch, and the step's
 random numbers from the seed and the step: a run that was killed repeats itself
-exactly from its last checkpoint.
+exactly from its last checkpoint. Of several processes all take every step, and
+only the first reads and writes checkpoints.
 """
 
+import collections
 import functools
 import time
 
@@ -18,8 +20,13 @@ from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
 from mtnet_jax import optim
 from mtnet_jax import parallel
+from mtnet_jax import processes
 from mtnet_jax import stages
 from mtnet_jax import step as step_lib
+
+# Steps that may wait behind the one that runs: the devices stay busy, and the
+# host does not run ahead of them.
+_MOST_WAITING = 1
 
 
 class Trainer:
@@ -32,6 +39,8 @@ class Trainer:
     coarse_variables: best variables of the coarse stage, or None before it.
     train, validation: `input_pipeline.Nodules`.
     directory: of the stage's checkpoints.
+    load_weights: () -> `pretrained.Weights` to start from, or None. Called
+      only if there is no checkpoint.
   """
 
   def __init__(
@@ -44,8 +53,10 @@ class Trainer:
     train,
     validation,
     directory,
+    load_weights=None,
   ):
     self.stage = stage
+    self._load_weights = load_weights
     self._config = config
     self._seed = config.seed * len(stages.ORDER) + stages.ORDER.index(
       stage.name
@@ -59,7 +70,9 @@ class Trainer:
     )
     self.total_steps = self.steps_per_epoch * stage.epochs
     self._directory = directory
-    self._checkpoints = checkpoint.Checkpoints(directory)
+    self._checkpoints = None
+    if processes.is_first():
+      self._checkpoints = checkpoint.Checkpoints(directory)
     self._tx = optim.make_optimizer(
       learning_rate=stage.learning_rate,
       schedule=stage.schedule,
@@ -72,8 +85,9 @@ class Trainer:
       window=config.window,
       coarse_mask=config.coarse_mask,
       batch_size=config.eval_batch_size,
+      precision=config.matmul_precision,
     )
-    self._step = jax.pmap(
+    self._step = parallel.mapped(
       functools.partial(
         step_lib.train_step,
         stage=stage,
@@ -83,19 +97,26 @@ class Trainer:
           config, steps_per_epoch=self.steps_per_epoch
         ),
       ),
-      axis_name=parallel.AXIS,
+      precision=config.matmul_precision,
       in_axes=(0, 0, 0, {'index': 0, 'look': 0, 'place': 0, 'seed': None}),
       donate_argnums=0,
     )
 
   def fresh_state(self):
-    """The state before the first step, on the host."""
-    started = self._coarse if self.stage.starts_from_coarse else None
+    """The state before the first step."""
+    if self.stage.starts_from_coarse:
+      return self._state_from(started=self._coarse)
+    if self._load_weights is None:
+      return self._state_from()
+    weights = self._load_weights()
+    return self._state_from(started=weights.variables, fresh_only=weights.fresh)
+
+  def _state_from(self, **start):
     variables = stages.init_variables(
       self.stage,
       jax.random.key(self._seed),
       size=self._config.image_size,
-      started=started,
+      **start,
     )
     return step_lib.TrainState(
       step=np.int32(0),
@@ -117,10 +138,9 @@ class Trainer:
     size = self.stage.batch_size
     index, look = self._order[position * size : (position + 1) * size].T
     batch = {'index': index, 'look': look, 'place': np.arange(size)}
-    devices = jax.local_device_count()
     return {
       **{
-        key: parallel.split(value.astype(np.int32), devices)
+        key: parallel.share(value.astype(np.int32))
         for key, value in batch.items()
       },
       'seed': np.uint32(self._seed),
@@ -168,13 +188,9 @@ class Trainer:
       {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
       dict per epoch.
     """
-    # Only the structure: drawing parameters takes longer than loading them.
-    loaded = self._checkpoints.load_latest(jax.eval_shape(self.fresh_state))
-    if loaded is None:
-      state, history = self.fresh_state(), []
-    else:
-      state, meta = loaded
-      history = meta['history']
+    # Taken from the first process even if fresh: other processors may round
+    # another way, and states that differ would stay different.
+    state, history = processes.on_first(self._starting_state)
     step = int(state.step)
     observer.start(self, step, history)
     try:
@@ -182,20 +198,35 @@ class Trainer:
         self._loop(state, step, history, observer)
     finally:
       observer.finish()
+    return processes.on_first(self._best_variables), history
+
+  def _starting_state(self):
+    # Only the structure: drawing parameters takes longer than loading them.
+    loaded = self._checkpoints.load_latest(jax.eval_shape(self._state_from))
+    if loaded is None:
+      return self.fresh_state(), []
+    state, meta = loaded
+    return state, meta['history']
+
+  def _best_variables(self):
     best = self._checkpoints.load_best()
     if best is None:
       raise errors.InputError(
         f'{self._directory}: the best checkpoint is gone. Delete the folder to'
         ' train the stage again.'
       )
-    return best[0], history
+    return best[0]
 
   def _loop(self, state, step, history, observer):
     state = self.place(state)
     saved_at = epoch_started = time.monotonic()
+    in_flight = collections.deque()
     while step < self.total_steps:
       state, losses = self.step(state, step)
       step += 1
+      in_flight.append(losses['loss'])
+      if len(in_flight) > 1 + _MOST_WAITING:
+        in_flight.popleft().block_until_ready()
       observer.step(step, losses)
       ends_epoch = step % self.steps_per_epoch == 0
       if ends_epoch:
@@ -205,9 +236,10 @@ class Trainer:
       minutes = (time.monotonic() - saved_at) / 60
       if ends_epoch or minutes > self._config.checkpoint_minutes:
         self._check_finite(state, step)
-        self._checkpoints.save_latest(
-          step, parallel.unreplicate(state), {'history': history}
-        )
+        if self._checkpoints:
+          self._checkpoints.save_latest(
+            step, parallel.unreplicate(state), {'history': history}
+          )
         saved_at = time.monotonic()
 
   def _check_finite(self, state, step):
@@ -237,7 +269,7 @@ class Trainer:
     row['best'] = bool(row[select_by] > best)
     row['seconds'] = round(time.monotonic() - epoch_started, 1)
     history.append(row)
-    if row['best']:
+    if row['best'] and self._checkpoints:
       self._checkpoints.save_best(
         step, parallel.unreplicate(on_devices), {'epoch': row['epoch']}
       )

@@ -49,23 +49,23 @@ def claim(workdir, config):
   path = pathlib.Path(workdir, 'config.json')
   now = json.loads(config.to_json())
   if path.exists():
-    differences = list(_differences(_read(path, 'seed'), now))
-    if differences:
+    found = list(differences(_read(path, 'seed'), now))
+    if found:
       raise errors.InputError(
-        f'{workdir} holds a run of another config:'
-        f' {"; ".join(differences)}. Choose another --workdir, or delete'
-        ' that one.'
+        f'{workdir} holds a run of another config: {"; ".join(found)}.'
+        ' Choose another --workdir, or delete that one.'
       )
   make_folder(workdir)
   if not path.exists():
     files.write_json(path, now)
 
 
-def _differences(then, now, prefix=''):
+def differences(then, now, prefix=''):
+  """What differs between two configs as dicts, a text for each key."""
   for key in sorted(then.keys() | now.keys()):
     left, right = then.get(key, 'nothing'), now.get(key, 'nothing')
     if isinstance(left, dict) and isinstance(right, dict):
-      yield from _differences(left, right, f'{prefix}{key}.')
+      yield from differences(left, right, f'{prefix}{key}.')
     elif left != right:
       yield f'{prefix}{key} was {left} and is now {right}'
 
@@ -145,6 +145,7 @@ def header(config, *, dataset, simulated):
     'simulated': simulated,
     'seed': config.seed,
     'variant': config.variant,
+    'matmul_precision': config.matmul_precision,
     'versions': {
       'mtnet_jax': mtnet_jax.__version__,
       'python': platform.python_version(),
@@ -160,4 +161,5 @@ def _hardware():
     'platform': device.platform,
     'kind': device.device_kind,
     'devices': jax.device_count(),
+    'processes': jax.process_count(),
   }

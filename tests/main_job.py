@@ -1,7 +1,9 @@
 """Runs commands of the project as a user does, in processes of their own."""
 
+import concurrent.futures
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -29,6 +31,39 @@ def test_size_job(workdir, data_dir, *flags):
 
 
 test_size_job.__test__ = False
+
+
+def start_on_two(jobs, **env):
+  """Starts two commands as the processes of one run, all output captured."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  return [
+    subprocess.Popen(
+      [
+        *job,
+        f'--coordinator=127.0.0.1:{port}',
+        '--num_processes=2',
+        f'--process_id={process}',
+      ],
+      cwd=ROOT,
+      env=environment(**env),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for process, job in enumerate(jobs)
+  ]
+
+
+def finish_two(started, *, seconds=900):
+  """Waits for `start_on_two`: a `subprocess.CompletedProcess` of each."""
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    outputs = pool.map(lambda x: x.communicate(timeout=seconds), started)
+    return [
+      subprocess.CompletedProcess(x.args, x.returncode, *output)
+      for x, output in zip(started, outputs, strict=True)
+    ]
 
 
 def run(command, **env):

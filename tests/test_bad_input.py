@@ -73,6 +73,7 @@ def test_main_refuses(flags, says, tmp_path):
     ('eval_batch_size', 0),
     ('log_every', 0),
     ('dtype', 'float99'),
+    ('matmul_precision', 'exact'),
     ('image_size', 0),
     ('window', (400.0, -1000.0)),
     ('coarse_mask', 'hrad'),

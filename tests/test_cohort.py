@@ -78,6 +78,11 @@ def test_limits_are_included():
     sized = dataclasses.replace(nodule, diameter_mm=diameter_mm)
     assert len(cohort.select(policy, [sized])) == count
   sized = dataclasses.replace(nodule, diameter_mm=10.0)
+  thin = dataclasses.replace(policy, max_thickness_mm=2.5)
+  for thickness_mm, count in ((0.6, 1), (2.5, 1), (2.51, 0)):
+    cut = dataclasses.replace(sized, slice_thickness_mm=thickness_mm)
+    assert len(cohort.select(thin, [cut])) == count
+    assert len(cohort.select(policy, [cut])) == 1
   for readers, count in ((3, 0), (4, 1), (5, 0)):
     read = dataclasses.replace(sized, annotation_ids=tuple(range(readers)))
     assert len(cohort.select(policy, [read])) == count

@@ -42,6 +42,7 @@ _PAPER = cohort.POLICIES['paper']
       {'min_diameter_mm': 3.0000001},
       'paper-size_3.0000001_to_25',
     ),
+    ('thickness=2.5', {'max_thickness_mm': 2.5}, 'paper-thickness_2.5mm'),
     ('label=median', {'label_rule': 'median'}, 'paper-label_median'),
     (
       'unlabelled=keep',
@@ -88,6 +89,9 @@ def test_names_follow_from_what_differs():
     ('consensus=0.5', 'consensus=0.5'),
     ('consensus=1/0', '(1, 0)'),
     ('consensus=3/2', '(3, 2)'),
+    ('thickness=thin', 'thickness=thin'),
+    ('thickness=0', '0.0'),
+    ('thickness=nan', 'nan'),
     ('label=mode', 'mode'),
     ('unlabelled=maybe', 'maybe'),
     ('slices=two', 'two'),

@@ -1,8 +1,12 @@
-"""Trees over the local devices."""
+"""Trees over the devices."""
 
 import jax
+from jax import extend
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from mtnet_jax import ops
 from mtnet_jax import parallel
 
 TREE = {'a': np.arange(6.0).reshape(2, 3), 'b': {'c': np.int32(7)}}
@@ -45,3 +49,47 @@ def test_split_keeps_the_order_of_the_global_batch():
   np.testing.assert_array_equal(
     parallel.split(np.arange(6), 3), [[0, 1], [2, 3], [4, 5]]
   )
+
+
+def test_shares_put_together_are_the_global_batch():
+  devices = jax.device_count()
+  batch = np.arange(devices * 6).reshape(devices * 3, 2)
+  rows = parallel.share(batch)
+  assert rows.shape == (jax.local_device_count(), 3, 2)
+  np.testing.assert_array_equal(parallel.gather({'x': rows})['x'], batch)
+
+
+def products(jaxpr):
+  """Every product in a program, those of inner programs included."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
+      yield equation
+    for inner in extend.core.jaxprs_in_params(equation.params):
+      yield from products(inner)
+
+
+@pytest.mark.parametrize(
+  ('precision', 'expected'),
+  [
+    ('highest', {jax.lax.Precision.HIGHEST}),
+    ('high', {jax.lax.Precision.HIGH}),
+    ('default', {jax.lax.Precision.DEFAULT}),
+  ],
+)
+def test_every_product_has_the_precision_asked_for(precision, expected):
+  """Forward and backward, custom gradients included."""
+
+  def loss(kernels, x):
+    for kernel, dilation in zip(kernels, (1, 2, 1), strict=True):
+      x = ops.conv(x, kernel, dilation=dilation)
+    return jnp.sum(x**2)
+
+  shapes = ((3, 3, 2, 2), (3, 3, 2, 2), (1, 1, 2, 2))
+  kernels = [jnp.ones((jax.device_count(), *shape)) for shape in shapes]
+  x = jnp.ones((jax.device_count(), 1, 8, 8, 2))
+  step = parallel.mapped(jax.value_and_grad(loss), precision=precision)
+  found = list(products(jax.make_jaxpr(step)(kernels, x).jaxpr))
+  kinds = {equation.primitive.name for equation in found}
+  assert kinds == {'dot_general', 'conv_general_dilated'}
+  assert len(found) > 20
+  assert {p for x in found for p in x.params['precision']} == expected

@@ -102,23 +102,32 @@ def _query(sql: str) -> list[tuple]:
     connection.close()
 
 
-class _Contour(NamedTuple):
-  """One closed curve that one reader drew on one slice."""
-
-  z_mm: float
-  is_inclusion: bool
-  coords: str  # 'x,y' lines: column, row
+# (id of the annotation, z in mm, 1 where it includes, 'x,y' lines of column
+# and row): a closed curve that one reader drew on one slice.
+_Contour = tuple[int, float, int, str]
 
 
 @functools.cache
 def _contours() -> dict[int, list[_Contour]]:
   """All contours by annotation id, in the order of their ids."""
+  return _by_annotation('')
+
+
+@functools.cache
+def _contours_of_one(scan_id: int) -> dict[int, list[_Contour]]:
+  return _by_annotation(
+    'WHERE annotation_id IN'
+    f' (SELECT id FROM annotations WHERE scan_id = {int(scan_id)})'
+  )
+
+
+def _by_annotation(where: str) -> dict[int, list[_Contour]]:
   contours = collections.defaultdict(list)
-  for annotation_id, z_mm, inclusion, coords in _query(
+  for row in _query(
     'SELECT annotation_id, image_z_position, inclusion, coords'
-    ' FROM contours ORDER BY id'
+    f' FROM contours {where} ORDER BY id'
   ):
-    contours[annotation_id].append(_Contour(z_mm, bool(inclusion), coords))
+    contours[row[0]].append(row)
   return dict(contours)
 
 
@@ -205,16 +214,17 @@ def reader_masks(scan_id: int, annotation_ids: Sequence[int]) -> ReaderMasks:
     The masks, in the order of `annotation_ids`.
   """
   z_mm = slice_positions(scan_id)
+  # As in `slice_positions`: one scan takes 18 ms, all of them 70 ms.
+  if _contours_of_one.cache_info().currsize < _FEW_SCANS:
+    contours_of = _contours_of_one(scan_id)
+  else:
+    contours_of = _contours()
   readers = []
   for annotation_id in annotation_ids:
     readers.append(
       [
-        (
-          int(np.abs(z_mm - contour.z_mm).argmin()),
-          contour.is_inclusion,
-          _vertices(contour.coords),
-        )
-        for contour in _contours()[annotation_id]
+        (int(np.abs(z_mm - z).argmin()), bool(inclusion), _vertices(coords))
+        for _, z, inclusion, coords in contours_of[annotation_id]
       ]
     )
   drawn = [contour for contours in readers for contour in contours]

@@ -49,6 +49,7 @@ import tensorflow_datasets as tfds
 from tfds_lidc import counts
 from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc import file_formats
 from tfds_lidc import overrides
 from tfds_lidc import parallel
 from tfds_lidc import staging
@@ -296,8 +297,16 @@ def main() -> None:
     metavar='-- BEAM_FLAG',
     help='any flag of Apache Beam, such as --runner=FlinkRunner',
   )
+  parser.add_argument(
+    '--tfrecord',
+    action='store_true',
+    help='add TFRecord files, which tfds.load reads, to a build that is there '
+    'or to the new one (needs TensorFlow)',
+  )
   args = parser.parse_args()
   beam_options = _beam_options(args)
+  if args.tfrecord:
+    file_formats.check_tensorflow('--tfrecord')
 
   if args.policy:
     config = find_config(args.config, args.policy)
@@ -317,6 +326,9 @@ def main() -> None:
     beam_options=beam_options,
   )
   print(summary(builder))
+  if args.tfrecord:
+    file_formats.add_tfrecord(builder)
+    print('with TFRecord files beside the array_record ones, for tfds.load')
 
 
 if __name__ == '__main__':

@@ -97,6 +97,7 @@ class Policy:
     max_readers: most; more than 4 means that clustering joined two nodules.
     min_diameter_mm: smallest mean diameter, included.
     max_diameter_mm: largest mean diameter, included.
+    max_thickness_mm: thickest slices of a scan, included.
     label_rule: how malignancy ratings become a label, see `label`.
     keep_unlabelled: whether nodules that the rule leaves OPEN stay in.
     consensus: share of the readers that must have marked a pixel of the mask,
@@ -113,6 +114,7 @@ class Policy:
   max_readers: float = math.inf
   min_diameter_mm: float = 0.0
   max_diameter_mm: float = math.inf
+  max_thickness_mm: float = math.inf
   label_rule: str = 'mean'
   keep_unlabelled: bool = False
   consensus: tuple[int, int] = (1, 2)
@@ -139,6 +141,11 @@ class Policy:
         raise errors.InputError(
           f'policy {self.name}: {low:g} to {high:g} is not a range'
         )
+    if not self.max_thickness_mm > 0:
+      raise errors.InputError(
+        f'policy {self.name}: max_thickness_mm={self.max_thickness_mm} is not '
+        'above 0'
+      )
     if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 10:
       raise errors.InputError(
         f'policy {self.name}: spacing_mm={self.spacing_mm} is not from 0.1 to '
@@ -204,7 +211,14 @@ def label(malignancy: Sequence[int], rule: str) -> int:
 
 def read_csv(text: str) -> list[Nodule]:
   """Parses the text of a nodules.csv."""
-  return [_from_row(row) for row in csv.DictReader(io.StringIO(text))]
+  parsers = {
+    field.name: field.type if field.type in (str, int, float) else _integers
+    for field in _columns()
+  }
+  return [
+    Nodule(**{name: parse(row[name]) for name, parse in parsers.items()})
+    for row in csv.DictReader(io.StringIO(text))
+  ]
 
 
 def write_csv(nodules: Iterable[Nodule]) -> str:
@@ -230,15 +244,8 @@ def _columns() -> tuple[dataclasses.Field, ...]:
   return tuple(f for f in dataclasses.fields(Nodule) if f.name != 'label')
 
 
-def _from_row(row: dict[str, str]) -> Nodule:
-  values = {}
-  for field in _columns():
-    cell = row[field.name]
-    if field.type in (str, int, float):
-      values[field.name] = field.type(cell)
-    else:
-      values[field.name] = tuple(int(item) for item in cell.split(';'))
-  return Nodule(**values)
+def _integers(cell: str) -> tuple[int, ...]:
+  return tuple(int(item) for item in cell.split(';'))
 
 
 @functools.cache
@@ -267,6 +274,7 @@ def select(
     if (
       policy.min_readers <= nodule.num_readers <= policy.max_readers
       and policy.min_diameter_mm <= nodule.diameter_mm <= policy.max_diameter_mm
+      and nodule.slice_thickness_mm <= policy.max_thickness_mm
       and (policy.keep_unlabelled or nodule_label != OPEN)
     ):
       selected.append(dataclasses.replace(nodule, label=nodule_label))

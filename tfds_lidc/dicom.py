@@ -27,12 +27,11 @@ Z_TOLERANCE_MM = 0.1
 
 _INT16 = np.iinfo(np.int16)
 
-# What decodes a compressed image that pydicom cannot decode alone.
-_CODECS = (
-  ('JPEG 2000', 'pylibjpeg pylibjpeg-openjpeg'),
-  ('High-Throughput', 'pylibjpeg pylibjpeg-openjpeg'),
-  ('JPEG', 'pylibjpeg pylibjpeg-libjpeg'),
-)
+# What decodes the images that pydicom, Pillow and pyjpegls, which are installed
+# with this package, cannot: JPEG Lossless and Extended; High-Throughput JPEG
+# 2000, which GDCM cannot either. The extra `jpeg` has both.
+_CODEC = 'python-gdcm'
+_HIGH_THROUGHPUT_CODEC = 'pylibjpeg pylibjpeg-openjpeg'
 
 
 class Slice(NamedTuple):
@@ -209,9 +208,10 @@ def _missing_codec(
   syntax = dataset.file_meta.get('TransferSyntaxUID', '')
   if 'missing dependencies' not in str(e) or not syntax:
     return None
-  packages = next((p for name, p in _CODECS if name in syntax.name), 'gdcm')
+  high_throughput = 'High-Throughput' in syntax.name
+  package = _HIGH_THROUGHPUT_CODEC if high_throughput else _CODEC
   return dicom_header.Fault(
-    'codec', f'is compressed ({syntax.name}); run: pip install {packages}'
+    'codec', f'is compressed ({syntax.name}); run: pip install {package}'
   )
 
 

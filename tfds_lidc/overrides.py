@@ -17,9 +17,10 @@ from tfds_lidc import errors
 
 HELP = (
   'changes the config: readers=2-4, size=3-25 (mean diameter, mm; 3- has no '
-  'upper end), label=agreement|mean|median, unlabelled=keep|drop, '
-  'consensus=2/3, slices=largest|all, split_by=patient|nodule, '
-  'spacing=native|MM (resampled in the plane); several with commas'
+  'upper end), thickness=2.5 (of slices, mm, at most), '
+  'label=agreement|mean|median, unlabelled=keep|drop, consensus=2/3, '
+  'slices=largest|all, split_by=patient|nodule, spacing=native|MM (resampled '
+  'in the plane); several with commas'
 )
 
 _Fields = dict[str, Any]
@@ -53,6 +54,7 @@ def _spacing(text: str) -> _Fields:
 _PARSERS = {
   'readers': _range('min_readers', 'max_readers', int),
   'size': _range('min_diameter_mm', 'max_diameter_mm', float),
+  'thickness': lambda text: {'max_thickness_mm': float(text)},
   'label': lambda text: {'label_rule': text},
   'unlabelled': _choice('keep_unlabelled', keep=True, drop=False),
   'consensus': _consensus,

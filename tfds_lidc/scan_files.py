@@ -18,7 +18,7 @@ import numpy as np
 from tfds_lidc import quarantine
 from tfds_lidc import scan_reader
 
-_FORMAT = 1  # raise it when the files, or what is read, change
+_FORMAT = 2  # raise it when the files, or what is read, change
 
 
 class Outcome(NamedTuple):
@@ -78,7 +78,7 @@ class ReadToFile:
 
 def _stored(path: pathlib.Path) -> Outcome | None:
   try:
-    with np.load(path) as stored:
+    with path.open('rb') as f, np.load(f) as stored:
       return _outcome(path, json.loads(str(stored['outcome'])))
   # Not there yet, or damaged: then it is written again.
   except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile):
@@ -98,7 +98,7 @@ def _outcome(path: pathlib.Path, content: dict) -> Outcome:
 
 def load_examples(outcome: Outcome) -> list[scan_reader.Example]:
   """The examples that a scan was read to."""
-  with np.load(outcome.file) as stored:
+  with open(outcome.file, 'rb') as f, np.load(f) as stored:
     which = json.loads(str(stored['outcome']))['examples']
     planes = [stored[name] for name in scan_reader.Example._fields[2:]]
   return [

@@ -57,7 +57,12 @@ class Aspp(nn.Module):
     for i, rate in enumerate(self.rates, 1):
       branches.append(branch(f'branch{i}', size=3, dilation=rate)(x))
     pooled = branch('image_pooling')(jnp.mean(x, (1, 2), keepdims=True))
-    branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+    # At least in float32, for its gradient is a sum over the grid.
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    pooled = jnp.broadcast_to(pooled.astype(wide), branches[0].shape).astype(
+      self.dtype
+    )
+    branches.append(pooled)
     return branch('fuse')(jnp.concatenate(branches, -1))
 
 

@@ -48,7 +48,8 @@ class Conv(nn.Module):
     )
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-      x = x + bias.astype(self.dtype)
+      # In float32: the bias's gradient is a sum over every pixel.
+      x = (x + bias).astype(self.dtype)
     return x
 
 

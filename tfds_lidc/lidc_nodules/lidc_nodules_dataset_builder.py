@@ -15,6 +15,7 @@ import tqdm
 from tfds_lidc import accounting
 from tfds_lidc import cohort
 from tfds_lidc import errors
+from tfds_lidc import file_formats
 from tfds_lidc import parallel
 from tfds_lidc import phantom
 from tfds_lidc import quarantine
@@ -55,8 +56,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       run; None for nowhere.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  VERSION = tfds.core.Version('2.0.0')
+  RELEASE_NOTES = {
+    '1.0.0': 'First release.',
+    '2.0.0': 'Other images in `phantom`, nearer to CT; the rest is the same.',
+  }
   MANUAL_DOWNLOAD_INSTRUCTIONS = """
   Download the DICOM images of LIDC-IDRI (125 GB, or any of its patients) from
   https://www.cancerimagingarchive.net/collection/lidc-idri/ into the manual
@@ -90,9 +94,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   strict = False
   cache_dir: str | os.PathLike | None = None
 
-  def __init__(self, *, file_format: Any = 'array_record', **kwargs: Any):
-    # TFDS's default, tfrecord, cannot be written without TensorFlow.
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
+  def __init__(self, *, file_format: Any = None, **kwargs: Any):
+    super().__init__(**kwargs)
+    file_formats.settle(self.info, file_format)
+
+  def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
+    """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
+    config, changed, _ = self.builder_config.name.partition('-')
+    file_formats.serve_tf_data(
+      self.info,
+      f'python -m tfds_lidc.build --config={config}'
+      f'{" --policy=..." if changed else ""} --data_dir={self.data_dir_root}',
+    )
+    return super().as_dataset(*args, **kwargs)
 
   def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
     # TFDS warns of every config that is not listed above; these are meant.
@@ -112,6 +126,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       description=f'{self.builder_config.description}\n\n{card.description}',
       citation=card.citation,
       homepage='https://www.cancerimagingarchive.net/collection/lidc-idri/',
+      license='CC BY 3.0, https://creativecommons.org/licenses/by/3.0/ '
+      '(LIDC-IDRI, The Cancer Imaging Archive)',
       features=record.features(),
       supervised_keys=('image', 'label'),
       metadata=tfds.core.MetadataDict(
@@ -187,7 +203,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   ) -> Iterator[scan_files.Outcome]:
     """Reads every scan to a file, in order."""
     directory = os.fspath(self._scan_dir)
-    os.makedirs(directory, exist_ok=True)
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     if self.beam_options is not None:
       from tfds_lidc import beam  # the extra `beam`
 

@@ -1,0 +1,128 @@
+"""Which public weights a run starts from, and what they make of its config.
+
+The fields that weights need (batch-norm epsilon, input range, ...) go into the
+groups of the networks, and the files' checksums beside their paths: the
+config.json of a run then says all about its networks, whether or not the
+files are still there.
+"""
+
+import functools
+import pathlib
+
+from mtnet_jax import errors
+from mtnet_jax import files
+from mtnet_jax import pretrained
+from mtnet_jax import stages
+from mtnet_jax import weight_files
+from mtnet_jax import weight_matching
+from mtnet_jax import weight_sources
+
+# Task -> the stage that starts from its weights, the group of its networks.
+_STAGE = {'segmentation': 'coarse', 'classification': 'class'}
+_GROUP = {'segmentation': 'seg_net', 'classification': 'class_net'}
+
+
+def _paths(config):
+  """Task -> path, of those that were given."""
+  paths = {
+    'segmentation': config.pretrained.segmentation,
+    'classification': config.pretrained.classification,
+  }
+  return {task: path for task, path in paths.items() if path}
+
+
+def _recorded(config):
+  """Task -> checksum, '' where none was filled in."""
+  return {
+    'segmentation': config.pretrained.segmentation_sha256,
+    'classification': config.pretrained.classification_sha256,
+  }
+
+
+def settle(config, workdir):
+  """The config with what follows from its weights' files.
+
+  A file that is gone is no hindrance to a run that began with it: what
+  followed is then taken from the run's config.json.
+
+  Args:
+    config: of `configs/mtnet.py`.
+    workdir: the run directory, which need not exist yet.
+
+  Raises:
+    errors.InputError: a file cannot be used, or the config asks for another
+      value of a field that the weights need.
+  """
+  settled = config.copy_and_resolve_references()
+  nets = stages.make_nets(config)
+  for task, path in _paths(config).items():
+    group = settled[_GROUP[task]]
+    earlier = _earlier(workdir, task, path)
+    if earlier is not None and not weight_files.exists(path):
+      checksum, fields = earlier
+    else:
+      fields = weight_matching.match(path, nets[_STAGE[task]]).source.fields
+      checksum = weight_files.sha256(path)
+    for key, value in fields.items():
+      if key in group and group[key] != value:
+        raise errors.InputError(
+          f'config.{_GROUP[task]}.{key}={group[key]} contradicts {path}, which'
+          f' needs {value}: leave it out.'
+        )
+    with settled.unlocked():
+      group.update(fields)
+      settled.pretrained[f'{task}_sha256'] = checksum
+  return settled
+
+
+def _earlier(workdir, task, path):
+  """Checksum and fields that a run began with; None if it had another path."""
+  saved = pathlib.Path(workdir, 'config.json')
+  if not saved.exists():
+    return None
+  tree = files.read_json(saved)
+  given = tree.get('pretrained', {})
+  if given.get(task) != path:
+    return None
+  fields = {
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in tree[_GROUP[task]].items()
+    if key in weight_sources.FIELDS
+  }
+  return given[f'{task}_sha256'], fields
+
+
+def loader(config, stage):
+  """What loads a stage's public weights.
+
+  Args:
+    config: of `settle`.
+    stage: a `stages.Stage`.
+
+  Returns:
+    () -> `pretrained.Weights`, or None if the stage has none to start from.
+  """
+  for task, path in _paths(config).items():
+    if _STAGE[task] == stage.name:
+      return functools.partial(
+        _load, path, stage, task, _recorded(config)[task]
+      )
+  return None
+
+
+def _load(path, stage, task, checksum):
+  load = {
+    'segmentation': pretrained.load_deeplab,
+    'classification': pretrained.load_xception,
+  }[task]
+  weights = load(path, stage.net)
+  if weight_files.sha256(path) != checksum:
+    raise errors.InputError(
+      f'{path} is not the file that this run began with (its checksum was'
+      f' {checksum}): put that one back, or choose another --workdir.'
+    )
+  print(
+    f"Stage '{stage.name}' starts from {path} ({weights.title}); new:"
+    f' {", ".join(weights.fresh)}.'
+  )
+  return weights

@@ -1,0 +1,147 @@
+"""Several processes, one per host, that run the same program as one.
+
+The first process reads and writes every file: what the others need of it goes
+over the network, so that hosts need no common file system, cannot read
+different data, and cannot write over each other. With one process everything
+here is a plain call.
+"""
+
+import pickle
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from mtnet_jax import errors
+
+# Has JAX look for the other processes itself.
+AUTO = 'auto'
+# How long a process that ends waits for the others to end, too.
+_SHUTDOWN_SECONDS = 30
+
+
+def connect(coordinator, *, num_processes=None, process_id=None):
+  """Joins this process to the others; before anything else touches JAX.
+
+  Args:
+    coordinator: HOST:PORT of the first process, the same for all. 'auto' takes
+      it and the other two from Slurm, Open MPI or a cloud TPU. '' for a single
+      process.
+    num_processes: how many there are.
+    process_id: which one this is, from 0.
+
+  Raises:
+    errors.InputError: the arguments do not belong together, or the processes
+      did not find each other.
+  """
+  given = {'num_processes': num_processes, 'process_id': process_id}
+  if not coordinator or coordinator == AUTO:
+    unneeded = [f'--{key}' for key, x in given.items() if x is not None]
+    if unneeded:
+      raise errors.InputError(
+        f'{" and ".join(unneeded)} need --coordinator=HOST:PORT of the first'
+        ' process.'
+      )
+    if not coordinator:
+      return
+  else:
+    missing = [f'--{key}' for key, x in given.items() if x is None]
+    if missing:
+      raise errors.InputError(
+        f'--coordinator={coordinator} needs {" and ".join(missing)} as well'
+        f' (on Slurm, Open MPI and cloud TPUs --coordinator={AUTO} is enough).'
+      )
+    host, _, port = coordinator.rpartition(':')
+    if not host or not port.isdigit():
+      raise errors.InputError(
+        f'--coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234.'
+      )
+    if not 0 <= process_id < num_processes:
+      raise errors.InputError(
+        f'--process_id={process_id} must be from 0 to'
+        f' {num_processes - 1} with --num_processes={num_processes}.'
+      )
+  automatic = coordinator == AUTO
+  try:
+    jax.distributed.initialize(
+      None if automatic else coordinator,
+      num_processes,
+      process_id,
+      cluster_detection_method=None if automatic else 'deactivate',
+      shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    )
+  except (RuntimeError, ValueError) as error:
+    raise errors.InputError(
+      f'--coordinator={coordinator}: the processes did not find each other'
+      f' ({str(error).splitlines()[0]}).'
+    ) from error
+  counts = {
+    sum(device.process_index == process for device in jax.devices())
+    for process in range(jax.process_count())
+  }
+  if len(counts) > 1:
+    raise errors.InputError(
+      f'the processes have {" or ".join(map(str, sorted(counts)))} devices'
+      ' each: give every one the same number (CUDA_VISIBLE_DEVICES).'
+    )
+
+
+def is_first():
+  """Whether this is the process that reads and writes files."""
+  return jax.process_index() == 0
+
+
+def gather(value):
+  """What every process holds, in their order, on every process.
+
+  Args:
+    value: any picklable value; may be another one in each process.
+  """
+  if jax.process_count() == 1:
+    return [value]
+  data = np.frombuffer(pickle.dumps(value), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int64(len(data)))
+  padded = np.zeros(sizes.max(), np.uint8)
+  padded[: len(data)] = data
+  rows = multihost_utils.process_allgather(padded)
+  return [
+    pickle.loads(row[:size].tobytes())
+    for row, size in zip(rows, sizes, strict=True)
+  ]
+
+
+def on_first(make):
+  """Calls `make()` on the first process and returns its value on all.
+
+  The others wait meanwhile. What it raises ends all of them.
+
+  Raises:
+    errors.InputError: `make` raised it; or, on the others, it failed there.
+  """
+  if jax.process_count() == 1:
+    return make()
+  value = error = message = None
+  if is_first():
+    try:
+      value = make()
+    except Exception as raised:
+      error = raised
+      message = (
+        str(raised)
+        if isinstance(raised, errors.InputError)
+        else f'the first process failed: {raised!r}'
+      )
+  value, message = _broadcast((value, message))
+  if error is not None:
+    raise error
+  if message is not None:
+    raise errors.InputError(message)
+  return value
+
+
+def _broadcast(value):
+  data = np.frombuffer(pickle.dumps(value), np.uint8)
+  size = multihost_utils.broadcast_one_to_all(np.int64(len(data)))
+  if not is_first():
+    data = np.zeros(size, np.uint8)
+  return pickle.loads(multihost_utils.broadcast_one_to_all(data).tobytes())

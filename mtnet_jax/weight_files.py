@@ -1,0 +1,253 @@
+"""Files of weights: names and shapes first, tensors one at a time.
+
+Formats: `.safetensors`; Keras's `.h5` and `.weights.h5`; PyTorch's `.pth`,
+`.pt` and `.bin`, through `torch.load(weights_only=True)`, so that no file can
+run code; and TensorFlow's checkpoints, by their prefix or their `.index`.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+
+from mtnet_jax import errors
+
+_TORCH = ('.pth', '.pt', '.bin')
+_KNOWN = '.safetensors, .h5, .pth, .pt, .bin, or a TensorFlow checkpoint'
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+  """An open file.
+
+  Attributes:
+    shapes: name -> shape of every tensor.
+    read: name -> the tensor, as a NumPy array that may lie in the file.
+  """
+
+  shapes: dict[str, tuple[int, ...]]
+  read: Callable[[str], np.ndarray]
+
+
+def exists(path):
+  """Whether there is such a file or TensorFlow checkpoint."""
+  return all(part.is_file() for part in _parts(path))
+
+
+def sha256(path):
+  """Checksum of the content, as 64 hexadecimal digits.
+
+  Raises:
+    errors.InputError: it cannot be read.
+  """
+  digest = hashlib.sha256()
+  try:
+    for part in _parts(path):
+      with open(part, 'rb') as file:
+        while block := file.read(1 << 20):
+          digest.update(block)
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be read: {error.strerror}.'
+    ) from error
+  return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def open_weights(path):
+  """Opens a file of weights by its extension.
+
+  Yields:
+    A `WeightFile`, which must not be used after the `with` block.
+
+  Raises:
+    errors.InputError: it is missing, damaged, of an unknown format, or needs
+      a package that is not installed.
+  """
+  if not exists(path):
+    raise errors.InputError(f'{path} is no file of weights: it is missing.')
+  with contextlib.ExitStack() as stack:
+    try:
+      opened = _opener(path)(path, stack)
+    except ImportError as error:
+      extra = 'tf' if error.name == 'tensorflow' else 'interop'
+      raise errors.InputError(
+        f'{path} needs {error.name}, which is not installed: `pip install'
+        f' mtnet_jax[{extra}]`, or take the .safetensors or .h5 of the same'
+        ' weights.'
+      ) from error
+    except errors.InputError:
+      raise
+    except _damage() as error:
+      raise _damaged(path, error) from error
+
+    def read(name):
+      try:
+        return opened.read(name)
+      except _damage() as error:
+        raise _damaged(f'{path}: {name}', error) from error
+
+    yield WeightFile(opened.shapes, read)
+
+
+def _opener(path):
+  suffix = pathlib.Path(path).suffix
+  if suffix == '.safetensors':
+    return _open_safetensors
+  if suffix == '.h5':
+    return _open_hdf5
+  if suffix in _TORCH:
+    return _open_torch
+  if len(_parts(path)) > 1:
+    return _open_tensorflow
+  raise errors.InputError(
+    f'{path}: the extension {suffix!r} is of no known format ({_KNOWN}).'
+  )
+
+
+def _parts(path):
+  """The files that a path stands for; more than one for TensorFlow's."""
+  path = pathlib.Path(path)
+  prefix = path.with_suffix('') if path.suffix == '.index' else path
+  index = prefix.with_name(f'{prefix.name}.index')
+  if not index.is_file():
+    return [path]
+  data = sorted(prefix.parent.glob(f'{prefix.name}.data-?????-of-?????'))
+  # Without its data, a path that is not there: it must count as missing.
+  return [index, *(data or [prefix.with_name(f'{prefix.name}.data')])]
+
+
+def _damage():
+  """What readers raise about bytes that are not what they should be."""
+  import pickle
+  import struct
+  import zipfile
+
+  import safetensors
+
+  return (
+    OSError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+  )
+
+
+def _damaged(what, error):
+  reason = str(error).strip().splitlines() or [type(error).__name__]
+  return errors.InputError(
+    f'{what} is damaged, or not what its extension says'
+    f' ({reason[0].rstrip(".")[:200]}): download it again.'
+  )
+
+
+def _open_safetensors(path, stack):
+  import safetensors
+
+  file = stack.enter_context(safetensors.safe_open(path, framework='numpy'))
+  names = file.keys()
+  shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+  return WeightFile(shapes, file.get_tensor)
+
+
+def _open_hdf5(path, stack):
+  import h5py
+
+  root = stack.enter_context(h5py.File(path, 'r'))
+  # Written by `model.save`, the weights lie one level deeper.
+  root = root.get('model_weights', root)
+  if 'layer_names' in root.attrs:
+    datasets = _hdf5_by_layer_names(root)
+  elif 'layers' in root:
+    datasets = _hdf5_by_vars(root['layers'])
+  else:
+    raise ValueError('neither layer_names nor layers in this HDF5 file')
+  return WeightFile(
+    {name: dataset.shape for name, dataset in datasets.items()},
+    lambda name: datasets[name][()],
+  )
+
+
+def _hdf5_by_layer_names(root):
+  """Keras 1 and 2: every tensor as 'layer/place in the layer'."""
+
+  def text(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+  return {
+    f'{layer}/{i}': root[layer][text(weight)]
+    for layer in map(text, root.attrs['layer_names'])
+    for i, weight in enumerate(root[layer].attrs['weight_names'])
+  }
+
+
+def _hdf5_by_vars(layers):
+  """Keras 3: the same names; groups are called by class, layers beside it."""
+  return {
+    f'{group["vars"].attrs.get("name", key)}/{i}': dataset
+    for key, group in layers.items()
+    if 'vars' in group
+    for i, dataset in group['vars'].items()
+  }
+
+
+def _open_torch(path, stack):
+  import pickle
+
+  import torch
+
+  def load(mmap):
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+
+  try:
+    try:
+      state = load(mmap=True)
+    except RuntimeError:
+      # Files older than PyTorch 1.6 cannot be mapped.
+      state = load(mmap=False)
+  except pickle.UnpicklingError as error:
+    raise errors.InputError(
+      f'{path} holds more than tensors, and could run code: refused. Save its'
+      ' plain state dict (`torch.save(net.state_dict(), FILE)`).'
+    ) from error
+  if not isinstance(state, dict) or not all(
+    isinstance(value, torch.Tensor) for value in state.values()
+  ):
+    found = list(state)[:5] if isinstance(state, dict) else type(state)
+    raise errors.InputError(
+      f'{path} is no plain state dict of tensors, but holds {found}: save'
+      ' `net.state_dict()` by itself.'
+    )
+  stack.callback(state.clear)
+  return WeightFile(
+    {name: tuple(value.shape) for name, value in state.items()},
+    lambda name: state[name].float().numpy(),
+  )
+
+
+def _open_tensorflow(path, stack):
+  del stack  # The reader has no end.
+  import tensorflow as tf
+
+  def read(function, argument):
+    try:
+      return function(argument)
+    except tf.errors.OpError as error:
+      raise ValueError(str(error)) from error
+
+  prefix = str(path).removesuffix('.index')
+  reader = read(tf.train.load_checkpoint, prefix)
+  shapes = reader.get_variable_to_shape_map()
+  return WeightFile(
+    {name: tuple(shape) for name, shape in shapes.items()},
+    lambda name: read(reader.get_tensor, name),
+  )

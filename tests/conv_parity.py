@@ -1,0 +1,129 @@
+"""Compares two forms of a convolution, with bounds and not with tolerances.
+
+Of small integers every product and every sum is exact in float32, in whatever
+order: two forms that compute the same sums agree to the last bit, and a tap
+that is missing at one pixel shows. Of real numbers a sum of n products, in any
+order, is off by no more than n u / (1 - n u) times the sum of their magnitudes
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), where u
+is the rounding unit. A bfloat16 result is the float32 one rounded once.
+"""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+# Half the distance from 1 to the next number.
+_UNIT = {'float32': 2.0**-24, 'bfloat16': 2.0**-8}
+# Every shape is compiled, and that is what takes the time.
+_QUICKLY_COMPILED = {'xla_backend_optimization_level': 0}
+
+
+def xla_conv(x, kernel, *, stride=1, dilation=1, pad, groups=1):
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+    precision='highest',
+  )
+
+
+def assert_same(
+  ours,
+  reference,
+  x_shape,
+  kernel_shape,
+  *,
+  dtype='float32',
+  optimized=False,
+  seed=0,
+):
+  """Output and both gradients of two forms of one convolution agree.
+
+  Args:
+    ours, reference: (x, kernel) -> output. The reference is computed in
+      float32, from the same values.
+    x_shape, kernel_shape: NHWC and HWIO.
+    dtype: compute type of `ours`.
+    optimized: whether the compiler optimizes `ours`, which takes longer.
+    seed: of the values.
+  """
+  grad_shape = jax.eval_shape(
+    reference,
+    jax.ShapeDtypeStruct(x_shape, 'float32'),
+    jax.ShapeDtypeStruct(kernel_shape, 'float32'),
+  ).shape
+  shapes = (x_shape, kernel_shape, grad_shape)
+
+  def all_of(form, x, kernel, grad):
+    out, pull = jax.vjp(form, x, kernel)
+    return out, *pull(grad)
+
+  ours, reference = (
+    jax.jit(functools.partial(all_of, form), compiler_options=options)
+    for form, options in (
+      (ours, None if optimized else _QUICKLY_COMPILED),
+      (reference, _QUICKLY_COMPILED),
+    )
+  )
+  with jax.default_matmul_precision('highest'):
+    _assert_integers_agree(ours, reference, shapes, dtype, seed)
+    _assert_reals_agree(ours, reference, shapes, dtype, seed)
+
+
+def _assert_integers_agree(ours, reference, shapes, dtype, seed):
+  rng = np.random.default_rng(seed)
+  values = [rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
+  got = ours(*(jnp.asarray(value, dtype) for value in values))
+  for name, result, expected in zip(
+    ('output', 'x gradient', 'kernel gradient'),
+    got,
+    reference(*values),
+    strict=True,
+  ):
+    assert result.dtype == dtype, name
+    # The sums are exact; a shorter type then holds the nearest number.
+    np.testing.assert_array_equal(
+      np.asarray(result, np.float32),
+      np.asarray(expected.astype(dtype), np.float32),
+      err_msg=name,
+    )
+
+
+def _assert_reals_agree(ours, reference, shapes, dtype, seed):
+  rng = np.random.default_rng(seed)
+  values = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+  got = ours(*values)
+  values = [value.astype(jnp.float32) for value in values]
+  expected = reference(*values)
+  magnitudes = reference(*map(jnp.abs, values))
+  _, kernel_shape, grad_shape = shapes
+  taps = kernel_shape[0] * kernel_shape[1]
+  # Products in each sum, at most.
+  terms = (
+    taps * kernel_shape[2],
+    taps * kernel_shape[3],
+    grad_shape[0] * grad_shape[1] * grad_shape[2],
+  )
+  for name, result, truth, magnitude, n in zip(
+    ('output', 'x gradient', 'kernel gradient'),
+    got,
+    expected,
+    magnitudes,
+    terms,
+    strict=True,
+  ):
+    unit = _UNIT['float32']
+    # Both sides are such sums.
+    bound = 2 * n * unit / (1 - n * unit) * np.asarray(magnitude, np.float64)
+    if dtype != 'float32':
+      bound = bound * 2 + _UNIT[dtype] * np.abs(truth)
+    error = np.abs(np.asarray(result, np.float64) - truth)
+    worst = np.max(error - bound, initial=-np.inf)
+    assert worst <= 0, f'{name}: {worst} beyond the bound'

@@ -1,0 +1,155 @@
+"""Training steps and an evaluation on made-up patches, for `test_step`.
+
+    python tests/step_job.py OUT DEVICES SYNC STAGES [TRAINED]
+
+writes to OUT, an .npz: the losses of three steps of each stage, the gradients
+and batch statistics of the first one, and the variables after the last. With
+all three stages, also what the networks say about 13 patches and how well: with
+the variables of TRAINED, the file of another such job, if it is given. 16
+examples a step, over however many devices this process is given by XLA_FLAGS.
+Dropout is drawn per device, so it is off.
+"""
+
+import pathlib
+import sys
+
+from flax import traverse_util
+import jax
+import numpy as np
+import optax
+import test_configs
+
+from mtnet_jax import evaluate
+from mtnet_jax import input_pipeline
+from mtnet_jax import metrics
+from mtnet_jax import optim
+from mtnet_jax import parallel
+from mtnet_jax import stages
+from mtnet_jax import train
+
+STEPS = 3
+# Divides by no number of devices above one.
+EVALUATED = 13
+
+
+def tiny_config(*, sync_batch_norm):
+  config = test_configs.CONFIGS.get_config('test')
+  with config.unlocked():
+    config.sync_batch_norm = sync_batch_norm
+    config.seg_net.dropout_rates = (0.0, 0.0, 0.0)
+    # A threshold would lift differences of rounding to differences of pixels.
+    config.coarse_mask = 'soft'
+    # Three steps are enough for running statistics that fit the weights.
+    config.seg_net.bn_momentum = config.class_net.bn_momentum = 0.3
+    for stage in stages.ORDER:
+      config[f'{stage}_stage'].batch_size = 16
+      config[f'{stage}_stage'].learning_rate = 1e-4
+      config[f'{stage}_stage'].schedule = 'constant'
+  return config
+
+
+def made_up_nodules(count):
+  rng = np.random.default_rng(0)
+  rows, columns = np.mgrid[:64, :64]
+  radius = rng.uniform(4, 12, (count, 1, 1))
+  mask = (rows - 32) ** 2 + (columns - 32) ** 2 < radius**2
+  image = np.where(mask, -50, -850) + rng.normal(0, 40, (count, 64, 64))
+  return input_pipeline.Nodules(
+    image=image.astype(np.int16),
+    mask=mask.astype(np.uint8),
+    votes=mask.astype(np.uint8),
+    label=(radius[:, 0, 0] > 8).astype(np.int32),
+    info={},
+    simulated=True,
+  )
+
+
+def score(config, variables, data):
+  """Outputs of the three networks, and the metrics of all and each."""
+  outputs = evaluate.predict(config, variables, data, progress=iter)
+  found = {f'output/{key}': value for key, value in outputs.items()}
+  for name in ('coarse', 'fine'):
+    values = metrics.segmentation_metrics(
+      outputs[name] >= metrics.THRESHOLD, data.mask
+    )
+    found.update({f'metric/{name}/{key}': x for key, x in values.items()})
+  values = metrics.classification_metrics(outputs['class'], data.label)
+  return found | {f'metric/class/{key}': x for key, x in values.items()}
+
+
+def recording(make_optimizer):
+  """Optimizers whose state's first part is the last step's gradients."""
+
+  def make(**kwargs):
+    record = optax.GradientTransformation(
+      lambda params: jax.tree.map(np.zeros_like, params),
+      lambda grads, state, params=None: (grads, grads),
+    )
+    return optax.chain(record, make_optimizer(**kwargs))
+
+  return make
+
+
+def flat(name, tree):
+  return {
+    f'{name}/{path}': leaf
+    for path, leaf in traverse_util.flatten_dict(tree, sep='/').items()
+  }
+
+
+def main(out, devices, sync, names, trained=None):
+  assert jax.device_count() == int(devices)
+  config = tiny_config(sync_batch_norm=sync == 'sync')
+  data = made_up_nodules(40)
+  nets = stages.make_nets(config)
+  train.optim.make_optimizer = recording(optim.make_optimizer)
+  found, variables = {}, {}
+  coarse = None
+  for stage in stages.make_stages(config):
+    trainer = train.Trainer(
+      stage,
+      config,
+      nets=nets,
+      coarse_variables=coarse,
+      train=data,
+      validation=data,
+      directory=pathlib.Path(out).with_suffix('.checkpoints'),
+    )
+    fresh = trainer.fresh_state()
+    if stage.name == 'coarse':
+      # The same on any number of devices; what was trained differs by rounding.
+      coarse = {'params': fresh.params, 'batch_stats': fresh.batch_stats}
+    if stage.name not in names.split(','):
+      continue
+    state = trainer.place(fresh)
+    losses = []
+    for step in range(STEPS):
+      state, values = trainer.step(state, step)
+      losses.append(float(parallel.unreplicate(values['loss'])))
+      if step == 0:
+        host = parallel.unreplicate(state)
+        found.update(flat(f'{stage.name}/gradient', host.opt_state[0]))
+        found.update(flat(f'{stage.name}/batch_stats', host.batch_stats))
+    found[f'{stage.name}/losses'] = np.asarray(losses)
+    host = parallel.unreplicate(state)
+    variables[stage.name] = {
+      'params': host.params,
+      'batch_stats': host.batch_stats,
+    }
+  if trained:
+    with np.load(trained) as other:
+      variables = traverse_util.unflatten_dict(
+        {
+          key.removeprefix('trained/'): other[key]
+          for key in other
+          if key.startswith('trained/')
+        },
+        sep='/',
+      )
+  if len(variables) == len(stages.ORDER):
+    found.update(score(config, variables, data.take(slice(0, EVALUATED))))
+  np.savez(out, **found, **flat('trained', variables))
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

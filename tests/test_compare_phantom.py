@@ -1,0 +1,84 @@
+"""Real and SIMULATED patches side by side."""
+
+import dataclasses
+import sys
+
+import dicom_files
+import numpy as np
+import pytest
+
+from tfds_lidc import cohort
+from tfds_lidc import compare_phantom
+from tfds_lidc import dicom
+from tfds_lidc import errors
+
+
+def test_of_no_nodule_nothing_can_be_shown(tmp_path):
+  dicom_files.write_slice(
+    tmp_path / '1.dcm', np.zeros((8, 8), np.int16), series_uid='1.2.3'
+  )
+  with pytest.raises(errors.InputError, match=f'{tmp_path} holds no nodule'):
+    compare_phantom.real_and_phantom(tmp_path)
+
+
+def test_a_simulated_series_is_not_shown_as_real(tmp_path, monkeypatch):
+  dicom_files.write_slice(tmp_path / '1.dcm', np.zeros((8, 8), np.int16))
+  series = {
+    uid: dataclasses.replace(one, simulated=True)
+    for uid, one in dicom.index(tmp_path).items()
+  }
+  monkeypatch.setattr(dicom, 'index', lambda _: series)
+  with pytest.raises(errors.InputError, match='SIMULATED'):
+    compare_phantom.real_and_phantom(tmp_path)
+
+
+def test_table_holds_medians_of_what_can_be_measured():
+  images = np.full((3, 64, 64), -900.0)
+  votes = np.zeros((3, 64, 64), int)
+  for image, marks, size, hu in zip(
+    images, votes, (10, 10, 3), (20, 40, 900), strict=True
+  ):
+    marks[20 : 20 + size, 20 : 20 + size] = 1
+    image[marks > 0] = hu
+  template = cohort.clusters()[0]
+  nodule = dataclasses.replace(
+    template, annotation_ids=(1,), calcification=(6,), texture=(5,)
+  )
+  sample = compare_phantom.sample(images, votes, [nodule] * 3)
+  lines = compare_phantom.table({'these': sample}).splitlines()
+  assert lines[0] == '| HU | these |'
+  # The third is too small for a core: 20 and 40 HU are left.
+  assert '| solid: core, mean | 30 (21 to 39; 2) |' in lines
+  assert '| solid: ring minus lung | 0 (0 to 0; 2) |' in lines
+  assert '| ground glass: core, mean | - |' in lines
+  assert lines[2].endswith('| -900 / -900 / -900 / -900 / -900 |')
+
+
+@dicom_files.needs_real_series
+def test_command_draws_and_prints(tmp_path, monkeypatch, capsys):
+  few = compare_phantom.phantoms(every=100)
+  monkeypatch.setattr(compare_phantom, 'phantoms', lambda: few)
+  out = tmp_path / 'figure.png'
+  monkeypatch.setattr(
+    sys,
+    'argv',
+    ['compare', f'--lidc_dir={dicom_files.REAL_DIR}', f'--out={out}'],
+  )
+  compare_phantom.main()
+  assert out.read_bytes()[:4] == b'\x89PNG' and out.stat().st_size < 300_000
+  header = capsys.readouterr().out.splitlines()[0]
+  assert header == (
+    '| HU | real CT, 4 nodules | the same, SIMULATED |'
+    ' all 15 phantoms, SIMULATED |'
+  )
+  nodules, real, simulated = compare_phantom.real_and_phantom(
+    dicom_files.REAL_DIR
+  )
+  figure = compare_phantom.draw(nodules, real, simulated)
+  labels = [axis.get_ylabel() for axis in figure.axes]
+  assert 'SIMULATED' in labels and 'real CT' in labels
+  monkeypatch.setattr(
+    sys, 'argv', [*sys.argv[:2], f'--out={tmp_path}/no/such.png']
+  )
+  with pytest.raises(errors.InputError, match='--out'):
+    compare_phantom.main()

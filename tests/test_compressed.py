@@ -1,0 +1,178 @@
+"""HU come out of every transfer syntax and pixel representation alike."""
+
+import io
+
+import dicom_files
+import jpeg_lossless
+import numpy as np
+from PIL import Image
+import pydicom
+from pydicom import uid
+import pytest
+
+from tfds_lidc import build
+from tfds_lidc import dicom
+from tfds_lidc import dicom_header
+
+_ROWS, _COLS = np.mgrid[:48, :64]
+_FRINGE = _ROWS + _COLS < 20  # outside of the field of view
+_RAMP = 7 * _ROWS - 5 * _COLS
+_NOISE = np.random.default_rng(0).integers(0, 1 << 16, _RAMP.shape)
+
+# What scanners write: raw values, the bits of which count, slope, intercept.
+_KINDS = {
+  'unsigned': ((1024 + _RAMP).astype(np.uint16), 12, 1, -1024),
+  'unsigned to the last bit': (_NOISE.astype(np.uint16), 16, 1, -1024),
+  'signed, padded with -2000': (
+    np.where(_FRINGE, -2000, 20 * _RAMP).astype(np.int16),
+    16,
+    1,
+    0,
+  ),
+  'signed in 12 bits, padded with -2048': (
+    np.where(_FRINGE, -2048, _RAMP).astype(np.int16),
+    12,
+    1,
+    -1024,
+  ),
+  'signed to the last bit': (_NOISE.astype(np.int16), 16, 1, 0),
+  'half steps': ((3000 + _RAMP).astype(np.uint16), 16, 0.5, -1000),
+}
+_SYNTAXES = {
+  'native': None,
+  'RLE': uid.RLELossless,
+  'JPEG-LS': uid.JPEGLSLossless,
+  'JPEG 2000': uid.JPEG2000Lossless,
+  'JPEG Lossless': uid.JPEGLosslessSV1,
+  'JPEG Lossless, process 14': uid.JPEGLossless,
+}
+_HAND_MADE = (uid.JPEGLosslessSV1, uid.JPEGLossless)
+_EXTRA = ('JPEG 2000', 'JPEG Lossless', 'JPEG Lossless, process 14')
+
+_every_syntax = pytest.mark.parametrize(
+  'syntax',
+  [
+    pytest.param(s, marks=pytest.mark.extra if s in _EXTRA else (), id=s)
+    for s in _SYNTAXES
+  ],
+)
+
+
+def _compress(path, syntax, bits=16):
+  """Compresses a file in place; skips where nothing can."""
+  transfer_syntax = _SYNTAXES[syntax]
+  dataset = pydicom.dcmread(path)
+  dataset.BitsStored, dataset.HighBit = bits, bits - 1
+  if transfer_syntax in _HAND_MADE:
+    pytest.importorskip('gdcm', reason='needs the extra jpeg')
+    stream = jpeg_lossless.encode(dataset.pixel_array, bits)
+    _put(dataset, transfer_syntax, stream)
+  elif transfer_syntax:
+    if syntax in _EXTRA:
+      pytest.importorskip('openjpeg', reason='needs the extra jpeg')
+    dataset.compress(transfer_syntax)
+  dataset.save_as(path)
+
+
+def _put(dataset, transfer_syntax, stream):
+  dataset.file_meta.TransferSyntaxUID = transfer_syntax
+  dataset.PixelData = pydicom.encaps.encapsulate([stream])
+  dataset['PixelData'].VR = 'OB'
+  dataset['PixelData'].is_undefined_length = True
+
+
+def _hu(raw, slope, intercept):
+  hu = raw.astype(np.float64) * slope + intercept
+  whole = np.floor(hu)
+  # Halves go to the even neighbour.
+  up = (hu - whole > 0.5) | ((hu - whole == 0.5) & (whole % 2 == 1))
+  return np.clip(whole + up, -32768, 32767)
+
+
+@pytest.mark.parametrize('kind', _KINDS)
+@_every_syntax
+def test_hu(tmp_path, syntax, kind):
+  raw, bits, slope, intercept = _KINDS[kind]
+  path = dicom_files.write_slice(
+    tmp_path / '1.dcm', raw, slope=slope, intercept=intercept
+  )
+  _compress(path, syntax, bits)
+  assert dicom_header.read_header(path)[1] is None
+  hu = dicom.read_hu(path)
+  assert hu.dtype == np.int16
+  np.testing.assert_array_equal(hu, _hu(raw, slope, intercept))
+
+
+@_every_syntax
+def test_a_broken_end_is_seen_without_decoding(tmp_path, syntax):
+  raw = _KINDS['unsigned'][0]
+  path = dicom_files.write_slice(tmp_path / '1.dcm', raw)
+  _compress(path, syntax)
+  path.write_bytes(path.read_bytes()[:-50])
+  assert dicom_header.read_header(path)[1].kind == 'truncated'
+
+
+@_every_syntax
+def test_builds_are_the_same(tmp_path, syntax):
+  plain = dicom_files.write_series(tmp_path / 'plain')
+  packed = dicom_files.write_series(tmp_path / 'packed')
+  for path in packed.values():
+    _compress(path, syntax)
+  if _SYNTAXES[syntax]:
+    sizes = [sum(p.stat().st_size for p in s.values()) for s in (packed, plain)]
+    assert sizes[0] < sizes[1]
+  records = [
+    build.build(
+      'all', lidc_dir=tmp_path / name, data_dir=tmp_path / f'{name}_data'
+    ).as_data_source('train')
+    for name in ('plain', 'packed')
+  ]
+  assert len(records[0]) == len(records[1]) == 4
+  for one, other in zip(*records, strict=True):
+    assert one['nodule_id'] == other['nodule_id']
+    np.testing.assert_array_equal(one['image'], other['image'])
+
+
+def test_jpeg_2000_by_pillow(tmp_path):
+  """Without the extra: Pillow, which is always there, encodes and decodes."""
+  raw = _KINDS['unsigned to the last bit'][0]
+  path = dicom_files.write_slice(tmp_path / '1.dcm', raw)
+  dataset = pydicom.dcmread(path)
+  stream = io.BytesIO()
+  Image.fromarray(raw).save(stream, 'JPEG2000', no_jp2=True)
+  _put(dataset, uid.JPEG2000Lossless, stream.getvalue())
+  dataset.save_as(path)
+  assert (
+    'pillow'
+    in pydicom.pixels.get_decoder(uid.JPEG2000Lossless).available_plugins
+  )
+  np.testing.assert_array_equal(dicom.read_hu(path), _hu(raw, 1, -1024))
+
+
+def test_what_is_above_the_stored_bits_is_not_the_image(tmp_path):
+  """Twelve bits of sixteen; the others held overlays once."""
+  raw = np.array([[0xF001, 0x0FFF], [0x0800, 0x77FF]], np.uint16)
+  for signed, expected in (
+    (0, [[1, 4095], [2048, 2047]]),
+    (1, [[1, -1], [-2048, 2047]]),
+  ):
+    path = dicom_files.write_slice(tmp_path / '1.dcm', raw, intercept=0)
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.PixelRepresentation = signed
+    dataset.save_as(path)
+    np.testing.assert_array_equal(dicom.read_hu(path), expected)
+
+
+@pytest.mark.parametrize('padding', [-2048, -2000, 63536])
+def test_padding_stays_what_it_is(tmp_path, padding):
+  """Padding is not replaced: what is declared, and what is not, alike."""
+  dtype = np.int16 if padding < 0 else np.uint16
+  raw = np.full((2, 2), padding, dtype)
+  path = dicom_files.write_slice(tmp_path / '1.dcm', raw, intercept=0)
+  undeclared = dicom.read_hu(path)
+  dataset = pydicom.dcmread(path)
+  dataset.add_new('PixelPaddingValue', 'SS' if padding < 0 else 'US', padding)
+  dataset.save_as(path)
+  np.testing.assert_array_equal(dicom.read_hu(path), undeclared)
+  assert (undeclared == min(padding, 32767)).all()

@@ -1,0 +1,136 @@
+"""The same run once more, on two devices, and in two processes.
+
+One device against eight is in `test_step`: there sums have another order, and
+dropout, which is drawn per device, is off.
+"""
+
+import json
+import re
+import signal
+
+import main_job
+import pytest
+import test_train
+
+pytestmark = pytest.mark.slow
+
+# Batches that do not divide the test split, so that the last one is filled up.
+_TEN_AT_ONCE = '--config.eval_batch_size=10'
+_TWO_DEVICES = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+
+
+def files(workdir):
+  return [
+    (workdir / name).read_text() for name in ('metrics.json', 'records.csv')
+  ]
+
+
+def metrics(workdir):
+  return json.loads((workdir / 'metrics.json').read_text())
+
+
+def test_the_same_seed_repeats_itself_and_another_does_not(
+  finished_run, tmp_path, phantom_data_dir, compiled
+):
+  first, _ = finished_run
+  for name, flags in (('again', []), ('other', ['--config.seed=1'])):
+    job = main_job.test_size_job(tmp_path / name, phantom_data_dir, *flags)
+    done = main_job.run(job, **compiled)
+    assert done.returncode == 0, done.stderr[-3000:]
+  assert files(tmp_path / 'again') == files(first)
+  test_train.assert_same_checkpoints(tmp_path / 'again', first)
+  ours, theirs = map(test_train.losses, (tmp_path / 'other', first))
+  assert len(ours) == len(theirs) == 6
+  assert not set(ours) & set(theirs)
+  for metric in ('classification', 'segmentation'):
+    assert (
+      metrics(tmp_path / 'other')['test'][metric]
+      != metrics(first)['test'][metric]
+    )
+
+
+@pytest.fixture(scope='module')
+def two_devices(tmp_path_factory, phantom_data_dir, compiled):
+  """Run directory of one process with two devices."""
+  workdir = tmp_path_factory.mktemp('runs') / 'two_devices'
+  job = main_job.test_size_job(workdir, phantom_data_dir, _TEN_AT_ONCE)
+  done = main_job.run(job, **compiled, **_TWO_DEVICES)
+  assert done.returncode == 0, done.stderr[-3000:]
+  return workdir
+
+
+def test_two_processes_are_one_with_two_devices_bit_for_bit(
+  two_devices, tmp_path, phantom_data_dir, compiled
+):
+  """Killed in the middle and started again, at that.
+
+  A sum of two numbers does not depend on their order, so nothing is lost.
+  """
+  first = tmp_path / 'first'
+  # The second process touches no file: its run directory cannot be made.
+  jobs = [
+    main_job.test_size_job(
+      workdir,
+      phantom_data_dir,
+      _TEN_AT_ONCE,
+      '--config.checkpoint_minutes=0',
+    )
+    for workdir in (first, '/dev/null/nowhere')
+  ]
+  started = main_job.start_on_two(jobs, **compiled)
+  # In the middle of the second epoch.
+  shown = ''
+  while not ('coarse' in shown and '11/16' in shown and 'loss' in shown):
+    character = started[0].stderr.read(1)
+    assert character, shown[-2000:]
+    shown = '' if character in '\r\n' else shown + character
+  started[0].send_signal(signal.SIGKILL)
+  _, second = main_job.finish_two(started, seconds=120)
+  # Without the first, the second does not wait for ever.
+  assert second.returncode != 0
+  assert not (first / 'metrics.json').exists()
+
+  first_done, second_done = main_job.finish_two(
+    main_job.start_on_two(jobs, **compiled)
+  )
+  assert first_done.returncode == 0, first_done.stderr[-3000:]
+  assert second_done.returncode == 0, second_done.stderr[-3000:]
+  assert 'in 2 processes' in first_done.stdout
+  (step,) = re.findall(r'coarse: going on at step (\d+)', first_done.stdout)
+  assert 8 < int(step) < 16
+  assert 'nodules' not in second_done.stdout
+
+  test_train.assert_same_checkpoints(first, two_devices)
+  assert files(first)[1] == files(two_devices)[1]
+  ours, theirs = metrics(first), metrics(two_devices)
+  assert ours['hardware'].pop('processes') == 2
+  assert theirs['hardware'].pop('processes') == 1
+  assert ours == theirs
+
+
+def test_processes_of_two_configs_are_refused(tmp_path):
+  jobs = [
+    main_job.test_size_job(tmp_path / 'run', tmp_path, *flags)
+    for flags in ([], ['--config.seed=3', '--config.augment.zoom=1.2'])
+  ]
+  for done in main_job.finish_two(main_job.start_on_two(jobs), seconds=120):
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert 'process 1 was given another config' in done.stderr
+    assert 'seed was 0 and is now 3' in done.stderr
+    assert 'augment.zoom was 1.1 and is now 1.2' in done.stderr
+    assert 'Traceback' not in done.stderr
+  assert not (tmp_path / 'run').exists()
+
+
+def test_what_stops_the_first_process_stops_the_others(tmp_path):
+  """With the same line and code: here, a dataset that the first lacks."""
+  job = [
+    *main_job.test_size_job(tmp_path / 'run', tmp_path / 'empty'),
+    '--config.dataset.name=lidc_nodules/paper',
+    '--config.dataset.fallback=',
+  ]
+  done = main_job.finish_two(main_job.start_on_two([job, job]), seconds=120)
+  for process in done:
+    assert process.returncode == 2, process.stderr[-3000:]
+    assert 'lidc_nodules/paper was not built' in process.stderr
+    assert 'Traceback' not in process.stderr

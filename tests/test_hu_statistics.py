@@ -1,0 +1,177 @@
+"""SIMULATED attenuation has the statistics of real CT.
+
+The real numbers are those of three LIDC scans, measured before there was any
+phantom; four nodules of one of them are measured here again.
+"""
+
+import dicom_files
+import numpy as np
+import pytest
+
+from tfds_lidc import compare_phantom
+from tfds_lidc import hu_statistics
+from tfds_lidc import phantom_lung
+
+# Quantiles 5/25/50/75/95 % of lung, in HU.
+REAL_LUNG = (-996, -980, -936, -884, -774)
+# A number per nodule, in HU.
+REAL_LEVELS = {
+  ('solid', 'core_mean'): (80, -20, -65, -22),
+  ('solid', 'core_sd'): (67, 92, 64, 43),
+  ('ground glass', 'core_mean'): (-656, -636),
+  ('ground glass', 'core_sd'): (91, 100),
+  ('solid', 'ring_mean'): (-653, -733, -781, -741),
+  ('solid', 'ring_sd'): (155, 80, 141, 246),
+  ('ground glass', 'ring_mean'): (-815,),
+  ('ground glass', 'ring_sd'): (90,),
+}
+# Of LIDC-IDRI-0003 alone, in the order of its nodules: ground glass, 3 solid.
+ONE_SCAN = {
+  'core_mean': (-636, -20, -65, -22),
+  'core_sd': (100, 92, 64, 43),
+  'ring_mean': (-815, -733, -781, -741),
+  'ring_sd': (90, 80, 141, 246),
+}
+ROWS, COLS = np.mgrid[:64, :64]
+
+
+@pytest.fixture(scope='module')
+def phantoms():
+  return compare_phantom.phantoms(every=5)  # 285 of them
+
+
+def test_regions_of_a_square():
+  votes = np.zeros((64, 64), int)
+  votes[28:37, 28:37] = 2  # 9 x 9 px, two of four readers
+  votes[30, 40] = 1
+  image = np.full((64, 64), -900)
+  image[0, 0] = 0
+  parts = hu_statistics.regions(image, votes, 4)
+  assert parts.nodule.sum() == 81 and parts.core.sum() == 25
+  # Layer k around a square of side 9, in steps to four neighbours, has
+  # 4 * 9 + 4 * (k - 1) pixels: 40, 44 and 48 for the second to the fourth.
+  assert parts.ring.sum() == 40 + 44 + 48
+  assert not parts.ring[27, 32] and parts.ring[26, 32] and parts.ring[24, 32]
+  assert not parts.ring[23, 32]
+  # Six steps from any mark, and two from what is dense.
+  assert not parts.lung[30, 46] and parts.lung[30, 47]
+  assert not parts.lung[0, 2] and parts.lung[0, 3]
+
+
+def test_levels_of_two_values():
+  votes = (np.hypot(ROWS - 32, COLS - 32) < 6).astype(int)
+  image = np.where(votes, 40.0, -860.0)
+  parts = hu_statistics.regions(image, votes, 1)
+  image[parts.nodule & ~parts.core] = -460
+  levels = hu_statistics.levels(image, parts)
+  core, nodule = parts.core.sum(), parts.nodule.sum()
+  assert levels == pytest.approx(
+    (40, 0, 500 * (1 - core / nodule), -860, 0, 0), abs=1e-9
+  )
+  nothing = hu_statistics.regions(image, 0 * votes, 1)
+  assert np.isnan(hu_statistics.levels(image, nothing).core_mean)
+
+
+def test_texture_of_known_noise(monkeypatch):
+  monkeypatch.setattr(hu_statistics, 'QUIET_SHARE', 1.0)
+  rng = np.random.default_rng(0)
+  noise = [20 * phantom_lung.noise(0.85, rng) for _ in range(40)]
+  got = hu_statistics.texture([-900 + 3 * ROWS - COLS + x for x in noise])
+  # The noise's covariance, exp(-lag^2 / 4 s^2) with s = 0.85, between the 144
+  # pixels of a window, less what a plane takes away of it.
+  rows, cols = np.mgrid[:12, :12].reshape(2, -1)
+  lag = np.hypot(rows - rows[:, None], cols - cols[:, None])
+  plane, _ = np.linalg.qr(np.stack([np.ones(144), rows, cols], axis=1))
+  rest = np.eye(144) - plane @ plane.T
+  covariance = rest @ np.exp(-(lag**2) / (4 * 0.85**2)) @ rest
+  variance = np.trace(covariance) / 144
+  want = [covariance[lag == k].mean() / variance for k in (1, 2)]
+  # 40 images hold some 20000 independent values: 0.007 is one deviation.
+  assert got.sd == pytest.approx(20 * np.sqrt(variance), rel=0.02)
+  assert got[1:] == pytest.approx(want, abs=0.014)
+  # Slope and level are none of it.
+  assert hu_statistics.texture(noise - np.float64(900)) == pytest.approx(got)
+  monkeypatch.setattr(hu_statistics, 'QUIET_SHARE', 0.1)
+  assert hu_statistics.texture(noise - np.float64(900)).sd < 0.9 * got.sd
+  with pytest.raises(ValueError, match='no window'):
+    hu_statistics.texture(0 * ROWS[None])
+
+
+def test_lung_has_the_quantiles_of_real_lung(phantoms):
+  got = np.quantile(phantoms.hu['lung'], hu_statistics.QUANTILES)
+  # Three scans: the level of a scan varies with a standard deviation of about
+  # 40 HU, and so does the mean of three by 25.
+  np.testing.assert_allclose(got, REAL_LUNG, atol=25)
+
+
+@pytest.mark.parametrize('kind, field', REAL_LEVELS)
+def test_nodules_could_be_the_real_ones(phantoms, kind, field):
+  column = hu_statistics.Levels._fields.index(field)
+  got = phantoms.levels[phantoms.kinds == kind, column]
+  got = got[np.isfinite(got)]
+  real = REAL_LEVELS[kind, field]
+  # No real nodule is stranger than one phantom in fifty.
+  low, high = np.quantile(got, (0.01, 0.99))
+  assert low < min(real) and max(real) < high
+  # And their median lies where that of so many phantoms would, in 95 of 100
+  # draws.
+  rng = np.random.default_rng(0)
+  medians = np.median(rng.choice(got, (2000, len(real))), axis=1)
+  low, high = np.quantile(medians, (0.025, 0.975))
+  assert low < np.median(real) < high
+
+
+def test_a_rim_is_darker_than_the_core(phantoms):
+  column = hu_statistics.Levels._fields.index('rim')
+  rim = phantoms.levels[phantoms.kinds == 'solid', column]
+  # Real whole nodules lie 60 to 190 HU below their cores.
+  assert 60 < np.nanquantile(rim, 0.1) and np.nanquantile(rim, 0.8) < 190
+
+
+def test_where_a_wall_touches_the_ring_is_bright(phantoms):
+  column = hu_statistics.Levels._fields.index
+  rings = phantoms.levels[:, column('ring_mean')]
+  spread = phantoms.levels[:, column('ring_sd')]
+  touching = spread > 250
+  # A tenth of the walls touch; the real one: -332 +- 679 HU (bone is in it).
+  assert 0.03 < touching.sum() / np.isfinite(rings).sum() < 0.2
+  assert np.nanmean(rings[touching]) > -730
+  assert np.nanmax(rings) > -500
+
+
+def test_noise_is_correlated_as_in_a_real_scan(phantoms):
+  # 60 patches anywhere in the lungs of LIDC-IDRI-0003 gave 22.7 HU, 0.58 and
+  # 0.13, and its nodules' patches 22.5, 0.56 and 0.12.
+  got = hu_statistics.texture(phantoms.images)
+  assert got.sd == pytest.approx(22.7, rel=0.15)
+  assert got.lag_1 == pytest.approx(0.58, abs=0.05)
+  assert got.lag_2 == pytest.approx(0.13, abs=0.05)
+
+
+def test_lung_is_skewed_by_vessels_as_in_a_real_scan(phantoms):
+  spans = []
+  for image, mask in zip(phantoms.images, phantoms.masks, strict=True):
+    lung = image[hu_statistics.regions(image, mask, 1).lung]
+    if lung.size >= 800:
+      spans.append(np.quantile(lung, 0.95) - np.median(lung))
+  # In 60 patches anywhere in the lungs of LIDC-IDRI-0003: 88, 111, 138 HU.
+  np.testing.assert_allclose(
+    np.quantile(spans, (0.1, 0.5, 0.9)), (88, 111, 138), rtol=0.15
+  )
+
+
+@dicom_files.needs_real_series
+def test_real_nodules_have_the_levels_that_were_measured():
+  nodules, real, simulated = compare_phantom.real_and_phantom(
+    dicom_files.REAL_DIR
+  )
+  order = np.argsort([n.nodule_id for n in nodules])
+  for name, want in ONE_SCAN.items():
+    column = hu_statistics.Levels._fields.index(name)
+    np.testing.assert_array_equal(np.rint(real.levels[order, column]), want)
+  assert list(real.kinds[order]) == ['ground glass', *['solid'] * 3]
+  assert list(simulated.kinds) == list(real.kinds)
+  assert (simulated.masks == real.masks).all()
+  assert (simulated.images != real.images).mean() > 0.9
+  noise = hu_statistics.texture(real.images)
+  assert noise == pytest.approx((22.5, 0.56, 0.12), abs=0.1)

@@ -1,0 +1,203 @@
+"""A run that starts from public weights, from config to checkpoint."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+from flax import traverse_util
+import jax
+import main_job
+import numpy as np
+import pytest
+import weights_made_up
+
+from configs import mtnet as mtnet_config
+from mtnet_jax import errors
+from mtnet_jax import initial_weights
+from mtnet_jax import stages
+from mtnet_jax import workdir as workdir_lib
+
+_NAMES = {'segmentation': 'torch_deeplab', 'classification': 'keras_xception'}
+
+
+def config(**paths):
+  """Of the test size, with weights to start from."""
+  tree = mtnet_config.get_config('test')
+  with tree.unlocked():
+    for task, path in paths.items():
+      tree.pretrained[task] = str(path)
+  return tree
+
+
+@pytest.fixture(scope='module', name='files')
+def _files(tmp_path_factory):
+  """Task -> a file that fits the test size."""
+  directory = tmp_path_factory.mktemp('weights')
+  nets = stages.make_nets(mtnet_config.get_config('test'))
+  return {
+    task: weights_made_up.write(
+      name,
+      directory,
+      weights_made_up.tensors(
+        name, nets['coarse' if task == 'segmentation' else 'class']
+      )[0],
+    )
+    for task, name in _NAMES.items()
+  }
+
+
+def test_without_weights_nothing_changes(tmp_path):
+  plain = config()
+  assert initial_weights.settle(plain, tmp_path) == plain
+  for stage in stages.make_stages(plain):
+    assert initial_weights.loader(plain, stage) is None
+
+
+def test_fields_of_the_files_go_into_the_config(files, tmp_path):
+  given = config(**files)
+  settled = initial_weights.settle(given, tmp_path)
+  # What was asked for stays as it was.
+  assert 'bn_epsilon' not in given.seg_net
+  assert settled.pretrained.segmentation_sha256 == (
+    hashlib.sha256(files['segmentation'].read_bytes()).hexdigest()
+  )
+  for source in (settled, _saved(settled, tmp_path / 'run')):
+    nets = stages.make_nets(source)
+    for name in ('coarse', 'fine'):
+      net = nets[name]
+      assert (net.bn_epsilon, net.skip_relu, net.tail_dilation) == (
+        1e-5,
+        True,
+        1,
+      )
+      assert (net.input_mean, net.input_std) == ((-1.0,), (2.0,))
+      hash(net)
+    assert nets['class'].bn_epsilon == 1e-3
+    assert nets['class'].pool_padding == 'same'
+    assert nets['class'].tail_dilation == 2
+
+
+def _saved(tree, path):
+  """The config of a run directory, as evaluation reads it: no file needed."""
+  workdir_lib.claim(path, tree)
+  return workdir_lib.read_config(path)
+
+
+def test_what_contradicts_the_weights_is_refused(files, tmp_path):
+  given = config(**files)
+  with given.unlocked():
+    given.class_net.bn_epsilon = 1e-5
+  with pytest.raises(errors.InputError, match='class_net.bn_epsilon=1e-05'):
+    initial_weights.settle(given, tmp_path)
+  with given.unlocked():
+    given.class_net.bn_epsilon = 1e-3
+  initial_weights.settle(given, tmp_path)
+
+
+@pytest.mark.parametrize('task', _NAMES)
+def test_files_of_the_other_task_are_refused(files, tmp_path, task):
+  (other,) = set(_NAMES) - {task}
+  with pytest.raises(errors.InputError, match=f'for {other}'):
+    initial_weights.settle(config(**{task: files[other]}), tmp_path)
+
+
+def test_weights_of_another_size_are_refused(files, tmp_path):
+  given = config(**files)
+  with given.unlocked():
+    given.seg_net.entry_widths = (8, 16, 24)
+  with pytest.raises(errors.InputError, match='shapes differ'):
+    initial_weights.settle(given, tmp_path)
+
+
+def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
+  moved = {
+    task: tmp_path / path.name
+    for task, path in files.items()
+    if shutil.copy(path, tmp_path)
+  }
+  settled = initial_weights.settle(config(**moved), tmp_path / 'run')
+  workdir_lib.claim(tmp_path / 'run', settled)
+  moved['segmentation'].unlink()
+  again = initial_weights.settle(config(**moved), tmp_path / 'run')
+  assert again == settled
+  workdir_lib.claim(tmp_path / 'run', again)
+  # Only in that run.
+  with pytest.raises(errors.InputError, match='missing'):
+    initial_weights.settle(config(**moved), tmp_path / 'other')
+  # With other values under the same name it is another run.
+  net = stages.make_nets(config())['coarse']
+  arrays, _ = weights_made_up.tensors('torch_deeplab', net, seed=1)
+  weights_made_up.write('torch_deeplab', tmp_path, arrays)
+  changed = initial_weights.settle(config(**moved), tmp_path / 'run')
+  with pytest.raises(errors.InputError, match='segmentation_sha256 was'):
+    workdir_lib.claim(tmp_path / 'run', changed)
+  # Also where it changes between the start of a run and its stage.
+  stage = stages.make_stages(settled)[0]
+  with pytest.raises(errors.InputError, match='not the file that this run'):
+    initial_weights.loader(settled, stage)()
+
+
+def test_class_net_starts_from_its_file(files, tmp_path):
+  settled = initial_weights.settle(config(**files), tmp_path)
+  stage = stages.make_stages(settled)[1]
+  stage = dataclasses.replace(stage, net=stage.net.clone(axis_name=None))
+  weights = initial_weights.loader(settled, stage)()
+  assert weights.title == 'Keras Xception'
+  variables = stages.init_variables(
+    stage,
+    jax.random.key(0),
+    size=64,
+    started=weights.variables,
+    fresh_only=weights.fresh,
+  )
+  ours = traverse_util.flatten_dict(variables, sep='/')
+  loaded = traverse_util.flatten_dict(weights.variables, sep='/')
+  assert ours.keys() - loaded.keys() == {
+    'params/classifier/kernel',
+    'params/bias',
+  }
+  for path, value in loaded.items():
+    np.testing.assert_array_equal(ours[path], value, err_msg=path)
+  assert float(np.std(ours['params/classifier/kernel'])) > 0
+
+
+@pytest.mark.slow
+def test_main_from_public_weights(files, tmp_path, phantom_data_dir, compiled):
+  paths = {
+    task: shutil.copy(path, tmp_path / path.name)
+    for task, path in files.items()
+  }
+  flags = [f'--config.pretrained.{task}={path}' for task, path in paths.items()]
+  workdir = tmp_path / 'run'
+  job = main_job.test_size_job(workdir, phantom_data_dir, *flags)
+  done = main_job.run(job, **compiled)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "Stage 'coarse' starts from" in done.stdout
+  assert "Stage 'class' starts from" in done.stdout
+  saved = json.loads((workdir / 'config.json').read_text())
+  assert saved['seg_net']['skip_relu'] is True
+  metrics = (workdir / 'metrics.json').read_text()
+
+  # Stopped in its last stage, it goes on without the files to the same end.
+  (workdir / 'metrics.json').unlink()
+  shutil.rmtree(workdir / 'checkpoints' / 'fine')
+  for path in paths.values():
+    path.unlink()
+  done = main_job.run(job, **compiled)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert 'starts from' not in done.stdout
+  assert (workdir / 'metrics.json').read_text() == metrics
+
+  done = main_job.run(
+    main_job.module('mtnet_jax.evaluate', f'--workdir={workdir}'), **compiled
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+
+  # Before the first checkpoint the files are needed.
+  shutil.rmtree(workdir / 'checkpoints')
+  (workdir / 'metrics.json').unlink()
+  done = main_job.run(job, **compiled)
+  assert done.returncode == 2
+  (line,) = done.stderr.strip().splitlines()
+  assert str(paths['segmentation']) in line and 'missing' in line

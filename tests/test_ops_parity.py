@@ -1,0 +1,311 @@
+"""Every form of a convolution in `ops` is XLA's, forwards and backwards.
+
+Each property is searched twice: on few examples by default, and on many, with
+the compiler's optimizations, among the slow tests.
+"""
+
+import functools
+
+import conv_parity
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax import ops
+
+# Always the same examples.
+_settings = functools.partial(
+  hypothesis.settings,
+  deadline=None,
+  derandomize=True,
+  database=None,
+  suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+# Compiling is what takes time here.
+_jit = functools.partial(
+  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+)
+
+_ANY = {
+  'batch': st.integers(1, 3),
+  # On small grids all is border.
+  'height': st.one_of(st.integers(1, 9), st.integers(10, 65)),
+  'width': st.one_of(st.integers(1, 9), st.integers(10, 65)),
+  'channels': st.integers(1, 19),
+  'dtype': st.sampled_from(('float32', 'bfloat16')),
+}
+_ANY_DENSE = {**_ANY, 'features': st.integers(1, 19)}
+
+
+def _check_depthwise(
+  *, batch, height, width, channels, size, stride, dilation, **kwargs
+):
+  conv_parity.assert_same(
+    functools.partial(ops.depthwise_conv, stride=stride, dilation=dilation),
+    functools.partial(
+      conv_parity.xla_conv,
+      stride=stride,
+      dilation=dilation,
+      pad=dilation * (size // 2),
+      groups=channels,
+    ),
+    (batch, height, width, channels),
+    (size, size, 1, channels),
+    **kwargs,
+  )
+
+
+_DEPTHWISE = hypothesis.given(
+  **_ANY,
+  size=st.sampled_from((3, 5)),
+  stride=st.integers(1, 3),
+  dilation=st.integers(1, 4),
+)
+
+
+@_settings(max_examples=6)
+@_DEPTHWISE
+def test_depthwise_is_the_grouped_convolution(**case):
+  _check_depthwise(**case)
+
+
+@pytest.mark.slow
+@_settings(max_examples=30)
+@_DEPTHWISE
+def test_depthwise_is_the_grouped_convolution_at_length(**case):
+  _check_depthwise(**case, optimized=True)
+
+
+@pytest.mark.parametrize('stride, dilation', ((1, 1), (2, 1), (1, 2), (2, 2)))
+@pytest.mark.parametrize('height, width', ((1, 2), (16, 7)))
+def test_depthwise_on_one_row_and_at_even_sizes(
+  height, width, stride, dilation
+):
+  _check_depthwise(
+    batch=2,
+    height=height,
+    width=width,
+    channels=11,
+    size=3,
+    stride=stride,
+    dilation=dilation,
+  )
+
+
+def _check_dense(
+  form, *, batch, height, width, channels, features, size, pad, **kwargs
+):
+  choices = {
+    name: kwargs.pop(name) for name in ('stride', 'dilation') if name in kwargs
+  }
+  conv_parity.assert_same(
+    functools.partial(form, **choices),
+    functools.partial(conv_parity.xla_conv, pad=pad, **choices),
+    (batch, height, width, channels),
+    (size, size, channels, features),
+    **kwargs,
+  )
+
+
+_POINTWISE = hypothesis.given(
+  **_ANY_DENSE,
+  form=st.sampled_from((ops.pointwise_conv, ops.conv)),
+  stride=st.integers(1, 3),
+)
+
+
+@_settings(max_examples=4)
+@_POINTWISE
+def test_pointwise_is_the_1x1_convolution(**case):
+  _check_dense(**case, size=1, pad=0)
+
+
+@pytest.mark.slow
+@_settings(max_examples=16)
+@_POINTWISE
+def test_pointwise_is_the_1x1_convolution_at_length(**case):
+  _check_dense(**case, size=1, pad=0, optimized=True)
+
+
+def _check_plain(*, size, padding, **case):
+  # Grids below the kernel's size have no output without padding.
+  side = min(case['height'], case['width'])
+  hypothesis.assume(padding is None or side + 2 * padding >= size)
+  _check_dense(
+    functools.partial(ops.conv, padding=padding),
+    size=size,
+    pad=size // 2 if padding is None else padding,
+    **case,
+  )
+
+
+_PLAIN = hypothesis.given(
+  **_ANY_DENSE,
+  size=st.sampled_from((1, 3, 5)),
+  stride=st.integers(1, 3),
+  padding=st.sampled_from((None, 0, 1, 2)),
+)
+
+
+@_settings(max_examples=4)
+@_PLAIN
+def test_plain_conv_is_xla_s(**case):
+  _check_plain(**case)
+
+
+@pytest.mark.slow
+@_settings(max_examples=16)
+@_PLAIN
+def test_plain_conv_is_xla_s_at_length(**case):
+  _check_plain(**case, optimized=True)
+
+
+def test_a_1x1_kernel_is_padded_as_asked():
+  _check_dense(
+    functools.partial(ops.conv, padding=1),
+    batch=1,
+    height=3,
+    width=2,
+    channels=2,
+    features=3,
+    size=1,
+    pad=1,
+  )
+
+
+def _check_dilated(*, size, dilation, **case):
+  _check_dense(
+    ops.conv, size=size, dilation=dilation, pad=dilation * (size // 2), **case
+  )
+
+
+# Up to rates at which no side tap meets the grid any more.
+_DILATED = hypothesis.given(
+  **_ANY_DENSE,
+  size=st.sampled_from((3, 5)),
+  dilation=st.integers(2, 24),
+)
+
+
+@_settings(max_examples=4)
+@_DILATED
+def test_dilated_conv_at_any_rate(**case):
+  _check_dilated(**case)
+
+
+@pytest.mark.slow
+@_settings(max_examples=24)
+@_DILATED
+def test_dilated_conv_at_any_rate_at_length(**case):
+  _check_dilated(**case, optimized=True)
+
+
+@pytest.mark.parametrize('dilation', (6, 13, 14, 18))
+def test_dilated_conv_on_the_paper_s_grid(dilation):
+  # 13 is the last rate at which a side tap still touches 14 x 14.
+  _check_dilated(
+    batch=1,
+    height=14,
+    width=14,
+    channels=3,
+    features=2,
+    size=3,
+    dilation=dilation,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
+def test_layers_of_the_paper_s_network(dtype):
+  # A middle block's depthwise and pointwise convolutions, the stride into the
+  # 14 x 14 grid, and the tail at dilation 2.
+  common = {'batch': 1, 'dtype': dtype, 'optimized': True}
+  grid = {'height': 14, 'width': 14, **common}
+  for stride, dilation, side, channels in (
+    (1, 1, 14, 728),
+    (2, 1, 28, 728),
+    (1, 2, 14, 1536),
+  ):
+    _check_depthwise(
+      height=side,
+      width=side,
+      channels=channels,
+      size=3,
+      stride=stride,
+      dilation=dilation,
+      **common,
+    )
+  _check_dense(
+    ops.pointwise_conv, channels=728, features=728, size=1, pad=0, **grid
+  )
+  _check_dilated(channels=2048, features=32, size=3, dilation=6, **grid)
+
+
+@pytest.mark.parametrize(
+  'form, kernel_shape',
+  (
+    (functools.partial(ops.depthwise_conv, stride=2), (3, 3, 1, 5)),
+    (ops.pointwise_conv, (1, 1, 5, 4)),
+    (ops.conv, (3, 3, 5, 4)),
+    (functools.partial(ops.conv, dilation=3), (3, 3, 5, 4)),
+  ),
+  ids=('depthwise', 'pointwise', 'plain', 'dilated'),
+)
+def test_mapped_over_inputs_it_is_itself(form, kernel_shape):
+  # Batch statistics are synchronised over a mapped axis, so steps are mapped.
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.integers(-3, 4, (3, 2, 7, 6, 5)), jnp.float32)
+  kernel = jnp.asarray(rng.integers(-3, 4, kernel_shape), jnp.float32)
+
+  def out_and_gradients(x, kernel):
+    out, pull = jax.vjp(form, x, kernel)
+    # Integers again, so that sums are exact.
+    return out, *pull(jnp.sign(out))
+
+  mapped = _jit(jax.vmap(out_and_gradients, (0, None)))(x, kernel)
+  alone = _jit(out_and_gradients)
+  one_by_one = [alone(one, kernel) for one in x]
+  for got, expected in zip(mapped, zip(*one_by_one, strict=True), strict=True):
+    np.testing.assert_array_equal(got, jnp.stack(expected))
+
+
+def _out_and_gradients(form, x, kernel, grad):
+  @_jit
+  def compute(x, kernel, grad):
+    out, pull = jax.vjp(form, x, kernel)
+    return out, *pull(grad)
+
+  return compute(*(jnp.asarray(a, jnp.bfloat16) for a in (x, kernel, grad)))
+
+
+@pytest.mark.parametrize(
+  'form, kernel_shape',
+  (
+    (ops.depthwise_conv, (3, 3, 1, 1)),
+    (functools.partial(ops.conv, dilation=2), (3, 3, 1, 1)),
+  ),
+  ids=('depthwise', 'dilated'),
+)
+def test_sums_in_bfloat16_are_rounded_once(form, kernel_shape):
+  # 256 + eight times 1: a sum kept in bfloat16 stays at 256, because above it
+  # only even numbers can be told apart.
+  x = np.ones((1, 5, 5, 1))
+  x[0, 2, 2, 0] = 256
+  out, grad_x, _ = _out_and_gradients(form, x, np.ones(kernel_shape), x)
+  assert out[0, 2, 2, 0] == 264
+  assert grad_x[0, 2, 2, 0] == 264
+
+
+def test_kernel_gradient_in_bfloat16_sums_in_float32():
+  # 4 * 32 * 32 = 4096 ones at the centre tap.
+  x = np.ones((4, 32, 32, 1))
+  for form, kernel_shape in (
+    (ops.depthwise_conv, (3, 3, 1, 1)),
+    (functools.partial(ops.conv, dilation=2), (3, 3, 1, 1)),
+  ):
+    _, _, grad = _out_and_gradients(form, x, np.ones(kernel_shape), x)
+    assert grad[1, 1, 0, 0] == 4096

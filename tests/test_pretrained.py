@@ -1,0 +1,450 @@
+"""Public weights: what is read, where it goes, what is refused.
+
+On made-up files of tiny networks. That the names are those of real files is
+seen where the libraries are installed: `test_parity_*.py`.
+"""
+
+import hashlib
+import pickle
+import sys
+
+from flax import traverse_util
+import h5py
+import main_job
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+import weights_made_up
+
+from mtnet_jax import errors
+from mtnet_jax import pretrained
+from mtnet_jax import weight_matching
+from mtnet_jax.models import mtnet
+
+SOURCES = tuple(weights_made_up.BESIDE)
+
+
+def load(name, path, **kwargs):
+  net = weights_made_up.net_of(name, **kwargs)
+  if name in weights_made_up.SEGMENTATION:
+    return pretrained.load_deeplab(path, net)
+  return pretrained.load_xception(path, net)
+
+
+def flat(tree):
+  return traverse_util.flatten_dict(tree, sep='/')
+
+
+@pytest.fixture(autouse=True)
+def _shapes_once(monkeypatch):
+  # Finding shapes takes longer than all the rest.
+  monkeypatch.setattr(
+    weight_matching, '_variable_shapes', weights_made_up.variable_shapes
+  )
+
+
+@pytest.fixture(
+  params=[
+    # TensorFlow takes long to import.
+    pytest.param(name, marks=pytest.mark.extra)
+    if name == 'tensorflow_deeplab'
+    else name
+    for name in SOURCES
+  ]
+)
+def name(request):
+  if request.param == 'tensorflow_deeplab':
+    pytest.importorskip('tensorflow', reason='needs the extra `tf`')
+  return request.param
+
+
+# What goes where.
+
+
+def test_every_tensor_is_used_or_dropped_by_name(name, tmp_path):
+  arrays, ours_of = weights_made_up.tensors(name)
+  weights = load(name, weights_made_up.write(name, tmp_path, arrays))
+  loaded = flat(weights.variables)
+  assert set(loaded) == set(ours_of.values())
+  assert set(weights.dropped) == set(weights_made_up.BESIDE[name])
+  everything = weights_made_up.variable_shapes(weights_made_up.net_of(name))
+  assert {path.split('/')[1] for path in everything.keys() - loaded.keys()} == (
+    set(weights.fresh)
+  )
+  for theirs, ours in ours_of.items():
+    value = loaded[ours]
+    assert value.shape == everything[ours] and value.dtype == np.float32
+    if ours == 'params/backbone/conv1/kernel':
+      value = value[:, :, :3]
+    # Whatever the transposition, the values are the same.
+    np.testing.assert_array_equal(
+      np.sort(value, axis=None), np.sort(arrays[theirs], axis=None)
+    )
+
+
+def test_kernels_are_transposed_as_derived():
+  """An entry of each kind of kernel, by hand."""
+  for name, ours, theirs_at, ours_at in (
+    # PyTorch: (out, in, row, column); depthwise (channel, 1, row, column).
+    ('timm_xception', 'backbone/conv1', (1, 2, 0, 1), (0, 1, 2, 1)),
+    (
+      'timm_xception',
+      'backbone/block2/sepconv1/depthwise',
+      (3, 0, 2, 1),
+      (2, 1, 0, 3),
+    ),
+    # Keras and TensorFlow: (row, column, in, out); depthwise (row, column,
+    # channel, 1).
+    ('keras_xception', 'backbone/conv1', (0, 1, 2, 3), (0, 1, 2, 3)),
+    (
+      'tensorflow_deeplab',
+      'backbone/block2/sepconv1/depthwise',
+      (2, 1, 3, 0),
+      (2, 1, 0, 3),
+    ),
+  ):
+    arrays, ours_of = weights_made_up.tensors(name)
+    (theirs,) = (k for k, v in ours_of.items() if v == f'params/{ours}/kernel')
+    axes = weights_made_up.source(name).kernel_axes(ours)
+    transposed = arrays[theirs].transpose(axes)
+    assert transposed[ours_at] == arrays[theirs][theirs_at]
+
+
+@pytest.mark.parametrize(
+  ('name', 'ours', 'theirs'),
+  [
+    # As published; see the sources' own code.
+    ('torch_deeplab', 'backbone/block20/skip', 'backbone.block20.skip.weight'),
+    (
+      'torch_deeplab',
+      'backbone/sepconv3/pointwise',
+      'backbone.conv5.pointwise.weight',
+    ),
+    ('torch_deeplab', 'aspp/branch0/conv', 'aspp.branch1.0.weight'),
+    ('torch_deeplab', 'aspp/image_pooling/conv', 'aspp.branch5_conv.weight'),
+    ('torch_deeplab', 'low_level/conv', 'shortcut_conv.0.weight'),
+    ('torch_deeplab', 'decoder2/conv', 'cat_conv.4.weight'),
+    ('timm_xception65', 'backbone/conv2', 'stem.1.conv.weight'),
+    (
+      'timm_xception65',
+      'backbone/block20/sepconv2/pointwise',
+      'blocks.19.stack.conv2.conv_pw.weight',
+    ),
+    (
+      'timm_xception65',
+      'backbone/sepconv1/depthwise',
+      'blocks.20.stack.conv1.conv_dw.weight',
+    ),
+    (
+      'tensorflow_deeplab',
+      'backbone/block19/sepconv3/depthwise',
+      'xception_65/middle_flow/block1/unit_16/xception_module/'
+      'separable_conv3_depthwise/depthwise_weights',
+    ),
+    (
+      'tensorflow_deeplab',
+      'backbone/block3/skip',
+      'xception_65/entry_flow/block3/unit_1/xception_module/shortcut/weights',
+    ),
+    (
+      'timm_xception',
+      'backbone/block1/sepconv2/depthwise',
+      'block1.rep.3.conv1.weight',
+    ),
+    (
+      'timm_xception',
+      'backbone/block12/sepconv2/pointwise',
+      'block12.rep.4.pointwise.weight',
+    ),
+    ('timm_xception', 'backbone/sepconv2/depthwise', 'conv4.conv1.weight'),
+    (
+      'keras_xception',
+      'backbone/block12/sepconv1/pointwise',
+      'block13_sepconv1/1',
+    ),
+    ('keras_xception', 'backbone/sepconv2/depthwise', 'block14_sepconv2/0'),
+    ('keras_xception', 'backbone/block12/skip', 'skip4_conv/0'),
+  ],
+)
+def test_names_of_the_paper_s_size(name, ours, theirs):
+  origin = weights_made_up.source(name)
+  net = (
+    mtnet.CoarseSegNet()
+    if name in weights_made_up.SEGMENTATION
+    else mtnet.ClassNet()
+  )
+  assert origin.leaf(ours, origin.layers(net)[ours], 'kernel') == theirs
+
+
+def test_mask_channel_is_the_mean_of_the_others(tmp_path):
+  path = weights_made_up.write('timm_xception', tmp_path)
+  with_mask = load('timm_xception', path)
+  without = load('timm_xception', path, use_coarse_mask=False)
+  kernel = with_mask.variables['params']['backbone']['conv1']['kernel']
+  plain = without.variables['params']['backbone']['conv1']['kernel']
+  assert kernel.shape == (3, 3, 4, 4) and plain.shape == (3, 3, 3, 4)
+  np.testing.assert_array_equal(kernel[:, :, :3], plain)
+  np.testing.assert_allclose(kernel[:, :, 3], plain.mean(2), rtol=1e-6)
+
+
+def test_fields_of_the_sources():
+  """As the sources' own code has them; see `weight_sources`."""
+  fields = {
+    name: weights_made_up.source(name).fields for name in weights_made_up.BESIDE
+  }
+  assert {name: f['bn_epsilon'] for name, f in fields.items()} == {
+    'torch_deeplab': 1e-5,
+    'timm_xception65': 1e-3,
+    'tensorflow_deeplab': 1e-3,
+    'keras_xception': 1e-3,
+    'timm_xception': 1e-5,
+  }
+  assert [name for name, f in fields.items() if f['skip_relu']] == [
+    'torch_deeplab'
+  ]
+  assert [n for n, f in fields.items() if f.get('tail_dilation') == 1] == [
+    'torch_deeplab'
+  ]
+  assert fields['keras_xception']['pool_padding'] == 'same'
+  assert fields['timm_xception']['pool_padding'] == 'symmetric'
+  # Black and white, in the sources' units: pixels / 255 there, [-1, 1] else.
+  for name, f in fields.items():
+    (mean,), (std,) = f['input_mean'], f['input_std']
+    ends = [(x - mean) / std for x in (-1, 1)]
+    assert ends == ([0, 1] if name == 'torch_deeplab' else [-1, 1]), name
+
+
+# The formats.
+
+
+def test_both_layouts_of_keras_hold_the_same(tmp_path):
+  arrays, _ = weights_made_up.tensors('keras_xception')
+  older = weights_made_up.write_keras_2(arrays, tmp_path / 'a.h5')
+  newer = weights_made_up.write_keras_3(arrays, tmp_path / 'b.weights.h5')
+  # Written by `model.save`: one level deeper.
+  with h5py.File(older) as source, h5py.File(tmp_path / 'c.h5', 'w') as saved:
+    source.copy(source['/'], saved, name='model_weights')
+    saved['model_weights'].attrs.update(source.attrs)
+  notop = {k: v for k, v in arrays.items() if 'predictions' not in k}
+  notop = weights_made_up.write_keras_2(notop, tmp_path / 'd.h5')
+  expected = flat(load('keras_xception', older).variables)
+  # Skips are found by their numbers, in the order of the blocks.
+  np.testing.assert_array_equal(
+    expected['params/backbone/block2/skip/kernel'], arrays['skip2_conv/0']
+  )
+  for path in (newer, tmp_path / 'c.h5', notop):
+    found = flat(load('keras_xception', path).variables)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+      np.testing.assert_array_equal(found[key], value)
+
+
+def test_half_precision_is_widened(tmp_path):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  halves = {key: value.astype(np.float16) for key, value in arrays.items()}
+  path = weights_made_up.write('timm_xception', tmp_path, halves)
+  for value in flat(load('timm_xception', path).variables).values():
+    assert value.dtype == np.float32
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize('new_format', (True, False))
+def test_pytorch_files_with_and_without_module(tmp_path, new_format):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  arrays, _ = weights_made_up.tensors('torch_deeplab')
+  plain = weights_made_up.write('torch_deeplab', tmp_path, arrays)
+  expected = flat(load('torch_deeplab', plain).variables)
+  for prefix in ('', 'module.'):
+    path = tmp_path / f'{prefix}net.pth'
+    torch.save(
+      {prefix + key: torch.from_numpy(v) for key, v in arrays.items()},
+      path,
+      _use_new_zipfile_serialization=new_format,
+    )
+    weights = load('torch_deeplab', path)
+    found = flat(weights.variables)
+    assert set(weights.dropped) == {
+      f'{prefix}cls_conv.weight',
+      f'{prefix}cls_conv.bias',
+    }
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+      np.testing.assert_array_equal(found[key], value)
+
+
+# What is refused.
+
+
+def refused(name, path, *says, **kwargs):
+  with pytest.raises(errors.InputError) as error:
+    load(name, path, **kwargs)
+  message = str(error.value)
+  for word in (path.name, *says):
+    assert str(word) in message, message
+
+
+def test_a_file_of_the_wrong_network_is_refused(tmp_path):
+  path = weights_made_up.write('timm_xception', tmp_path)
+  refused('timm_xception65', path, 'classification', 'CoarseSegNet')
+  path = tmp_path / 'other.safetensors'
+  safetensors_numpy.save_file({'layer.weight': np.zeros(3)}, path)
+  refused('timm_xception', path, 'no known source', 'layer.weight')
+
+
+def test_both_sides_of_a_mismatch_are_named(tmp_path):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays['block3.rep.9.weight'] = arrays.pop('block3.rep.2.weight')
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused(
+    'timm_xception',
+    path,
+    'lacks block3.rep.2.weight',
+    'has unknown block3.rep.9.weight',
+    'Nothing was loaded',
+  )
+
+
+def test_another_depth_is_refused_with_the_first_names(name, tmp_path):
+  path = weights_made_up.write(name, tmp_path)
+  refused(name, path, 'has unknown', 'and', 'more', middle_blocks=1)
+  refused(name, path, 'lacks', 'and', 'more', middle_blocks=3)
+
+
+def test_shapes_that_differ_are_refused(name, tmp_path):
+  arrays, ours_of = weights_made_up.tensors(name)
+  (theirs,) = (
+    key
+    for key, ours in ours_of.items()
+    if ours == 'params/backbone/block2/sepconv2/pointwise/kernel'
+  )
+  # As many values, in another order: it must not pass.
+  arrays[theirs] = arrays[theirs][..., ::-1].copy().reshape(-1, 1, 10, 1)
+  path = weights_made_up.write(name, tmp_path, arrays)
+  refused(name, path, 'shapes differ', arrays[theirs].shape)
+
+
+def test_one_value_does_not_stand_for_many(tmp_path):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays['bn1.weight'] = arrays['bn1.weight'][:1]
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused('timm_xception', path, 'bn1.weight is (1,) and must be (4,)')
+
+
+@pytest.mark.parametrize('value', (np.nan, np.inf))
+def test_values_that_are_not_finite_are_refused(tmp_path, value):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays['bn2.running_var'][3] = value
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused('timm_xception', path, 'bn2.running_var', 'not finite')
+
+
+def test_missing_and_unknown_files_are_refused(tmp_path):
+  refused('timm_xception', tmp_path / 'none.safetensors', 'missing')
+  refused('timm_xception', tmp_path, 'missing')
+  other = tmp_path / 'weights.npz'
+  np.savez(other, x=np.zeros(3))
+  refused('timm_xception', other, "'.npz'", '.safetensors')
+  broken = tmp_path / 'weights.h5'
+  broken.write_bytes(b'<html>404</html>')
+  refused('keras_xception', broken, 'damaged')
+  with h5py.File(tmp_path / 'data.h5', 'w') as file:
+    file['x'] = np.zeros(3)
+  refused('keras_xception', tmp_path / 'data.h5', 'layer_names')
+
+
+@pytest.mark.parametrize('share', (0.02, 0.5, 0.999))
+def test_truncated_files_are_refused(name, tmp_path, share):
+  path = weights_made_up.write(name, tmp_path)
+  cut = path
+  if name == 'tensorflow_deeplab':
+    (cut,) = tmp_path.glob('*.data-*')
+  data = cut.read_bytes()
+  cut.write_bytes(data[: int(len(data) * share)])
+  refused(name, path)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize('share', (0.02, 0.5, 0.999))
+def test_truncated_pytorch_files_are_refused(tmp_path, share):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  arrays, _ = weights_made_up.tensors('torch_deeplab')
+  path = tmp_path / 'net.pth'
+  for new_format in (True, False):
+    torch.save(
+      {key: torch.from_numpy(v) for key, v in arrays.items()},
+      path,
+      _use_new_zipfile_serialization=new_format,
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    refused('torch_deeplab', path)
+
+
+class _Code:
+  """Touches a file when it is unpickled."""
+
+  def __init__(self, sentinel):
+    self._sentinel = sentinel
+
+  def __reduce__(self):
+    return (open, (str(self._sentinel), 'w'))
+
+
+@pytest.mark.extra
+def test_code_in_a_file_does_not_run(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  sentinel = tmp_path / 'it_ran'
+  payload = {'aspp.branch1.0.weight': _Code(sentinel)}
+  plain, zipped, old = (tmp_path / f'{n}.pth' for n in ('plain', 'zip', 'old'))
+  plain.write_bytes(pickle.dumps(payload))
+  torch.save(payload, zipped)
+  torch.save(payload, old, _use_new_zipfile_serialization=False)
+  for path in (plain, zipped, old):
+    refused('torch_deeplab', path, 'code')
+    assert not sentinel.exists()
+  # It would have run.
+  pickle.loads(plain.read_bytes())
+  assert sentinel.exists()
+
+
+@pytest.mark.extra
+def test_a_training_checkpoint_is_refused(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  path = tmp_path / 'net.pth'
+  torch.save({'epoch': 3, 'state_dict': {'a': torch.zeros(3)}}, path)
+  refused('torch_deeplab', path, 'epoch', 'state_dict')
+
+
+def test_a_format_without_its_package_names_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  path = tmp_path / 'net.pth'
+  path.write_bytes(b'x')
+  refused('torch_deeplab', path, 'mtnet_jax[interop]')
+
+
+# The command.
+
+
+def test_a_report_says_what_a_file_is(tmp_path):
+  path = weights_made_up.write('timm_xception65', tmp_path)
+  report = pretrained.report(path, weights_made_up.net_of('timm_xception65'))
+  for word in (
+    'timm xception65',
+    'CoarseSegNet',
+    'head.fc.bias, head.fc.weight',
+    'aspp, low_level, decoder1, decoder2, classifier',
+    'bn_epsilon=0.001',
+    f'--config.pretrained.segmentation={path}',
+    hashlib.sha256(path.read_bytes()).hexdigest(),
+  ):
+    assert word in report, report
+
+
+def test_inspect_refuses_in_one_line(tmp_path):
+  path = weights_made_up.write('timm_xception65', tmp_path)
+  done = main_job.run(
+    main_job.module('mtnet_jax.pretrained', f'--inspect={path}')
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.strip().splitlines()
+  assert 'does not fit CoarseSegNet' in line and 'shapes differ' in line

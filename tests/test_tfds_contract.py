@@ -1,0 +1,96 @@
+"""What TFDS asks of every dataset, by its own test case.
+
+It reads builds with tf.data, so they are written as TFRecord here. All of its
+checks run, those of graph mode and of the file system's calls too. What pytest
+counts as skipped is `test_session`, which is no test but a method of a base
+class in TensorFlow.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import dicom_files
+import faulty_dicom
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tfds_lidc import annotations
+from tfds_lidc import cohort
+from tfds_lidc import scan_reader
+from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+
+pytest.importorskip('dill', reason='needs the extra test')
+pytest.importorskip('tensorflow', reason='needs the extra tf')
+
+pytestmark = pytest.mark.extra
+
+# One of each split.
+_PATIENTS = ('LIDC-IDRI-0003', 'LIDC-IDRI-0005', 'LIDC-IDRI-0021')
+
+
+def _write_dummy_data(directory):
+  """SIMULATED CT of three patients: the slices that either config needs."""
+  ramp = np.arange(512, dtype=np.int16) + np.zeros((512, 1), np.int16)
+  for nodule in sum(map(faulty_dicom.nodules_of, _PATIENTS), []):
+    for config in ('all', 'paper'):
+      for patch in scan_reader.place(nodule, cohort.POLICIES[config]):
+        k = patch.slice_index
+        dicom_files.write_slice(
+          directory / nodule.patient_id / f'1-{k:03}.dcm',
+          ramp + k,
+          float(annotations.slice_positions(nodule.scan_id)[k]),
+          nodule.series_uid,
+          patient_id=nodule.patient_id,
+          instance_number=k + 1,
+        )
+
+
+class _Contract:
+  """What the test cases below share; it goes in front of TFDS's."""
+
+  DATASET_CLASS = lidc_nodules_dataset_builder.Builder
+  SKIP_TF1_GRAPH_MODE = False
+
+  @classmethod
+  def setUpClass(cls):
+    directory = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(directory.cleanup)
+    cls.EXAMPLE_DIR = directory.name
+    _write_dummy_data(pathlib.Path(directory.name))
+    super().setUpClass()
+
+  def _make_builder(self, config=None):
+    return self.dataset_class(
+      data_dir=self.tmp_dir, config=config, file_format='tfrecord'
+    )
+
+
+class AllTest(_Contract, tfds.testing.DatasetBuilderTestCase):
+  BUILDER_CONFIG_NAMES_TO_TEST = ['all']
+  # Clusters of the three patients in nodules.csv.
+  SPLITS = {'train': 4, 'validation': 3, 'test': 3}
+
+
+class PaperTest(_Contract, tfds.testing.DatasetBuilderTestCase):
+  BUILDER_CONFIG_NAMES_TO_TEST = ['paper']
+  SPLITS = {'train': 2, 'validation': 1, 'test': 2}
+
+
+class PhantomTest(_Contract, tfds.testing.DatasetBuilderTestCase):
+  """The largest of the phantoms: all of them would take a quarter minute."""
+
+  BUILDER_CONFIG_NAMES_TO_TEST = [
+    lidc_nodules_dataset_builder.LidcConfig(
+      name='phantom-large',
+      policy=dataclasses.replace(
+        cohort.POLICIES['paper'],
+        name='phantom-large',
+        min_readers=4,
+        min_diameter_mm=24.0,
+      ),
+      simulated=True,
+    )
+  ]
+  SPLITS = {'train': 4, 'validation': 1, 'test': 1}

@@ -1,0 +1,152 @@
+"""Two formats of one build: array_record, and beside it TFRecord.
+
+TFDS reads array_record with nothing installed (`tfds.data_source`), and only
+TFRecord as a `tf.data.Dataset` (`tfds.load`). `add_tfrecord` copies the records
+of a build into TFRecord files in the same folder, without reading the CT again:
+
+    python -m tfds_lidc.build --config=paper --tfrecord
+
+From then on the folder's `dataset_info.json` names TFRecord as its format and
+array_record as the alternative. In this order TFDS's own readers find the right
+files for both calls, without this package too. (The other way round they do
+not: `tfds.load` then takes array_record files for TFRecord ones.)
+"""
+
+import importlib.util
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import file_adapters
+from tensorflow_datasets.core.utils import lazy_imports_utils
+
+from tfds_lidc import errors
+from tfds_lidc import staging
+
+_Format = file_adapters.FileFormat
+_WITHOUT_TENSORFLOW = (
+  'needs TensorFlow, which is not installed; run: pip install mtnet_jax[tf]'
+)
+
+
+def check_tensorflow(purpose: str) -> None:
+  """Raises `InputError` where TensorFlow is missing; does not import it."""
+  if importlib.util.find_spec('tensorflow') is None:
+    raise errors.InputError(f'{purpose} {_WITHOUT_TENSORFLOW}')
+
+
+def settle(info: tfds.core.DatasetInfo, wanted: Any) -> None:
+  """Settles which files a new builder writes, or reads.
+
+  Args:
+    info: the builder's; changed. What is on the disk decides.
+    wanted: a format by name or value; None for what is there, or for
+      array_record where nothing is there yet: it needs no TensorFlow.
+
+  Raises:
+    ValueError: the build is there, but not in the format `wanted`.
+  """
+  if not info.initialized:
+    info.set_file_format(wanted or _Format.ARRAY_RECORD, override=True)
+    return
+  # TFDS restores them for read-only builders alone. The first one too, as its
+  # readers change that.
+  info.alternative_file_formats[:] = [
+    info.file_format,
+    *map(_Format.from_value, info.as_proto.alternative_file_formats),
+  ]
+  if wanted and _Format.from_value(wanted) in info.available_file_formats():
+    _switch(info, wanted)
+  else:
+    info.set_file_format(wanted)
+
+
+def serve_tf_data(info: tfds.core.DatasetInfo, build_command: str) -> None:
+  """Makes `as_dataset` read TFRecord files.
+
+  Args:
+    info: the builder's; changed.
+    build_command: what built it, for the message.
+
+  Raises:
+    InputError: there are none, or TensorFlow is missing.
+  """
+  if _Format.TFRECORD not in info.available_file_formats():
+    raise errors.InputError(
+      f'{info.full_name} holds array_record files, which tfds.data_source '
+      'reads; for a tf.data.Dataset (tfds.load, as_dataset) add TFRecord files '
+      f'to them, once: {build_command} --tfrecord'
+    )
+  check_tensorflow('tfds.load')
+  if info.file_format != _Format.TFRECORD:
+    _switch(info, _Format.TFRECORD)
+
+
+def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
+  """Adds TFRecord files with the same records, in the same shards and order.
+
+  The build names them when all are there: what fails, or is stopped, leaves it
+  as it was.
+
+  Args:
+    builder: of a complete build in array_record. Those opened afterwards find
+      both formats.
+
+  Raises:
+    InputError: TensorFlow is missing, or the folder cannot be written.
+  """
+  check_tensorflow('writing TFRecord files')
+  folder = pathlib.Path(builder.data_path)
+  info = tfds.builder_from_directory(folder).info
+  if _Format.TFRECORD in info.available_file_formats():
+    return
+  try:
+    with tempfile.TemporaryDirectory(
+      prefix=staging.prefix(), dir=builder.data_dir_root
+    ) as staged:
+      for split in info.splits.values():
+        _write_split(builder, split, pathlib.Path(staged))
+      _switch(info, _Format.TFRECORD)
+      info.add_alternative_file_format(_Format.ARRAY_RECORD)
+      info.write_dataset_info_json(staged)
+      # The file that names the others comes last.
+      for path in sorted(
+        pathlib.Path(staged).iterdir(), key=lambda path: path.suffix == '.json'
+      ):
+        os.replace(path, folder / path.name)
+  except (OSError, lazy_imports_utils.tensorflow.errors.OpError) as e:
+    raise errors.InputError(
+      f'cannot write TFRecord files into {folder} ({e}); free some space '
+      'there, or mend its permissions'
+    ) from e
+
+
+def _write_split(
+  builder: tfds.core.DatasetBuilder,
+  split: tfds.core.SplitInfo,
+  folder: pathlib.Path,
+) -> None:
+  """Copies the serialised records, shard by shard."""
+  records = builder.as_data_source(
+    split.name,
+    deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+  )
+  name = split.filename_template.replace(
+    data_dir=folder, filetype_suffix=_Format.TFRECORD.value
+  )
+  first = 0
+  for shard, length in enumerate(split.shard_lengths):
+    file_adapters.TfRecordFileAdapter.write_examples(
+      name.sharded_filepath(
+        shard_index=shard, num_shards=len(split.shard_lengths)
+      ),
+      ((i, records[i]) for i in range(first, first + length)),
+    )
+    first += length
+
+
+def _switch(info: tfds.core.DatasetInfo, file_format: Any) -> None:
+  """Changes the format and, with it, the names of the splits' files."""
+  info.set_file_format(file_format, override=True, override_if_initialized=True)
