@@ -14,21 +14,31 @@ import numpy as np
 AXIS = 'batch'
 
 
-def mapped(fn, *, precision, **kwargs):
-  """`jax.pmap` of `fn` over `AXIS`.
+def at_precision(fn, precision):
+  """`fn`, to be traced with products of a precision.
 
   Args:
-    fn: takes and returns trees of one device.
+    fn: any function.
     precision: of float32 products in `fn` and its gradients, a value of
       `jax.default_matmul_precision`.
-    **kwargs: of `jax.pmap`.
   """
 
   def traced(*args):
     with jax.default_matmul_precision(precision):
       return fn(*args)
 
-  return jax.pmap(traced, axis_name=AXIS, **kwargs)
+  return traced
+
+
+def mapped(fn, *, precision, **kwargs):
+  """`jax.pmap` of `fn` over `AXIS`.
+
+  Args:
+    fn: takes and returns trees of one device.
+    precision: as in `at_precision`.
+    **kwargs: of `jax.pmap`.
+  """
+  return jax.pmap(at_precision(fn, precision), axis_name=AXIS, **kwargs)
 
 
 def replicate(tree):
