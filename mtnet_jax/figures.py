@@ -10,7 +10,6 @@ import io
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 from mtnet_jax import files
 from mtnet_jax import metrics
@@ -92,6 +91,9 @@ def roc(labels, curves, *, simulated):
       malignant).
     simulated: whether the CT is.
   """
+  # Takes longer to import than the rest, and prediction needs none of it.
+  from sklearn import metrics as sklearn_metrics
+
   figure, (ax,) = _figure('ROC of malignancy', simulated, (4.4, 4.0))
   labels = np.asarray(labels)
   ax.plot([0, 1], [0, 1], color='0.7', linestyle=':', linewidth=1)

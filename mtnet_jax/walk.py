@@ -209,7 +209,8 @@ def _up_and_down(first, nodule, at_edge, volume):
       except ct_volume.SliceError as error:
         nodule.missing.append(error)
       except _LimitError as limit:
-        nodule.notes.append(f'the mask is cut off: {limit}')
+        side = 'above' if step > 0 else 'below'
+        nodule.notes.append(f'the mask is cut off {side}: {limit}')
       if not asked.get(step):
         asked.pop(step, None)
         del last[step]

@@ -187,11 +187,27 @@ def test_lazy_imports_do_not_run_on_loading(module, target):
   assert target not in set(map(_internal, _imports_on_loading(tree)))
 
 
-def test_networks_load_without_the_dataset():
+_DATASET = (
+  'tfds_lidc',
+  'tensorflow_datasets',
+  'tensorflow',
+  'pylidc',
+  'pydicom',
+)
+
+
+@pytest.mark.parametrize(
+  ('modules', 'unwanted'),
+  [
+    (('mtnet_jax.inference', 'mtnet_jax.input_pipeline'), _DATASET),
+    # They take seconds that not everyone needs, or not before bad input.
+    (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
+  ],
+)
+def test_modules_load_without_what_is_needed_later(modules, unwanted):
   code = (
-    'import sys, mtnet_jax.inference, mtnet_jax.input_pipeline\n'
-    'print(*{"tfds_lidc", "tensorflow_datasets", "tensorflow", "pylidc",'
-    ' "pydicom"} & set(sys.modules))'
+    f'import sys, {", ".join(modules)}\n'
+    f'print(*{set(unwanted)} & set(sys.modules))'
   )
   done = subprocess.run(
     [sys.executable, '-c', code],

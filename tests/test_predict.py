@@ -9,15 +9,21 @@ import dicom_files
 import highdicom
 import main_job
 import numpy as np
+import pydicom
 import pytest
+import test_dicom_seg
 
+from mtnet_jax import bundle
+from mtnet_jax import ct_volume
 from mtnet_jax import errors
 from mtnet_jax import evaluate
 from mtnet_jax import input_pipeline
 from mtnet_jax import predict
+from mtnet_jax import walk
 from mtnet_jax import workdir
 from tfds_lidc import annotations
 from tfds_lidc import build
+from tfds_lidc import dicom
 
 BALLS = {'a': ((20, 40, 50), 6.0), 'b': ((12.3, 60, 80), 5.0)}
 _LIDC_SPACING_MM = 0.820312  # of LIDC-IDRI-0003
@@ -281,20 +287,61 @@ def test_restored_networks_give_what_evaluate_gives(
 
 
 @dicom_files.needs_real_series
-def test_a_real_series(tmp_path, model):
+def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
   model.spacing_mm = _LIDC_SPACING_MM
-  out = tmp_path / 'out'
+  out, volumes, nodules, read = tmp_path / 'out', [], {}, []
+  sizes = []
+  real_find, real_walk = ct_volume.find, walk.walk
+  real_read = dicom.try_read_hu
+
+  def find(*args, **kwargs):
+    volumes.append(real_find(*args, **kwargs))
+    return volumes[-1]
+
+  def kept(*args, **kwargs):
+    nodules.update(enumerate(real_walk(*args, **kwargs), 1))
+    return list(nodules.values())
+
+  monkeypatch.setattr(ct_volume, 'find', find)
+  monkeypatch.setattr(walk, 'walk', kept)
+  monkeypatch.setattr(
+    dicom, 'try_read_hu', lambda path: read.append(path) or real_read(path)
+  )
   assert _run(dicom_files.REAL_DIR, out, None, '--annotated') == 0
   results = _read(out)
   assert results['simulated_ct'] is False and len(results['points']) == 4
-  segmentation = highdicom.seg.segread(out / 'segmentation.dcm')
-  masks = [r for r in results['points'] if r['mask']['slices']]
-  assert segmentation.number_of_segments == len(masks)
-  found = segmentation.get_volume(combine_segments=False)
-  for n, record in enumerate(masks):
-    assert record['mask']['volume_mm3'] == pytest.approx(
-      found.array[..., n].sum() * _LIDC_SPACING_MM**2 * 2.5, rel=1e-4
+  # One read of each slice that any of the four nodules needs, none of others.
+  assert len(read) == len(set(read)) < len(volumes[0])
+
+  # By pydicom alone: frames onto the source slices that they name.
+  (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
+  path = out / 'segmentation.dcm'
+  found = test_dicom_seg.place(path, directory, volumes[0].shape)
+  assert sorted(found) == [1, 2, 3, 4]
+  # By highdicom: places in the patient.
+  segmentation = highdicom.seg.segread(path)
+  source = pydicom.dcmread(read[0], stop_before_pixels=True)
+  assert segmentation.FrameOfReferenceUID == source.FrameOfReferenceUID
+  assert segmentation.StudyInstanceUID == source.StudyInstanceUID
+  in_patient = segmentation.get_volume(combine_segments=False)
+  for number, record in enumerate(results['points'], 1):
+    mask = np.zeros(volumes[0].shape, bool)
+    for k, pixels in nodules[number].pixels.items():
+      mask[k][tuple(pixels.T)] = True
+    sizes.append(mask.sum())
+    np.testing.assert_array_equal(found[number], mask)
+    theirs = in_patient.map_indices_to_reference(
+      np.argwhere(in_patient.array[..., number - 1])
     )
+    np.testing.assert_allclose(
+      sorted(map(tuple, np.round(theirs, 3))),
+      sorted(volumes[0].to_mm(voxel) for voxel in np.argwhere(mask)),
+      atol=2e-3,
+    )
+    assert record['mask']['volume_mm3'] == pytest.approx(
+      mask.sum() * _LIDC_SPACING_MM**2 * 2.5, rel=1e-4
+    )
+  assert min(sizes) > 0 and max(sizes) > 2000
 
 
 @pytest.mark.parametrize(
@@ -331,6 +378,45 @@ def test_what_is_no_run_is_named(directory, tmp_path):
   with pytest.raises(errors.InputError, match='RUN'):
     _run(directory, tmp_path / 'out', None, flag)
   assert not os.listdir(tmp_path / 'out')
+
+
+def test_a_damaged_bundle_is_named(directory, tmp_path, made_run_dir):
+  broken = tmp_path / 'bundle'
+  bundle.write(made_run_dir, broken)
+  weights = broken / 'weights.safetensors'
+  content = bytearray(weights.read_bytes())
+  content[-1] ^= 1
+  weights.write_bytes(content)
+  out = tmp_path / 'out'
+  with pytest.raises(errors.InputError) as error:
+    predict.main(
+      [
+        f'--checkpoint={broken}',
+        f'--dicom={directory}',
+        f'--points={_csv(tmp_path)}',
+        f'--out={out}',
+      ]
+    )
+  assert str(error.value).startswith(f'{weights} is damaged or was changed')
+  assert not os.listdir(out)
+
+
+def test_several_series_or_none_are_told_before_the_model(tmp_path, capsys):
+  hu = ct_files.volume(shape=(3, 70, 70))
+  ct_files.write(tmp_path / 'mixed' / 'a', hu, series_uid='1.2.3')
+  ct_files.write(tmp_path / 'mixed' / 'b', hu, series_uid='1.2.4')
+  ct_files.write(tmp_path / 'mr', hu, modality='MR')
+  flag = f'--points={_csv(tmp_path)}'
+  for name, says in (('mixed', '--series=UID'), ('mr', '3 MR images')):
+    with pytest.raises(errors.InputError, match=says):
+      _run(tmp_path / name, tmp_path / 'out', None, flag)
+  with pytest.raises(errors.InputError, match='as x,y,z .mm. they would fit'):
+    _run(
+      tmp_path / 'mixed' / 'a',
+      tmp_path / 'out',
+      'i,j,k\n-10,-100,-298.5\n',
+    )
+  assert not (tmp_path / 'out').exists()
 
 
 def test_bad_input_ends_in_one_line(tmp_path):
