@@ -38,6 +38,12 @@ def make(target, nodule, volume, *, trained_on_simulated):
       *(f'the mask may be cut off: {error}' for error in nodule.missing),
     ],
   }
+  split = target.readers.get('split', 'test')
+  if split != 'test':
+    record['notes'].append(
+      f'its patient is in the {split} split: networks trained on lidc_nodules'
+      ' know the outlines'
+    )
   if target.truth is not None:
     record['readers'] = target.readers
     for name in ('coarse', 'fine'):

@@ -163,6 +163,7 @@ def annotated(volume, policy_name):
           'consensus': '/'.join(map(str, policy.consensus)),
           'diameter_mm': nodule.diameter_mm,
           'malignancy_rating_mean': float(np.mean(nodule.malignancy)),
+          'split': nodule.split,
         },
       )
     )

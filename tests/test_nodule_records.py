@@ -76,6 +76,15 @@ def test_dice_where_truth_is_known(volume):
   assert 'fine' in nodule_records.table([record])
 
 
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_what_the_networks_know_already_is_told(volume, split):
+  truth, readers = _view().fine, {'split': split}
+  record, _ = _make(volume, walk.Nodule(_view()), truth=truth, readers=readers)
+  known = [note for note in record['notes'] if 'know the outlines' in note]
+  assert len(known) == (split != 'test')
+  assert all(f'in the {split} split' in note for note in known)
+
+
 def test_nothing_found_and_missing_slices(volume):
   record, target = _make(volume, walk.Nodule(_view((5, 11, 21)), notes=['so']))
   assert record['status'] == 'nothing found' and record['notes'] == ['so']

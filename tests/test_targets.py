@@ -112,6 +112,8 @@ def test_annotated_nodules_are_those_of_the_dataset(policy):
     assert target.voxel == (patch.slice_index, patch.row, patch.col)
     np.testing.assert_array_equal(target.truth, patch.mask)
     assert target.readers['num_readers'] == nodule.num_readers
+    # The patient's fold is 2 in nodules.csv: 0 to 2 are for training.
+    assert target.readers['split'] == 'train'
 
 
 def test_nodules_whose_slice_is_missing_are_faults():
