@@ -1,7 +1,6 @@
 """Sizes of a mask in millimetres."""
 
 import numpy as np
-from scipy import spatial
 
 _EDGE_MIDPOINTS = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
 
@@ -22,9 +21,13 @@ def diameter_mm(pixels, pixel_spacing_mm):
   """
   if not len(pixels):
     return 0.0
-  outline = (pixels[:, None] + _EDGE_MIDPOINTS).reshape(-1, 2)
-  hull = outline[spatial.ConvexHull(outline).vertices]
-  return float(spatial.distance.pdist(hull).max() * pixel_spacing_mm)
+  # What lies between two pixels of its row is no corner of the outline.
+  by_row = pixels[np.lexsort((pixels[:, 1], pixels[:, 0]))]
+  changes = np.diff(by_row[:, 0]) != 0
+  ends = by_row[np.append(changes, True) | np.append(True, changes)]
+  outline = (ends[:, None] + _EDGE_MIDPOINTS).reshape(-1, 2)
+  distances = np.linalg.norm(outline[:, None] - outline, axis=-1)
+  return float(distances.max() * pixel_spacing_mm)
 
 
 def volume_mm3(areas_px, thickness_mm, pixel_spacing_mm):

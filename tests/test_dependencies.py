@@ -202,6 +202,7 @@ _DATASET = (
     (('mtnet_jax.inference', 'mtnet_jax.input_pipeline'), _DATASET),
     # They take seconds that not everyone needs, or not before bad input.
     (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
+    (('mtnet_jax.bundle',), (*_DATASET, 'orbax', 'sklearn', 'matplotlib')),
   ],
 )
 def test_modules_load_without_what_is_needed_later(modules, unwanted):
