@@ -50,7 +50,9 @@ def _parse(argv):
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
-    '--checkpoint', required=True, help='a trained run, or the address of one'
+    '--checkpoint',
+    required=True,
+    help='a trained run, a bundle of one, or the URL of either',
   )
   parser.add_argument(
     '--dicom',
