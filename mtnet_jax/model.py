@@ -10,6 +10,7 @@ import numpy as np
 
 from mtnet_jax import errors
 from mtnet_jax import inference
+from mtnet_jax import parallel
 from mtnet_jax import stages
 
 PATCH_SIZE = 64
@@ -68,14 +69,17 @@ class Model:
     self.spacing_mm = config.dataset.get('spacing_mm', 0.0) or None
     self.variables = jax.device_put(variables)
     # (variables, (B, 64, 64) HU, (B,) mm) -> outputs of `predict_step`.
-    self.predict_fn = functools.partial(
-      inference.predict_at_spacing,
-      spacing_mm=self.spacing_mm,
-      nets=stages.make_nets(config),
-      size=config.image_size,
-      window=tuple(config.window),
-      coarse_mask=config.coarse_mask,
-      strategy=config.strategy,
+    self.predict_fn = parallel.at_precision(
+      functools.partial(
+        inference.predict_at_spacing,
+        spacing_mm=self.spacing_mm,
+        nets=stages.make_nets(config),
+        size=config.image_size,
+        window=tuple(config.window),
+        coarse_mask=config.coarse_mask,
+        strategy=config.strategy,
+      ),
+      config.matmul_precision,
     )
     self._step = jax.jit(self.predict_fn)
 

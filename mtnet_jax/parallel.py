@@ -35,23 +35,35 @@ def _local_devices():
   return jax.local_devices() if device is None else [device]
 
 
-def mapped(fn, *, precision, device=None, **kwargs):
-  """`jax.pmap` of `fn` over `AXIS`.
+def at_precision(fn, precision):
+  """`fn`, to be traced with products of a precision.
 
   Args:
-    fn: takes and returns trees of one device.
+    fn: any function.
     precision: of float32 products in `fn` and its gradients, a value of
       `jax.default_matmul_precision`.
-    device: of `only_device`.
-    **kwargs: of `jax.pmap`.
   """
 
   def traced(*args):
     with jax.default_matmul_precision(precision):
       return fn(*args)
 
+  return traced
+
+
+def mapped(fn, *, precision, device=None, **kwargs):
+  """`jax.pmap` of `fn` over `AXIS`.
+
+  Args:
+    fn: takes and returns trees of one device.
+    precision: as in `at_precision`.
+    device: of `only_device`.
+    **kwargs: of `jax.pmap`.
+  """
   devices = None if device is None else [device]
-  return jax.pmap(traced, axis_name=AXIS, devices=devices, **kwargs)
+  return jax.pmap(
+    at_precision(fn, precision), axis_name=AXIS, devices=devices, **kwargs
+  )
 
 
 def replicate(tree):

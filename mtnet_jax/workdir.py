@@ -14,7 +14,6 @@ import jax
 import ml_collections
 
 import mtnet_jax
-from mtnet_jax import checkpoint
 from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import parallel
@@ -130,6 +129,9 @@ def load_variables(workdir, names=stages.ORDER):
   Raises:
     errors.InputError: a stage has no checkpoint yet.
   """
+  # It brings Orbax, which takes long to import; a bundle needs none.
+  from mtnet_jax import checkpoint
+
   variables = {}
   for stage in names:
     directory = checkpoint_dir(workdir, stage)

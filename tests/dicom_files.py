@@ -50,8 +50,12 @@ def write_slice(
   intercept: float = -1024,
   patient_id: str = 'LIDC-IDRI-0003',
   instance_number: int = 1,
+  **attributes: object,
 ) -> pathlib.Path:
-  """Writes one image; `pixels` (rows, cols) int16 or uint16 are raw values."""
+  """Writes one image; `pixels` (rows, cols) int16 or uint16 are raw values.
+
+  `attributes` come on top; None takes one away.
+  """
   meta = pydicom.dataset.FileMetaDataset()
   meta.MediaStorageSOPClassUID = pydicom_uid.CTImageStorage
   meta.MediaStorageSOPInstanceUID = pydicom_uid.generate_uid()
@@ -74,6 +78,11 @@ def write_slice(
   image.RescaleSlope = slope
   image.RescaleIntercept = intercept
   image.PixelData = pixels.astype(pixels.dtype.newbyteorder('<')).tobytes()
+  for name, value in attributes.items():
+    setattr(image, name, value)
+    if value is None:
+      delattr(image, name)
+  meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
   path.parent.mkdir(parents=True, exist_ok=True)
   pydicom.dcmwrite(path, image, enforce_file_format=True)
   return path

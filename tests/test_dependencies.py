@@ -21,13 +21,16 @@ _LEVELS = (
     'checkpoint',
     'command_line',
     'compilation_cache',
+    'ct_volume',
     'files',
     'losses',
+    'measure',
     'metrics',
     'ops',
     'optim',
     'paper',
     'parallel',
+    'points',
     'processes',
     'remote',
     'strategies',
@@ -35,11 +38,15 @@ _LEVELS = (
     'weight_names',
   ),
   (
+    'dicom_seg',
     'exchange',
     'models.layers',
+    'nifti',
     'reader_agreement',
     'scores',
     'tables',
+    'targets',
+    'walk',
     'weight_sources',
   ),
   (
@@ -47,6 +54,7 @@ _LEVELS = (
     'examples',
     'figures',
     'models.xception',
+    'overlays',
     'result_table',
     'subgroups',
     'sweep_statistics',
@@ -56,6 +64,7 @@ _LEVELS = (
     'malignancy_figures',
     'models.deeplab',
     'nodule_figures',
+    'nodule_records',
     'paper_tables',
     'sweep_figures',
     'training_figures',
@@ -70,7 +79,7 @@ _LEVELS = (
   ('train', 'evaluate'),
   ('report',),
   ('run',),
-  ('main', 'sweep'),
+  ('main', 'predict', 'sweep'),
 )
 _LEVEL_OF = {
   module: level for level, modules in enumerate(_LEVELS) for module in modules
@@ -199,11 +208,28 @@ def test_lazy_imports_do_not_run_on_loading(module, target):
   assert target not in set(map(_internal, _imports_on_loading(tree)))
 
 
-def test_networks_load_without_the_dataset():
+_DATASET = (
+  'tfds_lidc',
+  'tensorflow_datasets',
+  'tensorflow',
+  'pylidc',
+  'pydicom',
+)
+
+
+@pytest.mark.parametrize(
+  ('modules', 'unwanted'),
+  [
+    (('mtnet_jax.inference', 'mtnet_jax.input_pipeline'), _DATASET),
+    # They take seconds that not everyone needs, or not before bad input.
+    (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
+    (('mtnet_jax.bundle',), (*_DATASET, 'orbax', 'sklearn', 'matplotlib')),
+  ],
+)
+def test_modules_load_without_what_is_needed_later(modules, unwanted):
   code = (
-    'import sys, mtnet_jax.inference, mtnet_jax.input_pipeline\n'
-    'print(*{"tfds_lidc", "tensorflow_datasets", "tensorflow", "pylidc",'
-    ' "pydicom"} & set(sys.modules))'
+    f'import sys, {", ".join(modules)}\n'
+    f'print(*{set(unwanted)} & set(sys.modules))'
   )
   done = subprocess.run(
     [sys.executable, '-c', code],

@@ -2,9 +2,11 @@
 
 import warnings
 
+import jax
 import made_run
 import numpy as np
 import pytest
+import test_parallel
 
 from mtnet_jax import augment
 from mtnet_jax import errors
@@ -66,6 +68,24 @@ def test_a_prediction_is_what_evaluation_says(made_model, made_run_dir):
   assert 0 < prediction.coarse_mask.mean() < 1
   for name in _MAPS:
     assert getattr(prediction, name).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize('precision', ['highest', 'default'])
+def test_products_are_as_exact_as_in_training(made_run_dir, precision):
+  # A backend's own default may be ten bits; evaluation has the config's.
+  model = _model_of(made_run_dir, matmul_precision=precision)
+  program = jax.make_jaxpr(model.predict_fn)(
+    model.variables, np.zeros((1, 64, 64), np.float32), np.ones(1, np.float32)
+  )
+  found = [
+    x.params['precision'][0] for x in test_parallel.products(program.jaxpr)
+  ]
+  assert len(found) > 20
+  # Resampling is always exact: a shorter type would move the pixels.
+  named = jax.lax.Precision[precision.upper()]
+  assert set(found) - {jax.lax.Precision.HIGHEST} == (
+    set() if precision == 'highest' else {named}
+  )
 
 
 @pytest.mark.parametrize(

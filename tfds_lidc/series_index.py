@@ -137,6 +137,24 @@ def load(
   return _join(entries, faults, len(unread))
 
 
+def read(
+  paths: Sequence[str], *, workers: int = 1, show_progress: bool = True
+) -> SeriesIndex:
+  """Indexes given files, and remembers nothing.
+
+  Args:
+    paths: files of any kind.
+    workers: processes that read headers.
+    show_progress: whether to show a bar when it takes more than two seconds.
+
+  Returns:
+    The index, which may be empty.
+  """
+  entries = {}
+  _read_all(list(paths), entries, workers, show_progress)
+  return _join(entries, [], len(entries))
+
+
 def _read_all(
   paths: list[str],
   entries: dict[str, Sequence[Any]],

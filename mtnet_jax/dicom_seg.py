@@ -1,0 +1,143 @@
+"""Writes masks as a DICOM Segmentation that opens over its CT.
+
+One object for all nodules of a series, a binary segment each. It belongs to the
+study of the CT and therefore carries that study's patient, as the standard
+demands: it is as confidential as the CT. `highdicom` and `pydicom` are imported
+where they are needed.
+"""
+
+import logging
+import warnings
+
+import numpy as np
+
+import mtnet_jax
+from mtnet_jax import files
+
+_SERIES_NUMBER = 9001  # beyond what scanners give
+
+
+def write(path, volume, nodules, *, model_name, simulated):
+  """Writes a Segmentation.
+
+  Args:
+    path: of the file.
+    volume: `ct_volume.CtVolume`.
+    nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
+      least one pixel in all.
+    model_name: what made the masks.
+    simulated: whether CT or model are; says so where viewers show it.
+
+  Raises:
+    errors.InputError: it cannot be written.
+  """
+  import highdicom
+  from pydicom.filebase import DicomBytesIO
+
+  slices = sorted(set().union(*nodules.values()))
+  with _Silence():
+    segmentation = highdicom.seg.Segmentation(
+      source_images=volume.headers(slices),
+      pixel_array=_presence(nodules, slices, volume.shape[1:]),
+      segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+      segment_descriptions=[
+        _describe(number, name, model_name)
+        for number, name in enumerate(nodules, 1)
+      ],
+      series_instance_uid=highdicom.UID(),
+      series_number=_SERIES_NUMBER,
+      series_description='SIMULATED: MT-Net nodules'
+      if simulated
+      else 'MT-Net nodules',
+      sop_instance_uid=highdicom.UID(),
+      instance_number=1,
+      manufacturer='mtnet_jax',
+      manufacturer_model_name='MT-Net',
+      software_versions=mtnet_jax.__version__,
+      device_serial_number='none',
+      # Any name can be written in it, whatever the CT's is written in.
+      specific_character_set='ISO_IR 192',
+      content_label='NODULES',
+      content_description='For research, no medical device',
+    )
+    _set_pixels(segmentation, nodules, volume)
+    buffer = DicomBytesIO()
+    segmentation.save_as(buffer, enforce_file_format=True)
+  files.write_bytes(path, buffer.getvalue())
+
+
+def _describe(number, name, model_name):
+  import highdicom
+  from pydicom.sr.codedict import codes
+
+  return highdicom.seg.SegmentDescription(
+    segment_number=number,
+    segment_label=name,
+    # PS3.16 CID 7150 and 7159, as in TCIA's own Segmentations of LIDC-IDRI.
+    segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+    segmented_property_type=codes.SCT.Nodule,
+    anatomic_regions=[codes.SCT.Lung],
+    algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+    algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+      name='MT-Net Fine Seg-net',
+      family=codes.DCM.ArtificialIntelligence,
+      version=mtnet_jax.__version__,
+      source='mtnet_jax',
+      parameters={'model': model_name[:60]},
+    ),
+    tracking_id=name,
+    tracking_uid=highdicom.UID(),
+  )
+
+
+def _presence(nodules, slices, shape):
+  """(planes, rows, columns) that show which segment is on which plane.
+
+  highdicom takes either planes of segment numbers, where no two nodules can
+  share a pixel, or a stack of planes for every segment, which is gigabytes for
+  a hundred. So it is shown one pixel of each, from which it makes the frames,
+  and `_set_pixels` fills them.
+  """
+  planes = np.zeros((len(slices), shape[0] * shape[1]), np.uint16)
+  for number, pixels in enumerate(nodules.values(), 1):
+    planes[np.isin(slices, list(pixels)), number] = number
+  return planes.reshape(-1, *shape)
+
+
+def _set_pixels(segmentation, nodules, volume):
+  """Fills the frames that highdicom made."""
+  frames = segmentation.PerFrameFunctionalGroupsSequence
+  masks = np.zeros((len(frames), *volume.shape[1:]), bool)
+  pixels_of = list(nodules.values())
+  covered = {}  # slice -> pixels of all its segments, repeated where shared
+  for mask, frame in zip(masks, frames, strict=True):
+    number = 1
+    if len(pixels_of) > 1:  # else it is told once for all frames
+      segment = frame.SegmentIdentificationSequence[0]
+      number = segment.ReferencedSegmentNumber
+    k = volume.slice_at(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+    pixels = pixels_of[number - 1][k]
+    mask[tuple(pixels.T)] = True
+    covered.setdefault(k, []).append(pixels)
+  bits = np.packbits(masks, bitorder='little').tobytes()
+  segmentation.PixelData = bits + b'\0' * (len(bits) % 2)
+  overlap = any(
+    len(np.unique(np.concatenate(p), axis=0)) < sum(map(len, p))
+    for p in covered.values()
+  )
+  segmentation.SegmentsOverlap = 'YES' if overlap else 'NO'
+
+
+class _Silence:
+  """No warnings meanwhile: they quote headers, such as the patient's name."""
+
+  def __enter__(self):
+    self._warnings = warnings.catch_warnings()
+    self._warnings.__enter__()
+    warnings.simplefilter('ignore')
+    self._before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+
+  def __exit__(self, *exception):
+    logging.disable(self._before)
+    self._warnings.__exit__(*exception)

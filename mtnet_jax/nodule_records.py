@@ -1,0 +1,141 @@
+"""What `predict` says of a nodule: a record, and a row of a table.
+
+Nothing of the CT's header is in them but what its user gave, the series UID.
+"""
+
+from mtnet_jax import measure
+from mtnet_jax import metrics
+from mtnet_jax import overlays
+
+
+def make(target, nodule, volume, *, trained_on_simulated):
+  """The record of one nodule.
+
+  Args:
+    target: `targets.Target`.
+    nodule: `walk.Nodule`.
+    volume: `ct_volume.CtVolume`.
+    trained_on_simulated: whether the networks were.
+
+  Returns:
+    A dict of what JSON knows; lengths in mm, indices from 0.
+  """
+  k, row, col = nodule.view.voxel
+  record = {
+    'id': target.target_id,
+    'status': _status(nodule),
+    'simulated_ct': volume.simulated,
+    'trained_on_simulated': trained_on_simulated,
+    'position_mm': _named('xyz', target.position_mm),
+    'voxel': _named(('slice', 'row', 'col'), target.voxel),
+    # Of the patch that malignancy and figure are of.
+    'patch_position_mm': _named('xyz', volume.to_mm((k, row, col))),
+    'patch_voxel': {'slice': k, 'row': row, 'col': col},
+    'malignancy': _round(nodule.view.malignancy),
+    'mask': _sizes(nodule.pixels, volume),
+    'notes': [
+      *nodule.notes,
+      *(f'the mask may be cut off: {error}' for error in nodule.missing),
+    ],
+  }
+  split = target.readers.get('split', 'test')
+  if split != 'test':
+    record['notes'].append(
+      f'its patient is in the {split} split: networks trained on lidc_nodules'
+      ' know the outlines'
+    )
+  if target.truth is not None:
+    record['readers'] = target.readers
+    for name in ('coarse', 'fine'):
+      record[f'{name}_dice'] = dice(getattr(nodule.view, name), target.truth)
+  return record
+
+
+def dice(mask, truth):
+  """Of two (P, P) masks, as `evaluate` computes it."""
+  counts = metrics.pixel_counts(mask[None], truth[None])
+  return float(metrics.segmentation_from_counts(counts)['dice'][0])
+
+
+def _status(nodule):
+  if nodule.missing:
+    return 'incomplete'
+  return 'ok' if nodule.pixels else 'nothing found'
+
+
+def _sizes(pixels, volume):
+  """Area and diameter are the largest on any slice."""
+  if not pixels:
+    return {'area_mm2': 0.0, 'diameter_mm': 0.0, 'volume_mm3': 0.0, 'slices': 0}
+  slices = sorted(pixels)
+  areas = [len(pixels[k]) for k in slices]
+  spacing = volume.pixel_spacing_mm
+  return {
+    'area_mm2': _round(max(areas) * spacing**2),
+    'diameter_mm': _round(
+      max(measure.diameter_mm(pixels[k], spacing) for k in slices)
+    ),
+    'volume_mm3': _round(
+      measure.volume_mm3(areas, volume.thickness_mm(slices), spacing)
+    ),
+    'slices': len(slices),
+    'lowest_slice': slices[0],
+    'highest_slice': slices[-1],
+  }
+
+
+def _named(names, values):
+  return {n: _round(v) for n, v in zip(names, values, strict=True)}
+
+
+def _round(value):
+  return round(float(value), 4) if isinstance(value, float) else int(value)
+
+
+def picture(target, nodule, record):
+  """The row of a figure."""
+  texts = [
+    f'z={record["patch_position_mm"]["z"]:g} mm,'
+    f' slice {record["patch_voxel"]["slice"]}',
+    '',
+    f'{record["mask"]["diameter_mm"]:.1f} mm,'
+    f' {record["mask"]["volume_mm3"]:.0f} mm³',
+    f'malignancy {record["malignancy"]:.3f}',
+  ]
+  if target.truth is not None:
+    said = target.readers
+    texts.insert(
+      1,
+      f'{said["diameter_mm"]:.1f} mm, rated'
+      f' {said["malignancy_rating_mean"]:.1f} of 5',
+    )
+    texts[2] = f'Dice {record["coarse_dice"]:.3f}'
+    texts[3] = f'Dice {record["fine_dice"]:.3f}'
+  return overlays.Row(
+    label='',
+    hu=nodule.view.hu,
+    truth=target.truth,
+    masks={'coarse': nodule.view.coarse, 'fine': nodule.view.fine},
+    cam=nodule.view.cam,
+    texts=tuple(texts),
+  )
+
+
+def table(records):
+  """Records as text, a line each."""
+  width = max(5, *(len(record['id']) for record in records))
+  with_truth = 'fine_dice' in records[0]
+  lines = [
+    f'{"id":<{width}}  diameter  volume     malignancy'
+    + ('  Dice coarse  fine' if with_truth else '')
+  ]
+  for record in records:
+    mask = record['mask']
+    line = (
+      f'{record["id"]:<{width}}  {mask["diameter_mm"]:5.1f} mm'
+      f'  {mask["volume_mm3"]:6.0f} mm3  {record["malignancy"]:.3f}     '
+    )
+    if with_truth:
+      line += f'  {record["coarse_dice"]:.3f}        {record["fine_dice"]:.3f}'
+    lines.append('  '.join([line.rstrip(), *record['notes']]))
+  return '\n'.join(lines)

@@ -1,0 +1,129 @@
+"""Masks and activation maps over the CT, a nodule a row (paper, Figure 6).
+
+As in `figures`: no pyplot, and what is simulated says so.
+"""
+
+from typing import NamedTuple
+
+from matplotlib import figure as mpl_figure
+import numpy as np
+
+from mtnet_jax import tables
+
+_TRUTH, _PREDICTION = '#F0E442', '#00D5FF'
+_WINDOW_HU = (-1000, 400)  # the paper gives none
+
+
+class Row(NamedTuple):
+  """One nodule.
+
+  Attributes:
+    label: beside the row.
+    hu: (P, P).
+    truth: (P, P) bool, the readers' mask; None where there is none.
+    masks: of 'coarse' and 'fine' what there is -> (P, P) bool.
+    cam: (P, P), class activation map; None without a classifier.
+    texts: a short one below each picture.
+  """
+
+  label: str
+  hu: np.ndarray
+  truth: np.ndarray | None
+  masks: dict[str, np.ndarray]
+  cam: np.ndarray | None
+  texts: tuple[str, ...]
+
+
+def draw(rows, *, title, simulated, names=None):
+  """Draws nodules in rows: CT, readers' mask, predictions, activation map.
+
+  Args:
+    rows: of `Row`, all with the same pictures.
+    title: of the figure.
+    simulated: whether the CT is.
+    names: of `tables.network_names`.
+
+  Returns:
+    A `matplotlib.figure.Figure`.
+  """
+  names = names or tables.network_names()
+  titles = ['CT']
+  if rows[0].truth is not None:
+    titles.append('readers')
+  titles.extend(names[name] for name in rows[0].masks)
+  if rows[0].cam is not None:
+    titles.append(f'{names["class"]} activation')
+  side, label, head, foot = 1.8, 0.3, 0.6, 0.2
+  width = label + len(titles) * side
+  height = head + len(rows) * (side + foot)
+  figure = mpl_figure.Figure((width, height))
+  figure.suptitle(
+    tables.heading(title, simulated), fontsize=11, y=1 - 0.2 / height
+  ).set_parse_math(False)
+  # By hand: constrained layout of so many axes takes seconds.
+  grid = figure.subplots(
+    len(rows),
+    len(titles),
+    squeeze=False,
+    gridspec_kw={
+      'left': label / width,
+      'right': 1 - 0.02,
+      'top': 1 - head / height,
+      'bottom': foot / height,
+      'wspace': 0.04,
+      'hspace': foot / side,
+    },
+  )
+  for ax, above in zip(grid[0], titles, strict=True):
+    ax.set_title(above, fontsize=9)
+  for axes, row in zip(grid, rows, strict=True):
+    _draw_row(list(axes), row)
+    _small_text(axes, row.texts)
+  return figure
+
+
+def _draw_row(axes, row):
+  for ax in axes:
+    low, high = _WINDOW_HU
+    ax.imshow(row.hu, cmap='gray', vmin=low, vmax=high)
+    ax.set(xticks=[], yticks=[])
+  axes.pop(0).set_ylabel(row.label, fontsize=9)
+  if row.cam is not None:
+    _activation(axes.pop(), row.cam)
+  if row.truth is not None:
+    for ax in axes:
+      _outline(ax, row.truth, _TRUTH)
+    axes.pop(0)
+  for ax, mask in zip(axes, row.masks.values(), strict=True):
+    _outline(ax, mask, _PREDICTION, fill=0.15)
+
+
+def _outline(ax, mask, color, *, fill=0.0):
+  if not mask.any():  # matplotlib would warn that there is no contour.
+    return
+  # A margin of zeros closes the outlines at the patch's edge.
+  rows, columns = (np.arange(-1, side + 1) for side in mask.shape)
+  padded = np.pad(mask, 1)
+  ax.contour(columns, rows, padded, [0.5], colors=color, linewidths=1)
+  if fill:
+    ax.contourf(columns, rows, padded, [0.5, 1.5], colors=color, alpha=fill)
+  ax.set(xlim=(-0.5, columns[-1] - 0.5), ylim=(rows[-1] - 0.5, -0.5))
+
+
+def _activation(ax, cam):
+  """Red speaks for malignant, blue for benign, each map scaled by itself."""
+  largest = float(np.abs(cam).max()) or 1.0
+  ax.imshow(
+    cam,
+    cmap='bwr',
+    vmin=-largest,
+    vmax=largest,
+    alpha=0.7 * np.abs(cam) / largest,  # What says nothing hides nothing.
+  )
+
+
+def _small_text(axes, texts):
+  for ax, text in zip(axes, texts, strict=True):
+    short = text if len(text) <= 30 else text[:27] + '...'
+    # Names come from data: a $ in them is no formula.
+    ax.set_xlabel(short, fontsize=7, labelpad=2).set_parse_math(False)

@@ -1,0 +1,351 @@
+"""From a point to a nodule in three dimensions, slice by slice.
+
+The networks see one patch at a time. On the point's slice, the patch is
+centred on the point, and once more on the mask found there where that is
+elsewhere. From that slice the walk goes up and down, each time with the patch
+centred on the mask of the slice before, until there is none that overlaps it.
+
+Of a mask, only one connected component counts: on the point's slice the one
+that holds the point or comes nearest to it, on the others the one that overlaps
+the slice before most. So what the networks mark elsewhere in the patch, such as
+another nodule, is left out. A mask of more than half of the patch is no outline
+(the coarse network sometimes marks everything): the walk does not enter it.
+
+All nodules walk at once, so that their patches share batches.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import ndimage
+
+from mtnet_jax import ct_volume
+
+# A mask that comes no nearer to the point is not what the point means.
+MAX_MISS_MM = 10.0
+# From the point's slice, or sideways; nodules are at most 30 mm across.
+MAX_REACH_MM = 30.0
+# Share of the patch above which a mask is no outline.
+MAX_SHARE = 0.5
+
+# Patches a call: one, so that none is computed in vain, or a full batch.
+_SMALL, _LARGE = 1, 16
+_FEW = 4  # starts for which compiling the large one does not pay
+
+# A patch whose centre is not farther off the mask's is not looked at again.
+_OFF_PX = 1
+
+_DIAGONAL_TOO = np.ones((3, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """Where a walk starts.
+
+  Attributes:
+    voxel: (slice, row, column).
+    fixed: whether patch and slice stay as they are for what is said of the
+      nodule, as for one of the dataset; else the slice of the largest mask
+      counts.
+  """
+
+  voxel: tuple[int, int, int]
+  fixed: bool = False
+
+
+@dataclasses.dataclass
+class View:
+  """One patch and what the networks say about it.
+
+  Attributes:
+    voxel: (slice, row, column) of its centre.
+    hu: (64, 64) int16.
+    fine, coarse: (64, 64) bool, whole masks.
+    cam: (64, 64) float, class activation map.
+    malignancy: probability.
+  """
+
+  voxel: tuple[int, int, int]
+  hu: np.ndarray
+  fine: np.ndarray
+  coarse: np.ndarray
+  cam: np.ndarray
+  malignancy: float
+
+
+@dataclasses.dataclass
+class Nodule:
+  """What a walk found.
+
+  Attributes:
+    view: the patch that speaks for the nodule: malignancy, figure.
+    pixels: slice -> (n, 2) row and column of the mask's pixels there; empty
+      where nothing was found.
+    notes: what a reader should know, a clause each.
+    missing: slices that the mask may lack, because they are missing or broken.
+  """
+
+  view: View
+  pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+  notes: list[str] = dataclasses.field(default_factory=list)
+  missing: list[ct_volume.SliceError] = dataclasses.field(default_factory=list)
+
+
+def walk(starts, volume, predict_fn, *, on_done=lambda: None):
+  """Finds nodules.
+
+  Args:
+    starts: of `Start`.
+    volume: `ct_volume.CtVolume`.
+    predict_fn: (N, 64, 64) HU -> a prediction with `.mask`, `.coarse_mask`,
+      `.cam` and `.malignancy`; N is 1, or 16 where there are many starts, so
+      that it is compiled once or twice.
+    on_done: called for each that is finished.
+
+  Returns:
+    For each start a `Nodule`, or the `ct_volume.SliceError` that ended it.
+  """
+  results = [None] * len(starts)
+  walks = {i: _find(start, volume) for i, start in enumerate(starts)}
+  replies = dict.fromkeys(walks)
+  while walks:
+    asked = {}  # walk -> [(voxel, patch)]
+    for i, one in list(walks.items()):
+      try:
+        asked[i] = one.send(replies[i])
+        continue
+      except StopIteration as stop:
+        results[i] = stop.value
+      except ct_volume.SliceError as error:
+        results[i] = error
+      del walks[i]
+      on_done()
+    cuts = sum(asked.values(), [])
+    views = iter(_look(cuts, predict_fn, many=len(starts) > _FEW))
+    replies = {i: [next(views) for _ in cuts] for i, cuts in asked.items()}
+  return results
+
+
+def _look(cuts, predict_fn, *, many):
+  """Views of (voxel, patch) pairs, in full batches."""
+  views = []
+  while len(views) < len(cuts):
+    left = cuts[len(views) :]
+    # Half full, the large batch is not slower than several small ones.
+    size = _LARGE if many and len(left) >= _LARGE // 2 else _SMALL
+    part = left[:size]
+    # The last batch is filled up to the compiled shape and cut again.
+    filled = [part[min(i, len(part) - 1)][1] for i in range(size)]
+    seen = predict_fn(np.stack(filled))
+    views += [
+      View(
+        voxel,
+        hu,
+        np.asarray(seen.mask[i], bool),
+        np.asarray(seen.coarse_mask[i]) >= 0.5,
+        np.asarray(seen.cam[i], np.float32),
+        float(seen.malignancy[i]),
+      )
+      for i, (voxel, hu) in enumerate(part)
+    ]
+  return views
+
+
+def _cut(volume, voxel):
+  return voxel, volume.patch(voxel)
+
+
+def _find(start, volume):
+  """One walk: yields lists of (voxel, patch), is sent their views.
+
+  Raises:
+    ct_volume.SliceError: the slice of the start cannot be read.
+  """
+  (view,) = yield [_cut(volume, start.voxel)]
+  nodule = Nodule(view)
+  found, note = _nearest(view, volume)
+  if note:
+    nodule.notes.append(note)
+  if not found.any():
+    return nodule
+  pixels = _pixels(view, found)
+  if _is_off(start.voxel, pixels) and not start.fixed:
+    (again,) = yield [_cut(volume, _centre(start.voxel[0], pixels))]
+    moved = _overlapping(again, pixels, volume)
+    if moved.any():
+      nodule.view, found = again, moved
+  if found.mean() > MAX_SHARE:
+    nodule.notes.append('the mask fills the patch, and is no outline')
+  at_edge = {start.voxel[0]: _at_edge(found)}
+  nodule.pixels[start.voxel[0]] = _pixels(nodule.view, found)
+  if found.mean() <= MAX_SHARE:
+    views = yield from _up_and_down(start.voxel[0], nodule, at_edge, volume)
+    if not start.fixed:
+      yield from _settle(nodule, views, at_edge, volume)
+  if any(at_edge.values()):
+    nodule.notes.append(
+      f'the mask reaches the edge of its patch on {sum(at_edge.values())} of'
+      f' {len(at_edge)} slices'
+    )
+  if {0, len(volume) - 1} & set(nodule.pixels) and len(volume) > 1:
+    nodule.notes.append('the mask reaches the end of the series')
+  return nodule
+
+
+def _up_and_down(first, nodule, at_edge, volume):
+  """Walks both ways at once; fills `nodule.pixels` and `at_edge`.
+
+  Returns:
+    The view of each slice.
+  """
+  views = {first: nodule.view}
+  last = {1: first, -1: first}  # step -> the slice that was reached
+  start_mm = volume.to_mm(_centre(first, nodule.pixels[first]))
+  while last:
+    asked = {}
+    for step, k in list(last.items()):
+      try:
+        asked[step] = _next(k, step, nodule.pixels[k], start_mm, volume)
+      except ct_volume.SliceError as error:
+        nodule.missing.append(error)
+      except _LimitError as limit:
+        side = 'above' if step > 0 else 'below'
+        nodule.notes.append(f'the mask is cut off {side}: {limit}')
+      if not asked.get(step):
+        asked.pop(step, None)
+        del last[step]
+    if not asked:
+      break
+    seen = yield list(asked.values())
+    for step, view in zip(asked, seen, strict=True):
+      found = _overlapping(view, nodule.pixels[last[step]], volume)
+      k = view.voxel[0]
+      if found.mean() > MAX_SHARE:
+        nodule.notes.append(
+          f'the mask is cut off: it fills the patch at z={volume.z_mm[k]:g} mm'
+        )
+      elif found.any():
+        nodule.pixels[k] = _pixels(view, found)
+        at_edge[k] = _at_edge(found)
+        views[k] = view
+        last[step] = k
+        continue
+      del last[step]
+  return views
+
+
+class _LimitError(Exception):
+  """A mask that goes on farther than a nodule does."""
+
+
+def _next(k, step, pixels, start_mm, volume):
+  """The (voxel, patch) after slice `k`; None at the end of the series.
+
+  Raises:
+    ct_volume.SliceError: there should be a slice, and it cannot be read.
+    _LimitError: it is too far from the start.
+  """
+  beside = volume.neighbour(k, step)
+  if beside is None:
+    return None
+  voxel = _centre(beside, pixels)
+  x, y, z = np.abs(np.subtract(volume.to_mm(voxel), start_mm))
+  if max(z, np.hypot(x, y)) > MAX_REACH_MM:
+    raise _LimitError(f'it reaches farther than {MAX_REACH_MM:g} mm')
+  return _cut(volume, voxel)
+
+
+def _settle(nodule, views, at_edge, volume):
+  """Lets the slice of the largest mask speak, seen from the mask's middle.
+
+  So were the training examples cut.
+
+  Args:
+    nodule: changed in place.
+    views: of each slice.
+    at_edge: changed in place.
+    volume: `ct_volume.CtVolume`.
+  """
+  # The lowest of equals, as in the dataset.
+  k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))
+  nodule.view = views[k]
+  if not _is_off(nodule.view.voxel, nodule.pixels[k]):
+    return
+  (nodule.view,) = yield [_cut(volume, _centre(k, nodule.pixels[k]))]
+  found = _overlapping(nodule.view, nodule.pixels[k], volume)
+  if 0 < found.mean() <= MAX_SHARE:
+    nodule.pixels[k] = _pixels(nodule.view, found)
+    at_edge[k] = _at_edge(found)
+
+
+def _centre(k, pixels):
+  """(slice, row, column) of the middle of a mask."""
+  row, col = np.rint(pixels.mean(axis=0)).astype(int).tolist()
+  return k, row, col
+
+
+def _is_off(voxel, pixels):
+  """Whether a mask's middle is not the middle of the patch."""
+  difference = np.subtract(_centre(voxel[0], pixels), voxel)
+  return bool(np.abs(difference).max() > _OFF_PX)
+
+
+def _pixels(view, found):
+  """A mask of the patch as (n, 2) pixels of the slice."""
+  _, row, col = view.voxel
+  half = len(found) // 2
+  return np.argwhere(found) + (row - half, col - half)
+
+
+def _at_edge(found):
+  return bool(found[[0, -1]].any() or found[:, [0, -1]].any())
+
+
+def _components(view, volume):
+  """(64, 64) labels of the mask's components on the slice; 0 is outside."""
+  _, row, col = view.voxel
+  return ndimage.label(view.fine & volume.inside(row, col), _DIAGONAL_TOO)[0]
+
+
+def _nearest(view, volume):
+  """The component that holds the centre of the patch, or comes nearest.
+
+  Returns:
+    (64, 64) bool, and what to note, or None.
+  """
+  labels = _components(view, volume)
+  marked = np.argwhere(labels)
+  if not len(marked):
+    return labels > 0, 'the networks mark nothing there'
+  middle = len(labels) // 2
+  distances = np.hypot(*(marked - middle).T) * volume.pixel_spacing_mm
+  nearest = int(distances.argmin())
+  if distances[nearest] > MAX_MISS_MM:
+    return labels < 0, (
+      f'the networks mark nothing within {MAX_MISS_MM:g} mm of the point'
+    )
+  note = None
+  if distances[nearest]:
+    note = f'the mask is {distances[nearest]:.1f} mm from the point'
+  return labels == labels[tuple(marked[nearest])], note
+
+
+def _overlapping(view, before, volume):
+  """The component that shares most pixels with a mask of the slice beside.
+
+  Args:
+    view: of a patch.
+    before: (n, 2) pixels of the slice beside.
+    volume: `ct_volume.CtVolume`.
+
+  Returns:
+    (64, 64) bool; empty where none shares any.
+  """
+  labels = _components(view, volume)
+  _, row, col = view.voxel
+  side = len(labels)
+  at = before - (row - side // 2, col - side // 2)
+  at = at[((at >= 0) & (at < side)).all(axis=1)]
+  shared = np.bincount(labels[tuple(at.T)], minlength=1)
+  shared[0] = 0
+  return labels == shared.argmax() if shared.any() else labels < 0

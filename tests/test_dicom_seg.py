@@ -1,0 +1,217 @@
+"""The DICOM Segmentation, read back by pydicom and highdicom."""
+
+import logging
+
+import ct_files
+import dicom_files
+import highdicom
+import numpy as np
+import pydicom
+from pydicom.sr.codedict import codes
+import pytest
+
+from mtnet_jax import ct_volume
+from mtnet_jax import dicom_seg
+
+# No multiple of 8 pixels a frame: their bits do not end at a byte.
+SHAPE = (24, 95, 111)
+
+
+def _pixels(mask):
+  """slice -> (n, 2) pixels of a (slices, rows, columns) mask."""
+  return {k: np.argwhere(plane) for k, plane in enumerate(mask) if plane.any()}
+
+
+@pytest.fixture(scope='module')
+def masks():
+  """Two balls that overlap, and one far above them."""
+  return {
+    'a': ct_files.sphere(SHAPE, (5, 40, 50), 5.0),
+    'b.2': ct_files.sphere(SHAPE, (7, 43, 52), 4.0),
+    'c': ct_files.sphere(SHAPE, (19.5, 10, 100), 3.0),
+  }
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('series')
+  ct_files.write(directory, ct_files.volume(shape=SHAPE))
+  return directory
+
+
+def _write(directory, path, masks, **kwargs):
+  dicom_seg.write(
+    path,
+    ct_volume.find([directory]),
+    {name: _pixels(mask) for name, mask in masks.items()},
+    **{'model_name': 'thresholder', 'simulated': False, **kwargs},
+  )
+  return path
+
+
+@pytest.fixture(scope='module')
+def path(directory, masks, tmp_path_factory):
+  return _write(directory, tmp_path_factory.mktemp('seg') / 'seg.dcm', masks)
+
+
+def place(path, directory, shape):
+  """Segment number -> mask, by pydicom alone: frames onto their sources."""
+  dataset = pydicom.dcmread(path)
+  sources = {}
+  for source in directory.glob('*.dcm'):
+    header = pydicom.dcmread(source, stop_before_pixels=True)
+    sources[header.SOPInstanceUID] = header
+  z_mm = sorted(float(h.ImagePositionPatient[2]) for h in sources.values())
+  found = {}
+  frames = dataset.pixel_array.reshape(-1, *shape[1:])
+  shared = dataset.SharedFunctionalGroupsSequence[0]
+  for frame, groups in zip(
+    frames, dataset.PerFrameFunctionalGroupsSequence, strict=True
+  ):
+    segment = groups.get('SegmentIdentificationSequence') or (
+      shared.SegmentIdentificationSequence
+    )
+    (derivation,) = groups.DerivationImageSequence
+    (image,) = derivation.SourceImageSequence
+    source = sources[image.ReferencedSOPInstanceUID]
+    position = groups.PlanePositionSequence[0].ImagePositionPatient
+    assert position == source.ImagePositionPatient
+    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    assert orientation == source.ImageOrientationPatient
+    assert shared.PixelMeasuresSequence[0].PixelSpacing == source.PixelSpacing
+    mask = found.setdefault(
+      segment[0].ReferencedSegmentNumber, np.zeros(shape, bool)
+    )
+    mask[z_mm.index(float(position[2]))] |= frame > 0
+  return found
+
+
+def test_frames_are_the_masks_on_their_source_slices(path, directory, masks):
+  found = place(path, directory, SHAPE)
+  assert sorted(found) == [1, 2, 3]
+  for number, mask in enumerate(masks.values(), 1):
+    np.testing.assert_array_equal(found[number], mask)
+
+
+def test_highdicom_reads_the_same_places_in_the_patient(path, masks, directory):
+  segmentation = highdicom.seg.segread(path)
+  read = segmentation.get_volume(combine_segments=False)
+  ct = ct_volume.find([directory])
+  for number, mask in enumerate(masks.values()):
+    voxels = np.argwhere(read.array[..., number])
+    ours = [ct.to_mm(voxel) for voxel in np.argwhere(mask)]
+    theirs = read.map_indices_to_reference(voxels)
+    np.testing.assert_allclose(sorted(map(tuple, theirs)), sorted(ours))
+
+
+def test_one_segment_alone(directory, masks, tmp_path):
+  path = _write(directory, tmp_path / '1.dcm', {'only': masks['c']})
+  found = place(path, directory, SHAPE)
+  np.testing.assert_array_equal(found[1], masks['c'])
+  assert highdicom.seg.segread(path).SegmentsOverlap == 'NO'
+
+
+def test_it_belongs_to_the_study_of_the_ct(path, directory):
+  dataset = pydicom.dcmread(path)
+  source = pydicom.dcmread(next(directory.iterdir()), stop_before_pixels=True)
+  assert dataset.SOPClassUID == pydicom.uid.SegmentationStorage
+  for name in (
+    'StudyInstanceUID',
+    'FrameOfReferenceUID',
+    'PatientName',
+    'PatientID',
+    'PatientBirthDate',
+    'PatientSex',
+    'AccessionNumber',
+    'StudyDate',
+  ):
+    assert dataset[name].value == source[name].value, name
+  assert dataset.SeriesInstanceUID != source.SeriesInstanceUID
+  (series,) = dataset.ReferencedSeriesSequence
+  assert series.SeriesInstanceUID == ct_files.SERIES_UID
+  # Slices 2 to 8, 5 to 9, 18 to 21, each image once.
+  assert len(series.ReferencedInstanceSequence) == 8 + 4
+  assert dataset.SegmentsOverlap == 'YES'
+  assert (dataset.Rows, dataset.Columns) == SHAPE[1:]
+
+
+def test_segments_say_what_they_are(path, masks):
+  segmentation = highdicom.seg.segread(path)
+  assert list(segmentation.segment_numbers) == [1, 2, 3]
+  for number, name in enumerate(masks, 1):
+    segment = segmentation.get_segment_description(number)
+    assert segment.segment_label == segment.tracking_id == name
+    assert segment.segmented_property_category == (
+      codes.SCT.MorphologicallyAbnormalStructure
+    )
+    assert segment.segmented_property_type == codes.SCT.Nodule
+    assert segment.anatomic_regions == [codes.SCT.Lung]
+    (algorithm,) = segment.algorithm_identification
+    assert segment.algorithm_type.value == 'AUTOMATIC'
+    assert 'thresholder' in algorithm.AlgorithmParameters
+  # As the standard's tables have them: PS3.16, CID 7150, 7159 and 7162.
+  assert codes.SCT.Nodule in codes.cid7159
+  assert codes.SCT.MorphologicallyAbnormalStructure in codes.cid7150
+  assert codes.DCM.ArtificialIntelligence in codes.cid7162
+
+
+@pytest.mark.parametrize('simulated', [True, False])
+def test_simulated_shows_in_the_list_of_series(
+  directory, masks, tmp_path, simulated
+):
+  path = _write(directory, tmp_path / '1.dcm', masks, simulated=simulated)
+  description = pydicom.dcmread(path).SeriesDescription
+  assert ('SIMULATED' in description) is simulated
+
+
+@pytest.mark.filterwarnings('ignore:(Invalid value for|The value length)')
+@pytest.mark.parametrize(
+  ('tags', 'name'),
+  [
+    ({'PatientName': 'Nocaret'}, 'Nocaret'),
+    ({'PatientName': None, 'StudyTime': None, 'AccessionNumber': None}, ''),
+    ({'PatientSex': 'female', 'PatientName': ''}, ''),
+    ({'PatientBirthDate': 'secret', 'StudyTime': '99'}, None),
+    ({'PatientBirthDate': '19319999'}, None),
+    ({'StudyID': 'secret' * 9}, None),  # which pydicom complains of
+    ({'PatientBirthDate': '', 'StudyDate': '', 'PatientSex': ''}, None),
+    ({'SpecificCharacterSet': 'ISO_IR 100', 'PatientName': 'Mü^A'}, 'Mü^A'),
+    ({'SpecificCharacterSet': 'ISO_IR 192', 'PatientName': '山^A'}, '山^A'),
+    (
+      {
+        'SpecificCharacterSet': ['', 'ISO 2022 IR 87'],
+        'PatientName': 'Yamada^Tarou=山田^太郎',
+      },
+      'Yamada^Tarou=山田^太郎',
+    ),
+  ],
+)
+def test_patients_as_they_come(tmp_path, masks, tags, name, capfd, caplog):
+  caplog.set_level(logging.DEBUG)
+  ct_files.write(tmp_path / 'ct', ct_files.volume(shape=SHAPE), **tags)
+  caplog.clear()  # of what pydicom says on writing the CT
+  capfd.readouterr()
+  path = _write(tmp_path / 'ct', tmp_path / 'seg.dcm', {'a': masks['a']})
+  if name is not None:
+    assert pydicom.dcmread(path).PatientName == name
+  out, err = capfd.readouterr()
+  assert out == err == caplog.text == ''
+  assert not logging.root.manager.disable
+
+
+@dicom_files.needs_real_series
+def test_over_the_real_ct(tmp_path):
+  volume = ct_volume.find([dicom_files.REAL_DIR])
+  rng = np.random.default_rng(0)
+  mask = np.zeros(volume.shape, bool)
+  mask[60:66, 200:230, 180:200] = rng.random((6, 30, 20)) < 0.5
+  dicom_seg.write(
+    tmp_path / 'seg.dcm',
+    volume,
+    {'n': _pixels(mask)},
+    model_name='x',
+    simulated=False,
+  )
+  (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
+  found = place(tmp_path / 'seg.dcm', directory, volume.shape)
+  np.testing.assert_array_equal(found[1], mask)

@@ -1,0 +1,98 @@
+"""Records of nodules whose sizes are counted by hand."""
+
+import json
+
+import ct_files
+import numpy as np
+import pytest
+
+from mtnet_jax import ct_volume
+from mtnet_jax import nodule_records
+from mtnet_jax import targets
+from mtnet_jax import walk
+
+
+@pytest.fixture(scope='module')
+def volume(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('series')
+  ct_files.write(directory, ct_files.volume(shape=(10, 96, 112)))
+  return ct_volume.find([directory])
+
+
+def _view(voxel=(4, 10, 20)):
+  fine = np.zeros((64, 64), bool)
+  fine[30:34, 30:34] = True
+  coarse = np.roll(fine, 2, axis=1)
+  zeros = np.zeros((64, 64))
+  return walk.View(voxel, zeros.astype(np.int16), fine, coarse, zeros, 0.25)
+
+
+def _make(volume, nodule, **kwargs):
+  target = targets.Target('n', (4, 10, 20), volume.to_mm((4, 10, 20)), **kwargs)
+  record = nodule_records.make(
+    target, nodule, volume, trained_on_simulated=False
+  )
+  return json.loads(json.dumps(record, allow_nan=False)), target
+
+
+def test_sizes_in_millimetres(volume):
+  # A square of 2 x 2 pixels below a row of 3, of 0.7 mm pixels, 1.5 mm slices.
+  nodule = walk.Nodule(
+    _view(),
+    {
+      4: np.array([[9, 20], [9, 21], [10, 20], [10, 21]]),
+      5: np.array([[10, 20], [10, 21], [10, 22]]),
+    },
+  )
+  record, _ = _make(volume, nodule)
+  assert record['mask'] == {
+    'area_mm2': pytest.approx(4 * 0.49),
+    # Both: from edge midpoint to edge midpoint, sqrt(4 + 1) < 3 pixels.
+    'diameter_mm': pytest.approx(3 * 0.7),
+    'volume_mm3': pytest.approx(7 * 0.49 * 1.5),
+    'slices': 2,
+    'lowest_slice': 4,
+    'highest_slice': 5,
+  }
+  assert record['status'] == 'ok' and record['malignancy'] == 0.25
+  assert record['voxel'] == {'slice': 4, 'row': 10, 'col': 20}
+  # From the corner (-40.5, -120.25, -300).
+  assert record['position_mm'] == {'x': -26.5, 'y': -113.25, 'z': -294.0}
+  assert record['simulated_ct'] is True
+  assert record['trained_on_simulated'] is False
+  assert not {'readers', 'coarse_dice', 'fine_dice'} & record.keys()
+
+
+def test_dice_where_truth_is_known(volume):
+  truth = _view().fine
+  nodule = walk.Nodule(_view(), {4: np.array([[9, 20]])})
+  readers = {'diameter_mm': 4.5, 'malignancy_rating_mean': 3.5}
+  record, target = _make(volume, nodule, truth=truth, readers=readers)
+  assert (record['fine_dice'], record['coarse_dice']) == (1.0, 0.5)
+  assert record['readers'] == readers
+  row = nodule_records.picture(target, nodule, record)
+  assert row.truth is truth and len(row.texts) == 5
+  assert row.texts[2:4] == ('Dice 0.500', 'Dice 1.000')
+  assert 'fine' in nodule_records.table([record])
+
+
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_what_the_networks_know_already_is_told(volume, split):
+  truth, readers = _view().fine, {'split': split}
+  record, _ = _make(volume, walk.Nodule(_view()), truth=truth, readers=readers)
+  known = [note for note in record['notes'] if 'know the outlines' in note]
+  assert len(known) == (split != 'test')
+  assert all(f'in the {split} split' in note for note in known)
+
+
+def test_nothing_found_and_missing_slices(volume):
+  record, target = _make(volume, walk.Nodule(_view((5, 11, 21)), notes=['so']))
+  assert record['status'] == 'nothing found' and record['notes'] == ['so']
+  assert record['mask']['volume_mm3'] == record['mask']['diameter_mm'] == 0
+  row = nodule_records.picture(target, walk.Nodule(_view((5, 11, 21))), record)
+  assert row.texts[0] == 'z=-292.5 mm, slice 5' and len(row.texts) == 4
+  missing = [ct_volume.SliceError('slice 6 is missing', ' (/secret/path)')]
+  nodule = walk.Nodule(_view(), {4: np.array([[9, 20]])}, missing=missing)
+  record, _ = _make(volume, nodule)
+  assert record['status'] == 'incomplete'
+  assert record['notes'] == ['the mask may be cut off: slice 6 is missing']

@@ -1,0 +1,38 @@
+"""Pictures of nodules: which panels they have, and what these say."""
+
+import numpy as np
+import pytest
+
+from mtnet_jax import overlays
+
+_NAMES = ['Coarse Seg-net', 'Fine Seg-net', 'Class-net activation']
+
+
+def _row(truth):
+  mask = np.zeros((64, 64), bool)
+  mask[20:30, 20:30] = True
+  return overlays.Row(
+    label='',
+    hu=np.zeros((64, 64)),
+    truth=mask if truth else None,
+    # An empty mask has no outline.
+    masks={'coarse': mask, 'fine': ~mask & False},
+    cam=np.zeros((64, 64)),
+    texts=('$5', 'b', 'c', 'd', 'e')[: 4 + truth],
+  )
+
+
+@pytest.mark.parametrize('truth', [False, True])
+def test_panels(truth):
+  figure = overlays.draw([_row(truth)] * 2, title='x', simulated=False)
+  assert len(figure.axes) == 2 * (4 + truth)
+  titles = [ax.get_title() for ax in figure.axes[: 4 + truth]]
+  assert titles == ['CT', *['readers'] * truth, *_NAMES]
+  assert figure.axes[0].get_xlabel() == '$5'
+  figure.canvas.draw()  # a $ is no formula
+
+
+@pytest.mark.parametrize('simulated', [False, True])
+def test_simulated_is_in_the_title(simulated):
+  figure = overlays.draw([_row(False)], title='x', simulated=simulated)
+  assert ('SIMULATED' in figure.get_suptitle()) is simulated

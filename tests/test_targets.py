@@ -1,0 +1,143 @@
+"""Where to look: points of either system, and the dataset's nodules."""
+
+import types
+
+import ct_files
+import dicom_files
+import numpy as np
+import pytest
+
+from mtnet_jax import ct_volume
+from mtnet_jax import errors
+from mtnet_jax import points
+from mtnet_jax import targets
+from tfds_lidc import annotations
+from tfds_lidc import cohort
+from tfds_lidc import scan_reader
+
+SHAPE = (10, 96, 112)
+MM = ('x', 'y', 'z')
+
+
+@pytest.fixture(scope='module')
+def volume(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('series')
+  ct_files.write(directory, ct_files.volume(shape=SHAPE))
+  return ct_volume.find([directory])
+
+
+def _points(columns, *at):
+  named = [points.Point(f'p{n}', a) for n, a in enumerate(at)]
+  return points.Points(columns, named, [])
+
+
+def test_both_systems_lead_to_the_same_voxel(volume):
+  # Slice 4, row 10, column 20 of a corner at (-40.5, -120.25, -300).
+  (mm,), _ = targets.of_points(_points(MM, (-26.5, -113.25, -294)), volume)
+  (voxel,), _ = targets.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
+  assert mm.voxel == voxel.voxel == (4, 10, 20)
+  assert voxel.position_mm == pytest.approx((-26.5, -113.25, -294))
+  assert mm.truth is None and mm.target_id == 'p0'
+
+
+def test_points_between_voxels_keep_their_place(volume):
+  (found,), _ = targets.of_points(_points(MM, (-26.6, -113.2, -294.4)), volume)
+  assert found.voxel == (4, 10, 20)
+  assert found.position_mm == (-26.6, -113.2, -294.4)
+  (found,), _ = targets.of_points(
+    _points(('row', 'col', 'slice'), (4.4, 9.6, 111.5)), volume
+  )
+  assert found.voxel == (4, 10, 111)
+
+
+def test_a_point_outside_costs_itself_only(volume):
+  found, faults = targets.of_points(
+    _points(MM, (0, 0, 0), (-26.5, -113.25, -294)), volume
+  )
+  assert [t.target_id for t in found] == ['p1']
+  ((name, error),) = faults
+  assert name == 'p0' and 'outside the volume' in str(error)
+
+
+@pytest.mark.parametrize(
+  ('columns', 'at', 'says'),
+  [
+    # Voxels called mm. (x, y, z) = (100, 90, 5): column 100, row 90, slice 5;
+    # as row 100 it would be outside.
+    (MM, [(100, 90, 5), (1, 1, 1)], 'as i,j,k (voxels) they would fit'),
+    (MM, [(90, 100, 5)], 'as row,col,slice (voxels) they would fit'),
+    (MM, [(5, 5, 5)], 'as i,j,k (voxels) or row,col,slice (voxels) they'),
+    # Right and front positive, as NIfTI and Slicer have it.
+    (MM, [(26.5, 113.25, -294)], 'signs of x and y (RAS to LPS) they'),
+    # mm called voxels: k, j, i = z, y, x.
+    (('i', 'j', 'k'), [(-294, -113, -26)], 'as x,y,z (mm) they would fit'),
+    (MM, [(5, 5, 5), (1e9, 0, 0)], 'Do they belong to this series?'),
+  ],
+)
+def test_points_in_another_unit_are_seen_through(volume, columns, at, says):
+  with pytest.raises(errors.InputError) as error:
+    targets.of_points(_points(columns, *at), volume)
+  assert says in str(error.value)
+  assert f'all {len(at)} points are outside, such as p0' in str(error.value)
+
+
+def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
+  paths = ct_files.write(tmp_path, ct_files.volume(shape=SHAPE))
+  paths[5].unlink()
+  volume = ct_volume.find([tmp_path])
+  with pytest.raises(errors.InputError, match='give the points in mm'):
+    targets.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
+  found, faults = targets.of_points(
+    _points(MM, (-26.5, -113, -294), (-26.5, -113, -292.5)), volume
+  )
+  assert [t.target_id for t in found] == ['p0']
+  assert 'z=-292.5 mm is missing' in str(faults[0][1])
+
+
+@dicom_files.needs_real_series
+@pytest.mark.parametrize('policy', ['all', 'paper'])
+def test_annotated_nodules_are_those_of_the_dataset(policy):
+  volume = ct_volume.find([dicom_files.REAL_DIR])
+  found, faults = targets.annotated(volume, policy)
+  nodules = [
+    n
+    for n in cohort.select(cohort.POLICIES[policy])
+    if n.series_uid == dicom_files.SERIES_UID
+  ]
+  assert not faults and len(found) == len(nodules) > 0
+  for target, nodule in zip(found, nodules, strict=True):
+    (patch,) = scan_reader.place(nodule, cohort.POLICIES[policy])
+    assert target.target_id == nodule.nodule_id
+    # The series is complete: its slices are counted as the database's.
+    assert target.voxel == (patch.slice_index, patch.row, patch.col)
+    np.testing.assert_array_equal(target.truth, patch.mask)
+    assert target.readers['num_readers'] == nodule.num_readers
+    # The patient's fold is 2 in nodules.csv: 0 to 2 are for training.
+    assert target.readers['split'] == 'train'
+
+
+def test_nodules_whose_slice_is_missing_are_faults():
+  (uid,) = {n.series_uid for n in dicom_files.nodules()}
+  needed = dicom_files.needed_z()
+  z_mm = np.array(
+    [z for z in annotations.slice_positions(14) if z != needed[0]]
+  )
+
+  def slice_at(z):
+    if z not in z_mm:
+      raise ct_volume.SliceError('missing')
+    return int(np.searchsorted(z_mm, z))
+
+  volume = types.SimpleNamespace(
+    series_uid=uid, slice_at=slice_at, to_mm=lambda voxel: (0.0, 0.0, 0.0)
+  )
+  found, faults = targets.annotated(volume, 'all')
+  assert len(faults) == 1 and len(found) == 3
+  # Slices are found by position: those above the gap moved down by one.
+  lowest = int(np.searchsorted(annotations.slice_positions(14), needed[1]))
+  assert min(t.voxel[0] for t in found) == lowest - 1
+
+
+def test_what_is_not_annotated_is_told(volume):
+  with pytest.raises(errors.InputError, match='no scan of LIDC-IDRI'):
+    targets.annotated(volume, 'all')

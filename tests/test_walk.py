@@ -1,0 +1,238 @@
+"""The walk, on balls whose voxels are known."""
+
+import types
+
+import ct_files
+import numpy as np
+import pytest
+
+from mtnet_jax import ct_volume
+from mtnet_jax import walk
+
+BALLS = (((20, 40, 50), 6.0), ((12.3, 60, 80), 5.0), ((30, 10, 100), 4.0))
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('balls')
+  ct_files.write(directory, ct_files.volume(*BALLS))
+  return directory
+
+
+def _walk(volume, *starts, model=None):
+  model = model or ct_files.Model()
+  return walk.walk(
+    [s if isinstance(s, walk.Start) else walk.Start(s) for s in starts],
+    volume,
+    lambda hu: model.predict(hu, ct_files.SPACING_MM),
+  )
+
+
+def _voxels(nodule, shape=ct_files.SHAPE):
+  mask = np.zeros(shape, bool)
+  for k, pixels in nodule.pixels.items():
+    mask[k][tuple(pixels.T)] = True
+  return mask
+
+
+def test_a_ball_is_found_whole_and_alone(directory):
+  volume = ct_volume.find([directory])
+  found = _walk(volume, (20, 40, 50), (12, 60, 80), (30, 10, 100))
+  for nodule, (centre, radius_mm) in zip(found, BALLS, strict=True):
+    np.testing.assert_array_equal(
+      _voxels(nodule), ct_files.sphere(ct_files.SHAPE, centre, radius_mm)
+    )
+    assert nodule.notes == nodule.missing == []
+
+
+@pytest.mark.parametrize('start', [(17, 40, 50), (23, 35, 50), (20, 40, 57)])
+def test_a_point_off_the_middle_finds_the_same(directory, start):
+  volume = ct_volume.find([directory])
+  (nodule,) = _walk(volume, start)
+  np.testing.assert_array_equal(
+    _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *BALLS[0])
+  )
+  # What is said is said of the largest slice, seen from the mask's middle.
+  assert nodule.view.voxel == (20, 40, 50)
+  area = ct_files.sphere(ct_files.SHAPE, *BALLS[0])[20].sum()
+  assert nodule.view.malignancy == area / 4096
+
+
+def test_a_fixed_start_is_not_moved(directory):
+  volume = ct_volume.find([directory])
+  (nodule,) = _walk(volume, walk.Start((18, 42, 49), fixed=True))
+  assert nodule.view.voxel == (18, 42, 49)
+  np.testing.assert_array_equal(
+    _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *BALLS[0])
+  )
+
+
+def test_a_point_beside_says_how_far(directory):
+  volume = ct_volume.find([directory])
+  # The ball ends at column 58: (58 - 50) * 0.7 < 6. Column 66 is 8 px off.
+  near, far = _walk(volume, (20, 40, 66), (20, 40, 75))
+  assert near.notes == ['the mask is 5.6 mm from the point']
+  assert _voxels(near).sum() == ct_files.sphere(ct_files.SHAPE, *BALLS[0]).sum()
+  assert far.pixels == {} and 'within 10 mm' in far.notes[0]
+  (nothing,) = _walk(volume, (5, 40, 50))
+  assert nothing.pixels == {} and 'nothing there' in nothing.notes[0]
+  assert nothing.view.voxel == (5, 40, 50)
+
+
+def test_another_nodule_in_the_patch_is_left_out(tmp_path):
+  # A second ball, larger and 14 px away, on the same and further slices.
+  first, second = ((20, 40, 40), 3.0), ((21, 40, 54), 6.0)
+  ct_files.write(tmp_path, ct_files.volume(first, second))
+  (nodule,) = _walk(ct_volume.find([tmp_path]), (20, 40, 40))
+  np.testing.assert_array_equal(
+    _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *first)
+  )
+
+
+def test_the_walk_follows_a_slanted_nodule(tmp_path):
+  # 7 px a slice sideways: 80 px in all, more than a patch has.
+  hu = ct_files.volume()
+  truth = np.zeros(hu.shape, bool)
+  for n, k in enumerate(range(15, 26)):
+    truth[k, 40:46, 15 + 7 * n : 25 + 7 * n] = True
+  hu[truth] = ct_files.NODULE_HU
+  ct_files.write(tmp_path, hu)
+  (nodule,) = _walk(ct_volume.find([tmp_path]), (20, 42, 54))
+  np.testing.assert_array_equal(_voxels(nodule), truth)
+
+
+def test_a_shared_pixel_joins_slices_and_a_corner_does_not(tmp_path):
+  hu = ct_files.volume()
+  truth = np.zeros(hu.shape, bool)
+  truth[20, 40:44, 50:54] = True
+  truth[21, 43:47, 53:57] = True  # shares row 43, column 53
+  hu[truth] = ct_files.NODULE_HU
+  hu[22, 47:50, 57:60] = ct_files.NODULE_HU  # begins where that ends
+  hu[19, 44:47, 50:54] = ct_files.NODULE_HU
+  ct_files.write(tmp_path, hu)
+  (nodule,) = _walk(ct_volume.find([tmp_path]), (20, 41, 51))
+  np.testing.assert_array_equal(_voxels(nodule), truth)
+
+
+def test_a_mask_outside_of_the_slice_does_not_count(tmp_path):
+  # This model marks the -1024 HU with which patches are filled, too.
+  ball = ((20, 3, 50), 4.0)
+  ct_files.write(tmp_path, ct_files.volume(ball))
+
+  class Outside(ct_files.Model):
+    def predict(self, hu, pixel_spacing_mm):
+      seen = super().predict(hu, pixel_spacing_mm)
+      seen.mask |= hu == -1024
+      return seen
+
+  (nodule,) = _walk(ct_volume.find([tmp_path]), (20, 3, 50), model=Outside())
+  np.testing.assert_array_equal(
+    _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *ball)
+  )
+
+
+def test_a_mask_of_the_whole_patch_is_not_walked(directory):
+  volume = ct_volume.find([directory])
+  everything = types.SimpleNamespace(
+    predict=lambda hu, _: types.SimpleNamespace(
+      mask=np.ones_like(hu, bool),
+      coarse_mask=np.ones_like(hu, bool),
+      cam=np.zeros(hu.shape),
+      malignancy=np.full(len(hu), 0.5),
+    )
+  )
+  (nodule,) = _walk(volume, (20, 48, 56), model=everything)
+  assert list(nodule.pixels) == [20] and len(nodule.pixels[20]) == 4096
+  assert nodule.notes[0] == 'the mask fills the patch, and is no outline'
+
+
+def test_a_rod_is_cut_off_at_the_limit(tmp_path):
+  shape = (60, 96, 112)
+  hu = ct_files.volume(shape=shape)
+  hu[:, 40:44, 50:54] = ct_files.NODULE_HU
+  ct_files.write(tmp_path, hu)
+  (nodule,) = _walk(ct_volume.find([tmp_path]), (30, 41, 51))
+  # 30 mm are 20 slices of 1.5 mm.
+  assert sorted(nodule.pixels) == list(range(10, 51))
+  assert nodule.notes == [
+    'the mask is cut off above: it reaches farther than 30 mm',
+    'the mask is cut off below: it reaches farther than 30 mm',
+  ]
+  assert not nodule.missing
+
+
+def test_a_missing_slice_ends_the_walk_and_is_told(tmp_path):
+  paths = ct_files.write(tmp_path, ct_files.volume(BALLS[0]))
+  paths[22].unlink()
+  paths[18].write_bytes(paths[18].read_bytes()[:-50])
+  volume = ct_volume.find([tmp_path])
+  k = volume.slice_at(ct_files.ORIGIN_MM[2] + 20 * ct_files.SLICE_MM)
+  (nodule,) = _walk(volume, (k, 40, 50))
+  z_mm = [float(volume.z_mm[k]) for k in sorted(nodule.pixels)]
+  assert z_mm == [-271.5, -270.0, -268.5]
+  up, down = nodule.missing
+  assert str(up) == 'the slice above z=-268.5 mm is missing'
+  assert str(down) == 'the slice below z=-271.5 mm is missing'
+  # Which file, is for the user's eyes only.
+  assert str(paths[18]) in down.detail and 'perhaps' not in down.detail
+  assert str(paths[18]) not in str(down) and up.detail == ''
+
+
+def test_a_start_that_cannot_be_read_costs_itself_only(directory, tmp_path):
+  paths = ct_files.write(tmp_path, ct_files.volume(*BALLS))
+  volume = ct_volume.find([tmp_path])
+  paths[20].write_bytes(paths[20].read_bytes()[:-50])  # since it was indexed
+  failed, nodule = _walk(volume, (20, 40, 50), (12, 60, 80))
+  assert isinstance(failed, ct_volume.SliceError)
+  assert 'z=-270 mm cannot be used' in str(failed)
+  assert str(paths[20]) in failed.detail
+  assert len(nodule.pixels) == 7
+
+
+def test_a_hundred_nodules_read_the_series_once(tmp_path):
+  # 10 x 10 balls on two floors of a wide slice.
+  shape = (16, 400, 400)
+  centres = [
+    (4 + 7 * ((r + c) % 2), 20 + 38 * r, 20 + 38 * c)
+    for r in range(10)
+    for c in range(10)
+  ]
+  ball = np.argwhere(ct_files.sphere((9, 13, 13), (4, 6, 6), 4.0)) - (4, 6, 6)
+  hu = ct_files.volume(shape=shape)
+  for centre in centres:
+    hu[tuple((ball + centre).T)] = ct_files.NODULE_HU
+  ct_files.write(tmp_path, hu)
+  volume, model = ct_volume.find([tmp_path]), ct_files.Model()
+  assert volume.num_read == 0
+  found = _walk(volume, *centres, model=model)
+  for nodule, centre in zip(found, centres, strict=True):
+    voxels = {(k, *at) for k, p in nodule.pixels.items() for at in p.tolist()}
+    assert voxels == set(map(tuple, (ball + centre).tolist()))
+  # Masks on slices 2 to 6 and 9 to 13, and the slices after them.
+  assert volume.num_read == 14
+  # 7 patches a nodule: 5 slices and what ends them.
+  assert set(model.batches) <= {1, 16}
+  assert 700 <= sum(model.batches) <= 700 + 7 * 16
+  assert len(model.batches) <= 7 * 7 + 7
+
+
+def test_one_nodule_asks_for_no_patch_in_vain(directory):
+  model = ct_files.Model()
+  _walk(ct_volume.find([directory]), (20, 40, 50), model=model)
+  # Seven slices, and the two that end them.
+  assert model.batches == [1] * 9
+  # Off the middle by more than a pixel: the start is looked at once more.
+  model.batches.clear()
+  _walk(ct_volume.find([directory]), (20, 42, 50), model=model)
+  assert model.batches == [1] * 10
+
+
+def test_progress_is_told_of_every_nodule(directory):
+  told = []
+  walk.walk(
+    [walk.Start((20, 40, 50)), walk.Start((5, 40, 50))],
+    ct_volume.find([directory]),
+    lambda hu: ct_files.Model().predict(hu, ct_files.SPACING_MM),
+    on_done=lambda: told.append(1),
+  )
+  assert len(told) == 2
