@@ -315,8 +315,8 @@ def test_tables_of_the_paper(page):
   assert page.row('Coarse Seg-net alone, here')[0] == '66.7 (66.7-66.7)'
   for title, command in (
     ('shared, here', 'configs/baselines.py:table1'),
-    ('Without, here', 'configs/ablations.py:coarse_mask'),
-    ('Fine without mask, here', 'configs/ablations.py:fine'),
+    ('Without, here', 'configs/ablations.py:table4'),
+    ('Fine without mask, here', 'configs/ablations.py:table5'),
   ):
     (cell,) = page.row(title)
     assert cell.startswith('not run:')
