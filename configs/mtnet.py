@@ -45,6 +45,9 @@ def _paper():
   config.dataset.fingerprint = ''
   # In-plane spacing of the patches, filled in by the run; 0 for native.
   config.dataset.spacing_mm = 0.0
+  # By how many of the five folds the splits are moved on, for
+  # cross-validation: 1 trains on folds 1 to 3, validates on 4, tests on 0.
+  config.dataset.rotate_folds = 0
   # At most so many nodules of each split; 0 for all.
   config.dataset.limit = 0
 
@@ -70,7 +73,8 @@ def _paper():
   # likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU; 'high' is
   # between the two.
   config.matmul_precision = 'highest'
-  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities.
+  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities, or
+  # 'none', zeros: Class-net and Fine Seg-net then do without.
   config.coarse_mask = 'hard'
   # Batch statistics over all devices, not per device.
   config.sync_batch_norm = True
@@ -110,8 +114,13 @@ def _paper():
   config.rank_loss.weight = 0.02
   config.rank_loss.top_k = 20
   config.rank_loss.margin = 0.3
+  # Pixels that the compiled step sorts out, of which it counts the top_k; 0
+  # for top_k. Sweeps set the most they need, so that one program serves all.
+  config.rank_loss.most = 0
 
-  # Stages (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
+  # Which stages are trained; the coarse one is needed by the others.
+  config.stages = ('coarse', 'class', 'fine')
+  # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
   for name, batch_size in (
     ('coarse_stage', 16),
     ('class_stage', 32),

@@ -77,6 +77,13 @@ def _read(folder, *, name):
   if (folder / _MANIFEST).exists() or (folder / _WEIGHTS).exists():
     return _read_bundle(folder)
   config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
+  missing = [name for name in stages.ORDER if name not in config.stages]
+  if missing:
+    raise errors.InputError(
+      f'{folder} has no {" and no ".join(missing)} network, as its'
+      f' config.stages is {", ".join(config.stages)}: a model has all of'
+      f' {", ".join(stages.ORDER)}.'
+    )
   return {
     'name': name,
     'config': config,

@@ -4,21 +4,22 @@ Checked before anything is built, loaded or written, so that a wrong value
 costs nothing and leaves nothing behind.
 """
 
-import jax
-
 from mtnet_jax import errors
+from mtnet_jax import parallel
 from mtnet_jax import stages
 
 # Smallest values of the numbers of a config.
 _AT_LEAST = {
   'seed': 0,
   'dataset.limit': 0,
+  'dataset.rotate_folds': 0,
   'image_size': 32,
   'looks_per_epoch': 1,
   'eval_batch_size': 1,
   'log_every': 1,
   'checkpoint_minutes': 0,
   'rank_loss.top_k': 1,
+  'rank_loss.most': 0,
   **{
     f'{stage}_stage.{key}': 1
     for stage in stages.ORDER
@@ -50,6 +51,12 @@ def check_config(config):
       raise errors.InputError(
         f'config.{key}={_get(config, key)!r} is none of {", ".join(values)}.'
       )
+  unknown = set(config.stages) - set(stages.ORDER)
+  if unknown or 'coarse' not in config.stages:
+    raise errors.InputError(
+      f'config.stages={tuple(config.stages)} must be of'
+      f' {", ".join(stages.ORDER)}, with coarse, which the others need.'
+    )
   window = config.window
   if len(window) != 2 or not window[0] < window[1]:
     raise errors.InputError(
@@ -61,7 +68,13 @@ def check_config(config):
       f'config.augment.crop_min={crop.crop_min} and crop_max={crop.crop_max}'
       ' must be shares above 0 and up to 1, the smaller one first.'
     )
-  devices = jax.device_count()
+  rank = config.rank_loss
+  if rank.most and rank.top_k > rank.most:
+    raise errors.InputError(
+      f'config.rank_loss.top_k={rank.top_k} exceeds'
+      f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
+    )
+  devices = parallel.device_count()
   for stage in stages.ORDER:
     batch_size = config[f'{stage}_stage'].batch_size
     if batch_size % devices:

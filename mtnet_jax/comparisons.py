@@ -33,11 +33,11 @@ def name_of(config):
   strategy = config.get('strategy', 'mtnet')
   if strategy != 'mtnet':
     return strategy
-  if not config.class_net.get('use_coarse_mask', True):
-    return 'class_without_mask'
-  if not config.seg_net.get('use_coarse_mask', True):
-    return 'fine_without_mask'
-  return ''
+  if config.coarse_mask != 'none':
+    return ''
+  return (
+    'class_without_mask' if 'class' in config.stages else 'fine_without_mask'
+  )
 
 
 def read(paths, run):

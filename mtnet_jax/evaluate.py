@@ -15,6 +15,7 @@ pixels stand beside them.
 
 import argparse
 import pathlib
+import re
 
 from absl import logging
 import numpy as np
@@ -113,7 +114,7 @@ def score(config, nodules, outputs, *, diameter_model):
   return records, summary
 
 
-def _load_splits(name, split, *, data_dir, limit):
+def _load_splits(name, split, *, data_dir, limit, rotate_folds):
   """The asked split, or all where the dataset has no test split."""
   present = input_pipeline.splits(name, data_dir)
   if split is None:
@@ -123,7 +124,13 @@ def _load_splits(name, split, *, data_dir, limit):
   label = wanted[0] if len(wanted) == 1 else 'all'
   return label, input_pipeline.concatenate(
     [
-      input_pipeline.load(name, split, data_dir=data_dir, limit=limit)
+      input_pipeline.load(
+        name,
+        split,
+        data_dir=data_dir,
+        limit=limit,
+        rotate_folds=rotate_folds,
+      )
       for split in wanted
     ]
   )
@@ -156,16 +163,22 @@ def main():
   # Libraries warn of what is said better below, such as a dataset not built.
   logging.set_verbosity(logging.ERROR)
   config = workdir.read_config(args.workdir)
-  variables = workdir.load_variables(args.workdir)
+  variables = workdir.load_variables(args.workdir, config.stages)
   trained = workdir.read_metrics(args.workdir)
   name = args.dataset or config.dataset.name
   data_dir = args.data_dir or config.dataset.data_dir
   if args.limit < 0:
     raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
+  rotate_folds = config.dataset.rotate_folds
   split, data = _load_splits(
-    name, args.split, data_dir=data_dir, limit=args.limit
+    name,
+    args.split,
+    data_dir=data_dir,
+    limit=args.limit,
+    rotate_folds=rotate_folds,
   )
-  folder = f'{name}-{split}'.replace('/', '-')
+  # A policy in the name has letters that no folder should.
+  folder = re.sub(r'[^\w.]+', '-', f'{name}-{split}')
   if args.limit:
     folder += f'-limit{args.limit}'
   out = pathlib.Path(args.workdir, 'evaluations', folder)
@@ -174,12 +187,13 @@ def main():
     f' nodules of {name}, trained on'
     f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
   )
-  seen = input_pipeline.of_training_patients(data)
+  seen = input_pipeline.of_training_patients(data, rotate_folds)
   if seen:
     print(
       f'CAUTION: {seen} of them are of patients whose nodules the run was'
-      ' trained on or chosen by\n(folds 0 to 3), at least with their outlines:'
-      ' the numbers below flatter it.'
+      ' trained on or chosen by\n(all folds but'
+      f' {input_pipeline.folds("test", rotate_folds)[0]}), at least with their'
+      ' outlines: the numbers below flatter it.'
     )
   outputs = predict(
     config, variables, data, progress=tables.progress_bar('evaluating')

@@ -24,7 +24,7 @@ def predict_step(variables, hu, *, nets, size, window, coarse_mask):
     nets: stage name -> network.
     size: side of the networks' input.
     window: (low, high) HU.
-    coarse_mask: 'hard' or 'soft', as in `stages.hand_on`.
+    coarse_mask: 'hard', 'soft' or 'none', as in `stages.hand_on`.
 
   Returns:
     A dict of what `variables` allow: 'coarse' and 'fine' (B, P, P)
@@ -99,8 +99,25 @@ def as_answer(outputs):
   }
 
 
+@functools.lru_cache(maxsize=8)
+def _mapped(nets, *, size, window, coarse_mask, precision, device):
+  return parallel.mapped(
+    functools.partial(
+      predict_step,
+      nets=dict(nets),
+      size=size,
+      window=window,
+      coarse_mask=coarse_mask,
+    ),
+    precision=precision,
+    device=device,
+  )
+
+
 class Predictor:
   """Compiles `predict_step` once and feeds it batches of one size.
+
+  Predictors of equal arguments share what they compile.
 
   Args:
     nets, size, window, coarse_mask: of `predict_step`.
@@ -111,17 +128,15 @@ class Predictor:
   def __init__(
     self, nets, *, size, window, coarse_mask, batch_size, precision='highest'
   ):
-    devices = jax.device_count()
+    devices = parallel.device_count()
     self._batch = devices * -(-batch_size // devices)
-    self._step = parallel.mapped(
-      functools.partial(
-        predict_step,
-        nets=nets,
-        size=size,
-        window=tuple(window),
-        coarse_mask=coarse_mask,
-      ),
+    self._step = _mapped(
+      tuple(sorted(nets.items())),
+      size=size,
+      window=tuple(window),
+      coarse_mask=coarse_mask,
       precision=precision,
+      device=parallel.only_device(),
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):

@@ -73,10 +73,13 @@ class Nodules:
 
 
 def builder(name, data_dir):
-  """The TFDS builder of `lidc_nodules/NAME`.
+  """The TFDS builder of `lidc_nodules/NAME` or `lidc_nodules/NAME?POLICY`.
+
+  POLICY changes the selection as `python -m tfds_lidc.build --policy` does,
+  such as `lidc_nodules/phantom?slices=all,split_by=nodule`.
 
   Raises:
-    errors.InputError: no such dataset or config.
+    errors.InputError: no such dataset, config or policy.
   """
   import tensorflow_datasets as tfds
 
@@ -88,6 +91,8 @@ def builder(name, data_dir):
       f'dataset {name!r} is not of this project: take lidc_nodules/paper, /all'
       ' or /phantom.'
     )
+  if '?' in name:
+    return _policy_builder(*_config_and_policy(name), data_dir)
   try:
     return tfds.builder(name, data_dir=data_dir or None)
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -96,6 +101,24 @@ def builder(name, data_dir):
       f'dataset {name!r} is unknown ({first_line}):'
       ' take lidc_nodules/paper, /all or /phantom.'
     ) from error
+
+
+def _policy_builder(config, policy, data_dir):
+  from tfds_lidc import build as tfds_build
+  from tfds_lidc import errors as tfds_errors
+  from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+
+  try:
+    return lidc_nodules_dataset_builder.Builder(
+      config=tfds_build.find_config(config, policy), data_dir=data_dir or None
+    )
+  except tfds_errors.InputError as error:
+    raise errors.InputError(str(error)) from error
+
+
+def _config_and_policy(name):
+  config, _, policy = name.rpartition('/')[2].partition('?')
+  return config, policy
 
 
 def is_built(name, data_dir):
@@ -118,7 +141,8 @@ def build_phantoms(name, data_dir):
   from tfds_lidc import errors as tfds_errors
 
   try:
-    tfds_build.build(name.split('/')[-1], data_dir=data_dir or None)
+    config, policy = _config_and_policy(name)
+    tfds_build.build(config, policy=policy, data_dir=data_dir or None)
   except tfds_errors.InputError as error:
     raise errors.InputError(str(error)) from error
 
@@ -126,9 +150,10 @@ def build_phantoms(name, data_dir):
 def build_command(name, data_dir):
   """The command that builds a dataset from CT."""
   where = f' --data_dir={data_dir}' if data_dir else ''
+  config, policy = _config_and_policy(name)
+  change = f' --policy={policy}' if policy else ''
   return (
-    f'python -m tfds_lidc.build --config={name.split("/")[-1]}'
-    f' --lidc_dir=DIR{where}'
+    f'python -m tfds_lidc.build --config={config}{change} --lidc_dir=DIR{where}'
   )
 
 
@@ -151,7 +176,7 @@ def _built(name, data_dir):
   return source
 
 
-def load(name, split, *, data_dir='', limit=0):
+def load(name, split, *, data_dir='', limit=0, rotate_folds=0):
   """Reads one split into memory.
 
   Args:
@@ -159,6 +184,7 @@ def load(name, split, *, data_dir='', limit=0):
     split: a split that was built.
     data_dir: where TFDS keeps datasets; '' for its usual place.
     limit: at most so many nodules; 0 for all.
+    rotate_folds: by how many folds the splits are moved on, cyclically.
 
   Returns:
     `Nodules`.
@@ -166,9 +192,29 @@ def load(name, split, *, data_dir='', limit=0):
   Raises:
     errors.InputError: the dataset is not built, or has no such split.
   """
+  if rotate_folds:
+    everything = concatenate(
+      [load(name, part, data_dir=data_dir) for part in splits(name, data_dir)]
+    )
+    moved = everything.take(
+      np.isin(everything.info['fold'], folds(split, rotate_folds))
+    )
+    return moved.take(slice(0, limit or None))
+  return _read(_built(name, data_dir), name, split, data_dir, limit)
+
+
+def folds(split, rotate_folds=0):
+  """The folds that make a split."""
+  from tfds_lidc import cohort
+
+  return [
+    (fold + rotate_folds) % cohort.NUM_FOLDS for fold in cohort.SPLITS[split]
+  ]
+
+
+def _read(source, name, split, data_dir, limit):
   from tfds_lidc import annotations
 
-  source = _built(name, data_dir)
   if split not in source.info.splits:
     raise errors.InputError(
       f'{name} has no split {split!r}: take one of'
@@ -235,14 +281,13 @@ def _text_or_number(value):
   return value.decode() if isinstance(value, bytes) else value
 
 
-def of_training_patients(nodules):
-  """How many are of patients that no run keeps for its test.
+def of_training_patients(nodules, rotate_folds=0):
+  """How many are of patients that a run does not keep for its test.
 
-  The folds are the same in every dataset: 0 to 2 train, 3 validates.
+  The folds are the same in every dataset: 0 to 2 train, 3 validates, unless
+  the run has them rotated.
   """
-  from tfds_lidc import cohort
-
-  kept = np.isin(nodules.info['fold'], cohort.SPLITS['test'])
+  kept = np.isin(nodules.info['fold'], folds('test', rotate_folds))
   return int(np.sum(~kept))
 
 

@@ -38,7 +38,7 @@ def dice_loss(probs, mask, *, eps=1e-5):
   return 1 - 2 * overlap / (jnp.sum(probs + mask, axis=1) + eps)
 
 
-def rank_loss(probs, mask, *, top_k=20, margin=0.3):
+def rank_loss(probs, mask, *, top_k=20, margin=0.3, most=None):
   """Rank loss, equation (3), over the pixels hardest to segment.
 
   1 / K^2 * sum over i, j of max(0, H0_i - H1_j + margin): H0 are the K
@@ -47,8 +47,11 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3):
   Args:
     probs: (B, H, W, 1) in [0, 1].
     mask: (B, H, W, 1) of 0 and 1.
-    top_k: K.
+    top_k: K, a Python integer, or a traced one where `most` is given.
     margin: by how much nodule pixels should exceed background pixels.
+    most: the largest that a traced `top_k` may become. So many pixels are
+      taken, and those from rank K on are left out: one compiled program serves
+      every K up to here.
 
   Returns:
     (B,). A region of fewer than K pixels contributes its real pixels only; an
@@ -56,19 +59,24 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3):
   """
   probs, mask = _per_image(probs, mask)
   is_nodule = mask > 0.5
-  count = min(top_k, probs.shape[1])
+  count = min(top_k if most is None else most, probs.shape[1])
   # Errors lie in [0, 1], so -1 marks pixels of the other region.
   background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), count)
   nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), count)
-  pairs = (background_error >= 0)[:, :, None] & (nodule_error >= 0)[:, None]
+  counts = jnp.arange(count) < top_k
+  background = counts & (background_error >= 0)
+  nodule = counts & (nodule_error >= 0)
+  pairs = background[:, :, None] & nodule[:, None]
   # H0 - H1 = p0 - p1 = e0 + e1 - 1.
   excess = background_error[:, :, None] + nodule_error[:, None] - 1 + margin
   return jnp.sum(jnp.where(pairs, jax.nn.relu(excess), 0.0), (1, 2)) / top_k**2
 
 
-def hybrid_loss(probs, mask, *, rank_weight=0.02, top_k=20, margin=0.3):
+def hybrid_loss(
+  probs, mask, *, rank_weight=0.02, top_k=20, margin=0.3, most=None
+):
   """Segmentation loss, equation (1): Dice + rank_weight * rank, (B,)."""
-  ranks = rank_loss(probs, mask, top_k=top_k, margin=margin)
+  ranks = rank_loss(probs, mask, top_k=top_k, margin=margin, most=most)
   return dice_loss(probs, mask) + rank_weight * ranks
 
 

@@ -19,6 +19,7 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from mtnet_jax import command_line
 from mtnet_jax import errors
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -43,33 +44,6 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
-def _parse(argv):
-  """Flags; what is wrong with them in one line."""
-  try:
-    arguments = flags.FLAGS(argv)
-    if _CONFIG.value is None:
-      raise ValueError('--config is missing, such as configs/mtnet.py:demo')
-    # A file that did not load fails only when it is read.
-    _CONFIG.value.lock()
-    return arguments
-  except (
-    AttributeError,
-    KeyError,
-    OSError,
-    TypeError,
-    ValueError,
-    flags.Error,
-  ) as error:
-    message = str(error)
-    if 'Did you mean' in message or isinstance(error, KeyError):
-      # ml_collections quotes the key, and then the message, once more.
-      message = message.replace('\\n', ' ').replace("\\'", "'").strip('"\'')
-      message = f"the config has no key '{message}"
-    message = ' '.join(message.split())
-    print(f'error: {message} (--help explains)', file=sys.stderr)
-    sys.exit(2)
-
-
 def main(_):
   # Also where the output goes to a file, a line shows when it is printed.
   sys.stdout.reconfigure(line_buffering=True)
@@ -91,4 +65,7 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  app.run(
+    main,
+    flags_parser=command_line.parser(_CONFIG, example='configs/mtnet.py:demo'),
+  )

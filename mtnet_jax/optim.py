@@ -1,10 +1,14 @@
 """The optimizer (paper, section 3.2.5: Adam, "initial" rate 1e-4)."""
 
+import functools
+
 import optax
 
 from mtnet_jax import errors
 
 
+# Kept, so that runs with the same optimizer share their compiled steps.
+@functools.lru_cache(maxsize=16)
 def make_optimizer(*, learning_rate, schedule, total_steps):
   """Adam under a learning-rate schedule.
 

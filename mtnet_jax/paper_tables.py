@@ -14,8 +14,8 @@ COMMANDS = {
   **dict.fromkeys(
     ('shared', 'feedback', 'serial', 'single'), f'{_SWEEP}baselines.py:table1'
   ),
-  'class_without_mask': f'{_SWEEP}ablations.py:coarse_mask',
-  'fine_without_mask': f'{_SWEEP}ablations.py:fine',
+  'class_without_mask': f'{_SWEEP}ablations.py:table4',
+  'fine_without_mask': f'{_SWEEP}ablations.py:table5',
 }
 _SEGMENTATION = result_table.percent_columns(tables.SEGMENTATION)
 _CLASSIFICATION = result_table.percent_columns(tables.CLASSIFICATION)

@@ -14,13 +14,35 @@ import numpy as np
 AXIS = 'batch'
 
 
-def mapped(fn, *, precision, **kwargs):
+def only_device():
+  """The one device that is used here, or None for all.
+
+  That is the device of a surrounding `with jax.default_device(...)`, which
+  holds in its thread only: so that threads can train a run each, on a device
+  of their own.
+  """
+  device = jax.config.jax_default_device
+  return device if isinstance(device, jax.Device) else None
+
+
+def device_count():
+  """Devices, of all processes, over which steps are mapped here."""
+  return jax.device_count() if only_device() is None else 1
+
+
+def _local_devices():
+  device = only_device()
+  return jax.local_devices() if device is None else [device]
+
+
+def mapped(fn, *, precision, device=None, **kwargs):
   """`jax.pmap` of `fn` over `AXIS`.
 
   Args:
     fn: takes and returns trees of one device.
     precision: of float32 products in `fn` and its gradients, a value of
       `jax.default_matmul_precision`.
+    device: of `only_device`.
     **kwargs: of `jax.pmap`.
   """
 
@@ -28,12 +50,13 @@ def mapped(fn, *, precision, **kwargs):
     with jax.default_matmul_precision(precision):
       return fn(*args)
 
-  return jax.pmap(traced, axis_name=AXIS, **kwargs)
+  devices = None if device is None else [device]
+  return jax.pmap(traced, axis_name=AXIS, devices=devices, **kwargs)
 
 
 def replicate(tree):
   """A copy of every leaf on every local device, along a new first axis."""
-  devices = jax.local_devices()
+  devices = _local_devices()
   mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
@@ -67,9 +90,10 @@ def share(x):
   Returns:
     (local D, b, ...).
   """
-  rows = split(x, jax.device_count())
-  first = jax.process_index() * jax.local_device_count()
-  return rows[first : first + jax.local_device_count()]
+  rows = split(x, device_count())
+  local = len(_local_devices())
+  first = jax.process_index() * local
+  return rows[first : first + local]
 
 
 def gather(tree):

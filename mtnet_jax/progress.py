@@ -41,10 +41,13 @@ class Observer:
     workdir: the run directory.
     simulated: says so in the bar and in TensorBoard's tags.
     log_every: steps between updates of the shown loss.
+    bar: of several runs, to move on instead of showing a bar and a line per
+      epoch; None to show them.
   """
 
-  def __init__(self, workdir, *, simulated, log_every):
+  def __init__(self, workdir, *, simulated, log_every, bar=None):
     self._workdir = workdir
+    self._shared_bar = bar
     self._simulated = simulated
     self._log_every = log_every
     self._histories = {}
@@ -58,13 +61,18 @@ class Observer:
     self._title = f'{name} (SIMULATED)' if self._simulated else name
     self._histories[name] = history
     self._first_step = step
+    self._writer = tensorboardX.SummaryWriter(
+      str(self._workdir / 'tb' / name), purge_step=step + 1
+    )
+    if self._shared_bar is not None:
+      # What was done before is not part of what it counts.
+      self._bar = self._shared_bar
+      self._bar.total -= step
+      return
     if step == trainer.total_steps:
       print(f'{name}: already trained, {trainer.stage.epochs} epochs.')
     elif step:
       print(f'{name}: going on at step {step} of {trainer.total_steps}.')
-    self._writer = tensorboardX.SummaryWriter(
-      str(self._workdir / 'tb' / name), purge_step=step + 1
-    )
     self._bar = tqdm.tqdm(
       total=trainer.total_steps,
       initial=step,
@@ -78,24 +86,27 @@ class Observer:
     """A step was dispatched; `losses` may not be ready yet."""
     self._bar.update()
     done = step - self._first_step
-    if done <= _TIMED_STEPS + 1 and jax.default_backend() == 'cpu':
+    alone = self._shared_bar is None
+    if alone and done <= _TIMED_STEPS + 1 and jax.default_backend() == 'cpu':
       self._say_how_long(done, losses)
     if step % self._log_every == 0:
       loss = float(np.asarray(losses['loss'])[0])
-      self._bar.set_postfix(
-        epoch=f'{(step - 1) // self._steps_per_epoch + 1}/{self._stage.epochs}',
-        loss=f'{loss:.4f}',
-      )
+      if alone:
+        epoch = (step - 1) // self._steps_per_epoch + 1
+        self._bar.set_postfix(
+          epoch=f'{epoch}/{self._stage.epochs}', loss=f'{loss:.4f}'
+        )
       self._writer.add_scalar(self._tag('loss'), loss, step)
 
   def epoch(self, row, history):
     """An epoch ended."""
     self._histories[self._stage.name] = history
     select_by = f'val_{self._stage.select_by}'
-    self._bar.write(
-      f'{self._title} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
-      f' {select_by} {row[select_by]:.4f}{" (best)" if row["best"] else ""}'
-    )
+    if self._shared_bar is None:
+      self._bar.write(
+        f'{self._title} epoch {row["epoch"]}: loss {row["loss"]:.4f},'
+        f' {select_by} {row[select_by]:.4f}{" (best)" if row["best"] else ""}'
+      )
     for key, value in row.items():
       if key.startswith('val_'):
         self._writer.add_scalar(self._tag(key), value, row['step'])
@@ -103,7 +114,8 @@ class Observer:
 
   def finish(self):
     """The stage ended."""
-    self._bar.close()
+    if self._shared_bar is None:
+      self._bar.close()
     self._writer.close()
     self._write_log()
 

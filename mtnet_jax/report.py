@@ -70,6 +70,7 @@ def _load_splits(run, data_dir):
       split,
       data_dir=dataset.data_dir if data_dir is None else data_dir,
       limit=dataset.limit,
+      rotate_folds=dataset.rotate_folds,
     )
     for split in _SPLITS
   }
@@ -91,7 +92,7 @@ def _examples(run, nodules):
   _, values = examples_lib.order_by(run.records)
   chosen = examples_lib.choose(values)
   shown = nodules.take([index for _, index in chosen])
-  variables = workdir_lib.load_variables(run.path)
+  variables = workdir_lib.load_variables(run.path, run.config.stages)
   outputs = evaluate.predict(run.config, variables, shown, progress=iter)
   for record, (_, index) in zip(
     evaluate.make_records(shown, outputs), chosen, strict=True

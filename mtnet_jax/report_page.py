@@ -42,14 +42,14 @@ def write(
     errors.InputError: it cannot be written.
   """
   with files.replaced_folder(directory) as folder:
-    page = _Page(folder, results['simulated'])
+    page = Page(folder, results['simulated'])
     _add_results(page, results, records, comparisons or {})
     _add_malignancy(page, results, records)
     _add_readers_and_groups(page, results, records)
     _add_examples(page, results, records, examples)
     _add_training(page, results, histories)
     html = (
-      _environment()
+      environment()
       .get_template('report.html')
       .render(
         results=results,
@@ -65,7 +65,7 @@ def write(
     files.write_text(folder / 'index.html', html)
 
 
-class _Page:
+class Page:
   """What a page shows, each figure and table also as a file beside it."""
 
   def __init__(self, folder, simulated):
@@ -238,7 +238,8 @@ def _names(results):
   return tables.network_names(_strategy(results))
 
 
-def _environment():
+def environment():
+  """Of the templates of all pages."""
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('mtnet_jax'),
     autoescape=True,

@@ -16,6 +16,7 @@ from mtnet_jax import examples
 from mtnet_jax import files
 from mtnet_jax import initial_weights
 from mtnet_jax import input_pipeline
+from mtnet_jax import parallel
 from mtnet_jax import processes
 from mtnet_jax import progress
 from mtnet_jax import report_page
@@ -29,8 +30,12 @@ _BANNER = '=' * 78
 _SPLITS = ('train', 'validation', 'test')
 
 
-def choose_dataset(config):
+def choose_dataset(config, *, say=print):
   """The config with the dataset that this run uses.
+
+  Args:
+    config: of `configs/mtnet.py`.
+    say: prints.
 
   Raises:
     errors.InputError: it is not on this disk, and no fallback is allowed.
@@ -46,7 +51,7 @@ def choose_dataset(config):
         f'{name} was not built: build it with `{command}`, or set'
         ' --config.dataset.fallback=lidc_nodules/phantom.'
       )
-    print(
+    say(
       f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT instead'
       f'\n({dataset.fallback}): its results say nothing about real nodules.\n'
       f'To use real CT, first build it with\n\n    {command}\n{_BANNER}'
@@ -58,8 +63,12 @@ def choose_dataset(config):
   return chosen
 
 
-def load_splits(config):
+def load_splits(config, *, say=print):
   """The three splits of the config's dataset, built first if simulated.
+
+  Args:
+    config: of `choose_dataset`.
+    say: prints.
 
   Raises:
     errors.InputError: a split is missing, or has one class only.
@@ -69,7 +78,7 @@ def load_splits(config):
   if input_pipeline.is_simulated(name, data_dir) and (
     not input_pipeline.is_built(name, data_dir)
   ):
-    print(f'Building {name} (SIMULATED CT, once).')
+    say(f'Building {name} (SIMULATED CT, once).')
     input_pipeline.build_phantoms(name, data_dir)
   present = input_pipeline.splits(name, data_dir)
   missing = [split for split in _SPLITS if split not in present]
@@ -82,7 +91,11 @@ def load_splits(config):
     )
   splits = {
     split: input_pipeline.load(
-      name, split, data_dir=data_dir, limit=dataset.limit
+      name,
+      split,
+      data_dir=data_dir,
+      limit=dataset.limit,
+      rotate_folds=dataset.rotate_folds,
     )
     for split in _SPLITS
   }
@@ -96,12 +109,15 @@ def load_splits(config):
   return splits
 
 
-def run(config, workdir=''):
+def run(config, workdir='', *, observer=None, say=print):
   """Trains and evaluates; goes on where an earlier call stopped.
 
   Args:
     config: of `configs/mtnet.py`, the same in every process.
     workdir: the run directory, the first process's; '' for runs/<variant>.
+    observer: makes, of (workdir, simulated=..., log_every=...), what is told
+      of the progress; `progress.Observer` by default.
+    say: prints what there is to tell.
 
   Raises:
     errors.InputError: something the user gave cannot be used.
@@ -109,22 +125,31 @@ def run(config, workdir=''):
   check_same_config(config)
   check_config.check_config(config)
   workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
-  config, splits = processes.on_first(lambda: _prepare(config, workdir))
+  config, splits = processes.on_first(lambda: _prepare(config, workdir, say))
   if splits is None:
     return
   variables, histories = train_stages(
-    config, splits, workdir=workdir, simulated=splits['train'].simulated
+    config,
+    splits,
+    workdir=workdir,
+    observer=(observer or progress.Observer)(
+      workdir,
+      simulated=splits['train'].simulated,
+      log_every=config.log_every,
+    )
+    if processes.is_first()
+    else progress.Silent(),
   )
   outputs = evaluate.predict(
     config,
     variables,
     splits['test'],
     progress=tables.progress_bar('evaluating')
-    if processes.is_first()
+    if processes.is_first() and observer is None
     else iter,
   )
   processes.on_first(
-    lambda: _finish(config, workdir, splits, histories, outputs)
+    lambda: _finish(config, workdir, splits, histories, outputs, say)
   )
 
 
@@ -141,23 +166,23 @@ def check_same_config(config):
       )
 
 
-def _prepare(config, workdir):
+def _prepare(config, workdir, say):
   """The config as it is run, and its splits; None where the run is finished."""
-  config = choose_dataset(config)
+  config = choose_dataset(config, say=say)
   config = initial_weights.settle(config, workdir)
   workdir_lib.make_folder(workdir)
-  splits = load_splits(config)
+  splits = load_splits(config, say=say)
   with config.unlocked():
     config.dataset.fingerprint = input_pipeline.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   workdir_lib.claim(workdir, config)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
-    print(f'{workdir} is finished; another --workdir starts a new run.\n')
-    _show(results, workdir)
+    say(f'{workdir} is finished; another --workdir starts a new run.\n')
+    _show(results, workdir, say)
     return config, None
   simulated = splits['train'].simulated
-  print(
+  say(
     f'{config.dataset.name}{" (SIMULATED CT)" if simulated else ""}: '
     + ', '.join(f'{len(data)} {split}' for split, data in splits.items())
     + f' nodules. {_devices()}. Run directory: {workdir}'
@@ -166,13 +191,13 @@ def _prepare(config, workdir):
 
 
 def _devices():
-  text = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  text = f'{parallel.device_count()} x {jax.devices()[0].device_kind}'
   if jax.process_count() > 1:
     text += f' in {jax.process_count()} processes'
   return text
 
 
-def _finish(config, workdir, splits, histories, outputs):
+def _finish(config, workdir, splits, histories, outputs, say):
   """From predictions to the files of a finished run."""
   simulated = splits['train'].simulated
   diameter_model = scores.fit_diameter_only(splits['train'])
@@ -207,20 +232,15 @@ def _finish(config, workdir, splits, histories, outputs):
   )
   # Last, for it is what says that a run is finished.
   files.write_json(workdir / 'metrics.json', results)
-  _show(results, workdir)
+  _show(results, workdir, say)
 
 
-def train_stages(config, splits, *, workdir, simulated):
-  """Trains coarse, class and fine, each from its last checkpoint.
+def train_stages(config, splits, *, workdir, observer):
+  """Trains the stages of a config, each from its last checkpoint.
 
   Returns:
     stage name -> best variables, and stage name -> history.
   """
-  observer = progress.Silent()
-  if processes.is_first():
-    observer = progress.Observer(
-      workdir, simulated=simulated, log_every=config.log_every
-    )
   nets = stages.make_nets(config)
   variables, histories = {}, {}
   for stage in stages.make_stages(config):
@@ -238,9 +258,7 @@ def train_stages(config, splits, *, workdir, simulated):
   return variables, histories
 
 
-def _show(results, workdir):
-  print()
-  print(
-    tables.beside_the_paper(results['test'], simulated=results['simulated'])
-  )
-  print(f'\nReport: {workdir}/report/index.html')
+def _show(results, workdir, say):
+  say()
+  say(tables.beside_the_paper(results['test'], simulated=results['simulated']))
+  say(f'\nReport: {workdir}/report/index.html')

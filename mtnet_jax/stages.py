@@ -1,6 +1,5 @@
 """The three stages: which network learns what, from what, chosen by what."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -9,25 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax import errors
-from mtnet_jax import losses
 from mtnet_jax import metrics
 from mtnet_jax import parallel
 from mtnet_jax.models import mtnet
 
 ORDER = ('coarse', 'class', 'fine')
-COARSE_MASKS = ('hard', 'soft')
+COARSE_MASKS = ('hard', 'soft', 'none')
 _FINE_LAYER = 'fine_layer'
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One stage of training.
+  """One stage of training: plain data, equal where everything in it is.
 
   Attributes:
     name: 'coarse', 'class' or 'fine'; its checkpoints' folder.
     net: the network.
-    task: 'segmentation' or 'classification'.
-    loss_fn: (logits, batch) -> (B,) losses.
+    task: 'segmentation' or 'classification', which says what the loss is.
     select_by: validation metric of which the highest epoch is kept.
     batch_size: over all devices.
     epochs, learning_rate, schedule: of the optimizer.
@@ -38,7 +35,6 @@ class Stage:
   name: str
   net: nn.Module
   task: str
-  loss_fn: Callable[..., jax.Array]
   select_by: str
   batch_size: int
   epochs: int
@@ -69,35 +65,13 @@ def _tuples(group):
 
 
 def make_stages(config):
-  """The stages of a config, in the order in which they are trained."""
+  """The stages that a config trains, in the order in which it does."""
   nets = make_nets(
     config, axis_name=parallel.AXIS if config.sync_batch_norm else None
   )
-  rank = dict(config.rank_loss)
-
-  def segmentation_loss(logits, batch):
-    return losses.hybrid_loss(
-      jax.nn.sigmoid(logits),
-      batch['mask'],
-      rank_weight=rank['weight'],
-      top_k=rank['top_k'],
-      margin=rank['margin'],
-    )
-
-  def class_loss(logits, batch):
-    return losses.classification_loss(logits, batch['label'])
-
-  segmentation = {
-    'task': 'segmentation',
-    'loss_fn': segmentation_loss,
-    'select_by': 'jaccard',
-  }
-  classification = {
-    'task': 'classification',
-    'loss_fn': class_loss,
-    'select_by': 'auc',
-  }
-  return (
+  segmentation = {'task': 'segmentation', 'select_by': 'jaccard'}
+  classification = {'task': 'classification', 'select_by': 'auc'}
+  known = (
     Stage('coarse', nets['coarse'], **segmentation, **config.coarse_stage),
     Stage(
       'class',
@@ -115,6 +89,7 @@ def make_stages(config):
       **config.fine_stage,
     ),
   )
+  return tuple(stage for stage in known if stage.name in config.stages)
 
 
 def apply_net(net, variables, images, coarse_mask=None, **kwargs):
@@ -128,11 +103,14 @@ def hand_on(logits, kind):
 
   Args:
     logits: (B, H, W, 1) of the Coarse Seg-net.
-    kind: 'hard' thresholds the probability, 'soft' hands it on.
+    kind: 'hard' thresholds the probability, 'soft' hands it on, 'none' hands on
+      zeros: the same networks without what the Coarse Seg-net knows.
   """
   if kind not in COARSE_MASKS:
     raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
   probs = jax.nn.sigmoid(logits)
+  if kind == 'none':
+    return jnp.zeros_like(probs)
   if kind == 'soft':
     return probs
   return (probs >= metrics.THRESHOLD).astype(probs.dtype)
@@ -155,10 +133,7 @@ def init_variables(
   Returns:
     {'params': ..., 'batch_stats': ...}
   """
-  images = jnp.zeros((1, size, size, 3))
-  mask = jnp.zeros((1, size, size, 1)) if stage.needs_coarse else None
-  inputs = (images,) if mask is None else (images, mask)
-  init = jax.jit(lambda rng: stage.net.init(rng, *inputs, train=False))
+  init = _compiled_init(stage.net, size, takes_mask=stage.needs_coarse)
   variables = dict(init(rng))
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
@@ -170,6 +145,15 @@ def init_variables(
       for name, tree in variables.items()
     }
   return variables
+
+
+# Kept, so that the runs of a sweep compile it once.
+@functools.lru_cache(maxsize=16)
+def _compiled_init(net, size, *, takes_mask):
+  shapes = [(1, size, size, 3)] + [(1, size, size, 1)] * takes_mask
+  return jax.jit(
+    lambda rng: net.init(rng, *map(jnp.zeros, shapes), train=False)
+  )
 
 
 def variable_shapes(config):

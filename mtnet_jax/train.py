@@ -7,7 +7,6 @@ only the first reads and writes checkpoints.
 """
 
 import collections
-import functools
 import time
 
 import jax
@@ -87,19 +86,19 @@ class Trainer:
       batch_size=config.eval_batch_size,
       precision=config.matmul_precision,
     )
-    self._step = parallel.mapped(
-      functools.partial(
-        step_lib.train_step,
-        stage=stage,
-        coarse_net=nets['coarse'],
-        tx=self._tx,
-        options=step_lib.step_options(
-          config, steps_per_epoch=self.steps_per_epoch
-        ),
+    self._numbers = {
+      'seed': np.uint32(self._seed),
+      **step_lib.loss_numbers(config),
+    }
+    self._step = step_lib.mapped(
+      stage=stage,
+      coarse_net=nets['coarse'],
+      tx=self._tx,
+      options=step_lib.step_options(
+        config, steps_per_epoch=self.steps_per_epoch
       ),
       precision=config.matmul_precision,
-      in_axes=(0, 0, 0, {'index': 0, 'look': 0, 'place': 0, 'seed': None}),
-      donate_argnums=0,
+      device=parallel.only_device(),
     )
 
   def fresh_state(self):
@@ -139,11 +138,8 @@ class Trainer:
     index, look = self._order[position * size : (position + 1) * size].T
     batch = {'index': index, 'look': look, 'place': np.arange(size)}
     return {
-      **{
-        key: parallel.share(value.astype(np.int32))
-        for key, value in batch.items()
-      },
-      'seed': np.uint32(self._seed),
+      key: parallel.share(value.astype(np.int32))
+      for key, value in batch.items()
     }
 
   def place(self, state):
@@ -158,7 +154,11 @@ class Trainer:
   def step(self, state, step):
     """Takes the step of that number; returns the state and {'loss'}."""
     return self._step(
-      state, self._coarse_on_devices, self._data, self._batch(step)
+      state,
+      self._coarse_on_devices,
+      self._data,
+      self._batch(step),
+      self._numbers,
     )
 
   def validate(self, variables):

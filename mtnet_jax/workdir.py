@@ -17,6 +17,7 @@ import mtnet_jax
 from mtnet_jax import checkpoint
 from mtnet_jax import errors
 from mtnet_jax import files
+from mtnet_jax import parallel
 from mtnet_jax import stages
 
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -116,8 +117,8 @@ def checkpoint_dir(workdir, stage):
   return pathlib.Path(workdir, 'checkpoints', stage)
 
 
-def load_variables(workdir):
-  """The best variables of the three networks.
+def load_variables(workdir, names=stages.ORDER):
+  """The best variables of networks, by default of all three.
 
   Returns:
     'coarse', 'class', 'fine' -> {'params', 'batch_stats'} of NumPy arrays.
@@ -126,7 +127,7 @@ def load_variables(workdir):
     errors.InputError: a stage has no checkpoint yet.
   """
   variables = {}
-  for stage in stages.ORDER:
+  for stage in names:
     directory = checkpoint_dir(workdir, stage)
     best = checkpoint.load_best(directory)
     if best is None:
@@ -160,6 +161,6 @@ def _hardware():
   return {
     'platform': device.platform,
     'kind': device.device_kind,
-    'devices': jax.device_count(),
+    'devices': parallel.device_count(),
     'processes': jax.process_count(),
   }

@@ -51,8 +51,8 @@ def test_every_key_is_read(variant):
   assert set(config.augment) == names(augment.Augmentation)
   assert set(config.seg_net) <= names(deeplab.DeepLabV3Plus)
   assert set(config.class_net) <= names(mtnet.ClassNet)
-  # `make_stages` names these one by one.
-  assert set(config.rank_loss) == {'weight', 'top_k', 'margin'}
+  # `step` names these one by one.
+  assert set(config.rank_loss) == {'weight', 'top_k', 'margin', 'most'}
   for stage in stages.ORDER:
     assert set(config[f'{stage}_stage']) <= names(stages.Stage)
   # The others are read one by one.

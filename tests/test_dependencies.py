@@ -19,6 +19,7 @@ _LEVELS = (
     'bootstrap',
     'calibration',
     'checkpoint',
+    'command_line',
     'compilation_cache',
     'files',
     'losses',
@@ -46,6 +47,7 @@ _LEVELS = (
     'models.xception',
     'result_table',
     'subgroups',
+    'sweep_statistics',
   ),
   (
     'example_figure',
@@ -53,18 +55,19 @@ _LEVELS = (
     'models.deeplab',
     'nodule_figures',
     'paper_tables',
+    'sweep_figures',
     'training_figures',
   ),
   ('models.mtnet', 'input_pipeline', 'result_tables'),
   ('report_page', 'stages', 'weight_matching'),
   ('check_config', 'inference', 'pretrained', 'step', 'workdir'),
-  ('finished_run', 'initial_weights', 'model', 'progress'),
-  ('bundle', 'comparisons'),
+  ('finished_run', 'initial_weights', 'model', 'progress', 'sweep_plan'),
+  ('bundle', 'comparisons', 'sweep_report'),
   ('export',),
   ('train', 'evaluate'),
   ('report',),
   ('run',),
-  ('main',),
+  ('main', 'sweep'),
 )
 _LEVEL_OF = {
   module: level for level, modules in enumerate(_LEVELS) for module in modules

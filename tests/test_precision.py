@@ -71,10 +71,8 @@ def _traced_step(name):
     'mask': abstract('uint8', 9, 64, 64),
     'label': abstract('int32', 9),
   }
-  batch = {
-    **{key: abstract('int32', 4) for key in ('index', 'look', 'place')},
-    'seed': abstract('uint32'),
-  }
+  batch = {key: abstract('int32', 4) for key in ('index', 'look', 'place')}
+  numbers = {'seed': abstract('uint32'), **step_lib.loss_numbers(config)}
   jaxpr, (new_state, losses) = jax.make_jaxpr(
     functools.partial(
       step_lib.train_step,
@@ -85,7 +83,7 @@ def _traced_step(name):
     ),
     axis_env=[(parallel.AXIS, 1)],
     return_shape=True,
-  )(state, _variables('coarse'), data, batch)
+  )(state, _variables('coarse'), data, batch, numbers)
   return jaxpr, state, new_state, losses
 
 

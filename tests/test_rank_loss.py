@@ -104,6 +104,51 @@ def test_gradient_is_a_subgradient_at_ties_and_hinges_too(
       assert at_q >= loss[i] + linear - 1e-6
 
 
+@jax.jit
+def _of_any_k(probs, mask, margin, top_k):
+  def total(probs):
+    loss = losses.rank_loss(probs, mask, top_k=top_k, margin=margin, most=50)
+    return loss.sum(), loss
+
+  (_, loss), grad = jax.value_and_grad(total, has_aux=True)(probs)
+  return loss, grad
+
+
+@pytest.mark.parametrize('top_k', (1, 10, 20, 50))
+@pytest.mark.parametrize('share', (0, 0.05, 0.4, 1))
+def test_k_as_an_argument_is_k_as_a_constant(top_k, share):
+  # 120 pixels: of 5 % nodule fewer than most K, and 0 % has none at all.
+  rng = np.random.default_rng(top_k)
+  probs = (rng.integers(0, 65, (3, 12, 10, 1)) / 64).astype(np.float32)
+  mask = (rng.random(probs.shape) < share).astype(np.float32)
+  loss, grad = _of_any_k(probs, mask, 0.25, top_k)
+  np.testing.assert_allclose(
+    loss,
+    [
+      _double_sum(p, m, top_k=top_k, margin=0.25)
+      for p, m in zip(probs, mask, strict=True)
+    ],
+    rtol=2**-22,
+    atol=0,
+  )
+  constant = _loss_and_gradient(probs, mask, 0.25, top_k=top_k)
+  np.testing.assert_allclose(loss, constant[0], rtol=2**-22, atol=0)
+  np.testing.assert_allclose(grad, constant[1], rtol=2**-22, atol=0)
+  if share in (0, 1):
+    assert not np.any(loss) and not np.any(grad)
+  else:
+    assert np.all(loss > 0)
+
+
+def test_all_k_up_to_the_most_share_one_program():
+  before = _of_any_k._cache_size()
+  assert before <= 1
+  probs, mask = _random((3, 12, 10, 1))
+  for top_k in (1, 7, 50):
+    _of_any_k(probs, mask, 0.3, top_k)
+  assert _of_any_k._cache_size() == 1
+
+
 @_search(max_examples=20)
 @hypothesis.given(
   size=st.sampled_from(_SIZES),

@@ -13,6 +13,7 @@ from configs import mtnet as mtnet_config
 from mtnet_jax import losses
 from mtnet_jax import parallel
 from mtnet_jax import stages
+from mtnet_jax import step
 
 _SIZE = 32
 
@@ -89,21 +90,28 @@ def test_losses_follow_the_config():
   config.rank_loss.weight = 0.5
   config.rank_loss.top_k = 3
   config.rank_loss.margin = 0.7
-  coarse, classify, fine = stages.make_stages(config)
+  numbers = step.loss_numbers(config)
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.normal(size=(2, 5, 5, 1)), jnp.float32)
   mask = jnp.asarray(rng.random((2, 5, 5, 1)) < 0.5, jnp.float32)
   expected = losses.hybrid_loss(
     1 / (1 + jnp.exp(-logits)), mask, rank_weight=0.5, top_k=3, margin=0.7
   )
-  for stage in (coarse, fine):
-    np.testing.assert_allclose(
-      stage.loss_fn(logits, {'mask': mask}), expected, rtol=1e-5
-    )
+  coarse, classify, fine = (stage.task for stage in stages.make_stages(config))
+  assert coarse == fine
+  np.testing.assert_allclose(
+    step.loss_of_task(coarse, logits, {'mask': mask}, numbers, rank_most=9),
+    expected,
+    rtol=1e-5,
+  )
   # -log(1/2), and -log(1 - 3/4) for a wrong logit of log 3.
   np.testing.assert_allclose(
-    classify.loss_fn(
-      jnp.asarray([0.0, np.log(3.0)]), {'label': jnp.asarray([1, 0])}
+    step.loss_of_task(
+      classify,
+      jnp.asarray([0.0, np.log(3.0)]),
+      {'label': jnp.asarray([1, 0])},
+      numbers,
+      rank_most=9,
     ),
     [np.log(2), np.log(4)],
     rtol=1e-5,

@@ -1,0 +1,163 @@
+"""Ablations of MT-Net: each makes one table and one figure.
+
+    python -m mtnet_jax.sweep --config=configs/ablations.py:table4        paper
+    python -m mtnet_jax.sweep --config=configs/ablations.py:table4,demo   hours
+    python -m mtnet_jax.sweep --config=configs/ablations.py:table4,test minutes
+
+    table4    Class-net with and without the coarse mask
+    table5    coarse net, fine net, and fine net without the coarse mask
+    figure7   the rank loss: K in 10..50, margin in 0.1..0.4
+    figure8   the weight gamma of the rank loss: 0..0.1
+    leakage   all slices, a patient on one side of the split or on both
+    folds     five-fold cross-validation
+
+The second part is the variant of configs/mtnet.py that all points start from;
+the last two variants run on phantoms. Fields of it are flags, too:
+--config.base.seed=1
+"""
+
+import pathlib
+import runpy
+
+import ml_collections
+
+_MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
+
+
+def get_config(name=''):
+  """The config of a sweep: 'NAME' or 'NAME,VARIANT'."""
+  name, _, variant = (name or '').partition(',')
+  if name not in _SWEEPS:
+    raise ValueError(
+      f'sweep {name!r} is unknown: take one of {", ".join(_SWEEPS)}, with'
+      f' or without a variant such as {name or "table4"},test'
+    )
+  config = ml_collections.ConfigDict()
+  config.name = name
+  config.base = _MTNET['get_config'](variant)
+  # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
+  config.shows = ()
+  with config.base.unlocked():
+    _SWEEPS[name](config)
+  return config.lock()
+
+
+def _points(points):
+  return ml_collections.ConfigDict(points)
+
+
+def _names(**titles):
+  return ml_collections.ConfigDict(titles)
+
+
+def _table4(config):
+  config.title = 'Class-net with and without the coarse mask (Table 4)'
+  config.kind = 'table'
+  config.base.stages = ('coarse', 'class')
+  config.reference = 'with_mask'
+  config.points = _points(
+    {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
+  )
+  config.titles = _names(
+    with_mask='with the coarse mask', without_mask='without it'
+  )
+  config.shows = ('class',)
+
+
+def _table5(config):
+  config.title = 'Coarse and Fine Seg-net, with and without mask (Table 5)'
+  config.kind = 'table'
+  config.base.stages = ('coarse', 'fine')
+  config.reference = 'with_mask'
+  config.points = _points(
+    {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
+  )
+  config.titles = _names(with_mask='', without_mask='without the coarse mask')
+  config.shows = ('coarse', 'fine')
+
+
+def _figure7(config):
+  config.title = 'K and margin of the rank loss (Figure 7)'
+  config.kind = 'grid'
+  config.base.stages = ('coarse',)
+  # One compiled program for every K.
+  config.base.rank_loss.most = 50
+  config.reference = 'k20_margin30'
+  config.points = _points(
+    {
+      f'k{top_k}_margin{per_cent}': {
+        'rank_loss': {'top_k': top_k, 'margin': per_cent / 100}
+      }
+      for top_k in (10, 20, 30, 40, 50)
+      for per_cent in (10, 20, 30, 40)
+    }
+  )
+  config.shows = ('coarse',)
+
+
+def _figure8(config):
+  config.title = 'Weight gamma of the rank loss (Figure 8)'
+  config.kind = 'curve'
+  config.base.stages = ('coarse',)
+  config.reference = 'gamma02'
+  config.points = _points(
+    {
+      f'gamma{per_cent:02}': {'rank_loss': {'weight': per_cent / 100}}
+      for per_cent in (0, 1, 2, 5, 10)
+    }
+  )
+  config.shows = ('coarse',)
+
+
+def _leakage(config):
+  config.title = 'What leakage is worth: all slices, split two ways'
+  config.kind = 'table'
+  config.reference = 'by_patient'
+  policy = 'slices=all'
+  if config.base.variant == 'test':
+    # Fewer nodules, for a build of a minute.
+    policy = 'readers=4,thickness=1.5,slices=all'
+  config.points = _points(
+    {
+      f'by_{unit}': {
+        'dataset': {
+          key: f'lidc_nodules/{name}?{policy},split_by={unit}'
+          for key, name in (
+            ('name', config.base.dataset.name.rpartition('/')[2]),
+            ('fallback', 'phantom'),
+          )
+        }
+      }
+      for unit in ('patient', 'nodule')
+    }
+  )
+
+  config.titles = _names(
+    by_patient='patients on one side of the split', by_nodule='on both sides'
+  )
+
+
+def _folds(config):
+  config.title = 'Five-fold cross-validation'
+  config.kind = 'folds'
+  config.reference = 'fold4'
+  config.points = _points(
+    {
+      # The fold in the name is the test fold: 4 where nothing is rotated.
+      f'fold{(4 + turn) % 5}': {'dataset': {'rotate_folds': turn}}
+      for turn in range(5)
+    }
+  )
+  config.titles = _names(
+    **{f'fold{fold}': f'tested on fold {fold}' for fold in range(5)}
+  )
+
+
+_SWEEPS = {
+  'table4': _table4,
+  'table5': _table5,
+  'figure7': _figure7,
+  'figure8': _figure8,
+  'leakage': _leakage,
+  'folds': _folds,
+}

@@ -1,0 +1,189 @@
+"""The points of a sweep: their configs, and what they may share.
+
+DIR/sweep.json                        what was asked for
+DIR/POINT/                            a run directory, see `workdir`
+DIR/report/{index.html,*.csv,*.png}   the points beside each other
+"""
+
+import json
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import ml_collections
+
+import mtnet_jax
+from mtnet_jax import errors
+from mtnet_jax import files
+from mtnet_jax import workdir as workdir_lib
+
+FORMAT = 1
+_FILE = 'sweep.json'
+# What the coarse stage does not depend on; whatever is not named here, does.
+_NOT_OF_THE_COARSE_STAGE = (
+  'checkpoint_minutes',
+  'class_net',
+  'class_stage',
+  'coarse_mask',
+  'eval_batch_size',
+  'fine_stage',
+  'log_every',
+  'stages',
+)
+# What the paper calls what it varies, in its order.
+AXES = {
+  'rank_loss.top_k': 'K',
+  'rank_loss.margin': 'margin',
+  'rank_loss.weight': 'gamma',
+}
+
+
+class Point(NamedTuple):
+  """One run of a sweep.
+
+  Attributes:
+    name: its folder.
+    title: what the report calls it; '' where the name of the network says it.
+    overrides: nested dict of what differs from the base.
+    config: of the run.
+  """
+
+  name: str
+  title: str
+  overrides: dict
+  config: ml_collections.ConfigDict
+
+
+def points(config):
+  """The points of a sweep's config by name, but for tables the reference first.
+
+  Args:
+    config: of `configs/ablations.py` or `configs/baselines.py`.
+
+  Raises:
+    errors.InputError: an override is of no field, or the reference of no point.
+  """
+  if config.reference not in config.points:
+    raise errors.InputError(
+      f'config.reference={config.reference!r} is no point of {config.name}:'
+      f' take one of {", ".join(config.points)}.'
+    )
+  titles = config.get('titles', {})
+  found = []
+  names = sorted(
+    config.points,
+    key=lambda name: (
+      config.kind == 'table' and name != config.reference,
+      name,
+    ),
+  )
+  for name in names:
+    overrides = config.points[name]
+    changed = config.base.copy_and_resolve_references()
+    try:
+      changed.update(overrides)
+    except (KeyError, AttributeError, TypeError) as error:
+      raise errors.InputError(
+        f'point {name} of {config.name} does not fit its base: {error}'
+      ) from error
+    overrides = overrides.to_dict()
+    title = titles.get(name, describe(overrides) or name.replace('_', ' '))
+    found.append(Point(name, title, overrides, changed))
+  return found
+
+
+def leaves(overrides):
+  """(dotted key, value) of every override, those with names in `AXES` first."""
+  order = list(AXES)
+  return sorted(
+    _leaves(overrides, ''),
+    key=lambda pair: order.index(pair[0]) if pair[0] in AXES else len(order),
+  )
+
+
+def _leaves(overrides, prefix):
+  for key, value in overrides.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def describe(overrides):
+  """'K = 20, margin = 0.3'."""
+  return ', '.join(
+    f'{AXES.get(key, key.rpartition(".")[2])} = {value}'
+    for key, value in leaves(overrides)
+  )
+
+
+def groups(plan):
+  """Points that can share a trained coarse net, together.
+
+  Returns:
+    A list of lists of `Point`, in order.
+  """
+  by_key = {}
+  for point in plan:
+    by_key.setdefault(_coarse_key(point.config), []).append(point)
+  return list(by_key.values())
+
+
+def _coarse_key(config):
+  tree = json.loads(config.to_json())
+  for key in _NOT_OF_THE_COARSE_STAGE:
+    tree.pop(key, None)
+  return json.dumps(tree, sort_keys=True)
+
+
+def take_coarse_stage(donor, workdir):
+  """Gives a run the trained coarse stage of another, unless it has its own.
+
+  Args:
+    donor: directory of a finished run whose coarse stage has the same config.
+    workdir: the run directory; need not exist yet.
+  """
+  there = workdir_lib.checkpoint_dir(workdir, 'coarse')
+  if there.exists():
+    return
+  workdir_lib.make_folder(there.parent)
+  with files.new_folder(there) as staged:
+    shutil.copytree(
+      workdir_lib.checkpoint_dir(donor, 'coarse'), staged, dirs_exist_ok=True
+    )
+
+
+def claim(directory, config, plan):
+  """Makes a directory this sweep's, or checks that it is.
+
+  Raises:
+    errors.InputError: it holds something else, or another sweep; the message
+      says in what it differs.
+  """
+  directory = pathlib.Path(directory)
+  path = directory / _FILE
+  now = {
+    'format': FORMAT,
+    'mtnet_jax': mtnet_jax.__version__,
+    'name': config.name,
+    'reference': config.reference,
+    'points': {
+      point.name: json.loads(point.config.to_json()) for point in plan
+    },
+  }
+  if path.exists():
+    found = list(workdir_lib.differences(files.read_json(path), now))
+    if found:
+      more = f' and {len(found) - 3} more' if len(found) > 3 else ''
+      raise errors.InputError(
+        f'{directory} holds another sweep: {"; ".join(found[:3])}{more}. Choose'
+        ' another --workdir, or delete that one.'
+      )
+    return
+  if directory.exists() and any(directory.iterdir()):
+    raise errors.InputError(
+      f'{directory} is no sweep (it has no {_FILE}), and not empty: choose'
+      ' another --workdir.'
+    )
+  workdir_lib.make_folder(directory)
+  files.write_json(path, now)

@@ -1,0 +1,352 @@
+"""The report of a sweep: one page, a table as CSV, and a figure.
+
+As the report of a run it needs no network, and is moved into place when
+complete.
+"""
+
+import pathlib
+
+import mtnet_jax
+from mtnet_jax import errors
+from mtnet_jax import files
+from mtnet_jax import finished_run
+from mtnet_jax import paper
+from mtnet_jax import report_page
+from mtnet_jax import result_table
+from mtnet_jax import sweep_figures
+from mtnet_jax import sweep_plan
+from mtnet_jax import sweep_statistics
+from mtnet_jax import tables
+
+_NETS = tables.network_names()
+_METRIC_NAMES = {'jaccard': 'Jaccard index', 'auc': 'AUC'}
+
+
+def write(directory, config, plan):
+  """Writes DIRECTORY/report from the finished runs of a sweep.
+
+  Args:
+    directory: of the sweep.
+    config: the sweep's.
+    plan: of `sweep_plan.points`, every one of them finished.
+
+  Returns:
+    What the report says, as a few lines of text.
+
+  Raises:
+    errors.InputError: a run is incomplete, of another version, or its files
+      are not of one run.
+  """
+  runs = {
+    point.name: finished_run.read(directory / point.name) for point in plan
+  }
+  records = {name: run.records for name, run in runs.items()}
+  simulated = any(run.results['simulated'] for run in runs.values())
+  _check_alike(runs)
+  shows, seed = config.get('shows', ()), config.base.seed
+  if config.kind == 'folds':
+    results = sweep_statistics.of_folds(plan, records, shows=shows, seed=seed)
+  else:
+    results = sweep_statistics.compare(
+      plan, records, reference=config.reference, shows=shows, seed=seed
+    )
+  sentences = _sentences(config, results, simulated)
+  with files.replaced_folder(pathlib.Path(directory, 'report')) as folder:
+    page = report_page.Page(folder, simulated)
+    for table in _make_tables(config, results):
+      page.add_table(table)
+    for name, figure, alt in _draw(config, plan, results, simulated):
+      page.add_picture(name, figure, alt)
+    files.write_csv(folder / 'results.csv', _csv_rows(results, simulated))
+    html = (
+      report_page.environment()
+      .get_template('sweep.html')
+      .render(
+        config=config,
+        simulated=simulated,
+        facts=_facts(config, runs),
+        sentences=sentences,
+        tables=page.tables,
+        pictures=page.pictures,
+        points=_point_rows(plan, runs, config.reference),
+        unpaired=any(r.differences and not r.paired for r in results),
+        citation=paper.CITATION,
+      )
+    )
+    files.write_text(folder / 'index.html', html)
+  return '\n'.join([config.title, *(f'  {line}' for line in sentences)])
+
+
+def _check_alike(runs):
+  """Runs that were made of different things cannot be compared."""
+  for what, of in (
+    ('are simulated or not', lambda run: run.results['simulated']),
+    ('versions of jax', lambda run: run.results['versions']['jax']),
+  ):
+    found = {name: of(run) for name, run in runs.items()}
+    if len(set(found.values())) > 1:
+      said = ', '.join(f'{name}: {value}' for name, value in found.items())
+      raise errors.InputError(
+        f'the runs of this sweep are mixed up, they differ in {what} ({said}):'
+        ' delete the folders of those that do not belong here.'
+      )
+
+
+def _title(result, results):
+  """The network, where the table has several, and what the point is."""
+  several = len({other.output for other in results}) > 1
+  parts = [result.title]
+  if several or not result.title:
+    parts.insert(0, _NETS[result.output])
+  return ', '.join(filter(None, parts))
+
+
+def _make_tables(config, results):
+  """A table per task, the paper's rows among ours."""
+  for name, columns in (
+    ('segmentation', tables.SEGMENTATION),
+    ('classification', tables.CLASSIFICATION),
+  ):
+    mine = [r for r in results if columns[1][0] in r.estimates]
+    if not mine:
+      continue
+    shown = result_table.percent_columns(columns)
+    if config.kind in ('grid', 'curve'):
+      # A row each, or twenty points would be forty rows.
+      shown.append(
+        result_table.Column('difference', 'JA less the reference', 'plain')
+      )
+      rows = [_row_of_grid(result, columns) for result in mine]
+    else:
+      rows = [
+        row
+        for result in mine
+        for row in _rows(config, result, _title(result, mine), columns)
+      ]
+    yield result_table.Table(name, config.title, shown, rows)
+
+
+def _row_of_grid(result, columns):
+  change = '-'
+  if result.differences:
+    change = tables.difference(
+      result.differences[sweep_statistics.MAIN[result.output]]
+    )
+  cells = [*tables.cells(result.estimates, columns), change]
+  return tables.Row(result.title, cells, 'nodules')
+
+
+def _rows(config, result, title, columns):
+  yield tables.Row(title, tables.cells(result.estimates, columns), 'nodules')
+  published = paper.SWEEPS.get(config.name, {}).get(
+    (result.point, result.output)
+  )
+  if published:
+    yield tables.published_row(published, columns)
+  if result.differences:
+    yield tables.Row(
+      'less the reference',
+      tables.cells(result.differences, columns),
+      'difference',
+    )
+
+
+def _csv_rows(results, simulated):
+  rows = []
+  for result in results:
+    for metric, estimate in result.estimates.items():
+      row = {
+        'point': result.point,
+        'output': result.output,
+        'metric': metric,
+        'simulated': simulated,
+        'nodules': result.nodules,
+        'patients': result.patients,
+        **_numbers('', estimate),
+      }
+      if result.differences:
+        row.update(_numbers('difference_', result.differences[metric]))
+        row['paired'] = result.paired
+        row['verdict'] = sweep_statistics.verdict(result.differences[metric])
+      rows.append(row)
+  return rows
+
+
+def _numbers(prefix, estimate):
+  low, high = estimate['ci95'] or (None, None)
+  return {
+    f'{prefix}value': estimate['value'],
+    f'{prefix}low': low,
+    f'{prefix}high': high,
+  }
+
+
+def _sentences(config, results, simulated):
+  """What the sweep shows, each claim with its interval."""
+  if config.kind == 'folds':
+    said = list(_of_folds(results))
+  elif config.kind in ('grid', 'curve'):
+    said = list(_of_grid(config, results))
+  else:
+    said = list(_of_points(results))
+  published = paper.SWEEP_STATEMENTS.get(config.name)
+  if published:
+    said.append(f'Paper: {published}')
+  if simulated:
+    said.append('SIMULATED CT: none of this is a measure of the paper.')
+  return said
+
+
+def _of_points(results):
+  for result in results:
+    if result.differences:
+      metric = sweep_statistics.MAIN[result.output]
+      yield (
+        f'{_title(result, results)}: {_METRIC_NAMES[metric]}'
+        f' {_in_words(result.differences[metric])}'
+        f'{"" if result.paired else ", on other test nodules"}.'
+      )
+
+
+def _in_words(difference):
+  """'lower by 3.1 points (95 % interval of the difference -5.2 to -1.0)'."""
+  word = sweep_statistics.verdict(difference)
+  if word == 'no interval':
+    return 'not compared: there are too few patients for an interval'
+  low, high = (f'{100 * x:+.1f}' for x in difference['ci95'])
+  interval = f'95 % interval of the difference {low} to {high}'
+  if word == 'no difference shown':
+    return (
+      f'not shown to differ from the reference'
+      f' ({100 * difference["value"]:+.1f} points, {interval}, which holds 0)'
+    )
+  points = 100 * abs(difference['value'])
+  return f'{word} than the reference by {points:.1f} points ({interval})'
+
+
+def _of_grid(config, results):
+  metric = sweep_statistics.MAIN[results[0].output]
+  best = max(results, key=lambda r: r.estimates[metric]['value'] or 0)
+  reference = next(r for r in results if r.point == config.reference)
+  name = _METRIC_NAMES[metric]
+  yield (
+    f'Highest {name}: {best.title}, {tables.percent(best.estimates[metric])};'
+    f' at the reference, {reference.title},'
+    f' {tables.percent(reference.estimates[metric])}.'
+  )
+  if best.differences:
+    yield (
+      f'Between the two: {name} of {best.title}'
+      f' {_in_words(best.differences[metric])}.'
+    )
+  others = [r for r in results if r.differences]
+  words = [sweep_statistics.verdict(r.differences[metric]) for r in others]
+  yield (
+    f'Of the {len(others)} others {words.count("lower")} are lower than the'
+    f' reference and {words.count("higher")} higher, by intervals without 0,'
+    ' each for itself: of twenty such intervals one misses by chance. The'
+    ' highest of many also flatters itself: it was chosen on the test nodules.'
+  )
+
+
+def _of_folds(results):
+  for output in dict.fromkeys(result.output for result in results):
+    metric = sweep_statistics.MAIN[output]
+    pooled = next(
+      r
+      for r in results
+      if r.point == sweep_statistics.POOLED and r.output == output
+    )
+    text = (
+      f'{_NETS[output]}: {_METRIC_NAMES[metric]}'
+      f' {tables.percent(pooled.estimates[metric])} over all'
+      f' {pooled.nodules} nodules, each tested by the networks that had not'
+      ' seen its fold'
+    )
+    found = sweep_statistics.spread(results, output)
+    if found:
+      low, high, deviation = (f'{100 * x:.1f}' for x in found)
+      text += f'; single folds {low} to {high}, standard deviation {deviation}'
+    yield f'{text}.'
+
+
+def _draw(config, plan, results, simulated):
+  """(file, figure, alternative text) of the figures of a kind."""
+  overrides = {point.name: point.overrides for point in plan}
+  for output_metric in dict.fromkeys(
+    sweep_statistics.MAIN[result.output] for result in results
+  ):
+    mine = [
+      r
+      for r in results
+      if sweep_statistics.MAIN[r.output] == output_metric
+      and r.estimates[output_metric]['value'] is not None
+    ]
+    name = _METRIC_NAMES[output_metric]
+    common = {'metric': name, 'title': config.title, 'simulated': simulated}
+    if not mine:
+      continue
+    if config.kind in ('grid', 'curve'):
+      figure = sweep_figures.curves(
+        _series(mine, overrides, output_metric),
+        x_name=_axis(overrides[mine[0].point], 0),
+        **common,
+      )
+    else:
+      figure = sweep_figures.rows(
+        [_title(result, results) for result in mine],
+        [result.estimates[output_metric] for result in mine],
+        **common,
+      )
+    yield output_metric, figure, f'{name} of every point with its interval'
+
+
+def _axis(overrides, index):
+  key, _ = sweep_plan.leaves(overrides)[index]
+  return sweep_plan.AXES.get(key, key)
+
+
+def _series(results, overrides, metric):
+  """Name -> (x, estimate): x is the first override, a line each second."""
+  series = {}
+  for result in results:
+    (_, x), *rest = sweep_plan.leaves(overrides[result.point])
+    name = f'{_axis(overrides[result.point], 1)} {rest[0][1]}' if rest else ''
+    series.setdefault(name, []).append((x, result.estimates[metric]))
+  return series
+
+
+def _facts(config, runs):
+  """(name, text) of what was run, on what, with what."""
+  datasets = dict.fromkeys(run.results['dataset'] for run in runs.values())
+  first = next(iter(runs.values()))
+  hardware = first.results['hardware']
+  return [
+    ('Sweep', f'{config.name}, {len(runs)} runs of {config.base.variant}'),
+    ('Dataset', ', '.join(datasets)),
+    ('CT', 'SIMULATED' if first.results['simulated'] else 'real'),
+    ('Seed', config.base.seed),
+    ('Reference', config.reference),
+    (
+      'Hardware',
+      f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]}) a'
+      ' run',
+    ),
+    (
+      'Versions',
+      f'mtnet_jax {mtnet_jax.__version__}, jax'
+      f' {first.results["versions"]["jax"]}',
+    ),
+  ]
+
+
+def _point_rows(plan, runs, reference):
+  return [
+    {
+      'name': point.name,
+      'reference': point.name == reference,
+      'overrides': sweep_plan.describe(point.overrides) or 'as the base',
+      'test': runs[point.name].results['test'],
+    }
+    for point in plan
+  ]

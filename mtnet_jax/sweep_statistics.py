@@ -1,0 +1,240 @@
+"""The points of a sweep against its reference.
+
+Intervals come from resampling test patients (`bootstrap`). Points that were
+tested on the same nodules are resampled together, so that their difference is
+a paired one; others apart. What another seed of training would change is in no
+interval: that takes sweeps of several seeds.
+"""
+
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+
+from mtnet_jax import bootstrap
+from mtnet_jax import errors
+from mtnet_jax import metrics
+from mtnet_jax import scores
+
+CLASS = 'class'
+# What is said in words, of masks and of malignancy.
+MAIN = {'coarse': 'jaccard', 'fine': 'jaccard', CLASS: 'auc'}
+POOLED = 'all folds together'
+
+
+class Result(NamedTuple):
+  """One output of one point.
+
+  Attributes:
+    point: its name; `POOLED` for all folds.
+    title: what the report calls it; '' where the network's name is enough.
+    output: 'coarse', 'fine' or 'class'.
+    nodules, patients: how many it was tested on.
+    estimates: metric -> {'value', 'ci95'}.
+    differences: the same, of this less the reference; None for the reference.
+    paired: whether both were tested on the same nodules.
+  """
+
+  point: str
+  title: str
+  output: str
+  nodules: int
+  patients: int
+  estimates: dict
+  differences: dict | None
+  paired: bool
+
+
+def outputs_of(records):
+  """Which of 'coarse', 'fine' and 'class' the records of a run hold."""
+  masks = scores.masks_of(records)
+  return [*masks, *([CLASS] if 'malignancy_probability' in records[0] else [])]
+
+
+def compare(plan, records, *, reference, shows=(), seed=0):
+  """Every output of every point, and how it differs from the reference.
+
+  Args:
+    plan: of `sweep_plan.points`.
+    records: point name -> records of its test set.
+    reference: name of a point. Its last mask and its malignancy are what
+      others are compared with.
+    shows: outputs to compare; all by default.
+    seed: of the resampling.
+
+  Returns:
+    A list of `Result`. Masks that are the reference's own, because the point
+    took its coarse net over, come once.
+  """
+  resampling = _Resampling(seed)
+
+  def outputs(name):
+    return [
+      output
+      for output in outputs_of(records[name])
+      if not shows or output in shows
+    ]
+
+  # Metric -> output, draw and samples; of several masks the last.
+  references = {
+    MAIN[output]: (output, *resampling.metrics(records[reference], output))
+    for output in outputs(reference)
+  }
+  results = []
+  for point in plan:
+    mine = records[point.name]
+    for output in outputs(point.name):
+      is_other = point.name != reference
+      if (
+        is_other
+        and output == 'coarse'
+        and _is_the_same_coarse_net(mine, records[reference])
+      ):
+        continue
+      drawn, sampled = resampling.metrics(mine, output)
+      differences, paired = None, False
+      compared, reference_drawn, reference_sampled = references.get(
+        MAIN[output], (None, None, None)
+      )
+      if compared and (is_other or compared != output):
+        paired = drawn == reference_drawn
+        differences = {
+          metric: _difference(sampled[metric], reference_sampled[metric])
+          for metric in sampled
+        }
+      results.append(
+        _result(
+          point.name, point.title, output, mine, sampled, differences, paired
+        )
+      )
+  return results
+
+
+def of_folds(plan, records, *, shows=(), seed=0):
+  """Every fold by itself, and all nodules of the folds together.
+
+  Raises:
+    errors.InputError: a nodule is in the test sets of two folds.
+  """
+  resampling = _Resampling(seed)
+  everything = [record for point in plan for record in records[point.name]]
+  nodules = _nodules(everything)
+  if len(set(nodules)) < len(nodules):
+    raise errors.InputError(
+      'a nodule is in the test sets of two folds: they are not of one dataset.'
+    )
+  named = [(point.name, point.title, records[point.name]) for point in plan]
+  results = []
+  for name, title, mine in [*named, (POOLED, POOLED, everything)]:
+    for output in outputs_of(mine):
+      if not shows or output in shows:
+        _, sampled = resampling.metrics(mine, output)
+        results.append(_result(name, title, output, mine, sampled, None, False))
+  return results
+
+
+def spread(results, output):
+  """Lowest, highest and standard deviation of the main metric over folds."""
+  values = [
+    result.estimates[MAIN[output]]['value']
+    for result in results
+    if result.output == output and result.point != POOLED
+  ]
+  values = [value for value in values if value is not None]
+  if len(values) < 2:
+    return None
+  return min(values), max(values), statistics.stdev(values)
+
+
+def verdict(estimate):
+  """'lower', 'higher', 'no difference shown' or 'no interval'."""
+  if estimate['value'] is None or estimate['ci95'] is None:
+    return 'no interval'
+  low, high = estimate['ci95']
+  if low > 0:
+    return 'higher'
+  return 'lower' if high < 0 else 'no difference shown'
+
+
+def _result(name, title, output, records, sampled, differences, paired):
+  return Result(
+    name,
+    title,
+    output,
+    len(records),
+    len({record['patient_id'] for record in records}),
+    {metric: bootstrap.estimate(*values) for metric, values in sampled.items()},
+    differences,
+    paired,
+  )
+
+
+def _nodules(records):
+  return [(record['nodule_id'], record['slice_index']) for record in records]
+
+
+def _is_the_same_coarse_net(records, others):
+  return _nodules(records) == _nodules(others) and all(
+    np.array_equal(scores.column(records, key), scores.column(others, key))
+    for key in ('coarse_overlap', 'coarse_predicted')
+  )
+
+
+def _difference(mine, reference):
+  """Estimate of the difference of two (value, replicates or None)."""
+  replicates = None
+  if mine[1] is not None and reference[1] is not None:
+    replicates = mine[1] - reference[1]
+  return bootstrap.estimate(mine[0] - reference[0], replicates)
+
+
+class _Resampling:
+  """Draws the patients of test sets, of equal sets only once."""
+
+  def __init__(self, seed):
+    self._seed = seed
+    self._drawn = []
+
+  def _draw(self, records):
+    nodules = _nodules(records)
+    for index, (known, weights) in enumerate(self._drawn):
+      if known == nodules:
+        return index, weights
+    index = len(self._drawn)
+    weights = bootstrap.patient_weights(
+      [record['patient_id'] for record in records],
+      # The first is drawn as in its metrics.json; others not in step with it.
+      seed=(self._seed, index) if index else self._seed,
+    )
+    self._drawn.append((nodules, weights))
+    return index, weights
+
+  def metrics(self, records, output):
+    """Which draw it was, and metric -> (value, replicates or None)."""
+    index, weights = self._draw(records)
+    if output == CLASS:
+      labels = scores.column(records, 'label')
+      known = labels >= 0
+      return index, scores.replicated(
+        scores.classification,
+        scores.column(records, 'malignancy_probability')[known],
+        labels[known],
+        None if weights is None else weights[:, known],
+      )
+    return index, {
+      metric: _mean(scores.column(records, f'{output}_{metric}'), weights)
+      for metric in metrics.SEGMENTATION
+    }
+
+
+def _mean(values, weights):
+  known = np.isfinite(values)
+  if not known.any():
+    return np.nan, None
+  if weights is None:
+    return values[known].mean(), None
+  totals = weights[:, known].sum(1)
+  sums = weights[:, known] @ values[known]
+  return values[known].mean(), np.divide(
+    sums, totals, out=np.full(len(sums), np.nan), where=totals > 0
+  )

@@ -1,0 +1,94 @@
+"""Runs that differ in the numbers of the loss share their compiled programs."""
+
+import jax
+import pytest
+import step_job
+
+from mtnet_jax import parallel
+from mtnet_jax import stages
+from mtnet_jax import step
+from mtnet_jax import train
+
+_GRID = tuple((top_k, margin) for top_k in (10, 50) for margin in (0.1, 0.4))
+
+
+@pytest.fixture
+def compiled():
+  """Names of the functions that XLA compiles from here on, in their order."""
+  names = []
+
+  def listen(event, _, **kwargs):
+    if event == '/jax/core/compile/backend_compile_duration':
+      names.append(kwargs['fun_name'])
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield names
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def _coarse_trainer(directory, *, most, top_k, margin, seed=0):
+  config = step_job.tiny_config(sync_batch_norm=True)
+  with config.unlocked():
+    config.seed = seed
+    config.rank_loss.weight = 1.0
+    config.rank_loss.most = most
+    config.rank_loss.top_k = top_k
+    config.rank_loss.margin = margin
+    config.coarse_stage.batch_size = 4
+    config.image_size = 32
+    config.seg_net.update(
+      stem_widths=(4,), entry_widths=(4, 4), middle_blocks=0, tail_widths=(4,)
+    )
+  data = step_job.made_up_nodules(4)
+  return train.Trainer(
+    stages.make_stages(config)[0],
+    config,
+    nets=stages.make_nets(config),
+    coarse_variables=None,
+    train=data,
+    validation=data,
+    directory=directory,
+  )
+
+
+def _loss(trainer):
+  """Of the first step; an evaluation follows it."""
+  state = trainer.place(trainer.fresh_state())
+  state, values = trainer.step(state, 0)
+  trainer.validate({'params': state.params, 'batch_stats': state.batch_stats})
+  return float(parallel.unreplicate(values['loss']))
+
+
+def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
+  first, *others = (
+    _coarse_trainer(tmp_path, most=50, top_k=top_k, margin=margin, seed=seed)
+    for seed, (top_k, margin) in enumerate(_GRID)
+  )
+  for other in others:
+    assert other._step is first._step
+    assert other._predictor._step is first._predictor._step
+    assert other._numbers != first._numbers
+  # Without `most` the number of pixels taken is that of the program.
+  ten, fifty = (
+    _coarse_trainer(tmp_path, most=0, top_k=top_k, margin=0.3)._step
+    for top_k in (10, 50)
+  )
+  assert ten is not fifty
+
+
+@pytest.mark.slow
+def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
+  step.mapped.cache_clear()
+  losses = set()
+  for point, (top_k, margin) in enumerate(_GRID):
+    trainer = _coarse_trainer(
+      tmp_path, most=50, top_k=top_k, margin=margin, seed=point // 2
+    )
+    losses.add(_loss(trainer))
+    if point == 0:
+      # What `jax.pmap` compiles: the step of training, and that of validation.
+      assert compiled.count('jit(_fun)') == 2
+      del compiled[:]
+    assert compiled == []
+  # The numbers reach the loss.
+  assert len(losses) == len(_GRID)

@@ -1,0 +1,187 @@
+"""Which runs a sweep is of, and what they may share."""
+
+import importlib.util
+import json
+
+import main_job
+import pytest
+
+from mtnet_jax import check_config
+from mtnet_jax import checkpoint
+from mtnet_jax import errors
+from mtnet_jax import stages
+from mtnet_jax import step
+from mtnet_jax import sweep_plan
+from mtnet_jax import workdir
+
+
+def load():
+  spec = importlib.util.spec_from_file_location(
+    'ablations', main_job.ROOT / 'configs' / 'ablations.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+ABLATIONS = load()
+NAMES = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
+
+
+def plan_of(name):
+  return sweep_plan.points(ABLATIONS.get_config(name))
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('variant', ('', ',demo', ',test'))
+def test_every_sweep_can_be_trained(name, variant):
+  config = ABLATIONS.get_config(name + variant)
+  plan = sweep_plan.points(config)
+  assert config.reference in {point.name for point in plan}
+  assert config.base.variant == (variant[1:] or 'mtnet')
+  configs = [json.loads(point.config.to_json()) for point in plan]
+  for i, point in enumerate(plan):
+    check_config.check_config(point.config)
+    # No two points are the same run.
+    assert configs[i] not in configs[:i]
+  assert {output for output in config.shows} <= set(config.base.stages)
+
+
+def test_unknown_sweeps_and_variants_are_named():
+  with pytest.raises(ValueError, match="'table9'.*table4.*folds.*table9,test"):
+    ABLATIONS.get_config('table9')
+  with pytest.raises(ValueError, match="'huge'.*mtnet, demo, test"):
+    ABLATIONS.get_config('table4,huge')
+
+
+def test_figure_7_is_the_paper_s_grid():
+  found = {
+    (point.config.rank_loss.top_k, point.config.rank_loss.margin)
+    for point in plan_of('figure7')
+  }
+  assert found == {
+    (top_k, margin)
+    for top_k in (10, 20, 30, 40, 50)
+    for margin in (0.1, 0.2, 0.3, 0.4)
+  }
+
+
+def test_figure_8_is_the_paper_s_curve():
+  plan = plan_of('figure8')
+  assert [point.config.rank_loss.weight for point in plan] == [
+    0,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+  ]
+  assert {point.config.rank_loss.top_k for point in plan} == {20}
+  assert {point.config.rank_loss.margin for point in plan} == {0.3}
+
+
+@pytest.mark.parametrize(
+  ('name', 'count'),
+  # Another coarse mask is another program.
+  (('figure7,test', 1), ('figure7', 1), ('figure8', 1), ('table4', 2)),
+)
+def test_points_that_differ_in_numbers_have_one_program(name, count):
+  """All that a compiled step depends on is equal."""
+  programs = {
+    (
+      stages.make_stages(point.config)[0],
+      step.step_options(point.config, steps_per_epoch=1),
+    )
+    for point in plan_of(name)
+  }
+  assert len(programs) == count
+
+
+@pytest.mark.parametrize(
+  ('name', 'sizes'),
+  (('table4', [2]), ('table5', [2]), ('figure8', [1] * 5), ('leakage', [1, 1])),
+)
+def test_points_share_a_coarse_net_where_its_config_is_the_same(name, sizes):
+  assert list(map(len, sweep_plan.groups(plan_of(name)))) == sizes
+
+
+def test_folds_rotate_through_all_five():
+  """Each fold is tested once, validates once and trains three times."""
+  turns = {
+    point.name: point.config.dataset.rotate_folds for point in plan_of('folds')
+  }
+  assert turns['fold4'] == 0
+  assert sorted(turns.values()) == [0, 1, 2, 3, 4]
+
+
+def test_points_are_told_apart_by_what_the_paper_calls_it():
+  overrides = {'rank_loss': {'margin': 0.1, 'top_k': 30}}
+  assert sweep_plan.describe(overrides) == 'K = 30, margin = 0.1'
+  assert sweep_plan.describe({}) == ''
+
+
+def test_an_override_of_no_field_is_refused():
+  config = ABLATIONS.get_config('table4,test')
+  with config.unlocked():
+    config.points.without_mask = {'coarse_maks': 'none'}
+  with pytest.raises(errors.InputError, match='without_mask.*coarse_maks'):
+    sweep_plan.points(config)
+
+
+def test_a_reference_that_is_no_point_is_refused():
+  config = ABLATIONS.get_config('table4,test')
+  config.reference = 'mask'
+  with pytest.raises(errors.InputError, match="'mask'.*with_mask"):
+    sweep_plan.points(config)
+
+
+def claim(directory, name='table4,test', **changes):
+  config = ABLATIONS.get_config(name)
+  config.base.update(changes)
+  sweep_plan.claim(directory, config, sweep_plan.points(config))
+
+
+def test_a_directory_is_claimed_once_and_again(tmp_path):
+  directory = tmp_path / 'sweep'
+  claim(directory)
+  claim(directory)
+  with pytest.raises(errors.InputError, match='name was table4.*table5'):
+    claim(directory, 'table5,test')
+  with pytest.raises(errors.InputError, match='with_mask.seed was 0.*now 1'):
+    claim(directory, seed=1)
+
+
+def test_a_sweep_of_another_version_is_refused(tmp_path):
+  claim(tmp_path)
+  path = tmp_path / 'sweep.json'
+  tree = json.loads(path.read_text())
+  path.write_text(json.dumps({**tree, 'mtnet_jax': '0.0.1'}))
+  with pytest.raises(errors.InputError, match='mtnet_jax was 0.0.1'):
+    claim(tmp_path)
+
+
+def test_somebody_s_folder_is_left_alone(tmp_path):
+  (tmp_path / 'thesis.txt').write_text('')
+  with pytest.raises(errors.InputError, match='no sweep.*not empty'):
+    claim(tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
+
+
+def test_a_coarse_stage_is_taken_over_whole_and_only_once(tmp_path):
+  def save(name, value):
+    checkpoints = checkpoint.Checkpoints(
+      workdir.checkpoint_dir(tmp_path / name, 'coarse')
+    )
+    checkpoints.save_best(1, {'params': {'x': value}}, {'epoch': 1})
+
+  def best(name):
+    found, _ = checkpoint.load_best(
+      workdir.checkpoint_dir(tmp_path / name, 'coarse')
+    )
+    return found['params']['x']
+
+  save('donor', 1.0)
+  save('own', 2.0)
+  for name in ('new', 'own'):
+    sweep_plan.take_coarse_stage(tmp_path / 'donor', tmp_path / name)
+  assert best('new') == 1
+  assert best('own') == 2

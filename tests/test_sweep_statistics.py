@@ -1,0 +1,178 @@
+"""Points of a sweep against its reference."""
+
+import numpy as np
+import pytest
+
+from mtnet_jax import errors
+from mtnet_jax import metrics
+from mtnet_jax import sweep_plan
+from mtnet_jax import sweep_statistics
+
+_PATIENTS = 20
+
+
+def point(name):
+  return sweep_plan.Point(name, name, {}, None)
+
+
+def make_records(*, shift=0.0, first=0, masks=('coarse', 'fine')):
+  """Two nodules of each patient, of very different Jaccard; `shift` is added.
+
+  Odd nodules are malignant. The probability says so, but for `first` patients
+  of whom it says the opposite.
+  """
+  rng = np.random.default_rng(0)
+  records = []
+  for i in range(2 * _PATIENTS):
+    jaccard = rng.uniform(0.2, 0.7)
+    record = {
+      'nodule_id': f'n{i}',
+      'slice_index': 7,
+      'patient_id': f'p{i // 2}',
+      'label': i % 2,
+      'malignancy_probability': 0.9 if (i % 2) != (i // 2 < first) else 0.1,
+    }
+    for mask in masks:
+      value = jaccard + (shift if mask == 'fine' else 0)
+      record |= {f'{mask}_{key}': value for key in metrics.SEGMENTATION}
+      record |= {f'{mask}_overlap': i, f'{mask}_predicted': 2 * i}
+    records.append(record)
+  return records
+
+
+def by_place(results):
+  return {(result.point, result.output): result for result in results}
+
+
+def test_differences_on_the_same_nodules_are_paired():
+  # Every nodule is better by exactly .1, so each resampling is, too, although
+  # the nodules themselves spread over .5.
+  records = {'a': make_records(), 'b': make_records(shift=0.1)}
+  found = by_place(
+    sweep_statistics.compare(
+      [point('a'), point('b')], records, reference='a', shows=('fine',)
+    )
+  )
+  assert found['a', 'fine'].differences is None
+  low, high = found['a', 'fine'].estimates['jaccard']['ci95']
+  assert high - low > 0.05
+  result = found['b', 'fine']
+  assert result.paired
+  np.testing.assert_allclose(
+    result.differences['jaccard']['ci95'], [0.1, 0.1], rtol=1e-9
+  )
+  assert sweep_statistics.verdict(result.differences['jaccard']) == 'higher'
+
+
+def test_differences_on_other_nodules_are_of_two_samples():
+  others = [
+    {**record, 'nodule_id': f'm{i}', 'patient_id': f'q{i // 2}'}
+    for i, record in enumerate(make_records())
+  ]
+  found = by_place(
+    sweep_statistics.compare(
+      [point('a'), point('b')],
+      {'a': make_records(), 'b': others},
+      reference='a',
+    )
+  )
+  result = found['b', 'fine']
+  difference = result.differences['jaccard']
+  assert not result.paired and difference['value'] == 0
+  # Of two independent means: sqrt(2) times as wide as of one.
+  one, both = (
+    np.ptp(estimate['ci95'])
+    for estimate in (found['a', 'fine'].estimates['jaccard'], difference)
+  )
+  assert both / one == pytest.approx(np.sqrt(2), rel=0.15)
+  assert sweep_statistics.verdict(difference) == 'no difference shown'
+
+
+def test_malignancy_is_compared_by_the_same_draws():
+  records = {'a': make_records(), 'b': make_records(first=5)}
+  found = by_place(
+    sweep_statistics.compare(
+      [point('a'), point('b')], records, reference='a', shows=('class',)
+    )
+  )
+  assert set(found) == {('a', 'class'), ('b', 'class')}
+  assert found['a', 'class'].estimates['auc'] == {'value': 1, 'ci95': [1, 1]}
+  # 15 of 20 malignant at .9, 5 at .1, and the benign the other way round:
+  # P(higher) = .75^2, P(equal) = 2 * .75 * .25, so .5625 + .375 / 2 = .75.
+  auc = found['b', 'class'].differences['auc']
+  assert auc['value'] == pytest.approx(-0.25)
+  low, high = auc['ci95']
+  assert low < -0.25 < high < 0
+  assert sweep_statistics.verdict(auc) == 'lower'
+
+
+def test_masks_are_compared_with_the_last_one_of_the_reference():
+  records = {'a': make_records(shift=0.1), 'b': make_records(shift=0.2)}
+  results = sweep_statistics.compare(
+    [point('a'), point('b')], records, reference='a'
+  )
+  found = by_place(results)
+  assert found['a', 'coarse'].differences['jaccard']['value'] == pytest.approx(
+    -0.1
+  )
+  assert found['b', 'fine'].differences['jaccard']['value'] == pytest.approx(
+    0.1
+  )
+
+
+def test_a_coarse_net_that_was_taken_over_comes_once():
+  records = {'a': make_records(), 'b': make_records(shift=0.1)}
+  for i, record in enumerate(records['b']):
+    record['fine_overlap'] = i + 1
+  found = by_place(
+    sweep_statistics.compare(
+      [point('a'), point('b')], records, reference='a', shows=('coarse', 'fine')
+    )
+  )
+  assert set(found) == {('a', 'coarse'), ('a', 'fine'), ('b', 'fine')}
+
+
+def test_a_point_without_a_fine_net_is_compared_by_its_coarse_one():
+  records = {'a': make_records(masks=('coarse',)), 'b': make_records()}
+  found = by_place(
+    sweep_statistics.compare([point('b'), point('a')], records, reference='b')
+  )
+  # Its coarse mask is the reference's own, and its class is compared.
+  assert ('a', 'class') in found and ('a', 'fine') not in found
+
+
+def test_folds_are_pooled():
+  parts = {}
+  for fold in range(3):
+    parts[f'fold{fold}'] = [
+      {**record, 'nodule_id': f'{fold}_{record["nodule_id"]}'}
+      for record in make_records(shift=fold / 10)
+    ]
+  plan = [point(name) for name in parts]
+  results = sweep_statistics.of_folds(plan, parts)
+  found = by_place(results)
+  pooled = found[sweep_statistics.POOLED, 'fine']
+  assert pooled.nodules == 6 * _PATIENTS
+  single = [found[name, 'fine'].estimates['jaccard']['value'] for name in parts]
+  assert pooled.estimates['jaccard']['value'] == pytest.approx(np.mean(single))
+  low, high, deviation = sweep_statistics.spread(results, 'fine')
+  # 0, .1 and .2 apart: a standard deviation of .1.
+  assert (high - low, deviation) == pytest.approx((0.2, 0.1))
+
+
+def test_folds_that_share_a_nodule_are_refused():
+  plan = [point('fold0'), point('fold1')]
+  with pytest.raises(errors.InputError, match='two folds'):
+    sweep_statistics.of_folds(
+      plan, {'fold0': make_records(), 'fold1': make_records()}
+    )
+
+
+def test_one_patient_gives_no_interval_and_no_verdict():
+  records = {'a': make_records()[:2], 'b': make_records(shift=0.1)[:2]}
+  found = by_place(
+    sweep_statistics.compare([point('a'), point('b')], records, reference='a')
+  )
+  difference = found['b', 'fine'].differences['jaccard']
+  assert difference['value'] == pytest.approx(0.1)
+  assert sweep_statistics.verdict(difference) == 'no interval'
