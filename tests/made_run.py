@@ -45,10 +45,10 @@ def config_of(variant=None, *, spacing_mm=0.0):
   return config
 
 
-def write(directory, config=None, *, seed=3):
+def write(directory, config=None, *, seed=3, rows=None):
   """Writes what `mtnet_jax.load` reads, and some of what it does not."""
   config = config or config_of()
-  write_results(directory, config)
+  write_results(directory, config, rows)
   for name, variables in draw_variables(config, seed).items():
     checkpoints = checkpoint.Checkpoints(
       workdir.checkpoint_dir(directory, name)
