@@ -8,6 +8,7 @@ report that was interrupted never shows.
 import jinja2
 import numpy as np
 
+from mtnet_jax import bootstrap
 from mtnet_jax import example_figure
 from mtnet_jax import examples as examples_lib
 from mtnet_jax import figures
@@ -59,6 +60,7 @@ def write(
         tables=page.tables,
         pictures=page.pictures,
         why_no_roc=_why_no_roc(records),
+        replicates=bootstrap.REPLICATES,
         citation=paper.CITATION,
       )
     )

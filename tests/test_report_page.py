@@ -14,11 +14,9 @@ from mtnet_jax import example_figure
 from mtnet_jax import examples
 from mtnet_jax import figures
 from mtnet_jax import input_pipeline
-from mtnet_jax import malignancy_figures
 from mtnet_jax import reader_agreement
 from mtnet_jax import report_page
 from mtnet_jax import scores
-from mtnet_jax import tables
 
 PATCH = 16
 DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
@@ -480,61 +478,6 @@ def test_one_patient_has_no_intervals(tmp_path):
 def test_one_nodule(tmp_path):
   page = write(tmp_path, labels=(1,), patients='a', histories={})
   assert page.row('n0')[0] == 'best'
-
-
-@pytest.mark.parametrize(
-  'dice, expected',
-  [
-    ([0.5], [('best', 0)]),
-    ([0.1, 0.9], [('best', 1), ('worst', 0)]),
-    ([0.3, 0.1, 0.2], [('best', 0), ('median', 2), ('worst', 1)]),
-    (
-      [0.0, 0.8, 0.1, 0.6, 0.4, 0.9, 0.2],
-      [
-        ('best', 5),
-        ('best', 1),
-        ('median', 3),
-        ('median', 4),
-        ('worst', 2),
-        ('worst', 0),
-      ],
-    ),
-    ([1.0, 1.0, 1.0], [('best', 0), ('median', 1), ('worst', 2)]),
-  ],
-)
-def test_choose_examples(dice, expected):
-  assert examples.choose(dice) == expected
-
-
-def test_choose_examples_takes_at_most_two_of_each():
-  assert len(examples.choose(np.linspace(0, 1, 30))) == 6
-
-
-def test_roc_by_hand():
-  probabilities = {'classification': np.array([0.1, 0.6, 0.4, 0.9])}
-  figure = malignancy_figures.roc(
-    [0, 0, 1, 1],
-    probabilities,
-    {
-      'classification': {
-        'auc': {'value': 0.75, 'ci95': [0.5, 1.0]},
-        'sensitivity': {'value': 0.5, 'ci95': [0.25, 1.0]},
-        'specificity': {'value': 0.5, 'ci95': [0.0, 0.75]},
-      }
-    },
-    names=tables.network_names(),
-    simulated=False,
-  )
-  _, curve, dot, *_ = figure.axes[0].lines
-  # From the highest score down: malignant, benign, malignant, benign.
-  expected = [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
-  np.testing.assert_allclose(curve.get_xydata(), expected)
-  np.testing.assert_allclose(dot.get_xydata(), [[0.5, 0.5]])
-  assert curve.get_label() == 'Class-net, AUC 0.750 (0.500-1.000)'
-  # Specificity 0 to 0.75 is 0.25 to 1 of the axis.
-  (across, up) = (bars.get_segments()[0] for bars in figure.axes[0].collections)
-  np.testing.assert_allclose(across, [[0.25, 0.5], [1.0, 0.5]])
-  np.testing.assert_allclose(up, [[0.5, 0.25], [0.5, 1.0]])
 
 
 def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
