@@ -25,6 +25,13 @@ from mtnet_jax import subgroups
 from mtnet_jax import tables
 from mtnet_jax import training_figures
 
+# What the coarse net hands on, by config.coarse_mask.
+_COARSE_MASKS = {
+  'hard': 'thresholded',
+  'soft': 'as probabilities',
+  'none': 'withheld from the other networks',
+}
+
 
 def write(
   directory, *, results, records, histories, examples, comparisons=None
@@ -96,7 +103,8 @@ def _add_results(page, results, records, comparisons):
     page.add_table(result_tables.cohort(results['cohort']))
   page.add_table(result_tables.segmentation(summary, strategy))
   page.add_table(result_tables.classification(summary, strategy))
-  if strategy == 'mtnet':
+  # Other runs stand in these tables of MT-Net's report.
+  if strategy == 'mtnet' and _coarse_mask(results) != 'none':
     for table in paper_tables.make(summary, comparisons):
       page.add_table(table)
   drawn = scores.masks_of(records)
@@ -236,6 +244,10 @@ def _strategy(results):
   return results.get('strategy', 'mtnet')
 
 
+def _coarse_mask(results):
+  return results.get('coarse_mask', 'hard')
+
+
 def _names(results):
   return tables.network_names(_strategy(results))
 
@@ -268,6 +280,7 @@ def _facts(results):
     ('Test patients', summary['patients']),
     ('Variant', results['variant']),
     *([] if strategy == 'mtnet' else [('Strategy', strategy)]),
+    ('Coarse mask', _COARSE_MASKS[_coarse_mask(results)]),
     ('Seed', results['seed']),
     (
       'Hardware',
