@@ -12,6 +12,7 @@ import itertools
 
 import numpy as np
 
+from mtnet_jax import errors
 from mtnet_jax import metrics
 
 
@@ -24,7 +25,19 @@ def masks(nodules):
   Returns:
     A list of (num_readers, P, P) bool; None for a nodule that is not of
     LIDC-IDRI, or whose votes are not these readers'.
+
+  Raises:
+    errors.InputError: the readers' contours cannot be read.
   """
+  from tfds_lidc import errors as tfds_errors
+
+  try:
+    return _all_masks(nodules)
+  except tfds_errors.InputError as error:
+    raise errors.InputError(str(error)) from error
+
+
+def _all_masks(nodules):
   from tfds_lidc import cohort
 
   clusters = {cluster.nodule_id: cluster for cluster in cohort.clusters()}

@@ -8,6 +8,7 @@ report that was interrupted never shows.
 import jinja2
 import numpy as np
 
+from mtnet_jax import bootstrap
 from mtnet_jax import example_figure
 from mtnet_jax import examples as examples_lib
 from mtnet_jax import figures
@@ -23,6 +24,13 @@ from mtnet_jax import scores
 from mtnet_jax import subgroups
 from mtnet_jax import tables
 from mtnet_jax import training_figures
+
+# What the coarse net hands on, by config.coarse_mask.
+_COARSE_MASKS = {
+  'hard': 'thresholded',
+  'soft': 'as probabilities',
+  'none': 'withheld from the other networks',
+}
 
 
 def write(
@@ -59,6 +67,7 @@ def write(
         tables=page.tables,
         pictures=page.pictures,
         why_no_roc=_why_no_roc(records),
+        replicates=bootstrap.REPLICATES,
         citation=paper.CITATION,
       )
     )
@@ -94,7 +103,8 @@ def _add_results(page, results, records, comparisons):
     page.add_table(result_tables.cohort(results['cohort']))
   page.add_table(result_tables.segmentation(summary, strategy))
   page.add_table(result_tables.classification(summary, strategy))
-  if strategy == 'mtnet':
+  # Other runs stand in these tables of MT-Net's report.
+  if strategy == 'mtnet' and _coarse_mask(results) != 'none':
     for table in paper_tables.make(summary, comparisons):
       page.add_table(table)
   drawn = scores.masks_of(records)
@@ -236,6 +246,10 @@ def _strategy(results):
   return results.get('strategy', 'mtnet')
 
 
+def _coarse_mask(results):
+  return results.get('coarse_mask', 'hard')
+
+
 def _names(results):
   return tables.network_names(_strategy(results))
 
@@ -268,6 +282,7 @@ def _facts(results):
     ('Test patients', summary['patients']),
     ('Variant', results['variant']),
     *([] if strategy == 'mtnet' else [('Strategy', strategy)]),
+    ('Coarse mask', _COARSE_MASKS[_coarse_mask(results)]),
     ('Seed', results['seed']),
     (
       'Hardware',

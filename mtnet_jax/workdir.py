@@ -159,6 +159,7 @@ def header(config, *, dataset, simulated):
       'python': platform.python_version(),
       **{name: importlib.metadata.version(name) for name in _PACKAGES},
     },
+    'coarse_mask': config.coarse_mask,
     'hardware': _hardware(),
   }
 

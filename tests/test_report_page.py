@@ -14,11 +14,9 @@ from mtnet_jax import example_figure
 from mtnet_jax import examples
 from mtnet_jax import figures
 from mtnet_jax import input_pipeline
-from mtnet_jax import malignancy_figures
 from mtnet_jax import reader_agreement
 from mtnet_jax import report_page
 from mtnet_jax import scores
-from mtnet_jax import tables
 
 PATCH = 16
 DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
@@ -95,6 +93,7 @@ def write(
   histories=None,
   without=(),
   strategy='mtnet',
+  coarse_mask='hard',
   comparisons=None,
   render=False,
 ):
@@ -108,6 +107,7 @@ def write(
   results = {
     'dataset': dataset,
     'strategy': strategy,
+    'coarse_mask': coarse_mask,
     'cohort': {'test': input_pipeline.count(nodules)},
     'simulated': simulated,
     'seed': 7,
@@ -163,7 +163,7 @@ class Page(parser.HTMLParser):
     self.ids.add(attrs.get('id'))
     if tag == 'caption':
       self.titles.append('')
-    self.in_caption = tag == 'caption'
+      self.in_caption = True
     if tag == 'tr':
       self.rows.append([])
     elif tag in ('td', 'th'):
@@ -178,13 +178,17 @@ class Page(parser.HTMLParser):
   def handle_endtag(self, tag):
     if tag in ('td', 'th'):
       self.in_cell = False
+      self.rows[-1][-1] = ' '.join(self.rows[-1][-1].split())
+    elif tag == 'caption':
+      self.in_caption = False
+      self.titles[-1] = ' '.join(self.titles[-1].split())
 
   def handle_data(self, data):
     self.text += data
     if self.in_caption:
-      self.titles[-1] += data.strip()
+      self.titles[-1] += data
     if self.in_cell:
-      self.rows[-1][-1] += data.strip()
+      self.rows[-1][-1] += data
 
   def row(self, title, which=0):
     return [row[1:] for row in self.rows if row[0] == title][which]
@@ -430,6 +434,13 @@ def test_networks_that_a_run_lacks_are_not_run(
   assert any(row[0] == 'Fine - coarse' for row in page.rows) == has_both
 
 
+def test_without_the_coarse_mask_it_is_no_mtnet(tmp_path):
+  page = write(tmp_path / 'r', coarse_mask='none', histories={})
+  assert 'Coarse mask withheld' in page.text
+  assert 'table4.csv' not in page.links
+  assert page.row('Fine Seg-net')[0] == '100.0 (100.0-100.0)'
+
+
 def test_another_strategy_has_no_rows_of_mtnet(tmp_path):
   page = write(
     tmp_path / 'r', strategy='shared', without=('coarse',), histories={}
@@ -480,61 +491,6 @@ def test_one_patient_has_no_intervals(tmp_path):
 def test_one_nodule(tmp_path):
   page = write(tmp_path, labels=(1,), patients='a', histories={})
   assert page.row('n0')[0] == 'best'
-
-
-@pytest.mark.parametrize(
-  'dice, expected',
-  [
-    ([0.5], [('best', 0)]),
-    ([0.1, 0.9], [('best', 1), ('worst', 0)]),
-    ([0.3, 0.1, 0.2], [('best', 0), ('median', 2), ('worst', 1)]),
-    (
-      [0.0, 0.8, 0.1, 0.6, 0.4, 0.9, 0.2],
-      [
-        ('best', 5),
-        ('best', 1),
-        ('median', 3),
-        ('median', 4),
-        ('worst', 2),
-        ('worst', 0),
-      ],
-    ),
-    ([1.0, 1.0, 1.0], [('best', 0), ('median', 1), ('worst', 2)]),
-  ],
-)
-def test_choose_examples(dice, expected):
-  assert examples.choose(dice) == expected
-
-
-def test_choose_examples_takes_at_most_two_of_each():
-  assert len(examples.choose(np.linspace(0, 1, 30))) == 6
-
-
-def test_roc_by_hand():
-  probabilities = {'classification': np.array([0.1, 0.6, 0.4, 0.9])}
-  figure = malignancy_figures.roc(
-    [0, 0, 1, 1],
-    probabilities,
-    {
-      'classification': {
-        'auc': {'value': 0.75, 'ci95': [0.5, 1.0]},
-        'sensitivity': {'value': 0.5, 'ci95': [0.25, 1.0]},
-        'specificity': {'value': 0.5, 'ci95': [0.0, 0.75]},
-      }
-    },
-    names=tables.network_names(),
-    simulated=False,
-  )
-  _, curve, dot, *_ = figure.axes[0].lines
-  # From the highest score down: malignant, benign, malignant, benign.
-  expected = [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
-  np.testing.assert_allclose(curve.get_xydata(), expected)
-  np.testing.assert_allclose(dot.get_xydata(), [[0.5, 0.5]])
-  assert curve.get_label() == 'Class-net, AUC 0.750 (0.500-1.000)'
-  # Specificity 0 to 0.75 is 0.25 to 1 of the axis.
-  (across, up) = (bars.get_segments()[0] for bars in figure.axes[0].collections)
-  np.testing.assert_allclose(across, [[0.25, 0.5], [1.0, 0.5]])
-  np.testing.assert_allclose(up, [[0.5, 0.25], [0.5, 1.0]])
 
 
 def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):

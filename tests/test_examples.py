@@ -1,0 +1,73 @@
+"""Which nodules are shown, and what of them."""
+
+import numpy as np
+import pytest
+
+from mtnet_jax import examples
+from mtnet_jax import input_pipeline
+
+
+@pytest.mark.parametrize(
+  'dice, expected',
+  [
+    ([0.5], [('best', 0)]),
+    ([0.1, 0.9], [('best', 1), ('worst', 0)]),
+    ([0.3, 0.1, 0.2], [('best', 0), ('median', 2), ('worst', 1)]),
+    (
+      [0.0, 0.8, 0.1, 0.6, 0.4, 0.9, 0.2],
+      [
+        ('best', 5),
+        ('best', 1),
+        ('median', 3),
+        ('median', 4),
+        ('worst', 2),
+        ('worst', 0),
+      ],
+    ),
+    ([1.0, 1.0, 1.0], [('best', 0), ('median', 1), ('worst', 2)]),
+  ],
+)
+def test_choose(dice, expected):
+  assert examples.choose(dice) == expected
+
+
+def test_choose_takes_at_most_two_of_each():
+  assert len(examples.choose(np.linspace(0, 1, 30))) == 6
+
+
+def test_order_is_that_of_the_last_mask():
+  records = [{'coarse_dice': 0.9, 'fine_dice': 0.1}]
+  name, values = examples.order_by(records)
+  assert (name, values.tolist()) == ('Dice of the fine mask', [0.1])
+  name, values = examples.order_by([{'coarse_dice': 0.9}])
+  assert (name, values.tolist()) == ('Dice of the coarse mask', [0.9])
+
+
+def test_order_without_masks_is_by_the_right_label():
+  records = [
+    {'malignancy_probability': 0.8, 'label': label} for label in (1, 0, -1)
+  ]
+  _, values = examples.order_by(records)
+  np.testing.assert_allclose(values, [0.8, 0.2, 0.5])
+
+
+def test_what_is_shown_is_of_the_chosen_nodules():
+  image = np.arange(2 * 4, dtype=np.int16).reshape(2, 2, 2)
+  nodules = input_pipeline.Nodules(
+    image=image,
+    mask=(image > 5).astype(np.uint8),
+    votes=image,
+    label=np.array([0, 1]),
+    info={},
+    simulated=True,
+  )
+  records = [{'nodule_id': name} for name in 'abc']
+  shown = examples.collect(
+    [('best', 2), ('worst', 0)], records, nodules, {'fine': image / 8}
+  )
+  assert [x.record['nodule_id'] for x in shown] == ['c', 'a']
+  np.testing.assert_array_equal(shown[1].image, image[1])
+  assert shown[1].truth.tolist() == [[False, False], [True, True]]
+  # 4/8 and more.
+  assert not shown[0].masks['fine'].any() and shown[1].masks['fine'].all()
+  assert set(shown[0].masks) == {'fine'} and shown[0].cam is None
