@@ -21,6 +21,8 @@ CLASSIFICATION = (
   ('sensitivity', 'SEN'),
   ('specificity', 'SPE'),
 )
+# Strategies with the paper's three networks.
+_MT_NETS = ('mtnet', 'cam', 'finetune')
 _NAME_WIDTH = 26
 _CELL_WIDTH = 24
 
@@ -98,7 +100,7 @@ def signed(fraction):
 
 def network_names(strategy='mtnet'):
   """'coarse', 'fine', 'class' -> what a strategy's networks are called."""
-  if strategy == 'mtnet':
+  if strategy in _MT_NETS:
     return {
       'coarse': 'Coarse Seg-net',
       'fine': 'Fine Seg-net',
