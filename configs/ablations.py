@@ -133,7 +133,7 @@ def _leakage(config):
   )
 
   config.titles = _names(
-    by_patient='patients on one side of the split', by_nodule='on both sides'
+    by_patient='split by patient', by_nodule='split by nodule'
   )
 
 

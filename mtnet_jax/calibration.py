@@ -86,6 +86,22 @@ def expected_error_if_calibrated(scores, *, seed, replicates):
   )
 
 
+def centred(value, replicates):
+  """Replicates of the expected error without the chance that they add.
+
+  Resampled nodules are fewer different ones, so that the error of a resample
+  is larger on average; an interval of the raw ones may leave the value out.
+
+  Args:
+    value: the error.
+    replicates: (R,) of resampled nodules.
+
+  Returns:
+    (R,), of mean `value` but for those that would be negative, which are 0.
+  """
+  return np.maximum(replicates - np.nanmean(replicates) + value, 0.0)
+
+
 def _mean(values, weights):
   total = weights.sum(axis=-1)
   return np.divide(

@@ -28,16 +28,18 @@ class Comparison(NamedTuple):
   classification_difference: dict | None
 
 
-def name_of(config):
-  """Which comparison a run is, by what its config says; '' for MT-Net."""
+def names_of(config):
+  """Which comparisons a run makes, by what its config says; none for MT-Net."""
   strategy = config.get('strategy', 'mtnet')
   if strategy != 'mtnet':
-    return strategy
+    return [strategy]
   if config.coarse_mask != 'none':
-    return ''
-  return (
-    'class_without_mask' if 'class' in config.stages else 'fine_without_mask'
-  )
+    return []
+  return [
+    f'{stage}_without_mask'
+    for stage in ('class', 'fine')
+    if stage in config.stages
+  ]
 
 
 def read(paths, run):
@@ -59,15 +61,17 @@ def read(paths, run):
     here = {}
     for directory in _run_directories(path):
       other = finished_run.read(directory)
-      name = name_of(other.config)
-      if not name:
+      names = names_of(other.config)
+      if not names:
         continue
       _check_pair(run, other)
-      if name in found or name in here:
-        raise errors.InputError(
-          f'{directory} is a second run of {name}: give one of each.'
-        )
-      here[name] = compare(run.records, other.records, seed=run.config.seed)
+      for name in names:
+        if name in found or name in here:
+          raise errors.InputError(
+            f'{directory} is a second run of {name}: give one of each.'
+          )
+      compared = compare(run.records, other.records, seed=run.config.seed)
+      here.update(dict.fromkeys(names, compared))
     if not here:
       raise errors.InputError(
         f'{path} holds nothing to compare with: give the directory of a'

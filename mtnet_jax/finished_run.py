@@ -149,6 +149,12 @@ def _check_metrics(run, mixed):
     ) from error
   stored = dict(_leaves(run.results['test']))
   found = dict(_leaves(summary))
+  lacking = sorted(found.keys() - stored.keys())
+  if lacking:
+    raise errors.InputError(
+      f'{run.path} was made by another mtnet_jax: its metrics.json lacks'
+      f' {lacking[0]}. Use that version, or train again with this.'
+    )
   for key in stored.keys() | found.keys():
     if not _same(stored.get(key), found.get(key)):
       raise mixed(

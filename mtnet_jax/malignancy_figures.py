@@ -132,7 +132,9 @@ def reliability(labels, scores, summary, patients, *, seed, names, simulated):
       label=f'{_title(name, names)}, ECE {error}',
     )
     below.bar(centres + (place - 0.5) * width, count, width, color=color)
-  above.set(ylabel='share malignant', xlim=(0, 1), ylim=(-0.02, 1.02))
+  # Room for the legend above what can be.
+  above.set(ylabel='share malignant', xlim=(0, 1), ylim=(-0.02, 1.25))
+  above.set_yticks(np.linspace(0, 1, 6))
   above.legend(loc='upper left', fontsize=7.5)
   below.set(xlabel='predicted probability', ylabel='nodules')
   return figure

@@ -49,7 +49,8 @@ def _multi_task(summary, comparisons):
     values = [_published(x, c) for x, c in zip(published, both, strict=True)]
     rows.append(tables.Row(f'{method}, its paper', sum(values, []), 'paper'))
     rows += _rows_of(strategy, comparisons, *both)
-  rows += _rows_of('single', comparisons, *both)
+  for strategy in _others(comparisons):
+    rows += _rows_of(strategy, comparisons, *both)
   values = (
     _published(paper.FINE_SEGMENTATION, both[0]),
     _published(paper.CLASSIFICATION, both[1]),
@@ -195,8 +196,14 @@ def _rows_of(name, comparisons, *groups, title=None):
   ]
 
 
+def _others(comparisons):
+  """Strategies that the paper's Table 1 does not have."""
+  known = {*COMMANDS, *paper.MULTI_TASK}
+  return ['single', *(name for name in comparisons if name not in known)]
+
+
 def _strategies(comparisons, columns):
-  names = [*paper.MULTI_TASK, 'single']
+  names = [*paper.MULTI_TASK, *_others(comparisons)]
   present = [name for name in names if name in comparisons]
   rows = [
     row._replace(cells=['', *row.cells])

@@ -91,8 +91,9 @@ def probabilities(summary, names):
     ' predicted probability and malignant share over ten bins of equal width,'
     ' weighted by nodules; 0 is best, but chance alone keeps it above: the last'
     ' column is what perfectly calibrated probabilities of the same size would'
-    ' show here (mean, and 95 % of draws). Brier score: mean squared error of'
-    ' the probability; 0 is best.',
+    ' show here (mean, and 95 % of draws). Resampling adds chance of its own,'
+    ' which is taken off the interval of the ECE. Brier score: mean squared'
+    ' error of the probability; 0 is best.',
     'Classifier',
   )
 
@@ -150,7 +151,7 @@ def readers(summary, names):
     ' over all pairs of readers. Others: the mean over the readers, one at a'
     " time. A mask learned from the readers' consensus can come nearer to each"
     ' of them than they to each other, as the consensus itself does: its row is'
-    ' what a perfect network would reach.',
+    ' what a network that draws just the consensus would reach.',
     'Who with whom',
   )
 

@@ -126,6 +126,13 @@ def _classification(records, diameter_model, weights, seed):
     name: replicated(probability_quality, values, labels[known], weights)
     for name, values in scores.items()
   }
+  for values in rated.values():
+    value, replicates = values['calibration_error']
+    if replicates is not None and np.isfinite(value):
+      values['calibration_error'] = (
+        value,
+        calibration.centred(value, replicates),
+      )
   tree = {name: estimates(values) for name, values in classified.items()}
   tree['probabilities'] = {
     name: estimates(values) for name, values in rated.items()

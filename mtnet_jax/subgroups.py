@@ -1,8 +1,8 @@
 """Results by size, texture and the readers' agreement.
 
-Within each group patients are resampled anew. Limits are fixed in advance, so
-that runs can be compared: sizes at Fleischner's 6 and 8 mm, texture at the
-ratings that LIDC calls non-solid (1), part-solid (3) and solid (5).
+Within each group patients are resampled anew. Limits are the same in every run,
+so that runs can be compared: sizes at Fleischner's 6 and 8 mm, texture halfway
+between the ratings that LIDC calls non-solid (1), part-solid (3) and solid (5).
 """
 
 from typing import NamedTuple

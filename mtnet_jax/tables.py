@@ -21,6 +21,8 @@ CLASSIFICATION = (
   ('sensitivity', 'SEN'),
   ('specificity', 'SPE'),
 )
+# Strategies with the paper's three networks.
+_MT_NETS = ('mtnet', 'cam', 'finetune')
 _NAME_WIDTH = 26
 _CELL_WIDTH = 24
 
@@ -83,21 +85,22 @@ def difference(estimate):
   """'+2.1 (-0.4 to +4.6)' percentage points, 'n/a' where undefined."""
   if estimate['value'] is None:
     return 'n/a'
-  text = _signed(estimate['value'])
+  text = signed(estimate['value'])
   if estimate['ci95'] is not None:
     low, high = estimate['ci95']
-    text += f' ({_signed(low)} to {_signed(high)})'
+    text += f' ({signed(low)} to {signed(high)})'
   return text
 
 
-def _signed(fraction):
+def signed(fraction):
+  """'+2.1' percentage points."""
   # Adding 0.0 turns -0.0 into 0.0.
   return f'{round(100 * fraction, 1) + 0.0:+.1f}'
 
 
 def network_names(strategy='mtnet'):
   """'coarse', 'fine', 'class' -> what a strategy's networks are called."""
-  if strategy == 'mtnet':
+  if strategy in _MT_NETS:
     return {
       'coarse': 'Coarse Seg-net',
       'fine': 'Fine Seg-net',

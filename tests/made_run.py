@@ -1,13 +1,9 @@
 """A finished run directory without training: variables drawn at random."""
 
-import functools
-from unittest import mock
-
 import jax
 import numpy as np
 import test_configs
 
-from mtnet_jax import bootstrap
 from mtnet_jax import checkpoint
 from mtnet_jax import files
 from mtnet_jax import metrics
@@ -49,10 +45,10 @@ def config_of(variant=None, *, spacing_mm=0.0):
   return config
 
 
-def write(directory, config=None, *, seed=3):
+def write(directory, config=None, *, seed=3, rows=None):
   """Writes what `mtnet_jax.load` reads, and some of what it does not."""
   config = config or config_of()
-  workdir.claim(directory, config)
+  write_results(directory, config, rows)
   for name, variables in draw_variables(config, seed).items():
     checkpoints = checkpoint.Checkpoints(
       workdir.checkpoint_dir(directory, name)
@@ -60,18 +56,50 @@ def write(directory, config=None, *, seed=3):
     checkpoints.save_best(1, variables, {'epoch': 1})
     if name == 'fine':
       checkpoints.save_latest(2, {'step': np.int32(2)}, {'history': []})
+  return directory
+
+
+def write_results(directory, config=None, rows=None):
+  """Writes all but the checkpoints and the report.
+
+  Args:
+    directory: the run directory.
+    config: its config; a tiny one by default.
+    rows: the records; made up by default.
+  """
+  config, rows = config or config_of(), rows or records()
+  workdir.claim(directory, config)
   diameter_model = {'slope': 0.3, 'intercept': -3.0}
-  few = functools.partial(bootstrap.patient_weights, replicates=20)
-  with mock.patch.object(bootstrap, 'patient_weights', few):
-    summary = scores.summarise(
-      _records(), diameter_model=diameter_model, seed=0
-    )
+  files.write_csv(directory / 'records.csv', rows)
+  files.write_csv(
+    directory / 'train_log.csv',
+    [
+      {
+        'stage': stage,
+        'epoch': epoch,
+        'step': 8 * epoch,
+        'loss': 1 / epoch,
+        metric: epoch * 0.375,
+        'best': True,
+        'seconds': 1.5,
+        'simulated': True,
+      }
+      for stage, metric in (
+        ('coarse', 'val_jaccard'),
+        ('class', 'val_auc'),
+        ('fine', 'val_jaccard'),
+      )
+      for epoch in range(1, config[f'{stage}_stage'].epochs + 1)
+    ],
+  )
   files.write_json(
     directory / 'metrics.json',
     {
       **workdir.header(config, dataset=config.dataset.name, simulated=True),
       'diameter_only_model': diameter_model,
-      'test': summary,
+      'test': scores.summarise(
+        rows, diameter_model=diameter_model, seed=config.seed
+      ),
     },
   )
   return directory
@@ -105,15 +133,22 @@ def patches(count, seed=0):
   return np.where(np.hypot(rows, columns) < radius, 40, hu).astype(np.int16)
 
 
-def _records():
+def records():
   """Of six nodules of three patients, as `evaluate.make_records` has them."""
   rng = np.random.default_rng(0)
   return [
     {
+      'nodule_id': f'nodule-{i}',
+      'simulated': True,
       'patient_id': f'LIDC-IDRI-{i // 2:04}',
       'label': i % 2,
       'diameter_mm': 5.0 + i,
       'malignancy_probability': float(rng.uniform()),
+      **{
+        # Of the first nodule there was one reader.
+        f'{who}reader_dice': float(rng.uniform()) if i else None
+        for who in ('', 'consensus_', 'coarse_', 'fine_')
+      },
       **{
         f'{net}_{key}': float(rng.uniform())
         for net in ('coarse', 'fine')

@@ -76,6 +76,8 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
     'class': np.array([0.25]),
   }
   (record,) = evaluate.make_records(nodules, outputs)
+  # No nodule of LIDC-IDRI, so nobody knows its readers.
+  assert record['reader_dice'] is record['fine_reader_dice'] is None
   assert record['nodule_id'] == 'n'
   assert record['simulated'] is True
   assert (record['label'], record['malignancy_probability']) == (1, 0.25)
@@ -85,3 +87,12 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
   assert record['coarse_dice'] == pytest.approx(0.5)
   assert record['coarse_jaccard'] == pytest.approx(8 / 24)
   assert record['fine_dice'] == 1.0
+  # What was not predicted has no column, and changes no other.
+  for lacking in ('coarse', 'fine', 'class'):
+    (bare,) = evaluate.make_records(
+      nodules, {key: x for key, x in outputs.items() if key != lacking}
+    )
+    prefix = 'malignancy_probability' if lacking == 'class' else lacking
+    assert bare == {
+      key: x for key, x in record.items() if not key.startswith(prefix)
+    }

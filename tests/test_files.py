@@ -88,3 +88,51 @@ def test_csv_has_every_column_and_quotes(tmp_path):
     path, [{'stage': 'coarse', 'loss': 0.5}, {'stage': 'a,b', 'auc': 1}]
   )
   assert path.read_text() == 'stage,loss,auc\ncoarse,0.5,\n"a,b",,1\n'
+
+
+def _tree(folder):
+  return {path.name: path.read_text() for path in folder.rglob('*.txt')}
+
+
+def test_a_replaced_folder_shows_the_old_one_until_it_is_complete(tmp_path):
+  path = tmp_path / 'report'
+  for text in ('first', 'second'):
+    with files.replaced_folder(path) as folder:
+      (folder / 'a.txt').write_text(text)
+      before = _tree(path) if path.exists() else {}
+      assert before == ({} if text == 'first' else {'a.txt': 'first'})
+    assert _tree(path) == {'a.txt': text}
+  assert os.listdir(tmp_path) == ['report']
+
+
+@pytest.mark.parametrize('error', (KeyboardInterrupt, ValueError))
+def test_an_interrupted_replacement_changes_nothing(tmp_path, error):
+  path = tmp_path / 'report'
+  with files.replaced_folder(path) as folder:
+    (folder / 'a.txt').write_text('old')
+  with pytest.raises(error), files.replaced_folder(path) as folder:
+    (folder / 'a.txt').write_text('new')
+    raise error
+  assert _tree(path) == {'a.txt': 'old'}
+  assert os.listdir(tmp_path) == ['report']
+
+
+def test_a_folder_that_cannot_take_its_place_gives_the_old_one_back(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / 'report'
+  with files.replaced_folder(path) as folder:
+    (folder / 'a.txt').write_text('old')
+  rename = os.replace
+
+  def fail_at_the_end(source, target):
+    if pathlib.Path(target) == path and not str(source).endswith('.old'):
+      _disk_full()
+    rename(source, target)
+
+  monkeypatch.setattr(os, 'replace', fail_at_the_end)
+  with pytest.raises(errors.InputError, match='report cannot be written'):
+    with files.replaced_folder(path) as folder:
+      (folder / 'a.txt').write_text('new')
+  assert _tree(path) == {'a.txt': 'old'}
+  assert os.listdir(tmp_path) == ['report']

@@ -166,6 +166,74 @@ def test_classification_agrees_with_scikit_learn():
   )
 
 
+def _equations(pred, truth):
+  """Equations (7)-(11) as printed, one image, as sets of pixels."""
+  s, gt = set(np.flatnonzero(pred)), set(np.flatnonzero(truth))
+  image = pred.size
+  union, both = len(s | gt), len(s & gt)
+  return {
+    'dice': 2 * both / (len(s) + len(gt)),
+    'jaccard': both / (len(s) + len(gt) - both),
+    'accuracy': (image - union + both) / image,
+    'recall': both / len(gt),
+    'specificity': (image - union) / (image - len(gt)),
+  }
+
+
+@pytest.mark.parametrize('share', (0.02, 0.3, 0.9))
+def test_segmentation_is_equations_7_to_11(share):
+  rng = np.random.default_rng(0)
+  truth, pred = rng.random((2, 20, 16, 16, 1)) < share
+  values = metrics.segmentation_metrics(pred, truth)
+  for i in range(20):
+    found = {key: x[i] for key, x in values.items()}
+    assert found == pytest.approx(_equations(pred[i], truth[i]))
+
+
+def test_classification_is_equations_4_to_6():
+  rng = np.random.default_rng(1)
+  for _ in range(20):
+    labels, scores = rng.integers(0, 2, 30), rng.random(30)
+    pairs = list(zip(scores >= 0.5, labels == 1, strict=True))
+    tp, tn = pairs.count((True, True)), pairs.count((False, False))
+    fp, fn = pairs.count((True, False)), pairs.count((False, True))
+    # The area by its definition: pairs in the right order, ties half.
+    higher = np.sign(scores[labels == 1][:, None] - scores[labels == 0])
+    assert metrics.classification_metrics(scores, labels) == pytest.approx(
+      {
+        'accuracy': (tp + tn) / (tp + tn + fp + fn),
+        'sensitivity': tp / (tp + fn),
+        'specificity': tn / (tn + fp),
+        'auc': ((1 + higher) / 2).mean(),
+      }
+    )
+
+
+@pytest.mark.parametrize('digits', (1, 15))
+def test_areas_agree_with_scikit_learn_whatever_the_weights(digits):
+  rng = np.random.default_rng(2)
+  labels = rng.integers(0, 2, 50)
+  scores = np.round(0.2 * labels + 0.8 * rng.random(50), digits)
+  weights = rng.integers(0, 4, (6, 50))
+  for ours, theirs in (
+    (metrics.area_under_roc, sklearn_metrics.roc_auc_score),
+    (metrics.average_precision, sklearn_metrics.average_precision_score),
+  ):
+    assert ours(scores, labels, weights) == pytest.approx(
+      [theirs(labels, scores, sample_weight=row) for row in weights]
+    )
+
+
+def test_average_precision_without_malignant_nodules_is_undefined():
+  assert np.isnan(metrics.average_precision([0.1, 0.9], [0, 0], np.ones(2)))
+
+
+def test_nothing_has_no_metrics():
+  values = metrics.classification_metrics([], [], weights=np.ones((3, 0)))
+  for value in values.values():
+    assert np.isnan(value).all() and value.shape == (3,)
+
+
 @pytest.mark.parametrize(
   'label, defined, undefined',
   ((1, 'sensitivity', 'specificity'), (0, 'specificity', 'sensitivity')),

@@ -108,6 +108,97 @@ def test_one_class_has_no_auc():
   assert benign['classification']['specificity']['value'] == 0.5
 
 
+def _without(records, *prefixes):
+  return [
+    {key: x for key, x in row.items() if not key.startswith(prefixes)}
+    for row in records
+  ]
+
+
+@pytest.mark.parametrize(
+  'prefixes, segmentation, classified',
+  (
+    (('fine',), {'coarse'}, True),
+    (('coarse',), {'fine'}, True),
+    (('coarse', 'fine'), set(), True),
+    (('malignancy',), {'coarse', 'fine', 'fine_minus_coarse'}, False),
+  ),
+)
+def test_networks_that_a_run_lacks_are_not_in_the_tree(
+  summary, prefixes, segmentation, classified
+):
+  bare = scores.summarise(
+    _without(RECORDS, *prefixes), diameter_model=DIAMETER_MODEL, seed=0
+  )
+  assert set(bare['segmentation']) == segmentation
+  for part in (bare, bare['probabilities']):
+    assert ('classification' in part) == classified
+    assert ('classification_minus_diameter_only' in part) == classified
+    assert 'diameter_only' in part
+  # What is there is as it was.
+  for name in segmentation:
+    assert bare['segmentation'][name] == summary['segmentation'][name]
+  assert bare['diameter_only'] == summary['diameter_only']
+
+
+def test_probabilities_by_hand(summary):
+  found = summary['probabilities']['classification']
+  # Of 0.9 | 0.6, 0.2: squares of 0.1, 0.6 and 0.2; a bin each.
+  assert found['brier']['value'] == pytest.approx((0.01 + 0.36 + 0.04) / 3)
+  assert found['calibration_error']['value'] == pytest.approx(0.9 / 3)
+  assert found['average_precision']['value'] == 1.0
+  change = summary['probabilities']['classification_minus_diameter_only']
+  other = summary['probabilities']['diameter_only']
+  assert change['brier']['value'] == pytest.approx(
+    found['brier']['value'] - other['brier']['value']
+  )
+  low, high = found['calibration_error_if_calibrated']['ci95']
+  assert 0 <= low < high <= 1
+
+
+def test_an_interval_of_the_calibration_error_holds_it():
+  rng = np.random.default_rng(0)
+  probabilities = rng.random(60)
+  records = [
+    record(str(i), int(rng.random() < p), p, 9, (5, 9, 9), (5, 9, 9))
+    for i, p in enumerate(probabilities)
+  ]
+  tree = scores.summarise(records, diameter_model=DIAMETER_MODEL, seed=0)
+  found = tree['probabilities']['classification']['calibration_error']
+  low, high = found['ci95']
+  assert low < found['value'] < high
+
+
+def test_readers(summary):
+  assert summary['readers'] == {'nodules': 0, 'patients': 0}
+  readers = [
+    {'reader_dice': 0.8, 'fine_reader_dice': 0.7, 'consensus_reader_dice': 0.9},
+    {'reader_dice': 0.4, 'fine_reader_dice': 0.6, 'consensus_reader_dice': 0.7},
+    {'reader_dice': None, 'fine_reader_dice': None},
+  ]
+  rows = [
+    {**row, **more}
+    for row, more in zip(_without(RECORDS, 'coarse'), readers, strict=False)
+  ]
+  tree = scores.summarise(rows, diameter_model=DIAMETER_MODEL, seed=0)
+  found = tree['readers']
+  assert (found['nodules'], found['patients']) == (2, 2)
+  values = {key: x['value'] for key, x in found.items() if isinstance(x, dict)}
+  assert values == pytest.approx(
+    {
+      'with_each_other': 0.6,
+      'consensus': 0.8,
+      'consensus_minus_with_each_other': 0.2,
+      'fine': 0.65,
+      'fine_minus_with_each_other': 0.05,
+    }
+  )
+  # Of patients a and b, -0.1 and +0.2.
+  assert found['fine_minus_with_each_other']['ci95'] == (
+    pytest.approx([-0.1, 0.2])
+  )
+
+
 def test_diameter_model_finds_the_logit_it_was_drawn_from():
   rng = np.random.default_rng(0)
   diameter = rng.uniform(3, 25, 20000)

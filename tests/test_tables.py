@@ -104,6 +104,33 @@ def test_beside_the_paper(summary):
   assert 'SIMULATED' not in text and 'Simulated' not in text
 
 
+def test_what_a_run_lacks_is_not_run(summary):
+  del summary['segmentation']['fine'], summary['classification']
+  del summary['segmentation']['fine_minus_coarse']
+  rows = _rows(tables.beside_the_paper(summary, simulated=False))
+  assert rows['Fine Seg-net'] == [['not', 'run'] * 5]
+  assert rows['Class-net'] == [['not', 'run'] * 4]
+  assert len(rows['pooled pixels']) == 1
+  # The paper's stand there all the same.
+  assert [len(row) for row in rows['paper, real CT']] == [5, 5, 4]
+  assert 'Fine - coarse' not in rows
+  assert rows['Diameter only'] == [['12.5'] * 4]
+
+
+def test_another_strategy_stands_beside_the_paper_s_row_of_it(summary):
+  del summary['segmentation']['coarse']
+  del summary['segmentation']['fine_minus_coarse']
+  text = tables.beside_the_paper(summary, simulated=False, strategy='serial')
+  rows = _rows(text)
+  assert rows['Mask'] == [['75.0'] * 5]
+  # Yu et al. in Table 1.
+  assert rows['paper, real CT'] == [
+    ['80.5', '-', '-', '80.5', '-'],
+    ['87.3', '90.7', '-', '-'],
+  ]
+  assert 'Seg-net' not in text and 'Class-net' not in text
+
+
 def test_simulated_is_said(summary):
   text = tables.beside_the_paper(summary, simulated=True)
   assert '2 patient(s), SIMULATED CT.' in text
@@ -137,3 +164,12 @@ def test_per_nodule_says_what_it_leaves_out():
   lines = tables.per_nodule([_record(str(i)) for i in range(5)], most=2)
   assert lines.splitlines()[3:] == ['  ... and 3 more in records.csv']
   assert len(lines.splitlines()) == 4
+
+
+def test_per_nodule_of_a_run_that_lacks_networks():
+  record = _record('a')
+  for key in ('malignancy_probability', 'fine_dice', 'fine_jaccard'):
+    del record[key]
+  head, line = tables.per_nodule([record]).splitlines()
+  assert head.split() == ['nodule', 'mm', 'label', 'coarse', 'DI', 'JA']
+  assert line.split() == ['a', '12.3', 'malignant', '0.500', '0.333']

@@ -1,0 +1,183 @@
+"""Runs beside a run: which they are, paired differences, what is refused."""
+
+import re
+
+import made_run
+import numpy as np
+import pytest
+
+from mtnet_jax import comparisons
+from mtnet_jax import errors
+from mtnet_jax import finished_run
+from mtnet_jax import paper_tables
+from mtnet_jax import result_table
+
+
+def _config(**changes):
+  config = made_run.config_of()
+  with config.unlocked():
+    config.update(changes)
+  return config
+
+
+@pytest.fixture(scope='module', name='folder')
+def _folder(tmp_path_factory):
+  """MT-Net and a sweep over the coarse mask, of which the others know less."""
+  folder = tmp_path_factory.mktemp('runs')
+  made_run.write_results(folder / 'mtnet')
+  rows = made_run.records()
+  for row in rows:
+    row['fine_dice'] = row['fine_dice'] - 0.25
+    row['malignancy_probability'] = 1 - row['malignancy_probability']
+  made_run.write_results(folder / 'sweep' / 'with_mask')
+  made_run.write_results(
+    folder / 'sweep' / 'without_mask', _config(coarse_mask='none'), rows
+  )
+  return folder
+
+
+@pytest.fixture(scope='module', name='run')
+def _run(folder):
+  return finished_run.read(folder / 'mtnet')
+
+
+@pytest.mark.parametrize(
+  'changes, names',
+  (
+    ({}, []),
+    ({'strategy': 'shared'}, ['shared']),
+    ({'coarse_mask': 'soft'}, []),
+    ({'coarse_mask': 'none', 'stages': ('coarse',)}, []),
+    (
+      {'coarse_mask': 'none', 'stages': ('coarse', 'class')},
+      ['class_without_mask'],
+    ),
+    (
+      {'coarse_mask': 'none', 'stages': ('coarse', 'fine')},
+      ['fine_without_mask'],
+    ),
+    ({'coarse_mask': 'none'}, ['class_without_mask', 'fine_without_mask']),
+  ),
+)
+def test_names(changes, names):
+  assert comparisons.names_of(_config(**changes)) == names
+
+
+def test_differences_are_paired(folder, run):
+  found = comparisons.read([folder / 'sweep'], run)
+  assert set(found) == {'class_without_mask', 'fine_without_mask'}
+  compared = found['fine_without_mask']
+  dice = np.array([row['fine_dice'] for row in run.records])
+  assert compared.segmentation['dice']['value'] == pytest.approx(
+    dice.mean() - 0.25
+  )
+  # The same for every nodule: an interval of no width.
+  assert compared.segmentation_difference['dice'] == {
+    'value': pytest.approx(0.25),
+    'ci95': pytest.approx([0.25, 0.25]),
+  }
+  assert compared.segmentation_difference['jaccard']['value'] == 0
+  ours = run.results['test']['classification']['auc']['value']
+  assert compared.classification['auc']['value'] == pytest.approx(1 - ours)
+  assert compared.classification_difference['auc']['value'] == (
+    pytest.approx(2 * ours - 1)
+  )
+
+
+def test_a_difference_of_areas_is_resampled_together():
+  rows = made_run.records()
+  compared = comparisons.compare(rows, rows, seed=0)
+  assert compared.classification_difference['auc'] == {
+    'value': 0.0,
+    'ci95': [0.0, 0.0],
+  }
+
+
+def test_what_a_run_lacks_is_not_compared():
+  rows = made_run.records()
+  bare = [
+    {key: x for key, x in row.items() if key != 'malignancy_probability'}
+    for row in rows
+  ]
+  compared = comparisons.compare(rows, bare, seed=0)
+  assert compared.classification is None
+  assert compared.classification_difference is None
+  turned = comparisons.compare(bare, rows, seed=0)
+  assert turned.classification['auc']['value'] is not None
+  assert turned.classification_difference is None
+
+
+def test_they_fill_the_rows_of_the_paper_s_tables(folder, run):
+  found = comparisons.read([folder / 'sweep' / 'without_mask'], run)
+  *_, table4, table5 = paper_tables.make(run.results['test'], found)
+  rows = {row.title: row for row in table4.rows}
+  assert 'missing' not in {row.kind for row in table4.rows + table5.rows}
+  assert rows['Without, here'].kind == 'nodules'
+  change = rows['MT-Net - Without, here']
+  assert change.kind == 'difference'
+  rows = {row.title: row for row in table5.rows}
+  change = rows['MT-Net - Fine without mask, here']
+  assert result_table.texts(table5, change)[0] == '+25.0 (+25.0 to +25.0)'
+
+
+def test_other_strategies_have_rows_of_their_own(run):
+  compared = comparisons.compare(run.records, run.records, seed=0)
+  table1, table2, *_ = paper_tables.make(
+    run.results['test'], {'shared': compared, 'cam': compared}
+  )
+  assert {'shared, here', 'cam, here'} <= {row.title for row in table1.rows}
+  missing = [row.title for row in table1.rows if row.kind == 'missing']
+  assert missing == ['feedback, here', 'serial, here', 'single, here']
+  assert [row.title for row in table2.rows if row.kind == 'missing'] == [
+    'feedback, serial, single, here'
+  ]
+
+
+@pytest.mark.parametrize(
+  'where, text',
+  (
+    ('nowhere', 'holds nothing to compare with'),
+    ('mtnet', 'holds nothing to compare with'),
+  ),
+)
+def test_nothing_to_compare_with(folder, run, where, text):
+  with pytest.raises(errors.InputError, match=f'{where} {text}'):
+    comparisons.read([folder / where], run)
+
+
+def test_twice_the_same(folder, run):
+  path = folder / 'sweep' / 'without_mask'
+  with pytest.raises(errors.InputError, match='second run of class_without'):
+    comparisons.read([path, path], run)
+
+
+@pytest.mark.parametrize(
+  'changes, what',
+  (
+    ({'variant': 'demo'}, 'variant'),
+    ({'dataset': {'fingerprint': 'another'}}, 'nodules'),
+    ({'dataset': {'name': 'lidc_nodules/all'}}, 'dataset'),
+  ),
+)
+def test_runs_on_other_nodules(tmp_path, run, changes, what):
+  config = _config(coarse_mask='none', **changes)
+  made_run.write_results(tmp_path / 'other', config)
+  with pytest.raises(errors.InputError, match=f'differ in their {what}'):
+    comparisons.read([tmp_path / 'other'], run)
+
+
+def test_other_test_nodules(tmp_path, run):
+  rows = made_run.records()
+  rows[0]['nodule_id'] = 'another'
+  made_run.write_results(tmp_path / 'other', _config(coarse_mask='none'), rows)
+  with pytest.raises(errors.InputError, match='differ in their test nodules'):
+    comparisons.read([tmp_path / 'other'], run)
+
+
+def test_an_unfinished_run_is_refused(tmp_path, run):
+  path = tmp_path / 'sweep' / 'point'
+  made_run.write_results(path, _config(coarse_mask='none'))
+  (path / 'metrics.json').unlink()
+  message = re.escape(f'{path} is not finished')
+  with pytest.raises(errors.InputError, match=message):
+    comparisons.read([tmp_path / 'sweep'], run)

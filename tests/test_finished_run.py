@@ -1,0 +1,133 @@
+"""A run directory is read whole, or refused in one line that says why."""
+
+import json
+import shutil
+
+import made_run
+import numpy as np
+import pytest
+
+from mtnet_jax import errors
+from mtnet_jax import finished_run
+
+
+@pytest.fixture(scope='module', name='whole')
+def _whole(tmp_path_factory):
+  return made_run.write_results(tmp_path_factory.mktemp('results') / 'run')
+
+
+@pytest.fixture(name='run_dir')
+def _run_dir(whole, tmp_path):
+  return shutil.copytree(whole, tmp_path / 'run')
+
+
+def _change(path, **changes):
+  tree = json.loads(path.read_text())
+  for key, value in changes.items():
+    *groups, leaf = key.split('__')
+    place = tree
+    for group in groups:
+      place = place[group]
+    place[leaf] = value
+  path.write_text(json.dumps(tree))
+
+
+def _edit(path, old, new):
+  text = path.read_text()
+  assert old in text
+  path.write_text(text.replace(old, new, 1))
+
+
+def test_what_was_written_comes_back(whole):
+  run = finished_run.read(whole)
+  records = made_run.records()
+  assert len(run.records) == len(records)
+  for found, written in zip(run.records, records, strict=True):
+    for key, value in written.items():
+      assert found[key] == value and type(found[key]) is type(value), key
+  assert list(run.histories) == ['coarse', 'class', 'fine']
+  row = run.histories['class'][1]
+  assert row['epoch'] == 2 and row['best'] is True
+  assert row['val_auc'] == 0.75
+  assert 'val_jaccard' not in row
+
+
+def test_an_identifier_stays_text(run_dir):
+  for path in (run_dir / 'records.csv',):
+    _edit(path, 'nodule-0', '1e5')
+  assert finished_run.read(run_dir).records[0]['nodule_id'] == '1e5'
+
+
+@pytest.mark.parametrize(
+  'name', ('config.json', 'metrics.json', 'records.csv', 'train_log.csv')
+)
+def test_a_missing_file_is_named(run_dir, name):
+  (run_dir / name).unlink()
+  with pytest.raises(errors.InputError, match=name):
+    finished_run.read(run_dir)
+
+
+def test_another_version(run_dir):
+  _change(run_dir / 'metrics.json', versions__mtnet_jax='0.0.1')
+  with pytest.raises(errors.InputError, match='by mtnet_jax 0.0.1, this is'):
+    finished_run.read(run_dir)
+
+
+@pytest.mark.parametrize(
+  'change',
+  (
+    {'seed': 5},
+    {'dataset': 'lidc_nodules/paper'},
+    {'variant': 'demo'},
+    {'simulated': False},
+    {'test__nodules': 7},
+    {'test__segmentation__fine__dice__value': 0.123},
+    {'test__classification__auc__ci95': [0.1, 0.2]},
+  ),
+)
+def test_metrics_of_another_run(run_dir, change):
+  _change(run_dir / 'metrics.json', **change)
+  with pytest.raises(errors.InputError, match='mixed up'):
+    finished_run.read(run_dir)
+
+
+def test_records_of_another_run(run_dir):
+  lines = (run_dir / 'records.csv').read_text().splitlines(keepends=True)
+  (run_dir / 'records.csv').write_text(''.join(lines[:-1]))
+  with pytest.raises(errors.InputError, match='mixed up'):
+    finished_run.read(run_dir)
+
+
+def test_a_cut_off_file(run_dir):
+  text = (run_dir / 'records.csv').read_text()
+  (run_dir / 'records.csv').write_text(text[: -len(text) // 3])
+  with pytest.raises(errors.InputError, match='records.csv is damaged'):
+    finished_run.read(run_dir)
+
+
+@pytest.mark.parametrize('text', ('', 'a,b\n', '\x00'))
+def test_a_file_of_something_else(run_dir, text):
+  (run_dir / 'records.csv').write_text(text)
+  with pytest.raises(errors.InputError, match='records.csv is damaged'):
+    finished_run.read(run_dir)
+
+
+def test_columns_of_something_else(run_dir):
+  _edit(run_dir / 'records.csv', 'patient_id', 'who')
+  with pytest.raises(errors.InputError, match='records.csv is damaged, or of'):
+    finished_run.read(run_dir)
+
+
+def test_a_log_that_ends_early(run_dir):
+  lines = (run_dir / 'train_log.csv').read_text().splitlines(keepends=True)
+  (run_dir / 'train_log.csv').write_text(''.join(lines[:-1]))
+  message = '1 of 2 epochs of the fine'
+  with pytest.raises(errors.InputError, match=message):
+    finished_run.read(run_dir)
+
+
+def test_values_that_are_not_there_are_none(run_dir):
+  # Recall of a nodule without truth.
+  run = finished_run.read(run_dir)
+  assert run.records[0]['reader_dice'] is None
+  assert np.isfinite(run.records[1]['reader_dice'])

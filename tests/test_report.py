@@ -1,0 +1,117 @@
+"""The report of a finished run, written again by its command."""
+
+import shutil
+import sys
+
+import made_run
+import numpy as np
+import pytest
+
+from mtnet_jax import errors
+from mtnet_jax import evaluate
+from mtnet_jax import finished_run
+from mtnet_jax import input_pipeline
+from mtnet_jax import report
+
+_SPLITS = ('train', 'validation', 'test')
+
+
+@pytest.fixture(scope='module', name='finished')
+def _finished(tmp_path_factory, phantom_data_dir):
+  """Tiny random networks, and what they make of twelve phantoms."""
+  path = tmp_path_factory.mktemp('report') / 'run'
+  config = made_run.config_of()
+  splits = {
+    name: input_pipeline.load(
+      'lidc_nodules/phantom', name, data_dir=phantom_data_dir, limit=12
+    )
+    for name in _SPLITS
+  }
+  with config.unlocked():
+    config.dataset.data_dir = str(phantom_data_dir)
+    config.dataset.limit = 12
+    config.dataset.fingerprint = input_pipeline.fingerprint(splits)
+  variables = made_run.draw_variables(config)
+  outputs = evaluate.predict(config, variables, splits['test'], progress=iter)
+  made_run.write(
+    path, config, rows=evaluate.make_records(splits['test'], outputs)
+  )
+  return path
+
+
+@pytest.fixture(name='run_dir')
+def _run_dir(finished, tmp_path):
+  return shutil.copytree(finished, tmp_path / 'run')
+
+
+def test_the_command_writes_it_again(run_dir, monkeypatch, capsys):
+  before = (run_dir / 'metrics.json').read_bytes()
+  monkeypatch.setattr(sys, 'argv', ['report', f'--workdir={run_dir}'])
+  report.main()
+  page = run_dir / 'report' / 'index.html'
+  assert capsys.readouterr().out == f'Report: {page}\n'
+  html = page.read_text(encoding='utf-8')
+  for words in ('SIMULATED', 'LIDC-IDRI-', 'Readers with each other'):
+    assert words in html
+  # Twelve nodules a split, as the dataset has them.
+  cohort = (run_dir / 'report' / 'cohort.csv').read_text().splitlines()
+  assert [row.split(',')[0] for row in cohort] == ['row', *_SPLITS]
+  assert (run_dir / 'metrics.json').read_bytes() == before
+  left = {path.name for path in run_dir.iterdir()}
+  assert left == {
+    'config.json',
+    'metrics.json',
+    'records.csv',
+    'train_log.csv',
+    'checkpoints',
+    'report',
+  }
+
+
+def test_networks_of_another_run(run_dir):
+  shutil.rmtree(run_dir / 'checkpoints')
+  other = made_run.write(
+    run_dir.parent / 'other', made_run.config_of(), seed=11
+  )
+  shutil.copytree(other / 'checkpoints', run_dir / 'checkpoints')
+  with pytest.raises(errors.InputError, match='mixed up: its networks draw'):
+    report.write_again(run_dir)
+  assert not (run_dir / 'report').exists()
+
+
+def test_no_networks(run_dir):
+  shutil.rmtree(run_dir / 'checkpoints')
+  with pytest.raises(errors.InputError, match='has no checkpoint'):
+    report.write_again(run_dir)
+
+
+def test_another_dataset(run_dir, monkeypatch):
+  real = input_pipeline.load
+
+  def inverted(*args, **kwargs):
+    nodules = real(*args, **kwargs)
+    np.negative(nodules.image, out=nodules.image)
+    return nodules
+
+  monkeypatch.setattr(input_pipeline, 'load', inverted)
+  with pytest.raises(errors.InputError, match='its nodules differ'):
+    report.write_again(run_dir)
+
+
+def test_a_dataset_that_is_not_there(run_dir, tmp_path):
+  with pytest.raises(errors.InputError, match='is not in'):
+    report.write_again(run_dir, data_dir=str(tmp_path / 'nowhere'))
+
+
+def test_records_of_other_nodules(run_dir):
+  run = finished_run.read(run_dir)
+  run.records[0]['nodule_id'] = 'somebody_else_1'
+  made_run.write_results(run_dir, run.config, run.records)
+  with pytest.raises(errors.InputError, match='are not those of the test'):
+    report.write_again(run_dir)
+
+
+def test_half_a_run(run_dir):
+  (run_dir / 'records.csv').unlink()
+  with pytest.raises(errors.InputError, match='records.csv.*incomplete'):
+    report.write_again(run_dir)
