@@ -72,7 +72,7 @@ def _table5(config):
   config.points = _points(
     {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
   )
-  config.titles = _names(with_mask='', without_mask='without the coarse mask')
+  config.titles = _names(with_mask='', without_mask='without mask')
   config.shows = ('coarse', 'fine')
 
 

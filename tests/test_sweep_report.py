@@ -95,7 +95,7 @@ def test_every_kind_has_its_page_table_and_figure(write, tmp_path, name):
 def test_words_follow_the_interval(write):
   # Every nodule is better by 2 %, so every resampling is.
   assert (
-    'Fine Seg-net, without the coarse mask: Jaccard index higher than the'
+    'Fine Seg-net, without mask: Jaccard index higher than the'
     ' reference by 2.0 points (95 % interval of the difference +2.0 to +2.0).'
   ) in write('table5')
   # Its coarse net is compared with its fine net: no better by anything.
