@@ -72,7 +72,7 @@ def _table5(config):
   config.points = _points(
     {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
   )
-  config.titles = _names(with_mask='', without_mask='without the coarse mask')
+  config.titles = _names(with_mask='', without_mask='without mask')
   config.shows = ('coarse', 'fine')
 
 
@@ -133,7 +133,7 @@ def _leakage(config):
   )
 
   config.titles = _names(
-    by_patient='patients on one side of the split', by_nodule='on both sides'
+    by_patient='split by patient', by_nodule='split by nodule'
   )
 
 

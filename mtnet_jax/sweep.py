@@ -127,7 +127,11 @@ def _train(plan, directory, devices, say):
   stop = threading.Event()
   numbers = itertools.count(1)
   with tqdm.tqdm(
-    total=steps, unit='step', dynamic_ncols=True, smoothing=0.05
+    total=steps,
+    unit='step',
+    dynamic_ncols=True,
+    smoothing=0.05,
+    disable=not steps,
   ) as bar:
 
     def work(device):

@@ -164,7 +164,7 @@ def _rows(config, result, title, columns):
     yield tables.published_row(published, columns)
   if result.differences:
     yield tables.Row(
-      'less the reference',
+      f'less {_against(config, result)}',
       tables.cells(result.differences, columns),
       'difference',
     )
@@ -207,7 +207,7 @@ def _sentences(config, results, simulated):
   elif config.kind in ('grid', 'curve'):
     said = list(_of_grid(config, results))
   else:
-    said = list(_of_points(results))
+    said = list(_of_points(config, results))
   published = paper.SWEEP_STATEMENTS.get(config.name)
   if published:
     said.append(f'Paper: {published}')
@@ -216,32 +216,39 @@ def _sentences(config, results, simulated):
   return said
 
 
-def _of_points(results):
+def _of_points(config, results):
   for result in results:
     if result.differences:
       metric = sweep_statistics.MAIN[result.output]
       title = _title(result, results)
       yield (
         f'{title[0].upper()}{title[1:]}: {_METRIC_NAMES[metric]}'
-        f' {_in_words(result.differences[metric])}'
+        f' {_in_words(result.differences[metric], _against(config, result))}'
         f'{"" if result.paired else ", on other test nodules"}.'
       )
 
 
-def _in_words(difference):
+def _against(config, result):
+  if result.point == config.reference or result.against != result.output:
+    return _NETS[result.against]
+  return 'the reference'
+
+
+def _in_words(difference, against='the reference'):
   """'lower by 3.1 points (95 % interval of the difference -5.2 to -1.0)'."""
   word = sweep_statistics.verdict(difference)
   if word == 'no interval':
     return 'not compared: there are too few patients for an interval'
-  low, high = (f'{100 * x:+.1f}' for x in difference['ci95'])
+  low, high = map(tables.signed, difference['ci95'])
   interval = f'95 % interval of the difference {low} to {high}'
   if word == 'no difference shown':
     return (
-      f'not shown to differ from the reference'
-      f' ({100 * difference["value"]:+.1f} points, {interval}, which holds 0)'
+      f'not shown to differ from {against}'
+      f' ({tables.signed(difference["value"])} points, {interval}, which holds'
+      ' 0)'
     )
   points = 100 * abs(difference['value'])
-  return f'{word} than the reference by {points:.1f} points ({interval})'
+  return f'{word} than {against} by {points:.1f} points ({interval})'
 
 
 def _of_grid(config, results):

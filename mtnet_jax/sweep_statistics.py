@@ -32,6 +32,7 @@ class Result(NamedTuple):
     nodules, patients: how many it was tested on.
     estimates: metric -> {'value', 'ci95'}.
     differences: the same, of this less the reference; None for the reference.
+    against: the reference's output that this is compared with; None if it is.
     paired: whether both were tested on the same nodules.
   """
 
@@ -42,6 +43,7 @@ class Result(NamedTuple):
   patients: int
   estimates: dict
   differences: dict | None
+  against: str | None
   paired: bool
 
 
@@ -57,8 +59,8 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
   Args:
     plan: of `sweep_plan.points`.
     records: point name -> records of its test set.
-    reference: name of a point. Its last mask and its malignancy are what
-      others are compared with.
+    reference: name of a point. Others are compared with its output of the same
+      name, or else its last mask; and its own masks with the last one.
     shows: outputs to compare; all by default.
     same_coarse_net: names of points that took the reference's coarse net over:
       its masks come once.
@@ -76,11 +78,12 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
       if not shows or output in shows
     ]
 
-  # Metric -> output, draw and samples; of several masks the last.
   references = {
-    MAIN[output]: (output, *resampling.metrics(records[reference], output))
+    output: resampling.metrics(records[reference], output)
     for output in outputs(reference)
   }
+  # Of several masks the last.
+  finals = {MAIN[output]: output for output in references}
   results = []
   for point in plan:
     mine = records[point.name]
@@ -89,21 +92,21 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
       if is_other and output == 'coarse' and point.name in same_coarse_net:
         continue
       drawn, sampled = resampling.metrics(mine, output)
-      differences, paired = None, False
-      compared, reference_drawn, reference_sampled = references.get(
-        MAIN[output], (None, None, None)
-      )
-      if compared and (is_other or compared != output):
-        paired = drawn == reference_drawn
-        differences = {
-          metric: _difference(sampled[metric], reference_sampled[metric])
-          for metric in sampled
-        }
-      results.append(
-        _result(
-          point.name, point.title, output, mine, sampled, differences, paired
+      result = _result(point.name, point.title, output, mine, sampled)
+      against = output
+      if not is_other or output not in references:
+        against = finals.get(MAIN[output])
+      if against and (is_other or against != output):
+        reference_drawn, reference_sampled = references[against]
+        result = result._replace(
+          differences={
+            metric: _difference(sampled[metric], reference_sampled[metric])
+            for metric in sampled
+          },
+          against=against,
+          paired=drawn == reference_drawn,
         )
-      )
+      results.append(result)
   return results
 
 
@@ -126,7 +129,7 @@ def of_folds(plan, records, *, shows=(), seed=0):
     for output in outputs_of(mine):
       if not shows or output in shows:
         _, sampled = resampling.metrics(mine, output)
-        results.append(_result(name, title, output, mine, sampled, None, False))
+        results.append(_result(name, title, output, mine, sampled))
   return results
 
 
@@ -153,16 +156,20 @@ def verdict(estimate):
   return 'lower' if high < 0 else 'no difference shown'
 
 
-def _result(name, title, output, records, sampled, differences, paired):
+def _result(name, title, output, records, sampled):
+  """A `Result` that is compared with nothing."""
   return Result(
-    name,
-    title,
-    output,
-    len(records),
-    len({record['patient_id'] for record in records}),
-    {metric: bootstrap.estimate(*values) for metric, values in sampled.items()},
-    differences,
-    paired,
+    point=name,
+    title=title,
+    output=output,
+    nodules=len(records),
+    patients=len({record['patient_id'] for record in records}),
+    estimates={
+      metric: bootstrap.estimate(*values) for metric, values in sampled.items()
+    },
+    differences=None,
+    against=None,
+    paired=False,
   )
 
 

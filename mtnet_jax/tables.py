@@ -85,14 +85,15 @@ def difference(estimate):
   """'+2.1 (-0.4 to +4.6)' percentage points, 'n/a' where undefined."""
   if estimate['value'] is None:
     return 'n/a'
-  text = _signed(estimate['value'])
+  text = signed(estimate['value'])
   if estimate['ci95'] is not None:
     low, high = estimate['ci95']
-    text += f' ({_signed(low)} to {_signed(high)})'
+    text += f' ({signed(low)} to {signed(high)})'
   return text
 
 
-def _signed(fraction):
+def signed(fraction):
+  """'+2.1' percentage points."""
   # Adding 0.0 turns -0.0 into 0.0.
   return f'{round(100 * fraction, 1) + 0.0:+.1f}'
 

@@ -163,9 +163,15 @@ def test_the_serial_classifier_sees_only_the_cut_out():
     jnp.zeros((1, size, size, 3)),
   )
   rng = np.random.default_rng(0)
-  variables = jax.tree.map(
-    lambda x: rng.normal(0.5, 0.3, x.shape).astype(np.float32) ** 2, shapes
-  )
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == 'kernel':
+      spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+      return jnp.asarray(spread * rng.normal(size=leaf.shape), jnp.float32)
+    return jnp.full(leaf.shape, float(name in ('scale', 'var')))
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
 
   # Compiling is what takes time here.
   @functools.partial(
@@ -194,6 +200,7 @@ def test_the_serial_classifier_sees_only_the_cut_out():
   outside = outside.astype(np.int16)
   assert (outside != hu).any()
   alone = malignancy(hu, 'serial')
+  assert 0.01 < alone < 0.99
   assert malignancy(outside, 'serial') == alone
   assert malignancy(inside, 'serial') != alone
   # Without the cut, the same network does see it.

@@ -19,6 +19,7 @@ from mtnet_jax import finished_run
 from mtnet_jax import initial_weights
 from mtnet_jax import losses
 from mtnet_jax import metrics
+from mtnet_jax import paper
 from mtnet_jax import run
 from mtnet_jax import stages
 from mtnet_jax import step as step_lib
@@ -360,6 +361,15 @@ def test_points_differ_in_nothing_but_the_strategy_and_its_budget():
     tree = json.loads(point.config.to_json())
     differing = {key for key in tree if tree[key] != base[key]}
     assert differing <= {'strategy', 'joint_stage', 'fine_stage'}
+
+
+def test_the_paper_s_rows_of_table_1_are_beside_our_points():
+  published = paper.SWEEPS['table1']
+  assert {name for name, _ in published} == set(_points('table1')) - {'single'}
+  # Table 1: Yu et al. recall 80.5, AUC 90.7; Wu et al. no AUC.
+  assert published['serial', 'fine']['recall'] == 0.805
+  assert published['serial', 'class']['auc'] == 0.907
+  assert published['shared', 'class']['auc'] is None
 
 
 def test_an_unknown_comparison_names_the_known_ones():

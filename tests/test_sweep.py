@@ -41,7 +41,7 @@ def test_a_sweep_ends_with_its_table_and_its_figure(finished):
     assert (workdir / point / 'report' / 'index.html').exists()
     assert f'{point}: JA ' in output
   page = (workdir / 'report' / 'index.html').read_text()
-  assert 'SIMULATED' in page and 'Highest Jaccard index' in page
+  assert 'SIMULATED' in page and 'Jaccard index at the reference' in page
   assert (workdir / 'report' / 'jaccard.png').stat().st_size > 10_000
   rows = results(workdir)
   assert {row['simulated'] for row in rows} == {'True'}
