@@ -23,6 +23,7 @@ import safetensors.numpy
 import mtnet_jax
 from mtnet_jax import card
 from mtnet_jax import compilation_cache
+from mtnet_jax import ensemble
 from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import model as model_lib
@@ -47,15 +48,17 @@ def load(path):
 
   Args:
     path: a run directory or a bundle; or a URL of one, such as
-      gs://bucket/run.
+      gs://bucket/run. A list of them makes an ensemble.
 
   Returns:
-    A `model.Model`.
+    A `model.Model`; of a list an `ensemble.Ensemble`.
 
   Raises:
     errors.InputError: nothing that can be used is there.
   """
   compilation_cache.enable()
+  if isinstance(path, (list, tuple)):
+    return ensemble.Ensemble([load(one) for one in path])
   with remote.local_folder(path, wanted=_WANTED.fullmatch) as folder:
     try:
       return model_lib.Model(**_read(folder, name=_name(path)))

@@ -38,6 +38,10 @@ def make(target, nodule, volume, *, trained_on_simulated):
       *(f'the mask may be cut off: {error}' for error in nodule.missing),
     ],
   }
+  members = nodule.view.malignancy_members
+  if members:
+    record['malignancy_range'] = [_round(min(members)), _round(max(members))]
+    record['malignancy_members'] = [_round(member) for member in members]
   split = target.readers.get('split', 'test')
   if split != 'test':
     record['notes'].append(
@@ -111,12 +115,16 @@ def picture(target, nodule, record):
     )
     texts[2] = f'Dice {record["coarse_dice"]:.3f}'
     texts[3] = f'Dice {record["fine_dice"]:.3f}'
+  members = nodule.view.malignancy_members
+  if members:
+    texts.append(f'{len(members)} say {min(members):.3f} to {max(members):.3f}')
   return overlays.Row(
     label='',
     hu=nodule.view.hu,
     truth=target.truth,
     masks={'coarse': nodule.view.coarse, 'fine': nodule.view.fine},
     cam=nodule.view.cam,
+    uncertainty=nodule.view.uncertainty,
     texts=tuple(texts),
   )
 

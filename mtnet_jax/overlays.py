@@ -23,6 +23,8 @@ class Row(NamedTuple):
     truth: (P, P) bool, the readers' mask; None where there is none.
     masks: of 'coarse' and 'fine' what there is -> (P, P) bool.
     cam: (P, P), class activation map; None without a classifier.
+    uncertainty: (P, P), standard deviation of the fine probability among
+      what was averaged; None where nothing was.
     texts: a short one below each picture.
   """
 
@@ -32,6 +34,7 @@ class Row(NamedTuple):
   masks: dict[str, np.ndarray]
   cam: np.ndarray | None
   texts: tuple[str, ...]
+  uncertainty: np.ndarray | None = None
 
 
 def draw(rows, *, title, simulated, names=None):
@@ -53,6 +56,8 @@ def draw(rows, *, title, simulated, names=None):
   titles.extend(names[name] for name in rows[0].masks)
   if rows[0].cam is not None:
     titles.append(f'{names["class"]} activation')
+  if rows[0].uncertainty is not None:
+    titles.append('disagreement, 0 to 0.5')
   side, label, head, foot = 1.8, 0.3, 0.6, 0.2
   width = label + len(titles) * side
   height = head + len(rows) * (side + foot)
@@ -88,6 +93,9 @@ def _draw_row(axes, row):
     ax.imshow(row.hu, cmap='gray', vmin=low, vmax=high)
     ax.set(xticks=[], yticks=[])
   axes.pop(0).set_ylabel(row.label, fontsize=9)
+  if row.uncertainty is not None:
+    # Half is the most that probabilities can disagree.
+    axes.pop().imshow(row.uncertainty, cmap='magma', vmin=0, vmax=0.5)
   if row.cam is not None:
     _activation(axes.pop(), row.cam)
   if row.truth is not None:

@@ -24,6 +24,7 @@ could be done. Each point that failed is a line on stderr.
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 
@@ -52,7 +53,16 @@ def _parse(argv):
   parser.add_argument(
     '--checkpoint',
     required=True,
-    help='a trained run, a bundle of one, or the URL of either',
+    nargs='+',
+    metavar='RUN',
+    help='a trained run, a bundle of one, or the URL of either; of several,'
+    " such as those of five folds, the average, with each one's malignancy",
+  )
+  parser.add_argument(
+    '--symmetries',
+    action='store_true',
+    help='average over the eight rotations and reflections of each patch; it'
+    ' takes eight times as long',
   )
   parser.add_argument(
     '--dicom',
@@ -83,11 +93,24 @@ def _parse(argv):
   return parser.parse_args(argv)
 
 
-def _load(path):
+def _load(paths):
   # JAX takes seconds: bad input is told before.
   from mtnet_jax import bundle
 
-  return bundle.load(path)
+  return bundle.load(paths[0] if len(paths) == 1 else paths)
+
+
+def _predict_fn(model, pixel_spacing_mm, *, symmetries):
+  """(N, 64, 64) HU -> `model.Prediction`."""
+
+  def predict(hu):
+    return model.predict(hu, pixel_spacing_mm)
+
+  if not symmetries:
+    return predict
+  from mtnet_jax import ensemble
+
+  return functools.partial(ensemble.predict_symmetric, predict)
 
 
 def run(args):
@@ -115,7 +138,10 @@ def run(args):
   if targets:
     out = _make_folder(args.out)
     model = _load(args.checkpoint)
-    served, more = _walk(targets, volume, model)
+    predict_fn = _predict_fn(
+      model, volume.pixel_spacing_mm, symmetries=args.symmetries
+    )
+    served, more = _walk(targets, volume, predict_fn)
     faults += _told(more)
   else:
     served = []
@@ -158,7 +184,7 @@ def _make_folder(path):
   return path
 
 
-def _walk(targets, volume, model):
+def _walk(targets, volume, predict_fn):
   """[(target, nodule)] of those served, [(id, error)] of the others."""
   starts = [
     walk.Start(target.voxel, fixed=target.truth is not None)
@@ -171,12 +197,7 @@ def _walk(targets, volume, model):
     leave=False,
     disable=None,  # shown on a terminal only
   ) as bar:
-    results = walk.walk(
-      starts,
-      volume,
-      lambda hu: model.predict(hu, volume.pixel_spacing_mm),
-      on_done=bar.update,
-    )
+    results = walk.walk(starts, volume, predict_fn, on_done=bar.update)
   served, failed = [], []
   for target, result in zip(targets, results, strict=True):
     if isinstance(result, walk.Nodule):

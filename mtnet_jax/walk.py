@@ -63,6 +63,8 @@ class View:
     fine, coarse: (64, 64) bool, whole masks.
     cam: (64, 64) float, class activation map.
     malignancy: probability.
+    malignancy_members: of each that was averaged; empty where none was.
+    uncertainty: (64, 64) float, of the fine mask; None where none was.
   """
 
   voxel: tuple[int, int, int]
@@ -71,6 +73,8 @@ class View:
   coarse: np.ndarray
   cam: np.ndarray
   malignancy: float
+  malignancy_members: tuple[float, ...] = ()
+  uncertainty: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -97,9 +101,8 @@ def walk(starts, volume, predict_fn, *, on_done=lambda: None):
   Args:
     starts: of `Start`.
     volume: `ct_volume.CtVolume`.
-    predict_fn: (N, 64, 64) HU -> a prediction with `.mask`, `.coarse_mask`,
-      `.cam` and `.malignancy`; N is 1, or 16 where there are many starts, so
-      that it is compiled once or twice.
+    predict_fn: (N, 64, 64) HU -> a `model.Prediction`; N is 1, or 16 where
+      there are many starts, so that it is compiled once or twice.
     on_done: called for each that is finished.
 
   Returns:
@@ -145,10 +148,17 @@ def _look(cuts, predict_fn, *, many):
         np.asarray(seen.coarse_mask[i]) >= 0.5,
         np.asarray(seen.cam[i], np.float32),
         float(seen.malignancy[i]),
+        *_disagreement(seen, i),
       )
       for i, (voxel, hu) in enumerate(part)
     ]
   return views
+
+
+def _disagreement(seen, i):
+  if seen.malignancy_members is None:
+    return (), None
+  return tuple(seen.malignancy_members[:, i].tolist()), seen.uncertainty[i]
 
 
 def _cut(volume, voxel):

@@ -5,6 +5,8 @@ import types
 import dicom_files
 import numpy as np
 
+from mtnet_jax import model as model_lib
+
 AIR_HU, NODULE_HU = -900, 50
 THRESHOLD_HU = -400
 SPACING_MM, SLICE_MM = 0.7, 1.5
@@ -116,7 +118,7 @@ class Model:
     self.batches.append(len(hu))
     mask = hu > THRESHOLD_HU
     coarse = mask & np.roll(mask, -1, axis=1)
-    return types.SimpleNamespace(
+    return model_lib.Prediction(
       mask=mask,
       probability=mask.astype(np.float32),
       coarse_mask=coarse,

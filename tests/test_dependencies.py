@@ -74,6 +74,7 @@ _LEVELS = (
   ('report_page', 'stages', 'weight_matching'),
   ('check_config', 'inference', 'pretrained', 'step', 'workdir'),
   ('finished_run', 'initial_weights', 'model', 'progress', 'sweep_plan'),
+  ('ensemble',),
   ('bundle', 'comparisons', 'sweep_report'),
   ('export',),
   ('train', 'evaluate'),

@@ -32,6 +32,16 @@ def test_panels(truth):
   figure.canvas.draw()  # a $ is no formula
 
 
+def test_disagreement_has_a_panel():
+  row = _row(True)._replace(uncertainty=np.eye(64) / 2)
+  figure = overlays.draw(
+    [row._replace(texts=(*row.texts, ''))], title='x', simulated=False
+  )
+  last = figure.axes[-1]
+  assert last.get_title().startswith('disagreement')
+  np.testing.assert_array_equal(last.images[-1].get_array(), np.eye(64) / 2)
+
+
 @pytest.mark.parametrize('simulated', [False, True])
 def test_simulated_is_in_the_title(simulated):
   figure = overlays.draw([_row(False)], title='x', simulated=simulated)

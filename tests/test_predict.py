@@ -105,6 +105,18 @@ def test_points_become_records_pictures_and_one_segmentation(
   assert 'SIMULATED CT' in printed and 'trained on SIMULATED' in printed
 
 
+def test_symmetries_give_a_range_and_a_map(directory, tmp_path, model):
+  assert _run(directory, tmp_path / 'out', POINTS, '--symmetries') == 0
+  (record, _) = _read(tmp_path / 'out')['points']
+  # What thresholds pixels does not care how the patch lies.
+  assert len(record['malignancy_members']) == 8
+  assert record['malignancy_range'] == [record['malignancy']] * 2
+  assert record['mask']['volume_mm3'] == pytest.approx(
+    ct_files.sphere(ct_files.SHAPE, *BALLS['a']).sum() * 0.7 * 0.7 * 1.5,
+    abs=1e-3,
+  )
+
+
 def test_one_bad_point_does_not_cost_the_others(
   directory, tmp_path, model, capsys
 ):

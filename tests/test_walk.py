@@ -1,5 +1,6 @@
 """The walk, on balls whose voxels are known."""
 
+import dataclasses
 import types
 
 import ct_files
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax import ct_volume
+from mtnet_jax import model as model_lib
 from mtnet_jax import walk
 
 BALLS = (((20, 40, 50), 6.0), ((12.3, 60, 80), 5.0), ((30, 10, 100), 4.0))
@@ -122,8 +124,7 @@ def test_a_mask_outside_of_the_slice_does_not_count(tmp_path):
   class Outside(ct_files.Model):
     def predict(self, hu, pixel_spacing_mm):
       seen = super().predict(hu, pixel_spacing_mm)
-      seen.mask |= hu == -1024
-      return seen
+      return dataclasses.replace(seen, mask=seen.mask | (hu == -1024))
 
   (nodule,) = _walk(ct_volume.find([tmp_path]), (20, 3, 50), model=Outside())
   np.testing.assert_array_equal(
@@ -134,8 +135,9 @@ def test_a_mask_outside_of_the_slice_does_not_count(tmp_path):
 def test_a_mask_of_the_whole_patch_is_not_walked(directory):
   volume = ct_volume.find([directory])
   everything = types.SimpleNamespace(
-    predict=lambda hu, _: types.SimpleNamespace(
+    predict=lambda hu, _: model_lib.Prediction(
       mask=np.ones_like(hu, bool),
+      probability=np.ones(hu.shape),
       coarse_mask=np.ones_like(hu, bool),
       cam=np.zeros(hu.shape),
       malignancy=np.full(len(hu), 0.5),
