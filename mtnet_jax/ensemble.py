@@ -7,6 +7,7 @@ confidence: it says how much the answer hangs on the seed, the fold or the way
 the patch happens to lie, and no more.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -17,6 +18,19 @@ from mtnet_jax import model as model_lib
 _MAPS = ('mask', 'probability', 'coarse_mask', 'cam')
 
 
+@dataclasses.dataclass(frozen=True)
+class AveragedPrediction(model_lib.Prediction):
+  """What several say together; see `model.Prediction`.
+
+  Attributes:
+    malignancy_members: (M, N), what each of them says.
+    uncertainty: (N, P, P) standard deviation of their `probability`.
+  """
+
+  malignancy_members: np.ndarray
+  uncertainty: np.ndarray
+
+
 def average(predictions):
   """One prediction of several.
 
@@ -24,16 +38,16 @@ def average(predictions):
     predictions: of `model.Prediction`, of the same N patches.
 
   Returns:
-    A `model.Prediction`: means of probabilities and activation maps, masks
+    An `AveragedPrediction`: means of probabilities and activation maps, masks
     where the mean probability (of the coarse net: at least half of the
-    members) says so, `malignancy_members` and `uncertainty`.
+    members) says so.
   """
   stacked = {
     name: np.stack([getattr(one, name) for one in predictions])
     for name in ('probability', 'malignancy', 'coarse_mask', 'cam')
   }
   mean = {name: values.mean(0) for name, values in stacked.items()}
-  return model_lib.Prediction(
+  return AveragedPrediction(
     mask=mean['probability'] >= 0.5,
     probability=mean['probability'],
     malignancy=mean['malignancy'],

@@ -31,9 +31,6 @@ class Prediction:
     coarse_mask: (N, P, P) bool of the Coarse Seg-net.
     cam: (N, P, P) float32 class activation map; what is above 0 speaks for
       malignant.
-    malignancy_members: (M, N), of each that was averaged; None where nothing
-      was, see `ensemble`.
-    uncertainty: (N, P, P) standard deviation of their `probability`; or None.
   """
 
   mask: np.ndarray
@@ -41,8 +38,6 @@ class Prediction:
   malignancy: np.ndarray
   coarse_mask: np.ndarray
   cam: np.ndarray
-  malignancy_members: np.ndarray | None = None
-  uncertainty: np.ndarray | None = None
 
 
 class Model:

@@ -101,8 +101,9 @@ def walk(starts, volume, predict_fn, *, on_done=lambda: None):
   Args:
     starts: of `Start`.
     volume: `ct_volume.CtVolume`.
-    predict_fn: (N, 64, 64) HU -> a `model.Prediction`; N is 1, or 16 where
-      there are many starts, so that it is compiled once or twice.
+    predict_fn: (N, 64, 64) HU -> a `model.Prediction` or
+      `ensemble.AveragedPrediction`; N is 1, or 16 where there are many starts,
+      so that it is compiled once or twice.
     on_done: called for each that is finished.
 
   Returns:
@@ -156,9 +157,10 @@ def _look(cuts, predict_fn, *, many):
 
 
 def _disagreement(seen, i):
-  if seen.malignancy_members is None:
+  members = getattr(seen, 'malignancy_members', None)
+  if members is None:
     return (), None
-  return tuple(seen.malignancy_members[:, i].tolist()), seen.uncertainty[i]
+  return tuple(members[:, i].tolist()), seen.uncertainty[i]
 
 
 def _cut(volume, voxel):

@@ -19,6 +19,8 @@ from mtnet_jax import files
 from mtnet_jax import parallel
 from mtnet_jax import stages
 
+# Keys of a config without which nothing here can be rebuilt.
+_NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -83,7 +85,7 @@ def read_config(workdir):
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
-  return ml_collections.ConfigDict(_read(path, 'dataset', 'seg_net')).lock()
+  return ml_collections.ConfigDict(_read(path, *_NEEDED)).lock()
 
 
 def read_metrics(workdir):
@@ -103,10 +105,12 @@ def read_metrics(workdir):
 
 def _read(path, *keys):
   tree = files.read_json(path)
-  if not isinstance(tree, dict) or not tree.keys() >= set(keys):
+  tree = tree if isinstance(tree, dict) else {}
+  if not tree.keys() >= set(keys):
     raise errors.InputError(
-      f'{path} is damaged: it lacks {", ".join(keys)}. Delete it and give the'
-      ' training command again.'
+      f'{path} lacks {", ".join(key for key in keys if key not in tree)}: it'
+      ' is damaged, or of another version of mtnet_jax. Train again in another'
+      ' --workdir, or use the version that wrote it.'
     )
   return tree
 

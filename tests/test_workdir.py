@@ -13,7 +13,10 @@ def config(**changes):
   tree = {
     'seed': 0,
     'seg_net': {'widths': (1, 2)},
+    'class_net': {},
     'dataset': {'name': 'a'},
+    'stages': ('coarse',),
+    'strategy': 'mtnet',
   }
   return ml_collections.ConfigDict({**tree, **changes}).lock()
 
@@ -27,7 +30,10 @@ def test_claim_writes_the_config_and_takes_it_again(tmp_path):
   assert workdir.read_config(tmp_path / 'run').to_dict() == {
     'seed': 0,
     'seg_net': {'widths': [1, 2]},
+    'class_net': {},
     'dataset': {'name': 'a'},
+    'stages': ['coarse'],
+    'strategy': 'mtnet',
   }
 
 
@@ -60,4 +66,11 @@ def test_what_is_no_run_or_not_finished_says_so(tmp_path):
 def test_a_damaged_config_is_named(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": ')
   with pytest.raises(errors.InputError, match='config.json is damaged'):
+    workdir.read_config(tmp_path)
+
+
+def test_a_config_of_another_version_is_refused_by_what_it_lacks(tmp_path):
+  config = {'dataset': {}, 'seg_net': {}, 'class_net': {}, 'stages': []}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(errors.InputError, match='lacks strategy: .*version'):
     workdir.read_config(tmp_path)
