@@ -1,10 +1,12 @@
 """Builds, end to end: what goes in comes out; what is wrong is said."""
 
+from concurrent import futures
 import dataclasses
 import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import dicom_files
 import numpy as np
@@ -19,6 +21,7 @@ from tfds_lidc import errors
 from tfds_lidc import patches
 from tfds_lidc import phantom
 from tfds_lidc import scan_reader
+from tfds_lidc import staging
 
 _FEW = tfds.download.DownloadConfig(max_examples_per_split=4)
 
@@ -383,3 +386,32 @@ def test_faulty_arguments_end_in_one_line(tmp_path):
     assert returncode == 2
     assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
     assert says in stderr
+
+
+def test_a_second_build_waits_and_finds_the_first_s(
+  synthetic_ct, tmp_path, monkeypatch
+):
+  begun, go_on = threading.Event(), threading.Event()
+  whole, publish = [], staging.publish
+
+  def slowly(*args):
+    begun.set()
+    assert go_on.wait(60)
+    whole.append(publish(*args))
+
+  monkeypatch.setattr(staging, 'publish', slowly)
+
+  def run():
+    return build.build('all', lidc_dir=synthetic_ct, data_dir=tmp_path)
+
+  with futures.ThreadPoolExecutor() as pool:
+    first = pool.submit(run)
+    assert begun.wait(60)
+    second = pool.submit(run)
+    with pytest.raises(futures.TimeoutError):
+      second.result(timeout=1)
+    go_on.set()
+    builders = [first.result(60), second.result(60)]
+  assert len(whole) == 1
+  first, second = map(_records, builders)
+  assert first.keys() == second.keys() and len(first) == 4

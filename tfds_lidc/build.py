@@ -117,7 +117,22 @@ def build(
     dicom.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
   staging.check_writable(data_dir)
+  with staging.alone(data_dir, config.name):
+    # By the one that was waited for, perhaps.
+    if overwrite or not is_built(config, data_dir=data_dir):
+      _build(
+        config,
+        data_dir,
+        download_config,
+        strict=strict,
+        workers=workers,
+        beam_options=beam_options,
+      )
+  return _Builder(config=config, data_dir=data_dir)
 
+
+def _build(config, data_dir, download_config, **settings):
+  """Builds beside its place, moves there, and forgets what it remembered."""
   staging.sweep(data_dir)
   try:
     with tempfile.TemporaryDirectory(
@@ -125,9 +140,8 @@ def build(
     ) as folder:
       staged = _Builder(config=config, data_dir=folder)
       staged.show_progress = True
-      staged.strict = strict
-      staged.workers = workers
-      staged.beam_options = beam_options
+      for name, value in settings.items():
+        setattr(staged, name, value)
       staged.cache_dir = cache_dir(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
@@ -143,7 +157,6 @@ def build(
   shutil.rmtree(scans, ignore_errors=True)
   with contextlib.suppress(OSError):  # another build's are there
     scans.parent.rmdir()
-  return _Builder(config=config, data_dir=data_dir)
 
 
 def is_built(
