@@ -27,6 +27,7 @@ import argparse
 import functools
 import pathlib
 import sys
+import threading
 
 import tqdm
 
@@ -34,11 +35,8 @@ import mtnet_jax
 from mtnet_jax import ct_volume
 from mtnet_jax import dicom_seg
 from mtnet_jax import errors
-from mtnet_jax import figures
 from mtnet_jax import files
 from mtnet_jax import nifti
-from mtnet_jax import nodule_records
-from mtnet_jax import overlays
 from mtnet_jax import points as points_lib
 from mtnet_jax import targets as targets_lib
 from mtnet_jax import walk
@@ -98,6 +96,15 @@ def _load(paths):
   from mtnet_jax import bundle
 
   return bundle.load(paths[0] if len(paths) == 1 else paths)
+
+
+def _import_drawing():
+  """Imports what draws, which brings Matplotlib and takes a second."""
+  from mtnet_jax import figures
+  from mtnet_jax import nodule_records
+  from mtnet_jax import overlays
+
+  return figures, nodule_records, overlays
 
 
 def _predict_fn(model, pixel_spacing_mm, *, symmetries):
@@ -163,8 +170,8 @@ def run(args):
     raise errors.InputError(
       f'none of the {len(faults)} points could be served: nothing was written.'
     )
-  records = _write(out, served, faults, volume, model, with_nifti=args.nifti)
-  _print(records, volume, model, out)
+  table = _write(out, served, faults, volume, model, with_nifti=args.nifti)
+  _print(table, volume, model, out)
   return int(bool(faults or cut_off))
 
 
@@ -186,6 +193,8 @@ def _make_folder(path):
 
 def _walk(targets, volume, predict_fn):
   """[(target, nodule)] of those served, [(id, error)] of the others."""
+  # While the networks compute, the interpreter has nothing to do.
+  threading.Thread(target=_import_drawing, daemon=True).start()
   starts = [
     walk.Start(target.voxel, fixed=target.truth is not None)
     for target in targets
@@ -208,7 +217,8 @@ def _walk(targets, volume, predict_fn):
 
 
 def _write(out, served, faults, volume, model, *, with_nifti):
-  """Writes every file; returns the records."""
+  """Writes every file; returns the records as text."""
+  figures, nodule_records, overlays = _import_drawing()
   records = []
   trained = ', networks trained on SIMULATED CT' if model.simulated else ''
   for target, nodule in served:
@@ -244,7 +254,7 @@ def _write(out, served, faults, volume, model, *, with_nifti):
       'failed': [{'id': name, 'reason': why} for name, why, _ in faults],
     },
   )
-  return records
+  return nodule_records.table(records)
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):
@@ -266,13 +276,13 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
   return [path.name for path in (seg, nii)[: 1 + with_nifti]]
 
 
-def _print(records, volume, model, out):
+def _print(table, volume, model, out):
   print(
     f'Series {volume.series_uid}'
     f' ({"SIMULATED CT" if volume.simulated else "CT"}), model {model.name},'
     f' trained on {"SIMULATED" if model.simulated else "real"} nodules.'
   )
-  print(nodule_records.table(records))
+  print(table)
   print(f'Written: {out}/predictions.json, pictures, masks')
 
 
