@@ -42,37 +42,28 @@ def get_config(name=''):
   return config.lock()
 
 
-def _points(points):
-  return ml_collections.ConfigDict(points)
-
-
-def _names(**titles):
-  return ml_collections.ConfigDict(titles)
+def _with_and_without_mask(config, **titles):
+  config.kind = 'table'
+  config.reference = 'with_mask'
+  config.points = {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
+  config.titles = titles
 
 
 def _table4(config):
   config.title = 'Class-net with and without the coarse mask (Table 4)'
-  config.kind = 'table'
   config.base.stages = ('coarse', 'class')
-  config.reference = 'with_mask'
-  config.points = _points(
-    {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
-  )
-  config.titles = _names(
-    with_mask='with the coarse mask', without_mask='without the coarse mask'
+  _with_and_without_mask(
+    config,
+    with_mask='with the coarse mask',
+    without_mask='without the coarse mask',
   )
   config.shows = ('class',)
 
 
 def _table5(config):
   config.title = 'Coarse and Fine Seg-net, with and without mask (Table 5)'
-  config.kind = 'table'
   config.base.stages = ('coarse', 'fine')
-  config.reference = 'with_mask'
-  config.points = _points(
-    {'with_mask': {}, 'without_mask': {'coarse_mask': 'none'}}
-  )
-  config.titles = _names(with_mask='', without_mask='without mask')
+  _with_and_without_mask(config, with_mask='', without_mask='without mask')
   config.shows = ('coarse', 'fine')
 
 
@@ -83,15 +74,13 @@ def _figure7(config):
   # One compiled program for every K.
   config.base.rank_loss.most = 50
   config.reference = 'k20_margin30'
-  config.points = _points(
-    {
-      f'k{top_k}_margin{per_cent}': {
-        'rank_loss': {'top_k': top_k, 'margin': per_cent / 100}
-      }
-      for top_k in (10, 20, 30, 40, 50)
-      for per_cent in (10, 20, 30, 40)
+  config.points = {
+    f'k{top_k}_margin{per_cent}': {
+      'rank_loss': {'top_k': top_k, 'margin': per_cent / 100}
     }
-  )
+    for top_k in (10, 20, 30, 40, 50)
+    for per_cent in (10, 20, 30, 40)
+  }
   config.shows = ('coarse',)
 
 
@@ -100,12 +89,10 @@ def _figure8(config):
   config.kind = 'curve'
   config.base.stages = ('coarse',)
   config.reference = 'gamma02'
-  config.points = _points(
-    {
-      f'gamma{per_cent:02}': {'rank_loss': {'weight': per_cent / 100}}
-      for per_cent in (0, 1, 2, 5, 10)
-    }
-  )
+  config.points = {
+    f'gamma{per_cent:02}': {'rank_loss': {'weight': per_cent / 100}}
+    for per_cent in (0, 1, 2, 5, 10)
+  }
   config.shows = ('coarse',)
 
 
@@ -117,40 +104,34 @@ def _leakage(config):
   if config.base.variant == 'test':
     # Fewer nodules, for a build of a minute.
     policy = 'readers=4,thickness=1.5,slices=all'
-  config.points = _points(
-    {
-      f'by_{unit}': {
-        'dataset': {
-          key: f'lidc_nodules/{name}?{policy},split_by={unit}'
-          for key, name in (
-            ('name', config.base.dataset.name.rpartition('/')[2]),
-            ('fallback', 'phantom'),
-          )
-        }
+  config.points = {
+    f'by_{unit}': {
+      'dataset': {
+        key: f'lidc_nodules/{name}?{policy},split_by={unit}'
+        for key, name in (
+          ('name', config.base.dataset.name.rpartition('/')[2]),
+          ('fallback', 'phantom'),
+        )
       }
-      for unit in ('patient', 'nodule')
     }
-  )
-
-  config.titles = _names(
-    by_patient='split by patient', by_nodule='split by nodule'
-  )
+    for unit in ('patient', 'nodule')
+  }
+  config.titles = {
+    'by_patient': 'split by patient',
+    'by_nodule': 'split by nodule',
+  }
 
 
 def _folds(config):
   config.title = 'Five-fold cross-validation'
   config.kind = 'folds'
   config.reference = 'fold4'
-  config.points = _points(
-    {
-      # The fold in the name is the test fold: 4 where nothing is rotated.
-      f'fold{(4 + turn) % 5}': {'dataset': {'rotate_folds': turn}}
-      for turn in range(5)
-    }
-  )
-  config.titles = _names(
-    **{f'fold{fold}': f'tested on fold {fold}' for fold in range(5)}
-  )
+  config.points = {
+    # The fold in the name is the test fold: 4 where nothing is rotated.
+    f'fold{(4 + turn) % 5}': {'dataset': {'rotate_folds': turn}}
+    for turn in range(5)
+  }
+  config.titles = {f'fold{fold}': f'tested on fold {fold}' for fold in range(5)}
 
 
 _SWEEPS = {
