@@ -14,7 +14,6 @@ import dataclasses
 from typing import Any
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from mtnet_jax import ops
@@ -68,22 +67,10 @@ class SharedNet(deeplab.DeepLabV3Plus):
     mask_logits, taps = self._segment(images, None, train=train)
     x = taps['backbone']
     if self.use_segmentation:
-      decoder = taps['decoder']
-      features = jax.image.resize(
-        decoder,
-        (*x.shape[:3], decoder.shape[-1]),
-        'linear',
-        antialias=True,
-      )
+      features = deeplab.average_onto(taps['decoder'], x)
       x = deeplab.ConvBnRelu(
         x.shape[-1],
-        norm=layers.batch_norm(
-          train=train,
-          axis_name=self.axis_name,
-          epsilon=self.bn_epsilon,
-          momentum=self.bn_momentum,
-          dtype=self.dtype,
-        ),
+        norm=layers.batch_norm_of(self, train=train),
         dtype=self.dtype,
         name='class_fusion',
       )(jnp.concatenate([x, features], -1))
@@ -171,13 +158,7 @@ class UNet(nn.Module):
       logits (B, H, W, 1) float32, and taps: `down<i>` and `up<i>` of level i,
       `bottom`.
     """
-    norm = layers.batch_norm(
-      train=train,
-      axis_name=self.axis_name,
-      epsilon=self.bn_epsilon,
-      momentum=self.bn_momentum,
-      dtype=self.dtype,
-    )
+    norm = layers.batch_norm_of(self, train=train)
 
     def double_conv(x, width, name):
       taps[name] = DoubleConv(width, norm=norm, dtype=self.dtype, name=name)(x)

@@ -66,6 +66,15 @@ class Aspp(nn.Module):
     return branch('fuse')(jnp.concatenate(branches, -1))
 
 
+def average_onto(maps, features):
+  """Maps (B, H, W, C) on the coarser grid of features: (B, H', W', C)."""
+  # Averaged, not sampled: cells are five patch pixels wide, and sampling at
+  # their corners would miss small nodules altogether.
+  return jax.image.resize(
+    maps, (*features.shape[:3], maps.shape[-1]), 'linear', antialias=True
+  )
+
+
 class DeepLabV3Plus(nn.Module):
   """Segmentation network: one logit per pixel.
 
@@ -109,13 +118,7 @@ class DeepLabV3Plus(nn.Module):
   dtype: Any = jnp.float32
 
   def _segment(self, images, coarse_mask, *, train):
-    norm = layers.batch_norm(
-      train=train,
-      axis_name=self.axis_name,
-      epsilon=self.bn_epsilon,
-      momentum=self.bn_momentum,
-      dtype=self.dtype,
-    )
+    norm = layers.batch_norm_of(self, train=train)
 
     def conv_bn_relu(features, name, size=1):
       return ConvBnRelu(
@@ -150,14 +153,7 @@ class DeepLabV3Plus(nn.Module):
     taps['encoder'] = x
 
     if coarse_mask is not None:
-      # Averaged, not sampled: cells are five patch pixels wide, and sampling
-      # at their corners would miss small nodules altogether.
-      location = jax.image.resize(
-        coarse_mask.astype(self.dtype),
-        (*x.shape[:3], coarse_mask.shape[-1]),
-        'linear',
-        antialias=True,
-      )
+      location = average_onto(coarse_mask.astype(self.dtype), x)
       x = conv_bn_relu(x.shape[-1], 'fine_layer')(
         jnp.concatenate([x, location], -1)
       )

@@ -101,3 +101,14 @@ def batch_norm(*, train, axis_name, epsilon, momentum, dtype):
     )
 
   return make
+
+
+def batch_norm_of(net, *, train):
+  """`batch_norm` by the fields that every network has for it."""
+  return batch_norm(
+    train=train,
+    axis_name=net.axis_name,
+    epsilon=net.bn_epsilon,
+    momentum=net.bn_momentum,
+    dtype=net.dtype,
+  )

@@ -96,13 +96,7 @@ class ClassNet(nn.Module):
     x = layers.InputScale(self.input_mean, self.input_std)(images)
     if self.use_coarse_mask:
       x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
-    norm = layers.batch_norm(
-      train=train,
-      axis_name=self.axis_name,
-      epsilon=self.bn_epsilon,
-      momentum=self.bn_momentum,
-      dtype=self.dtype,
-    )
+    norm = layers.batch_norm_of(self, train=train)
     x, taps = xception.Xception(
       norm=norm,
       stem_widths=self.stem_widths,
