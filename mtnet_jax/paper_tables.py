@@ -73,19 +73,27 @@ def _multi_task(summary, comparisons):
   )
 
 
+def _single_task(columns, methods, published, ours, comparisons):
+  """Rows of a table of methods for one task: theirs, MT-Net's, the others'."""
+  methods = [*methods, ('MT-Net, paper', 2024, published)]
+  return [
+    *(
+      tables.Row(method, [year, *_published(values, columns)], 'paper')
+      for method, year, values in methods
+    ),
+    tables.Row('MT-Net, here', ['', *ours], 'nodules'),
+    *_strategies(comparisons, columns),
+  ]
+
+
 def _segmentation(summary, comparisons):
-  rows = [
-    tables.Row(
-      method, [year, *_published(values, tables.SEGMENTATION)], 'paper'
-    )
-    for method, year, values in paper.SEGMENTATION_METHODS
-  ]
-  published = _published(paper.FINE_SEGMENTATION, tables.SEGMENTATION)
-  rows += [
-    tables.Row('MT-Net, paper', [2024, *published], 'paper'),
-    tables.Row('MT-Net, here', ['', *_fine(summary)], 'nodules'),
-    *_strategies(comparisons, tables.SEGMENTATION),
-  ]
+  rows = _single_task(
+    tables.SEGMENTATION,
+    paper.SEGMENTATION_METHODS,
+    paper.FINE_SEGMENTATION,
+    _fine(summary),
+    comparisons,
+  )
   return result_table.Table(
     'table2',
     'Table 2: segmentation methods',
@@ -96,23 +104,16 @@ def _segmentation(summary, comparisons):
 
 
 def _classification(summary, comparisons):
-  rows = [
-    tables.Row(
-      method, [year, *_published(values, tables.CLASSIFICATION)], 'paper'
-    )
-    for method, year, values in paper.CLASSIFICATION_METHODS
-  ]
-  published = _published(paper.CLASSIFICATION, tables.CLASSIFICATION)
-  rows += [
-    tables.Row('MT-Net, paper', [2024, *published], 'paper'),
-    tables.Row('MT-Net, here', ['', *_class(summary)], 'nodules'),
-    *_strategies(comparisons, tables.CLASSIFICATION),
-    tables.Row(
-      'Diameter only, here',
-      ['', *tables.cells(summary['diameter_only'], tables.CLASSIFICATION)],
-      'nodules',
-    ),
-  ]
+  columns = tables.CLASSIFICATION
+  rows = _single_task(
+    columns,
+    paper.CLASSIFICATION_METHODS,
+    paper.CLASSIFICATION,
+    _class(summary),
+    comparisons,
+  )
+  diameter = tables.cells(summary['diameter_only'], columns)
+  rows.append(tables.Row('Diameter only, here', ['', *diameter], 'nodules'))
   return result_table.Table(
     'table3',
     'Table 3: classification methods',
