@@ -47,12 +47,9 @@ def predict(config, variables, nodules, *, progress):
   """
   predictor = inference.Predictor(
     stages.make_nets(config),
-    size=config.image_size,
-    window=config.window,
-    coarse_mask=config.coarse_mask,
     batch_size=min(config.eval_batch_size, len(nodules)),
-    strategy=config.strategy,
     precision=config.matmul_precision,
+    **inference.options(config),
   )
   return predictor(parallel.replicate(variables), nodules.image, progress)
 

@@ -59,6 +59,16 @@ def predict_step(
   return outputs
 
 
+def options(config):
+  """What a config says of `predict_step`."""
+  return {
+    'size': config.image_size,
+    'window': tuple(config.window),
+    'coarse_mask': config.coarse_mask,
+    'strategy': config.strategy,
+  }
+
+
 def predict_at_spacing(
   variables, hu, pixel_spacing_mm, *, spacing_mm, **kwargs
 ):

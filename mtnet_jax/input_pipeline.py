@@ -13,6 +13,7 @@ import numpy as np
 from mtnet_jax import errors
 from mtnet_jax import metrics
 
+SPLITS = ('train', 'validation', 'test')
 # Scalars of a record that go into records.csv and the report.
 _INFO = (
   'nodule_id',
@@ -201,6 +202,25 @@ def load(name, split, *, data_dir='', limit=0, rotate_folds=0):
     )
     return moved.take(slice(0, limit or None))
   return _read(_built(name, data_dir), name, split, data_dir, limit)
+
+
+def load_splits(dataset, data_dir=None):
+  """Every split of `SPLITS`, of a config's dataset; see `load`.
+
+  Args:
+    dataset: group of the config.
+    data_dir: where TFDS keeps datasets; None for where the config says.
+  """
+  return {
+    split: load(
+      dataset.name,
+      split,
+      data_dir=dataset.data_dir if data_dir is None else data_dir,
+      limit=dataset.limit,
+      rotate_folds=dataset.rotate_folds,
+    )
+    for split in SPLITS
+  }
 
 
 def folds(split, rotate_folds=0):

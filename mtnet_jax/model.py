@@ -74,10 +74,7 @@ class Model:
         inference.predict_at_spacing,
         spacing_mm=self.spacing_mm,
         nets=stages.make_nets(config),
-        size=config.image_size,
-        window=tuple(config.window),
-        coarse_mask=config.coarse_mask,
-        strategy=config.strategy,
+        **inference.options(config),
       ),
       config.matmul_precision,
     )

@@ -27,7 +27,6 @@ from mtnet_jax import workdir as workdir_lib
 # How far a nodule's Dice may be from its record where the networks ran on
 # another machine: a pixel or two at the threshold.
 _DICE_TOLERANCE = 0.05
-_SPLITS = ('train', 'validation', 'test')
 
 
 def write_again(workdir, *, compare=(), data_dir=None):
@@ -64,21 +63,11 @@ def write_again(workdir, *, compare=(), data_dir=None):
 
 def _load_splits(run, data_dir):
   dataset = run.config.dataset
-  name = dataset.name
-  splits = {
-    split: input_pipeline.load(
-      name,
-      split,
-      data_dir=dataset.data_dir if data_dir is None else data_dir,
-      limit=dataset.limit,
-      rotate_folds=dataset.rotate_folds,
-    )
-    for split in _SPLITS
-  }
+  splits = input_pipeline.load_splits(dataset, data_dir)
   if input_pipeline.fingerprint(splits) != dataset.fingerprint:
     raise errors.InputError(
-      f'{name} is not the one that {run.path} was trained on: its nodules'
-      ' differ. Give the other with --data_dir.'
+      f'{dataset.name} is not the one that {run.path} was trained on: its'
+      ' nodules differ. Give the other with --data_dir.'
     )
   return splits
 

@@ -6,20 +6,18 @@ from mtnet_jax import tables
 from mtnet_jax import training_figures
 
 _PLAIN, _FRACTION = 'plain', 'fraction'
-_SPLITS = ('train', 'validation', 'test')
 
 
 def cohort(counts):
-  """Nodules and patients of each split, of `input_pipeline.count`."""
+  """Nodules and patients: split -> of `input_pipeline.count`."""
   columns = ('nodules', 'benign', 'malignant', 'open', 'patients')
   return result_table.Table(
     'cohort',
     'nodules and patients',
     [result_table.Column(key, key, _PLAIN) for key in columns],
     [
-      tables.Row(split, [counts[split][key] for key in columns], 'counts')
-      for split in _SPLITS
-      if split in counts
+      tables.Row(split, [count[key] for key in columns], 'counts')
+      for split, count in counts.items()
     ],
     'Split by patient. Open: the readers disagree, so that there is no label.',
     'Split',

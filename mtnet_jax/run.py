@@ -27,7 +27,6 @@ from mtnet_jax import train
 from mtnet_jax import workdir as workdir_lib
 
 _BANNER = '=' * 78
-_SPLITS = ('train', 'validation', 'test')
 
 
 def choose_dataset(config, *, say=print):
@@ -81,7 +80,7 @@ def load_splits(config, *, say=print):
     say(f'Building {name} (SIMULATED CT, once).')
     input_pipeline.build_phantoms(name, data_dir)
   present = input_pipeline.splits(name, data_dir)
-  missing = [split for split in _SPLITS if split not in present]
+  missing = [split for split in input_pipeline.SPLITS if split not in present]
   if missing:
     raise errors.InputError(
       f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
@@ -89,16 +88,7 @@ def load_splits(config, *, say=print):
       f' `{input_pipeline.build_command(name, data_dir)} --overwrite`, or take'
       ' --config.dataset.name=lidc_nodules/phantom.'
     )
-  splits = {
-    split: input_pipeline.load(
-      name,
-      split,
-      data_dir=data_dir,
-      limit=dataset.limit,
-      rotate_folds=dataset.rotate_folds,
-    )
-    for split in _SPLITS
-  }
+  splits = input_pipeline.load_splits(dataset)
   for split in ('train', 'validation'):
     if set(splits[split].labelled().label) != {0, 1}:
       raise errors.InputError(

@@ -81,12 +81,9 @@ class Trainer:
     self._given = {name: trained[name] for name in givers}
     self._predictor = inference.Predictor(
       nets,
-      size=config.image_size,
-      window=config.window,
-      coarse_mask=config.coarse_mask,
       batch_size=config.eval_batch_size,
-      strategy=config.strategy,
       precision=config.matmul_precision,
+      **inference.options(config),
     )
     self._numbers = {
       'seed': np.uint32(self._seed),
