@@ -3,54 +3,16 @@
 Slice 0 is the one of lowest z, as in the dataset, and HU and patches come from
 the dataset's own code. `tfds_lidc` and `pydicom` are imported where they are
 needed, for the networks load without them.
-
-Only what the networks were trained on is taken: axial slices, stacked without
-shear, with square pixels. Everything else is refused rather than resampled.
-No text of a header gets into a message: it could name the patient.
 """
-
-import os
 
 import numpy as np
 
-from mtnet_jax import errors
+from mtnet_jax import ct_geometry
 
 _PATCH_SIZE = 64  # of the dataset; `patches.cut` has the same default
-# Cosines between an axis of the slice and z; 0.001 is 0.06 degrees.
-_AXIAL = 1e-3
-_TILT_DEGREES = 0.5
 # A wider step than this many usual ones is a slice that is missing; and none
 # is walked over in which a nodule could end.
 _GAP, _GAP_MM = 1.5, 6.0
-_GEOMETRY_TAGS = (
-  'ImagePositionPatient',
-  'ImageOrientationPatient',
-  'PixelSpacing',
-  'Rows',
-  'Columns',
-  'SliceThickness',
-  'GantryDetectorTilt',
-  'FrameOfReferenceUID',
-)
-_NEEDED_TAGS = (
-  'ImageOrientationPatient',
-  'PixelSpacing',
-  'Rows',
-  'Columns',
-  'FrameOfReferenceUID',
-)
-# Type 2: must be there, may be empty. De-identification sometimes drops them.
-_TYPE_2 = (
-  'PatientName',
-  'PatientID',
-  'PatientBirthDate',
-  'PatientSex',
-  'StudyDate',
-  'StudyTime',
-  'AccessionNumber',
-  'StudyID',
-  'ReferringPhysicianName',
-)
 
 
 class SliceError(Exception):
@@ -98,21 +60,18 @@ class CtVolume:
     self.series_uid = series.uid
     self.simulated = series.simulated
     self._faults = faults
-    self._paths = _by_position(series)
-    headers = [_geometry(paths[0]) for paths in self._paths]
+    self._paths = ct_geometry.by_position(series)
+    headers = [ct_geometry.read_header(paths[0]) for paths in self._paths]
     first = headers[0]
     for paths, header in zip(self._paths, headers, strict=True):
-      _check_slice(paths[0], header, first)
+      ct_geometry.check_slice(paths[0], header, first)
     self.z_mm = np.array([float(h.ImagePositionPatient[2]) for h in headers])
     self.shape = (len(headers), int(first.Rows), int(first.Columns))
     self.pixel_spacing_mm = float(first.PixelSpacing[0])
-    self.slice_spacing_mm = _slice_spacing(self.z_mm, first, self._paths[0][0])
-    cosines = np.array(first.ImageOrientationPatient, float)
-    self.affine = np.eye(4)
-    self.affine[:3, 0] = cosines[:3] * self.pixel_spacing_mm
-    self.affine[:3, 1] = cosines[3:] * self.pixel_spacing_mm
-    self.affine[:3, 2] = 0, 0, self.slice_spacing_mm
-    self.affine[:3, 3] = np.array(first.ImagePositionPatient, float)
+    self.slice_spacing_mm = ct_geometry.slice_spacing_mm(
+      self.z_mm, first, self._paths[0][0]
+    )
+    self.affine = ct_geometry.affine(first, self.slice_spacing_mm)
     self._to_index = np.linalg.inv(self.affine[:2, :2])
     self._planes = {}
     self.num_read = 0
@@ -311,220 +270,19 @@ class CtVolume:
   def headers(self, slices):
     """Whole headers of slices, without pixels, for objects that refer to them.
 
-    Type 2 attributes that are missing, or no valid values, become empty.
+    Where files repeat a position, that of the file whose pixels were used.
+
+    Args:
+      slices: indices.
+
+    Returns:
+      A list of `pydicom.Dataset`.
     """
     import pydicom
 
     found = []
     for k in slices:
-      # Where files repeat a position: the one whose pixels were used.
       readable = [p for p in self._paths[k] if self._plane(p)[1] is None]
       path = (readable or self._paths[k])[0]
-      header = pydicom.dcmread(path, stop_before_pixels=True)
-      for name in _TYPE_2:
-        value = header.get(name)
-        if value is None or not _is_valid(name, value):
-          setattr(header, name, '')
-      found.append(header)
+      found.append(pydicom.dcmread(path, stop_before_pixels=True))
     return found
-
-
-def find(paths, *, series_uid=None, show_progress=True):
-  """Finds the series that is meant.
-
-  Args:
-    paths: folders, searched at any depth, and files.
-    series_uid: which series; needed where there are several.
-    show_progress: whether reading headers may show a bar.
-
-  Returns:
-    `CtVolume`.
-
-  Raises:
-    errors.InputError: there is no such series, several and none was chosen, or
-      it cannot be used.
-  """
-  from tfds_lidc import errors as lidc_errors
-  from tfds_lidc import series_index
-
-  where = ', '.join(str(path) for path in paths)
-  try:
-    index = series_index.read(_files(paths), show_progress=show_progress)
-  except lidc_errors.InputError as error:
-    raise errors.InputError(str(error)) from error
-  usable = {uid: s for uid, s in index.series.items() if s.slices}
-  if not usable:
-    raise _no_ct(where, index)
-  listed = '; '.join(
-    f'{uid} ({len(s.slices)} slices{", SIMULATED" if s.simulated else ""})'
-    for uid, s in sorted(usable.items())
-  )
-  if series_uid is None and len(usable) > 1:
-    raise errors.InputError(
-      f'{where} holds {len(usable)} CT series: {listed}. Say which with'
-      ' --series=UID.'
-    )
-  uid = series_uid or next(iter(usable))
-  if uid not in usable:
-    raise errors.InputError(
-      f'{where} holds no CT series {uid}, but {listed}: give one of them as'
-      ' --series.'
-    )
-  return CtVolume(usable[uid], index.faults_near(usable[uid]))
-
-
-def _files(paths):
-  from tfds_lidc import dicom
-
-  found = []
-  for path in paths:
-    if os.path.isdir(path):
-      found += dicom.files(path)
-    elif os.path.isfile(path):
-      found.append(os.fspath(path))
-    else:
-      raise errors.InputError(
-        f'{path} does not exist: give the folder or files of a CT series as'
-        ' --dicom.'
-      )
-  return list(dict.fromkeys(found))
-
-
-def _no_ct(where, index):
-  """The error for files of which none is a CT image that can be used."""
-  if index.faults:
-    fault = index.faults[0]
-    more = len(index.faults) - 1
-    said = f'{fault.path} {fault.reason}'
-    if more:
-      said += f' (and {more} more files cannot be used)'
-  elif index.others:
-    said = ', '.join(
-      f'{len(files)} {modality} images of series {uid}'
-      for (modality, _, uid), files in sorted(index.others.items())
-    )
-  else:
-    said = f'{index.num_files} files, none of them DICOM'
-  return errors.InputError(
-    f'{where} holds no CT series: {said}. Give the folder or files of one as'
-    ' --dicom.'
-  )
-
-
-def _by_position(series):
-  """The files at each position, from the lowest z.
-
-  Raises:
-    errors.InputError: most positions hold several images.
-  """
-  from tfds_lidc import dicom
-
-  groups = []
-  for item in series.slices:  # sorted by z
-    if groups and item.z_mm - groups[-1][0].z_mm <= dicom.Z_TOLERANCE_MM:
-      groups[-1].append(item)
-    else:
-      groups.append([item])
-  several = sum(len({s.image_id for s in group}) > 1 for group in groups)
-  if several > len(groups) / 2:
-    raise errors.InputError(
-      f'series {series.uid} holds several images at {several} of'
-      f' {len(groups)} positions, such as those of several passes: give the'
-      ' files of one as --dicom.'
-    )
-  return [
-    [s.path for s in sorted(group, key=lambda s: s.instance_number)]
-    for group in groups
-  ]
-
-
-def _geometry(path):
-  import pydicom
-
-  header = pydicom.dcmread(
-    path, stop_before_pixels=True, specific_tags=list(_GEOMETRY_TAGS)
-  )
-  for name in _NEEDED_TAGS:
-    if not header.get(name):
-      raise errors.InputError(
-        f'{path} has no {name}: positions cannot be told. Export the series'
-        ' again.'
-      )
-  return header
-
-
-def _check_slice(path, header, first):
-  """Refuses what is no stack of axial slices with square pixels.
-
-  Raises:
-    errors.InputError: says which.
-  """
-  down, across = (float(x) for x in header.PixelSpacing)
-  cosines = np.array(header.ImageOrientationPatient, float)
-  tilt = abs(float(header.get('GantryDetectorTilt') or 0))
-  if abs(cosines[2]) > _AXIAL or abs(cosines[5]) > _AXIAL:
-    raise errors.InputError(
-      f'{path} is not axial (ImageOrientationPatient'
-      f' {np.round(cosines, 3).tolist()}): the networks know axial slices'
-      ' only. Give an axial series.'
-    )
-  if tilt > _TILT_DEGREES:
-    raise errors.InputError(
-      f'{path} was taken with a gantry tilted by {tilt:g} degrees: its slices'
-      ' are not axial. Give an axial series.'
-    )
-  if abs(down - across) > 1e-2 * down:
-    raise errors.InputError(
-      f'{path} has pixels of {down:g} x {across:g} mm: the networks know square'
-      ' ones only. Resample the series.'
-    )
-  for name in ('Rows', 'Columns', 'FrameOfReferenceUID'):
-    if header[name].value != first[name].value:
-      raise errors.InputError(
-        f'{path} has another {name} than the first slice of its series: give'
-        ' the files that belong together as --dicom.'
-      )
-  same_grid = np.allclose(
-    [*header.PixelSpacing, *cosines],
-    np.array([*first.PixelSpacing, *first.ImageOrientationPatient], float),
-    atol=1e-3,
-  )
-  shift_mm = np.abs(
-    np.array(header.ImagePositionPatient[:2], float)
-    - np.array(first.ImagePositionPatient[:2], float)
-  ).max()
-  if not same_grid or shift_mm > down / 2:
-    raise errors.InputError(
-      f'{path} does not lie straight above the first slice of its series'
-      f' (shifted by {shift_mm:g} mm; a tilted gantry?): give an axial series.'
-    )
-
-
-def _is_valid(name, value):
-  """Whether highdicom takes a type 2 attribute as it is."""
-  from pydicom import valuerep
-
-  if name == 'PatientSex':
-    return value in ('M', 'F', 'O', '')
-  convert = {
-    'PatientBirthDate': valuerep.DA,
-    'StudyDate': valuerep.DA,
-    'StudyTime': valuerep.TM,
-  }.get(name, str)
-  try:
-    convert(value)
-  except (TypeError, ValueError):
-    return False
-  return True
-
-
-def _slice_spacing(z_mm, first, path):
-  if len(z_mm) > 1:
-    return float(np.median(np.diff(z_mm)))
-  thickness = float(first.get('SliceThickness') or 0)
-  if thickness <= 0:
-    raise errors.InputError(
-      f'{path} is the only slice and has no SliceThickness: give the whole'
-      ' series as --dicom.'
-    )
-  return thickness

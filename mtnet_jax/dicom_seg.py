@@ -15,6 +15,18 @@ import mtnet_jax
 from mtnet_jax import files
 
 _SERIES_NUMBER = 9001  # beyond what scanners give
+# Type 2: must be there, may be empty. De-identification sometimes drops them.
+_TYPE_2 = (
+  'PatientName',
+  'PatientID',
+  'PatientBirthDate',
+  'PatientSex',
+  'StudyDate',
+  'StudyTime',
+  'AccessionNumber',
+  'StudyID',
+  'ReferringPhysicianName',
+)
 
 
 def write(path, volume, nodules, *, model_name, simulated):
@@ -37,7 +49,7 @@ def write(path, volume, nodules, *, model_name, simulated):
   slices = sorted(set().union(*nodules.values()))
   with _Silence():
     segmentation = highdicom.seg.Segmentation(
-      source_images=volume.headers(slices),
+      source_images=_source_images(volume, slices),
       pixel_array=_presence(nodules, slices, volume.shape[1:]),
       segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
       segment_descriptions=[
@@ -64,6 +76,35 @@ def write(path, volume, nodules, *, model_name, simulated):
     buffer = DicomBytesIO()
     segmentation.save_as(buffer, enforce_file_format=True)
   files.write_bytes(path, buffer.getvalue())
+
+
+def _source_images(volume, slices):
+  """Headers of the slices; type 2 attributes that are amiss become empty."""
+  headers = volume.headers(slices)
+  for header in headers:
+    for name in _TYPE_2:
+      value = header.get(name)
+      if value is None or not _is_valid(name, value):
+        setattr(header, name, '')
+  return headers
+
+
+def _is_valid(name, value):
+  """Whether highdicom takes a type 2 attribute as it is."""
+  from pydicom import valuerep
+
+  if name == 'PatientSex':
+    return value in ('M', 'F', 'O', '')
+  convert = {
+    'PatientBirthDate': valuerep.DA,
+    'StudyDate': valuerep.DA,
+    'StudyTime': valuerep.TM,
+  }.get(name, str)
+  try:
+    convert(value)
+  except (TypeError, ValueError):
+    return False
+  return True
 
 
 def _describe(number, name, model_name):

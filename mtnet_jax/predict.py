@@ -32,7 +32,7 @@ import threading
 import tqdm
 
 import mtnet_jax
-from mtnet_jax import ct_volume
+from mtnet_jax import ct_series
 from mtnet_jax import dicom_seg
 from mtnet_jax import errors
 from mtnet_jax import files
@@ -133,7 +133,7 @@ def run(args):
     errors.InputError: nothing could be done.
   """
   points = points_lib.read(args.points) if args.points else None
-  volume = ct_volume.find(args.dicom, series_uid=args.series)
+  volume = ct_series.find(args.dicom, series_uid=args.series)
   if points:
     targets, faults = targets_lib.of_points(points, volume)
     faults = [(name, why, '') for name, why in points.faults] + _told(faults)

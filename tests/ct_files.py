@@ -73,6 +73,7 @@ def write(directory, hu, *, z_mm=None, series_uid=SERIES_UID, **tags):
     'StudyTime': '101010',
     'PatientSex': 'F',
     'StudyID': '1',
+    'ImagePositionPatient': lambda k: [*ORIGIN_MM[:2], float(z_mm[k])],
     'SOPInstanceUID': lambda k: f'{series_uid[:50]}.{k + 1}',
     **SECRETS,
     **tags,
@@ -85,7 +86,6 @@ def write(directory, hu, *, z_mm=None, series_uid=SERIES_UID, **tags):
       series_uid=series_uid,
       patient_id=SECRETS['PatientID'],
       instance_number=len(hu) - k,
-      ImagePositionPatient=[*ORIGIN_MM[:2], float(z)],
       **{
         name: value(k) if callable(value) else value
         for name, value in common.items()

@@ -10,7 +10,7 @@ import pydicom
 from pydicom.sr.codedict import codes
 import pytest
 
-from mtnet_jax import ct_volume
+from mtnet_jax import ct_series
 from mtnet_jax import dicom_seg
 
 # No multiple of 8 pixels a frame: their bits do not end at a byte.
@@ -42,7 +42,7 @@ def directory(tmp_path_factory):
 def _write(directory, path, masks, **kwargs):
   dicom_seg.write(
     path,
-    ct_volume.find([directory]),
+    ct_series.find([directory]),
     {name: _pixels(mask) for name, mask in masks.items()},
     **{'model_name': 'thresholder', 'simulated': False, **kwargs},
   )
@@ -96,7 +96,7 @@ def test_frames_are_the_masks_on_their_source_slices(path, directory, masks):
 def test_highdicom_reads_the_same_places_in_the_patient(path, masks, directory):
   segmentation = highdicom.seg.segread(path)
   read = segmentation.get_volume(combine_segments=False)
-  ct = ct_volume.find([directory])
+  ct = ct_series.find([directory])
   for number, mask in enumerate(masks.values()):
     voxels = np.argwhere(read.array[..., number])
     ours = [ct.to_mm(voxel) for voxel in np.argwhere(mask)]
@@ -201,7 +201,7 @@ def test_patients_as_they_come(tmp_path, masks, tags, name, capfd, caplog):
 
 @dicom_files.needs_real_series
 def test_over_the_real_ct(tmp_path):
-  volume = ct_volume.find([dicom_files.REAL_DIR])
+  volume = ct_series.find([dicom_files.REAL_DIR])
   rng = np.random.default_rng(0)
   mask = np.zeros(volume.shape, bool)
   mask[60:66, 200:230, 180:200] = rng.random((6, 30, 20)) < 0.5

@@ -6,6 +6,7 @@ import ct_files
 import numpy as np
 import pytest
 
+from mtnet_jax import ct_series
 from mtnet_jax import ct_volume
 from mtnet_jax import nodule_records
 from mtnet_jax import targets
@@ -16,7 +17,7 @@ from mtnet_jax import walk
 def volume(tmp_path_factory):
   directory = tmp_path_factory.mktemp('series')
   ct_files.write(directory, ct_files.volume(shape=(10, 96, 112)))
-  return ct_volume.find([directory])
+  return ct_series.find([directory])
 
 
 def _view(voxel=(4, 10, 20)):

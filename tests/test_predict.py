@@ -14,7 +14,7 @@ import pytest
 import test_dicom_seg
 
 from mtnet_jax import bundle
-from mtnet_jax import ct_volume
+from mtnet_jax import ct_series
 from mtnet_jax import errors
 from mtnet_jax import evaluate
 from mtnet_jax import input_pipeline
@@ -303,7 +303,7 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
   model.spacing_mm = _LIDC_SPACING_MM
   out, volumes, nodules, read = tmp_path / 'out', [], {}, []
   sizes = []
-  real_find, real_walk = ct_volume.find, walk.walk
+  real_find, real_walk = ct_series.find, walk.walk
   real_read = dicom.try_read_hu
 
   def find(*args, **kwargs):
@@ -314,7 +314,7 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
     nodules.update(enumerate(real_walk(*args, **kwargs), 1))
     return list(nodules.values())
 
-  monkeypatch.setattr(ct_volume, 'find', find)
+  monkeypatch.setattr(ct_series, 'find', find)
   monkeypatch.setattr(walk, 'walk', kept)
   monkeypatch.setattr(
     dicom, 'try_read_hu', lambda path: read.append(path) or real_read(path)

@@ -7,6 +7,7 @@ import dicom_files
 import numpy as np
 import pytest
 
+from mtnet_jax import ct_series
 from mtnet_jax import ct_volume
 from mtnet_jax import errors
 from mtnet_jax import points
@@ -23,7 +24,7 @@ MM = ('x', 'y', 'z')
 def volume(tmp_path_factory):
   directory = tmp_path_factory.mktemp('series')
   ct_files.write(directory, ct_files.volume(shape=SHAPE))
-  return ct_volume.find([directory])
+  return ct_series.find([directory])
 
 
 def _points(columns, *at):
@@ -84,7 +85,7 @@ def test_points_in_another_unit_are_seen_through(volume, columns, at, says):
 def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(shape=SHAPE))
   paths[5].unlink()
-  volume = ct_volume.find([tmp_path])
+  volume = ct_series.find([tmp_path])
   with pytest.raises(errors.InputError, match='give the points in mm'):
     targets.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
   found, faults = targets.of_points(
@@ -97,7 +98,7 @@ def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
 @dicom_files.needs_real_series
 @pytest.mark.parametrize('policy', ['all', 'paper'])
 def test_annotated_nodules_are_those_of_the_dataset(policy):
-  volume = ct_volume.find([dicom_files.REAL_DIR])
+  volume = ct_series.find([dicom_files.REAL_DIR])
   found, faults = targets.annotated(volume, policy)
   nodules = [
     n

@@ -1,0 +1,191 @@
+"""Where the slices of a CT series lie, and which series are refused.
+
+Only what the networks were trained on is taken: axial slices, stacked without
+shear, with square pixels. Everything else is refused rather than resampled.
+`tfds_lidc` and `pydicom` are imported where they are needed, for the networks
+load without them. No text of a header gets into a message: it could name the
+patient.
+"""
+
+import numpy as np
+
+from mtnet_jax import errors
+
+# Cosines between an axis of the slice and z; 0.001 is 0.06 degrees.
+_AXIAL = 1e-3
+_TILT_DEGREES = 0.5
+_TAGS = (
+  'ImagePositionPatient',
+  'ImageOrientationPatient',
+  'PixelSpacing',
+  'Rows',
+  'Columns',
+  'SliceThickness',
+  'GantryDetectorTilt',
+  'FrameOfReferenceUID',
+)
+_NEEDED_TAGS = (
+  'ImageOrientationPatient',
+  'PixelSpacing',
+  'Rows',
+  'Columns',
+  'FrameOfReferenceUID',
+)
+
+
+def by_position(series):
+  """The files at each position, from the lowest z.
+
+  Args:
+    series: `tfds_lidc.dicom.Series` with slices.
+
+  Returns:
+    A list of paths per position; of files that repeat it, the one of the lowest
+    instance number first.
+
+  Raises:
+    errors.InputError: most positions hold several images.
+  """
+  from tfds_lidc import dicom
+
+  groups = []
+  for item in series.slices:  # sorted by z
+    if groups and item.z_mm - groups[-1][0].z_mm <= dicom.Z_TOLERANCE_MM:
+      groups[-1].append(item)
+    else:
+      groups.append([item])
+  several = sum(len({s.image_id for s in group}) > 1 for group in groups)
+  if several > len(groups) / 2:
+    raise errors.InputError(
+      f'series {series.uid} holds several images at {several} of'
+      f' {len(groups)} positions, such as those of several passes: give the'
+      ' files of one as --dicom.'
+    )
+  return [
+    [s.path for s in sorted(group, key=lambda s: s.instance_number)]
+    for group in groups
+  ]
+
+
+def read_header(path):
+  """What the header of a slice says of its place and size.
+
+  Args:
+    path: of a CT image.
+
+  Returns:
+    A `pydicom.Dataset` of the tags that the functions below read.
+
+  Raises:
+    errors.InputError: without one of them the place cannot be told.
+  """
+  import pydicom
+
+  header = pydicom.dcmread(
+    path, stop_before_pixels=True, specific_tags=list(_TAGS)
+  )
+  for name in _NEEDED_TAGS:
+    if not header.get(name):
+      raise errors.InputError(
+        f'{path} has no {name}: positions cannot be told. Export the series'
+        ' again.'
+      )
+  return header
+
+
+def check_slice(path, header, first):
+  """Refuses what is no stack of axial slices with square pixels.
+
+  Args:
+    path: of the slice, for the message.
+    header: of the slice, of `read_header`.
+    first: that of the first slice of its series.
+
+  Raises:
+    errors.InputError: the slice is not axial, its pixels are not square, or it
+      does not continue the stack that the first one begins.
+  """
+  down, across = (float(x) for x in header.PixelSpacing)
+  cosines = np.array(header.ImageOrientationPatient, float)
+  tilt = abs(float(header.get('GantryDetectorTilt') or 0))
+  if abs(cosines[2]) > _AXIAL or abs(cosines[5]) > _AXIAL:
+    raise errors.InputError(
+      f'{path} is not axial (ImageOrientationPatient'
+      f' {np.round(cosines, 3).tolist()}): the networks know axial slices'
+      ' only. Give an axial series.'
+    )
+  if tilt > _TILT_DEGREES:
+    raise errors.InputError(
+      f'{path} was taken with a gantry tilted by {tilt:g} degrees: its slices'
+      ' are not axial. Give an axial series.'
+    )
+  if abs(down - across) > 1e-2 * down:
+    raise errors.InputError(
+      f'{path} has pixels of {down:g} x {across:g} mm: the networks know square'
+      ' ones only. Resample the series.'
+    )
+  for name in ('Rows', 'Columns', 'FrameOfReferenceUID'):
+    if header[name].value != first[name].value:
+      raise errors.InputError(
+        f'{path} has another {name} than the first slice of its series: give'
+        ' the files that belong together as --dicom.'
+      )
+  same_grid = np.allclose(
+    [*header.PixelSpacing, *cosines],
+    np.array([*first.PixelSpacing, *first.ImageOrientationPatient], float),
+    atol=1e-3,
+  )
+  shift_mm = np.abs(
+    np.array(header.ImagePositionPatient[:2], float)
+    - np.array(first.ImagePositionPatient[:2], float)
+  ).max()
+  if not same_grid or shift_mm > down / 2:
+    raise errors.InputError(
+      f'{path} does not lie straight above the first slice of its series'
+      f' (shifted by {shift_mm:g} mm; a tilted gantry?): give an axial series.'
+    )
+
+
+def slice_spacing_mm(z_mm, first, path):
+  """The usual distance of slices, in mm.
+
+  Args:
+    z_mm: (slices,), ascending.
+    first: header of the first slice, of `read_header`.
+    path: its file, for the message.
+
+  Returns:
+    The median distance; of a single slice its thickness.
+
+  Raises:
+    errors.InputError: a single slice does not say how thick it is.
+  """
+  if len(z_mm) > 1:
+    return float(np.median(np.diff(z_mm)))
+  thickness = float(first.get('SliceThickness') or 0)
+  if thickness <= 0:
+    raise errors.InputError(
+      f'{path} is the only slice and has no SliceThickness: give the whole'
+      ' series as --dicom.'
+    )
+  return thickness
+
+
+def affine(first, spacing_mm):
+  """The matrix from voxels to places in the patient.
+
+  Args:
+    first: header of the first slice, of `read_header`.
+    spacing_mm: distance of slices, mm.
+
+  Returns:
+    (4, 4), (column, row, slice, 1) -> (x, y, z, 1) in patient mm (LPS).
+  """
+  cosines = np.array(first.ImageOrientationPatient, float)
+  pixel_spacing_mm = float(first.PixelSpacing[0])
+  matrix = np.eye(4)
+  matrix[:3, 0] = cosines[:3] * pixel_spacing_mm
+  matrix[:3, 1] = cosines[3:] * pixel_spacing_mm
+  matrix[:3, 2] = 0, 0, spacing_mm
+  matrix[:3, 3] = np.array(first.ImagePositionPatient, float)
+  return matrix
