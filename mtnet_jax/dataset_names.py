@@ -1,8 +1,8 @@
 """What the name of a dataset says of it.
 
 lidc_nodules/NAME              as it comes, such as paper
-lidc_nodules/NAME?KEY=VALUE,..  changed by a policy, see `tfds_lidc.overrides`
-lidc_nodules/NAME-KEY_VALUE..   the same, by the name that its build has on disk
+lidc_nodules/NAME?KEY=VALUE    changed by a policy, see `tfds_lidc.overrides`
+lidc_nodules/NAME-KEY_VALUE    the same, by the name that its build has on disk
 """
 
 import re
@@ -10,7 +10,7 @@ import re
 
 def base_and_changes(name):
   """'lidc_nodules/paper?slices=all' -> 'paper', 'slices=all'; '' for none."""
-  base, *changes = re.split('[?-]', name.rpartition('/')[2], maxsplit=1)
+  base, *changes = re.split('[?-]', name.partition('/')[2], maxsplit=1)
   return base, ''.join(changes)
 
 

@@ -118,7 +118,8 @@ def _policy_builder(config, policy, data_dir):
 
 
 def _config_and_policy(name):
-  config, _, policy = name.rpartition('/')[2].partition('?')
+  # The first slash: consensus=1/2 has another.
+  config, _, policy = name.partition('/')[2].partition('?')
   return config, policy
 
 

@@ -10,6 +10,7 @@ from mtnet_jax import input_pipeline
   'name, base, changes',
   [
     ('lidc_nodules/paper', 'paper', ''),
+    ('lidc_nodules/paper?consensus=1/2', 'paper', 'consensus=1/2'),
     (
       'lidc_nodules/all?readers=3-4,slices=all',
       'all',

@@ -285,6 +285,14 @@ def test_a_name_may_carry_a_policy(tmp_path):
   )
 
 
+def test_a_policy_may_hold_a_slash(tmp_path):
+  name = 'lidc_nodules/paper?consensus=1/2'
+  builder = input_pipeline.builder(name, str(tmp_path))
+  assert builder.builder_config.policy.consensus == (1, 2)
+  command = input_pipeline.build_command(name, '')
+  assert ' --config=paper --policy=consensus=1/2 ' in command
+
+
 @pytest.mark.parametrize('policy', ('slice=all', 'slices=some'))
 def test_a_policy_that_is_none_is_an_input_error(policy, tmp_path):
   with pytest.raises(errors.InputError, match='slice'):
