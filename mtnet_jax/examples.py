@@ -72,6 +72,28 @@ def choose(values):
   return [(places[index], index) for index in order if index in places]
 
 
+def pick(records, nodules, outputs):
+  """The best, median and worst nodules of a split, as the figure shows them.
+
+  Args:
+    records: of all its nodules, of `evaluate.make_records`.
+    nodules: all of them, `input_pipeline.Nodules`.
+    outputs: of `evaluate.predict`, for all of them.
+
+  Returns:
+    A list of `Example`.
+  """
+  _, values = order_by(records)
+  chosen = choose(values)
+  shown = [index for _, index in chosen]
+  return collect(
+    chosen,
+    records,
+    nodules.take(shown),
+    {name: output[shown] for name, output in outputs.items()},
+  )
+
+
 def collect(chosen, records, nodules, outputs):
   """What the figure shows of some nodules.
 

@@ -43,7 +43,7 @@ def write(
     results: what metrics.json holds.
     records: a dict per test nodule, of `evaluate.make_records`.
     histories: stage name -> a dict per epoch, of `train.Trainer.run`.
-    examples: of `examples.collect`.
+    examples: of `examples.pick`, or `examples.collect`.
     comparisons: of `comparisons.read`.
 
   Raises:

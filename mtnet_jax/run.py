@@ -205,20 +205,12 @@ def _finish(config, workdir, splits, histories, outputs, say):
     'test': summary,
   }
   files.write_csv(workdir / 'records.csv', records)
-  _, values = examples.order_by(records)
-  chosen = examples.choose(values)
-  shown = [index for _, index in chosen]
   report_page.write(
     workdir / 'report',
     results=results,
     records=records,
     histories=histories,
-    examples=examples.collect(
-      chosen,
-      records,
-      splits['test'].take(shown),
-      {name: values[shown] for name, values in outputs.items()},
-    ),
+    examples=examples.pick(records, splits['test'], outputs),
   )
   # Last, for it is what says that a run is finished.
   files.write_json(workdir / 'metrics.json', results)

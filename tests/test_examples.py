@@ -51,9 +51,11 @@ def test_order_without_masks_is_by_the_right_label():
   np.testing.assert_allclose(values, [0.8, 0.2, 0.5])
 
 
-def test_what_is_shown_is_of_the_chosen_nodules():
+@pytest.fixture
+def nodules():
+  """Two, of 2 x 2 pixels."""
   image = np.arange(2 * 4, dtype=np.int16).reshape(2, 2, 2)
-  nodules = input_pipeline.Nodules(
+  return input_pipeline.Nodules(
     image=image,
     mask=(image > 5).astype(np.uint8),
     votes=image,
@@ -61,13 +63,25 @@ def test_what_is_shown_is_of_the_chosen_nodules():
     info={},
     simulated=True,
   )
+
+
+def test_what_is_shown_is_of_the_chosen_nodules(nodules):
   records = [{'nodule_id': name} for name in 'abc']
   shown = examples.collect(
-    [('best', 2), ('worst', 0)], records, nodules, {'fine': image / 8}
+    [('best', 2), ('worst', 0)], records, nodules, {'fine': nodules.image / 8}
   )
   assert [x.record['nodule_id'] for x in shown] == ['c', 'a']
-  np.testing.assert_array_equal(shown[1].image, image[1])
+  np.testing.assert_array_equal(shown[1].image, nodules.image[1])
   assert shown[1].truth.tolist() == [[False, False], [True, True]]
   # 4/8 and more.
   assert not shown[0].masks['fine'].any() and shown[1].masks['fine'].all()
   assert set(shown[0].masks) == {'fine'} and shown[0].cam is None
+
+
+def test_of_a_whole_split_each_comes_with_its_own(nodules):
+  records = [{'fine_dice': 0.2}, {'fine_dice': 0.7}]
+  best, worst = examples.pick(records, nodules, {'fine': nodules.image / 8})
+  assert (best.place, worst.place) == ('best', 'worst')
+  assert (best.record, worst.record) == (records[1], records[0])
+  np.testing.assert_array_equal(best.image, nodules.image[1])
+  assert best.masks['fine'].all() and not worst.masks['fine'].any()

@@ -123,9 +123,6 @@ def write(
       'class': make_history('class', 'val_auc'),
       'fine': make_history('fine', 'val_jaccard'),
     }
-  _, values = examples.order_by(records)
-  chosen = examples.choose(values)
-  shown = [index for _, index in chosen]
   with pytest.MonkeyPatch.context() as patch:
     if not render:
       patch.setattr(figures, 'save', lambda figure, path: path.touch())
@@ -134,12 +131,7 @@ def write(
       results=results,
       records=records,
       histories=histories,
-      examples=examples.collect(
-        chosen,
-        records,
-        nodules.take(shown),
-        {key: x[shown] for key, x in outputs.items()},
-      ),
+      examples=examples.pick(records, nodules, outputs),
       comparisons=comparisons,
     )
   return Page(directory / 'index.html')
