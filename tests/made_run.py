@@ -12,7 +12,7 @@ from mtnet_jax import stages
 from mtnet_jax import workdir
 
 # Smaller than :test, for speed of compilation only.
-_TINY = {
+TINY = {
   'seg_net': {
     'stem_widths': (4, 4),
     'entry_widths': (4, 6),
@@ -38,7 +38,7 @@ def config_of(variant=None, *, spacing_mm=0.0):
   config = test_configs.CONFIGS.get_config(variant or 'test')
   with config.unlocked():
     if variant is None:
-      config.update(_TINY)
+      config.update(TINY)
     config.dataset.name = 'lidc_nodules/phantom'
     config.dataset.fingerprint = '0123456789abcdef'
     config.dataset.spacing_mm = spacing_mm
@@ -106,7 +106,17 @@ def write_results(directory, config=None, rows=None):
 
 
 def draw_variables(config, seed=3):
-  """Random variables of the three networks, statistics off their start."""
+  """Random variables of the three networks, as `draw_like` draws them."""
+  return draw_like(stages.variable_shapes(config), seed)
+
+
+def draw_like(shapes, seed):
+  """Random variables, statistics off their start, so that a batch's own show.
+
+  Args:
+    shapes: tree of what has a shape, such as of `jax.eval_shape`.
+    seed: of the draw.
+  """
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -118,10 +128,7 @@ def draw_variables(config, seed=3):
     low, high = (0.7, 1.4) if name in ('scale', 'var') else (-0.3, 0.3)
     return rng.uniform(low, high, leaf.shape).astype(np.float32)
 
-  variables = jax.tree_util.tree_map_with_path(
-    draw, stages.variable_shapes(config)
-  )
-  return variables
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def patches(count, seed=0):

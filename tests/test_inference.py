@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import made_run
 import numpy as np
 import pytest
 
@@ -16,26 +17,10 @@ _PATCH, _SIZE, _BATCH = 16, 32, 3
 # Two in the last batch: which of its rows are kept can show.
 _COUNT = _BATCH + 2
 _WINDOW = (-1000.0, 400.0)
-_SEG = {
-  'stem_widths': (4, 4),
-  'entry_widths': (4, 6),
-  'middle_blocks': 0,
-  'exit_width': 6,
-  'tail_widths': (6,),
-  'aspp_features': 4,
-  'low_level_features': 3,
-  'decoder_features': 4,
-}
 _NETS = {
-  'coarse': mtnet.CoarseSegNet(**_SEG),
-  'fine': mtnet.FineSegNet(**_SEG),
-  'class': mtnet.ClassNet(
-    stem_widths=(4, 4),
-    entry_widths=(4,),
-    middle_blocks=0,
-    exit_width=6,
-    tail_widths=(6,),
-  ),
+  'coarse': mtnet.CoarseSegNet(**made_run.TINY['seg_net']),
+  'fine': mtnet.FineSegNet(**made_run.TINY['seg_net']),
+  'class': mtnet.ClassNet(**made_run.TINY['class_net']),
 }
 _OPTIONS = {
   'nets': _NETS,
@@ -46,7 +31,6 @@ _OPTIONS = {
 
 
 def _random_variables(name, seed):
-  """Statistics off their start, so that batch statistics would show."""
   net = _NETS[name]
   inputs = [jnp.zeros((1, _SIZE, _SIZE, 3))]
   if name != 'coarse':
@@ -54,17 +38,7 @@ def _random_variables(name, seed):
   shapes = jax.eval_shape(
     functools.partial(net.init, train=False), jax.random.key(0), *inputs
   )
-  rng = np.random.default_rng(seed)
-
-  def draw(path, leaf):
-    leaf_name = path[-1].key
-    if leaf_name == 'kernel':
-      spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-      return (spread * rng.normal(size=leaf.shape)).astype(np.float32)
-    low, high = (0.7, 1.4) if leaf_name in ('scale', 'var') else (-0.3, 0.3)
-    return rng.uniform(low, high, leaf.shape).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, dict(shapes))
+  return made_run.draw_like(dict(shapes), seed)
 
 
 @pytest.fixture(scope='module', name='variables')
