@@ -131,7 +131,7 @@ def build(
   return _Builder(config=config, data_dir=data_dir)
 
 
-def _build(config, data_dir, download_config, **settings):
+def _build(config, data_dir, download_config, *, strict, workers, beam_options):
   """Builds beside its place, moves there, and forgets what it remembered."""
   staging.sweep(data_dir)
   try:
@@ -140,8 +140,9 @@ def _build(config, data_dir, download_config, **settings):
     ) as folder:
       staged = _Builder(config=config, data_dir=folder)
       staged.show_progress = True
-      for name, value in settings.items():
-        setattr(staged, name, value)
+      staged.strict = strict
+      staged.workers = workers
+      staged.beam_options = beam_options
       staged.cache_dir = cache_dir(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
