@@ -53,15 +53,19 @@ def mean(values, weights):
     values: (N,).
     weights: of `patient_weights`.
   """
+  return estimate(*replicated_mean(values, weights))
+
+
+def replicated_mean(values, weights):
+  """The mean of `mean`, and its (R,) replicates; None where there are none."""
   values = np.asarray(values, np.float64)
   known = np.isfinite(values)
   if not known.any():
-    return estimate(np.nan, None)
+    return np.nan, None
   if weights is None:
-    return estimate(values[known].mean(), None)
+    return values[known].mean(), None
   totals = weights[:, known].sum(1)
   sums = weights[:, known] @ values[known]
-  replicates = np.divide(
+  return values[known].mean(), np.divide(
     sums, totals, out=np.full(len(sums), np.nan), where=totals > 0
   )
-  return estimate(values[known].mean(), replicates)

@@ -11,19 +11,38 @@ Masks are compared on the patch's own pixels: the networks' probabilities are
 averaged from their input grid back onto it. Metrics are means over nodules
 with 95 % intervals from resampling patients; the values over the pooled
 pixels stand beside them.
+
+    python -m mtnet_jax.evaluate --workdir RUN RUN2 ... --symmetries
+
+scores what several runs say together, such as those of several seeds, and the
+average over the eight ways in which a patch can lie: either, or both. It also
+says, with an interval, what that is worth over a single run with one look, and
+whether answers disagree where they are wrong. records.csv then has the columns
+malignancy_sd (standard deviation of the probability of malignancy over the
+answers) and fine_uncertainty (mean standard deviation of the fine probability
+over the pixels that at least one answer marks). They go into the first run's
+evaluations/DATASET-SPLIT-ensembleN-symmetries, or into --out.
+
+Runs of different folds have no test split in common: what one keeps for its
+test, the others were trained on. What averaging is worth is told of patients
+only that none of the runs has seen.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import re
 
 from absl import logging
 import numpy as np
 
+from mtnet_jax import averaging
+from mtnet_jax import ensemble
 from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import inference
 from mtnet_jax import input_pipeline
+from mtnet_jax import members
 from mtnet_jax import metrics
 from mtnet_jax import parallel
 from mtnet_jax import reader_agreement
@@ -54,12 +73,14 @@ def predict(config, variables, nodules, *, progress):
   return predictor(parallel.replicate(variables), nodules.image, progress)
 
 
-def make_records(nodules, outputs):
+def make_records(nodules, outputs, more=None, *, readers=True):
   """A dict per nodule: who it is, what was predicted, how well.
 
   Args:
     nodules: `input_pipeline.Nodules`.
     outputs: of `predict`. What is not in them has no column.
+    more: further columns, name -> (N,).
+    readers: whether to compare with single readers, too, which takes longest.
 
   Returns:
     A list of flat dicts of Python numbers and strings; a metric without a
@@ -81,7 +102,9 @@ def make_records(nodules, outputs):
     counts = metrics.pixel_counts(masks, nodules.mask)
     values = {**metrics.segmentation_from_counts(counts), **counts}
     columns.update({f'{name}_{key}': x for key, x in values.items()})
-  columns.update(reader_agreement.columns(nodules, drawn))
+  if readers:
+    columns.update(reader_agreement.columns(nodules, drawn))
+  columns.update(more or {})
   return [
     {key: _plain(values[i]) for key, values in columns.items()}
     for i in range(len(nodules))
@@ -93,7 +116,7 @@ def _plain(value):
   return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def score(config, nodules, outputs, *, diameter_model):
+def score(config, nodules, outputs, *, diameter_model, more=None):
   """Records and metrics of a dataset.
 
   Args:
@@ -101,15 +124,53 @@ def score(config, nodules, outputs, *, diameter_model):
     nodules: `input_pipeline.Nodules`.
     outputs: of `predict`, for the same nodules.
     diameter_model: of `scores.fit_diameter_only`.
+    more: as in `make_records`.
 
   Returns:
     records, and the tree of `scores.summarise`.
   """
-  records = make_records(nodules, outputs)
+  records = make_records(nodules, outputs, more)
   summary = scores.summarise(
     records, diameter_model=diameter_model, seed=config.seed
   )
   return records, summary
+
+
+def listen(runs, nodules, *, symmetries, progress):
+  """Lets runs answer about a split, one after the other.
+
+  Args:
+    runs: of `members.read`.
+    nodules: `input_pipeline.Nodules`.
+    symmetries: whether each looks at every patch in all eight ways in which it
+      can lie.
+    progress: as in `predict`.
+
+  Returns:
+    Records of each run by itself, of one look at the patches as they are; and
+    all answers as an `ensemble.Averaged`.
+  """
+  singles = []
+
+  def answers():
+    for run in runs:
+      variables = workdir.load_variables(run.path, stages.names(run.config))
+
+      def look(hu, run=run, variables=variables):
+        turned = dataclasses.replace(nodules, image=hu)
+        return predict(run.config, variables, turned, progress=progress)
+
+      if symmetries:
+        looks = ensemble.symmetric(look, nodules.image)
+      else:
+        looks = iter([look(nodules.image)])
+      plain = next(looks)
+      singles.append(make_records(nodules, plain, readers=False))
+      yield plain
+      yield from looks
+
+  averaged = ensemble.average(answers())
+  return singles, averaged
 
 
 def _load_splits(name, split, *, data_dir, limit, rotate_folds):
@@ -134,14 +195,26 @@ def _load_splits(name, split, *, data_dir, limit, rotate_folds):
   )
 
 
-def main():
+def _parse():
   parser = argparse.ArgumentParser(
     prog='python -m mtnet_jax.evaluate',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
-    '--workdir', required=True, help='run directory of a finished training'
+    '--workdir',
+    required=True,
+    nargs='+',
+    action='extend',
+    metavar='RUN',
+    help='run directory of a finished training; of several, the mean of their'
+    " probabilities, on the first one's split",
+  )
+  parser.add_argument(
+    '--symmetries',
+    action='store_true',
+    help='average over the eight rotations and reflections of each patch; it'
+    ' takes eight times as long',
   )
   parser.add_argument(
     '--dataset',
@@ -157,57 +230,82 @@ def main():
   parser.add_argument(
     '--limit', type=int, default=0, help='at most so many nodules a split'
   )
-  args = parser.parse_args()
-  # Libraries warn of what is said better below, such as a dataset not built.
-  logging.set_verbosity(logging.ERROR)
-  config = workdir.read_config(args.workdir)
-  variables = workdir.load_variables(args.workdir, stages.names(config))
-  trained = workdir.read_metrics(args.workdir)
-  name = args.dataset or config.dataset.name
-  data_dir = args.data_dir or config.dataset.data_dir
-  if args.limit < 0:
-    raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
-  rotate_folds = config.dataset.rotate_folds
-  split, data = _load_splits(
-    name,
-    args.split,
-    data_dir=data_dir,
-    limit=args.limit,
-    rotate_folds=rotate_folds,
+  parser.add_argument(
+    '--out', metavar='DIR', help='folder for the results; default: see above'
   )
+  return parser.parse_args()
+
+
+def _folder(args, name, split):
+  """Where the results go."""
+  if args.out:
+    return pathlib.Path(args.out)
   # A policy in the name has letters that no folder should.
   folder = re.sub(r'[^\w.]+', '-', f'{name}-{split}')
   if args.limit:
     folder += f'-limit{args.limit}'
-  out = pathlib.Path(args.workdir, 'evaluations', folder)
+  if len(args.workdir) > 1:
+    folder += f'-ensemble{len(args.workdir)}'
+  if args.symmetries:
+    folder += '-symmetries'
+  return pathlib.Path(args.workdir[0], 'evaluations', folder)
+
+
+def main():
+  args = _parse()
+  # Libraries warn of what is said better below, such as a dataset not built.
+  logging.set_verbosity(logging.ERROR)
+  runs = members.read(args.workdir)
+  (_, config, trained), *_ = runs
+  name = args.dataset or config.dataset.name
+  if args.limit < 0:
+    raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
+  split, data = _load_splits(
+    name,
+    args.split,
+    data_dir=args.data_dir or config.dataset.data_dir,
+    limit=args.limit,
+    rotate_folds=config.dataset.rotate_folds,
+  )
+  out = _folder(args, name, split)
   print(
-    f'{args.workdir}: {len(data)} {"SIMULATED" if data.simulated else "real"}'
+    f'{" + ".join(args.workdir)}: {len(data)}'
+    f' {"SIMULATED" if data.simulated else "real"}'
     f' nodules of {name}, trained on'
     f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
   )
-  seen = input_pipeline.of_training_patients(data, rotate_folds)
-  if seen:
-    print(
-      f'CAUTION: {seen} of them are of patients whose nodules the run was'
-      ' trained on or chosen by\n(all folds but'
-      f' {input_pipeline.folds("test", rotate_folds)[0]}), at least with their'
-      ' outlines: the numbers below flatter it.'
-    )
-  outputs = predict(
-    config, variables, data, progress=tables.progress_bar('evaluating')
+  seen = input_pipeline.of_training_patients(data, members.rotations(runs))
+  if seen.any():
+    print(members.caution(runs, int(seen.sum())))
+  workdir.make_folder(out, '--out' if args.out else '--workdir')
+  singles, averaged = listen(
+    runs,
+    data,
+    symmetries=args.symmetries,
+    progress=tables.progress_bar('evaluating'),
   )
+  is_averaged = len(runs) > 1 or args.symmetries
   records, summary = score(
-    config, data, outputs, diameter_model=trained['diameter_only_model']
+    config,
+    data,
+    averaged.outputs,
+    diameter_model=trained['diameter_only_model'],
+    more=ensemble.disagreement(averaged) if is_averaged else None,
   )
   results = {
     **workdir.header(config, dataset=name, simulated=data.simulated),
     'trained_on': {key: trained[key] for key in ('dataset', 'simulated')},
     'diameter_only_model': trained['diameter_only_model'],
+    'members': members.described(runs),
+    'symmetries': args.symmetries,
     'limit': args.limit,
-    'nodules_of_training_patients': seen,
+    'nodules_of_training_patients': int(seen.sum()),
     split: summary,
   }
-  workdir.make_folder(out)
+  if is_averaged:
+    results['averaging'] = averaging.judge(
+      singles, records, ~seen, seed=config.seed
+    )
   files.write_csv(out / 'records.csv', records)
   files.write_json(out / 'metrics.json', results)
   print(tables.per_nodule(records))
@@ -216,6 +314,17 @@ def main():
       summary, simulated=data.simulated, strategy=config.strategy
     )
   )
+  if is_averaged:
+    print(
+      '\n'
+      + averaging.text(
+        results['averaging'],
+        runs=len(runs),
+        symmetries=args.symmetries,
+        strategy=config.strategy,
+        simulated=data.simulated,
+      )
+    )
   print(f'Written: {out}/metrics.json and records.csv')
 
 

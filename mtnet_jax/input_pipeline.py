@@ -302,14 +302,25 @@ def _text_or_number(value):
   return value.decode() if isinstance(value, bytes) else value
 
 
-def of_training_patients(nodules, rotate_folds=0):
-  """How many are of patients that a run does not keep for its test.
+def of_training_patients(nodules, rotations=(0,)):
+  """Which are of patients that some run does not keep for its test.
 
   The folds are the same in every dataset: 0 to 2 train, 3 validates, unless
-  the run has them rotated.
+  a run has them rotated.
+
+  Args:
+    nodules: `Nodules`.
+    rotations: `config.dataset.rotate_folds` of the runs. None of those that
+      differ keep the same fold: together they have seen every patient.
+
+  Returns:
+    (N,) bool.
   """
-  kept = np.isin(nodules.info['fold'], folds('test', rotate_folds))
-  return int(np.sum(~kept))
+  seen = np.zeros(len(nodules), bool)
+  for rotate_folds in rotations:
+    kept = folds('test', rotate_folds)
+    seen |= ~np.isin(nodules.info['fold'], kept)
+  return seen
 
 
 def fingerprint(splits):

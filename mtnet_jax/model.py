@@ -101,6 +101,10 @@ class Model:
     Raises:
       errors.InputError: what was given cannot be such patches.
     """
+    return Prediction(**inference.as_answer(self.outputs(hu, pixel_spacing_mm)))
+
+  def outputs(self, hu, pixel_spacing_mm):
+    """The probabilities behind `predict`, of `inference.predict_step`."""
     hu = check_hu(hu)
     spacing_mm = check_spacing(pixel_spacing_mm, len(hu))
     parts, start = [], 0
@@ -108,10 +112,9 @@ class Model:
       part = slice(start, start + size)
       parts.append(self._run(hu[part], spacing_mm[part], size))
       start += size
-    outputs = {
+    return {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
-    return Prediction(**inference.as_answer(outputs))
 
   def _run(self, hu, spacing_mm, size):
     count = len(hu)

@@ -91,11 +91,15 @@ def _parse(argv):
   return parser.parse_args(argv)
 
 
-def _load(paths):
+def _load(paths, *, symmetries):
   # JAX takes seconds: bad input is told before.
   from mtnet_jax import bundle
+  from mtnet_jax import ensemble
 
-  return bundle.load(paths[0] if len(paths) == 1 else paths)
+  models = [bundle.load(path) for path in paths]
+  if len(models) == 1 and not symmetries:
+    return models[0]
+  return ensemble.Ensemble(models, symmetries=symmetries)
 
 
 def _import_drawing():
@@ -105,19 +109,6 @@ def _import_drawing():
   from mtnet_jax import overlays
 
   return figures, nodule_records, overlays
-
-
-def _predict_fn(model, pixel_spacing_mm, *, symmetries):
-  """(N, 64, 64) HU -> `model.Prediction`."""
-
-  def predict(hu):
-    return model.predict(hu, pixel_spacing_mm)
-
-  if not symmetries:
-    return predict
-  from mtnet_jax import ensemble
-
-  return functools.partial(ensemble.predict_symmetric, predict)
 
 
 def run(args):
@@ -144,9 +135,9 @@ def run(args):
     nifti.check(volume)
   if targets:
     out = _make_folder(args.out)
-    model = _load(args.checkpoint)
-    predict_fn = _predict_fn(
-      model, volume.pixel_spacing_mm, symmetries=args.symmetries
+    model = _load(args.checkpoint, symmetries=args.symmetries)
+    predict_fn = functools.partial(
+      model.predict, pixel_spacing_mm=volume.pixel_spacing_mm
     )
     served, more = _walk(targets, volume, predict_fn)
     faults += _told(more)

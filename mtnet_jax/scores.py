@@ -73,6 +73,42 @@ def masks_of(records):
   ]
 
 
+def outputs_of(records):
+  """Which of 'coarse', 'fine' and 'class' the records hold."""
+  masks = masks_of(records)
+  if records and 'malignancy_probability' in records[0]:
+    return [*masks, 'class']
+  return masks
+
+
+def of_output(records, output, weights):
+  """Metrics of one output.
+
+  Args:
+    records: of `evaluate.make_records`.
+    output: of `outputs_of`.
+    weights: of `bootstrap.patient_weights`.
+
+  Returns:
+    metric -> (value, replicates or None).
+  """
+  if output == 'class':
+    labels = column(records, 'label')
+    known = labels >= 0
+    return replicated(
+      classification,
+      column(records, 'malignancy_probability')[known],
+      labels[known],
+      None if weights is None else weights[:, known],
+    )
+  return {
+    metric: bootstrap.replicated_mean(
+      column(records, f'{output}_{metric}'), weights
+    )
+    for metric in metrics.SEGMENTATION
+  }
+
+
 def malignancy_scores(records, diameter_model):
   """Probabilities of malignancy, of all records.
 

@@ -9,11 +9,8 @@ interval: that takes sweeps of several seeds.
 import statistics
 from typing import NamedTuple
 
-import numpy as np
-
 from mtnet_jax import bootstrap
 from mtnet_jax import errors
-from mtnet_jax import metrics
 from mtnet_jax import scores
 
 CLASS = 'class'
@@ -47,12 +44,6 @@ class Result(NamedTuple):
   paired: bool
 
 
-def outputs_of(records):
-  """Which of 'coarse', 'fine' and 'class' the records of a run hold."""
-  masks = scores.masks_of(records)
-  return [*masks, *([CLASS] if 'malignancy_probability' in records[0] else [])]
-
-
 def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
   """Every output of every point, and how it differs from the reference.
 
@@ -74,7 +65,7 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
   def outputs(name):
     return [
       output
-      for output in outputs_of(records[name])
+      for output in scores.outputs_of(records[name])
       if not shows or output in shows
     ]
 
@@ -126,7 +117,7 @@ def of_folds(plan, records, *, shows=(), seed=0):
   named = [(point.name, point.title, records[point.name]) for point in plan]
   results = []
   for name, title, mine in [*named, (POOLED, POOLED, everything)]:
-    for output in outputs_of(mine):
+    for output in scores.outputs_of(mine):
       if not shows or output in shows:
         _, sampled = resampling.metrics(mine, output)
         results.append(_result(name, title, output, mine, sampled))
@@ -209,29 +200,4 @@ class _Resampling:
   def metrics(self, records, output):
     """Which draw it was, and metric -> (value, replicates or None)."""
     index, weights = self._draw(records)
-    if output == CLASS:
-      labels = scores.column(records, 'label')
-      known = labels >= 0
-      return index, scores.replicated(
-        scores.classification,
-        scores.column(records, 'malignancy_probability')[known],
-        labels[known],
-        None if weights is None else weights[:, known],
-      )
-    return index, {
-      metric: _mean(scores.column(records, f'{output}_{metric}'), weights)
-      for metric in metrics.SEGMENTATION
-    }
-
-
-def _mean(values, weights):
-  known = np.isfinite(values)
-  if not known.any():
-    return np.nan, None
-  if weights is None:
-    return values[known].mean(), None
-  totals = weights[:, known].sum(1)
-  sums = weights[:, known] @ values[known]
-  return values[known].mean(), np.divide(
-    sums, totals, out=np.full(len(sums), np.nan), where=totals > 0
-  )
+    return index, scores.of_output(records, output, weights)

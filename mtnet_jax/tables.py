@@ -186,6 +186,15 @@ def _row(name, cells):
   )
 
 
+def table(head, columns, rows):
+  """A table as lines of text, under its head."""
+  lines = [_row(head, [title for _, title in columns])]
+  for row in rows:
+    indent = '  ' if row.kind in ('pooled', 'paper') else ''
+    lines.append(_row(indent + row.title, texts(row)))
+  return lines
+
+
 def beside_the_paper(summary, *, simulated, strategy='mtnet'):
   """The test set's metrics and the paper's, in per cent.
 
@@ -220,11 +229,7 @@ def beside_the_paper(summary, *, simulated, strategy='mtnet'):
       classification_rows(summary, strategy=strategy),
     ),
   ):
-    lines.append(_row(head, [title for _, title in columns]))
-    for row in rows:
-      indent = '  ' if row.kind in ('pooled', 'paper') else ''
-      lines.append(_row(indent + row.title, texts(row)))
-    lines.append('')
+    lines += [*table(head, columns, rows), '']
   lines.append(
     f'Paper: {paper.CITATION}.'
     + (' Simulated CT is no measure of it.' if simulated else '')

@@ -24,8 +24,12 @@ _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def make_folder(path):
+def make_folder(path, flag='--workdir'):
   """Creates a folder and proves that it can be written.
+
+  Args:
+    path: the folder.
+    flag: by which another can be chosen.
 
   Raises:
     errors.InputError: it cannot.
@@ -37,7 +41,7 @@ def make_folder(path):
       pass
   except OSError as error:
     raise errors.InputError(
-      f'{path} cannot be written ({error.strerror}): choose another --workdir.'
+      f'{path} cannot be written ({error.strerror}): choose another {flag}.'
     ) from error
 
 

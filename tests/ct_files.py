@@ -5,6 +5,7 @@ import types
 import dicom_files
 import numpy as np
 
+from mtnet_jax import inference
 from mtnet_jax import model as model_lib
 
 AIR_HU, NODULE_HU = -900, 50
@@ -113,15 +114,18 @@ class Model:
     self.batches = []
 
   def predict(self, hu, pixel_spacing_mm):
+    outputs = self.outputs(hu, pixel_spacing_mm)
+    return model_lib.Prediction(**inference.as_answer(outputs))
+
+  def outputs(self, hu, pixel_spacing_mm):
     assert hu.shape[1:] == (64, 64)
     np.testing.assert_allclose(pixel_spacing_mm, self.spacing_mm)
     self.batches.append(len(hu))
     mask = hu > THRESHOLD_HU
     coarse = mask & np.roll(mask, -1, axis=1)
-    return model_lib.Prediction(
-      mask=mask,
-      probability=mask.astype(np.float32),
-      coarse_mask=coarse,
-      malignancy=mask.mean(axis=(1, 2)),
-      cam=np.where(mask, 1.0, -0.2).astype(np.float32),
-    )
+    return {
+      'fine': mask.astype(np.float32),
+      'coarse': coarse.astype(np.float32),
+      'class': mask.mean(axis=(1, 2)),
+      'cam': np.where(mask, 1.0, -0.2).astype(np.float32),
+    }

@@ -50,6 +50,7 @@ _LEVELS = (
     'weight_sources',
   ),
   (
+    'averaging',
     'card',
     'ct_series',
     'examples',
@@ -76,7 +77,14 @@ _LEVELS = (
   ('models.baselines', 'models.joint'),
   ('report_page', 'stages', 'weight_matching'),
   ('check_config', 'inference', 'pretrained', 'step', 'workdir'),
-  ('finished_run', 'initial_weights', 'model', 'progress', 'sweep_plan'),
+  (
+    'finished_run',
+    'initial_weights',
+    'members',
+    'model',
+    'progress',
+    'sweep_plan',
+  ),
   ('ensemble',),
   ('bundle', 'comparisons', 'sweep_report'),
   ('export',),

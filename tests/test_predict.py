@@ -40,7 +40,7 @@ def directory(tmp_path_factory):
 @pytest.fixture
 def model(monkeypatch):
   model = ct_files.Model()
-  monkeypatch.setattr(predict, '_load', lambda path: model)
+  monkeypatch.setattr(bundle, 'load', lambda path: model)
   return model
 
 

@@ -1,0 +1,232 @@
+"""What averaging several answers is worth, and whether they know when to doubt.
+
+Single is what one run scores with one look at each patch: its own metrics, of
+several runs the mean of theirs. Averaged is what their mean probabilities
+score. Both are of the same nodules, resampled together, so that the difference
+is a paired one. Its interval is of the patients: what other runs than these
+would give is not in it.
+"""
+
+import numpy as np
+from scipy import stats
+
+from mtnet_jax import bootstrap
+from mtnet_jax import metrics
+from mtnet_jax import scores
+from mtnet_jax import tables
+
+
+def judge(singles, records, unseen, *, seed):
+  """What averaging says about itself, of nodules that no run has seen.
+
+  Args:
+    singles: records of each run by itself.
+    records: of all together, of the same nodules in the same order.
+    unseen: (N,) bool.
+    seed: of the resampling.
+
+  Returns:
+    'nodules' and 'patients', how many, and if there are any the trees of
+    `compare` and `doubts`.
+  """
+
+  def of_unseen(rows):
+    return [rows[index] for index in np.flatnonzero(unseen)]
+
+  records = of_unseen(records)
+  tree = {
+    'nodules': len(records),
+    'patients': len({record['patient_id'] for record in records}),
+  }
+  if records:
+    singles = [of_unseen(rows) for rows in singles]
+    tree.update(compare(singles, records, seed=seed))
+    tree.update(doubts(records, seed=seed))
+  return tree
+
+
+def compare(singles, averaged, *, seed):
+  """Single and averaged answers, and their difference.
+
+  Args:
+    singles, averaged, seed: as in `judge`, of the nodules that count.
+
+  Returns:
+    'single', 'averaged' and 'averaged_minus_single': output -> metric ->
+    {'value', 'ci95'}, outputs being 'coarse', 'fine' and 'class'.
+  """
+  weights = _weights(averaged, seed)
+  tree = {'single': {}, 'averaged': {}, 'averaged_minus_single': {}}
+  for output in scores.outputs_of(averaged):
+    together = scores.of_output(averaged, output, weights)
+    single = _mean(
+      [scores.of_output(records, output, weights) for records in singles]
+    )
+    tree['single'][output] = scores.estimates(single)
+    tree['averaged'][output] = scores.estimates(together)
+    tree['averaged_minus_single'][output] = scores.difference(together, single)
+  return tree
+
+
+def _mean(members):
+  """metric -> (value, replicates or None), the mean of several such."""
+  first = members[0]
+  return {
+    metric: (
+      np.mean([member[metric][0] for member in members]),
+      None
+      if first[metric][1] is None
+      else np.mean([member[metric][1] for member in members], axis=0),
+    )
+    for metric in first
+  }
+
+
+def doubts(records, *, seed):
+  """Whether answers disagree where they are wrong.
+
+  Small nodules have a lower Dice and, being mostly edge, more disagreement; a
+  probability near 0.5 is easily wrong and moves most. So these say whether the
+  disagreement tells good answers from bad ones, not whether it tells more than
+  size and probability do.
+
+  Args:
+    records: of averaged answers, with the columns of `ensemble.disagreement`.
+    seed: of the resampling.
+
+  Returns:
+    As far as there are such outputs, {'value', 'ci95'} of
+    'fine_uncertainty_with_fine_dice', Spearman's rank correlation, below 0
+    where masks are worse the more the answers disagree; and
+    'malignancy_sd_of_wrong_labels', the area under the ROC: how often a nodule
+    with a wrong label has a larger spread than one with the right label, 0.5
+    if it says nothing. The value is None where nothing differs.
+  """
+  weights = _weights(records, seed)
+  tree = {}
+  if 'fine_uncertainty' in records[0]:
+    tree['fine_uncertainty_with_fine_dice'] = _replicated(
+      rank_correlation,
+      scores.column(records, 'fine_uncertainty'),
+      scores.column(records, 'fine_dice'),
+      weights,
+    )
+  if 'malignancy_sd' in records[0]:
+    labels = scores.column(records, 'label')
+    known = labels >= 0
+    called = (
+      scores.column(records, 'malignancy_probability') >= metrics.THRESHOLD
+    )
+    tree['malignancy_sd_of_wrong_labels'] = _replicated(
+      metrics.area_under_roc,
+      scores.column(records, 'malignancy_sd')[known],
+      (called != labels)[known],
+      None if weights is None else weights[:, known],
+    )
+  return tree
+
+
+def rank_correlation(x, y, weights):
+  """Spearman's rank correlation.
+
+  Args:
+    x, y: (N,).
+    weights: (..., N) how often each pair counts, integers.
+
+  Returns:
+    (...); NaN where all x, or all y, are the same.
+  """
+
+  def of_one(counts):
+    one, other = (np.repeat(values, counts) for values in (x, y))
+    if min(len(np.unique(one)), len(np.unique(other))) < 2:
+      return np.nan
+    return stats.spearmanr(one, other).statistic
+
+  return np.apply_along_axis(of_one, -1, np.asarray(weights, int))
+
+
+def _replicated(statistic, x, y, weights):
+  return bootstrap.estimate(
+    statistic(x, y, np.ones(len(x))),
+    None if weights is None else statistic(x, y, weights),
+  )
+
+
+def _weights(records, seed):
+  return bootstrap.patient_weights(
+    [record['patient_id'] for record in records], seed=seed
+  )
+
+
+_DOUBTS = {
+  'fine_uncertainty_with_fine_dice': (
+    'Rank correlation of fine_uncertainty with fine DI (0 says nothing)'
+  ),
+  'malignancy_sd_of_wrong_labels': (
+    'AUC of malignancy_sd for a wrong label (0.5 says nothing)'
+  ),
+}
+
+
+def text(tree, *, runs, symmetries, strategy, simulated):
+  """Several lines of what `judge` found.
+
+  Args:
+    tree: of `judge`.
+    runs: how many were averaged.
+    symmetries: whether over the eight symmetries, too.
+    strategy: of the config.
+    simulated: whether the CT is simulated.
+  """
+  if not tree['nodules']:
+    return (
+      'What averaging is worth cannot be told here: every nodule is of a'
+      ' patient that some run has seen.'
+    )
+  single = 'one run' if runs == 1 else f'one of the {runs} runs, on average'
+  together = [] if runs == 1 else [f'{runs} runs']
+  if symmetries:
+    together.append('8 symmetries')
+  where = 'SIMULATED CT' if simulated else 'CT'
+  intervals = '95 % interval over patients, of these runs'
+  if tree['patients'] < 2:
+    intervals = 'no intervals with one patient'
+  lines = [
+    f'What averaging is worth ({" x ".join(together)}), on {tree["nodules"]}'
+    f' nodules, {tree["patients"]} patient(s), {where}.',
+    f'Single: {single}. Per cent, {intervals}.',
+    '',
+  ]
+  names = tables.network_names(strategy)
+  for head, columns, outputs in (
+    ('Segmentation', tables.SEGMENTATION, ('coarse', 'fine')),
+    ('Classification', tables.CLASSIFICATION, ('class',)),
+  ):
+    rows = [
+      tables.Row(title, tables.cells(tree[part][output], columns), kind)
+      for output in outputs
+      if output in tree['single']
+      for title, part, kind in (
+        (f'{names[output]}, single', 'single', 'nodules'),
+        ('averaged', 'averaged', 'nodules'),
+        ('averaged - single', 'averaged_minus_single', 'difference'),
+      )
+    ]
+    if rows:
+      lines += [*tables.table(head, columns, rows), '']
+  lines.append('Do the answers disagree where they are wrong?')
+  for key, title in _DOUBTS.items():
+    if key in tree:
+      lines.append(f'  {title}: {_number(tree[key])}')
+  return '\n'.join(lines)
+
+
+def _number(estimate):
+  if estimate['value'] is None:
+    return 'n/a'
+  said = f'{estimate["value"]:.2f}'
+  if estimate['ci95'] is not None:
+    low, high = estimate['ci95']
+    said += f' ({low:.2f} to {high:.2f})'
+  return said

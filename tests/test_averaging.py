@@ -1,0 +1,225 @@
+"""What averaging is worth, on made-up records."""
+
+import made_run
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+import test_sweep_statistics
+
+from mtnet_jax import averaging
+from mtnet_jax import bootstrap
+from mtnet_jax import ensemble
+from mtnet_jax import evaluate
+from mtnet_jax import input_pipeline
+from mtnet_jax import members
+from mtnet_jax import workdir
+
+make_records = test_sweep_statistics.make_records
+
+
+def _doubtful(records, seed=0):
+  rng = np.random.default_rng(seed)
+  for record in records:
+    record['fine_uncertainty'] = float(rng.uniform())
+    record['malignancy_sd'] = float(rng.uniform())
+    record['malignancy_probability'] = float(rng.uniform())
+  return records
+
+
+def test_single_is_the_mean_of_the_runs_and_differences_are_paired():
+  # Shifts of the fine mask's metrics; wrong labels of the first patients.
+  singles = [make_records(), make_records(shift=0.1, first=4)]
+  averaged = make_records(shift=0.2)
+  tree = averaging.compare(singles, averaged, seed=0)
+  fine = {part: tree[part]['fine']['dice'] for part in tree}
+  base = np.mean([record['fine_dice'] for record in singles[0]])
+  assert fine['single']['value'] == pytest.approx(base + 0.05)
+  assert fine['averaged']['value'] == pytest.approx(base + 0.2)
+  # The same for every nodule: no width, however much the nodules differ.
+  change = fine['averaged_minus_single']
+  assert change['value'] == pytest.approx(0.15)
+  assert change['ci95'] == pytest.approx([0.15, 0.15])
+  assert np.ptp(fine['averaged']['ci95']) > 0.01
+  # Untouched by the shift of the fine masks.
+  assert tree['averaged_minus_single']['coarse']['dice']['value'] == 0
+  # The second run has 4 of its 20 patients wrong: accuracies 1 and 0.8.
+  accuracy = {part: tree[part]['class']['accuracy'] for part in tree}
+  assert accuracy['single']['value'] == pytest.approx(0.9)
+  assert accuracy['averaged_minus_single']['value'] == pytest.approx(0.1)
+  # Half of the share of these patients that is drawn, of 20: binomial.
+  low, high = stats.binom.ppf((0.025, 0.975), 20, 0.2) / 40
+  assert accuracy['averaged_minus_single']['ci95'] == pytest.approx([low, high])
+
+
+def test_one_run_is_compared_as_it_is():
+  single = make_records(first=4)
+  tree = averaging.compare([single], single, seed=0)
+  for metrics in tree['averaged_minus_single'].values():
+    for estimate in metrics.values():
+      assert estimate == {'value': 0, 'ci95': [0, 0]}
+
+
+def test_outputs_that_are_not_there_are_not_compared():
+  records = make_records(masks=('coarse',))
+  for record in records:
+    del record['malignancy_probability']
+  tree = averaging.compare([records], records, seed=0)
+  assert [list(part) for part in tree.values()] == [['coarse']] * 3
+  assert averaging.doubts(records, seed=0) == {}
+
+
+def test_doubts_are_those_of_scipy_and_scikit_learn():
+  records = _doubtful(make_records())
+  records[3]['label'] = -1  # counts for the mask only
+  tree = averaging.doubts(records, seed=0)
+
+  def column(key, rows):
+    return np.array([row[key] for row in rows])
+
+  expected = stats.spearmanr(
+    column('fine_uncertainty', records), column('fine_dice', records)
+  )
+  found = tree['fine_uncertainty_with_fine_dice']
+  assert found['value'] == pytest.approx(expected.statistic)
+  # Of one replicate, with its nodules written out.
+  weights = bootstrap.patient_weights(column('patient_id', records), seed=0)
+  drawn = [
+    row
+    for row, times in zip(records, weights[0], strict=True)
+    for _ in range(times)
+  ]
+  replicates = averaging.rank_correlation(
+    column('fine_uncertainty', records), column('fine_dice', records), weights
+  )
+  assert replicates[0] == pytest.approx(
+    stats.spearmanr(
+      column('fine_uncertainty', drawn), column('fine_dice', drawn)
+    ).statistic
+  )
+  assert found['ci95'] == bootstrap.interval(replicates)
+
+  known = [row for row in records if row['label'] >= 0]
+  called = column('malignancy_probability', known) >= 0.5
+  wrong = called != column('label', known)
+  found = tree['malignancy_sd_of_wrong_labels']
+  assert found['value'] == pytest.approx(
+    sklearn_metrics.roc_auc_score(wrong, column('malignancy_sd', known))
+  )
+  low, high = found['ci95']
+  assert low < found['value'] < high
+
+
+def test_doubt_in_the_right_places():
+  records = _doubtful(make_records(first=4))
+  for record in records:
+    wrong = record['patient_id'] in {'p0', 'p1', 'p2', 'p3'}
+    record['fine_uncertainty'] = 1 - record['fine_dice']
+    record['malignancy_probability'] = float(record['label'] != wrong)
+    record['malignancy_sd'] = 0.3 if wrong else 0.1
+  tree = averaging.doubts(records, seed=0)
+  assert tree['fine_uncertainty_with_fine_dice']['ci95'] == pytest.approx(
+    [-1, -1]
+  )
+  assert tree['malignancy_sd_of_wrong_labels'] == {
+    'value': 1,
+    'ci95': [1, 1],
+  }
+  # Who never disagrees says nothing.
+  for record in records:
+    record['fine_uncertainty'] = record['malignancy_sd'] = 0.0
+  tree = averaging.doubts(records, seed=0)
+  assert tree['fine_uncertainty_with_fine_dice']['value'] is None
+  assert tree['malignancy_sd_of_wrong_labels']['value'] == 0.5
+
+
+def test_only_nodules_count_that_no_run_has_seen():
+  singles = [make_records()]
+  averaged = _doubtful(make_records(shift=0.1))
+  unseen = np.arange(len(averaged)) < 6
+  for record in averaged[6:]:
+    record['fine_dice'] = 0.0
+  tree = averaging.judge(singles, averaged, unseen, seed=0)
+  assert (tree['nodules'], tree['patients']) == (6, 3)
+  assert tree['averaged_minus_single']['fine']['dice'][
+    'value'
+  ] == pytest.approx(0.1)
+  none = averaging.judge(singles, averaged, unseen & False, seed=0)
+  assert none == {'nodules': 0, 'patients': 0}
+  assert 'cannot be told' in _text(none)
+
+
+def _text(tree):
+  return averaging.text(
+    tree, runs=2, symmetries=True, strategy='mtnet', simulated=True
+  )
+
+
+def test_the_text_names_what_was_averaged_and_every_interval():
+  averaged = _doubtful(make_records(shift=0.1))
+  everywhere = np.ones(len(averaged), bool)
+  singles = [make_records(), make_records()]
+  text = _text(averaging.judge(singles, averaged, everywhere, seed=0))
+  assert '2 runs x 8 symmetries' in text and 'SIMULATED CT' in text
+  assert 'one of the 2 runs, on average' in text
+  rows = [line for line in text.splitlines() if 'averaged - single' in line]
+  assert len(rows) == 3
+  assert rows[1].count('+10.0 (+10.0 to +10.0)') == 5
+  for word in ('fine_uncertainty', 'malignancy_sd'):
+    (line,) = (line for line in text.splitlines() if word in line)
+    assert ' to ' in line
+  alone = [dict(row, patient_id='p') for row in averaged]
+  text = _text(averaging.judge([alone], alone, everywhere, seed=0))
+  assert 'no intervals with one patient' in text
+
+
+def test_runs_answer_one_after_the_other(monkeypatch):
+  hu = np.full((2, 8, 8), -900, np.int16)
+  hu[:, 2:4, 1:7] = 50
+  bright = (hu > 0).astype(np.uint8)
+  nodules = input_pipeline.Nodules(
+    image=hu,
+    mask=bright,
+    votes=bright,
+    label=np.array([0, 1]),
+    info={'nodule_id': np.array(['a', 'b'])},
+    simulated=True,
+  )
+
+  def predict(config, variables, nodules, *, progress):
+    """Is sure of what is in the upper half, as `variables` is of malignancy."""
+    sure = np.where(np.arange(8)[:, None] < 4, 1.0, 0.25)
+    return {
+      'fine': sure * (nodules.image > 0),
+      'class': np.full(len(nodules), variables),
+    }
+
+  monkeypatch.setattr(evaluate, 'predict', predict)
+  monkeypatch.setattr(
+    workdir, 'load_variables', lambda path, names: {'a': 0.2, 'b': 0.6}[path]
+  )
+  runs = [members.Run(path, made_run.config_of(), {}) for path in 'ab']
+  singles, averaged = evaluate.listen(
+    runs, nodules, symmetries=True, progress=iter
+  )
+  assert averaged.malignancy_members.shape == (16, 2)
+  np.testing.assert_allclose(averaged.outputs['class'], 0.4)
+  np.testing.assert_allclose(averaged.sd['class'], 0.2)
+  # As it lies, all of the mask is in the upper half.
+  for rows, share in zip(singles, (0.2, 0.6), strict=True):
+    assert [row['malignancy_probability'] for row in rows] == [share] * 2
+    assert [row['fine_dice'] for row in rows] == [1.0] * 2
+  # Of eight looks two have the mask in the upper half, two in the lower one;
+  # on its side it has half of it in each.
+  inside = averaged.outputs['fine'][:, 2:4, 1:7]
+  np.testing.assert_allclose(inside, (1 + 0.25) / 2)
+  (record, _) = evaluate.make_records(
+    nodules,
+    averaged.outputs,
+    ensemble.disagreement(averaged),
+    readers=False,
+  )
+  # Half of the looks say 1, half 0.25.
+  assert record['fine_uncertainty'] == pytest.approx(0.375)
+  assert record['malignancy_sd'] == pytest.approx(0.2)
+  assert record['fine_dice'] == 1.0
