@@ -26,8 +26,8 @@ def judge(singles, records, unseen, *, seed):
     seed: of the resampling.
 
   Returns:
-    'nodules' and 'patients', how many, and if there are any the trees of
-    `compare` and `doubts`.
+    'nodules' and 'patients', how many, and if there are any the tree of
+    `compare`, and under 'doubts' that of `doubts`.
   """
 
   def of_unseen(rows):
@@ -41,7 +41,7 @@ def judge(singles, records, unseen, *, seed):
   if records:
     singles = [of_unseen(rows) for rows in singles]
     tree.update(compare(singles, records, seed=seed))
-    tree.update(doubts(records, seed=seed))
+    tree['doubts'] = doubts(records, seed=seed)
   return tree
 
 
@@ -86,43 +86,52 @@ def doubts(records, *, seed):
   """Whether answers disagree where they are wrong.
 
   Small nodules have a lower Dice and, being mostly edge, more disagreement; a
-  probability near 0.5 is easily wrong and moves most. So these say whether the
-  disagreement tells good answers from bad ones, not whether it tells more than
-  size and probability do.
+  probability near 0.5 is easily wrong and moves most. So what is known without
+  averaging stands beside: the area of the mask, and how near the probability
+  is to 0.5.
 
   Args:
     records: of averaged answers, with the columns of `ensemble.disagreement`.
     seed: of the resampling.
 
   Returns:
-    As far as there are such outputs, {'value', 'ci95'} of
-    'fine_uncertainty_with_fine_dice', Spearman's rank correlation, below 0
-    where masks are worse the more the answers disagree; and
-    'malignancy_sd_of_wrong_labels', the area under the ROC: how often a nodule
-    with a wrong label has a larger spread than one with the right label, 0.5
-    if it says nothing. The value is None where nothing differs.
+    As far as there are such outputs, {'value', 'ci95'} under
+
+    'rank_correlation_with_fine_dice': of 'fine_uncertainty', below 0 where
+      masks are worse the more the answers disagree, and of 'fine_predicted';
+    'auc_for_wrong_labels': of 'malignancy_sd' and 'nearness_to_half', how often
+      a nodule with a wrong label has a larger one than a nodule with the right
+      label; 0.5 says nothing.
+
+    A value is None where nothing differs, or no label is wrong.
   """
   weights = _weights(records, seed)
   tree = {}
   if 'fine_uncertainty' in records[0]:
-    tree['fine_uncertainty_with_fine_dice'] = _replicated(
-      rank_correlation,
-      scores.column(records, 'fine_uncertainty'),
-      scores.column(records, 'fine_dice'),
-      weights,
-    )
+    dice = scores.column(records, 'fine_dice')
+    tree['rank_correlation_with_fine_dice'] = {
+      name: _replicated(
+        rank_correlation, scores.column(records, name), dice, weights
+      )
+      for name in ('fine_uncertainty', 'fine_predicted')
+    }
   if 'malignancy_sd' in records[0]:
     labels = scores.column(records, 'label')
     known = labels >= 0
-    called = (
-      scores.column(records, 'malignancy_probability') >= metrics.THRESHOLD
-    )
-    tree['malignancy_sd_of_wrong_labels'] = _replicated(
-      metrics.area_under_roc,
-      scores.column(records, 'malignancy_sd')[known],
-      (called != labels)[known],
-      None if weights is None else weights[:, known],
-    )
+    probability = scores.column(records, 'malignancy_probability')
+    wrong = (probability >= metrics.THRESHOLD) != labels
+    tree['auc_for_wrong_labels'] = {
+      name: _replicated(
+        metrics.area_under_roc,
+        values[known],
+        wrong[known],
+        None if weights is None else weights[:, known],
+      )
+      for name, values in (
+        ('malignancy_sd', scores.column(records, 'malignancy_sd')),
+        ('nearness_to_half', -np.abs(probability - metrics.THRESHOLD)),
+      )
+    }
   return tree
 
 
@@ -159,13 +168,16 @@ def _weights(records, seed):
   )
 
 
+# What the numbers of `doubts` are called.
 _DOUBTS = {
-  'fine_uncertainty_with_fine_dice': (
-    'Rank correlation of fine_uncertainty with fine DI (0 says nothing)'
+  'rank_correlation_with_fine_dice': (
+    'Rank correlation with fine DI (0 says nothing)'
   ),
-  'malignancy_sd_of_wrong_labels': (
-    'AUC of malignancy_sd for a wrong label (0.5 says nothing)'
-  ),
+  'auc_for_wrong_labels': 'AUC for a wrong label (0.5 says nothing)',
+  'fine_uncertainty': 'fine_uncertainty',
+  'fine_predicted': 'area of the mask alone',
+  'malignancy_sd': 'malignancy_sd',
+  'nearness_to_half': 'nearness of the probability to 0.5 alone',
 }
 
 
@@ -215,10 +227,14 @@ def text(tree, *, runs, symmetries, strategy, simulated):
     ]
     if rows:
       lines += [*tables.table(head, columns, rows), '']
-  lines.append('Do the answers disagree where they are wrong?')
-  for key, title in _DOUBTS.items():
-    if key in tree:
-      lines.append(f'  {title}: {_number(tree[key])}')
+  if tree['doubts']:
+    lines.append('Do the answers disagree where they are wrong?')
+  for question, found in tree['doubts'].items():
+    lines.append(f'  {_DOUBTS[question]}')
+    lines += [
+      f'    {_DOUBTS[name]:<42}{_number(estimate)}'
+      for name, estimate in found.items()
+    ]
   return '\n'.join(lines)
 
 

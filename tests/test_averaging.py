@@ -77,60 +77,60 @@ def test_doubts_are_those_of_scipy_and_scikit_learn():
   def column(key, rows):
     return np.array([row[key] for row in rows])
 
-  expected = stats.spearmanr(
-    column('fine_uncertainty', records), column('fine_dice', records)
-  )
-  found = tree['fine_uncertainty_with_fine_dice']
-  assert found['value'] == pytest.approx(expected.statistic)
-  # Of one replicate, with its nodules written out.
+  found = tree['rank_correlation_with_fine_dice']
+  dice = column('fine_dice', records)
   weights = bootstrap.patient_weights(column('patient_id', records), seed=0)
-  drawn = [
-    row
-    for row, times in zip(records, weights[0], strict=True)
-    for _ in range(times)
-  ]
-  replicates = averaging.rank_correlation(
-    column('fine_uncertainty', records), column('fine_dice', records), weights
-  )
-  assert replicates[0] == pytest.approx(
-    stats.spearmanr(
-      column('fine_uncertainty', drawn), column('fine_dice', drawn)
-    ).statistic
-  )
-  assert found['ci95'] == bootstrap.interval(replicates)
+  for name in ('fine_uncertainty', 'fine_predicted'):
+    values = column(name, records)
+    expected = stats.spearmanr(values, dice).statistic
+    assert found[name]['value'] == pytest.approx(expected)
+    # Of one replicate, with its nodules written out.
+    drawn = np.repeat(np.arange(len(records)), weights[0])
+    replicates = averaging.rank_correlation(values, dice, weights[:50])
+    assert replicates.shape == (50,)
+    assert replicates[0] == pytest.approx(
+      stats.spearmanr(values[drawn], dice[drawn]).statistic
+    )
 
   known = [row for row in records if row['label'] >= 0]
-  called = column('malignancy_probability', known) >= 0.5
-  wrong = called != column('label', known)
-  found = tree['malignancy_sd_of_wrong_labels']
-  assert found['value'] == pytest.approx(
-    sklearn_metrics.roc_auc_score(wrong, column('malignancy_sd', known))
-  )
-  low, high = found['ci95']
-  assert low < found['value'] < high
+  probability = column('malignancy_probability', known)
+  wrong = (probability >= 0.5) != column('label', known)
+  found = tree['auc_for_wrong_labels']
+  for name, values in (
+    ('malignancy_sd', column('malignancy_sd', known)),
+    ('nearness_to_half', 1 - abs(probability - 0.5)),
+  ):
+    assert found[name]['value'] == pytest.approx(
+      sklearn_metrics.roc_auc_score(wrong, values)
+    )
+    low, high = found[name]['ci95']
+    assert low < found[name]['value'] < high
 
 
 def test_doubt_in_the_right_places():
-  records = _doubtful(make_records(first=4))
+  records = _doubtful(make_records())
   for record in records:
     wrong = record['patient_id'] in {'p0', 'p1', 'p2', 'p3'}
     record['fine_uncertainty'] = 1 - record['fine_dice']
     record['malignancy_probability'] = float(record['label'] != wrong)
     record['malignancy_sd'] = 0.3 if wrong else 0.1
-  tree = averaging.doubts(records, seed=0)
-  assert tree['fine_uncertainty_with_fine_dice']['ci95'] == pytest.approx(
-    [-1, -1]
-  )
-  assert tree['malignancy_sd_of_wrong_labels'] == {
-    'value': 1,
-    'ci95': [1, 1],
-  }
+
+  def found():
+    tree = averaging.doubts(records, seed=0)
+    return (
+      tree['rank_correlation_with_fine_dice']['fine_uncertainty'],
+      tree['auc_for_wrong_labels']['malignancy_sd'],
+    )
+
+  correlation, auc = found()
+  assert correlation['ci95'] == pytest.approx([-1, -1])
+  assert auc == {'value': 1, 'ci95': [1, 1]}
   # Who never disagrees says nothing.
   for record in records:
     record['fine_uncertainty'] = record['malignancy_sd'] = 0.0
-  tree = averaging.doubts(records, seed=0)
-  assert tree['fine_uncertainty_with_fine_dice']['value'] is None
-  assert tree['malignancy_sd_of_wrong_labels']['value'] == 0.5
+  correlation, auc = found()
+  assert correlation == {'value': None, 'ci95': None}
+  assert auc['value'] == 0.5
 
 
 def test_only_nodules_count_that_no_run_has_seen():
@@ -165,7 +165,7 @@ def test_the_text_names_what_was_averaged_and_every_interval():
   rows = [line for line in text.splitlines() if 'averaged - single' in line]
   assert len(rows) == 3
   assert rows[1].count('+10.0 (+10.0 to +10.0)') == 5
-  for word in ('fine_uncertainty', 'malignancy_sd'):
+  for word in ('fine_uncertainty', 'area', 'malignancy_sd', 'nearness'):
     (line,) = (line for line in text.splitlines() if word in line)
     assert ' to ' in line
   alone = [dict(row, patient_id='p') for row in averaged]
