@@ -201,7 +201,7 @@ def text(tree, *, runs, symmetries, strategy, simulated):
   if symmetries:
     together.append('8 symmetries')
   where = 'SIMULATED CT' if simulated else 'CT'
-  intervals = '95 % interval over patients, of these runs'
+  intervals = '95 % interval over patients, not over other runs'
   if tree['patients'] < 2:
     intervals = 'no intervals with one patient'
   lines = [

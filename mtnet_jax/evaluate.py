@@ -20,8 +20,8 @@ says, with an interval, what that is worth over a single run with one look, and
 whether answers disagree where they are wrong. records.csv then has the columns
 malignancy_sd (standard deviation of the probability of malignancy over the
 answers) and fine_uncertainty (mean standard deviation of the fine probability
-over the pixels that at least one answer marks). They go into the first run's
-evaluations/DATASET-SPLIT-ensembleN-symmetries, or into --out.
+over the pixels that at least one answer marks). Results go into the first
+run's evaluations/DATASET-SPLIT-ensembleN-symmetries, or into --out.
 
 Runs of different folds have no test split in common: what one keeps for its
 test, the others were trained on. What averaging is worth is told of patients

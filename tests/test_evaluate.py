@@ -2,7 +2,10 @@
 
 import csv
 import json
+import pathlib
+import sys
 
+import made_run
 import main_job
 import numpy as np
 import pytest
@@ -96,3 +99,105 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
     assert bare == {
       key: x for key, x in record.items() if not key.startswith(prefix)
     }
+
+
+def _evaluate(monkeypatch, *arguments):
+  """The command's metrics.json and records."""
+  monkeypatch.setattr(sys, 'argv', ['evaluate', *map(str, arguments)])
+  evaluate.main()
+  out = pathlib.Path(arguments[-1].removeprefix('--out='))
+  with open(out / 'records.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  return json.loads((out / 'metrics.json').read_text()), rows
+
+
+def _config(data_dir, **dataset):
+  config = made_run.config_of()
+  with config.unlocked():
+    config.dataset.update(data_dir=str(data_dir), **dataset)
+  return config
+
+
+def test_runs_and_symmetries_are_scored_together(
+  tmp_path, phantom_data_dir, monkeypatch, capsys
+):
+  config = _config(phantom_data_dir)
+  runs = [
+    made_run.write(tmp_path / name, config, seed=seed)
+    for name, seed in (('a', 3), ('b', 4))
+  ]
+
+  def of(*paths, name):
+    return _evaluate(
+      monkeypatch,
+      '--workdir',
+      *paths,
+      '--symmetries',
+      '--limit=12',
+      f'--out={tmp_path / name}',
+    )
+
+  alone = [of(run, name=f'{run.name}-alone') for run in runs]
+  both, rows = of(*runs, name='both')
+  assert [member['workdir'] for member in both['members']] == list(
+    map(str, runs)
+  )
+  assert both['symmetries'] is True
+  assert both['nodules_of_training_patients'] == 0
+
+  def values(rows, key):
+    return np.array([float(row[key]) for row in rows])
+
+  # Means of means, and spreads within and between runs add up.
+  malignancy = [values(rows, 'malignancy_probability') for _, rows in alone]
+  together = values(rows, 'malignancy_probability')
+  np.testing.assert_allclose(together, np.mean(malignancy, 0), atol=1e-6)
+  within = np.mean([values(rows, 'malignancy_sd') ** 2 for _, rows in alone], 0)
+  np.testing.assert_allclose(
+    values(rows, 'malignancy_sd') ** 2,
+    within + np.var(malignancy, 0),
+    atol=1e-6,
+  )
+  assert within.min() > 0 and values(rows, 'fine_uncertainty').min() > 0
+  # What averaging is compared with is the mean of the runs with one look each.
+  found = both['averaging']
+  assert found['nodules'] == 12
+  for output, metric in (
+    ('fine', 'dice'),
+    ('coarse', 'recall'),
+    ('class', 'auc'),
+  ):
+    single = np.mean(
+      [one['averaging']['single'][output][metric]['value'] for one, _ in alone]
+    )
+    change = found['averaged_minus_single'][output][metric]
+    assert found['single'][output][metric]['value'] == pytest.approx(single)
+    tree = both['test']['segmentation'].get(output)
+    averaged = (tree or both['test']['classification'])[metric]['value']
+    assert change['value'] == pytest.approx(averaged - single)
+    low, high = change['ci95']
+    assert low <= change['value'] <= high
+  assert 'What averaging is worth (2 runs x 8' in capsys.readouterr().out
+
+
+def test_runs_of_other_folds_have_seen_the_test_nodules(
+  tmp_path, phantom_data_dir, monkeypatch, capsys
+):
+  runs = [
+    made_run.write(
+      tmp_path / f'turned{turn}', _config(phantom_data_dir, rotate_folds=turn)
+    )
+    for turn in (0, 1)
+  ]
+  results, rows = _evaluate(
+    monkeypatch, '--workdir', *runs, '--limit=4', f'--out={tmp_path / "out"}'
+  )
+  # The first one's test fold, on which the other was trained or chosen.
+  assert {row['fold'] for row in rows} == {'4'}
+  assert results['nodules_of_training_patients'] == 4
+  assert results['averaging'] == {'nodules': 0, 'patients': 0}
+  # Runs of equal weights: nothing is in doubt.
+  assert {float(row['malignancy_sd']) for row in rows} == {0}
+  said = capsys.readouterr().out
+  assert 'CAUTION: 4 of them are of patients whose nodules at least one' in said
+  assert 'averaging is worth cannot be told' in said
