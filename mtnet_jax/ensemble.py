@@ -20,6 +20,8 @@ from mtnet_jax import inference
 from mtnet_jax import metrics
 from mtnet_jax import model as model_lib
 
+# Rotations and reflections of the square.
+NUM_SYMMETRIES = 8
 # Outputs of which the disagreement is kept.
 _SPREAD = ('class', 'fine')
 
@@ -78,14 +80,14 @@ def average(answers):
 
 
 def symmetric(predict, hu):
-  """Answers of the eight rotations and reflections of the square.
+  """Answers about a patch in all ways in which it can lie on the grid.
 
   Args:
     predict: (N, P, P) HU -> an answer.
     hu: (N, P, P).
 
   Yields:
-    Eight answers, their maps turned back; of the patch as it is first.
+    `NUM_SYMMETRIES` answers, maps turned back; of the patch as it is first.
   """
   hu = np.asarray(hu)
   for reflected in (False, True):

@@ -144,21 +144,30 @@ def listen(runs, nodules, *, symmetries, progress):
     nodules: `input_pipeline.Nodules`.
     symmetries: whether each looks at every patch in all eight ways in which it
       can lie.
-    progress: as in `predict`.
+    progress: of a description makes what wraps the batches, as
+      `tables.progress_bar`.
 
   Returns:
     Records of each run by itself, of one look at the patches as they are; and
     all answers as an `ensemble.Averaged`.
   """
   singles = []
+  total = len(runs) * (ensemble.NUM_SYMMETRIES if symmetries else 1)
+  titles = (
+    f'evaluating, {number} of {total}' for number in range(1, total + 1)
+  )
 
   def answers():
     for run in runs:
       variables = workdir.load_variables(run.path, stages.names(run.config))
 
       def look(hu, run=run, variables=variables):
-        turned = dataclasses.replace(nodules, image=hu)
-        return predict(run.config, variables, turned, progress=progress)
+        return predict(
+          run.config,
+          variables,
+          dataclasses.replace(nodules, image=hu),
+          progress=progress(next(titles)),
+        )
 
       if symmetries:
         looks = ensemble.symmetric(look, nodules.image)
@@ -282,7 +291,7 @@ def main():
     runs,
     data,
     symmetries=args.symmetries,
-    progress=tables.progress_bar('evaluating'),
+    progress=tables.progress_bar,
   )
   is_averaged = len(runs) > 1 or args.symmetries
   records, summary = score(

@@ -198,11 +198,13 @@ def test_runs_answer_one_after_the_other(monkeypatch):
   monkeypatch.setattr(
     workdir, 'load_variables', lambda path, names: {'a': 0.2, 'b': 0.6}[path]
   )
+  titles = []
   runs = [members.Run(path, made_run.config_of(), {}) for path in 'ab']
   singles, averaged = evaluate.listen(
-    runs, nodules, symmetries=True, progress=iter
+    runs, nodules, symmetries=True, progress=titles.append
   )
   assert averaged.malignancy_members.shape == (16, 2)
+  assert titles == [f'evaluating, {i} of 16' for i in range(1, 17)]
   np.testing.assert_allclose(averaged.outputs['class'], 0.4)
   np.testing.assert_allclose(averaged.sd['class'], 0.2)
   # As it lies, all of the mask is in the upper half.

@@ -112,10 +112,12 @@ def test_leakage_says_that_the_nodules_are_others(write):
   assert write('leakage').count(', on other test nodules.') == 3
 
 
-def test_folds_are_pooled_over_all_nodules(write):
+def test_folds_are_pooled_over_all_nodules(write, tmp_path):
   text = write('folds')
   assert 'over all 200 nodules' in text
   assert 'standard deviation' in text and 'reference' not in text
+  html = (tmp_path / 'report' / 'index.html').read_text()
+  assert 'mtnet_jax.evaluate --workdir' in html
 
 
 def test_an_interrupted_report_leaves_the_old_one(write, tmp_path, monkeypatch):
