@@ -1,13 +1,14 @@
-"""Convolutions, pooling and resizing in NHWC, each in its fastest exact form.
+"""Convolutions and resizing in NHWC, each in its fastest exact form.
 
 XLA lowers depthwise and dilated convolutions badly on CPUs: a straightforward
 port of these networks takes five times PyTorch's time there. The forms below
 compute the same sums:
 
 * depthwise: the nine shifted views of the padded input times a per-channel
-  weight, added up. XLA fuses this into one loop. The kernel gradient is one
-  variadic reduction, so that the input is read once and not nine times.
+  weight, added up. XLA fuses this into one loop. The kernel gradient adds up
+  the nine products image by image.
 * pointwise: a matrix product.
+* 3 x 3 of many channels: Winograd's form, see `winograd`.
 * dilated: a matrix product per tap, over the rows and columns where that tap
   touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
 
@@ -20,13 +21,20 @@ says otherwise. Parameters keep Flax's HWIO layout, so that checkpoints do not
 depend on how a convolution is computed.
 """
 
+from collections.abc import Callable
 import functools
+from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax import winograd
+
+# From so many channels in and out on, Winograd's form is faster on a CPU:
+# `python -m benchmarks.convolutions`.
+_WINOGRAD_CHANNELS = 32
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -48,7 +56,15 @@ def pointwise_conv(x, kernel, *, stride=1):
   """
   if stride > 1:
     x = x[:, ::stride, ::stride]
-  return jnp.einsum('bhwc,cf->bhwf', x, kernel[0, 0])
+  return _mix_channels(x, kernel[0, 0])
+
+
+def _mix_channels(x, matrix):
+  """(..., C) times (C, F)."""
+  # In two dimensions: for the gradient of more, XLA's CPU backend first writes
+  # one of the factors transposed.
+  product = x.reshape(-1, x.shape[-1]) @ matrix
+  return product.reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 def depthwise_conv(x, kernel, *, stride=1, dilation=1):
@@ -113,58 +129,79 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x, kernel, stride, dilation):
-  pad = dilation * (kernel.shape[0] // 2)
-  out_hw = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
-  padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
-  return _multiply_add(
-    padded, kernel, stride=stride, dilation=dilation, out_hw=out_hw
-  )
+  return _depthwise_fwd(x, kernel, stride, dilation)[0]
 
 
 def _depthwise_fwd(x, kernel, stride, dilation):
-  return _depthwise(x, kernel, stride, dilation), (x, kernel)
+  pad = dilation * (kernel.shape[0] // 2)
+  padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
+  out = _multiply_add(
+    padded,
+    kernel,
+    stride=stride,
+    dilation=dilation,
+    out_hw=(-(-x.shape[1] // stride), -(-x.shape[2] // stride)),
+  )
+  # Padded, which the gradient reads, too.
+  return out, (padded, kernel)
 
 
 def _depthwise_bwd(stride, dilation, residuals, grad):
-  x, kernel = residuals
-  size = kernel.shape[0]
-  pad = dilation * (size // 2)
-  out_hw = grad.shape[1:3]
+  padded, kernel = residuals
+  grad_x = _depthwise_input_gradient(
+    grad, kernel, padded.shape[1:3], stride=stride, dilation=dilation
+  )
+  grad_kernel = _depthwise_kernel_gradient(
+    padded, grad, size=kernel.shape[0], stride=stride, dilation=dilation
+  )
+  return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
-  # Input gradient: the output gradient, spread over the stride, meets the
-  # kernel turned by 180 degrees.
+
+def _depthwise_input_gradient(grad, kernel, padded_hw, *, stride, dilation):
+  """The output gradient, spread over the stride, meets the turned kernel."""
+  reach = dilation * (kernel.shape[0] - 1)
+  pad = dilation * (kernel.shape[0] // 2)
+  in_hw = [length - 2 * pad for length in padded_hw]
+
   def spread(out_size, in_size):
-    reach = dilation * (size - 1) - pad
     spread_size = (out_size - 1) * stride + 1
-    return (reach, in_size + pad - spread_size, stride - 1)
+    return (reach - pad, in_size + pad - spread_size, stride - 1)
 
-  grad_x = _multiply_add(
-    _pad_once(
-      grad, spread(out_hw[0], x.shape[1]), spread(out_hw[1], x.shape[2])
-    ),
+  return _multiply_add(
+    _pad_once(grad, *map(spread, grad.shape[1:3], in_hw)),
     kernel[::-1, ::-1],
     stride=1,
     dilation=dilation,
-    out_hw=x.shape[1:3],
+    out_hw=in_hw,
   )
 
-  # Kernel gradient: all k * k sums in one pass over the input.
-  padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
-  wide_grad = _wide(grad)
-  products = tuple(
-    _wide(view) * wide_grad
-    for view in _shifted_views(
-      padded, size=size, stride=stride, dilation=dilation, out_hw=out_hw
+
+def _depthwise_kernel_gradient(padded, grad, *, size, stride, dilation):
+  """Image by image into a sum per tap and pixel, then over the pixels.
+
+  An image and its sums stay in the cache, and XLA's CPU backend makes fast
+  loops of them, as it does not of a reduction over slices. Returns (k * k, C).
+  """
+
+  def products(index):
+    image, image_grad = (
+      lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
     )
-  )
-  sums = lax.reduce(
-    products,
-    (jnp.zeros((), wide_grad.dtype),) * len(products),
-    lambda left, right: tuple(map(jnp.add, left, right)),
-    (0, 1, 2),
-  )
-  grad_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
-  return grad_x, grad_kernel
+    views = _shifted_views(
+      image,
+      size=size,
+      stride=stride,
+      dilation=dilation,
+      out_hw=grad.shape[1:3],
+    )
+    return tuple(_wide(view[0]) * _wide(image_grad[0]) for view in views)
+
+  def add_image(index, sums):
+    return tuple(map(jnp.add, sums, products(index)))
+
+  # From the first image, not from zeros, of which XLA would make k * k copies.
+  sums = lax.fori_loop(1, len(padded), add_image, products(0))
+  return jnp.stack([jnp.sum(one, (0, 1)) for one in sums])
 
 
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
@@ -195,9 +232,16 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
         f'dilation {dilation} goes with stride 1 and "same" padding only;'
         f' got stride {stride}, padding {padding}.'
       )
-    return _dilated(x, kernel, dilation)
+    return _by_platform(x, kernel, _dilated_forms(kernel.shape[0], dilation))
   pad = kernel.shape[0] // 2 if padding is None else padding
+  if kernel.shape[0] == 3 and stride == 1 and pad <= 2 and _is_large(kernel):
+    return _by_platform(x, kernel, _plain_forms(pad))
   return _xla_conv(x, kernel, stride=stride, pad=pad)
+
+
+def _is_large(kernel):
+  """Whether transforms of the pixels are cheap beside the products."""
+  return min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
 
 
 def _xla_conv(x, kernel, *, stride=1, dilation=1, pad):
@@ -233,7 +277,7 @@ def _dilated_taps(x, kernel, *, dilation):
         continue
       view = x[:, top + dy : bottom + dy, left + dx : right + dx]
       part = _pad_spatial(
-        jnp.einsum('bhwc,cf->bhwf', view, kernel[i, j]),
+        _mix_channels(view, kernel[i, j]),
         (top, height - bottom, 0),
         (left, width - right, 0),
       )
@@ -241,70 +285,63 @@ def _dilated_taps(x, kernel, *, dilation):
   return total.astype(dtype)
 
 
+class _Forms(NamedTuple):
+  """The same convolution (x, kernel) -> y, as CPUs and as others like it."""
+
+  cpu: Callable[..., jax.Array]
+  other: Callable[..., jax.Array]
+
+
 # The choice is made where the program is lowered, not where it is traced, so
 # that one exported program serves several platforms. The gradient is stated
 # by hand because differentiating through the choice would keep residuals of
 # every platform.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dilated(x, kernel, dilation):
-  taps, xla = _dilated_forms(kernel.shape[0], dilation)
-  return lax.platform_dependent(x, kernel, cpu=taps, default=xla)
+def _by_platform(x, kernel, forms):
+  return lax.platform_dependent(x, kernel, cpu=forms.cpu, default=forms.other)
 
 
-def _dilated_forms(size, dilation):
-  return (
-    functools.partial(_dilated_taps, dilation=dilation),
-    functools.partial(_xla_conv, dilation=dilation, pad=dilation * (size // 2)),
-  )
+def _by_platform_fwd(x, kernel, forms):
+  return _by_platform(x, kernel, forms), (x, kernel)
 
 
-def _dilated_fwd(x, kernel, dilation):
-  return _dilated(x, kernel, dilation), (x, kernel)
-
-
-def _dilated_bwd(dilation, residuals, grad):
+def _by_platform_bwd(forms, residuals, grad):
   x, kernel = residuals
 
   def gradients_of(form):
     return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
 
-  taps, xla = map(gradients_of, _dilated_forms(kernel.shape[0], dilation))
-  return lax.platform_dependent(x, kernel, grad, cpu=taps, default=xla)
-
-
-_dilated.defvjp(_dilated_fwd, _dilated_bwd)
-
-
-def max_pool(x, *, size=3, stride=2, padding='symmetric'):
-  """Max-pooling.
-
-  Args:
-    x: (B, H, W, C).
-    size: window side; odd with symmetric padding.
-    stride: step between windows.
-    padding: 'symmetric' pads size // 2 on both sides, as PyTorch ports do;
-      'same' pads as Keras does, less at the start where the size is even.
-
-  Returns:
-    (B, ceil(H / stride), ceil(W / stride), C).
-  """
-  if padding == 'same':
-    pads = lax.padtype_to_pads(
-      x.shape[1:3], (size, size), (stride, stride), 'SAME'
-    )
-  elif padding == 'symmetric':
-    pads = ((size // 2, size // 2),) * 2
-  else:
-    raise ValueError(
-      f"pooling padding is 'same' or 'symmetric', not {padding!r}."
-    )
-  return lax.reduce_window(
+  return lax.platform_dependent(
     x,
-    -jnp.inf,
-    lax.max,
-    (1, size, size, 1),
-    (1, stride, stride, 1),
-    ((0, 0), *pads, (0, 0)),
+    kernel,
+    grad,
+    cpu=gradients_of(forms.cpu),
+    default=gradients_of(forms.other),
+  )
+
+
+_by_platform.defvjp(_by_platform_fwd, _by_platform_bwd)
+
+
+@functools.cache
+def _dilated_forms(size, dilation):
+  return _Forms(
+    cpu=functools.partial(_dilated_taps, dilation=dilation),
+    other=functools.partial(
+      _xla_conv, dilation=dilation, pad=dilation * (size // 2)
+    ),
+  )
+
+
+def _winograd(x, kernel, *, pad):
+  return winograd.conv(_wide(x), _wide(kernel), pad).astype(x.dtype)
+
+
+@functools.cache
+def _plain_forms(pad):
+  return _Forms(
+    cpu=functools.partial(_winograd, pad=pad),
+    other=functools.partial(_xla_conv, pad=pad),
   )
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from mtnet_jax import ops
+from mtnet_jax import pooling
 
 
 def test_depthwise_by_hand():
@@ -61,21 +62,21 @@ _SQUARE = np.arange(16.0).reshape(1, 4, 4, 1)
 
 def test_max_pool_symmetric_at_an_even_size():
   # Windows start at -1 and 1: rows {0, 1} and {1, 2, 3}, whose last are 1, 3.
-  pooled = ops.max_pool(_SQUARE, padding='symmetric')
+  pooled = pooling.max_pool(_SQUARE, padding='symmetric')
   np.testing.assert_array_equal(pooled[0, :, :, 0], [[5, 7], [13, 15]])
 
 
 def test_max_pool_same_at_an_even_size():
   # Keras pads 1 in all, at the end: windows start at 0 and 2, so rows
   # {0, 1, 2} and {2, 3}, whose last are 2, 3.
-  pooled = ops.max_pool(_SQUARE, padding='same')
+  pooled = pooling.max_pool(_SQUARE, padding='same')
   np.testing.assert_array_equal(pooled[0, :, :, 0], [[10, 11], [14, 15]])
 
 
 def test_max_pool_paddings_agree_at_odd_sizes():
   x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
   same, symmetric = (
-    ops.max_pool(x, padding=padding) for padding in ('same', 'symmetric')
+    pooling.max_pool(x, padding=padding) for padding in ('same', 'symmetric')
   )
   assert same.shape == (2, 3, 4, 3)
   np.testing.assert_array_equal(same, symmetric)
@@ -84,14 +85,16 @@ def test_max_pool_paddings_agree_at_odd_sizes():
 @pytest.mark.parametrize('padding', ('same', 'symmetric'))
 @pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
 def test_max_pool_padding_never_wins(padding, dtype):
-  pooled = ops.max_pool(jnp.full((1, 4, 3, 2), -5.0, dtype), padding=padding)
+  pooled = pooling.max_pool(
+    jnp.full((1, 4, 3, 2), -5.0, dtype), padding=padding
+  )
   assert pooled.dtype == dtype
   np.testing.assert_array_equal(pooled, jnp.full((1, 2, 2, 2), -5.0, dtype))
 
 
 def test_max_pool_gradient_goes_to_the_largest():
   # The largest of the four symmetric windows are 5, 7, 13, 15 (see above).
-  grad = jax.grad(lambda x: ops.max_pool(x).sum())(jnp.asarray(_SQUARE))
+  grad = jax.grad(lambda x: pooling.max_pool(x).sum())(jnp.asarray(_SQUARE))
   expected = np.zeros(16)
   expected[[5, 7, 13, 15]] = 1
   np.testing.assert_array_equal(grad.ravel(), expected)
@@ -99,7 +102,7 @@ def test_max_pool_gradient_goes_to_the_largest():
 
 def test_max_pool_refuses_unknown_padding():
   with pytest.raises(ValueError, match='valid'):
-    ops.max_pool(_SQUARE, padding='valid')
+    pooling.max_pool(_SQUARE, padding='valid')
 
 
 def _resize_row(values, size):
@@ -146,3 +149,17 @@ def test_resize_keeps_the_type_and_constants():
   resized = ops.resize_align_corners(x, (12, 12))
   assert resized.dtype == jnp.bfloat16
   np.testing.assert_allclose(np.asarray(resized, np.float32), 0.5, atol=4e-3)
+
+
+def test_max_pool_s_gradient_goes_to_the_first_of_equals():
+  x = np.zeros((1, 4, 4, 1), np.float32)
+  x[0, 1, 3] = 1
+  grad = jax.grad(
+    lambda x: jnp.sum(
+      pooling.max_pool(x, size=2, padding='same')
+      * jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
+    )
+  )(x)
+  expected = np.zeros((4, 4))
+  expected[0, 0], expected[1, 3], expected[2, 0], expected[2, 2] = 1, 2, 3, 4
+  np.testing.assert_array_equal(grad[0, ..., 0], expected)

@@ -16,7 +16,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mtnet_jax import ops
+from mtnet_jax import pooling
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
@@ -170,7 +170,7 @@ class UNet(nn.Module):
     for i, width in enumerate(widths, 1):
       x = double_conv(x, width, f'down{i}')
       # Odd sizes are rounded up, and what is too much cut off on the way up.
-      x = ops.max_pool(x, size=2, stride=2, padding='same')
+      x = pooling.max_pool(x, size=2, stride=2, padding='same')
     x = double_conv(x, bottom, 'bottom')
     for i, width in reversed(list(enumerate(widths, 1))):
       skip = taps[f'down{i}']

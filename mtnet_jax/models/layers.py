@@ -7,6 +7,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from mtnet_jax import ops
+from mtnet_jax.models import batch_norm as batch_norm_lib
 
 _KERNEL_INIT = nn.initializers.variance_scaling(
   2.0, 'fan_in', 'truncated_normal'
@@ -91,7 +92,7 @@ def batch_norm(*, train, axis_name, epsilon, momentum, dtype):
   """A constructor of batch norms that all share these choices."""
 
   def make(name):
-    return nn.BatchNorm(
+    return batch_norm_lib.BatchNorm(
       use_running_average=not train,
       axis_name=axis_name if train else None,
       epsilon=epsilon,

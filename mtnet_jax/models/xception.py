@@ -18,7 +18,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mtnet_jax import ops
+from mtnet_jax import pooling
 from mtnet_jax.models import layers
 
 
@@ -187,7 +187,7 @@ class XceptionBlock(nn.Module):
     pool: max-pooling 3 x 3 / 2 at the end, and a strided skip.
     first_relu: whether the first convolution has its ReLU.
     skip_relu: the identity skip carries relu(x).
-    pool_padding: as in `ops.max_pool`.
+    pool_padding: as in `pooling.max_pool`.
     dtype: compute type.
   """
 
@@ -217,7 +217,7 @@ class XceptionBlock(nn.Module):
         width, norm=self.norm, dtype=self.dtype, name=f'sepconv{i}'
       )(x)
     if self.pool:
-      x = ops.max_pool(x, padding=self.pool_padding)
+      x = pooling.max_pool(x, padding=self.pool_padding)
     return x + skip
 
 
@@ -233,7 +233,7 @@ class Xception(nn.Module):
     tail_widths: channels of the last separable convolutions.
     tail_dilation: their dilation, and padding.
     exit_pool: keep the exit flow's max-pooling, as the original does.
-    pool_padding: as in `ops.max_pool`; Keras pads 'same'.
+    pool_padding: as in `pooling.max_pool`; Keras pads 'same'.
     skip_relu: identity skips carry relu(x).
     dtype: compute type.
   """

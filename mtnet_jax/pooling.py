@@ -1,0 +1,125 @@
+"""Max-pooling with its gradient stated by hand.
+
+XLA's CPU backend makes four passes over indices of the whole input out of the
+gradient of a pooling. Here the output remembers, in one pass and a byte each,
+which pixel of its window was the largest, and the gradient goes back there.
+"""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+
+def max_pool(x, *, size=3, stride=2, padding='symmetric'):
+  """Max-pooling.
+
+  Args:
+    x: (B, H, W, C).
+    size: window side; odd with symmetric padding.
+    stride: step between windows.
+    padding: 'symmetric' pads size // 2 on both sides, as PyTorch ports do;
+      'same' pads as Keras does, less at the start where the size is even.
+
+  Returns:
+    (B, ceil(H / stride), ceil(W / stride), C).
+  """
+  if padding == 'same':
+    pads = lax.padtype_to_pads(
+      x.shape[1:3], (size, size), (stride, stride), 'SAME'
+    )
+  elif padding == 'symmetric':
+    pads = ((size // 2, size // 2),) * 2
+  else:
+    raise ValueError(
+      f"pooling padding is 'same' or 'symmetric', not {padding!r}."
+    )
+  return _pool(x, size, stride, tuple(map(tuple, pads)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _pool(x, size, stride, pads):
+  return _largest(x, size, stride, pads)[0]
+
+
+def _out_size(size, low_high, window, stride):
+  return (size + sum(low_high) - window) // stride + 1
+
+
+def _largest(x, size, stride, pads):
+  """The largest of every window, and which of its pixels that is.
+
+  Of equal ones the first, row by row, as PyTorch and XLA have it.
+  """
+  padded = lax.pad(
+    x,
+    jnp.array(-jnp.inf, x.dtype),
+    ((0, 0, 0), *((*low_high, 0) for low_high in pads), (0, 0, 0)),
+  )
+  height, width = (
+    _out_size(length, low_high, size, stride)
+    for length, low_high in zip(x.shape[1:3], pads, strict=True)
+  )
+  best = which = None
+  for tap in range(size**2):
+    top, left = divmod(tap, size)
+    view = padded[
+      :,
+      top : top + (height - 1) * stride + 1 : stride,
+      left : left + (width - 1) * stride + 1 : stride,
+    ]
+    if best is None:
+      best, which = view, jnp.zeros(view.shape, jnp.int8)
+    else:
+      which = jnp.where(view > best, jnp.int8(tap), which)
+      best = jnp.maximum(best, view)
+  return best, which
+
+
+def _forward(x, size, stride, pads):
+  best, which = _largest(x, size, stride, pads)
+  return best, (which, x.shape)
+
+
+def _backward(size, stride, pads, residuals, grad):
+  which, shape = residuals
+  wide = grad.astype(jnp.promote_types(grad.dtype, jnp.float32))
+  # Of the padded input, in strides of which no window's part is lost.
+  down, across = (
+    -(-(length + sum(low_high)) // stride)
+    for length, low_high in zip(shape[1:3], pads, strict=True)
+  )
+
+  def moved(part, steps, length):
+    return steps, length - steps - part, 0
+
+  def phase(row, column):
+    """Of the pixels that lie so in their stride: (B, down, across, C)."""
+    total = 0
+    for i in range(row, size, stride):
+      for j in range(column, size, stride):
+        total += lax.pad(
+          jnp.where(which == i * size + j, wide, 0),
+          jnp.zeros((), wide.dtype),
+          (
+            (0, 0, 0),
+            moved(grad.shape[1], (i - row) // stride, down),
+            moved(grad.shape[2], (j - column) // stride, across),
+            (0, 0, 0),
+          ),
+        )
+    return total
+
+  phases = jnp.stack(
+    [jnp.stack([phase(i, j) for j in range(stride)], 3) for i in range(stride)],
+    2,
+  )
+  batch, channels = shape[0], shape[3]
+  whole = phases.reshape(batch, down * stride, across * stride, channels)
+  (top, _), (left, _) = pads
+  grad_x = whole[:, top : top + shape[1], left : left + shape[2]]
+  return (grad_x.astype(grad.dtype),)
+
+
+_pool.defvjp(_forward, _backward)
