@@ -13,7 +13,8 @@ computes what those weights were trained with:
 * the last three separable convolutions are not dilated.
 
 With `num_classes=1, tail_dilation=2, skip_relu=False` it is our
-`mtnet_jax.models.mtnet.CoarseSegNet()`, layer by layer. Nothing is downloaded.
+`mtnet_jax.models.mtnet.CoarseSegNet()`, layer by layer, and `FineSegNet()` with
+`fine=True` in addition. Nothing is downloaded.
 """
 
 import torch
@@ -169,11 +170,16 @@ class DeepLabV3Plus(nn.Module):
     num_classes: output channels; the public weights have VOC's 21.
     tail_dilation: of the backbone's last three separable convolutions.
     skip_relu: identity skips carry relu(x).
+    fine: with MT-Net's fine layer, which receives a mask (B, 1, H, W) too.
   """
 
-  def __init__(self, num_classes=21, *, tail_dilation=1, skip_relu=True):
+  def __init__(
+    self, num_classes=21, *, tail_dilation=1, skip_relu=True, fine=False
+  ):
     super().__init__()
     self.aspp = Aspp(2048, 256)
+    if fine:
+      self.fine_layer = nn.Sequential(*_conv_bn_relu(256 + 1, 256))
     self.dropout1 = nn.Dropout(0.5)
     self.shortcut_conv = nn.Sequential(*_conv_bn_relu(256, 48))
     self.cat_conv = nn.Sequential(
@@ -187,9 +193,14 @@ class DeepLabV3Plus(nn.Module):
       tail_dilation=tail_dilation, skip_relu=skip_relu
     )
 
-  def forward(self, images):
+  def forward(self, images, coarse_mask=None):
     x, low_level = self.backbone(images)
     x = self.dropout1(self.aspp(x))
+    if coarse_mask is not None:
+      location = functional.interpolate(
+        coarse_mask, x.shape[2:], mode='bilinear', antialias=True
+      )
+      x = self.fine_layer(torch.cat([x, location], 1))
     low_level = self.shortcut_conv(low_level)
     x = _resize(x, low_level.shape[2:])
     x = self.cat_conv(torch.cat([x, low_level], 1))

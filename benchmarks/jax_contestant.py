@@ -1,0 +1,92 @@
+"""Our networks, as functions to time: one forward, or one training step."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtnet_jax import losses
+from mtnet_jax.models import mtnet
+
+_NETS = {
+  'coarse': mtnet.CoarseSegNet,
+  'class': mtnet.ClassNet,
+  'fine': mtnet.FineSegNet,
+}
+
+
+def loss_of(net_name, logits, target):
+  """Mean loss of a stage, as training has it."""
+  if net_name == 'class':
+    return losses.classification_loss(logits, target).mean()
+  return losses.hybrid_loss(jax.nn.sigmoid(logits), target).mean()
+
+
+def make_step(net_name, net, tx):
+  """A training step (state, inputs, target) -> state."""
+
+  def step(state, inputs, target):
+    def loss(params):
+      (logits, _), updates = net.apply(
+        {'params': params, 'batch_stats': state['batch_stats']},
+        *inputs,
+        train=True,
+        rngs={'dropout': jax.random.key(0)},
+        mutable=['batch_stats'],
+      )
+      return loss_of(net_name, logits, target), updates['batch_stats']
+
+    grads, batch_stats = jax.grad(loss, has_aux=True)(state['params'])
+    updates, opt_state = tx.update(grads, state['opt_state'])
+    return {
+      'params': optax.apply_updates(state['params'], updates),
+      'batch_stats': batch_stats,
+      'opt_state': opt_state,
+    }
+
+  return step
+
+
+class Contestant:
+  """One network at the paper's size, compiled.
+
+  Args:
+    net_name: of `problem.NETS`.
+    problem: `problem.Problem`.
+    mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
+    dtype: compute type, 'float32' or 'bfloat16'.
+    precision: of float32 products, as `jax.default_matmul_precision`.
+
+  Attributes:
+    compiled: the program, `jax.stages.Compiled`.
+  """
+
+  def __init__(
+    self, net_name, problem, *, mode, dtype='float32', precision='highest'
+  ):
+    net = _NETS[net_name](dtype=jnp.dtype(dtype))
+    inputs = jax.device_put(problem.inputs(net_name))
+    target = jax.device_put(problem.target(net_name))
+    first = tuple(x[:1] for x in inputs)
+    with jax.default_matmul_precision(precision):
+      init = jax.jit(lambda rng: net.init(rng, *first, train=False))
+      variables = init(jax.random.key(0))
+      if mode == 'step':
+        tx = optax.adam(1e-4)
+        self._state = {
+          **variables,
+          'opt_state': tx.init(variables['params']),
+        }
+        step = jax.jit(make_step(net_name, net, tx), donate_argnums=0)
+        self.compiled = step.lower(self._state, inputs, target).compile()
+        self._arguments = inputs, target
+      else:
+        forward = jax.jit(lambda *args: net.apply(*args, train=False)[0])
+        self.compiled = forward.lower(variables, *inputs).compile()
+        self._state = None
+        self._arguments = variables, *inputs
+
+  def __call__(self):
+    if self._state is None:
+      return self.compiled(*self._arguments)
+    self._state = self.compiled(self._state, *self._arguments)
+    return self._state

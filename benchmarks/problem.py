@@ -1,0 +1,44 @@
+"""What every contestant computes on: images, masks and labels, made here."""
+
+import dataclasses
+
+import numpy as np
+
+NETS = ('coarse', 'class', 'fine')
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A batch in our layout, as NumPy arrays of float32.
+
+  Attributes:
+    images: (B, S, S, 3) in [-1, 1].
+    mask: (B, S, S, 1), a disc of 3 % of the image, as the largest nodules.
+    label: (B,) of 0 and 1.
+  """
+
+  images: np.ndarray
+  mask: np.ndarray
+  label: np.ndarray
+
+  def inputs(self, net_name):
+    """What a network receives."""
+    coarse = net_name == 'coarse'
+    return (self.images,) if coarse else (self.images, self.mask)
+
+  def target(self, net_name):
+    """What it learns."""
+    return self.label if net_name == 'class' else self.mask
+
+
+def make(batch_size, size, seed=0):
+  """A `Problem` of random images."""
+  rng = np.random.default_rng(seed)
+  rows, columns = np.mgrid[:size, :size] - size / 2
+  disc = rows**2 + columns**2 < 0.03 / np.pi * size**2
+  mask = np.broadcast_to(disc[..., None], (batch_size, size, size, 1))
+  return Problem(
+    images=rng.uniform(-1, 1, (batch_size, size, size, 3)).astype(np.float32),
+    mask=mask.astype(np.float32),
+    label=(np.arange(batch_size) % 2).astype(np.float32),
+  )

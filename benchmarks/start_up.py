@@ -1,0 +1,63 @@
+"""From `python` to the end of the first training step, cold and warm.
+
+    python -m benchmarks.start_up
+    python -m benchmarks.start_up --net=class
+
+Each in a process of its own: with an empty compilation cache, then with what
+the first left there, and all that twice. A first step is imports, the
+initialisation, compiling and one step, at the paper's size.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app
+from absl import flags
+
+from benchmarks import problem as problem_lib
+
+_NET = flags.DEFINE_enum('net', 'coarse', problem_lib.NETS, 'Network.')
+_BATCH = flags.DEFINE_integer('batch_size', 8, 'Images at once.')
+_SIZE = flags.DEFINE_integer('size', 224, 'Side of the images.')
+_CHILD = flags.DEFINE_bool('child', False, 'Take the step, here.')
+_REPEATS = 2
+
+
+def _take_first_step():
+  import jax
+
+  from benchmarks import jax_contestant
+  from mtnet_jax import compilation_cache
+
+  compilation_cache.enable()
+  problem = problem_lib.make(_BATCH.value, _SIZE.value)
+  run = jax_contestant.Contestant(_NET.value, problem, mode='step')
+  jax.block_until_ready(run())
+
+
+def _seconds(cache):
+  start = time.perf_counter()
+  subprocess.run(
+    [sys.executable, '-m', 'benchmarks.start_up', '--child']
+    + [f'--{flag.name}={flag.value}' for flag in (_NET, _BATCH, _SIZE)],
+    env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': cache},
+    check=True,
+  )
+  return time.perf_counter() - start
+
+
+def main(_):
+  if _CHILD.value:
+    _take_first_step()
+    return
+  for _ in range(_REPEATS):
+    with tempfile.TemporaryDirectory() as cache:
+      print(f'cold {_seconds(cache):.1f} s', flush=True)
+      print(f'warm {_seconds(cache):.1f} s', flush=True)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,105 @@
+"""The PyTorch peers, as functions to time.
+
+channels_last; optionally `torch.compile`; bfloat16 by autocast. The same
+layers, losses and optimizer as ours.
+"""
+
+import contextlib
+
+import torch
+from torch.nn import functional
+
+from benchmarks import torch_deeplab
+from benchmarks import torch_xception
+
+_DEEPLAB = {'num_classes': 1, 'tail_dilation': 2, 'skip_relu': False}
+
+
+def make_net(net_name):
+  """The peer of one of `problem.NETS`."""
+  if net_name == 'class':
+    return torch_xception.ClassNet()
+  return torch_deeplab.DeepLabV3Plus(**_DEEPLAB, fine=net_name == 'fine')
+
+
+def hybrid_loss(logits, mask, *, rank_weight=0.02, top_k=20, margin=0.3):
+  """As `mtnet_jax.losses.hybrid_loss` of sigmoid(logits), its mean."""
+  probs = logits.float().sigmoid().flatten(1)
+  mask = mask.flatten(1)
+  dice = 1 - 2 * (probs * mask).sum(1) / ((probs + mask).sum(1) + 1e-5)
+  # Errors lie in [0, 1], so -1 marks pixels of the other region.
+  background = torch.where(mask > 0.5, -1.0, probs).topk(top_k, 1).values
+  nodule = torch.where(mask > 0.5, 1 - probs, -1.0).topk(top_k, 1).values
+  excess = background[:, :, None] + nodule[:, None] - 1 + margin
+  real = (background >= 0)[:, :, None] & (nodule >= 0)[:, None]
+  rank = (excess.relu() * real).sum((1, 2)) / top_k**2
+  return (dice + rank_weight * rank).mean()
+
+
+def loss_of(net_name, logits, target):
+  """Mean loss of a stage, as training has it."""
+  if net_name == 'class':
+    return functional.binary_cross_entropy_with_logits(logits.float(), target)
+  return hybrid_loss(logits, target)
+
+
+def tensor(values, device='cpu'):
+  """A NumPy array in our layout as a tensor in PyTorch's, channels last."""
+  values = torch.from_numpy(values.copy())
+  if values.ndim == 4:
+    values = values.permute(0, 3, 1, 2)
+  return values.to(device)
+
+
+class Contestant:
+  """One network at the paper's size.
+
+  Args:
+    net_name: of `problem.NETS`.
+    problem: `problem.Problem`.
+    mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
+    dtype: 'float32' or 'bfloat16', by autocast.
+    compiled: by `torch.compile`.
+  """
+
+  def __init__(
+    self, net_name, problem, *, mode, dtype='float32', compiled=False
+  ):
+    torch.manual_seed(0)
+    self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    self._name = net_name
+    net = make_net(net_name).to(self._device, memory_format=torch.channels_last)
+    self._net = net.train(mode == 'step')
+    self._inputs = [tensor(x, self._device) for x in problem.inputs(net_name)]
+    if net_name == 'class':
+      self._inputs = [torch.cat(self._inputs, 1)]
+    self._inputs = [
+      x.contiguous(memory_format=torch.channels_last) for x in self._inputs
+    ]
+    self._target = tensor(problem.target(net_name), self._device)
+    self._autocast = (
+      contextlib.nullcontext
+      if dtype == 'float32'
+      else lambda: torch.autocast(self._device, torch.bfloat16)
+    )
+    self._run = self._step if mode == 'step' else self._forward
+    if mode == 'step':
+      # Fused on a GPU and on a CPU alike: one pass over the parameters.
+      self._tx = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
+    self._logits = torch.compile(self._net) if compiled else self._net
+
+  def _forward(self):
+    with torch.inference_mode(), self._autocast():
+      return self._logits(*self._inputs)
+
+  def _step(self):
+    self._tx.zero_grad(set_to_none=True)
+    with self._autocast():
+      logits = self._logits(*self._inputs)
+    loss_of(self._name, logits, self._target).backward()
+    self._tx.step()
+
+  def __call__(self):
+    self._run()
+    if self._device == 'cuda':
+      torch.cuda.synchronize()

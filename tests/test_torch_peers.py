@@ -1,0 +1,107 @@
+"""What we are timed against computes what we compute."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from mtnet_jax import losses
+from mtnet_jax import pretrained
+from mtnet_jax.models import mtnet
+
+torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+
+from benchmarks import torch_contestant  # noqa: E402
+
+pytestmark = pytest.mark.extra
+
+
+@pytest.fixture(scope='module', name='class_nets')
+def _class_nets(tmp_path_factory):
+  """Class-net in PyTorch, drawn at random, and ours with its weights."""
+  oracle = torch_contestant.make_net('class')
+  oracles.randomise_torch(oracle)
+  with torch.no_grad():
+    # As our loader fills the mask's channel.
+    kernel = oracle.conv1.weight
+    kernel[:, 3:] = kernel[:, :3].mean(1, keepdim=True)
+  state = oracle.state_dict()
+  path = tmp_path_factory.mktemp('peer') / 'class.pth'
+  torch.save({**state, 'conv1.weight': state['conv1.weight'][:, :3]}, path)
+  net = mtnet.ClassNet()
+  weights = pretrained.load_xception(path, net)
+  weights.variables['params'] |= {
+    'classifier': {'kernel': state['fc.weight'].numpy().T[None, None]},
+    'bias': state['fc.bias'].numpy()[0],
+  }
+  return oracle, net, weights.variables
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('train', (False, True))
+def test_class_net(class_nets, train):
+  oracle, net, variables = class_nets
+  images = oracles.images((64, 80))
+  mask = (images[..., :1] > 0.8).astype(np.float32)
+  joined = np.concatenate([images, mask], -1)
+  theirs, _, _ = oracles.run_torch(
+    oracle,
+    joined,
+    lambda module, x: {'logits': module(x)},
+    train=train,
+    float64=True,
+    differentiate=False,
+  )
+  with jax.enable_x64(True):
+    wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
+    apply = jax.jit(
+      functools.partial(
+        net.clone(dtype=jnp.float64).apply, train=train, mutable=['batch_stats']
+      ),
+      compiler_options=oracles.COMPILER_OPTIONS,
+    )
+    (ours, _), _ = apply(wide, images.astype(float), mask.astype(float))
+    assert oracles.relative(np.asarray(ours), theirs['logits']) < 1e-6
+
+
+def test_hybrid_loss():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(3, 9, 11, 1)).astype(np.float32)
+  # The second has fewer nodule pixels than K, the last none.
+  mask = np.zeros_like(logits)
+  mask[0, 2:8, 2:9], mask[1, 4, 4] = 1, 1
+
+  def ours(logits):
+    return losses.hybrid_loss(jax.nn.sigmoid(logits), mask).mean()
+
+  value, grad = jax.value_and_grad(ours)(logits)
+  theirs = torch_contestant.tensor(logits).requires_grad_()
+  loss = torch_contestant.hybrid_loss(theirs, torch_contestant.tensor(mask))
+  loss.backward()
+  np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
+  np.testing.assert_allclose(
+    np.moveaxis(grad, -1, 1), theirs.grad.numpy(), atol=1e-7
+  )
+
+
+@pytest.mark.parametrize('net_name', ('coarse', 'class', 'fine'))
+def test_as_many_parameters(net_name):
+  with torch.device('meta'):
+    peer = torch_contestant.make_net(net_name)
+  net = {
+    'coarse': mtnet.CoarseSegNet,
+    'class': mtnet.ClassNet,
+    'fine': mtnet.FineSegNet,
+  }[net_name]()
+  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  mask = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
+  inputs = (images,) if net_name == 'coarse' else (images, mask)
+  ours = jax.eval_shape(
+    functools.partial(net.init, train=False), jax.random.key(0), *inputs
+  )
+  assert sum(p.numel() for p in peer.parameters()) == sum(
+    leaf.size for leaf in jax.tree.leaves(ours['params'])
+  )
