@@ -55,6 +55,10 @@ def _contestant(name):
     return lambda: torch_contestant.Contestant(_NET.value, problem, **options)
   from benchmarks import jax_contestant
   from benchmarks import straightforward
+  from mtnet_jax import host_memory
+
+  if name == 'ours':
+    host_memory.keep()
 
   def build():
     if name == 'ours':

@@ -19,6 +19,7 @@ from benchmarks import jax_contestant
 from benchmarks import problem as problem_lib
 from benchmarks import straightforward
 from benchmarks import timing
+from mtnet_jax import host_memory
 
 _PEERS = ('straightforward', 'torch')
 
@@ -112,6 +113,8 @@ def compare(net_name, mode, problem):
 
 
 def main(_):
+  # As the commands do; it serves all contestants.
+  host_memory.keep()
   problem = problem_lib.make(_BATCH.value, _SIZE.value)
   settings = {
     'batch_size': _BATCH.value,

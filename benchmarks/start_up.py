@@ -31,7 +31,9 @@ def _take_first_step():
 
   from benchmarks import jax_contestant
   from mtnet_jax import compilation_cache
+  from mtnet_jax import host_memory
 
+  host_memory.keep()
   compilation_cache.enable()
   problem = problem_lib.make(_BATCH.value, _SIZE.value)
   run = jax_contestant.Contestant(_NET.value, problem, mode='step')

@@ -40,6 +40,7 @@ from mtnet_jax import averaging
 from mtnet_jax import ensemble
 from mtnet_jax import errors
 from mtnet_jax import files
+from mtnet_jax import host_memory
 from mtnet_jax import inference
 from mtnet_jax import input_pipeline
 from mtnet_jax import members
@@ -264,6 +265,7 @@ def main():
   args = _parse()
   # Libraries warn of what is said better below, such as a dataset not built.
   logging.set_verbosity(logging.ERROR)
+  host_memory.keep()
   runs = members.read(args.workdir)
   (_, config, trained), *_ = runs
   name = args.dataset or config.dataset.name

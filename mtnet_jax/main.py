@@ -21,6 +21,7 @@ from ml_collections import config_flags
 
 from mtnet_jax import command_line
 from mtnet_jax import errors
+from mtnet_jax import host_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File and variant, such as configs/mtnet.py:demo.'
@@ -49,9 +50,13 @@ def main(_):
   sys.stdout.reconfigure(line_buffering=True)
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
+  host_memory.keep()
   # Heavy imports wait until the flags are known to be right.
+  from mtnet_jax import compilation_cache
   from mtnet_jax import processes
   from mtnet_jax import run
+
+  compilation_cache.enable()
 
   def train():
     processes.connect(

@@ -37,6 +37,7 @@ from mtnet_jax import check_config
 from mtnet_jax import command_line
 from mtnet_jax import compilation_cache
 from mtnet_jax import errors
+from mtnet_jax import host_memory
 from mtnet_jax import input_pipeline
 from mtnet_jax import progress
 from mtnet_jax import run as run_lib
@@ -244,6 +245,7 @@ def main(_):
   sys.stdout.reconfigure(line_buffering=True)
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
+  host_memory.keep()
   compilation_cache.enable()
   errors.exit_on_input_error(lambda: run(_CONFIG.value, _WORKDIR.value))
 

@@ -24,6 +24,7 @@ _LEVELS = (
     'ct_geometry',
     'dataset_names',
     'files',
+    'host_memory',
     'losses',
     'measure',
     'metrics',

@@ -1,0 +1,57 @@
+"""Memory that is kept is not asked for, page by page, in every step."""
+
+import sys
+
+import main_job
+import pytest
+
+from mtnet_jax import host_memory
+
+_COUNT = """
+import resource, sys
+from mtnet_jax import host_memory
+kept = sys.argv[1] == 'kept' and host_memory.keep()
+import jax, jax.numpy as jnp
+# Its sorted copy, 80 MB, is needed in the middle only.
+step = jax.jit(lambda x: jnp.sum(jnp.cumsum(jnp.sort(x)) * x))
+x = jax.random.normal(jax.random.key(0), (20_000_000,))
+faults = []
+for _ in range(4):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  step(x).block_until_ready()
+  faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, min(faults[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts pages of Linux')
+def test_steps_find_their_pages():
+  def faults(argument):
+    done = main_job.run([sys.executable, '-c', _COUNT, argument])
+    assert done.returncode == 0, done.stderr
+    kept, count = done.stdout.split()
+    return kept == 'True', int(count)
+
+  kept, few = faults('kept')
+  if not kept:
+    pytest.skip('an accelerator, or a C library without mallopt')
+  _, many = faults('as it is')
+  # 80 MB are 20 thousand pages of 4 KiB.
+  assert many > 10_000
+  assert few < many / 10
+
+
+def test_an_accelerator_leaves_memory_alone(monkeypatch):
+  monkeypatch.setattr(
+    host_memory.importlib.util, 'find_spec', lambda name: name == 'libtpu'
+  )
+  monkeypatch.setattr(
+    host_memory.ctypes, 'CDLL', lambda _: pytest.fail('must not be asked')
+  )
+  assert host_memory.keep() is False
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+  monkeypatch.setattr(host_memory.importlib.util, 'find_spec', lambda _: None)
+  monkeypatch.setattr(host_memory.ctypes, 'CDLL', lambda _: object())
+  assert host_memory.keep() is False
