@@ -1,16 +1,21 @@
-"""The straightforward port: every convolution as `nn.Conv` lowers it.
+"""The straightforward port: everything as Flax lowers it.
 
-Flax's `nn.Conv` is one `lax.conv_general_dilated`, with a group per channel
-where it is depthwise. Networks built below `port()` compute with that; their
-parameters, layers and results are the same.
+`nn.Conv` is one `lax.conv_general_dilated`, with a group per channel where it
+is depthwise; `nn.max_pool` is one `lax.reduce_window`; and batch norm is
+Flax's. Networks traced below `port()` compute with these. Their parameters,
+layers and results are the same.
 """
 
 import contextlib
 from unittest import mock
 
+from flax import linen as nn
 from jax import lax
+import jax.numpy as jnp
 
 from mtnet_jax import ops
+from mtnet_jax import pooling
+from mtnet_jax.models import batch_norm
 
 
 def _conv(x, kernel, *, stride=1, dilation=1, padding=None):
@@ -26,12 +31,25 @@ def _conv(x, kernel, *, stride=1, dilation=1, padding=None):
   )
 
 
+def _pool(x, size, stride, pads):
+  return lax.reduce_window(
+    x,
+    -jnp.inf,
+    lax.max,
+    (1, size, size, 1),
+    (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
+
+
 @contextlib.contextmanager
 def port():
-  """Whatever is traced inside uses XLA's own convolutions and Flax's norm."""
+  """Whatever is traced inside is the straightforward port."""
   with (
     mock.patch.object(ops, 'conv', _conv),
     mock.patch.object(ops, 'pointwise_conv', _conv),
     mock.patch.object(ops, 'depthwise_conv', _conv),
+    mock.patch.object(pooling, '_pool', _pool),
+    mock.patch.object(batch_norm, 'BatchNorm', nn.BatchNorm),
   ):
     yield
