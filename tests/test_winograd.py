@@ -96,11 +96,11 @@ def test_sum_over_taps_of_any_size(
 @pytest.mark.parametrize(
   ('channels', 'options', 'used'),
   (
-    (32, {}, True),
-    (31, {}, False),
-    (32, {'stride': 2}, False),
-    (32, {'padding': 0}, True),
-    (32, {'padding': 3}, False),
+    (128, {}, True),
+    (127, {}, False),
+    (128, {'stride': 2}, False),
+    (128, {'padding': 0}, True),
+    (128, {'padding': 3}, False),
   ),
 )
 def test_where_it_is_used(monkeypatch, channels, options, used):
