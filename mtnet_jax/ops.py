@@ -39,7 +39,7 @@ _WINOGRAD_CHANNELS = 128
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
-def _wide(x):
+def wide(x):
   """x in the type of sums: float32, or wider if x is."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -99,7 +99,7 @@ def _pad_once(x, low_high_interior_h, low_high_interior_w):
   )
 
 
-def _shifted_views(padded, *, size, stride, dilation, out_hw):
+def shifted_views(padded, *, size, stride, dilation, out_hw):
   """The k * k views of a padded input that meet each tap, row by row."""
   height, width = out_hw
   for i in range(size):
@@ -113,8 +113,8 @@ def _shifted_views(padded, *, size, stride, dilation, out_hw):
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
-  taps = _wide(kernel.reshape(-1, kernel.shape[-1]))
-  views = _shifted_views(
+  taps = wide(kernel.reshape(-1, kernel.shape[-1]))
+  views = shifted_views(
     padded,
     size=kernel.shape[0],
     stride=stride,
@@ -123,7 +123,7 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
   )
   total = functools.reduce(
     jnp.add,
-    (_wide(view) * tap for view, tap in zip(views, taps, strict=True)),
+    (wide(view) * tap for view, tap in zip(views, taps, strict=True)),
   )
   return total.astype(padded.dtype)
 
@@ -188,14 +188,14 @@ def _depthwise_kernel_gradient(padded, grad, *, size, stride, dilation):
     image, image_grad = (
       lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
     )
-    views = _shifted_views(
+    views = shifted_views(
       image,
       size=size,
       stride=stride,
       dilation=dilation,
       out_hw=grad.shape[1:3],
     )
-    return tuple(_wide(view[0]) * _wide(image_grad[0]) for view in views)
+    return tuple(wide(view[0]) * wide(image_grad[0]) for view in views)
 
   def add_image(index, sums):
     return tuple(map(jnp.add, sums, products(index)))
@@ -235,14 +235,10 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
       )
     return _by_platform(x, kernel, _dilated_forms(kernel.shape[0], dilation))
   pad = kernel.shape[0] // 2 if padding is None else padding
-  if kernel.shape[0] == 3 and stride == 1 and pad <= 2 and _is_large(kernel):
+  many_channels = min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
+  if kernel.shape[0] == 3 and stride == 1 and pad <= 2 and many_channels:
     return _by_platform(x, kernel, _plain_forms(pad))
   return _xla_conv(x, kernel, stride=stride, pad=pad)
-
-
-def _is_large(kernel):
-  """Whether transforms of the pixels are cheap beside the products."""
-  return min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
 
 
 def _xla_conv(x, kernel, *, stride=1, dilation=1, pad):
@@ -264,7 +260,7 @@ def _live(offset, size):
 def _dilated_taps(x, kernel, *, dilation):
   """A matrix product per tap, only where the tap touches data."""
   dtype = x.dtype
-  x, kernel = _wide(x), _wide(kernel)
+  x, kernel = wide(x), wide(kernel)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -335,7 +331,7 @@ def _dilated_forms(size, dilation):
 
 
 def _winograd(x, kernel, *, pad):
-  return winograd.conv(_wide(x), _wide(kernel), pad).astype(x.dtype)
+  return winograd.conv(wide(x), wide(kernel), pad).astype(x.dtype)
 
 
 @functools.cache
@@ -371,6 +367,6 @@ def resize_align_corners(x, size_hw):
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
   # Full precision: a shorter type would move the weights, not only the values.
   einsum = functools.partial(jnp.einsum, precision='highest')
-  resized = einsum('oh,bhwc->bowc', rows, _wide(x))
+  resized = einsum('oh,bhwc->bowc', rows, wide(x))
   resized = einsum('ow,bhwc->bhoc', columns, resized)
   return resized.astype(x.dtype)

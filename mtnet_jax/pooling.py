@@ -11,6 +11,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from mtnet_jax import ops
+
 
 def max_pool(x, *, size=3, stride=2, padding='symmetric'):
   """Max-pooling.
@@ -62,13 +64,10 @@ def _largest(x, size, stride, pads):
     for length, low_high in zip(x.shape[1:3], pads, strict=True)
   )
   best = which = None
-  for tap in range(size**2):
-    top, left = divmod(tap, size)
-    view = padded[
-      :,
-      top : top + (height - 1) * stride + 1 : stride,
-      left : left + (width - 1) * stride + 1 : stride,
-    ]
+  views = ops.shifted_views(
+    padded, size=size, stride=stride, dilation=1, out_hw=(height, width)
+  )
+  for tap, view in enumerate(views):
     if best is None:
       best, which = view, jnp.zeros(view.shape, jnp.int8)
     else:
@@ -84,7 +83,7 @@ def _forward(x, size, stride, pads):
 
 def _backward(size, stride, pads, residuals, grad):
   which, shape = residuals
-  wide = grad.astype(jnp.promote_types(grad.dtype, jnp.float32))
+  wide = ops.wide(grad)
   # Of the padded input, in strides of which no window's part is lost.
   down, across = (
     -(-(length + sum(low_high)) // stride)

@@ -13,7 +13,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # needs a place here.
 _LEVELS = (
   # The package itself holds its version, and `load` lazily.
-  ('__init__', 'errors', 'models.__init__'),
+  ('__init__', 'errors', 'models.__init__', 'winograd'),
   (
     'augment',
     'bootstrap',
@@ -28,25 +28,24 @@ _LEVELS = (
     'losses',
     'measure',
     'metrics',
-    'models.batch_norm',
+    'ops',
     'optim',
     'paper',
     'parallel',
     'points',
-    'pooling',
     'processes',
     'remote',
     'strategies',
     'weight_files',
     'weight_names',
-    'winograd',
   ),
   (
     'ct_volume',
     'dicom_seg',
     'exchange',
+    'models.batch_norm',
     'nifti',
-    'ops',
+    'pooling',
     'reader_agreement',
     'scores',
     'tables',

@@ -1,4 +1,4 @@
-"""Batch norm with its gradient stated by hand: two passes, not six.
+"""Batch norm with its gradient stated by hand.
 
 `nn.BatchNorm` differentiated by JAX goes over the activations once for each
 step of the chain from the statistics back to the input, and keeps what the
@@ -16,6 +16,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from mtnet_jax import ops
+
 _PIXELS = (0, 1, 2)
 
 
@@ -23,10 +25,6 @@ def _mean(x, axis_name):
   """Mean over the pixels of all devices: (C,)."""
   mean = jnp.mean(x, _PIXELS)
   return mean if axis_name is None else lax.pmean(mean, axis_name)
-
-
-def _wide(x):
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -48,7 +46,7 @@ def normalise(x, scale, bias, epsilon, axis_name):
 
 
 def _normalise(x, scale, bias, epsilon, axis_name):
-  wide = _wide(x)
+  wide = ops.wide(x)
   mean = _mean(wide, axis_name)
   # May fall below 0 by rounding.
   var = jnp.maximum(_mean(wide * wide, axis_name) - mean * mean, 0)
@@ -65,7 +63,7 @@ def _forward(x, scale, bias, epsilon, axis_name):
 def _backward(epsilon, axis_name, residuals, grads):
   del epsilon
   x, scale, mean, inverse = residuals
-  grad, centred = _wide(grads[0]), _wide(x) - mean
+  grad, centred = ops.wide(grads[0]), ops.wide(x) - mean
   # Of this device: gradients of parameters are averaged with all others.
   grad_bias = jnp.sum(grad, _PIXELS)
   grad_scale = jnp.sum(grad * centred, _PIXELS) * inverse
@@ -114,7 +112,7 @@ class BatchNorm(nn.Module):
     x = x.astype(self.dtype)
     if self.use_running_average:
       factor = lax.rsqrt(variance.value + self.epsilon) * scale
-      return ((_wide(x) - average.value) * factor + bias).astype(self.dtype)
+      return ((ops.wide(x) - average.value) * factor + bias).astype(self.dtype)
     y, mean, var = normalise(x, scale, bias, self.epsilon, self.axis_name)
     if not self.is_initializing():
       for old, new in ((average, mean), (variance, var)):
