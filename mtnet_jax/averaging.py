@@ -231,18 +231,7 @@ def text(tree, *, runs, symmetries, strategy, simulated):
     lines.append('Do the answers disagree where they are wrong?')
   for question, found in tree['doubts'].items():
     lines.append(f'  {_DOUBTS[question]}')
-    lines += [
-      f'    {_DOUBTS[name]:<42}{_number(estimate)}'
-      for name, estimate in found.items()
-    ]
+    for name, estimate in found.items():
+      said = tables.with_interval(estimate, '{:.2f}'.format)
+      lines.append(f'    {_DOUBTS[name]:<42}{said}')
   return '\n'.join(lines)
-
-
-def _number(estimate):
-  if estimate['value'] is None:
-    return 'n/a'
-  said = f'{estimate["value"]:.2f}'
-  if estimate['ci95'] is not None:
-    low, high = estimate['ci95']
-    said += f' ({low:.2f} to {high:.2f})'
-  return said

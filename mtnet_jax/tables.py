@@ -72,23 +72,27 @@ def _text(cell, kind):
 
 def percent(estimate):
   """'83.2 (81.0-85.1)' of {'value', 'ci95'}, 'n/a' where undefined."""
-  if estimate['value'] is None:
-    return 'n/a'
-  text = f'{100 * estimate["value"]:.1f}'
-  if estimate['ci95'] is not None:
-    low, high = estimate['ci95']
-    text += f' ({100 * low:.1f}-{100 * high:.1f})'
-  return text
+  return with_interval(estimate, lambda x: f'{100 * x:.1f}', between='-')
 
 
 def difference(estimate):
   """'+2.1 (-0.4 to +4.6)' percentage points, 'n/a' where undefined."""
+  return with_interval(estimate, signed)
+
+
+def with_interval(estimate, text_of, *, between=' to '):
+  """'VALUE (LOW to HIGH)' of {'value', 'ci95'}, 'n/a' where undefined.
+
+  Args:
+    estimate: its interval may be None, and is left out then.
+    text_of: number -> text.
+    between: the two ends.
+  """
   if estimate['value'] is None:
     return 'n/a'
-  text = signed(estimate['value'])
+  text = text_of(estimate['value'])
   if estimate['ci95'] is not None:
-    low, high = estimate['ci95']
-    text += f' ({signed(low)} to {signed(high)})'
+    text += f' ({between.join(map(text_of, estimate["ci95"]))})'
   return text
 
 
