@@ -62,13 +62,13 @@ _COLUMNS = {
 
 def contestants(net_name, mode, problem):
   """Name -> function, and how long ours took to compile."""
+  alike = {'mode': mode, 'dtype': _DTYPE.value}
   jax_one = functools.partial(
     jax_contestant.Contestant,
     net_name,
     problem,
-    mode=mode,
-    dtype=_DTYPE.value,
     precision=_PRECISION.value,
+    **alike,
   )
   start = time.perf_counter()
   functions = {'ours': jax_one()}
@@ -80,11 +80,7 @@ def contestants(net_name, mode, problem):
     from benchmarks import torch_contestant
 
     torch_one = functools.partial(
-      torch_contestant.Contestant,
-      net_name,
-      problem,
-      mode=mode,
-      dtype=_DTYPE.value,
+      torch_contestant.Contestant, net_name, problem, **alike
     )
     functions['torch'] = torch_one()
     if _COMPILE.value:
