@@ -7,9 +7,16 @@ Orbax writes under a temporary name and renames, so a killed process leaves
 the previous checkpoint. Arrays are saved from the host without any device
 layout: a checkpoint of eight GPUs opens on one CPU. Of several processes the
 first has them to itself, so that hosts need no common file system.
+
+A digest tells whether what is read is what was written: Orbax's own files have
+none of the arrays, and bits do flip on disks and on the way.
 """
 
+import hashlib
+import os
 import pathlib
+import shutil
+import sys
 
 from flax import serialization
 import jax
@@ -18,7 +25,13 @@ import orbax.checkpoint as ocp
 
 from mtnet_jax import errors
 
-FORMAT = 1
+FORMAT = 2
+# The first one had no digest.
+_READABLE = (1, 2)
+
+
+class _DamagedError(errors.InputError):
+  """A checkpoint is not what was saved."""
 
 
 class Checkpoints:
@@ -55,16 +68,43 @@ class Checkpoints:
   def load_latest(self, like):
     """The newest state, in the structure of `like`, and its meta; or None.
 
-    With `like=None` it comes as plain dicts.
+    With `like=None` it comes as plain dicts. A checkpoint that is damaged is
+    put aside, with a warning, and the one before it taken.
+
+    Raises:
+      errors.InputError: there is none that is not damaged, or another version
+        wrote it.
     """
-    if self._latest.latest_step() is None:
-      return None
-    tree, meta = _restore(self._latest)
-    return serialization.from_state_dict(like, tree), meta
+    damaged = None
+    while (step := self._latest.latest_step()) is not None:
+      try:
+        tree, meta = _restore(self._latest, step)
+        return serialization.from_state_dict(like, tree), meta
+      except _DamagedError as error:
+        damaged = error
+        self._put_aside(step, error)
+    if damaged is not None:
+      raise errors.InputError(
+        f'{damaged}, and so is every one before it: delete {self._directory}'
+        ' to train the stage again.'
+      )
+    return None
+
+  def _put_aside(self, step, error):
+    aside = self._directory / 'damaged' / str(step)
+    print(f'warning: {error}: it is in {aside} now.', file=sys.stderr)
+    aside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(self._directory / 'latest' / str(step), aside)
+    self._latest.reload()
 
   def load_best(self):
-    """{'params', 'batch_stats'} of the best epoch, and its meta; or None."""
-    return None if self._best.latest_step() is None else _restore(self._best)
+    """{'params', 'batch_stats'} of the best epoch, and its meta; or None.
+
+    Raises:
+      errors.InputError: it is damaged, or another version wrote it.
+    """
+    return _load_best(self._best)
 
 
 def load_best(directory):
@@ -75,22 +115,44 @@ def load_best(directory):
   options = ocp.CheckpointManagerOptions(
     create=False, enable_async_checkpointing=False
   )
-  manager = ocp.CheckpointManager(directory, options=options)
-  return None if manager.latest_step() is None else _restore(manager)
+  return _load_best(ocp.CheckpointManager(directory, options=options))
+
+
+def _load_best(manager):
+  step = manager.latest_step()
+  if step is None:
+    return None
+  try:
+    return _restore(manager, step)
+  except _DamagedError as error:
+    raise errors.InputError(
+      f'{error}: delete {manager.directory.parent} and give the training'
+      ' command again, which trains this stage again; or take a copy.'
+    ) from error
 
 
 def _save(manager, step, tree, meta):
-  # A run killed between its two saves comes past the same step again, with
-  # the same values.
-  if step in manager.all_steps():
-    return
-  manager.save(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(_on_host(tree)),
-      meta=ocp.args.JsonSave({'format': FORMAT, **meta}),
-    ),
-  )
+  tree = _on_host(tree)
+  meta = {'format': FORMAT, 'sha256': _digest(tree), **meta}
+  try:
+    # A run killed between its two saves comes past the same step again, with
+    # the same values; one stopped at the end of an epoch, with its row.
+    if step in manager.all_steps():
+      if _restore_meta(manager, step) == meta:
+        return
+      manager.delete(step)
+    manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
+      ),
+    )
+  except (OSError, ValueError) as error:
+    raise errors.InputError(
+      f'{manager.directory}/{step} cannot be written'
+      f' ({_first_line(error)}). The checkpoint before it stays; the same'
+      ' command goes on from there.'
+    ) from error
 
 
 def _on_host(tree):
@@ -99,25 +161,61 @@ def _on_host(tree):
   return np.asarray(tree)
 
 
-def _restore(manager):
-  step = manager.latest_step()
+def _digest(tree):
+  """Of the names, types, shapes and bytes of a tree of host arrays."""
+  digest = hashlib.sha256()
+
+  def add(path, leaf):
+    if isinstance(leaf, dict):
+      for key in sorted(leaf):
+        add(f'{path}/{key}', leaf[key])
+      return
+    leaf = np.asarray(leaf)
+    digest.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+
+  add('', tree)
+  return digest.hexdigest()
+
+
+def _restore(manager, step):
+  """The tree and the meta that were saved under a step.
+
+  Raises:
+    _DamagedError: they are not what was saved.
+    errors.InputError: another version wrote them.
+  """
   try:
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
-      ),
-    )
-  except (OSError, ValueError, KeyError) as error:
-    raise errors.InputError(
-      f'{manager.directory}/{step} is damaged'
-      f' ({str(error).splitlines()[0][:200]}): delete that folder to go on'
-      ' from the checkpoint before it, if there is one.'
+    # First, for another version's arrays may be written in another way.
+    meta = _restore_meta(manager, step)
+    found = meta.get('format')
+    if found in _READABLE:
+      state = manager.restore(
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+      ).state
+      damaged = found >= 2 and _digest(state) != meta['sha256']
+  # Damage can be anywhere, so that anything may be raised.
+  except Exception as error:
+    raise _DamagedError(
+      f'{manager.directory}/{step} is damaged ({_first_line(error)})'
     ) from error
-  found = restored.meta.get('format')
-  if found != FORMAT:
+  if found not in _READABLE:
     raise errors.InputError(
       f'{manager.directory}/{step} has checkpoint format {found}, this version'
       f' reads {FORMAT}: use the version of mtnet_jax that wrote it.'
     )
-  return restored.state, restored.meta
+  if damaged:
+    raise _DamagedError(
+      f'{manager.directory}/{step} is damaged (its arrays are not those that'
+      ' were saved)'
+    )
+  return state, meta
+
+
+def _restore_meta(manager, step):
+  args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+  return manager.restore(step, args=args).meta
+
+
+def _first_line(error):
+  return next(iter(str(error).splitlines()), type(error).__name__)[:200]

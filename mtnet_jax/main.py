@@ -22,6 +22,7 @@ from ml_collections import config_flags
 from mtnet_jax import command_line
 from mtnet_jax import errors
 from mtnet_jax import host_memory
+from mtnet_jax import stopping
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File and variant, such as configs/mtnet.py:demo.'
@@ -51,6 +52,7 @@ def main(_):
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
   host_memory.keep()
+  stopping.listen()
   # Heavy imports wait until the flags are known to be right.
   from mtnet_jax import compilation_cache
   from mtnet_jax import processes

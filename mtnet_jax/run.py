@@ -4,6 +4,7 @@ Of several processes all train and evaluate; the first alone reads the dataset,
 writes the run directory and prints.
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -20,6 +21,7 @@ from mtnet_jax import parallel
 from mtnet_jax import processes
 from mtnet_jax import progress
 from mtnet_jax import report_page
+from mtnet_jax import run_lock
 from mtnet_jax import scores
 from mtnet_jax import stages
 from mtnet_jax import tables
@@ -115,9 +117,15 @@ def run(config, workdir='', *, observer=None, say=print):
   check_same_config(config)
   check_config.check_config(config)
   workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
-  config, splits = processes.on_first(lambda: _prepare(config, workdir, say))
-  if splits is None:
-    return
+  with contextlib.ExitStack() as locks:
+    config, splits = processes.on_first(
+      lambda: _prepare(config, workdir, say, locks)
+    )
+    if splits is not None:
+      _run(config, workdir, splits, observer, say)
+
+
+def _run(config, workdir, splits, observer, say):
   variables, histories = train_stages(
     config,
     splits,
@@ -156,11 +164,12 @@ def check_same_config(config):
       )
 
 
-def _prepare(config, workdir, say):
+def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choose_dataset(config, say=say)
   config = initial_weights.settle(config, workdir)
   workdir_lib.make_folder(workdir)
+  locks.enter_context(run_lock.held(workdir))
   splits = load_splits(config, say=say)
   with config.unlocked():
     config.dataset.fingerprint = input_pipeline.fingerprint(splits)

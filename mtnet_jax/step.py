@@ -129,7 +129,8 @@ def train_step(
       of `given` at least.
 
   Returns:
-    The new state and {'loss': ()}, the mean over the global batch.
+    The new state, and {'loss': (), 'finite': ()}: the mean over the global
+    batch, and whether it and its gradient are finite.
   """
   rng = jax.random.fold_in(jax.random.key(numbers['seed']), state.step)
   look_rng, dropout_rng = jax.random.split(rng)
@@ -187,7 +188,8 @@ def train_step(
     opt_state=opt_state,
     loss_sum=jnp.where(starts_epoch, 0, state.loss_sum) + loss,
   )
-  return state, {'loss': loss}
+  finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+  return state, {'loss': loss, 'finite': finite}
 
 
 def step_options(config, *, steps_per_epoch):

@@ -42,6 +42,7 @@ from mtnet_jax import input_pipeline
 from mtnet_jax import progress
 from mtnet_jax import run as run_lib
 from mtnet_jax import stages
+from mtnet_jax import stopping
 from mtnet_jax import sweep_plan
 from mtnet_jax import sweep_report
 from mtnet_jax import tables
@@ -246,6 +247,7 @@ def main(_):
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
   host_memory.keep()
+  stopping.listen()
   compilation_cache.enable()
   errors.exit_on_input_error(lambda: run(_CONFIG.value, _WORKDIR.value))
 

@@ -7,6 +7,7 @@ only the first reads and writes checkpoints.
 """
 
 import collections
+import pathlib
 import time
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 
 from mtnet_jax import checkpoint
 from mtnet_jax import errors
+from mtnet_jax import files
 from mtnet_jax import inference
 from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
@@ -22,11 +24,18 @@ from mtnet_jax import parallel
 from mtnet_jax import processes
 from mtnet_jax import stages
 from mtnet_jax import step as step_lib
+from mtnet_jax import stopping
 from mtnet_jax import strategies
 
 # Steps that may wait behind the one that runs: the devices stay busy, and the
 # host does not run ahead of them.
 _MOST_WAITING = 1
+
+
+def _stoppable(batches):
+  for batch in batches:
+    stopping.check()
+    yield batch
 
 
 class Trainer:
@@ -124,9 +133,11 @@ class Trainer:
       loss_sum=np.float32(0),
     )
 
-  def _batch(self, step):
+  def _order_of(self, step):
+    """(batch_size, 2): the examples and looks of a step, from 0."""
     epoch, position = divmod(step, self.steps_per_epoch)
-    if position == 0 or self._order is None:
+    if epoch != self._epoch:
+      self._epoch = epoch
       self._order = input_pipeline.epoch_order(
         len(self._train),
         looks=self._looks,
@@ -134,8 +145,11 @@ class Trainer:
         seed=(self._seed, epoch),
       )
     size = self.stage.batch_size
-    index, look = self._order[position * size : (position + 1) * size].T
-    batch = {'index': index, 'look': look, 'place': np.arange(size)}
+    return self._order[position * size : (position + 1) * size]
+
+  def _batch(self, step):
+    index, look = self._order_of(step).T
+    batch = {'index': index, 'look': look, 'place': np.arange(len(index))}
     return {
       key: parallel.share(value.astype(np.int32))
       for key, value in batch.items()
@@ -143,13 +157,13 @@ class Trainer:
 
   def place(self, state):
     """Puts the data, what is given and a state on the devices."""
-    self._order = None
+    self._epoch = None
     self._data = parallel.replicate(self._train.arrays())
     self._given_on_devices = parallel.replicate(self._given)
     return parallel.replicate(state)
 
   def step(self, state, step):
-    """Takes the step of that number; returns the state and {'loss'}."""
+    """Takes the step of that number; see `step.train_step`."""
     return self._step(
       state,
       self._given_on_devices,
@@ -167,6 +181,7 @@ class Trainer:
     outputs = self._predictor(
       {**self._given_on_devices, self.stage.name: variables},
       self._validation.image,
+      progress=_stoppable,
     )
     if self.stage.task == 'segmentation':
       return self._segmented(outputs[self.stage.name])
@@ -208,9 +223,10 @@ class Trainer:
     step = int(state.step)
     observer.start(self, step, history)
     try:
-      if step < self.total_steps:
+      if len(history) < self.stage.epochs:
         self._loop(state, step, history, observer)
     finally:
+      stopping.release()
       observer.finish()
     return processes.on_first(self._best_variables), history
 
@@ -233,42 +249,80 @@ class Trainer:
 
   def _loop(self, state, step, history, observer):
     state = self.place(state)
+    self._in_flight = collections.deque()
     saved_at = epoch_started = time.monotonic()
-    in_flight = collections.deque()
-    while step < self.total_steps:
-      state, losses = self.step(state, step)
-      step += 1
-      in_flight.append(losses['loss'])
-      if len(in_flight) > 1 + _MOST_WAITING:
-        in_flight.popleft().block_until_ready()
-      observer.step(step, losses)
-      ends_epoch = step % self.steps_per_epoch == 0
-      if ends_epoch:
-        row = self._end_epoch(state, step, history, epoch_started)
-        observer.epoch(row, history)
-        epoch_started = time.monotonic()
-      minutes = (time.monotonic() - saved_at) / 60
-      if ends_epoch or minutes > self._config.checkpoint_minutes:
-        self._check_finite(state, step)
-        if self._checkpoints:
-          self._checkpoints.save_latest(
-            step, parallel.unreplicate(state), {'history': history}
-          )
-        saved_at = time.monotonic()
+    try:
+      while len(history) < self.stage.epochs:
+        # Also where it goes on after the last step of an epoch, which was
+        # stopped before it was validated.
+        ends_epoch = step == (len(history) + 1) * self.steps_per_epoch
+        if ends_epoch:
+          row = self._end_epoch(state, step, history, epoch_started)
+          observer.epoch(row, history)
+          epoch_started = time.monotonic()
+        else:
+          state, losses = self.step(state, step)
+          stopping.hold()
+          step += 1
+          self._in_flight.append((step, losses))
+          self._check_losses(all_but=1 + _MOST_WAITING)
+          observer.step(step, losses)
+        minutes = (time.monotonic() - saved_at) / 60
+        if ends_epoch or minutes > self._config.checkpoint_minutes:
+          self._save(state, step, history)
+          saved_at = time.monotonic()
+        stopping.check()
+    except stopping.Stopped:
+      self._save(state, step, history)
+      raise
 
-  def _check_finite(self, state, step):
-    # A sum that was not finite once stays so: no step goes unseen.
-    loss_sum = parallel.unreplicate(state.loss_sum)
-    if not np.isfinite(loss_sum):
-      raise errors.InputError(
-        f"stage '{self.stage.name}': the loss was not finite at or before"
-        f' step {step}. The last good checkpoint stays. Train with a lower'
-        f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
+  def _save(self, state, step, history):
+    self._check_losses()
+    if self._checkpoints:
+      self._checkpoints.save_latest(
+        step, parallel.unreplicate(state), {'history': history}
       )
+    stopping.release(
+      f'at step {step} of {self.total_steps} of stage {self.stage.name!r}'
+    )
+
+  def _check_losses(self, *, all_but=0):
+    """Waits for steps in flight, and stops where a number was not finite.
+
+    Args:
+      all_but: so many, the last ones, may stay in flight.
+
+    Raises:
+      errors.InputError: a loss or a gradient was not finite.
+    """
+    while len(self._in_flight) > all_but:
+      step, losses = self._in_flight.popleft()
+      if not parallel.unreplicate(losses['finite']):
+        self._stop_at(step, float(parallel.unreplicate(losses['loss'])))
+
+  def _stop_at(self, step, loss):
+    """Writes which nodules a step that went wrong saw, and ends the run."""
+    index, look = self._order_of(step - 1).T
+    path = pathlib.Path(self._directory, 'not_finite.json')
+    report = {
+      'stage': self.stage.name,
+      'step': step,
+      'loss': loss if np.isfinite(loss) else str(loss),
+      'nodule_ids': self._train.info['nodule_id'][index].tolist(),
+      'looks': look.tolist(),
+    }
+    if processes.is_first():
+      files.write_json(path, report)
+    raise errors.InputError(
+      f"stage '{self.stage.name}': the loss ({loss:.4g}) or its gradient was"
+      f' not finite at step {step}; {path} has the nodules of its batch. The'
+      ' last good checkpoint stays. Train with a lower'
+      f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
+    )
 
   def _end_epoch(self, state, step, history, epoch_started):
     """Validates, appends to the history, and keeps the best variables."""
-    self._check_finite(state, step)
+    self._check_losses()
     on_devices = {'params': state.params, 'batch_stats': state.batch_stats}
     loss = parallel.unreplicate(state.loss_sum) / self.steps_per_epoch
     row = {

@@ -35,6 +35,8 @@ _LEVELS = (
     'points',
     'processes',
     'remote',
+    'run_lock',
+    'stopping',
     'strategies',
     'weight_files',
     'weight_names',

@@ -1,0 +1,86 @@
+"""SIGTERM, which machines send before they take themselves away.
+
+What is not on disk yet is saved first, by who holds it; who holds nothing ends
+at once, in the middle of a compilation, too. The same command goes on.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+# What a shell says of a process that SIGTERM ended.
+EXIT_CODE = 128 + signal.SIGTERM
+# How long a thread that holds nothing may take to unwind.
+_UNWIND_SECONDS = 3
+_LINE = 'SIGTERM: stopped. The same command goes on {}.'
+_LAST = 'from the last checkpoint'
+
+_asked = threading.Event()
+# Threads whose work is not on disk yet.
+_holding = set()
+
+
+class Stopped(SystemExit):
+  """Ends the process in order, after SIGTERM."""
+
+  def __init__(self):
+    super().__init__(EXIT_CODE)
+
+
+def listen():
+  """Has SIGTERM end this process in order. For commands, in the main thread."""
+  # A handler in Python waits for the code in C++ that runs, such as a
+  # compilation; a thread that reads this does not.
+  reader, writer = socket.socketpair()
+  writer.setblocking(False)
+  signal.signal(signal.SIGTERM, _handle)
+  signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+  threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+
+
+def check():
+  """Raises `Stopped` if the process was asked to stop."""
+  if _asked.is_set():
+    raise Stopped
+
+
+def hold():
+  """This thread has work that is not on disk: it will `check`, and save."""
+  _holding.add(threading.get_ident())
+
+
+def release(where=None):
+  """This thread has saved its work, or dropped it.
+
+  Args:
+    where: the command would go on, to tell a person who stopped it.
+  """
+  _holding.discard(threading.get_ident())
+  if where and _asked.is_set():
+    _say(where)
+
+
+def _handle(*_):
+  again = _asked.is_set()
+  _asked.set()
+  if not _holding and not again:
+    _say(_LAST)
+    raise Stopped
+
+
+def _watch(reader):
+  while signal.SIGTERM not in reader.recv(1):
+    pass
+  unwinds = threading.Event()
+  while unwinds.wait(_UNWIND_SECONDS) or _holding:
+    pass
+  if not _asked.is_set():
+    _say(_LAST)
+  # Files are renamed into place when they are complete: nothing is lost.
+  os._exit(EXIT_CODE)
+
+
+def _say(where):
+  print('\n' + _LINE.format(where), file=sys.stderr, flush=True)

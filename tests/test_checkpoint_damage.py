@@ -1,0 +1,188 @@
+"""A checkpoint that is not what was saved is never taken for it."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from mtnet_jax import checkpoint
+from mtnet_jax import errors
+
+_DATA = pathlib.Path(__file__).parent / 'data'
+
+
+def _tree(step):
+  rng = np.random.default_rng(step)
+  kernel = rng.normal(size=(64, 64)).astype(np.float32)
+  return {'step': np.int32(step), 'params': {'kernel': kernel}}
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+  """A directory with checkpoints of steps 4 and 8; not to change."""
+  directory = tmp_path_factory.mktemp('stage')
+  checkpoints = checkpoint.Checkpoints(directory)
+  for step in (4, 8):
+    checkpoints.save_latest(step, _tree(step), {'history': [step]})
+  checkpoints.save_best(8, _tree(8), {'epoch': 2})
+  return directory
+
+
+@pytest.fixture
+def stage(saved, tmp_path):
+  return shutil.copytree(saved, tmp_path / 'stage')
+
+
+def _files(directory):
+  return sorted(path for path in directory.rglob('*') if path.is_file())
+
+
+def _flip(path, place):
+  data = bytearray(path.read_bytes())
+  data[int(place * len(data))] ^= 1 << int(place * 1000) % 8
+  path.write_bytes(data)
+
+
+def _truncate(path, place):
+  path.write_bytes(path.read_bytes()[: int(place * path.stat().st_size)])
+
+
+def _delete(path, _):
+  path.unlink()
+
+
+def _assert_is(tree, step):
+  assert tree['step'] == step
+  np.testing.assert_array_equal(
+    tree['params']['kernel'], _tree(step)['params']['kernel']
+  )
+
+
+@pytest.mark.parametrize(
+  'damage, draws', [(_flip, 40), (_truncate, 20), (_delete, 10)]
+)
+def test_damage_goes_back_to_the_one_before(saved, tmp_path, damage, draws):
+  rng = np.random.default_rng(0)
+  went_back = 0
+  for number in range(draws):
+    stage = shutil.copytree(saved, tmp_path / str(number))
+    files = _files(stage / 'latest' / '8')
+    # By size, for most bits that flip are those of arrays.
+    sizes = np.asarray([path.stat().st_size for path in files], float)
+    path = files[rng.choice(len(files), p=sizes / sizes.sum())]
+    damage(path, rng.uniform())
+    tree, meta = checkpoint.Checkpoints(stage).load_latest(None)
+    # Some files say nothing that is read.
+    step = int(tree['step'])
+    assert step in (4, 8), path
+    _assert_is(tree, step)
+    assert meta['history'] == [step]
+    went_back += step == 4
+  assert went_back > draws / 2
+
+
+def test_what_is_damaged_is_put_aside_and_saved_anew(stage, capsys):
+  for path in _files(stage / 'latest' / '8' / 'state'):
+    path.unlink()
+  checkpoints = checkpoint.Checkpoints(stage)
+  _assert_is(checkpoints.load_latest(None)[0], 4)
+  assert (stage / 'damaged' / '8' / 'meta').exists()
+  warning = capsys.readouterr().err
+  assert warning.startswith('warning: ') and warning.count('\n') == 1
+  assert f'{stage}/latest/8 is damaged' in warning
+  assert f'{stage}/damaged/8' in warning
+  # The run comes to step 8 again.
+  checkpoints.save_latest(8, _tree(8), {'history': [8]})
+  _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 8)
+
+
+def test_arrays_of_another_checkpoint_are_damage(stage, capsys):
+  # Everything can be read, and nothing is what it was.
+  shutil.rmtree(stage / 'latest' / '8' / 'state')
+  shutil.copytree(
+    stage / 'latest' / '4' / 'state', stage / 'latest' / '8' / 'state'
+  )
+  tree, meta = checkpoint.Checkpoints(stage).load_latest(None)
+  _assert_is(tree, 4)
+  assert meta['history'] == [4]
+  assert 'its arrays are not those that were saved' in capsys.readouterr().err
+
+
+def test_nothing_but_damage_is_refused(stage, capsys):
+  for step in (4, 8):
+    shutil.rmtree(stage / 'latest' / str(step) / 'meta')
+  with pytest.raises(errors.InputError, match=f'delete {stage} to train the'):
+    checkpoint.Checkpoints(stage).load_latest(None)
+  assert capsys.readouterr().err.count('warning') == 2
+
+
+@pytest.mark.parametrize(
+  'load',
+  [
+    lambda stage: checkpoint.Checkpoints(stage).load_best(),
+    checkpoint.load_best,
+  ],
+)
+def test_a_damaged_best_is_refused_and_stays(stage, load):
+  files = _files(stage / 'best')
+  for path in _files(stage / 'best' / '8' / 'state'):
+    _truncate(path, 0.5)
+  with pytest.raises(errors.InputError, match=f'{stage}/best/8 is damaged'):
+    load(stage)
+  assert _files(stage / 'best') == files
+
+
+def test_a_newer_version_is_refused_and_nothing_is_moved(stage):
+  path = stage / 'latest' / '8' / 'meta' / 'metadata'
+  meta = json.loads(path.read_text())
+  path.write_text(json.dumps({**meta, 'format': checkpoint.FORMAT + 1}))
+  # Its arrays may be written in any way.
+  shutil.rmtree(stage / 'latest' / '8' / 'state')
+  with pytest.raises(errors.InputError, match='use the version of mtnet_jax'):
+    checkpoint.Checkpoints(stage).load_latest(None)
+  assert path.exists()
+
+
+@pytest.mark.parametrize('written', range(1, checkpoint.FORMAT + 1))
+def test_checkpoints_of_every_format_load(written, tmp_path):
+  directory = tmp_path / 'stage'
+  shutil.copytree(_DATA / f'checkpoint_format_{written}', directory)
+  checkpoints = checkpoint.Checkpoints(directory)
+  state, meta = checkpoints.load_latest(None)
+  # As they were given to save_latest and save_best by that version.
+  kernel = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
+  mean = np.array([-0.0, 1e-45, np.inf], np.float32)
+  assert state['step'] == 4
+  assert state['loss_sum'] == np.float32(0.1)
+  assert meta['format'] == written
+  assert meta['history'] == [
+    {'epoch': 1, 'loss': 0.30000000000000004, 'best': True}
+  ]
+  variables, meta = checkpoints.load_best()
+  assert meta['epoch'] == 1
+  for tree in (state, variables):
+    assert tree['params']['conv']['kernel'].tobytes() == kernel.tobytes()
+    assert tree['batch_stats']['norm']['mean'].tobytes() == mean.tobytes()
+
+
+def test_an_epoch_row_that_was_missing_is_added(stage):
+  checkpoints = checkpoint.Checkpoints(stage)
+  checkpoints.save_latest(8, _tree(8), {'history': [8, 'row']})
+  tree, meta = checkpoint.Checkpoints(stage).load_latest(None)
+  _assert_is(tree, 8)
+  assert meta['history'] == [8, 'row']
+
+
+def test_a_full_disk_leaves_the_one_before(stage, monkeypatch):
+  checkpoints = checkpoint.Checkpoints(stage)
+
+  def full(*_, **__):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', full)
+  with pytest.raises(errors.InputError, match='No space left on device'):
+    checkpoints.save_latest(9, _tree(9), {'history': []})
+  monkeypatch.undo()
+  _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 8)

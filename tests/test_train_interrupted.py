@@ -1,0 +1,202 @@
+"""A stage that is stopped goes on exactly; one that went wrong says where."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import step_job
+
+from mtnet_jax import errors
+from mtnet_jax import input_pipeline
+from mtnet_jax import progress
+from mtnet_jax import stages
+from mtnet_jax import step as step_lib
+from mtnet_jax import stopping
+from mtnet_jax import train
+
+# Each needs a compiled step.
+pytestmark = pytest.mark.slow
+
+# 6 nodules, 2 looks, batch 4: epochs of three steps.
+_STEPS, _EPOCHS = 3, 2
+
+
+def _trainer(directory, **changes):
+  config = step_job.tiny_config(sync_batch_norm=True)
+  with config.unlocked():
+    config.coarse_stage.batch_size = 4
+    config.coarse_stage.epochs = _EPOCHS
+    config.looks_per_epoch = 2
+    config.image_size = 32
+    config.seg_net.update(
+      stem_widths=(4,), entry_widths=(4, 4), middle_blocks=0, tail_widths=(4,)
+    )
+    config.coarse_stage.update(changes)
+  data = step_job.made_up_nodules(6)
+  data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
+  return train.Trainer(
+    stages.make_stages(config)[0],
+    config,
+    nets=stages.make_nets(config),
+    trained={},
+    train=data,
+    validation=data,
+    directory=directory,
+  )
+
+
+class _StopsAt(progress.Silent):
+  """An observer that, after a step, does what SIGTERM does."""
+
+  def __init__(self, step):
+    self._step = step
+
+  def step(self, step, losses):
+    if step == self._step:
+      stopping._asked.set()
+
+
+def _stop(trainer, observer):
+  """Runs a stage that is stopped on its way."""
+  try:
+    with pytest.raises(stopping.Stopped):
+      trainer.run(observer)
+  finally:
+    stopping._asked.clear()
+
+
+def _without_seconds(history):
+  return [{**row, 'seconds': None} for row in history]
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('undisturbed')
+  best, history = _trainer(directory).run(progress.Silent())
+  return best, history, _trainer(directory)._checkpoints.load_latest(None)
+
+
+def _assert_ends_like(undisturbed, directory):
+  best, history, (state, _) = undisturbed
+  own_best, own_history = _trainer(directory).run(progress.Silent())
+  assert _without_seconds(own_history) == _without_seconds(history)
+  own_state, meta = _trainer(directory)._checkpoints.load_latest(None)
+  assert _without_seconds(meta['history']) == _without_seconds(history)
+  for ours, theirs in ((own_best, best), (own_state, state)):
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize('step', (1, 2, 4))
+def test_stopped_after_a_step(undisturbed, tmp_path, step, capsys):
+  _stop(_trainer(tmp_path), _StopsAt(step))
+  assert (
+    f'SIGTERM: stopped. The same command goes on at step {step} of 6 of stage'
+    " 'coarse'." in capsys.readouterr().err
+  )
+  state, _ = _trainer(tmp_path)._checkpoints.load_latest(None)
+  assert state['step'] == step
+  _assert_ends_like(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize('step', (3, 6))
+def test_stopped_before_the_validation(undisturbed, tmp_path, step):
+  # The step that ends an epoch: validation does not begin.
+  _stop(_trainer(tmp_path), _StopsAt(step))
+  state, meta = _trainer(tmp_path)._checkpoints.load_latest(None)
+  assert state['step'] == step
+  assert len(meta['history']) == step // _STEPS - 1
+  _assert_ends_like(undisturbed, tmp_path)
+
+
+def test_stopped_within_the_validation(undisturbed, tmp_path, monkeypatch):
+  trainer = _trainer(tmp_path)
+  check, calls = stopping.check, []
+
+  def third_time():
+    # One after each of two steps, the next before the first batch.
+    calls.append(None)
+    if len(calls) == _STEPS + 1:
+      stopping._asked.set()
+    check()
+
+  monkeypatch.setattr(stopping, 'check', third_time)
+  _stop(trainer, progress.Silent())
+  monkeypatch.undo()
+  state, meta = _trainer(tmp_path)._checkpoints.load_latest(None)
+  assert (state['step'], meta['history']) == (_STEPS, [])
+  _assert_ends_like(undisturbed, tmp_path)
+
+
+def _batch_of(trainer, step):
+  order = input_pipeline.epoch_order(
+    6, looks=2, batch_size=4, seed=(trainer._seed, (step - 1) // _STEPS)
+  )
+  first = (step - 1) % _STEPS * 4
+  return order[first : first + 4]
+
+
+def _assert_stops(trainer, directory, step):
+  with pytest.raises(errors.InputError) as e:
+    trainer.run(progress.Silent())
+  assert f'was not finite at step {step};' in str(e.value)
+  path = directory / 'not_finite.json'
+  assert f'{path} has the nodules of its batch' in str(e.value)
+  report = json.loads(path.read_text())
+  batch = _batch_of(trainer, step)
+  assert report['stage'] == 'coarse'
+  assert report['step'] == step
+  assert report['nodule_ids'] == [f'nodule-{i}' for i in batch[:, 0]]
+  assert report['looks'] == batch[:, 1].tolist()
+  return report
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
+  # The first step's parameters are beyond all numbers.
+  trainer = _trainer(tmp_path, learning_rate=1e38)
+  report = _assert_stops(trainer, tmp_path, 2)
+  assert report['loss'] == 'nan'
+  # A checkpoint of the first step would be of no use, and there is none.
+  assert trainer._checkpoints.load_latest(None) is None
+
+
+def test_the_last_good_checkpoint_stays(tmp_path):
+  _stop(_trainer(tmp_path), _StopsAt(2))
+  trainer = _trainer(tmp_path)
+  trainer._numbers['margin'] = np.float32(np.nan)
+  trainer._numbers['rank_weight'] = np.float32(1)
+  _assert_stops(trainer, tmp_path, 3)
+  state, _ = trainer._checkpoints.load_latest(None)
+  assert state['step'] == 2
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path, monkeypatch):
+  right = step_lib.loss_of_task
+
+  def infinitely_steep(task, logits, targets, numbers, **kwargs):
+    # Adds 0, whose derivative is 0 / 0.
+    steep = jnp.sqrt(jnp.sum(logits * 0, axis=(1, 2, 3)))
+    return right(task, logits, targets, numbers, **kwargs) + steep
+
+  step_lib.mapped.cache_clear()
+  monkeypatch.setattr(step_lib, 'loss_of_task', infinitely_steep)
+  try:
+    report = _assert_stops(_trainer(tmp_path), tmp_path, 1)
+  finally:
+    step_lib.mapped.cache_clear()
+  assert np.isfinite(report['loss'])
+
+
+def test_a_batch_larger_than_the_dataset_repeats_it(tmp_path):
+  # 12 looks, filled up to 32 from their own start.
+  trainer = _trainer(tmp_path, batch_size=32)
+  assert trainer.steps_per_epoch == 1
+  trainer._epoch = None
+  batch = trainer._order_of(0)
+  assert batch.shape == (32, 2)
+  assert {tuple(pair) for pair in batch.tolist()} == {
+    (index, look) for index in range(6) for look in range(2)
+  }
+  np.testing.assert_array_equal(batch[12:24], batch[:12])
