@@ -1,0 +1,263 @@
+"""Kills the main job at random moments, and compares how it ends.
+
+    python tests/faults/kills.py --kills=50 --seed=0 --out=/tmp/kills
+
+One run of the test size is left alone. Others are killed (SIGKILL) and given
+again, at moments drawn from the seed: at any time, while the dataset is built,
+while a checkpoint is being written, while the report is. In the end every run
+must have the dataset, checkpoints, metrics and records of the undisturbed one,
+bit for bit, and no process of it may be left. OUT/kills.csv has every kill.
+"""
+
+import argparse
+import contextlib
+import csv
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import time
+
+import tqdm
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import main_job  # noqa: E402
+
+STAGES = ('coarse', 'class', 'fine')
+# What is waited for, and how many seconds at most after that it kills.
+MOMENTS = {
+  'at any time': (None, None),
+  'building': ('data/**/*incomplete*', 4.0),
+  'checkpoint': ('run/checkpoints/*/*/*tmp*', 0.05),
+  'report': ('run/records.csv', 2.0),
+}
+_WEIGHTS = (4, 1, 3, 1)
+# So that a run comes to its end.
+_MOST_PER_RUN = 8
+_BEFORE_DATA = ('starting', 'building')
+_FILES = ('metrics.json', 'records.csv')
+
+
+def job(directory):
+  """The command of a run whose dataset and run directory are below one."""
+  return main_job.test_size_job(
+    directory / 'run',
+    directory / 'data',
+    # A checkpoint after every step.
+    '--config.checkpoint_minutes=0',
+  )
+
+
+def start(directory, environment):
+  directory.mkdir(parents=True, exist_ok=True)
+  with open(directory / 'log', 'ab') as log:
+    return subprocess.Popen(
+      job(directory), env=environment, stdout=log, stderr=log
+    )
+
+
+def kill_at(moment, process, directory, rng, seconds):
+  """Kills a process at a moment; returns whether it still ran.
+
+  Args:
+    moment: of `MOMENTS`.
+    process, directory: of `start`.
+    rng: `random.Random`.
+    seconds: how long a whole run takes.
+  """
+  pattern, most = MOMENTS[moment]
+  if pattern is None:
+    wait = rng.uniform(0, seconds / 4)
+  else:
+    # Of the checkpoints to come not always the first one.
+    skip = rng.randrange(8) if moment == 'checkpoint' else 0
+    seen = found(directory, pattern)
+    while skip >= 0 and process.poll() is None:
+      time.sleep(0.002)
+      new = found(directory, pattern) - seen
+      seen |= new
+      skip -= len(new)
+    wait = rng.uniform(0, most)
+  try:
+    process.wait(wait)
+    return False
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
+    return True
+
+
+def found(directory, pattern):
+  """{(path, time of its last change)} of what a pattern matches now."""
+  paths = set()
+  for path in directory.glob(pattern):
+    # Temporary ones may be gone by now.
+    with contextlib.suppress(FileNotFoundError):
+      paths.add((path, path.stat().st_mtime_ns))
+  return paths
+
+
+def reached(directory):
+  """How far a run has come, in words."""
+  run = directory / 'run'
+  if (run / 'metrics.json').exists():
+    return 'finished'
+  if (run / 'records.csv').exists():
+    return 'report'
+  for stage in reversed(STAGES):
+    steps = [
+      int(path.name)
+      for path in (run / 'checkpoints' / stage / 'latest').glob('*')
+      if path.name.isdigit()
+    ]
+    if steps:
+      return f'{stage} {max(steps)}'
+  if (run / 'config.json').exists():
+    return 'before the first step'
+  if list((directory / 'data').glob('**/dataset_info.json')):
+    return 'dataset built'
+  return 'building' if (directory / 'data').exists() else 'starting'
+
+
+def differences(left, right):
+  """What differs between two finished runs, as texts."""
+  import numpy as np
+  import test_train
+
+  for name in _FILES:
+    ours, theirs = ((x / 'run' / name).read_bytes() for x in (left, right))
+    if ours != theirs:
+      yield name
+  if test_train.losses(left / 'run') != test_train.losses(right / 'run'):
+    yield 'train_log.csv'
+  for stage in STAGES:
+    for which in ('latest', 'best'):
+      ours, theirs = (
+        test_train.leaves(
+          test_train.read(x / 'run' / 'checkpoints' / stage, which)
+        )
+        for x in (left, right)
+      )
+      if ours.keys() != theirs.keys() or not all(
+        np.array_equal(ours[name], theirs[name]) for name in ours
+      ):
+        yield f'{stage} {which}'
+  if dataset(left) != dataset(right):
+    yield 'dataset'
+
+
+def dataset(directory):
+  """Hash of every record: files of equal records need not have equal bytes."""
+  from mtnet_jax import input_pipeline
+
+  return input_pipeline.fingerprint(
+    {
+      split: input_pipeline.load(
+        'lidc_nodules/phantom', split, data_dir=directory / 'data'
+      )
+      for split in input_pipeline.SPLITS
+    }
+  )
+
+
+def left_over(directory):
+  """Command lines of processes that still work on a run, after 10 s."""
+  until = time.monotonic() + 10
+  while True:
+    lines = [
+      line
+      for line in subprocess.run(
+        ['ps', '-eo', 'args'], capture_output=True, text=True, check=True
+      ).stdout.splitlines()
+      if str(directory) in line
+      and 'ps -eo' not in line
+      and 'kills.py' not in line
+    ]
+    if not lines or time.monotonic() > until:
+      return lines
+    time.sleep(0.2)
+
+
+def run_kills(*, kills, seed, out, environment):
+  """Runs it all; returns the rows of kills.csv and what went wrong."""
+  rng = random.Random(seed)
+  undisturbed = out / 'undisturbed'
+  started = time.monotonic()
+  if start(undisturbed, environment).wait():
+    raise SystemExit(f'the undisturbed run failed: {undisturbed}/log')
+  seconds = time.monotonic() - started
+  rows, faults = [], []
+  bar = tqdm.tqdm(total=kills, unit='kill', disable=None)
+  number = 0
+  while len(rows) < kills:
+    number += 1
+    directory = out / f'run{number}'
+    of_this = 0
+    while of_this < _MOST_PER_RUN and len(rows) < kills:
+      process = start(directory, environment)
+      (moment,) = rng.choices(list(MOMENTS), _WEIGHTS)
+      if moment == 'building' and reached(directory) not in _BEFORE_DATA:
+        moment = 'at any time'
+      began = time.monotonic()
+      if not kill_at(moment, process, directory, rng, seconds):
+        if process.returncode:
+          faults.append(f'{directory}: exit code {process.returncode}')
+        break
+      of_this += 1
+      rows.append(
+        {
+          'run': number,
+          'aimed_at': moment,
+          'seconds': round(time.monotonic() - began, 2),
+          'reached': reached(directory),
+        }
+      )
+      bar.update()
+      faults += [f'left over: {line}' for line in left_over(directory)]
+    if start(directory, environment).wait():
+      faults.append(f'{directory} did not end: see its log')
+      continue
+    faults += [
+      f'{directory}: {what} differs'
+      for what in differences(undisturbed, directory)
+    ]
+    bar.set_postfix(faults=len(faults))
+  bar.close()
+  return rows, faults
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--kills', type=int, default=50)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', type=pathlib.Path, required=True)
+  arguments = parser.parse_args()
+  out = arguments.out.absolute()
+  out.mkdir(parents=True)
+  rows, faults = run_kills(
+    kills=arguments.kills,
+    seed=arguments.seed,
+    out=out,
+    environment=main_job.environment(
+      JAX_COMPILATION_CACHE_DIR=str(out / 'compiled')
+    ),
+  )
+  with open(out / 'kills.csv', 'w', newline='') as file:
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+  hit = {}
+  for row in rows:
+    where = re.sub(r' \d+$', '', row['reached'])
+    hit[where] = hit.get(where, 0) + 1
+  for where, count in hit.items():
+    print(f'{count:3} killed: {where}')
+  print(*faults, sep='\n')
+  print(f'{len(rows)} kills in {rows[-1]["run"]} runs, {len(faults)} faults.')
+  sys.exit(bool(faults))
+
+
+if __name__ == '__main__':
+  main()
