@@ -12,12 +12,15 @@ A digest tells whether what is read is what was written: Orbax's own files have
 none of the arrays, and bits do flip on disks and on the way.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import sys
 
+from absl import logging
 from flax import serialization
 import jax
 import numpy as np
@@ -141,18 +144,33 @@ def _save(manager, step, tree, meta):
       if _restore_meta(manager, step) == meta:
         return
       manager.delete(step)
-    manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
-      ),
+    args = ocp.args.Composite(
+      state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
     )
+    with _quiet():
+      manager.save(step, args=args)
   except (OSError, ValueError) as error:
     raise errors.InputError(
-      f'{manager.directory}/{step} cannot be written'
-      f' ({_first_line(error)}). The checkpoint before it stays; the same'
-      ' command goes on from there.'
+      f'{manager.directory}/{step} cannot be written: {_reason(error)}. The'
+      ' checkpoint before it stays, and the same command goes on from there.'
     ) from error
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Without what Orbax's threads log of an error, for it is raised as well."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.FATAL)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def _reason(error):
+  """What the operating system said, of an error from below Orbax."""
+  said = re.search(r'([^:]*) \[os_error_code=', str(error))
+  return said[1].strip() if said else _first_line(error)
 
 
 def _on_host(tree):

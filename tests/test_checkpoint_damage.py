@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 import shutil
 
 import numpy as np
@@ -175,14 +176,21 @@ def test_an_epoch_row_that_was_missing_is_added(stage):
   assert meta['history'] == [8, 'row']
 
 
-def test_a_full_disk_leaves_the_one_before(stage, monkeypatch):
+def test_a_full_disk_leaves_the_one_before(stage, capfd):
   checkpoints = checkpoint.Checkpoints(stage)
-
-  def full(*_, **__):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', full)
-  with pytest.raises(errors.InputError, match='No space left on device'):
-    checkpoints.save_latest(9, _tree(9), {'history': []})
-  monkeypatch.undo()
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # A write beyond it fails as one on a full disk does, with another number.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+  try:
+    with pytest.raises(errors.InputError) as error:
+      checkpoints.save_latest(9, _tree(9), {'history': []})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert str(error.value) == (
+    f'{stage}/latest/9 cannot be written: File too large. The checkpoint before'
+    ' it stays, and the same command goes on from there.'
+  )
+  assert capfd.readouterr().err == ''
   _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 8)
+  checkpoints.save_latest(9, _tree(9), {'history': [9]})
+  _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 9)

@@ -62,7 +62,7 @@ def two_devices(tmp_path_factory, phantom_data_dir, compiled):
 def test_two_processes_are_one_with_two_devices_bit_for_bit(
   two_devices, tmp_path, phantom_data_dir, compiled
 ):
-  """Killed in the middle and started again, at that.
+  """Each is killed once in the middle, and both started again, at that.
 
   A sum of two numbers does not depend on their order, so nothing is lost.
   """
@@ -77,18 +77,20 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
     )
     for workdir in (first, '/dev/null/nowhere')
   ]
-  started = main_job.start_on_two(jobs, **compiled)
-  # In the middle of the second epoch.
-  shown = ''
-  while not ('coarse' in shown and '11/16' in shown and 'loss' in shown):
-    character = started[0].stderr.read(1)
-    assert character, shown[-2000:]
-    shown = '' if character in '\r\n' else shown + character
-  started[0].send_signal(signal.SIGKILL)
-  _, second = main_job.finish_two(started, seconds=120)
-  # Without the first, the second does not wait for ever.
-  assert second.returncode != 0
-  assert not (first / 'metrics.json').exists()
+  # Each in the middle of a second epoch.
+  for victim, stage in enumerate(('coarse', 'class')):
+    started = main_job.start_on_two(jobs, **compiled)
+    shown = ''
+    while not (stage in shown and '11/16' in shown and 'loss' in shown):
+      character = started[0].stderr.read(1)
+      assert character, shown[-2000:]
+      shown = '' if character in '\r\n' else shown + character
+    started[victim].send_signal(signal.SIGKILL)
+    # Without the one, the other does not wait for ever.
+    done = main_job.finish_two(started, seconds=60)
+    assert done[victim].returncode == -signal.SIGKILL
+    assert done[1 - victim].returncode not in (0, -signal.SIGKILL)
+    assert not (first / 'metrics.json').exists()
 
   first_done, second_done = main_job.finish_two(
     main_job.start_on_two(jobs, **compiled)
@@ -96,7 +98,7 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
   assert first_done.returncode == 0, first_done.stderr[-3000:]
   assert second_done.returncode == 0, second_done.stderr[-3000:]
   assert 'in 2 processes' in first_done.stdout
-  (step,) = re.findall(r'coarse: going on at step (\d+)', first_done.stdout)
+  (step,) = re.findall(r'class: going on at step (\d+)', first_done.stdout)
   assert 8 < int(step) < 16
   assert 'nodules' not in second_done.stdout
 
