@@ -66,7 +66,8 @@ def main(_):
       num_processes=_NUM_PROCESSES.value,
       process_id=_PROCESS_ID.value,
     )
-    run.run(_CONFIG.value, _WORKDIR.value)
+    with processes.together():
+      run.run(_CONFIG.value, _WORKDIR.value)
 
   errors.exit_on_input_error(train)
 

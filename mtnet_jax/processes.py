@@ -6,7 +6,10 @@ different data, and cannot write over each other. With one process everything
 here is a plain call.
 """
 
+import contextlib
+import os
 import pickle
+import sys
 
 import jax
 from jax.experimental import multihost_utils
@@ -84,6 +87,27 @@ def connect(coordinator, *, num_processes=None, process_id=None):
       f'the processes have {" or ".join(map(str, sorted(counts)))} devices'
       ' each: give every one the same number (CUDA_VISIBLE_DEVICES).'
     )
+
+
+@contextlib.contextmanager
+def together():
+  """Ends this process with one line where another one has ended.
+
+  JAX itself would wait for the others once more, and then abort.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1 or 'RESOURCE_EXHAUSTED' in str(error):
+      raise
+    print(
+      'error: another process of this run has ended, or cannot be reached'
+      f' ({str(error).splitlines()[0][:200]}). Start all of them again: they go'
+      ' on from the last checkpoint.',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)
 
 
 def is_first():

@@ -89,7 +89,10 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
     # Without the one, the other does not wait for ever.
     done = main_job.finish_two(started, seconds=60)
     assert done[victim].returncode == -signal.SIGKILL
-    assert done[1 - victim].returncode not in (0, -signal.SIGKILL)
+    other = done[1 - victim]
+    assert other.returncode == 1, other.stderr[-3000:]
+    assert 'error: another process of this run has ended' in other.stderr
+    assert 'Traceback' not in other.stderr
     assert not (first / 'metrics.json').exists()
 
   first_done, second_done = main_job.finish_two(

@@ -3,6 +3,7 @@
 What several processes do together is in `test_determinism`.
 """
 
+import jax
 import pytest
 
 from mtnet_jax import errors
@@ -49,3 +50,32 @@ def test_one_process_raises_what_was_raised():
 
   with pytest.raises(KeyError, match='mine'):
     processes.on_first(fail)
+
+
+def _fail(message):
+  raise jax.errors.JaxRuntimeError(message)
+
+
+def test_an_error_of_another_process_ends_this_one_with_a_line(
+  monkeypatch, capsys
+):
+  class _EndedError(Exception):
+    pass
+
+  def end(code):
+    raise _EndedError(code)
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(processes.os, '_exit', end)
+  with pytest.raises(_EndedError, match='^1$'), processes.together():
+    _fail('UNKNOWN: Connection closed by peer\nand more')
+  said = capsys.readouterr().err
+  assert said.startswith('error: another process of this run has ended')
+  assert '(UNKNOWN: Connection closed by peer)' in said
+  assert said.count('\n') == 1
+  # What is this process's own stays what it is.
+  with pytest.raises(jax.errors.JaxRuntimeError), processes.together():
+    _fail('RESOURCE_EXHAUSTED: out of memory')
+  monkeypatch.undo()
+  with pytest.raises(jax.errors.JaxRuntimeError), processes.together():
+    _fail('UNKNOWN: of the only process')
