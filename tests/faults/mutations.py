@@ -139,10 +139,13 @@ def damage_json(rng: random.Random, data: bytes) -> bytes:
   if kind < 0.12:
     return b'[' * 100_000
   tree = json.loads(data)
+  if not isinstance(tree, (dict, list)):
+    return damage(rng, data, data)
   for _ in range(rng.choice((1, 1, 2, 3))):
     holder, key = _place(rng, tree)
     if holder is None:
       tree = hostile(rng)
+      break
     else:
       _wound_tree(rng, holder, key)
   return json.dumps(tree).encode('utf-8', 'replace')
