@@ -85,12 +85,12 @@ def read_header(path):
   """
   header = parse(path, stop_before_pixels=True, specific_tags=list(_TAGS))
 
-  def check(name, is_sound):
+  def check(name, is_sound, optional=False):
     # What a stranger wrote surfaces as nearly any exception of pydicom.
     try:
       value = header.get(name)
       missing = value is None or value == ''
-      sound = not missing and is_sound(value)
+      sound = optional if missing else is_sound(value)
     except Exception:
       missing, sound = False, False
     if not sound:
@@ -105,8 +105,11 @@ def read_header(path):
     check(name, lambda side: isinstance(side, int) and 0 < side < _MOST_SIDE)
   check('FrameOfReferenceUID', lambda uid: isinstance(uid, str))
   for name, most in _OPTIONAL_NUMBERS.items():
-    if name in header and header[name].value not in (None, ''):
-      check(name, functools.partial(_are_numbers, shape=(), most=most))
+    check(
+      name,
+      functools.partial(_are_numbers, shape=(), most=most),
+      optional=True,
+    )
   return header
 
 
@@ -152,17 +155,16 @@ def check_slice(path, header, first):
   down, across = (float(x) for x in header.PixelSpacing)
   cosines = np.array(header.ImageOrientationPatient, float)
   tilt = abs(float(header.get('GantryDetectorTilt') or 0))
-  across_rows, down_columns = cosines[:3], cosines[3:]
-  lengths = np.linalg.norm([across_rows, down_columns], axis=1)
-  if (
-    min(down, across) <= 0
-    or np.abs(lengths - 1).max() > 1e-2
-    or abs(across_rows @ down_columns) > 1e-2
-  ):
+  if min(down, across) <= 0:
     raise errors.InputError(
-      f'{path} has pixels of {down:g} x {across:g} mm along axes of length'
-      f' {lengths[0]:g} and {lengths[1]:g}, at right angles or not: no such'
-      ' image exists. Export the series again.'
+      f'{path} has pixels of {down:g} x {across:g} mm: there are none such.'
+      ' Export the series again.'
+    )
+  axes = cosines.reshape(2, 3)
+  if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-2:
+    raise errors.InputError(
+      f'{path} has an ImageOrientationPatient of {np.round(cosines, 3).tolist()}'
+      ': these are no two directions at right angles. Export the series again.'
     )
   if abs(cosines[2]) > _AXIAL or abs(cosines[5]) > _AXIAL:
     raise errors.InputError(
