@@ -163,8 +163,9 @@ def check_slice(path, header, first):
   axes = cosines.reshape(2, 3)
   if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-2:
     raise errors.InputError(
-      f'{path} has an ImageOrientationPatient of {np.round(cosines, 3).tolist()}'
-      ': these are no two directions at right angles. Export the series again.'
+      f'{path} has an ImageOrientationPatient of'
+      f' {np.round(cosines, 3).tolist()}: these are no two'
+      ' directions at right angles. Export the series again.'
     )
   if abs(cosines[2]) > _AXIAL or abs(cosines[5]) > _AXIAL:
     raise errors.InputError(

@@ -36,6 +36,7 @@ _SEQUENCE_END = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
 # What a deflated file may become: a CT image of 4096 x 4096, eight times over.
 _MOST_INFLATED = 1 << 28
 _LONGEST_REASON = 200
+_LONGEST_UID = 64  # PS3.5, 6.2
 
 
 class Fault(NamedTuple):
@@ -91,6 +92,8 @@ def read_header(
       z_mm = float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0
       if not math.isfinite(z_mm):
         return None, Fault('unreadable', f'lies at z={z_mm} mm')
+      if len(dataset.SeriesInstanceUID) > _LONGEST_UID:
+        return None, Fault('unreadable', 'has a SeriesInstanceUID that is none')
       header = Header(
         str(modality),
         str(dataset.get('PatientID', '')),

@@ -475,17 +475,17 @@ def _read_memory(folder):
 
 
 TARGETS = {
-  'dicom': Target(30, _images, _damage_dicom, _read_image),
-  'series': Target(9, _series, _damage_dicom, _read_series),
-  'segmentation': Target(1, _series, _damage_dicom, _read_to_segmentation),
-  'points': Target(16, _points, mutations.damage_case, _read_points),
-  'policy': Target(10, _policies, _damage_text, _read_policy),
-  'run': Target(4, _runs, mutations.damage_case, _read_run),
-  'bundle': Target(5, _bundles, _damage_bundle, _read_bundle),
+  'dicom': Target(38, _images, _damage_dicom, _read_image),
+  'series': Target(1.5, _series, _damage_dicom, _read_series),
+  'segmentation': Target(0.2, _series, _damage_dicom, _read_to_segmentation),
+  'points': Target(25, _points, mutations.damage_case, _read_points),
+  'policy': Target(20, _policies, _damage_text, _read_policy),
+  'run': Target(1, _runs, mutations.damage_case, _read_run),
+  'bundle': Target(1.5, _bundles, _damage_bundle, _read_bundle),
   'safetensors': Target(
-    9, _safetensors, _of_weights(_damage_safetensors), _read_weights
+    10, _safetensors, _of_weights(_damage_safetensors), _read_weights
   ),
-  'hdf5': Target(6, _hdf5, _of_weights(mutations.damage), _read_weights),
-  'pth': Target(6, _pth, _of_weights(_damage_pth), _read_weights),
+  'hdf5': Target(0.1, _hdf5, _of_weights(mutations.damage), _read_weights),
+  'pth': Target(2, _pth, _of_weights(_damage_pth), _read_weights),
   'index': Target(4, _memories, _damage_memory, _read_memory),
 }
