@@ -32,6 +32,7 @@ _INT16 = np.iinfo(np.int16)
 # No CT image is larger; what claims to be is refused before it is decoded.
 _MOST_PIXELS = 4096 * 4096
 _BITS = (1, 8, 16, 32)
+_SAFE_DECODERS = ('pydicom', 'pillow', 'pyjpegls')
 
 # What decodes the images that pydicom, Pillow and pyjpegls, which are installed
 # with this package, cannot: JPEG Lossless and Extended; High-Throughput JPEG
@@ -202,6 +203,7 @@ def try_read_hu(
       return None, dicom_header.Fault(
         'unreadable', f'has the rescale {slope:g} and {intercept:g}, no numbers'
       )
+    dataset.pixel_array_options(decoding_plugin=_decoder(dataset))
     raw = dataset.pixel_array
   # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
   except Exception as e:
@@ -248,6 +250,19 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
     found = f'{size.rows} x {size.columns} pixels' if size else 'no image'
     return f'claims {rows} x {columns} pixels, and its compressed data {found}'
   return None
+
+
+def _decoder(dataset: pydicom.Dataset) -> str:
+  """The decoder to take; '' for what there is.
+
+  After another has failed, pydicom tries GDCM, which ends the process on some
+  damaged images. So it gets only what nothing else decodes.
+  """
+  syntax = dataset.file_meta.TransferSyntaxUID
+  if not syntax.is_encapsulated:
+    return ''
+  available = pixels.get_decoder(syntax).available_plugins
+  return next((p for p in _SAFE_DECODERS if p in available), '')
 
 
 def _missing_codec(
