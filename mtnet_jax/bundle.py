@@ -12,6 +12,7 @@ checked whenever it is opened. It opens anywhere, on one CPU or one GPU:
 """
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import json
@@ -62,7 +63,8 @@ def load(path):
     return ensemble.Ensemble([load(one) for one in path])
   with remote.local_folder(path, wanted=_WANTED.fullmatch) as folder:
     try:
-      return _make_model(folder, path)
+      with _damage(folder):
+        return model_lib.Model(**_read(folder, name=_name(path)))
     except errors.InputError as error:
       # What was downloaded is known to the user by its address.
       raise errors.InputError(
@@ -70,12 +72,13 @@ def load(path):
       ) from error
 
 
-def _make_model(folder, path):
+@contextlib.contextmanager
+def _damage(folder):
+  """Turns what values of other types lead to into `errors.InputError`."""
   try:
-    return model_lib.Model(**_read(folder, name=_name(path)))
+    yield
   except errors.InputError:
     raise
-  # A value of another type than is written there surfaces as any of these.
   except (
     ArithmeticError,
     AttributeError,
@@ -179,7 +182,10 @@ def write(run, out, *, name=None):
   Raises:
     errors.InputError: the run cannot be used, or `out` not written.
   """
-  with remote.local_folder(run, wanted=_WANTED.fullmatch) as folder:
+  with (
+    remote.local_folder(run, wanted=_WANTED.fullmatch) as folder,
+    _damage(folder),
+  ):
     content = _read(folder, name=name or _name(run))
   config, variables = content['config'], content['variables']
   stages.check_variables(config, variables)

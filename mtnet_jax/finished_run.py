@@ -75,6 +75,7 @@ def _read(path):
   histories = _histories(_read_csv(path / 'train_log.csv'))
   run = FinishedRun(path, config, results, records, histories)
   _check(run)
+  stages.make_nets(config)  # fields that no network has are told here
   return run
 
 
@@ -166,7 +167,8 @@ def _check_metrics(run, mixed):
     )
   except (KeyError, TypeError, ValueError) as error:
     raise errors.InputError(
-      f'{run.path}/records.csv is damaged, or of another version: {error!r}.'
+      f'{run.path}/records.csv is damaged, or of another version:'
+      f' {error!r:.200}.'
     ) from error
   stored = dict(_leaves(run.results['test']))
   found = dict(_leaves(summary))

@@ -142,6 +142,7 @@ def test_values_that_are_not_there_are_none(run_dir):
     ('metrics.json', 'diameter_only_model', None),
     ('config.json', 'dataset', 'lidc_nodules/phantom'),
     ('config.json', 'stages', 7),
+    ('config.json', 'class_net', {'no_such_field': 1}),
   ],
 )
 def test_values_of_another_type_are_damage(run_dir, name, key, value):

@@ -284,13 +284,11 @@ def _runs() -> list[Case]:
 
 
 def _read_run(folder):
-  from mtnet_jax import card
   from mtnet_jax import finished_run
   from mtnet_jax import stages
 
   run = finished_run.read(folder)
   stages.make_nets(run.config)
-  card.model_card('fuzz', run.config, run.results)
 
 
 def _bundles() -> list[Case]:
