@@ -12,6 +12,8 @@ checked whenever it is opened. It opens anywhere, on one CPU or one GPU:
 """
 
 import argparse
+import contextlib
+import errno
 import hashlib
 import json
 import pathlib
@@ -61,12 +63,34 @@ def load(path):
     return ensemble.Ensemble([load(one) for one in path])
   with remote.local_folder(path, wanted=_WANTED.fullmatch) as folder:
     try:
-      return model_lib.Model(**_read(folder, name=_name(path)))
+      with _damage(folder):
+        return model_lib.Model(**_read(folder, name=_name(path)))
     except errors.InputError as error:
       # What was downloaded is known to the user by its address.
       raise errors.InputError(
         str(error).replace(str(folder), str(path))
       ) from error
+
+
+@contextlib.contextmanager
+def _damage(folder):
+  """Turns what values of other types lead to into `errors.InputError`."""
+  try:
+    yield
+  except errors.InputError:
+    raise
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise errors.InputError(
+      f'{folder} is damaged, or was not written by mtnet_jax:'
+      f' {type(error).__name__}, {str(error)[:200]}. Get the model again.'
+    ) from error
 
 
 def _name(path):
@@ -131,6 +155,8 @@ def _verify(path, expected):
 
 
 def _digest(path):
+  if path.exists() and not path.is_file():  # a pipe would block for ever
+    raise OSError(errno.EINVAL, 'no ordinary file')
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -140,7 +166,7 @@ def _read_weights(path):
     arrays = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as error:
     raise errors.InputError(
-      f'{path} is damaged ({error}): get the bundle again.'
+      f'{path} is damaged ({str(error)[:200]}): get the bundle again.'
     ) from error
   return nested(arrays)
 
@@ -156,7 +182,10 @@ def write(run, out, *, name=None):
   Raises:
     errors.InputError: the run cannot be used, or `out` not written.
   """
-  with remote.local_folder(run, wanted=_WANTED.fullmatch) as folder:
+  with (
+    remote.local_folder(run, wanted=_WANTED.fullmatch) as folder,
+    _damage(folder),
+  ):
     content = _read(folder, name=name or _name(run))
   config, variables = content['config'], content['variables']
   stages.check_variables(config, variables)

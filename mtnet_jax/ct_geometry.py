@@ -7,6 +7,8 @@ load without them. No text of a header gets into a message: it could name the
 patient.
 """
 
+import functools
+
 import numpy as np
 
 from mtnet_jax import errors
@@ -24,13 +26,15 @@ _TAGS = (
   'GantryDetectorTilt',
   'FrameOfReferenceUID',
 )
-_NEEDED_TAGS = (
-  'ImageOrientationPatient',
-  'PixelSpacing',
-  'Rows',
-  'Columns',
-  'FrameOfReferenceUID',
-)
+# Tag -> how many numbers, and the largest of them in size: lengths in mm, and
+# what is no length of a body is none.
+_NEEDED_NUMBERS = {
+  'ImagePositionPatient': (3, 1e5),
+  'ImageOrientationPatient': (6, 1.01),
+  'PixelSpacing': (2, 1e3),
+}
+_OPTIONAL_NUMBERS = {'SliceThickness': 1e3, 'GantryDetectorTilt': 360}
+_MOST_SIDE = 1 << 16
 
 
 def by_position(series):
@@ -79,17 +83,60 @@ def read_header(path):
   Raises:
     errors.InputError: without one of them the place cannot be told.
   """
-  import pydicom
+  header = parse(path, stop_before_pixels=True, specific_tags=list(_TAGS))
 
-  header = pydicom.dcmread(
-    path, stop_before_pixels=True, specific_tags=list(_TAGS)
-  )
-  for name in _NEEDED_TAGS:
-    if not header.get(name):
+  def check(name, is_sound, optional=False):
+    # What a stranger wrote surfaces as nearly any exception of pydicom.
+    try:
+      value = header.get(name)
+      missing = value is None or value == ''
+      sound = optional if missing else is_sound(value)
+    except Exception:
+      missing, sound = False, False
+    if not sound:
+      what = f'has no {name}' if missing else f'has no usable {name}'
       raise errors.InputError(
-        f'{path} has no {name}: positions cannot be told. Export the series'
-        ' again.'
+        f'{path} {what}: positions cannot be told. Export the series again.'
       )
+
+  for name, (count, most) in _NEEDED_NUMBERS.items():
+    check(name, functools.partial(_are_numbers, shape=(count,), most=most))
+  for name in ('Rows', 'Columns'):
+    check(name, lambda side: isinstance(side, int) and 0 < side < _MOST_SIDE)
+  check('FrameOfReferenceUID', lambda uid: isinstance(uid, str))
+  for name, most in _OPTIONAL_NUMBERS.items():
+    check(
+      name,
+      functools.partial(_are_numbers, shape=(), most=most),
+      optional=True,
+    )
+  return header
+
+
+def _are_numbers(values, *, shape, most):
+  values = np.array(values, float)
+  # Written so that NaN fails.
+  return values.shape == shape and bool((np.abs(values) <= most).all())
+
+
+def parse(path, **kwargs):
+  """The header of a CT image, as `pydicom.dcmread` reads it.
+
+  Args:
+    path: of the file.
+    **kwargs: of `pydicom.dcmread`.
+
+  Raises:
+    errors.InputError: it cannot be read.
+  """
+  from tfds_lidc import dicom_header
+
+  header, fault = dicom_header.parse(path, **kwargs)
+  if fault:
+    # Its reason may quote the header.
+    raise errors.InputError(
+      f'{path} cannot be read ({fault.kind}): export the series again.'
+    )
   return header
 
 
@@ -108,6 +155,18 @@ def check_slice(path, header, first):
   down, across = (float(x) for x in header.PixelSpacing)
   cosines = np.array(header.ImageOrientationPatient, float)
   tilt = abs(float(header.get('GantryDetectorTilt') or 0))
+  if min(down, across) <= 0:
+    raise errors.InputError(
+      f'{path} has pixels of {down:g} x {across:g} mm: there are none such.'
+      ' Export the series again.'
+    )
+  axes = cosines.reshape(2, 3)
+  if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-2:
+    raise errors.InputError(
+      f'{path} has an ImageOrientationPatient of'
+      f' {np.round(cosines, 3).tolist()}: these are no two'
+      ' directions at right angles. Export the series again.'
+    )
   if abs(cosines[2]) > _AXIAL or abs(cosines[5]) > _AXIAL:
     raise errors.InputError(
       f'{path} is not axial (ImageOrientationPatient'

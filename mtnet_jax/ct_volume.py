@@ -277,12 +277,13 @@ class CtVolume:
 
     Returns:
       A list of `pydicom.Dataset`.
-    """
-    import pydicom
 
+    Raises:
+      errors.InputError: one cannot be read any more.
+    """
     found = []
     for k in slices:
       readable = [p for p in self._paths[k] if self._plane(p)[1] is None]
       path = (readable or self._paths[k])[0]
-      found.append(pydicom.dcmread(path, stop_before_pixels=True))
+      found.append(ct_geometry.parse(path, stop_before_pixels=True))
     return found

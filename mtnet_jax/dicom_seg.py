@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 
 import mtnet_jax
+from mtnet_jax import errors
 from mtnet_jax import files
 
 _SERIES_NUMBER = 9001  # beyond what scanners give
@@ -41,41 +42,60 @@ def write(path, volume, nodules, *, model_name, simulated):
     simulated: whether CT or model are; says so where viewers show it.
 
   Raises:
-    errors.InputError: it cannot be written.
+    errors.InputError: it cannot be written, or not made of these headers.
   """
+  with _Silence():
+    try:
+      data = _encode(
+        volume, nodules, model_name=model_name, simulated=simulated
+      )
+    except errors.InputError:
+      raise
+    # Headers that lack or garble what the standard wants surface as nearly any
+    # exception of highdicom and pydicom, which may quote them.
+    except Exception as error:
+      raise errors.InputError(
+        f'{path} cannot be written: the headers of series {volume.series_uid}'
+        ' lack or garble what a DICOM Segmentation takes from its CT'
+        f' ({type(error).__name__}). Export the series again.'
+      ) from error
+  files.write_bytes(path, data)
+
+
+def _encode(volume, nodules, *, model_name, simulated):
+  """The bytes of the file."""
   import highdicom
   from pydicom.filebase import DicomBytesIO
 
   slices = sorted(set().union(*nodules.values()))
-  with _Silence():
-    segmentation = highdicom.seg.Segmentation(
-      source_images=_source_images(volume, slices),
-      pixel_array=_presence(nodules, slices, volume.shape[1:]),
-      segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-      segment_descriptions=[
-        _describe(number, name, model_name)
-        for number, name in enumerate(nodules, 1)
-      ],
-      series_instance_uid=highdicom.UID(),
-      series_number=_SERIES_NUMBER,
-      series_description='SIMULATED: MT-Net nodules'
-      if simulated
-      else 'MT-Net nodules',
-      sop_instance_uid=highdicom.UID(),
-      instance_number=1,
-      manufacturer='mtnet_jax',
-      manufacturer_model_name='MT-Net',
-      software_versions=mtnet_jax.__version__,
-      device_serial_number='none',
-      # Any name can be written in it, whatever the CT's is written in.
-      specific_character_set='ISO_IR 192',
-      content_label='NODULES',
-      content_description='For research, no medical device',
-    )
-    _set_pixels(segmentation, nodules, volume)
-    buffer = DicomBytesIO()
-    segmentation.save_as(buffer, enforce_file_format=True)
-  files.write_bytes(path, buffer.getvalue())
+  segmentation = highdicom.seg.Segmentation(
+    source_images=_source_images(volume, slices),
+    pixel_array=_presence(nodules, slices, volume.shape[1:]),
+    segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+    segment_descriptions=[
+      _describe(number, name, model_name)
+      for number, name in enumerate(nodules, 1)
+    ],
+    series_instance_uid=highdicom.UID(),
+    series_number=_SERIES_NUMBER,
+    series_description='SIMULATED: MT-Net nodules'
+    if simulated
+    else 'MT-Net nodules',
+    sop_instance_uid=highdicom.UID(),
+    instance_number=1,
+    manufacturer='mtnet_jax',
+    manufacturer_model_name='MT-Net',
+    software_versions=mtnet_jax.__version__,
+    device_serial_number='none',
+    # Any name can be written in it, whatever the CT's is written in.
+    specific_character_set='ISO_IR 192',
+    content_label='NODULES',
+    content_description='For research, no medical device',
+  )
+  _set_pixels(segmentation, nodules, volume)
+  buffer = DicomBytesIO()
+  segmentation.save_as(buffer, enforce_file_format=True)
+  return buffer.getvalue()
 
 
 def _source_images(volume, slices):

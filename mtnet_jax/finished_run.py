@@ -42,6 +42,27 @@ def read(workdir):
       not of one run.
   """
   path = pathlib.Path(workdir)
+  try:
+    return _read(path)
+  except errors.InputError:
+    raise
+  # A value of another type than is written there surfaces as any of these.
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise errors.InputError(
+      f'{path} is damaged, or of another version: {type(error).__name__},'
+      f' {str(error)[:200]}. Give the training command again with another'
+      ' --workdir.'
+    ) from error
+
+
+def _read(path):
   config = workdir_lib.read_config(path)
   results = workdir_lib.read_metrics(path)
   version = results.get('versions', {}).get('mtnet_jax')
@@ -54,6 +75,7 @@ def read(workdir):
   histories = _histories(_read_csv(path / 'train_log.csv'))
   run = FinishedRun(path, config, results, records, histories)
   _check(run)
+  stages.make_nets(config)  # fields that no network has are told here
   return run
 
 
@@ -145,7 +167,8 @@ def _check_metrics(run, mixed):
     )
   except (KeyError, TypeError, ValueError) as error:
     raise errors.InputError(
-      f'{run.path}/records.csv is damaged, or of another version: {error!r}.'
+      f'{run.path}/records.csv is damaged, or of another version:'
+      f' {error!r:.200}.'
     ) from error
   stored = dict(_leaves(run.results['test']))
   found = dict(_leaves(summary))

@@ -9,12 +9,16 @@ from collections.abc import Callable
 import contextlib
 import dataclasses
 import hashlib
+import io
 import pathlib
 
 import numpy as np
 
 from mtnet_jax import errors
+from mtnet_jax import hdf5_weights
 
+# The largest known file of weights has 0.3 GB.
+_MOST_BYTES = 1 << 30
 _TORCH = ('.pth', '.pt', '.bin')
 _KNOWN = '.safetensors, .h5, .pth, .pt, .bin, or a TensorFlow checkpoint'
 
@@ -135,6 +139,9 @@ def _damage():
     TypeError,
     ValueError,
     RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -162,42 +169,13 @@ def _open_safetensors(path, stack):
 def _open_hdf5(path, stack):
   import h5py
 
-  root = stack.enter_context(h5py.File(path, 'r'))
-  # Written by `model.save`, the weights lie one level deeper.
-  root = root.get('model_weights', root)
-  if 'layer_names' in root.attrs:
-    datasets = _hdf5_by_layer_names(root)
-  elif 'layers' in root:
-    datasets = _hdf5_by_vars(root['layers'])
-  else:
-    raise ValueError('neither layer_names nor layers in this HDF5 file')
+  hdf5_weights.probe(path)
+  file = stack.enter_context(h5py.File(path, 'r'))
+  datasets = hdf5_weights.datasets(file)
   return WeightFile(
     {name: dataset.shape for name, dataset in datasets.items()},
     lambda name: datasets[name][()],
   )
-
-
-def _hdf5_by_layer_names(root):
-  """Keras 1 and 2: every tensor as 'layer/place in the layer'."""
-
-  def text(value):
-    return value.decode() if isinstance(value, bytes) else value
-
-  return {
-    f'{layer}/{i}': root[layer][text(weight)]
-    for layer in map(text, root.attrs['layer_names'])
-    for i, weight in enumerate(root[layer].attrs['weight_names'])
-  }
-
-
-def _hdf5_by_vars(layers):
-  """Keras 3: the same names; groups are called by class, layers beside it."""
-  return {
-    f'{group["vars"].attrs.get("name", key)}/{i}': dataset
-    for key, group in layers.items()
-    if 'vars' in group
-    for i, dataset in group['vars'].items()
-  }
 
 
 def _open_torch(path, stack):
@@ -205,22 +183,25 @@ def _open_torch(path, stack):
 
   import torch
 
-  def load(mmap):
-    return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+  def load(source, mmap):
+    return torch.load(source, map_location='cpu', weights_only=True, mmap=mmap)
 
   try:
     try:
-      state = load(mmap=True)
+      _check_archive(path)
+      state = load(path, mmap=True)
     except RuntimeError:
-      # Files older than PyTorch 1.6 cannot be mapped.
-      state = load(mmap=False)
+      # Files older than PyTorch 1.6 cannot be mapped. From memory, for a length
+      # in a file can claim 4 GiB, which would be allocated before it is read.
+      state = load(io.BytesIO(pathlib.Path(path).read_bytes()), mmap=False)
   except pickle.UnpicklingError as error:
     raise errors.InputError(
       f'{path} holds more than tensors, and could run code: refused. Save its'
       ' plain state dict (`torch.save(net.state_dict(), FILE)`).'
     ) from error
   if not isinstance(state, dict) or not all(
-    isinstance(value, torch.Tensor) for value in state.values()
+    isinstance(name, str) and isinstance(value, torch.Tensor)
+    for name, value in state.items()
   ):
     found = list(state)[:5] if isinstance(state, dict) else type(state)
     raise errors.InputError(
@@ -228,10 +209,23 @@ def _open_torch(path, stack):
       ' `net.state_dict()` by itself.'
     )
   stack.callback(state.clear)
+  # Strides of 0 make any size of four bytes.
+  if sum(value.nbytes for value in state.values()) > _MOST_BYTES:
+    raise ValueError(f'it claims more than {_MOST_BYTES >> 30} GiB of weights')
   return WeightFile(
     {name: tuple(value.shape) for name, value in state.items()},
     lambda name: state[name].float().numpy(),
   )
+
+
+def _check_archive(path):
+  """Raises `ValueError` where an archive would inflate: PyTorch only stores."""
+  import zipfile
+
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+        raise ValueError('its archive is compressed')
 
 
 def _open_tensorflow(path, stack):

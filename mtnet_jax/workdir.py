@@ -89,7 +89,14 @@ def read_config(workdir):
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
-  return ml_collections.ConfigDict(_read(path, *_NEEDED)).lock()
+  tree = _read(path, *_NEEDED)
+  for key in ('dataset', 'seg_net', 'class_net'):
+    if not isinstance(tree[key], dict):
+      raise errors.InputError(
+        f'{path} is damaged: its {key} is no group of values. Train again in'
+        ' another --workdir.'
+      )
+  return ml_collections.ConfigDict(tree).lock()
 
 
 def read_metrics(workdir):

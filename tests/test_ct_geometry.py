@@ -71,3 +71,24 @@ def test_one_slice_is_as_thick_as_it_says(tmp_path, hu):
   ct_files.write(tmp_path / 'b', hu[:1], SliceThickness=None)
   with pytest.raises(errors.InputError, match='SliceThickness'):
     ct_series.find([tmp_path / 'b'])
+
+
+@pytest.mark.filterwarnings('ignore')  # of pydicom, of what is written here
+@pytest.mark.parametrize(
+  ('tags', 'says'),
+  [
+    ({'PixelSpacing': [0.7, float('nan')]}, 'no usable PixelSpacing'),
+    ({'PixelSpacing': 0.7}, 'no usable PixelSpacing'),
+    ({'PixelSpacing': [-0.7, -0.7]}, 'there are none such'),
+    ({'ImageOrientationPatient': [1, 0, 0]}, 'no usable ImageOrientation'),
+    ({'ImageOrientationPatient': [1, 0, 0, 1, 0, 0]}, 'right angles'),
+    ({'ImageOrientationPatient': [0] * 6}, 'right angles'),
+    ({'ImagePositionPatient': ['1e308', 0, 0]}, 'no usable ImagePosition'),
+    ({'SliceThickness': 'inf'}, 'no usable SliceThickness'),
+    ({'GantryDetectorTilt': 'nan'}, 'no usable GantryDetectorTilt'),
+  ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path, hu, tags, says):
+  ct_files.write(tmp_path, hu[:1], **tags)
+  with pytest.raises(errors.InputError, match=says):
+    ct_series.find([tmp_path])

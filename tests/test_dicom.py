@@ -1,6 +1,7 @@
 """Series are found by UID and slices by z; faults are named."""
 
 import os
+import tracemalloc
 
 import dicom_files
 import numpy as np
@@ -180,3 +181,129 @@ def test_unfinished_pixels_show_without_reading_them(tmp_path):
     dicom_files.SERIES_UID,
     'truncated',
   )
+
+
+def _claiming(path, syntax=None, stream=None, **tags):
+  """A small file that claims what `tags` say."""
+  pixels = np.zeros((8, 8), np.uint16)
+  dicom_files.write_slice(path, pixels)
+  dataset = pydicom.dcmread(path)
+  if syntax:
+    dataset.file_meta.TransferSyntaxUID = syntax
+  if stream:
+    dataset.PixelData = pydicom.encaps.encapsulate([stream])
+    dataset['PixelData'].VR = 'OB'
+  for name, value in tags.items():
+    setattr(dataset, name, value)
+  dataset.save_as(path)
+  return path
+
+
+def _peak_mib(path):
+  """What a failing `read_hu` allocates, and its message."""
+  tracemalloc.start()
+  message = _error(dicom.read_hu, path)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert str(path) in message
+  return peak / 2**20, message
+
+
+# A frame of JPEG-LS and of JPEG 2000 that says 60,000 x 60,000, and no more.
+_SIDE = (60_000).to_bytes(2, 'big')
+_JPEG_LS = (
+  b'\xff\xd8\xff\xf7\0\x0b\x10' + _SIDE * 2 + b'\x01\x01\x11\0' + bytes(9)
+)
+_J2K = (
+  b'\xff\x4f\xff\x51\0\x29\0\0'
+  + (60_000).to_bytes(4, 'big') * 2
+  + bytes(8)
+  + (60_000).to_bytes(4, 'big') * 2
+  + bytes(8)
+  + b'\0\x01\x0f\x01\x01'
+)
+
+
+@pytest.mark.parametrize(
+  ('syntax', 'stream', 'tags', 'says'),
+  [
+    (None, None, {'Rows': 60_000, 'Columns': 60_000}, '60000 x 60000'),
+    (
+      pydicom.uid.RLELossless,
+      bytes(64),
+      {'Rows': 60_000, 'Columns': 60_000},
+      '60000 x 60000',
+    ),
+    (pydicom.uid.JPEGLSLossless, _JPEG_LS, {}, '60000 x 60000'),
+    (None, None, {'NumberOfFrames': 10**9}, '1e+09 frames'),
+    (None, None, {'SamplesPerPixel': 3}, '3 samples'),
+    (None, None, {'BitsAllocated': 64}, '64 bits'),
+  ],
+)
+def test_pixels_that_are_claimed_are_not_allocated(
+  tmp_path, syntax, stream, tags, says
+):
+  path = _claiming(tmp_path / '1.dcm', syntax, stream, **tags)
+  assert path.stat().st_size < 10_000
+  mebibytes, message = _peak_mib(path)
+  assert says in message
+  assert mebibytes < 1
+
+
+def test_jpeg_2000_says_its_size_before_it_is_decoded(tmp_path, monkeypatch):
+  path = _claiming(tmp_path / '1.dcm', pydicom.uid.JPEG2000Lossless, _J2K)
+  decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEG2000Lossless)
+  monkeypatch.setattr(decoder, '_available', {'any': lambda *_: b''})
+  assert '60000 x 60000' in _error(dicom.read_hu, path)
+
+
+def test_a_deflated_bomb_is_refused(tmp_path):
+  path = tmp_path / '1.dcm'
+  dicom_files.write_slice(path, np.zeros((8, 8), np.uint16))
+  dataset = pydicom.dcmread(path)
+  dataset.file_meta.TransferSyntaxUID = (
+    pydicom.uid.DeflatedExplicitVRLittleEndian
+  )
+  dataset.PixelData = bytes(300 << 20)
+  dataset.save_as(path)
+  assert path.stat().st_size < 1 << 20
+  for read in (dicom.try_read_hu, dicom_header.read_header):
+    tracemalloc.start()
+    _, fault = read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 'inflates to more than 256 MiB' in fault.reason
+    assert peak < 16 << 20
+
+
+def test_a_length_is_no_memory(tmp_path):
+  path = tmp_path / '1.dcm'
+  dicom_files.write_slice(path, np.zeros((8, 8), np.uint16))
+  data = path.read_bytes()
+  at = data.index(b'\xe0\x7f\x10\x00OW')
+  path.write_bytes(data[: at + 8] + b'\xfe\xff\xff\x7f' + data[at + 12 :])
+  tracemalloc.start()
+  dicom.try_read_hu(path)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 16 << 20
+
+
+def test_a_pipe_is_no_slice(tmp_path):
+  os.mkfifo(tmp_path / '1.dcm')
+  _, fault = dicom_header.read_header(tmp_path / '1.dcm')
+  assert 'no ordinary file' in fault.reason
+
+
+@pytest.mark.parametrize(
+  'tags', [{'RescaleSlope': 'nan'}, {'RescaleIntercept': 'inf'}]
+)
+def test_a_rescale_that_is_no_number(tmp_path, tags):
+  path = _claiming(tmp_path / '1.dcm', **tags)
+  assert 'rescale' in _error(dicom.read_hu, path)
+
+
+def test_a_position_that_is_no_number(tmp_path):
+  path = _claiming(tmp_path / '1.dcm', ImagePositionPatient=[0, 0, 'nan'])
+  header, fault = dicom_header.read_header(path)
+  assert header is None and 'z=nan' in fault.reason

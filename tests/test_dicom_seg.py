@@ -12,6 +12,7 @@ import pytest
 
 from mtnet_jax import ct_series
 from mtnet_jax import dicom_seg
+from mtnet_jax import errors
 
 # No multiple of 8 pixels a frame: their bits do not end at a byte.
 SHAPE = (24, 95, 111)
@@ -215,3 +216,13 @@ def test_over_the_real_ct(tmp_path):
   (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
   found = place(tmp_path / 'seg.dcm', directory, volume.shape)
   np.testing.assert_array_equal(found[1], mask)
+
+
+def test_headers_that_make_no_segmentation_are_named(tmp_path, masks):
+  ct_files.write(
+    tmp_path / 'ct', ct_files.volume(shape=SHAPE), StudyInstanceUID=None
+  )
+  with pytest.raises(errors.InputError, match='lack or garble') as caught:
+    _write(tmp_path / 'ct', tmp_path / 'seg.dcm', {'a': masks['a']})
+  assert not any(s in str(caught.value) for s in ct_files.SECRETS.values())
+  assert not (tmp_path / 'seg.dcm').exists()

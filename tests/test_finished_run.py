@@ -131,3 +131,30 @@ def test_values_that_are_not_there_are_none(run_dir):
   run = finished_run.read(run_dir)
   assert run.records[0]['reader_dice'] is None
   assert np.isfinite(run.records[1]['reader_dice'])
+
+
+@pytest.mark.parametrize(
+  ('name', 'key', 'value'),
+  [
+    ('metrics.json', 'versions', 3),
+    ('metrics.json', 'simulated', [True]),
+    ('metrics.json', 'test', 'x'),
+    ('metrics.json', 'diameter_only_model', None),
+    ('config.json', 'dataset', 'lidc_nodules/phantom'),
+    ('config.json', 'stages', 7),
+    ('config.json', 'class_net', {'no_such_field': 1}),
+  ],
+)
+def test_values_of_another_type_are_damage(run_dir, name, key, value):
+  path = run_dir / name
+  tree = json.loads(path.read_text())
+  assert key in tree
+  path.write_text(json.dumps({**tree, key: value}))
+  with pytest.raises(errors.InputError, match='damaged'):
+    finished_run.read(run_dir)
+
+
+def test_json_nested_without_end_is_damage(run_dir):
+  (run_dir / 'metrics.json').write_text('[' * 100_000)
+  with pytest.raises(errors.InputError, match='damaged'):
+    finished_run.read(run_dir)

@@ -224,3 +224,12 @@ def test_phantoms_take_policies_too(tmp_path):
   records = list(builder.as_data_source('train'))
   assert {r['pixel_spacing_mm'] for r in records} == {np.float32(0.8)}
   assert len({r['image'].tobytes() for r in records}) == len(records) == 4
+
+
+@pytest.mark.parametrize(
+  'text', ['size=1e308-1e308', 'slices=' + 'A' * 70_000, 'x' * 400]
+)
+def test_texts_without_measure_are_refused_in_few_words(text):
+  with pytest.raises(errors.InputError) as caught:
+    overrides.apply(cohort.POLICIES['paper'], text)
+  assert len(str(caught.value)) < 1000

@@ -1,5 +1,7 @@
 """A download is read once, whatever lies in it; faults are named, not fatal."""
 
+import functools
+import gzip
 import os
 import shutil
 
@@ -154,3 +156,31 @@ def test_a_directory_without_ct_is_not_remembered(tmp_path):
   with pytest.raises(errors.InputError, match='does not exist'):
     series_index.load(tmp_path / 'ct', cache_dir=tmp_path / 'cache')
   assert not (tmp_path / 'cache').exists()
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'[]',
+    b'7',
+    b'{"format": 1}',
+    b'{"format": 1, "files": [1]}',
+    b'{"format": 1, "files": {"a": null}}',
+    b'{"format": 1, "files": {"a": [1, 2, ["CT"], null]}}',
+    b'[' * 100_000,
+    None,
+  ],
+)
+def test_memory_of_another_form_is_no_harm(tmp_path, content):
+  pixels = np.arange(64, dtype=np.int16).reshape(8, 8)
+  dicom_files.write_slice(tmp_path / 'ct' / '1.dcm', pixels)
+  load = functools.partial(
+    series_index.load, tmp_path / 'ct', cache_dir=tmp_path / 'cache'
+  )
+  whole = load()
+  (cache,) = (tmp_path / 'cache').iterdir()
+  # A bit that turned: zlib finds it, and raises an error of its own.
+  good = cache.read_bytes()
+  bad = good[:12] + bytes([good[12] ^ 255]) + good[13:]
+  cache.write_bytes(gzip.compress(content) if content else bad)
+  assert load().series == whole.series

@@ -17,8 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pydicom
+from pydicom import encaps
+from pydicom import pixels
 import tqdm
 
+from tfds_lidc import codestream
 from tfds_lidc import dicom_header
 from tfds_lidc import errors
 
@@ -26,6 +29,10 @@ from tfds_lidc import errors
 Z_TOLERANCE_MM = 0.1
 
 _INT16 = np.iinfo(np.int16)
+# No CT image is larger; what claims to be is refused before it is decoded.
+_MOST_PIXELS = 4096 * 4096
+_BITS = (1, 8, 16, 32)
+_SAFE_DECODERS = ('pydicom', 'pillow', 'pyjpegls')
 
 # What decodes the images that pydicom, Pillow and pyjpegls, which are installed
 # with this package, cannot: JPEG Lossless and Extended; High-Throughput JPEG
@@ -187,9 +194,17 @@ def try_read_hu(
   if fault:
     return None, fault
   try:
-    raw = dataset.pixel_array
+    claim = _impossible(dataset)
+    if claim:
+      return None, dicom_header.Fault('unreadable', claim)
     slope = float(dataset.RescaleSlope)
     intercept = float(dataset.RescaleIntercept)
+    if not np.isfinite([slope, intercept]).all():
+      return None, dicom_header.Fault(
+        'unreadable', f'has the rescale {slope:g} and {intercept:g}, no numbers'
+      )
+    dataset.pixel_array_options(decoding_plugin=_decoder(dataset))
+    raw = dataset.pixel_array
   # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
   except Exception as e:
     return None, _missing_codec(dataset, e) or dicom_header.unreadable(e)
@@ -199,6 +214,55 @@ def try_read_hu(
     )
   hu = raw * slope + intercept
   return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16), None
+
+
+def _impossible(dataset: pydicom.Dataset) -> str | None:
+  """Why an image cannot be one slice of CT, from what it claims to be.
+
+  Decoders allocate what is claimed, so it is judged before they run.
+  """
+  rows, columns = int(dataset.Rows), int(dataset.Columns)
+  frames = int(dataset.get('NumberOfFrames') or 1)
+  samples = int(dataset.get('SamplesPerPixel') or 1)
+  bits = int(dataset.BitsAllocated)
+  if frames != 1:
+    return f'holds {frames:.6g} frames, not an image'
+  if samples != 1:
+    return f'has {samples} samples per pixel, and CT has 1'
+  if bits not in _BITS:
+    return f'has {bits} bits allocated per pixel'
+  if not 0 < rows * columns <= _MOST_PIXELS:
+    return (
+      f'claims {rows} x {columns} pixels, and CT has up to {_MOST_PIXELS:,}'
+    )
+  syntax = dataset.file_meta.TransferSyntaxUID
+  if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+    return None
+  if not pixels.get_decoder(syntax).is_available:
+    return None  # nothing is decoded, and what to install is told
+  # One frame is all there is: a table of others would only mislead.
+  for name in ('ExtendedOffsetTable', 'ExtendedOffsetTableLengths'):
+    if name in dataset:
+      delattr(dataset, name)
+  stream = encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+  size = codestream.size(stream)
+  if size != (rows, columns, 1):
+    found = f'{size.rows} x {size.columns} pixels' if size else 'no image'
+    return f'claims {rows} x {columns} pixels, and its compressed data {found}'
+  return None
+
+
+def _decoder(dataset: pydicom.Dataset) -> str:
+  """The decoder to take; '' for what there is.
+
+  After another has failed, pydicom tries GDCM, which ends the process on some
+  damaged images. So it gets only what nothing else decodes.
+  """
+  syntax = dataset.file_meta.TransferSyntaxUID
+  if not syntax.is_encapsulated:
+    return ''
+  available = pixels.get_decoder(syntax).available_plugins
+  return next((p for p in _SAFE_DECODERS if p in available), '')
 
 
 def _missing_codec(

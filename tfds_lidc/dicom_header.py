@@ -4,7 +4,10 @@ Nothing here raises: a download of 240,000 files holds some that are broken, and
 the others are wanted all the same.
 """
 
+import io
+import math
 import os
+import stat
 import struct
 from typing import Any
 from typing import BinaryIO
@@ -13,6 +16,7 @@ import zlib
 
 import pydicom
 from pydicom import errors as pydicom_errors
+from pydicom import filereader
 from pydicom import uid as pydicom_uid
 
 # Ascending; `Rows` comes last in a file too, so a header that has it is whole.
@@ -29,6 +33,10 @@ _HEADER_TAGS = [
 _DICOMDIR_CLASS = '1.2.840.10008.1.3.10'  # Media Storage Directory Storage
 _PIXEL_DATA = struct.pack('<HH', 0x7FE0, 0x0010)
 _SEQUENCE_END = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
+# What a deflated file may become: a CT image of 4096 x 4096, eight times over.
+_MOST_INFLATED = 1 << 28
+_LONGEST_REASON = 200
+_LONGEST_UID = 64  # PS3.5, 6.2
 
 
 class Fault(NamedTuple):
@@ -64,7 +72,7 @@ def read_header(
   """
   path = os.fspath(path)
   try:
-    with open(path, 'rb') as f:
+    with _File(path) as f:
       if f.read(132)[128:] != b'DICM':
         if not path.lower().endswith('.dcm'):
           return None, None
@@ -81,11 +89,16 @@ def read_header(
       modality = dataset.get('Modality')
       if not modality or (modality == 'CT' and 'Rows' not in dataset):
         return None, Fault('truncated', 'breaks off inside its DICOM header')
+      z_mm = float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0
+      if not math.isfinite(z_mm):
+        return None, Fault('unreadable', f'lies at z={z_mm} mm')
+      if len(dataset.SeriesInstanceUID) > _LONGEST_UID:
+        return None, Fault('unreadable', 'has a SeriesInstanceUID that is none')
       header = Header(
         str(modality),
         str(dataset.get('PatientID', '')),
         str(dataset.SeriesInstanceUID),
-        float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0,
+        z_mm,
         int(dataset.get('InstanceNumber') or 0),
         zlib.crc32(str(dataset.get('SOPInstanceUID') or path).encode()),
         'SIMULATED' in str(dataset.get('SeriesDescription', '')),
@@ -146,8 +159,20 @@ def _incomplete(f: BinaryIO, dataset: pydicom.Dataset) -> Fault | None:
 def parse(
   source: str | os.PathLike | BinaryIO, **kwargs: Any
 ) -> tuple[pydicom.Dataset | None, Fault | None]:
+  """`pydicom.dcmread` of a file that may claim to be larger than it is.
+
+  Args:
+    source: a path, or the file opened by `read_header`.
+    **kwargs: of `pydicom.dcmread`.
+
+  Returns:
+    (dataset, None), or (None, what is wrong).
+  """
   try:
-    return pydicom.dcmread(source, **kwargs), None
+    if isinstance(source, (str, os.PathLike)):
+      with _File(source) as f:
+        return _parse(f, **kwargs)
+    return _parse(source, **kwargs)
   except pydicom_errors.InvalidDicomError:
     return None, Fault('not DICOM', 'is not a DICOM file in spite of its name')
   # A truncated header surfaces as nearly any exception of pydicom or struct.
@@ -155,6 +180,68 @@ def parse(
     return None, unreadable(e)
 
 
+def _parse(
+  f: BinaryIO, **kwargs: Any
+) -> tuple[pydicom.Dataset | None, Fault | None]:
+  if _inflates_beyond_measure(f):
+    return None, Fault(
+      'unreadable',
+      f'inflates to more than {_MOST_INFLATED >> 20} MiB, which is no CT image',
+    )
+  return pydicom.dcmread(f, **kwargs), None
+
+
+def _inflates_beyond_measure(f: BinaryIO) -> bool:
+  """Whether a deflated file is a bomb; pydicom inflates whatever it is given.
+
+  Leaves the file at its start.
+  """
+  filereader.read_preamble(f, force=False)
+  meta = filereader.read_dataset(
+    f, False, True, stop_when=lambda tag, vr, length: tag.group != 2
+  )
+  deflated = meta.get('TransferSyntaxUID') == (
+    pydicom_uid.DeflatedExplicitVRLittleEndian
+  )
+  beyond = False
+  if deflated:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    left = _MOST_INFLATED
+    while left > 0 and (block := inflater.unconsumed_tail or f.read(1 << 16)):
+      left -= len(inflater.decompress(block, 1 << 20))
+    beyond = left <= 0
+  f.seek(0)
+  return beyond
+
+
+class _File(io.BufferedReader):
+  """An ordinary file, of which no more is allocated than there is.
+
+  What is read by a length of four bytes can claim 4 GiB; Python would allocate
+  them before it finds a shorter file. A pipe, which a folder can hold, would
+  block for ever.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    # Not every system has the flag, and those that lack it have no such pipes.
+    flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)
+    flags |= getattr(os, 'O_BINARY', 0)
+    super().__init__(
+      io.FileIO(path, opener=lambda name, _: os.open(name, flags))
+    )
+    status = os.fstat(self.fileno())
+    self._size = status.st_size
+    if not stat.S_ISREG(status.st_mode):
+      self.close()
+      raise OSError('no ordinary file')
+
+  def read(self, size: int | None = -1, /) -> bytes:
+    return super().read(size if size is None else min(size, self._size))
+
+
 def unreadable(e: Exception) -> Fault:
   text = ' '.join(str(e).split())
+  # What it quotes of the file can be as long as that.
+  if len(text) > _LONGEST_REASON:
+    text = text[:_LONGEST_REASON] + '...'
   return Fault('unreadable', f'cannot be read ({type(e).__name__}: {text})')

@@ -24,6 +24,7 @@ HELP = (
 )
 
 _Fields = dict[str, Any]
+_LONGEST = 500  # letters of a policy, with every key
 
 
 def _range(low: str, high: str, number: type) -> Callable[[str], _Fields]:
@@ -78,12 +79,16 @@ def apply(policy: cohort.Policy, text: str) -> cohort.Policy:
   Raises:
     InputError: an unknown key, a key twice, or a value that is none.
   """
+  if len(text) > _LONGEST:
+    raise errors.InputError(
+      f'--policy has {len(text)} letters, and takes {_LONGEST}; it {HELP}'
+    )
   given = {}
   for item in filter(None, (part.strip() for part in text.split(','))):
     key, _, value = item.partition('=')
     if key not in _PARSERS:
       raise errors.InputError(
-        f'--policy: {key!r} is none of {", ".join(_PARSERS)}'
+        f'--policy: {key[:80]!r} is none of {", ".join(_PARSERS)}'
       )
     if key in given:
       raise errors.InputError(f'--policy: {key} is given twice')
@@ -91,7 +96,7 @@ def apply(policy: cohort.Policy, text: str) -> cohort.Policy:
       given[key] = _PARSERS[key](value)
     except (KeyError, ValueError, ZeroDivisionError) as e:
       raise errors.InputError(
-        f'--policy: {item!r} cannot be understood; it {HELP}'
+        f'--policy: {item[:80]!r} cannot be understood; it {HELP}'
       ) from e
   changed = policy
   name = policy.name
@@ -101,6 +106,11 @@ def apply(policy: cohort.Policy, text: str) -> cohort.Policy:
       continue
     changed = dataclasses.replace(changed, **fields)
     name += f'-{key}_{_word(fields)}'
+  if not re.fullmatch(r'[\w.-]{1,200}', name):
+    raise errors.InputError(
+      f'--policy: {name[:80]!r} is no name for a dataset; take numbers of fewer'
+      ' digits'
+    )
   return dataclasses.replace(changed, name=name)
 
 

@@ -230,10 +230,26 @@ def _recall(cache: pathlib.Path) -> dict[str, list[Any]]:
   try:
     with gzip.open(cache, 'rt', encoding='utf-8') as f:
       content = json.load(f)
-  # Not there yet, or damaged: then everything is read again.
-  except (OSError, EOFError, ValueError):
+    known = content['files'] if content['format'] == _FORMAT else {}
+    for size, mtime, header, fault in known.values():
+      _check_entry(size, mtime, header, fault)
+    return known
+  # Not there yet, or damaged, which surfaces as any exception of gzip, zlib,
+  # JSON or of what was expected: then everything is read again.
+  except Exception:
     return {}
-  return content['files'] if content.get('format') == _FORMAT else {}
+
+
+def _check_entry(size: Any, mtime: Any, header: Any, fault: Any) -> None:
+  """Raises `TypeError` where a remembered file is no such thing."""
+  fields = (size, mtime, *(header or ()), *(fault or ()))
+  kinds = [int, int]
+  if header:
+    kinds += dicom_header.Header.__annotations__.values()
+  if fault:
+    kinds += dicom_header.Fault.__annotations__.values()
+  if [type(f) for f in fields] != kinds:
+    raise TypeError(f'no entry of an index: {fields!r:.80}')
 
 
 def _remember(cache: pathlib.Path, files: dict[str, Iterable[Any]]) -> None:

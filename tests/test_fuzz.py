@@ -1,0 +1,79 @@
+"""Damaged files of strangers are read, or refused in one line."""
+
+import random
+import time
+
+from faults import fuzz
+from faults import targets
+import pytest
+
+pytestmark = pytest.mark.filterwarnings('ignore')  # of pydicom, of damage
+
+_FAST = ('dicom', 'series', 'points', 'policy', 'safetensors')
+
+
+@pytest.mark.parametrize('name', _FAST)
+def test_damage_is_read_or_refused(name, tmp_path):
+  corpus = targets.TARGETS[name].corpus()
+  outcomes = set()
+  for number in range(100):
+    case = fuzz.case_of(name, corpus, 1, number)
+    found = fuzz.attempt(name, case, tmp_path / str(number))
+    assert found.outcome != 'failed', (number, found.detail)
+    outcomes.add(found.outcome)
+  # A corpus that is never read would prove nothing.
+  assert outcomes == {'accepted', 'refused'}
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+def test_every_reader(tmp_path):
+  pytest.importorskip('torch', reason='needs the extra interop')
+  counts, details = fuzz.fuzz(
+    list(targets.TARGETS), inputs=5000, seed=2, out=tmp_path, quiet=True
+  )
+  assert not details
+  assert sum(sum(count.values()) for count in counts.values()) >= 5000
+
+
+def test_a_seed_repeats_its_inputs():
+  corpus = targets.TARGETS['points'].corpus()
+  first, again, other = (
+    [fuzz.case_of('points', corpus, seed, n) for n in range(20)]
+    for seed in (0, 0, 1)
+  )
+  assert first == again != other
+
+
+def _read_as(monkeypatch, read):
+  target = targets.Target(1, lambda: [{}], lambda *_: {}, read)
+  monkeypatch.setitem(targets.TARGETS, 'made', target)
+
+
+def test_what_is_no_clear_refusal_is_a_failure(monkeypatch, tmp_path):
+  def crash(folder):
+    raise KeyError(folder)
+
+  def hog(folder):
+    try:
+      raise MemoryError
+    except MemoryError as error:
+      raise targets.Refused('cannot be read') from error
+
+  def hang(folder):
+    time.sleep(30)
+
+  monkeypatch.setattr(fuzz, 'SECONDS', 1)
+  for read in (crash, hog, hang):
+    _read_as(monkeypatch, read)
+    assert fuzz.attempt('made', {}, tmp_path).outcome == 'failed', read
+
+
+def test_a_case_is_damaged():
+  rng = random.Random(0)
+  case = {'points.csv': b'x,y,z\n1,2,3\n'}
+  damaged = [
+    targets.TARGETS['points'].damage(rng, case, case) for _ in range(9)
+  ]
+  assert any(found != case for found in damaged)
+  assert case == {'points.csv': b'x,y,z\n1,2,3\n'}

@@ -1,0 +1,68 @@
+"""HDF5 files that reach out of themselves, or claim what is not there."""
+
+import h5py
+import numpy as np
+import pytest
+
+from mtnet_jax import errors
+from mtnet_jax import weight_files
+
+
+def _write(path, fill):
+  with h5py.File(path, 'w') as file:
+    fill(file.create_group('layers/conv/vars'))
+  return path
+
+
+def _read(path):
+  with weight_files.open_weights(path) as file:
+    return {name: file.read(name) for name in file.shapes}
+
+
+def test_a_plain_file_is_read(tmp_path):
+  path = _write(
+    tmp_path / 'a.h5', lambda g: g.create_dataset('0', data=np.arange(3.0))
+  )
+  np.testing.assert_array_equal(_read(path)['conv/0'], [0, 1, 2])
+
+
+def _external_link(group):
+  group['0'] = h5py.ExternalLink('other.h5', '/layers/conv/vars/0')
+
+
+def _soft_link(group):
+  group['0'] = h5py.SoftLink('/layers')
+
+
+def _external_storage(group):
+  group.create_dataset('0', (3,), 'f8', external=[('/etc/hostname', 0, 24)])
+
+
+def _virtual(group):
+  layout = h5py.VirtualLayout((3,), 'f8')
+  layout[:] = h5py.VirtualSource('other.h5', '/layers/conv/vars/0', (3,))
+  group.create_virtual_dataset('0', layout)
+
+
+def _huge(group):
+  # Nothing of it is on disk.
+  group.create_dataset('0', (1 << 20, 1 << 20), 'f4', chunks=(64, 64))
+
+
+@pytest.mark.parametrize(
+  ('fill', 'says'),
+  [
+    (_external_link, 'link to another place'),
+    (_soft_link, 'link to another place'),
+    (_external_storage, 'lies in another file'),
+    (_virtual, 'lies in another file'),
+    (_huge, 'claims more than 1 GiB'),
+  ],
+)
+def test_what_reaches_out_of_the_file_is_refused(fill, says, tmp_path):
+  _write(
+    tmp_path / 'other.h5', lambda g: g.create_dataset('0', data=np.ones(3))
+  )
+  path = _write(tmp_path / 'a.h5', fill)
+  with pytest.raises(errors.InputError, match=says):
+    _read(path)
