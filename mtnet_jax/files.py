@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 
 from mtnet_jax import errors
@@ -85,6 +86,20 @@ def replaced_folder(path):
   finally:
     shutil.rmtree(staged, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(directory):
+  """Removes what processes that were killed had not finished writing.
+
+  Args:
+    directory: in which no other process writes now.
+  """
+  for path in pathlib.Path(directory).iterdir():
+    if re.fullmatch(r'\..+\.\d+(\.old)?', path.name):
+      if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+      else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path, text):

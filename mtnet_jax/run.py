@@ -180,6 +180,7 @@ def _prepare(config, workdir, say, locks):
     say(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir, say)
     return config, None
+  files.remove_leftovers(workdir)
   simulated = splits['train'].simulated
   say(
     f'{config.dataset.name}{" (SIMULATED CT)" if simulated else ""}: '

@@ -1,12 +1,20 @@
 """The main job: what it writes, says and refuses."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
 
 import main_job
+import numpy as np
 import pytest
+import step_job
+import test_configs
+
+from mtnet_jax import errors
+from mtnet_jax import input_pipeline
+from mtnet_jax import run
 
 STAGES = ('coarse', 'class', 'fine')
 
@@ -133,3 +141,27 @@ def test_without_the_real_dataset_a_banner_names_the_command(
   printed = capsys.readouterr().out
   assert 'SIMULATED' in printed
   assert 'python -m tfds_lidc.build --config=paper --lidc_dir=DIR' in printed
+
+
+@pytest.mark.parametrize('split', ('train', 'validation'))
+@pytest.mark.parametrize('label', (0, 1))
+def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
+  both = step_job.made_up_nodules(6)
+  assert set(both.label) == {0, 1}
+  # Those that are open are of no class.
+  one = dataclasses.replace(
+    both, label=np.where(both.label == label, label, -1)
+  )
+  splits = {name: both for name in input_pipeline.SPLITS}
+  replacements = {
+    'is_simulated': lambda *_: False,
+    'splits': lambda *_: input_pipeline.SPLITS,
+    'load_splits': lambda _: splits,
+  }
+  for name, value in replacements.items():
+    monkeypatch.setattr(run.input_pipeline, name, value)
+  config = test_configs.CONFIGS.get_config('test')
+  assert run.load_splits(config) is splits
+  splits[split] = one
+  with pytest.raises(errors.InputError, match=f'the {split} split of .* lacks'):
+    run.load_splits(config)

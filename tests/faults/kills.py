@@ -144,6 +144,9 @@ def differences(left, right):
         np.array_equal(ours[name], theirs[name]) for name in ours
       ):
         yield f'{stage} {which}'
+  names = [sorted(p.name for p in (x / 'run').iterdir()) for x in (left, right)]
+  if names[0] != names[1]:
+    yield 'the files of the run directory'
   if dataset(left) != dataset(right):
     yield 'dataset'
 
