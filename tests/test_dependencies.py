@@ -1,10 +1,12 @@
 """Imports point only downwards."""
 
 import ast
+import configparser
 import pathlib
 import subprocess
 import sys
 
+from packaging import requirements
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -256,3 +258,49 @@ def test_modules_load_without_what_is_needed_later(modules, unwanted):
     check=True,
   )
   assert not done.stdout.strip()
+
+
+def _required():
+  """The requirements of setup.cfg, without those of extras but `test`."""
+  config = configparser.ConfigParser()
+  config.read(_ROOT / 'setup.cfg')
+  lines = (
+    config['options']['install_requires']
+    + config['options.extras_require']['test']
+  ).splitlines()
+  return {
+    requirement.name: requirement.specifier
+    for requirement in map(
+      requirements.Requirement,
+      (line for line in lines if line and not line.startswith('#')),
+    )
+  }
+
+
+def _pinned(path):
+  """Name -> version of a file of NAME==VERSION."""
+  return dict(
+    line.split('==')
+    for line in (_ROOT / path).read_text().splitlines()
+    if not line.startswith('#')
+  )
+
+
+def test_the_lowest_versions_are_the_lower_bounds():
+  lowest = {
+    name: bound.version
+    for name, specifier in _required().items()
+    for bound in specifier
+    if bound.operator in ('>=', '==')
+  }
+  assert _pinned('.ci/lowest.txt') == lowest
+  assert lowest.keys() == _required().keys()
+
+
+def test_the_lock_file_is_within_the_bounds():
+  locked = {
+    name.lower().replace('_', '-'): version
+    for name, version in _pinned('requirements.lock').items()
+  }
+  for name, specifier in _required().items():
+    assert locked[name.lower().replace('_', '-')] in specifier, name
