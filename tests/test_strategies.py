@@ -287,7 +287,7 @@ def test_a_joint_stage_keeps_the_epoch_of_the_best_mean(joint_trainer):
   # round: AUC 5/6. The open one's would change it.
   malignancy = np.asarray([0.9, 0.1, 1.0, 0.3, 0.4, 0.2], np.float32)
   trainer._given_on_devices = {}
-  trainer._predictor = lambda *_: {'fine': probs, 'class': malignancy}
+  trainer._predictor = lambda *_, **__: {'fine': probs, 'class': malignancy}
   found = trainer.validate({})
   jaccard = metrics.segmentation_metrics(probs[..., None], data.mask[..., None])
   jaccard = jaccard['jaccard'].mean()
