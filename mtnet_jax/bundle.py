@@ -12,7 +12,6 @@ checked whenever it is opened. It opens anywhere, on one CPU or one GPU:
 """
 
 import argparse
-import contextlib
 import errno
 import hashlib
 import json
@@ -72,25 +71,11 @@ def load(path):
       ) from error
 
 
-@contextlib.contextmanager
 def _damage(folder):
-  """Turns what values of other types lead to into `errors.InputError`."""
-  try:
-    yield
-  except errors.InputError:
-    raise
-  except (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-  ) as error:
-    raise errors.InputError(
-      f'{folder} is damaged, or was not written by mtnet_jax:'
-      f' {type(error).__name__}, {str(error)[:200]}. Get the model again.'
-    ) from error
+  return errors.of_wrong_values(
+    f'{folder} is damaged, or was not written by mtnet_jax',
+    way_out='Get the model again.',
+  )
 
 
 def _name(path):

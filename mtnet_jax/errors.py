@@ -1,10 +1,38 @@
 """Errors that the user can mend, and how a command shows them."""
 
+import contextlib
 import sys
 
 
 class InputError(ValueError):
   """What was given cannot be used; the message says what, where, way out."""
+
+
+@contextlib.contextmanager
+def of_wrong_values(says, *, way_out):
+  """Turns what values of other types than expected lead to into `InputError`.
+
+  For files that anyone may have written, around what reads their values.
+
+  Args:
+    says: which file, and what it must be; begins the message.
+    way_out: ends it.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise InputError(
+      f'{says}: {type(error).__name__}, {str(error)[:200]}. {way_out}'
+    ) from error
 
 
 def exit_on_input_error(main):

@@ -42,24 +42,11 @@ def read(workdir):
       not of one run.
   """
   path = pathlib.Path(workdir)
-  try:
+  with errors.of_wrong_values(
+    f'{path} is damaged, or of another version',
+    way_out='Give the training command again with another --workdir.',
+  ):
     return _read(path)
-  except errors.InputError:
-    raise
-  # A value of another type than is written there surfaces as any of these.
-  except (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-  ) as error:
-    raise errors.InputError(
-      f'{path} is damaged, or of another version: {type(error).__name__},'
-      f' {str(error)[:200]}. Give the training command again with another'
-      ' --workdir.'
-    ) from error
 
 
 def _read(path):

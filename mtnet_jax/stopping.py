@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 # What a shell says of a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
@@ -73,9 +74,9 @@ def _handle(*_):
 def _watch(reader):
   while signal.SIGTERM not in reader.recv(1):
     pass
-  unwinds = threading.Event()
-  while unwinds.wait(_UNWIND_SECONDS) or _holding:
-    pass
+  time.sleep(_UNWIND_SECONDS)
+  while _holding:
+    time.sleep(_UNWIND_SECONDS)
   if not _asked.is_set():
     _say(_LAST)
   # Files are renamed into place when they are complete: nothing is lost.

@@ -77,6 +77,8 @@ class Trainer:
     )
     self.total_steps = self.steps_per_epoch * stage.epochs
     self._directory = directory
+    # Of which epoch the order is at hand.
+    self._epoch = None
     self._checkpoints = None
     if processes.is_first():
       self._checkpoints = checkpoint.Checkpoints(directory)
@@ -157,7 +159,6 @@ class Trainer:
 
   def place(self, state):
     """Puts the data, what is given and a state on the devices."""
-    self._epoch = None
     self._data = parallel.replicate(self._train.arrays())
     self._given_on_devices = parallel.replicate(self._given)
     return parallel.replicate(state)

@@ -17,8 +17,6 @@ import numpy as np
 from mtnet_jax import errors
 from mtnet_jax import hdf5_weights
 
-# The largest known file of weights has 0.3 GB.
-_MOST_BYTES = 1 << 30
 _TORCH = ('.pth', '.pt', '.bin')
 _KNOWN = '.safetensors, .h5, .pth, .pt, .bin, or a TensorFlow checkpoint'
 
@@ -210,8 +208,10 @@ def _open_torch(path, stack):
     )
   stack.callback(state.clear)
   # Strides of 0 make any size of four bytes.
-  if sum(value.nbytes for value in state.values()) > _MOST_BYTES:
-    raise ValueError(f'it claims more than {_MOST_BYTES >> 30} GiB of weights')
+  if sum(value.nbytes for value in state.values()) > hdf5_weights.MOST_BYTES:
+    raise ValueError(
+      f'it claims more than {hdf5_weights.MOST_BYTES >> 30} GiB of weights'
+    )
   return WeightFile(
     {name: tuple(value.shape) for name, value in state.items()},
     lambda name: state[name].float().numpy(),

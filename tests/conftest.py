@@ -28,8 +28,13 @@ def phantom_data_dir(tmp_path_factory):
 @pytest.fixture(scope='session')
 def compiled(tmp_path_factory):
   """Environment in which child processes share what they compiled."""
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    # Workers have folders in that of the session. Whoever reads a program that
+    # another is just writing compiles it again.
+    folder = folder.parent
   return {
-    'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.mktemp('compiled')),
+    'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
   }
 

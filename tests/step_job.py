@@ -64,6 +64,31 @@ def made_up_nodules(count):
   )
 
 
+def coarse_config():
+  """`tiny_config`, and smaller still: what compiles in seconds."""
+  config = tiny_config(sync_batch_norm=True)
+  with config.unlocked():
+    config.coarse_stage.batch_size = 4
+    config.image_size = 32
+    config.seg_net.update(
+      stem_widths=(4,), entry_widths=(4, 4), middle_blocks=0, tail_widths=(4,)
+    )
+  return config
+
+
+def coarse_trainer(config, data, directory):
+  """The `train.Trainer` of a config's first stage."""
+  return train.Trainer(
+    stages.make_stages(config)[0],
+    config,
+    nets=stages.make_nets(config),
+    trained={},
+    train=data,
+    validation=data,
+    directory=directory,
+  )
+
+
 def score(config, variables, data):
   """Outputs of the three networks, and the metrics of all and each."""
   outputs = evaluate.predict(config, variables, data, progress=iter)

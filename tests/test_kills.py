@@ -1,25 +1,15 @@
 """Random moments: a short form of `faults/kills.py`, with its seed."""
 
-import importlib.util
 import os
 
+from faults import kills
 import main_job
 import pytest
-
-_PATH = main_job.ROOT / 'tests' / 'faults' / 'kills.py'
-
-
-@pytest.fixture(scope='module')
-def kills():
-  spec = importlib.util.spec_from_file_location('kills', _PATH)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_end_like_an_undisturbed_one(
-  kills, tmp_path, compiled
+  tmp_path, compiled
 ):
   rows, faults = kills.run_kills(
     kills=4, seed=4, out=tmp_path, environment=main_job.environment(**compiled)
@@ -54,12 +44,12 @@ def _write(directory, files):
     ({'run/records.csv': '', 'run/metrics.json': ''}, 'finished'),
   ],
 )
-def test_how_far_a_run_has_come(kills, tmp_path, files, words):
+def test_how_far_a_run_has_come(tmp_path, files, words):
   _write(tmp_path, files)
   assert kills.reached(tmp_path) == words
 
 
-def test_a_file_written_again_is_found_again(kills, tmp_path):
+def test_a_file_written_again_is_found_again(tmp_path):
   _write(tmp_path, {'run/records.csv': 'a'})
   before = kills.found(tmp_path, 'run/records.csv')
   assert len(before) == 1

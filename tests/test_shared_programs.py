@@ -4,10 +4,9 @@ import jax
 import pytest
 import step_job
 
+from mtnet_jax import inference
 from mtnet_jax import parallel
-from mtnet_jax import stages
 from mtnet_jax import step
-from mtnet_jax import train
 
 _GRID = tuple((top_k, margin) for top_k in (10, 50) for margin in (0.1, 0.4))
 
@@ -27,28 +26,14 @@ def compiled():
 
 
 def _coarse_trainer(directory, *, most, top_k, margin, seed=0):
-  config = step_job.tiny_config(sync_batch_norm=True)
+  config = step_job.coarse_config()
   with config.unlocked():
     config.seed = seed
     config.rank_loss.weight = 1.0
     config.rank_loss.most = most
     config.rank_loss.top_k = top_k
     config.rank_loss.margin = margin
-    config.coarse_stage.batch_size = 4
-    config.image_size = 32
-    config.seg_net.update(
-      stem_widths=(4,), entry_widths=(4, 4), middle_blocks=0, tail_widths=(4,)
-    )
-  data = step_job.made_up_nodules(4)
-  return train.Trainer(
-    stages.make_stages(config)[0],
-    config,
-    nets=stages.make_nets(config),
-    trained={},
-    train=data,
-    validation=data,
-    directory=directory,
-  )
+  return step_job.coarse_trainer(config, step_job.made_up_nodules(4), directory)
 
 
 def _loss(trainer):
@@ -78,7 +63,9 @@ def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
 
 @pytest.mark.slow
 def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
+  # Other tests of this process may have compiled the same.
   step.mapped.cache_clear()
+  inference._mapped.cache_clear()
   losses = set()
   for point, (top_k, margin) in enumerate(_GRID):
     trainer = _coarse_trainer(

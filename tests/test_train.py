@@ -30,19 +30,25 @@ def read(directory, which):
   return checkpoints.load_best()[0]
 
 
-def assert_same_checkpoints(left, right):
-  """Latest and best of every stage, bit for bit."""
+def pairs_of_checkpoints(left, right):
+  """Yields (its name, leaves of left, leaves of right) of every checkpoint."""
   for stage in STAGES:
     for which in ('latest', 'best'):
       ours, theirs = (
         leaves(read(workdir / 'checkpoints' / stage, which))
         for workdir in (left, right)
       )
-      assert ours.keys() == theirs.keys()
-      for name, leaf in ours.items():
-        np.testing.assert_array_equal(
-          leaf, theirs[name], err_msg=f'{stage} {which} {name}'
-        )
+      yield f'{stage} {which}', ours, theirs
+
+
+def assert_same_checkpoints(left, right):
+  """Latest and best of every stage, bit for bit."""
+  for which, ours, theirs in pairs_of_checkpoints(left, right):
+    assert ours.keys() == theirs.keys()
+    for name, leaf in ours.items():
+      np.testing.assert_array_equal(
+        leaf, theirs[name], err_msg=f'{which} {name}'
+      )
 
 
 def wait_for(process, pattern):
@@ -55,15 +61,11 @@ def wait_for(process, pattern):
     shown = b'' if byte in b'\r\n' else shown + byte
 
 
-def start(command, env):
-  return subprocess.Popen(
-    command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-  )
-
-
 def kill_at(command, pattern, env):
   """Starts a command and kills it once its progress bar shows a pattern."""
-  process = start(command, env)
+  process = subprocess.Popen(
+    command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+  )
   wait_for(process, pattern)
   process.send_signal(signal.SIGKILL)
   process.stderr.close()

@@ -11,10 +11,8 @@ import step_job
 from mtnet_jax import errors
 from mtnet_jax import input_pipeline
 from mtnet_jax import progress
-from mtnet_jax import stages
 from mtnet_jax import step as step_lib
 from mtnet_jax import stopping
-from mtnet_jax import train
 
 # Each needs a compiled step.
 pytestmark = pytest.mark.slow
@@ -24,27 +22,14 @@ _STEPS, _EPOCHS = 3, 2
 
 
 def _trainer(directory, **changes):
-  config = step_job.tiny_config(sync_batch_norm=True)
+  config = step_job.coarse_config()
   with config.unlocked():
-    config.coarse_stage.batch_size = 4
     config.coarse_stage.epochs = _EPOCHS
     config.looks_per_epoch = 2
-    config.image_size = 32
-    config.seg_net.update(
-      stem_widths=(4,), entry_widths=(4, 4), middle_blocks=0, tail_widths=(4,)
-    )
     config.coarse_stage.update(changes)
   data = step_job.made_up_nodules(6)
   data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
-  return train.Trainer(
-    stages.make_stages(config)[0],
-    config,
-    nets=stages.make_nets(config),
-    trained={},
-    train=data,
-    validation=data,
-    directory=directory,
-  )
+  return step_job.coarse_trainer(config, data, directory)
 
 
 class _StopsAt(progress.Silent):
@@ -193,7 +178,6 @@ def test_a_batch_larger_than_the_dataset_repeats_it(tmp_path):
   # 12 looks, filled up to 32 from their own start.
   trainer = _trainer(tmp_path, batch_size=32)
   assert trainer.steps_per_epoch == 1
-  trainer._epoch = None
   batch = trainer._order_of(0)
   assert batch.shape == (32, 2)
   assert {tuple(pair) for pair in batch.tolist()} == {

@@ -65,15 +65,20 @@ def case_of(name: str, corpus: list, seed: int, number: int) -> dict:
   )
 
 
+def write(case: dict, folder: pathlib.Path):
+  """Writes the files of a case."""
+  for path, data in case.items():
+    path = folder / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
 def attempt(name: str, case: dict, folder: pathlib.Path) -> Result:
   """Writes a case and has it read."""
   from mtnet_jax import errors
   from tfds_lidc import errors as lidc_errors
 
-  for path, data in case.items():
-    path = folder / path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+  write(case, folder)
   refusals = (errors.InputError, lidc_errors.InputError, targets.Refused)
   try:
     with _guarded(folder):
@@ -214,10 +219,7 @@ def run(name, *, inputs, seed, progress=iter):
 def keep(out, name, seed, number, corpus, detail):
   """Keeps a failing input, and what happened."""
   folder = out / f'{name}-{number}'
-  for path, data in case_of(name, corpus, seed, number).items():
-    path = folder / 'case' / path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+  write(case_of(name, corpus, seed, number), folder / 'case')
   (folder / 'what.txt').write_text(detail + '\n', encoding='utf-8')
 
 

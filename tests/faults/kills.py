@@ -12,6 +12,7 @@ bit for bit, and no process of it may be left. OUT/kills.csv has every kill.
 import argparse
 import contextlib
 import csv
+import functools
 import pathlib
 import random
 import re
@@ -132,18 +133,13 @@ def differences(left, right):
       yield name
   if test_train.losses(left / 'run') != test_train.losses(right / 'run'):
     yield 'train_log.csv'
-  for stage in STAGES:
-    for which in ('latest', 'best'):
-      ours, theirs = (
-        test_train.leaves(
-          test_train.read(x / 'run' / 'checkpoints' / stage, which)
-        )
-        for x in (left, right)
-      )
-      if ours.keys() != theirs.keys() or not all(
-        np.array_equal(ours[name], theirs[name]) for name in ours
-      ):
-        yield f'{stage} {which}'
+  for which, ours, theirs in test_train.pairs_of_checkpoints(
+    left / 'run', right / 'run'
+  ):
+    if ours.keys() != theirs.keys() or not all(
+      np.array_equal(ours[name], theirs[name]) for name in ours
+    ):
+      yield which
   names = [sorted(p.name for p in (x / 'run').iterdir()) for x in (left, right)]
   if names[0] != names[1]:
     yield 'the files of the run directory'
@@ -151,6 +147,7 @@ def differences(left, right):
     yield 'dataset'
 
 
+@functools.cache  # every run is compared with the same one
 def dataset(directory):
   """Hash of every record: files of equal records need not have equal bytes."""
   from mtnet_jax import input_pipeline
