@@ -7,6 +7,7 @@ costs nothing and leaves nothing behind.
 from mtnet_jax import errors
 from mtnet_jax import exchange
 from mtnet_jax import parallel
+from mtnet_jax import size_limits
 from mtnet_jax import stages
 from mtnet_jax import strategies
 
@@ -47,6 +48,7 @@ def check_config(config):
   Args:
     config: of `configs/mtnet.py`.
   """
+  size_limits.check(config)
   for key, least in _AT_LEAST.items():
     value = _get(config, key)
     if not value >= least:

@@ -35,6 +35,13 @@ def of_wrong_values(says, *, way_out):
     ) from error
 
 
+def one_line(error):
+  """What an error says, without what would move or colour a terminal."""
+  line = ' '.join(str(error).split())
+  unknown = '\N{REPLACEMENT CHARACTER}'
+  return ''.join(c if c.isprintable() else unknown for c in line)
+
+
 def exit_on_input_error(main):
   """Exits with main()'s code; an `InputError` is one line and code 2.
 
@@ -43,7 +50,7 @@ def exit_on_input_error(main):
   try:
     sys.exit(main())
   except InputError as error:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    print('error:', one_line(error), file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
     print('error: interrupted', file=sys.stderr)

@@ -17,6 +17,7 @@ import mtnet_jax
 from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import parallel
+from mtnet_jax import size_limits
 from mtnet_jax import stages
 
 # Keys of a config without which nothing here can be rebuilt.
@@ -80,7 +81,8 @@ def read_config(workdir):
   """The config of a run.
 
   Raises:
-    errors.InputError: there is none, or it is damaged.
+    errors.InputError: there is none, it is damaged, or it asks for what no
+      machine has.
   """
   path = pathlib.Path(workdir, 'config.json')
   if not path.exists():
@@ -96,6 +98,7 @@ def read_config(workdir):
         f'{path} is damaged: its {key} is no group of values. Train again in'
         ' another --workdir.'
       )
+  size_limits.check(tree, where=str(path))
   return ml_collections.ConfigDict(tree).lock()
 
 

@@ -38,6 +38,7 @@ _LEVELS = (
     'processes',
     'remote',
     'run_lock',
+    'size_limits',
     'stopping',
     'strategies',
     'weight_files',

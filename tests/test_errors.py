@@ -20,6 +20,27 @@ def test_input_error_becomes_one_line(errors, capsys):
   assert capsys.readouterr().err == 'error: no such file: x.dcm\n'
 
 
+def test_what_is_quoted_of_a_file_commands_no_terminal(errors, capsys):
+  def main():
+    raise errors.InputError('its id is \x1b]0;title\x07\x1b[2J\x9b1m\u202e.')
+
+  with pytest.raises(SystemExit):
+    errors.exit_on_input_error(main)
+  assert capsys.readouterr().err == (
+    'error: its id is \ufffd]0;title\ufffd\ufffd[2J\ufffd1m\ufffd.\n'
+  )
+
+
+def test_an_interrupt_is_one_line(errors, capsys):
+  def main():
+    raise KeyboardInterrupt
+
+  with pytest.raises(SystemExit) as e:
+    errors.exit_on_input_error(main)
+  assert e.value.code == 130
+  assert capsys.readouterr().err == 'error: interrupted\n'
+
+
 @pytest.mark.parametrize('code', [None, 0, 3])
 def test_return_value_is_the_exit_code(errors, code):
   with pytest.raises(SystemExit) as e:

@@ -22,6 +22,7 @@ from pydicom import pixels
 import tqdm
 
 from tfds_lidc import codestream
+from tfds_lidc import decoder
 from tfds_lidc import dicom_header
 from tfds_lidc import errors
 
@@ -32,7 +33,9 @@ _INT16 = np.iinfo(np.int16)
 # No CT image is larger; what claims to be is refused before it is decoded.
 _MOST_PIXELS = 4096 * 4096
 _BITS = (1, 8, 16, 32)
-_SAFE_DECODERS = ('pydicom', 'pillow', 'pyjpegls')
+# Installed with this package.
+_DECODERS = ('pydicom', 'pillow', 'pyjpegls')
+_decode_apart = decoder.Decoder()
 
 # What decodes the images that pydicom, Pillow and pyjpegls, which are installed
 # with this package, cannot: JPEG Lossless and Extended; High-Throughput JPEG
@@ -203,8 +206,9 @@ def try_read_hu(
       return None, dicom_header.Fault(
         'unreadable', f'has the rescale {slope:g} and {intercept:g}, no numbers'
       )
-    dataset.pixel_array_options(decoding_plugin=_decoder(dataset))
-    raw = dataset.pixel_array
+    raw = _pixels(dataset)
+  except decoder.DecodingError as e:
+    return None, dicom_header.undecodable(e)
   # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
   except Exception as e:
     return None, _missing_codec(dataset, e) or dicom_header.unreadable(e)
@@ -252,17 +256,18 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
   return None
 
 
-def _decoder(dataset: pydicom.Dataset) -> str:
-  """The decoder to take; '' for what there is.
-
-  After another has failed, pydicom tries GDCM, which ends the process on some
-  damaged images. So it gets only what nothing else decodes.
-  """
+def _pixels(dataset: pydicom.Dataset) -> np.ndarray:
+  """The raw values; of compressed images, as another process decodes them."""
   syntax = dataset.file_meta.TransferSyntaxUID
   if not syntax.is_encapsulated:
-    return ''
+    return dataset.pixel_array
   available = pixels.get_decoder(syntax).available_plugins
-  return next((p for p in _SAFE_DECODERS if p in available), '')
+  if not available:
+    return dataset.pixel_array  # says what is missing
+  # Values do not depend on what else is installed; of an image that one cannot
+  # decode, pydicom would ask the others.
+  name = next((p for p in _DECODERS if p in available), '')
+  return _decode_apart(dataset, name)
 
 
 def _missing_codec(

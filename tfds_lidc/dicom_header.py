@@ -19,6 +19,8 @@ from pydicom import errors as pydicom_errors
 from pydicom import filereader
 from pydicom import uid as pydicom_uid
 
+from tfds_lidc import errors
+
 # Ascending; `Rows` comes last in a file too, so a header that has it is whole.
 _HEADER_TAGS = [
   'SOPInstanceUID',
@@ -240,8 +242,18 @@ class _File(io.BufferedReader):
 
 
 def unreadable(e: Exception) -> Fault:
-  text = ' '.join(str(e).split())
+  """The fault of a file on which a reader failed with `e`."""
+  return Fault('unreadable', f'cannot be read ({type(e).__name__}: {_text(e)})')
+
+
+def undecodable(e: Exception) -> Fault:
+  """The fault of an image that cannot be decoded, as `e` says."""
+  return Fault('unreadable', f'cannot be decoded ({_text(e)})')
+
+
+def _text(e: Exception) -> str:
+  text = errors.one_line(e)
   # What it quotes of the file can be as long as that.
   if len(text) > _LONGEST_REASON:
     text = text[:_LONGEST_REASON] + '...'
-  return Fault('unreadable', f'cannot be read ({type(e).__name__}: {text})')
+  return text

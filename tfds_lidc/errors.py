@@ -8,10 +8,18 @@ class InputError(ValueError):
   """Bad input: the message names the file, the value and the way out."""
 
 
+def one_line(e: Exception) -> str:
+  """What an error says, without what would move or colour a terminal."""
+  line = ' '.join(str(e).split())
+  unknown = '\N{REPLACEMENT CHARACTER}'
+  return ''.join(c if c.isprintable() else unknown for c in line)
+
+
 def exit_on_input_error(main: Callable[[], int | None]) -> None:
   """Runs a command and exits; an `InputError` ends it in one line, code 2.
 
-  Everything else is a defect of the program and keeps its traceback.
+  Ctrl-C is a line, too, and the shell's usual code for it. Everything else is a
+  defect of the program and keeps its traceback.
 
   Args:
     main: the command; its return value becomes the exit code (None is 0).
@@ -22,11 +30,8 @@ def exit_on_input_error(main: Callable[[], int | None]) -> None:
   try:
     sys.exit(main())
   except InputError as e:
-    sys.exit(_print_error(' '.join(str(e).split())))
+    print('error:', one_line(e), file=sys.stderr, flush=True)
+    sys.exit(2)
   except KeyboardInterrupt:
-    sys.exit(_print_error('interrupted'))
-
-
-def _print_error(line: str) -> int:
-  print(f'error: {line}', file=sys.stderr, flush=True)
-  return 2
+    print('error: interrupted', file=sys.stderr, flush=True)
+    sys.exit(130)

@@ -34,6 +34,7 @@ from faults import targets  # noqa: E402
 import tqdm  # noqa: E402
 
 from mtnet_jax import hdf5_weights  # noqa: E402
+from tfds_lidc import decoder  # noqa: E402
 
 SECONDS = 10
 BYTES = 2 << 30
@@ -121,6 +122,8 @@ def _guarded(folder):
 
 
 _watched = []
+# Scripts that read HDF5 and compressed images.
+_READERS = ([hdf5_weights.__file__], [decoder.__file__])
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -128,8 +131,8 @@ def _watch(event, args):
   """Audit hook; a process cannot lose it again, so it sleeps outside."""
   if not _watched:
     return
-  if event == 'subprocess.Popen' and args[1][2:3] == [hdf5_weights.__file__]:
-    return  # by which HDF5 is read
+  if event == 'subprocess.Popen' and args[1][2:3] in _READERS:
+    return
   if event in ('os.system', 'subprocess.Popen', 'socket.connect'):
     raise _Escaped(event, args)
   if event == 'open' and isinstance(args[0], str) and args[2] & _WRITES:

@@ -7,6 +7,7 @@ package, or `Refused` where the reader returns what is wrong.
 
 from collections.abc import Callable
 import functools
+import importlib.util
 import io
 import os
 import pathlib
@@ -23,8 +24,6 @@ import numpy as np
 
 Case = dict[str, bytes]
 _SIDE = 16
-# JPEG Extended and JPEG Lossless, which nothing else here decodes.
-_GDCM_SYNTAXES = tuple(f'1.2.840.10008.1.2.4.{n}' for n in (51, 57, 70))
 
 
 class Refused(Exception):  # noqa: N818
@@ -99,25 +98,26 @@ def _jpeg(folder, kind, syntax):
   dataset.save_as(path)
 
 
-def _forget_gdcm():
-  """Reads as without the extra `jpeg`.
+def _jpeg_lossless(folder):
+  """A slice of 16 bits, as only GDCM, of the extra `jpeg`, reads it."""
+  import jpeg_lossless
+  import pydicom
 
-  GDCM ends the process on some damaged JPEG Lossless, which docs/reliability.md
-  says; what is found otherwise would drown in it.
-  """
-  from pydicom import pixels
-  from pydicom import uid
-
-  for syntax in _GDCM_SYNTAXES:
-    decoder = pixels.get_decoder(uid.UID(syntax))
-    if 'gdcm' in decoder.available_plugins:
-      decoder.remove_plugin('gdcm')
+  _slices(folder)
+  (path,) = folder.iterdir()
+  dataset = pydicom.dcmread(path)
+  stream = jpeg_lossless.encode(dataset.pixel_array.view(np.uint16), 16)
+  dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+  dataset.PixelData = pydicom.encaps.encapsulate([stream])
+  dataset['PixelData'].VR = 'OB'
+  dataset['PixelData'].is_undefined_length = True
+  dataset.save_as(path)
 
 
 def _images() -> list[Case]:
+  """One of every kind; of JPEG Lossless with the extra `jpeg` only."""
   from pydicom import uid
 
-  _forget_gdcm()
   native = (
     None,
     uid.ImplicitVRLittleEndian,
@@ -132,6 +132,8 @@ def _images() -> list[Case]:
     ('JPEG2000', uid.JPEG2000),
   ):
     cases.append(_written(functools.partial(_jpeg, kind=kind, syntax=syntax)))
+  if importlib.util.find_spec('gdcm'):
+    cases.append(_written(_jpeg_lossless))
   return [{'1.dcm': data} for case in cases for data in case.values()]
 
 
@@ -161,7 +163,6 @@ def _read_image(folder):
 def _series() -> list[Case]:
   from pydicom import uid
 
-  _forget_gdcm()
   syntaxes = (None, uid.ImplicitVRLittleEndian, uid.RLELossless)
   return [
     _written(functools.partial(_slices, syntax=syntax, count=3))
