@@ -4,6 +4,8 @@ Checked before anything is built, loaded or written, so that a wrong value
 costs nothing and leaves nothing behind.
 """
 
+import ml_collections
+
 from mtnet_jax import errors
 from mtnet_jax import exchange
 from mtnet_jax import parallel
@@ -11,6 +13,8 @@ from mtnet_jax import size_limits
 from mtnet_jax import stages
 from mtnet_jax import strategies
 
+# Letters of a value; paths are the longest.
+_LONGEST = 4096
 # Smallest values of the numbers of a config.
 _AT_LEAST = {
   'seed': 0,
@@ -48,6 +52,13 @@ def check_config(config):
   Args:
     config: of `configs/mtnet.py`.
   """
+  for key, value in _fields(config):
+    if isinstance(value, int) and abs(value) >= 1 << 31:
+      raise errors.InputError(
+        f'config.{key} is beyond 32 bits: give a smaller number.'
+      )
+    if value is None or len(str(value)) > _LONGEST:
+      raise errors.InputError(f'config.{key} has no value that can be used.')
   size_limits.check(config)
   for key, least in _AT_LEAST.items():
     value = _get(config, key)
@@ -87,7 +98,7 @@ def check_config(config):
 
 
 def _check_stages(config):
-  unknown = set(config.stages) - set(strategies.STAGES)
+  unknown = [name for name in config.stages if name not in strategies.STAGES]
   trained = stages.names(config)
   if unknown or not trained:
     raise errors.InputError(
@@ -112,6 +123,15 @@ def _check_stages(config):
       f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
       ' through the mask, take --config.coarse_mask=soft.'
     )
+
+
+def _fields(config, prefix=''):
+  """Yields ('seg_net.exit_width', 1024) of every field."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _fields(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
 
 
 def _get(config, key):

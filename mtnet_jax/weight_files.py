@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import math
 import pathlib
 
 import numpy as np
@@ -208,14 +209,19 @@ def _open_torch(path, stack):
     )
   stack.callback(state.clear)
   # Strides of 0 make any size of four bytes.
-  if sum(value.nbytes for value in state.values()) > hdf5_weights.MOST_BYTES:
-    raise ValueError(
-      f'it claims more than {hdf5_weights.MOST_BYTES >> 30} GiB of weights'
-    )
+  _check_size(value.nbytes for value in state.values())
   return WeightFile(
     {name: tuple(value.shape) for name, value in state.items()},
     lambda name: state[name].float().numpy(),
   )
+
+
+def _check_size(sizes):
+  """Raises `ValueError` where tensors of these bytes are no weights."""
+  if sum(sizes) > hdf5_weights.MOST_BYTES:
+    raise ValueError(
+      f'it claims more than {hdf5_weights.MOST_BYTES >> 30} GiB of weights'
+    )
 
 
 def _check_archive(path):
@@ -241,6 +247,10 @@ def _open_tensorflow(path, stack):
   prefix = str(path).removesuffix('.index')
   reader = read(tf.train.load_checkpoint, prefix)
   shapes = reader.get_variable_to_shape_map()
+  dtypes = reader.get_variable_to_dtype_map()
+  _check_size(
+    math.prod(shape) * dtypes[name].size for name, shape in shapes.items()
+  )
   return WeightFile(
     {name: tuple(shape) for name, shape in shapes.items()},
     lambda name: read(reader.get_tensor, name),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import functools
 import importlib.util
 import io
+import json
 import os
 import pathlib
 import pickle
@@ -433,6 +434,22 @@ def _hdf5() -> list[Case]:
   return [*cases, _written(compressed)]
 
 
+def _tensorflow() -> list[Case]:
+  import weights_made_up
+
+  return [
+    _written(
+      lambda f: weights_made_up.write_tensorflow(_arrays(), f / 'model.ckpt')
+    )
+  ]
+
+
+def _damage_tensorflow(rng, case, other):
+  del other
+  name = rng.choice(sorted(case))
+  return {**case, name: mutations.damage(rng, case[name], case[name])}
+
+
 def _of_weights(damage):
   def damaged(rng, case, other):
     ((name, data),) = case.items()
@@ -445,13 +462,68 @@ def _read_weights(folder):
   from mtnet_jax import weight_files
   from mtnet_jax import weight_sources
 
-  (path,) = folder.iterdir()
+  # Of TensorFlow's two files the index is what is named.
+  path = max(folder.iterdir(), key=lambda path: path.suffix == '.index')
   with weight_files.open_weights(path) as file:
     weight_sources.recognise(tuple(file.shapes))
     for name, shape in file.shapes.items():
       value = file.read(name)
       assert value.shape == tuple(shape)
       np.array(value, np.float32)
+
+
+# Flags.
+
+
+def _flags() -> list[Case]:
+  return [
+    {'flags.json': json.dumps({'variant': variant, 'flags': {}}).encode()}
+    for variant in ('mtnet', 'demo', 'test')
+  ]
+
+
+def _fields(config, path=''):
+  """('seg_net.exit_width', 1024) of every field of a config."""
+  for key, value in config.items():
+    name = f'{path}.{key}' if path else key
+    if hasattr(value, 'items'):
+      yield from _fields(value, name)
+    else:
+      yield name, value
+
+
+def _damage_flags(rng, case, other):
+  del other
+  import test_configs
+
+  given = json.loads(case['flags.json'])
+  config = test_configs.CONFIGS.get_config(given['variant'])
+  for name, value in rng.sample(list(_fields(config)), rng.choice((1, 1, 3))):
+    hostile = mutations.hostile(rng)
+    if rng.random() < 0.5 and isinstance(value, (int, float)):
+      hostile = value * rng.choice((-1, 0, 0.5, 1.5, 1e9, 1e300))
+    given['flags'][name] = hostile
+  return {'flags.json': json.dumps(given).encode()}
+
+
+def _read_flags(folder):
+  """Every field of a config is a flag, of the type of its default."""
+  import test_configs
+
+  from mtnet_jax import check_config
+  from mtnet_jax import stages
+  from mtnet_jax import step
+
+  given = json.loads((folder / 'flags.json').read_bytes())
+  config = test_configs.CONFIGS.get_config(given['variant'])
+  try:
+    config.update_from_flattened_dict(given['flags'])
+  except (OverflowError, TypeError, ValueError) as error:
+    raise Refused(str(error)[:200]) from error  # as the flags do
+  check_config.check_config(config)
+  stages.make_nets(config)
+  stages.make_stages(config)
+  step.loss_numbers(config)
 
 
 # What is remembered between runs.
@@ -504,6 +576,12 @@ TARGETS = {
     10, _safetensors, _of_weights(_damage_safetensors), _read_weights
   ),
   'hdf5': Target(0.1, _hdf5, _of_weights(mutations.damage), _read_weights),
+  'flags': Target(2, _flags, _damage_flags, _read_flags),
+  'tensorflow': Target(0.5, _tensorflow, _damage_tensorflow, _read_weights),
   'pth': Target(2, _pth, _of_weights(_damage_pth), _read_weights),
   'index': Target(4, _memories, _damage_memory, _read_memory),
 }
+# What reads some of them is an extra.
+for _name, _package in (('pth', 'torch'), ('tensorflow', 'tensorflow')):
+  if not importlib.util.find_spec(_package):
+    del TARGETS[_name]
