@@ -307,6 +307,7 @@ class Trainer:
     path = pathlib.Path(self._directory, 'not_finite.json')
     report = {
       'stage': self.stage.name,
+      'simulated': self._train.simulated,
       'step': step,
       'loss': loss if np.isfinite(loss) else str(loss),
       'nodule_ids': self._train.info['nodule_id'][index].tolist(),

@@ -408,6 +408,16 @@ def test_code_in_a_file_does_not_run(tmp_path):
 
 
 @pytest.mark.extra
+def test_tensors_that_claim_gigabytes_are_refused(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  path = tmp_path / 'net.pth'
+  # One value, read 300 million times by a stride of 0.
+  torch.save({'aspp.branch1.0.weight': torch.zeros(1).expand(3 << 27)}, path)
+  assert path.stat().st_size < 10_000
+  refused('torch_deeplab', path, 'claims more than 1 GiB')
+
+
+@pytest.mark.extra
 def test_a_training_checkpoint_is_refused(tmp_path):
   torch = pytest.importorskip('torch', reason='needs the extra `interop`')
   path = tmp_path / 'net.pth'

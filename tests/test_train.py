@@ -4,6 +4,7 @@ import csv
 import re
 import signal
 import subprocess
+import time
 
 import main_job
 import numpy as np
@@ -61,15 +62,31 @@ def wait_for(process, pattern):
     shown = b'' if byte in b'\r\n' else shown + byte
 
 
-def kill_at(command, pattern, env):
-  """Starts a command and kills it once its progress bar shows a pattern."""
+def started_until(command, pattern, env):
+  """Starts a command; returns once its progress bar shows a pattern."""
   process = subprocess.Popen(
     command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
   )
   wait_for(process, pattern)
+  return process
+
+
+def kill_at(command, pattern, env):
+  """Kills a command once its progress bar shows a pattern."""
+  process = started_until(command, pattern, env)
   process.send_signal(signal.SIGKILL)
   process.stderr.close()
   assert process.wait() == -signal.SIGKILL
+
+
+def stop_at(command, pattern, env):
+  """The same with SIGTERM; returns what it says to the end, and how long."""
+  process = started_until(command, pattern, env)
+  started = time.monotonic()
+  process.send_signal(signal.SIGTERM)
+  _, said = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM
+  return said.decode(), time.monotonic() - started
 
 
 @pytest.mark.slow
@@ -98,6 +115,45 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
       name
     )
   # The mean loss of an epoch resumed half-way counts all of its steps.
+  assert losses(undisturbed) == losses(workdir)
+
+
+@pytest.mark.slow
+def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
+  finished_run, tmp_path, phantom_data_dir, compiled
+):
+  workdir = tmp_path / 'stopped'
+  # No checkpoint within an epoch but those of the stops.
+  command = main_job.test_size_job(workdir, phantom_data_dir)
+  environment = main_job.environment(**compiled)
+  # First on a disk without room for a checkpoint: files of at most 60 KiB.
+  small = ['bash', '-c', 'ulimit -f 60; exec "$@"', 'bash', *command]
+  done = main_job.run(small, **compiled)
+  assert done.returncode == 2
+  *_, last = done.stderr.splitlines()
+  assert last.startswith(f'error: {workdir}/checkpoints/coarse/')
+  assert 'cannot be written: File too large.' in last
+  assert 'Traceback' not in done.stderr
+  for stage, shown in (('coarse', 5), ('class', 11)):
+    said, seconds = stop_at(command, f'{stage}.*{shown}/16', environment)
+    assert seconds < 10
+    (step,) = re.findall(
+      'SIGTERM: stopped. The same command goes on at step'
+      rf" (\d+) of 16 of stage '{stage}'\.",
+      said,
+    )
+    # Of two steps in flight, and the one that was shown.
+    assert shown <= int(step) <= shown + 3
+    assert 'Traceback' not in said
+    state = read(workdir / 'checkpoints' / stage, 'latest')
+    assert state['step'] == int(step)
+  done = main_job.run(command, **compiled)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert f'class: going on at step {step} of 16' in done.stdout
+  undisturbed, _ = finished_run
+  assert_same_checkpoints(undisturbed, workdir)
+  for name in ('metrics.json', 'records.csv'):
+    assert (workdir / name).read_text() == (undisturbed / name).read_text()
   assert losses(undisturbed) == losses(workdir)
 
 

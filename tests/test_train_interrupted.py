@@ -131,6 +131,7 @@ def _assert_stops(trainer, directory, step):
   report = json.loads(path.read_text())
   batch = _batch_of(trainer, step)
   assert report['stage'] == 'coarse'
+  assert report['simulated'] is True
   assert report['step'] == step
   assert report['nodule_ids'] == [f'nodule-{i}' for i in batch[:, 0]]
   assert report['looks'] == batch[:, 1].tolist()

@@ -1,0 +1,348 @@
+"""What keeps work and users from harm: where, and which test watches over it.
+
+`GUARDS` names every one by its text in the source and by what stands there
+without it. `mutants.py` takes them out one by one.
+"""
+
+from typing import NamedTuple
+
+
+class Guard(NamedTuple):
+  """A guard in the source.
+
+  Attributes:
+    file: from the root.
+    text: stands there exactly once.
+    without: what stands there without the guard.
+    tests: arguments of pytest, which must fail then.
+  """
+
+  file: str
+  text: str
+  without: str
+  tests: str
+
+
+_CHECKPOINT = 'mtnet_jax/checkpoint.py', 'tests/test_checkpoint_damage.py'
+_INTERRUPTED = 'tests/test_train_interrupted.py'
+_DICOM, _HEADER = 'tfds_lidc/dicom.py', 'tfds_lidc/dicom_header.py'
+_GEOMETRY = 'mtnet_jax/ct_geometry.py'
+_WEIGHTS = 'mtnet_jax/weight_files.py'
+_HDF5 = 'mtnet_jax/hdf5_weights.py'
+
+
+def _checkpoint(text, without):
+  file, tests = _CHECKPOINT
+  return Guard(file, text, without, tests)
+
+
+GUARDS = (
+  # Runs and checkpoints.
+  _checkpoint(
+    "damaged = found >= 2 and _digest(state) != meta['sha256']",
+    'damaged = False',
+  ),
+  _checkpoint(
+    '  except Exception as error:\n    raise _DamagedError(',
+    '  except ZeroDivisionError as error:\n    raise _DamagedError(',
+  ),
+  _checkpoint(
+    '  except (OSError, ValueError) as error:',
+    '  except ZeroDivisionError as error:',
+  ),
+  _checkpoint('  if found not in _READABLE:', '  if False:'),
+  _checkpoint('      manager.delete(step)\n', '      return\n'),
+  Guard(
+    'mtnet_jax/files.py',
+    '    temporary.unlink(missing_ok=True)\n    raise',
+    '    raise',
+    'tests/test_files.py',
+  ),
+  Guard(
+    'mtnet_jax/files.py',
+    'allow_nan=False',
+    'allow_nan=True',
+    'tests/test_files.py',
+  ),
+  Guard(
+    'mtnet_jax/run_lock.py',
+    '    lock.acquire()',
+    '    pass',
+    'tests/test_run_lock.py',
+  ),
+  Guard(
+    'mtnet_jax/run.py',
+    '  locks.enter_context(run_lock.held(workdir))',
+    '  pass',
+    'tests/test_run_lock.py',
+  ),
+  Guard(
+    'mtnet_jax/stopping.py',
+    '  os._exit(EXIT_CODE)',
+    '  return',
+    'tests/test_stopping.py',
+  ),
+  Guard(
+    'mtnet_jax/stopping.py',
+    'while _holding:',
+    'while False:',
+    'tests/test_stopping.py',
+  ),
+  Guard(
+    'mtnet_jax/stopping.py',
+    '  signal.signal(signal.SIGTERM, _handle)',
+    '  pass',
+    'tests/test_stopping.py',
+  ),
+  Guard(
+    'mtnet_jax/processes.py',
+    '    os._exit(1)',
+    '    raise',
+    'tests/test_processes.py',
+  ),
+  # Numbers.
+  Guard(
+    'mtnet_jax/step.py',
+    'jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))',
+    'jnp.isfinite(loss)',
+    f'{_INTERRUPTED} -k gradient',
+  ),
+  Guard(
+    'mtnet_jax/train.py',
+    "      if not parallel.unreplicate(losses['finite']):",
+    '      if False:',
+    f'{_INTERRUPTED} -k last_good',
+  ),
+  Guard(
+    'mtnet_jax/train.py',
+    '    stopping.check()\n    yield batch',
+    '    yield batch',
+    f'{_INTERRUPTED} -k within',
+  ),
+  Guard(
+    'mtnet_jax/train.py',
+    '    except stopping.Stopped:\n      self._save(state, step, history)\n'
+    '      raise',
+    '    except stopping.Stopped:\n      raise',
+    f'{_INTERRUPTED} -k after_a_step',
+  ),
+  Guard(
+    'mtnet_jax/check_config.py',
+    '  size_limits.check(config)\n',
+    '',
+    'tests/test_bad_input.py -k values_that',
+  ),
+  Guard(
+    'mtnet_jax/check_config.py',
+    'if value is None or len(str(value)) > _LONGEST:',
+    'if False:',
+    'tests/test_bad_input.py -k values_that',
+  ),
+  Guard(
+    'mtnet_jax/workdir.py',
+    '  size_limits.check(tree, where=str(path))\n',
+    '',
+    'tests/test_size_limits.py',
+  ),
+  Guard(
+    'mtnet_jax/size_limits.py',
+    'if isinstance(value, (int, float)) and not value <= most:',
+    'if isinstance(value, (int, float)) and value > most:',
+    'tests/test_size_limits.py',
+  ),
+  # DICOM.
+  Guard(
+    _DICOM,
+    '  if not 0 < rows * columns <= _MOST_PIXELS:',
+    '  if False:',
+    'tests/test_dicom.py',
+  ),
+  Guard(_DICOM, '  if frames != 1:', '  if False:', 'tests/test_dicom.py'),
+  Guard(_DICOM, '  if samples != 1:', '  if False:', 'tests/test_dicom.py'),
+  Guard(
+    _DICOM, '  if bits not in _BITS:', '  if False:', 'tests/test_dicom.py'
+  ),
+  Guard(
+    _DICOM,
+    '  if size != (rows, columns, 1):',
+    '  if False:',
+    'tests/test_dicom.py',
+  ),
+  Guard(
+    _DICOM,
+    '    if not np.isfinite([slope, intercept]).all():',
+    '    if False:',
+    'tests/test_dicom.py',
+  ),
+  Guard(
+    _DICOM,
+    '  return _decode_apart(dataset, name)',
+    '  dataset.pixel_array_options(decoding_plugin=name)\n'
+    '  return dataset.pixel_array',
+    'tests/test_decoder.py',
+  ),
+  Guard(
+    'tfds_lidc/decoder.py',
+    '      signal.alarm(SECONDS)',
+    '      pass',
+    'tests/test_decoder.py -k too_long',
+  ),
+  Guard(
+    'tfds_lidc/decoder.py',
+    '      except (EOFError, BrokenPipeError):',
+    '      except ZeroDivisionError:',
+    'tests/test_decoder.py -k crash',
+  ),
+  Guard(
+    'tfds_lidc/decoder.py',
+    '      except BaseException:\n',
+    '      except ZeroDivisionError:\n',
+    'tests/test_decoder.py -k interrupt',
+  ),
+  Guard(
+    'tfds_lidc/decoder.py',
+    '    if self._owner != os.getpid():\n      self._process = None',
+    '    if False:\n      self._process = None',
+    'tests/test_decoder.py -k fork',
+  ),
+  Guard(
+    'tfds_lidc/codestream.py',
+    '    if length < 8:',
+    '    if False:',
+    'tests/test_codestream.py',
+  ),
+  Guard(
+    _HEADER,
+    '  if _inflates_beyond_measure(f):',
+    '  if False:',
+    'tests/test_dicom.py -k bomb',
+  ),
+  Guard(
+    _HEADER,
+    'size if size is None else min(size, self._size)',
+    'size',
+    'tests/test_dicom.py -k length',
+  ),
+  Guard(
+    _HEADER,
+    '    if not stat.S_ISREG(status.st_mode):',
+    '    if False:',
+    'tests/test_dicom.py -k pipe',
+  ),
+  Guard(
+    _HEADER,
+    '      if not math.isfinite(z_mm):',
+    '      if False:',
+    'tests/test_dicom.py -k position',
+  ),
+  Guard(
+    _GEOMETRY,
+    '  if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-2:',
+    '  if False:',
+    'tests/test_ct_geometry.py',
+  ),
+  Guard(
+    _GEOMETRY,
+    '  if min(down, across) <= 0:',
+    '  if False:',
+    'tests/test_ct_geometry.py',
+  ),
+  # Tables, texts and terminals.
+  Guard(
+    'mtnet_jax/points.py',
+    '  if not _ID.fullmatch(name):',
+    '  if False:',
+    'tests/test_points.py',
+  ),
+  Guard(
+    'mtnet_jax/points.py',
+    '    if not math.isfinite(value):',
+    '    if False:',
+    'tests/test_points.py',
+  ),
+  Guard(
+    'mtnet_jax/errors.py',
+    'c if c.isprintable() else unknown',
+    'c',
+    'tests/test_errors.py',
+  ),
+  Guard(
+    'tfds_lidc/errors.py',
+    'c if c.isprintable() else unknown',
+    'c',
+    'tests/test_errors.py',
+  ),
+  # Runs, bundles and weights.
+  Guard(
+    'mtnet_jax/errors.py',
+    '    RecursionError,\n',
+    '',
+    'tests/test_finished_run.py',
+  ),
+  Guard(
+    'mtnet_jax/errors.py',
+    '    AttributeError,\n',
+    '',
+    'tests/test_finished_run.py tests/test_bundle.py',
+  ),
+  Guard(
+    'mtnet_jax/workdir.py',
+    '    if not isinstance(tree[key], dict):',
+    '    if False:',
+    'tests/test_workdir.py tests/test_bundle.py tests/test_finished_run.py',
+  ),
+  Guard(
+    'mtnet_jax/bundle.py',
+    '  if path.exists() and not path.is_file():',
+    '  if False:',
+    'tests/test_bundle.py -k pipe',
+  ),
+  Guard(
+    'mtnet_jax/bundle.py',
+    '  if found != expected:',
+    '  if False:',
+    'tests/test_bundle.py',
+  ),
+  Guard(
+    'mtnet_jax/remote.py',
+    "'..' not in name.split('/') and ",
+    '',
+    'tests/test_bundle.py',
+  ),
+  Guard(
+    _HDF5,
+    '    if not isinstance(group.get(part, getlink=True), h5py.HardLink):',
+    '    if False:',
+    'tests/test_hdf5_weights.py',
+  ),
+  Guard(
+    _HDF5,
+    '    if dataset.external or dataset.is_virtual:',
+    '    if False:',
+    'tests/test_hdf5_weights.py',
+  ),
+  Guard(
+    _HDF5,
+    '  if sum(dataset.nbytes for dataset in found.values()) > MOST_BYTES:',
+    '  if False:',
+    'tests/test_hdf5_weights.py',
+  ),
+  Guard(
+    _WEIGHTS,
+    'weights_only=True, ',
+    'weights_only=False, ',
+    'tests/test_pretrained.py -k code',
+  ),
+  Guard(
+    _WEIGHTS,
+    '  if sum(sizes) > hdf5_weights.MOST_BYTES:',
+    '  if False:',
+    'tests/test_pretrained.py -k claim',
+  ),
+  Guard(
+    _WEIGHTS,
+    '  hdf5_weights.probe(path)\n',
+    '',
+    'tests/test_hdf5_weights.py',
+  ),
+)

@@ -1,0 +1,37 @@
+"""The guards that `faults/mutants.py` takes out are where it says."""
+
+from faults import guards
+from faults import mutants
+import main_job
+import pytest
+
+
+@pytest.mark.parametrize(
+  'guard', guards.GUARDS, ids=lambda g: f'{g.file}:{g.text.strip()[:30]}'
+)
+def test_a_guard_stands_where_it_should_once(guard):
+  source = (main_job.ROOT / guard.file).read_text(encoding='utf-8')
+  assert source.count(guard.text) == 1
+  changed = source.replace(guard.text, guard.without)
+  compile(changed, guard.file, 'exec')
+  for name in guard.tests.split():
+    if name.startswith('tests/'):
+      assert (main_job.ROOT / name).is_file()
+
+
+def test_a_guard_that_no_test_watches_is_told(tmp_path):
+  (tmp_path / 'one.py').write_text('LIMIT = 3\n')
+  (tmp_path / 'test_one.py').write_text(
+    'import one\n'
+    'def test_watched():\n  assert one.LIMIT == 3\n'
+    'def test_blind():\n  assert one.LIMIT\n'
+  )
+
+  def without(tests):
+    guard = guards.Guard('one.py', '3', '4', tests)
+    return mutants.mutate(tmp_path, guard)
+
+  assert without('test_one.py') == 'fail'
+  assert without('test_one.py -k blind') == 'pass'
+  assert without('test_one.py -k none') == 'pytest ends with 5'
+  assert (tmp_path / 'one.py').read_text() == 'LIMIT = 3\n'
