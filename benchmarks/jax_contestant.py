@@ -55,13 +55,21 @@ class Contestant:
     mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
     dtype: compute type, 'float32' or 'bfloat16'.
     precision: of float32 products, as `jax.default_matmul_precision`.
+    forward_options: of `jax.jit`, for the mode 'forward'.
 
   Attributes:
     compiled: the program, `jax.stages.Compiled`.
   """
 
   def __init__(
-    self, net_name, problem, *, mode, dtype='float32', precision='highest'
+    self,
+    net_name,
+    problem,
+    *,
+    mode,
+    dtype='float32',
+    precision='highest',
+    forward_options=None,
   ):
     net = _NETS[net_name](dtype=jnp.dtype(dtype))
     inputs = jax.device_put(problem.inputs(net_name))
@@ -80,7 +88,10 @@ class Contestant:
         self.compiled = step.lower(self._state, inputs, target).compile()
         self._arguments = inputs, target
       else:
-        forward = jax.jit(lambda *args: net.apply(*args, train=False)[0])
+        forward = jax.jit(
+          lambda *args: net.apply(*args, train=False)[0],
+          compiler_options=forward_options,
+        )
         self.compiled = forward.lower(variables, *inputs).compile()
         self._state = None
         self._arguments = variables, *inputs

@@ -20,6 +20,7 @@ from benchmarks import problem as problem_lib
 from benchmarks import straightforward
 from benchmarks import timing
 from mtnet_jax import host_memory
+from mtnet_jax import parallel
 
 _PEERS = ('straightforward', 'torch')
 
@@ -71,7 +72,7 @@ def contestants(net_name, mode, problem):
     **alike,
   )
   start = time.perf_counter()
-  functions = {'ours': jax_one()}
+  functions = {'ours': jax_one(forward_options=parallel.forward_options())}
   seconds = time.perf_counter() - start
   if 'straightforward' in _PEER.value:
     with straightforward.port():

@@ -78,7 +78,9 @@ class Model:
       ),
       config.matmul_precision,
     )
-    self._step = jax.jit(self.predict_fn)
+    self._step = jax.jit(
+      self.predict_fn, compiler_options=parallel.forward_options()
+    )
 
   def __repr__(self):
     data = 'SIMULATED CT' if self.simulated else 'CT'

@@ -1,4 +1,4 @@
-"""3 x 3 convolutions with fewer products: Winograd's F(4 x 4) and F(2 x 2).
+"""3 x 3 convolutions with a quarter of the products: Winograd's F(4 x 4).
 
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 An output tile of 4 x 4 depends on 6 x 6 pixels d and the kernel k by
@@ -7,12 +7,10 @@ An output tile of 4 x 4 depends on 6 x 6 pixels d and the kernel k by
 
 with 36 products, where the sum over taps has 144. Over all tiles and channels
 these are 36 matrix products. The matrices are those of the points 0, 1, -1,
-1/2, -1/2 and infinity: small ones, so that rounding stays small. A tile of
-2 x 2 has 16 products for 36, of the points 0, 1, -1 and infinity, and rounds
-hardly more than the sum over taps.
+1/2, -1/2 and infinity: small ones, so that rounding stays small.
 
 The gradient by the input is the same convolution, of the output's gradient
-with the kernel turned; that by the kernel is as many matrix products.
+with the kernel turned; that by the kernel is 36 matrix products likewise.
 """
 
 import functools
@@ -22,26 +20,22 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+_TILE = 4
+_SEEN = _TILE + 2
 _POINTS = (0, 1, -1, 0.5, -0.5)
 
 
-def _values(points, degree):
-  """Polynomials of so many coefficients at the points: (points + 1, degree)."""
-  rows = np.vander(np.array(points), degree, increasing=True)
+def _values(degree):
+  """Polynomials of so many coefficients at the points: (6, degree)."""
+  rows = np.vander(np.array(_POINTS), degree, increasing=True)
   # At infinity only the highest coefficient counts.
   return np.vstack([rows, np.eye(degree)[-1:]])
 
 
-@functools.cache
-def _matrices(tile):
-  """A, B and G of tiles of tile x tile.
-
-  Products of polynomials are products of their values (Toom and Cook): the
-  pixels' matrix undoes the values of the whole product.
-  """
-  points = _POINTS[: tile + 1]
-  seen = np.linalg.inv(_values(points, tile + 2))
-  return _values(points, tile), seen, _values(points, 3)
+# Products of polynomials are products of their values (Toom and Cook): the
+# pixels' matrix undoes the values of the whole product.
+_A, _G = _values(_TILE), _values(3)
+_B = np.linalg.inv(_values(_SEEN))
 
 
 def _mix(parts, matrix):
@@ -56,122 +50,111 @@ def _mix(parts, matrix):
   ]
 
 
-def _tiles(size, tile):
-  return -(-size // tile)
+def _tiles(size):
+  return -(-size // _TILE)
 
 
-def _see(x, pad, tile):
-  """B' d B of every tile of the output: (B, H, W, C) -> (s, s, tiles, C).
-
-  s is `tile` + 2.
-  """
-  _, undo, _ = _matrices(tile)
+def _see(x, pad):
+  """B' d B of every tile of the output: (B, H, W, C) -> (6, 6, tiles, C)."""
   batch, height, width, channels = x.shape
-  down, across = (_tiles(size + 2 * pad - 2, tile) for size in (height, width))
+  down, across = (_tiles(size + 2 * pad - 2) for size in (height, width))
   padded = lax.pad(
     x,
     jnp.zeros((), x.dtype),
     (
       (0, 0, 0),
-      (pad, tile * down + 2 - height - pad, 0),
-      (pad, tile * across + 2 - width - pad, 0),
+      (pad, _TILE * down + 2 - height - pad, 0),
+      (pad, _TILE * across + 2 - width - pad, 0),
       (0, 0, 0),
     ),
   )
 
   def nth(values, offset, count, axis):
-    stop = offset + tile * (count - 1) + 1
-    return lax.slice_in_dim(values, offset, stop, tile, axis)
+    stop = offset + _TILE * (count - 1) + 1
+    return lax.slice_in_dim(values, offset, stop, _TILE, axis)
 
-  rows = _mix([nth(padded, i, down, 1) for i in range(tile + 2)], undo)
-  # A row of s x s is made of a column of them: made once, not s times.
+  rows = _mix([nth(padded, i, down, 1) for i in range(_SEEN)], _B)
+  # A row of 6 x 6 is made of a column of them: made once, not six times.
   rows = lax.optimization_barrier(jnp.stack(rows))
-  both = _mix([nth(rows, j, across, 3) for j in range(tile + 2)], undo)
+  both = _mix([nth(rows, j, across, 3) for j in range(_SEEN)], _B)
   return jnp.stack(both, 1).reshape(
-    tile + 2, tile + 2, batch * down * across, channels
+    _SEEN, _SEEN, batch * down * across, channels
   )
 
 
-def _cut(products, shape, tile):
-  """A' m A of every tile, put together: (s, s, tiles, F) -> shape."""
-  collect, _, _ = _matrices(tile)
+def _cut(products, shape):
+  """A' m A of every tile, put together: (6, 6, tiles, F) -> shape."""
   batch, height, width, features = shape
-  rows = lax.optimization_barrier(jnp.stack(_mix(products, collect)))
-  tiles = jnp.stack(_mix(rows.swapaxes(0, 1), collect), 1)
-  down, across = _tiles(height, tile), _tiles(width, tile)
-  tiles = tiles.reshape(tile, tile, batch, down, across, features)
+  rows = lax.optimization_barrier(jnp.stack(_mix(products, _A)))
+  tiles = jnp.stack(_mix(rows.swapaxes(0, 1), _A), 1)
+  down, across = _tiles(height), _tiles(width)
+  tiles = tiles.reshape(_TILE, _TILE, batch, down, across, features)
   whole = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(
-    batch, down * tile, across * tile, features
+    batch, down * _TILE, across * _TILE, features
   )
   return whole[:, :height, :width]
 
 
-def _spread(grad, tile):
-  """A g A', which takes `_cut` back: (B, H, W, F) -> (s, s, tiles, F)."""
-  collect, _, _ = _matrices(tile)
+def _spread(grad):
+  """A g A', which takes `_cut` back: (B, H, W, F) -> (6, 6, tiles, F)."""
   batch, height, width, features = grad.shape
-  down, across = _tiles(height, tile), _tiles(width, tile)
+  down, across = _tiles(height), _tiles(width)
   grad = lax.pad(
     grad,
     jnp.zeros((), grad.dtype),
     (
       (0, 0, 0),
-      (0, tile * down - height, 0),
-      (0, tile * across - width, 0),
+      (0, _TILE * down - height, 0),
+      (0, _TILE * across - width, 0),
       (0, 0, 0),
     ),
   )
-  rows = _mix([grad[:, i::tile] for i in range(tile)], collect.T)
+  rows = _mix([grad[:, i::_TILE] for i in range(_TILE)], _A.T)
   rows = lax.optimization_barrier(jnp.stack(rows))
-  both = _mix([rows[:, :, :, j::tile] for j in range(tile)], collect.T)
+  both = _mix([rows[:, :, :, j::_TILE] for j in range(_TILE)], _A.T)
   return jnp.stack(both, 1).reshape(
-    tile + 2, tile + 2, batch * down * across, features
+    _SEEN, _SEEN, batch * down * across, features
   )
 
 
-def _convolve(x, kernel, pad, tile):
+def _convolve(x, kernel, pad):
   batch, height, width, _ = x.shape
-  spread = jnp.asarray(_matrices(tile)[2], kernel.dtype)
+  spread = jnp.asarray(_G, kernel.dtype)
   taps = jnp.einsum('ui,vj,ijcf->uvcf', spread, spread, kernel)
-  products = jnp.einsum('uvnc,uvcf->uvnf', _see(x, pad, tile), taps)
+  products = jnp.einsum('uvnc,uvcf->uvnf', _see(x, pad), taps)
   more = 2 * pad - 2
-  shape = (batch, height + more, width + more, kernel.shape[-1])
-  return _cut(products, shape, tile)
+  return _cut(products, (batch, height + more, width + more, kernel.shape[-1]))
 
 
-def _kernel_gradient(x, grad, pad, tile):
-  taps = jnp.einsum('uvnc,uvnf->uvcf', _see(x, pad, tile), _spread(grad, tile))
-  gather = jnp.asarray(_matrices(tile)[2], taps.dtype)
+def _kernel_gradient(x, grad, pad):
+  taps = jnp.einsum('uvnc,uvnf->uvcf', _see(x, pad), _spread(grad))
+  gather = jnp.asarray(_G, taps.dtype)
   return jnp.einsum('ui,vj,uvcf->ijcf', gather, gather, taps)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x, kernel, pad=1, tile=4):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x, kernel, pad=1):
   """3 x 3 convolution.
 
   Args:
     x: (B, H, W, C) float32, or wider.
     kernel: (3, 3, C, F) of x's type.
     pad: pixels of zeros on each side, 0 to 2.
-    tile: side of the output tiles, 2 or 4.
 
   Returns:
     (B, H + 2 pad - 2, W + 2 pad - 2, F).
   """
-  return _convolve(x, kernel, pad, tile)
+  return _convolve(x, kernel, pad)
 
 
-def _forward(x, kernel, pad, tile):
-  return conv(x, kernel, pad, tile), (x, kernel)
+def _forward(x, kernel, pad):
+  return conv(x, kernel, pad), (x, kernel)
 
 
-def _backward(pad, tile, residuals, grad):
+def _backward(pad, residuals, grad):
   x, kernel = residuals
   turned = kernel[::-1, ::-1].swapaxes(2, 3)
-  return (
-    _convolve(grad, turned, 2 - pad, tile),
-    _kernel_gradient(x, grad, pad, tile),
-  )
+  return _convolve(grad, turned, 2 - pad), _kernel_gradient(x, grad, pad)
 
 
 conv.defvjp(_forward, _backward)
