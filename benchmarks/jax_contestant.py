@@ -1,9 +1,12 @@
 """Our networks, as functions to time: one forward, or one training step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from mtnet_jax import fresh
 from mtnet_jax import losses
 from mtnet_jax.models import mtnet
 
@@ -74,10 +77,11 @@ class Contestant:
     net = _NETS[net_name](dtype=jnp.dtype(dtype))
     inputs = jax.device_put(problem.inputs(net_name))
     target = jax.device_put(problem.target(net_name))
-    first = tuple(x[:1] for x in inputs)
+    init = functools.partial(net.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), *inputs)
+    draw = jax.jit(functools.partial(fresh.variables, shapes))
     with jax.default_matmul_precision(precision):
-      init = jax.jit(lambda rng: net.init(rng, *first, train=False))
-      variables = init(jax.random.key(0))
+      variables = draw(jax.random.key(0))
       if mode == 'step':
         tx = optax.adam(1e-4)
         self._state = {

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax import errors
+from mtnet_jax import fresh
 from mtnet_jax import parallel
 from mtnet_jax import strategies
 from mtnet_jax.models import baselines
@@ -173,11 +174,15 @@ def init_variables(
 # Kept, so that the runs of a sweep compile it once.
 @functools.lru_cache(maxsize=16)
 def _compiled_init(net, size, receives):
-  inputs = _inputs(receives, size)
-  return jax.jit(
-    lambda rng: net.init(
-      rng, *(jnp.zeros(x.shape) for x in inputs), train=False
-    )
+  shapes = _shapes(net, size, receives)
+  return jax.jit(functools.partial(fresh.variables, shapes))
+
+
+def _shapes(net, size, receives):
+  return jax.eval_shape(
+    functools.partial(net.init, train=False),
+    jax.random.key(0),
+    *_inputs(receives, size),
   )
 
 
@@ -203,11 +208,7 @@ def variable_shapes(config):
   """
   nets, parts = make_nets(config), strategies.STRATEGIES[config.strategy]
   return {
-    name: jax.eval_shape(
-      functools.partial(nets[name].init, train=False),
-      jax.random.key(0),
-      *_inputs(parts[name].receives, config.image_size),
-    )
+    name: _shapes(nets[name], config.image_size, parts[name].receives)
     for name in names(config)
   }
 

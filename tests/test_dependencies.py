@@ -26,6 +26,7 @@ _LEVELS = (
     'ct_geometry',
     'dataset_names',
     'files',
+    'fresh',
     'host_memory',
     'losses',
     'measure',

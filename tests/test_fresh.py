@@ -1,0 +1,112 @@
+"""Variables drawn at once are those that the modules' own initialisers draw."""
+
+import functools
+import math
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+import test_configs
+
+from mtnet_jax import fresh
+from mtnet_jax import stages
+from mtnet_jax import strategies
+
+
+def _config(strategy='mtnet'):
+  config = test_configs.CONFIGS.get_config('test')
+  with config.unlocked():
+    config.strategy = strategy
+  return config
+
+
+def _drawn(shapes, seed=0):
+  return traverse_util.flatten_dict(
+    jax.jit(functools.partial(fresh.variables, shapes))(jax.random.key(seed)),
+    sep='/',
+  )
+
+
+@pytest.mark.parametrize('strategy', strategies.STRATEGIES)
+def test_every_variable_of_every_network_is_known(strategy):
+  for name, shapes in stages.variable_shapes(_config(strategy)).items():
+    drawn = jax.eval_shape(
+      functools.partial(fresh.variables, shapes), jax.random.key(0)
+    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), shapes
+    ), name
+
+
+def test_values():
+  def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+  found = _drawn(
+    {
+      'params': {
+        'conv': {'kernel': shape(3, 3, 16, 400), 'bias': shape(400)},
+        'depthwise': {'kernel': shape(3, 3, 1, 6400)},
+        'up': {'kernel': shape(2, 2, 64, 225)},
+        'bn': {'scale': shape(4), 'bias': shape(4)},
+      },
+      'batch_stats': {'bn': {'mean': shape(4), 'var': shape(4)}},
+    }
+  )
+  # 2 / fan in: 144 and 9 products add up in a pixel, and of the upsampling one
+  # tap of 64 channels.
+  for name, variance in (
+    ('conv', 2 / 144),
+    ('depthwise', 2 / 9),
+    ('up', 2 / 64),
+  ):
+    values = np.asarray(found[f'params/{name}/kernel']).ravel()
+    assert len(values) == 57600
+    # Five standard errors.
+    assert np.var(values) == pytest.approx(
+      variance, rel=5 * math.sqrt(2 / len(values))
+    )
+    scale = math.sqrt(variance / stats.truncnorm(-2, 2).var())
+    reference = stats.truncnorm(-2, 2, scale=scale)
+    assert stats.kstest(values, reference.cdf).pvalue > 1e-4
+  for name, value in (
+    ('params/conv/bias', 0),
+    ('params/bn/scale', 1),
+    ('params/bn/bias', 0),
+    ('batch_stats/bn/mean', 0),
+    ('batch_stats/bn/var', 1),
+  ):
+    assert set(np.unique(found[name])) == {value}
+
+
+def test_no_two_kernels_are_alike():
+  shape = jax.ShapeDtypeStruct((3, 3, 1, 8), jnp.float32)
+  shapes = {'a': {'kernel': shape}, 'b': {'kernel': shape}}
+  one, other = _drawn(shapes), _drawn(shapes, seed=1)
+  values = np.concatenate([x.ravel() for d in (one, other) for x in d.values()])
+  assert len(np.unique(values)) == len(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('strategy', ('mtnet', 'single', 'feedback'))
+def test_the_modules_own_initialisers_agree(strategy):
+  config = _config(strategy)
+  nets = stages.make_nets(config)
+  for name, shapes in stages.variable_shapes(config).items():
+    kind = strategies.STRATEGIES[strategy][name].receives
+    inputs = [jnp.zeros(x.shape) for x in stages._inputs(kind, 64)]
+    init = jax.jit(functools.partial(nets[name].init, train=False))
+    theirs = traverse_util.flatten_dict(
+      init(jax.random.key(1), *inputs), sep='/'
+    )
+    ours = _drawn(shapes)
+    assert ours.keys() == theirs.keys()
+    for path, value in theirs.items():
+      if path.endswith('kernel'):
+        ratio = float(np.std(ours[path]) / np.std(value))
+        assert abs(ratio - 1) < 6 / math.sqrt(value.size), path
+      else:
+        np.testing.assert_array_equal(ours[path], value, err_msg=path)
