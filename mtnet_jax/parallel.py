@@ -15,6 +15,9 @@ import numpy as np
 # axis of this name; inputs placed otherwise would compile everything twice.
 AXIS = 'batch'
 
+# No kind of operation is fused into calls of YNNPACK.
+_WITH_EIGEN = {'xla_cpu_experimental_ynn_fusion_type': ''}
+
 
 def only_device():
   """The one device that is used here, or None for all.
@@ -83,12 +86,11 @@ def forward_options():
   """
   if jax.default_backend() != 'cpu':
     return None
-  options = {'xla_cpu_experimental_ynn_fusion_type': ''}
   try:
-    jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    jax.jit(lambda: 0, compiler_options=_WITH_EIGEN).lower().compile()
   except jax.errors.JaxRuntimeError:
     return None
-  return options
+  return _WITH_EIGEN
 
 
 def replicate(tree):

@@ -111,3 +111,20 @@ def test_every_product_has_the_precision_asked_for(precision, expected):
   assert kinds == {'dot_general', 'conv_general_dilated'}
   assert len(found) > 20
   assert {p for x in found for p in x.params['precision']} == expected
+
+
+def test_forward_programs_have_products_of_eigen():
+  options = parallel.forward_options()
+  matrix = jnp.ones((512, 512))
+  program = jax.jit(jnp.matmul, compiler_options=options)
+  text = program.lower(matrix, matrix).compile().as_text()
+  assert ' dot(' in text and 'ynn' not in text
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+  monkeypatch.setattr(parallel, '_WITH_EIGEN', {'xla_cpu_no_such_option': ''})
+  parallel.forward_options.cache_clear()
+  try:
+    assert parallel.forward_options() is None
+  finally:
+    parallel.forward_options.cache_clear()
