@@ -93,6 +93,28 @@ def test_after_an_interrupt_comes_another_process(
   np.testing.assert_array_equal(decode(other, ''), _RAW[::-1])
 
 
+def test_what_a_library_prints_is_no_answer(tmp_path, decode, monkeypatch):
+  (tmp_path / 'sitecustomize.py').write_text(
+    textwrap.dedent(
+      """
+      import os
+      import pydicom
+
+      right = pydicom.Dataset.pixel_array
+
+      def noisy(dataset):
+        os.write(1, b'warning: odd marker')
+        return right.fget(dataset)
+
+      pydicom.Dataset.pixel_array = property(noisy)
+      """
+    )
+  )
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  dataset = _compressed(tmp_path / '1.dcm')
+  np.testing.assert_array_equal(decode(dataset, ''), _RAW)
+
+
 def test_an_image_that_takes_too_long_is_given_up(tmp_path):
   """434 bytes, of 16 x 16 pixels, in which CharLS stays for seconds.
 

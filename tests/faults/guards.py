@@ -206,6 +206,12 @@ GUARDS = (
     'tests/test_decoder.py -k fork',
   ),
   Guard(
+    'tfds_lidc/decoder.py',
+    '  os.dup2(os.open(os.devnull, os.O_WRONLY), 1)',
+    '  pass',
+    'tests/test_decoder.py -k prints',
+  ),
+  Guard(
     'tfds_lidc/codestream.py',
     '    if length < 8:',
     '    if False:',
