@@ -8,6 +8,7 @@ needed, for the networks load without them.
 import numpy as np
 
 from mtnet_jax import ct_geometry
+from mtnet_jax import errors
 
 _PATCH_SIZE = 64  # of the dataset; `patches.cut` has the same default
 # A wider step than this many usual ones is a slice that is missing; and none
@@ -253,9 +254,13 @@ class CtVolume:
   def _plane(self, path):
     """(HU, None), or (None, `dicom_header.Fault`)."""
     from tfds_lidc import dicom
+    from tfds_lidc import errors as lidc_errors
 
     if path not in self._planes:
-      self._planes[path] = dicom.try_read_hu(path)
+      try:
+        self._planes[path] = dicom.try_read_hu(path)
+      except lidc_errors.InputError as error:
+        raise errors.InputError(str(error)) from error
       self.num_read += 1
     return self._planes[path]
 

@@ -9,9 +9,11 @@ import pytest
 
 from mtnet_jax import ct_series
 from mtnet_jax import ct_volume
+from mtnet_jax import errors
 from tfds_lidc import annotations
 from tfds_lidc import cohort
 from tfds_lidc import dicom
+from tfds_lidc import errors as lidc_errors
 from tfds_lidc import scan_reader
 
 
@@ -182,3 +184,14 @@ def test_real_patches_are_the_datasets():
     image = volume.patch((volume.slice_at(z_mm), patch.row, patch.col))
     np.testing.assert_array_equal(image, example.image)
   assert volume.num_read == len({e.slice_index for e in examples})
+
+
+def test_what_is_no_fault_of_a_slice_is_no_missing_slice(
+  directory, monkeypatch
+):
+  def fail(path):
+    raise lidc_errors.InputError('cannot start the process that decodes')
+
+  monkeypatch.setattr(dicom, 'try_read_hu', fail)
+  with pytest.raises(errors.InputError, match='^cannot start the process'):
+    ct_series.find([directory]).patch((5, 40, 50))

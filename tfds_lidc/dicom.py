@@ -192,7 +192,11 @@ def read_hu(path: str | os.PathLike) -> np.ndarray:
 def try_read_hu(
   path: str | os.PathLike,
 ) -> tuple[np.ndarray | None, dicom_header.Fault | None]:
-  """`read_hu` that returns (HU, None), or (None, what is wrong)."""
+  """`read_hu` that returns (HU, None), or (None, what is wrong).
+
+  Raises:
+    InputError: compressed images cannot be decoded here, whatever they are.
+  """
   dataset, fault = dicom_header.parse(path)
   if fault:
     return None, fault
@@ -209,6 +213,10 @@ def try_read_hu(
     raw = _pixels(dataset)
   except decoder.DecodingError as e:
     return None, dicom_header.undecodable(e)
+  except decoder.StartError as e:
+    raise errors.InputError(
+      f'cannot start the process that decodes compressed DICOM images: {e}'
+    ) from None
   # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
   except Exception as e:
     return None, _missing_codec(dataset, e) or dicom_header.unreadable(e)
