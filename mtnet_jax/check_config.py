@@ -4,6 +4,8 @@ Checked before anything is built, loaded or written, so that a wrong value
 costs nothing and leaves nothing behind.
 """
 
+import math
+
 import ml_collections
 
 from mtnet_jax import errors
@@ -27,12 +29,25 @@ _AT_LEAST = {
   'checkpoint_minutes': 0,
   'rank_loss.top_k': 1,
   'rank_loss.most': 0,
+  'rank_loss.weight': 0,
+  'rank_loss.margin': 0,
+  'augment.crop_shift': 0,
+  'augment.zoom_probability': 0,
+  'augment.flip_probability': 0,
+  'augment.zoom': 0.01,
   'class_weight': 0,
   **{
     f'{stage}_stage.{key}': 1
     for stage in strategies.STAGES
     for key in ('batch_size', 'epochs')
   },
+  **{f'{stage}_stage.learning_rate': 0 for stage in strategies.STAGES},
+}
+_AT_MOST = {
+  'augment.crop_shift': 1,
+  'augment.zoom_probability': 1,
+  'augment.flip_probability': 1,
+  'augment.zoom': 100,
 }
 _ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
@@ -53,17 +68,16 @@ def check_config(config):
     config: of `configs/mtnet.py`.
   """
   for key, value in _fields(config):
-    if isinstance(value, int) and abs(value) >= 1 << 31:
-      raise errors.InputError(
-        f'config.{key} is beyond 32 bits: give a smaller number.'
-      )
-    if value is None or len(str(value)) > _LONGEST:
-      raise errors.InputError(f'config.{key} has no value that can be used.')
+    _check_value(key, value)
   size_limits.check(config)
   for key, least in _AT_LEAST.items():
     value = _get(config, key)
     if not value >= least:
       raise errors.InputError(f'config.{key}={value} must be at least {least}.')
+  for key, most in _AT_MOST.items():
+    value = _get(config, key)
+    if not value <= most:
+      raise errors.InputError(f'config.{key}={value} must be at most {most}.')
   for key, values in _ONE_OF.items():
     if _get(config, key) not in values:
       raise errors.InputError(
@@ -71,7 +85,11 @@ def check_config(config):
       )
   _check_stages(config)
   window = config.window
-  if len(window) != 2 or not window[0] < window[1]:
+  if (
+    len(window) != 2
+    or any(isinstance(hu, str) for hu in window)
+    or not window[0] < window[1]
+  ):
     raise errors.InputError(
       f'config.window={tuple(window)} must be two HU, the lower one first.'
     )
@@ -123,6 +141,23 @@ def _check_stages(config):
       f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
       ' through the mask, take --config.coarse_mask=soft.'
     )
+
+
+def _check_value(key, value):
+  if value is None or len(str(value)) > _LONGEST:
+    raise errors.InputError(f'config.{key} has no value that can be used.')
+  values = value if isinstance(value, (list, tuple)) else [value]
+  for one in values:
+    if not isinstance(one, (bool, int, float, str)):
+      raise errors.InputError(
+        f'config.{key}={str(value)[:100]} holds more than numbers and texts.'
+      )
+    if isinstance(one, int) and abs(one) >= 1 << 31:
+      raise errors.InputError(
+        f'config.{key} is beyond 32 bits: give a smaller number.'
+      )
+    if isinstance(one, float) and not math.isfinite(one):
+      raise errors.InputError(f'config.{key}={one} is not finite.')
 
 
 def _fields(config, prefix=''):

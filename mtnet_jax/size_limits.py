@@ -1,4 +1,4 @@
-"""Upper bounds of what a config may ask for.
+"""Bounds of what a config may ask of networks.
 
 Configs come with other people's runs and bundles: a few bytes of one could ask
 for terabytes, or for networks that take hours to build. No network that is
@@ -7,38 +7,101 @@ meant reaches these bounds.
 
 from mtnet_jax import errors
 
-_MOST = {'image_size': 2048, 'eval_batch_size': 4096}
+# Name -> (type, least, most) of it, or of each of its values.
+_RUN = {
+  'image_size': (int, 1, 2048),
+  'eval_batch_size': (int, 1, 4096),
+}
+_WIDTH = (int, 1, 16384)
+_NET = {
+  'stem_widths': _WIDTH,
+  'entry_widths': _WIDTH,
+  'exit_width': _WIDTH,
+  'tail_widths': _WIDTH,
+  'aspp_features': _WIDTH,
+  'low_level_features': _WIDTH,
+  'decoder_features': _WIDTH,
+  'widths': _WIDTH,
+  'middle_blocks': (int, 0, 256),
+  'tail_dilation': (int, 1, 64),
+  'aspp_rates': (int, 1, 64),
+  'dropout_rates': (float, 0, 0.99),
+  'input_mean': (float, -1e6, 1e6),
+  'input_std': (float, 1e-6, 1e6),
+  'bn_epsilon': (float, 1e-12, 1),
+  'bn_momentum': (float, 0, 1),
+}
 _NETS = ('seg_net', 'class_net', 'unet')
-_MOST_OF_NETS = {'middle_blocks': 256}
-_MOST_FEATURES = 16384
 _MOST_LAYERS = 32
+_MOST_PARAMETERS = 1 << 31
 
 
 def check(config, *, where='config'):
-  """Raises `errors.InputError` naming the first value beyond its bound.
+  """Raises `errors.InputError` naming the first value out of its bounds.
 
   Args:
     config: a config as a dict of dicts, of which any key may be missing.
     where: begins the name of the value.
   """
-  for key, most in _MOST.items():
-    _check(config.get(key), most, f'{where}.{key}')
-  for net in _NETS:
-    for key, value in config.get(net, {}).items():
-      name = f'{where}.{net}.{key}'
-      values = value if isinstance(value, (list, tuple)) else [value]
-      if len(values) > _MOST_LAYERS:
-        raise errors.InputError(
-          f'{name} has {len(values)} values: at most {_MOST_LAYERS} can be'
-          ' used.'
-        )
-      for one in values:
-        _check(one, _MOST_OF_NETS.get(key, _MOST_FEATURES), name)
+  for key, bounds in _RUN.items():
+    if key in config:
+      _check(config[key], bounds, f'{where}.{key}')
+  for name in _NETS:
+    net = config.get(name, {})
+    if not hasattr(net, 'items'):
+      raise errors.InputError(f'{where}.{name} must be a group of values.')
+    for key, bounds in _NET.items():
+      if key in net:
+        _check_all(net[key], bounds, f'{where}.{name}.{key}')
+    if _parameters(net) > _MOST_PARAMETERS:
+      raise errors.InputError(
+        f'{where}.{name} asks for too many parameters: at most'
+        f' {_MOST_PARAMETERS:,} can be used.'
+      )
 
 
-def _check(value, most, name):
-  # Written so that NaN fails. What is no number fails where it is used.
-  if isinstance(value, (int, float)) and not value <= most:
+def _check_all(value, bounds, name):
+  values = _values(value)
+  if not 0 < len(values) <= _MOST_LAYERS:
     raise errors.InputError(
-      f'{name}={str(value)[:20]} is too large: at most {most} can be used.'
+      f'{name} has {len(values)} values: 1 to {_MOST_LAYERS} can be used.'
     )
+  for one in values:
+    _check(one, bounds, name)
+
+
+def _check(value, bounds, name):
+  kind, least, most = bounds
+  kinds = (int,) if kind is int else (int, float)
+  # Written so that NaN fails.
+  if (
+    not isinstance(value, kinds)
+    or isinstance(value, bool)
+    or not least <= value <= most
+  ):
+    number = 'a whole number' if kind is int else 'a number'
+    raise errors.InputError(
+      f'{name}={str(value)[:20]} must be {number} from {least} to {most}.'
+    )
+
+
+def _parameters(net):
+  """Not less than half of those that the checked values of a network make.
+
+  As of 3 x 3 kernels between any two neighbours, and of the middle flow.
+  """
+  widths = [
+    width
+    for key, bounds in _NET.items()
+    if bounds is _WIDTH and key in net
+    for width in _values(net[key])
+  ]
+  middle = _values(net.get('entry_widths', 0))[-1]
+  return (
+    9 * sum(width**2 for width in widths)
+    + 3 * net.get('middle_blocks', 0) * middle**2
+  )
+
+
+def _values(value):
+  return value if isinstance(value, (list, tuple)) else [value]

@@ -3,12 +3,16 @@
 import json
 import shutil
 
+import jax
 import pytest
+import test_configs
 
 import mtnet_jax
 from mtnet_jax import bundle
 from mtnet_jax import errors
 from mtnet_jax import size_limits
+from mtnet_jax import stages
+from mtnet_jax import workdir
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,16 @@ from mtnet_jax import size_limits
     ('class_net', 'exit_width', 10**9),
     ('class_net', 'tail_widths', [8, 1e300]),
     ('unet', 'widths', [8] * 1000),
+    ('unet', 'widths', []),
+    ('seg_net', 'tail_dilation', 10**6),
+    ('seg_net', 'aspp_rates', [1, 10**6]),
+    ('seg_net', 'dropout_rates', [0.1, 0.1, 1.0]),
+    ('class_net', 'exit_width', -5),
+    ('class_net', 'tail_widths', [8, None]),
+    ('class_net', 'tail_widths', [8, True]),
+    ('class_net', 'exit_width', 8.5),
+    ('class_net', 'bn_epsilon', float('nan')),
+    ('seg_net', 'input_std', [0]),
   ],
 )
 def test_absurd_sizes_are_refused(tmp_path, made_run_dir, group, key, value):
@@ -42,6 +56,40 @@ def test_the_largest_sizes_are_not():
     {
       'image_size': 2048,
       'eval_batch_size': 4096,
-      'seg_net': {'middle_blocks': 256, 'tail_widths': (16384,) * 32},
+      'seg_net': {'middle_blocks': 256, 'entry_widths': (728,)},
+      'class_net': {'tail_widths': (8192, 8192), 'tail_dilation': 64},
+      'unet': {'widths': (64,) * 32},
     }
   )
+
+
+@pytest.mark.parametrize('group', ['unet', 'seg_net', 'class_net'])
+def test_a_group_must_be_one(tmp_path, made_run_dir, group):
+  shutil.copytree(made_run_dir, tmp_path / 'run')
+  path = tmp_path / 'run' / 'config.json'
+  config = json.loads(path.read_text())
+  config[group] = 5
+  path.write_text(json.dumps(config))
+  with pytest.raises(errors.InputError, match=group):
+    workdir.read_config(tmp_path / 'run')
+
+
+def test_all_together_are_bounded():
+  """Each width is below its own bound."""
+  many = {'middle_blocks': 256, 'entry_widths': (8, 16384)}
+  with pytest.raises(errors.InputError, match='config.seg_net .*parameters'):
+    size_limits.check({'seg_net': many})
+  with pytest.raises(errors.InputError, match='config.unet .*parameters'):
+    size_limits.check({'unet': {'widths': (16384,) * 3}})
+
+
+@pytest.mark.parametrize('net', ['coarse', 'class', 'fine'])
+@pytest.mark.parametrize('variant', ['mtnet', 'test'])
+def test_parameters_are_at_most_twice_their_estimate(net, variant):
+  """Counted by Flax; the estimate decides what is refused."""
+  config = test_configs.CONFIGS.get_config(variant)
+  shapes = stages.variable_shapes(config)[net]['params']
+  count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  group = config.class_net if net == 'class' else config.seg_net
+  assert count <= 2 * size_limits._parameters(group)
+  assert size_limits._parameters(group) <= 8 * count

@@ -139,6 +139,18 @@ GUARDS = (
     'tests/test_bad_input.py -k values_that',
   ),
   Guard(
+    'mtnet_jax/check_config.py',
+    'if isinstance(one, float) and not math.isfinite(one):',
+    'if False:',
+    'tests/test_bad_input.py -k values_that',
+  ),
+  Guard(
+    'mtnet_jax/size_limits.py',
+    '    if _parameters(net) > _MOST_PARAMETERS:',
+    '    if False:',
+    'tests/test_size_limits.py -k together',
+  ),
+  Guard(
     'mtnet_jax/workdir.py',
     '  size_limits.check(tree, where=str(path))\n',
     '',
@@ -146,8 +158,8 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/size_limits.py',
-    'if isinstance(value, (int, float)) and not value <= most:',
-    'if isinstance(value, (int, float)) and value > most:',
+    '    or not least <= value <= most',
+    '    or least > value or value > most',
     'tests/test_size_limits.py',
   ),
   # DICOM.

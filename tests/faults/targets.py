@@ -502,6 +502,10 @@ def _damage_flags(rng, case, other):
     hostile = mutations.hostile(rng)
     if rng.random() < 0.5 and isinstance(value, (int, float)):
       hostile = value * rng.choice((-1, 0, 0.5, 1.5, 1e9, 1e300))
+    if isinstance(value, tuple) and rng.random() < 0.8:
+      changed = list(value)
+      changed[rng.randrange(len(changed))] = hostile
+      hostile = changed
     given['flags'][name] = hostile
   return {'flags.json': json.dumps(given).encode()}
 
@@ -516,8 +520,12 @@ def _read_flags(folder):
 
   given = json.loads((folder / 'flags.json').read_bytes())
   config = test_configs.CONFIGS.get_config(given['variant'])
+  flags = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in given['flags'].items()
+  }
   try:
-    config.update_from_flattened_dict(given['flags'])
+    config.update_from_flattened_dict(flags)
   except (OverflowError, TypeError, ValueError) as error:
     raise Refused(str(error)[:200]) from error  # as the flags do
   check_config.check_config(config)
