@@ -69,10 +69,11 @@ def contestants(net_name, mode, problem):
     net_name,
     problem,
     precision=_PRECISION.value,
+    forward_options=parallel.forward_options(),
     **alike,
   )
   start = time.perf_counter()
-  functions = {'ours': jax_one(forward_options=parallel.forward_options())}
+  functions = {'ours': jax_one()}
   seconds = time.perf_counter() - start
   if 'straightforward' in _PEER.value:
     with straightforward.port():

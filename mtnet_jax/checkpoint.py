@@ -95,7 +95,10 @@ class Checkpoints:
 
   def _put_aside(self, step, error):
     aside = self._directory / 'damaged' / str(step)
-    print(f'warning: {error}: it is in {aside} now.', file=sys.stderr)
+    print(
+      f'warning: {errors.one_line(error)}: it is in {aside} now.',
+      file=sys.stderr,
+    )
     aside.parent.mkdir(exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(self._directory / 'latest' / str(step), aside)

@@ -36,7 +36,7 @@ def of_wrong_values(says, *, way_out):
 
 
 def one_line(error):
-  """What an error says, without what would move or colour a terminal."""
+  """`str(error)` without what would move or colour a terminal."""
   line = ' '.join(str(error).split())
   unknown = '\N{REPLACEMENT CHARACTER}'
   return ''.join(c if c.isprintable() else unknown for c in line)

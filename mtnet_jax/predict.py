@@ -151,12 +151,9 @@ def run(args):
     ]
   )
   for name, why, detail in faults:
-    print(f'error: point {name}: {why}{detail}', file=sys.stderr)
+    _complain(name, f'{why}{detail}')
   for name, why, detail in cut_off:
-    print(
-      f'error: point {name}: the mask may be cut off: {why}{detail}',
-      file=sys.stderr,
-    )
+    _complain(name, f'the mask may be cut off: {why}{detail}')
   if not served:
     raise errors.InputError(
       f'none of the {len(faults)} points could be served: nothing was written.'
@@ -164,6 +161,10 @@ def run(args):
   table = _write(out, served, faults, volume, model, with_nifti=args.nifti)
   _print(table, volume, model, out)
   return int(bool(faults or cut_off))
+
+
+def _complain(name, what):
+  print('error:', errors.one_line(f'point {name}: {what}'), file=sys.stderr)
 
 
 def _told(faults):

@@ -147,7 +147,9 @@ def report(path, net=None):
     'fields': ', '.join(f'{k}={v}' for k, v in source.fields.items()),
     'to use it': f'--config.pretrained.{source.task}={path}',
   }
-  return '\n'.join(f'{key:<12}{value}' for key, value in rows.items())
+  return '\n'.join(
+    f'{key:<12}{errors.one_line(value)}' for key, value in rows.items()
+  )
 
 
 def main():

@@ -188,3 +188,11 @@ def test_a_useless_directory_ends_in_one_line(tmp_path, content, says):
   assert (returncode, stdout) == (2, '')
   assert stderr.startswith('error: ') and stderr.count('\n') == 1
   assert says in stderr and f'{tmp_path}/ct' in stderr
+
+
+def test_names_of_files_do_not_move_a_terminal(checked):
+  _, report = checked
+  fault = {**report['faults'][0], 'path': '/ct/\x1b[2Jgone\r.dcm'}
+  text = check.table({**report, 'faults': [fault]})
+  assert '/ct/\N{REPLACEMENT CHARACTER}[2Jgone' in text
+  assert all(c.isprintable() or c == '\n' for c in text)

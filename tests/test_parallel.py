@@ -113,6 +113,12 @@ def test_every_product_has_the_precision_asked_for(precision, expected):
   assert {p for x in found for p in x.params['precision']} == expected
 
 
+on_cpu = pytest.mark.skipif(
+  jax.default_backend() != 'cpu', reason='the option is one of CPUs'
+)
+
+
+@on_cpu
 def test_forward_programs_have_products_of_eigen():
   options = parallel.forward_options()
   matrix = jnp.ones((512, 512))
@@ -121,6 +127,7 @@ def test_forward_programs_have_products_of_eigen():
   assert ' dot(' in text and 'ynn' not in text
 
 
+@on_cpu
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
   monkeypatch.setattr(parallel, '_WITH_EIGEN', {'xla_cpu_no_such_option': ''})
   parallel.forward_options.cache_clear()

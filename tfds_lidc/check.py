@@ -191,7 +191,8 @@ def table(report: dict[str, Any]) -> str:
     for fault in members[:_MOST_LINES]:
       touched = ', '.join(fault['nodules'])
       touched = f' [nodule {touched}]' if touched else ''
-      lines.append(f'    {fault["path"]} {fault["reason"]}{touched}')
+      found = errors.one_line(f'{fault["path"]} {fault["reason"]}{touched}')
+      lines.append(f'    {found}')
     if len(members) > _MOST_LINES:
       rest = len(members) - _MOST_LINES
       lines.append(f'    and {rest} more; --json lists them')

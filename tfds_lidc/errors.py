@@ -8,8 +8,8 @@ class InputError(ValueError):
   """Bad input: the message names the file, the value and the way out."""
 
 
-def one_line(e: Exception) -> str:
-  """What an error says, without what would move or colour a terminal."""
+def one_line(e: Exception | str) -> str:
+  """`str(e)` without what would move or colour a terminal."""
   line = ' '.join(str(e).split())
   unknown = '\N{REPLACEMENT CHARACTER}'
   return ''.join(c if c.isprintable() else unknown for c in line)
