@@ -120,7 +120,7 @@ def _read_bundle(folder):
     'name': manifest['name'],
     'config': workdir.read_config(folder),
     'metrics': workdir.read_metrics(folder),
-    'card': (folder / _CARD).read_text(encoding='utf-8'),
+    'card': files.read_bytes(folder / _CARD).decode('utf-8'),
     'variables': _read_weights(folder / _WEIGHTS),
   }
 

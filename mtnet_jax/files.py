@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -10,6 +11,10 @@ import re
 import shutil
 
 from mtnet_jax import errors
+
+# A table of a hundred thousand nodules takes a third of it.
+_MOST_BYTES = 64 << 20
+_PART = 1 << 20
 
 
 def write_bytes(path, data):
@@ -112,6 +117,22 @@ def write_json(path, tree):
   write_text(path, json.dumps(tree, indent=2, allow_nan=False) + '\n')
 
 
+def read_bytes(path):
+  """Reads a JSON, CSV or other text, which anyone may have written.
+
+  Raises:
+    OSError: it cannot be read, or is larger than any that is meant.
+  """
+  data = bytearray()
+  with open(path, 'rb') as file:
+    # In parts, for what is no ordinary file does not say how long it is.
+    while part := file.read(_PART):
+      data += part
+      if len(data) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f'it is over {_MOST_BYTES >> 20} MiB')
+  return bytes(data)
+
+
 def read_json(path):
   """Reads JSON.
 
@@ -119,7 +140,7 @@ def read_json(path):
     errors.InputError: it is missing or damaged.
   """
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    return json.loads(read_bytes(path).decode('utf-8'))
   except OSError as error:
     raise errors.InputError(
       f'{path} cannot be read: {error.strerror}.'

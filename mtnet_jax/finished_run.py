@@ -1,6 +1,7 @@
 """What a finished run left, read back and checked to belong together."""
 
 import csv
+import io
 import pathlib
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import ml_collections
 
 import mtnet_jax
 from mtnet_jax import errors
+from mtnet_jax import files
 from mtnet_jax import scores
 from mtnet_jax import stages
 from mtnet_jax import workdir as workdir_lib
@@ -69,8 +71,8 @@ def _read(path):
 def _read_csv(path):
   """A list of dicts of numbers, strings, booleans, and None for nothing."""
   try:
-    with open(path, newline='', encoding='utf-8') as file:
-      rows = list(csv.DictReader(file, strict=True))
+    text = files.read_bytes(path).decode('utf-8')
+    rows = list(csv.DictReader(io.StringIO(text, newline=''), strict=True))
   except OSError as error:
     raise errors.InputError(
       f'{path} cannot be read ({error.strerror}): the run directory is'

@@ -11,11 +11,11 @@ import csv
 import dataclasses
 import io
 import math
-import pathlib
 import re
 from typing import NamedTuple
 
 from mtnet_jax import errors
+from mtnet_jax import files
 
 # Columns of a file -> coordinates in the order of `Point.at`.
 SYSTEMS = {
@@ -99,7 +99,7 @@ def read(path):
 
 def _rows(path):
   try:
-    text = pathlib.Path(path).read_bytes().decode('utf-8-sig')
+    text = files.read_bytes(path).decode('utf-8-sig')
   except OSError as error:
     raise errors.InputError(
       f'{path} cannot be read: {error.strerror}.'

@@ -82,6 +82,16 @@ def test_missing_json_is_an_input_error_with_its_path(tmp_path):
     files.read_json(tmp_path / 'config.json')
 
 
+def test_more_than_anyone_writes_is_refused_unread(tmp_path):
+  """A file of 1 TiB without a block on the disk, and one without an end."""
+  with (tmp_path / 'large.json').open('wb') as file:
+    file.truncate(1 << 40)
+  (tmp_path / 'endless.json').symlink_to('/dev/zero')
+  for name in ('large.json', 'endless.json'):
+    with pytest.raises(errors.InputError, match=f'{name}.* over 64 MiB'):
+      files.read_json(tmp_path / name)
+
+
 def test_csv_has_every_column_and_quotes(tmp_path):
   path = tmp_path / 'log.csv'
   files.write_csv(
