@@ -128,10 +128,14 @@ def test_one_device_and_eight_give_the_same_metrics(one, eight):
 
 
 def test_without_synchronised_statistics_all_of_it_differs(job, one):
-  """The tests above can fail."""
+  """The tests above can fail: ten times what they allow is not enough.
+
+  By how much the losses differ depends on the initial parameters: 7e-4.
+  """
   apart = dict(np.load(job(8, 'apart', 'coarse')))
   losses = one['coarse/losses']
-  assert np.max(np.abs(apart['coarse/losses'] / losses - 1)) > 1e-3
-  for kind, least in (('gradient', 0.1), ('batch_stats', 1e-3)):
+  apart_by = np.max(np.abs(apart['coarse/losses'] / losses - 1))
+  assert apart_by > 10 * _FORWARD
+  for kind, bound in (('gradient', _BACKWARD), ('batch_stats', _FORWARD)):
     ours, theirs = (tree(found, 'coarse', kind) for found in (one, apart))
-    assert difference(ours, theirs) > least, kind
+    assert difference(ours, theirs) > 10 * bound, kind
