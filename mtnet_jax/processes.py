@@ -102,7 +102,7 @@ def together():
       raise
     print(
       'error: another process of this run has ended, or cannot be reached'
-      f' ({errors.one_line(error)[:200]}). Start all of them again: they go'
+      f' ({errors.one_line(str(error).splitlines()[0])[:200]}). Start all of them again: they go'
       ' on from the last checkpoint.',
       file=sys.stderr,
       flush=True,

@@ -27,7 +27,7 @@ import numpy as np
 import pydicom
 
 # Of processor time, for a million pixels; those take some tenths of a second.
-SECONDS = 5
+SECONDS = 3
 _MILLION = 2**20
 _HAS_TIMER = hasattr(signal, 'setitimer')
 _TOO_LONG = -signal.SIGPROF if _HAS_TIMER else None
