@@ -100,10 +100,11 @@ def together():
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1 or 'RESOURCE_EXHAUSTED' in str(error):
       raise
+    first = errors.one_line(str(error).splitlines()[0])[:200]
     print(
       'error: another process of this run has ended, or cannot be reached'
-      f' ({errors.one_line(str(error).splitlines()[0])[:200]}). Start all of them again: they go'
-      ' on from the last checkpoint.',
+      f' ({first}). Start all of them again: they go on from the last'
+      ' checkpoint.',
       file=sys.stderr,
       flush=True,
     )
