@@ -8,6 +8,8 @@ import optax
 
 from mtnet_jax import fresh
 from mtnet_jax import losses
+from mtnet_jax import optim
+from mtnet_jax import parallel
 from mtnet_jax.models import mtnet
 
 _NETS = {
@@ -58,7 +60,6 @@ class Contestant:
     mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
     dtype: compute type, 'float32' or 'bfloat16'.
     precision: of float32 products, as `jax.default_matmul_precision`.
-    forward_options: of `jax.jit`, for the mode 'forward'.
 
   Attributes:
     compiled: the program, `jax.stages.Compiled`.
@@ -72,29 +73,31 @@ class Contestant:
     mode,
     dtype='float32',
     precision='highest',
-    forward_options=None,
   ):
     net = _NETS[net_name](dtype=jnp.dtype(dtype))
     inputs = jax.device_put(problem.inputs(net_name))
     target = jax.device_put(problem.target(net_name))
     init = functools.partial(net.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), *inputs)
-    draw = jax.jit(functools.partial(fresh.variables, shapes))
+    # Copied, for what NumPy holds cannot be donated.
+    variables = jax.tree.map(jnp.array, fresh.variables(shapes, 0))
     with jax.default_matmul_precision(precision):
-      variables = draw(jax.random.key(0))
       if mode == 'step':
         tx = optax.adam(1e-4)
-        self._state = {
-          **variables,
-          'opt_state': tx.init(variables['params']),
-        }
-        step = jax.jit(make_step(net_name, net, tx), donate_argnums=0)
+        opt_state = optim.fresh_state(tx, variables['params'])
+        opt_state = jax.tree.map(jnp.array, opt_state)
+        self._state = {**variables, 'opt_state': opt_state}
+        step = jax.jit(
+          make_step(net_name, net, tx),
+          donate_argnums=0,
+          compiler_options=parallel.training_options(),
+        )
         self.compiled = step.lower(self._state, inputs, target).compile()
         self._arguments = inputs, target
       else:
         forward = jax.jit(
           lambda *args: net.apply(*args, train=False)[0],
-          compiler_options=forward_options,
+          compiler_options=parallel.forward_options(),
         )
         self.compiled = forward.lower(variables, *inputs).compile()
         self._state = None

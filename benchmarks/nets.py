@@ -20,7 +20,6 @@ from benchmarks import problem as problem_lib
 from benchmarks import straightforward
 from benchmarks import timing
 from mtnet_jax import host_memory
-from mtnet_jax import parallel
 
 _PEERS = ('straightforward', 'torch')
 
@@ -69,7 +68,6 @@ def contestants(net_name, mode, problem):
     net_name,
     problem,
     precision=_PRECISION.value,
-    forward_options=parallel.forward_options(),
     **alike,
   )
   start = time.perf_counter()

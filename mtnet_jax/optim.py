@@ -2,6 +2,8 @@
 
 import functools
 
+import jax
+import numpy as np
 import optax
 
 from mtnet_jax import errors
@@ -38,3 +40,13 @@ def make_optimizer(*, learning_rate, schedule, total_steps):
       f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
     )
   return optax.adam(rate)
+
+
+def fresh_state(tx, params):
+  """`tx.init(params)` of a transformation of `make_optimizer`, in NumPy.
+
+  Adam begins with zeros (Kingma & Ba, 2015, algorithm 1). JAX would compile and
+  run a program for each of them.
+  """
+  shapes = jax.eval_shape(tx.init, params)
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)

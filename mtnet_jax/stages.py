@@ -141,13 +141,13 @@ def _inputs(receives, size):
 
 
 def init_variables(
-  stage, rng, *, size, started=None, fresh_only=(_FINE_LAYER,)
+  stage, seed, *, size, started=None, fresh_only=(_FINE_LAYER,)
 ):
   """Variables of a stage's network before its first step.
 
   Args:
     stage: the stage.
-    rng: random key.
+    seed: from 0.
     size: side of the input.
     started: trained variables, of `start`, or public weights. Every leaf of
       theirs is taken over.
@@ -157,8 +157,8 @@ def init_variables(
   Returns:
     {'params': ..., 'batch_stats': ...}
   """
-  init = _compiled_init(stage.net, size, stage.receives)
-  variables = dict(init(rng))
+  shapes = _shapes(stage.net, size, stage.receives)
+  variables = dict(fresh.variables(shapes, seed))
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:
@@ -171,19 +171,19 @@ def init_variables(
   return variables
 
 
-# Kept, so that the runs of a sweep compile it once.
+# Kept: tracing a network takes longer than drawing its variables.
 @functools.lru_cache(maxsize=16)
-def _compiled_init(net, size, receives):
-  shapes = _shapes(net, size, receives)
-  return jax.jit(functools.partial(fresh.variables, shapes))
-
-
 def _shapes(net, size, receives):
   return jax.eval_shape(
     functools.partial(net.init, train=False),
     jax.random.key(0),
     *_inputs(receives, size),
   )
+
+
+def stage_shapes(stage, *, size):
+  """The shapes and types of `init_variables`."""
+  return _shapes(stage.net, size, stage.receives)
 
 
 def start(stage, trained):

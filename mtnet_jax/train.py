@@ -121,17 +121,18 @@ class Trainer:
     return self._state_from(started=weights.variables, fresh_only=weights.fresh)
 
   def _state_from(self, **start):
-    variables = stages.init_variables(
-      self.stage,
-      jax.random.key(self._seed),
-      size=self._config.image_size,
-      **start,
+    return self._state_of(
+      stages.init_variables(
+        self.stage, self._seed, size=self._config.image_size, **start
+      )
     )
+
+  def _state_of(self, variables):
     return step_lib.TrainState(
       step=np.int32(0),
       params=variables['params'],
       batch_stats=variables['batch_stats'],
-      opt_state=self._tx.init(variables['params']),
+      opt_state=optim.fresh_state(self._tx, variables['params']),
       loss_sum=np.float32(0),
     )
 
@@ -225,6 +226,8 @@ class Trainer:
     observer.start(self, step, history)
     try:
       if len(history) < self.stage.epochs:
+        # Under the same name: the host's copy is not needed any more.
+        state = self.place(state)
         self._loop(state, step, history, observer)
     finally:
       stopping.release()
@@ -232,8 +235,10 @@ class Trainer:
     return processes.on_first(self._best_variables), history
 
   def _starting_state(self):
-    # Only the structure: drawing parameters takes longer than loading them.
-    loaded = self._checkpoints.load_latest(jax.eval_shape(self._state_from))
+    shapes = stages.stage_shapes(self.stage, size=self._config.image_size)
+    loaded = self._checkpoints.load_latest(
+      jax.eval_shape(self._state_of, shapes)
+    )
     if loaded is None:
       return self.fresh_state(), []
     state, meta = loaded
@@ -249,7 +254,6 @@ class Trainer:
     return best[0]
 
   def _loop(self, state, step, history, observer):
-    state = self.place(state)
     self._in_flight = collections.deque()
     saved_at = epoch_started = time.monotonic()
     try:

@@ -6,7 +6,6 @@ import json
 import shutil
 
 from flax import traverse_util
-import jax
 import main_job
 import numpy as np
 import pytest
@@ -146,7 +145,7 @@ def test_class_net_starts_from_its_file(files, tmp_path):
   assert weights.title == 'Keras Xception'
   variables = stages.init_variables(
     stage,
-    jax.random.key(0),
+    0,
     size=64,
     started=weights.variables,
     fresh_only=weights.fresh,

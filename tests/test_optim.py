@@ -1,5 +1,6 @@
 """Learning rates, read off Adam's steps."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -75,3 +76,16 @@ def test_parameters_descend():
 def test_unknown_schedule_is_an_input_error():
   with pytest.raises(errors.InputError, match="'linear'.*'cosine'"):
     optim.make_optimizer(learning_rate=1, schedule='linear', total_steps=1)
+
+
+@pytest.mark.parametrize('schedule', ('constant', 'cosine'))
+def test_the_fresh_state_is_that_of_init(schedule):
+  tx = optim.make_optimizer(
+    learning_rate=1e-3, schedule=schedule, total_steps=40
+  )
+  params = {'a': jnp.ones((2, 3)), 'b': {'c': jnp.ones(4, jnp.bfloat16)}}
+  ours, theirs = optim.fresh_state(tx, params), tx.init(params)
+  assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+  for mine, its in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+    assert mine.dtype == its.dtype
+    np.testing.assert_array_equal(mine, its)

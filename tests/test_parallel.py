@@ -128,10 +128,44 @@ def test_forward_programs_have_products_of_eigen():
 
 
 @on_cpu
-def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
-  monkeypatch.setattr(parallel, '_WITH_EIGEN', {'xla_cpu_no_such_option': ''})
-  parallel.forward_options.cache_clear()
-  try:
-    assert parallel.forward_options() is None
-  finally:
-    parallel.forward_options.cache_clear()
+@pytest.mark.parametrize('name', ('training_options', 'forward_options'))
+def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
+  assert getattr(parallel, name)()
+  unknown = {'xla_cpu_no_such_option': ''}
+  monkeypatch.setattr(parallel, '_LEAN', unknown)
+  monkeypatch.setattr(parallel, '_WITH_EIGEN', unknown)
+  assert getattr(parallel, name)() is None
+
+
+@on_cpu
+@pytest.mark.parametrize('options', (None, parallel.training_options()))
+def test_a_mapped_step_is_compiled_once_and_donates(options):
+  traces = []
+
+  def step(tree):
+    traces.append(1)
+    return jax.tree.map(lambda x: x + 1, tree)
+
+  mapped = parallel.mapped(
+    step, precision='highest', options=options, donate_argnums=0
+  )
+  first = tree = parallel.replicate(TREE)
+  for _ in range(3):
+    tree = mapped(tree)
+  assert len(traces) == 1
+  assert first['a'].is_deleted()
+  np.testing.assert_array_equal(parallel.unreplicate(tree)['a'], TREE['a'] + 3)
+
+
+@on_cpu
+def test_training_runs_in_the_order_that_needs_little_memory():
+  """Of a chain of large products with small sums, none need stay."""
+
+  def loss(x):
+    parts = [jnp.sum(jnp.tanh(x @ (x + i))) for i in range(8)]
+    return sum(parts)
+
+  x = jax.ShapeDtypeStruct((512, 512), jnp.float32)
+  lean = jax.jit(loss, compiler_options=parallel.training_options())
+  memory = lean.lower(x).compile().memory_analysis().temp_size_in_bytes
+  assert memory <= 3 * 4 * 512**2

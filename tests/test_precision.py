@@ -39,10 +39,7 @@ _TRAINED = ('class', 'fine')
 @functools.cache
 def _variables(name):
   """Shapes of a stage's variables."""
-  init = functools.partial(
-    stages.init_variables, _STAGES[name], size=_config().image_size
-  )
-  return jax.eval_shape(init, jax.random.key(0))
+  return stages.stage_shapes(_STAGES[name], size=_config().image_size)
 
 
 @functools.cache

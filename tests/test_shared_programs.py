@@ -73,8 +73,8 @@ def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
     )
     losses.add(_loss(trainer))
     if point == 0:
-      # What `jax.pmap` compiles: the step of training, and that of validation.
-      assert compiled.count('jit(_fun)') == 2
+      # What `parallel.mapped` makes: the steps of training and validation.
+      assert compiled.count('jit(traced)') == 2
       del compiled[:]
     assert compiled == []
   # The numbers reach the loss.

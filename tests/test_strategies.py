@@ -155,10 +155,8 @@ def test_finetuning_starts_where_the_three_networks_ended():
       assert values == {i}
   # `take_over` refuses whatever does not fit in every name and shape.
   jax.eval_shape(
-    functools.partial(
-      stages.init_variables, stage, size=32, started=started, fresh_only=()
-    ),
-    jax.random.key(0),
+    functools.partial(stages.init_variables, stage, 0, size=32, fresh_only=()),
+    started=started,
   )
 
 
@@ -187,11 +185,11 @@ def test_public_weights_of_a_shared_net_are_those_of_its_coarse_net():
     functools.partial(
       stages.init_variables,
       stage,
+      0,
       size=32,
-      started=coarse,
       fresh_only=baselines.CLASS_LAYERS,
     ),
-    jax.random.key(0),
+    started=coarse,
   )
 
 

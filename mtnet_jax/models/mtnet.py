@@ -131,8 +131,8 @@ def average_fourth_channel(params):
     A new tree that shares every other leaf.
   """
   backbone = params['backbone']
-  kernel = backbone['conv1']['kernel']
-  kernel = kernel.at[:, :, 3:].set(kernel[:, :, :3].mean(2, keepdims=True))
+  image = backbone['conv1']['kernel'][:, :, :3]
+  kernel = jnp.concatenate([image, image.mean(2, keepdims=True)], 2)
   return {
     **params,
     'backbone': {**backbone, 'conv1': {'kernel': kernel}},
