@@ -15,6 +15,7 @@ import sys
 
 from flax import traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import test_configs
@@ -107,7 +108,7 @@ def recording(make_optimizer):
 
   def make(**kwargs):
     record = optax.GradientTransformation(
-      lambda params: jax.tree.map(np.zeros_like, params),
+      lambda params: jax.tree.map(jnp.zeros_like, params),
       lambda grads, state, params=None: (grads, grads),
     )
     return optax.chain(record, make_optimizer(**kwargs))

@@ -53,6 +53,7 @@ def test_failing_to_write_leaves_the_old_file(
     with pytest.raises(errors.InputError, match='metrics.json.*No space'):
       files.write_text(path, 'new and longer')
   assert path.read_text() == 'old'
+  assert os.listdir(tmp_path) == ['metrics.json']
 
 
 def test_a_missing_folder_is_an_input_error(tmp_path):
