@@ -15,9 +15,9 @@ import numpy as np
 
 from mtnet_jax import checkpoint
 from mtnet_jax import errors
+from mtnet_jax import feeding
 from mtnet_jax import files
 from mtnet_jax import inference
-from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
 from mtnet_jax import optim
 from mtnet_jax import parallel
@@ -71,14 +71,15 @@ class Trainer:
     if stage.task == 'classification':
       train, validation = train.labelled(), validation.labelled()
     self._train, self._validation = train, validation
-    self._looks = config.looks_per_epoch
-    self.steps_per_epoch = input_pipeline.steps_per_epoch(
-      len(train), self._looks, stage.batch_size
+    self._feed = feeding.Feeder(
+      train,
+      looks=config.looks_per_epoch,
+      batch_size=stage.batch_size,
+      seed=self._seed,
     )
+    self.steps_per_epoch = self._feed.steps_per_epoch
     self.total_steps = self.steps_per_epoch * stage.epochs
     self._directory = directory
-    # Of which epoch the order is at hand.
-    self._epoch = None
     self._checkpoints = None
     if processes.is_first():
       self._checkpoints = checkpoint.Checkpoints(directory)
@@ -136,31 +137,9 @@ class Trainer:
       loss_sum=np.float32(0),
     )
 
-  def _order_of(self, step):
-    """(batch_size, 2): the examples and looks of a step, from 0."""
-    epoch, position = divmod(step, self.steps_per_epoch)
-    if epoch != self._epoch:
-      self._epoch = epoch
-      self._order = input_pipeline.epoch_order(
-        len(self._train),
-        looks=self._looks,
-        batch_size=self.stage.batch_size,
-        seed=(self._seed, epoch),
-      )
-    size = self.stage.batch_size
-    return self._order[position * size : (position + 1) * size]
-
-  def _batch(self, step):
-    index, look = self._order_of(step).T
-    batch = {'index': index, 'look': look, 'place': np.arange(len(index))}
-    return {
-      key: parallel.share(value.astype(np.int32))
-      for key, value in batch.items()
-    }
-
   def place(self, state):
     """Puts the data, what is given and a state on the devices."""
-    self._data = parallel.replicate(self._train.arrays())
+    self._feed.place()
     self._given_on_devices = parallel.replicate(self._given)
     return parallel.replicate(state)
 
@@ -169,8 +148,7 @@ class Trainer:
     return self._step(
       state,
       self._given_on_devices,
-      self._data,
-      self._batch(step),
+      *self._feed(step),
       self._numbers,
     )
 
@@ -307,7 +285,7 @@ class Trainer:
 
   def _stop_at(self, step, loss):
     """Writes which nodules a step that went wrong saw, and ends the run."""
-    index, look = self._order_of(step - 1).T
+    index, look = self._feed.order_of(step - 1).T
     path = pathlib.Path(self._directory, 'not_finite.json')
     report = {
       'stage': self.stage.name,

@@ -84,7 +84,7 @@ _LEVELS = (
   ('models.deeplab', 'input_pipeline', 'result_tables'),
   ('models.mtnet',),
   ('models.baselines', 'models.joint'),
-  ('report_page', 'stages', 'weight_matching'),
+  ('feeding', 'report_page', 'stages', 'weight_matching'),
   ('check_config', 'inference', 'pretrained', 'step', 'workdir'),
   (
     'finished_run',

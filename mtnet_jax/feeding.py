@@ -1,0 +1,81 @@
+"""Which examples each step of training sees, and from where it takes them.
+
+A dataset that fits lives on the devices, and the host sends indices. A larger
+one stays on the host, which sends each step the examples of its batch. Steps
+cannot tell: they index what they are given, and their results are the same.
+"""
+
+import numpy as np
+
+from mtnet_jax import input_pipeline
+from mtnet_jax import parallel
+
+# Bytes of a dataset up to which every device holds a copy of it. A nodule has
+# 12 KiB, so that this is 170,000 of them, or an eighth of a 16 GB card.
+MOST_ON_DEVICE = 2 << 30
+
+
+class Feeder:
+  """The examples of one stage's training.
+
+  Args:
+    nodules: `input_pipeline.Nodules`.
+    looks: how often each comes in an epoch; look 0 is the plain patch.
+    batch_size: over all devices.
+    seed: of the order.
+    most_on_device: bytes, see `MOST_ON_DEVICE`.
+
+  Attributes:
+    steps_per_epoch: steps in which every look at every nodule comes.
+  """
+
+  def __init__(
+    self, nodules, *, looks, batch_size, seed, most_on_device=MOST_ON_DEVICE
+  ):
+    self.steps_per_epoch = input_pipeline.steps_per_epoch(
+      len(nodules), looks, batch_size
+    )
+    self._arrays = nodules.arrays()
+    self._looks, self._batch_size, self._seed = looks, batch_size, seed
+    self._most_on_device = most_on_device
+    # Of which epoch the order is at hand.
+    self._epoch = None
+    self._on_devices = None
+
+  def place(self):
+    """Puts the dataset on the devices, if it fits."""
+    size = sum(array.nbytes for array in self._arrays.values())
+    if size <= self._most_on_device:
+      self._on_devices = parallel.replicate(self._arrays)
+
+  def order_of(self, step):
+    """(batch_size, 2): the examples and looks of a step, from 0."""
+    epoch, position = divmod(step, self.steps_per_epoch)
+    if epoch != self._epoch:
+      self._epoch = epoch
+      self._order = input_pipeline.epoch_order(
+        len(self._arrays['label']),
+        looks=self._looks,
+        batch_size=self._batch_size,
+        seed=(self._seed, epoch),
+      )
+    size = self._batch_size
+    return self._order[position * size : (position + 1) * size]
+
+  def __call__(self, step):
+    """The arguments `data` and `batch` of `step.train_step`."""
+    index, look = self.order_of(step).T
+    place = np.arange(len(index))
+    if self._on_devices is None:
+      data = {
+        key: parallel.share(array[index]) for key, array in self._arrays.items()
+      }
+      # Each device's examples are all that it is given.
+      index = place % (len(index) // parallel.device_count())
+    else:
+      data = self._on_devices
+    batch = {'index': index, 'look': look, 'place': place}
+    return data, {
+      key: parallel.share(value.astype(np.int32))
+      for key, value in batch.items()
+    }
