@@ -23,15 +23,13 @@ class Feeder:
     looks: how often each comes in an epoch; look 0 is the plain patch.
     batch_size: over all devices.
     seed: of the order.
-    most_on_device: bytes, see `MOST_ON_DEVICE`.
+    most_on_device: bytes; a larger dataset stays on the host.
 
   Attributes:
     steps_per_epoch: steps in which every look at every nodule comes.
   """
 
-  def __init__(
-    self, nodules, *, looks, batch_size, seed, most_on_device=MOST_ON_DEVICE
-  ):
+  def __init__(self, nodules, *, looks, batch_size, seed, most_on_device):
     self.steps_per_epoch = input_pipeline.steps_per_epoch(
       len(nodules), looks, batch_size
     )

@@ -50,6 +50,11 @@ class Trainer:
     directory: of the stage's checkpoints.
     load_weights: () -> `pretrained.Weights` to start from, or None. Called
       only if there is no checkpoint.
+
+  Attributes:
+    stage: the same.
+    feed: `feeding.Feeder` of its steps.
+    steps_per_epoch, total_steps: of the stage.
   """
 
   def __init__(
@@ -71,13 +76,14 @@ class Trainer:
     if stage.task == 'classification':
       train, validation = train.labelled(), validation.labelled()
     self._train, self._validation = train, validation
-    self._feed = feeding.Feeder(
+    self.feed = feeding.Feeder(
       train,
       looks=config.looks_per_epoch,
       batch_size=stage.batch_size,
       seed=self._seed,
+      most_on_device=feeding.MOST_ON_DEVICE,
     )
-    self.steps_per_epoch = self._feed.steps_per_epoch
+    self.steps_per_epoch = self.feed.steps_per_epoch
     self.total_steps = self.steps_per_epoch * stage.epochs
     self._directory = directory
     self._checkpoints = None
@@ -139,7 +145,7 @@ class Trainer:
 
   def place(self, state):
     """Puts the data, what is given and a state on the devices."""
-    self._feed.place()
+    self.feed.place()
     self._given_on_devices = parallel.replicate(self._given)
     return parallel.replicate(state)
 
@@ -148,7 +154,7 @@ class Trainer:
     return self._step(
       state,
       self._given_on_devices,
-      *self._feed(step),
+      *self.feed(step),
       self._numbers,
     )
 
@@ -285,7 +291,7 @@ class Trainer:
 
   def _stop_at(self, step, loss):
     """Writes which nodules a step that went wrong saw, and ends the run."""
-    index, look = self._feed.order_of(step - 1).T
+    index, look = self.feed.order_of(step - 1).T
     path = pathlib.Path(self._directory, 'not_finite.json')
     report = {
       'stage': self.stage.name,

@@ -179,7 +179,7 @@ def test_a_batch_larger_than_the_dataset_repeats_it(tmp_path):
   # 12 looks, filled up to 32 from their own start.
   trainer = _trainer(tmp_path, batch_size=32)
   assert trainer.steps_per_epoch == 1
-  batch = trainer._feed.order_of(0)
+  batch = trainer.feed.order_of(0)
   assert batch.shape == (32, 2)
   assert {tuple(pair) for pair in batch.tolist()} == {
     (index, look) for index in range(6) for look in range(2)

@@ -1,0 +1,122 @@
+"""What training costs as the dataset grows, on the devices and on the host.
+
+    python -m benchmarks.growth
+    python -m benchmarks.growth --config=configs/mtnet.py:demo --steps=9
+
+SIMULATED nodules, repeated. `order` is drawn once an epoch; `feed` is what the
+host does between two steps: it picks the indices, or, where the dataset stays
+on the host, the examples of the batch. Devices wait only where `feed` takes
+longer than `step`. An epoch is the order and all its steps, extrapolated from
+those that were timed.
+"""
+
+import tempfile
+import time
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+import numpy as np
+
+from benchmarks import timing
+from mtnet_jax import feeding
+from mtnet_jax import host_memory
+
+_DATASET = 'lidc_nodules/phantom'
+
+_NODULES = flags.DEFINE_multi_integer(
+  'nodules', [1000, 10_000, 100_000], 'Sizes of the dataset; repeat the flag.'
+)
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/mtnet.py:test', 'The config.'
+)
+_STEPS = flags.DEFINE_integer('steps', 50, 'Timed steps.')
+_JSON = flags.DEFINE_string('json', '', 'File for the figures.')
+
+_COLUMNS = {
+  'nodules': ('nodules', 'd'),
+  'dataset': ('dataset', ''),
+  'mib': ('MiB', '.0f'),
+  'order_s': ('order, s', '.3f'),
+  'feed_ms': ('feed, ms', '.2f'),
+  'step_ms': ('step, ms', '.1f'),
+  'epoch_s': ('epoch, s', '.0f'),
+}
+
+
+def _phantoms(data_dir):
+  from mtnet_jax import input_pipeline
+
+  if not input_pipeline.is_built(_DATASET, data_dir):
+    input_pipeline.build_phantoms(_DATASET, data_dir)
+  return input_pipeline.load(_DATASET, 'train', data_dir=data_dir)
+
+
+def _trainer(config, nodules, folder, most_on_device):
+  from mtnet_jax import stages
+  from mtnet_jax import train
+
+  feeding.MOST_ON_DEVICE = most_on_device
+  return train.Trainer(
+    stages.make_stages(config)[0],
+    config,
+    nets=stages.make_nets(config),
+    trained={},
+    train=nodules,
+    validation=nodules.take(slice(0, 1)),
+    directory=folder,
+  )
+
+
+def measure(config, nodules, *, on_device, steps):
+  """A row of the table: the coarse stage, from its second step on."""
+  import jax
+
+  with tempfile.TemporaryDirectory() as folder:
+    trainer = _trainer(config, nodules, folder, 1 << 40 if on_device else -1)
+    state = trainer.place(trainer.fresh_state())
+    start = time.perf_counter()
+    trainer.feed.order_of(0)
+    order_s = time.perf_counter() - start
+    state = jax.block_until_ready(trainer.step(state, 0)[0])
+    feed, step = [], []
+    for number in range(1, steps + 1):
+      start = time.perf_counter()
+      trainer.feed(number)
+      feed.append(time.perf_counter() - start)
+      start = time.perf_counter()
+      state = jax.block_until_ready(trainer.step(state, number)[0])
+      step.append(time.perf_counter() - start)
+    return {
+      'nodules': len(nodules),
+      'dataset': 'devices' if on_device else 'host',
+      'mib': sum(x.nbytes for x in nodules.arrays().values()) / 2**20,
+      'order_s': order_s,
+      'feed_ms': 1e3 * float(np.median(feed)),
+      'step_ms': 1e3 * float(np.median(step)),
+      'epoch_s': order_s + trainer.steps_per_epoch * float(np.median(step)),
+    }
+
+
+def main(_):
+  host_memory.keep()
+  config = _CONFIG.value
+  phantoms = _phantoms(config.dataset.data_dir)
+  rows = []
+  for count in _NODULES.value:
+    nodules = phantoms.take(np.arange(count) % len(phantoms))
+    for on_device in (True, False):
+      rows.append(
+        measure(config, nodules, on_device=on_device, steps=_STEPS.value)
+      )
+      print(timing.table(rows[-1:], _COLUMNS).splitlines()[-1], flush=True)
+  print(timing.describe(timing.environment()))
+  print(f'Coarse stage of configs/mtnet.py:{config.variant}, SIMULATED CT.')
+  print(timing.table(rows, _COLUMNS))
+  if _JSON.value:
+    settings = {'variant': config.variant, 'steps': _STEPS.value}
+    timing.write_json(_JSON.value, settings=settings, rows=rows)
+
+
+if __name__ == '__main__':
+  app.run(main)
