@@ -66,3 +66,22 @@ def test_what_reaches_out_of_the_file_is_refused(fill, says, tmp_path):
   path = _write(tmp_path / 'a.h5', fill)
   with pytest.raises(errors.InputError, match=says):
     _read(path)
+
+
+@pytest.mark.parametrize(
+  ('attribute', 'value', 'says'),
+  [
+    ('_SECONDS', 1e-3, 'does not finish'),
+    ('sys.executable', '/bin/false', 'the reader ends with 1'),
+  ],
+)
+def test_another_process_reads_first(
+  attribute, value, says, tmp_path, monkeypatch
+):
+  """The HDF5 library hangs, or dies, in some damaged files."""
+  path = _write(
+    tmp_path / 'a.h5', lambda g: g.create_dataset('0', data=np.ones(3))
+  )
+  monkeypatch.setattr(f'mtnet_jax.hdf5_weights.{attribute}', value)
+  with pytest.raises(errors.InputError, match=says):
+    _read(path)

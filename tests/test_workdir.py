@@ -74,3 +74,12 @@ def test_a_config_of_another_version_is_refused_by_what_it_lacks(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(config))
   with pytest.raises(errors.InputError, match='lacks strategy: .*version'):
     workdir.read_config(tmp_path)
+
+
+@pytest.mark.parametrize('group', ('dataset', 'seg_net', 'class_net'))
+@pytest.mark.parametrize('value', (3, [], 'text', None))
+def test_a_config_whose_groups_are_none_is_refused(tmp_path, group, value):
+  tree = {**config().to_dict(), group: value}
+  (tmp_path / 'config.json').write_text(json.dumps(tree))
+  with pytest.raises(errors.InputError, match=f'damaged: its {group}'):
+    workdir.read_config(tmp_path)

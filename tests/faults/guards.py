@@ -325,7 +325,7 @@ GUARDS = (
     'mtnet_jax/workdir.py',
     '    if not isinstance(tree[key], dict):',
     '    if False:',
-    'tests/test_workdir.py tests/test_bundle.py tests/test_finished_run.py',
+    'tests/test_workdir.py',
   ),
   Guard(
     'mtnet_jax/bundle.py',
@@ -343,7 +343,7 @@ GUARDS = (
     'mtnet_jax/remote.py',
     "'..' not in name.split('/') and ",
     '',
-    'tests/test_bundle.py',
+    'tests/test_remote.py',
   ),
   Guard(
     _HDF5,
