@@ -90,7 +90,7 @@ class Contestant:
         step = jax.jit(
           make_step(net_name, net, tx),
           donate_argnums=0,
-          compiler_options=parallel.training_options(),
+          compiler_options=parallel.lean_options(),
         )
         self.compiled = step.lower(self._state, inputs, target).compile()
         self._arguments = inputs, target

@@ -123,7 +123,7 @@ def _mapped(nets, *, size, window, coarse_mask, strategy, precision, device):
     ),
     precision=precision,
     device=device,
-    options=parallel.forward_options(),
+    options=parallel.lean_options(),
   )
 
 

@@ -230,7 +230,7 @@ def mapped(*, stage, nets, tx, options, precision, device):
     ),
     precision=precision,
     device=device,
-    options=parallel.training_options(),
+    options=parallel.lean_options(),
     in_axes=(0, 0, 0, 0, None),
     donate_argnums=0,
   )

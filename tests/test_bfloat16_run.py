@@ -27,7 +27,7 @@ def _test_metrics(folder):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, phantom_data_dir, compiled):
-  """Trains the demo's coarse and class nets on a third of its pixels."""
+  """Trains the demo's coarse and class nets, on a third of its pixels."""
 
   def run(dtype):
     workdir = tmp_path_factory.mktemp('runs') / dtype
@@ -39,6 +39,8 @@ def trained(tmp_path_factory, phantom_data_dir, compiled):
         f'--config.dataset.data_dir={phantom_data_dir}',
         f'--config.dtype={dtype}',
         '--config.image_size=64',
+        '--config.seg_net.middle_blocks=1',
+        '--config.class_net.middle_blocks=1',
         "--config.stages=('coarse', 'class')",
       ),
       **compiled,

@@ -128,7 +128,7 @@ def test_forward_programs_have_products_of_eigen():
 
 
 @on_cpu
-@pytest.mark.parametrize('name', ('training_options', 'forward_options'))
+@pytest.mark.parametrize('name', ('lean_options', 'forward_options'))
 def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
   assert getattr(parallel, name)()
   unknown = {'xla_cpu_no_such_option': ''}
@@ -138,7 +138,7 @@ def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
 
 
 @on_cpu
-@pytest.mark.parametrize('options', (None, parallel.training_options()))
+@pytest.mark.parametrize('options', (None, parallel.lean_options()))
 def test_a_mapped_step_is_compiled_once_and_donates(options):
   traces = []
 
@@ -166,6 +166,6 @@ def test_training_runs_in_the_order_that_needs_little_memory():
     return sum(parts)
 
   x = jax.ShapeDtypeStruct((512, 512), jnp.float32)
-  lean = jax.jit(loss, compiler_options=parallel.training_options())
+  lean = jax.jit(loss, compiler_options=parallel.lean_options())
   memory = lean.lower(x).compile().memory_analysis().temp_size_in_bytes
   assert memory <= 3 * 4 * 512**2
