@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtnet_jax import inference
 from mtnet_jax import ops
 from mtnet_jax import parallel
+from mtnet_jax import step
 
 TREE = {'a': np.arange(6.0).reshape(2, 3), 'b': {'c': np.int32(7)}}
 
@@ -32,11 +34,11 @@ def test_replicated_inputs_do_not_compile_a_second_time():
   """Outputs of a mapped step come back as its inputs: one program serves."""
   traces = []
 
-  def step(tree):
+  def add_one(tree):
     traces.append(1)
     return jax.tree.map(lambda x: x + 1, tree)
 
-  mapped = jax.pmap(step, axis_name=parallel.AXIS)
+  mapped = jax.pmap(add_one, axis_name=parallel.AXIS)
   with jax.log_compiles(False):
     tree = parallel.replicate(TREE)
     for _ in range(3):
@@ -105,8 +107,8 @@ def test_every_product_has_the_precision_asked_for(precision, expected):
   shapes = ((3, 3, 2, 2), (3, 3, 2, 2), (1, 1, 2, 2))
   kernels = [jnp.ones((jax.device_count(), *shape)) for shape in shapes]
   x = jnp.ones((jax.device_count(), 1, 8, 8, 2))
-  step = parallel.mapped(jax.value_and_grad(loss), precision=precision)
-  found = list(products(jax.make_jaxpr(step)(kernels, x).jaxpr))
+  gradient = parallel.mapped(jax.value_and_grad(loss), precision=precision)
+  found = list(products(jax.make_jaxpr(gradient)(kernels, x).jaxpr))
   kinds = {equation.primitive.name for equation in found}
   assert kinds == {'dot_general', 'conv_general_dilated'}
   assert len(found) > 20
@@ -142,12 +144,12 @@ def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
 def test_a_mapped_step_is_compiled_once_and_donates(options):
   traces = []
 
-  def step(tree):
+  def add_one(tree):
     traces.append(1)
     return jax.tree.map(lambda x: x + 1, tree)
 
   mapped = parallel.mapped(
-    step, precision='highest', options=options, donate_argnums=0
+    add_one, precision='highest', options=options, donate_argnums=0
   )
   first = tree = parallel.replicate(TREE)
   for _ in range(3):
@@ -158,14 +160,30 @@ def test_a_mapped_step_is_compiled_once_and_donates(options):
 
 
 @on_cpu
-def test_training_runs_in_the_order_that_needs_little_memory():
-  """Of a chain of large products with small sums, none need stay."""
+def test_options_reach_the_compiler():
+  mapped = parallel.mapped(
+    lambda x: x + 1, precision='highest', options={'xla_no_such_option': ''}
+  )
+  with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
+    mapped(np.zeros(jax.device_count()))
 
-  def loss(x):
-    parts = [jnp.sum(jnp.tanh(x @ (x + i))) for i in range(8)]
-    return sum(parts)
 
-  x = jax.ShapeDtypeStruct((512, 512), jnp.float32)
-  lean = jax.jit(loss, compiler_options=parallel.lean_options())
-  memory = lean.lower(x).compile().memory_analysis().temp_size_in_bytes
-  assert memory <= 3 * 4 * 512**2
+@on_cpu
+def test_training_and_evaluation_are_given_the_lean_options(monkeypatch):
+  given = []
+  monkeypatch.setattr(
+    parallel, 'mapped', lambda fn, *, options, **_: given.append(options)
+  )
+  step.mapped.__wrapped__(
+    stage=None, nets=(), tx=None, options=None, precision='', device=None
+  )
+  inference._mapped.__wrapped__(
+    (),
+    size=0,
+    window=(),
+    coarse_mask='',
+    strategy='',
+    precision='',
+    device=None,
+  )
+  assert given == [parallel.lean_options()] * 2 and given[0]

@@ -3,6 +3,7 @@
 import pathlib
 
 import fsspec
+from fsspec.implementations import memory
 import pytest
 
 from mtnet_jax import remote
@@ -15,8 +16,7 @@ def bucket():
 
   def put(name, data):
     # As object stores do, which know no folders: names stay as they are.
-    filesystem.store[name] = type(filesystem).open(filesystem, '/scratch', 'wb')
-    filesystem.store[name].write(data)
+    filesystem.store[name] = memory.MemoryFile(filesystem, name, data)
 
   yield put
   filesystem.store.clear()
