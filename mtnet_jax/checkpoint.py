@@ -13,6 +13,7 @@ none of the arrays, and bits do flip on disks and on the way.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -161,13 +162,24 @@ def _save(manager, step, tree, meta):
 
 @contextlib.contextmanager
 def _quiet():
-  """Without what Orbax's threads log of an error, for it is raised as well."""
+  """Without what Orbax's threads show of an error, for it is raised as well."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.FATAL)
+  shown = sys.unraisablehook
+  sys.unraisablehook = functools.partial(_show_unless_late, shown)
   try:
     yield
+    # After an error it stays, for the other arrays' threads are still at it.
+    sys.unraisablehook = shown
   finally:
     logging.set_verbosity(verbosity)
+
+
+def _show_unless_late(shown, unraisable):
+  """Drops the report of a write to a loop that another's error has ended."""
+  error = unraisable.exc_value
+  if not (isinstance(error, RuntimeError) and 'loop is closed' in str(error)):
+    shown(unraisable)
 
 
 def _reason(error):

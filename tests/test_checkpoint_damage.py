@@ -4,7 +4,10 @@ import json
 import pathlib
 import resource
 import shutil
+import subprocess
+import sys
 
+import main_job
 import numpy as np
 import pytest
 
@@ -195,3 +198,35 @@ def test_a_full_disk_leaves_the_one_before(stage, caplog):
   _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 8)
   checkpoints.save_latest(9, _tree(9), {'history': [9]})
   _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 9)
+
+
+def test_writes_that_another_error_overtook_say_nothing(tmp_path):
+  # Orbax gives up at the first error, while hundreds of arrays are written.
+  code = f"""
+import resource
+import time
+import main_job
+import numpy as np
+from mtnet_jax import checkpoint
+from mtnet_jax import errors
+
+checkpoints = checkpoint.Checkpoints({str(tmp_path)!r})
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+rng = np.random.default_rng(0)
+state = {{str(i): rng.normal(size=(100, 100)) for i in range(200)}}
+for step in range(3):
+  try:
+    checkpoints.save_latest(step, state, {{}})
+  except errors.InputError as error:
+    print(error)
+  time.sleep(0.5)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env=main_job.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout.count('cannot be written') == 3, done.stderr[-2000:]
+  assert 'loop is closed' not in done.stderr
