@@ -1,5 +1,6 @@
 """Flags of the commands that take a config, and what is wrong with them."""
 
+import re
 import sys
 
 from absl import flags
@@ -33,10 +34,15 @@ def parser(holder, *, example):
       flags.Error,
     ) as error:
       message = str(error)
-      if 'Did you mean' in message or isinstance(error, KeyError):
-        # ml_collections quotes the key, and then the message, once more.
-        message = message.replace('\\n', ' ').replace("\\'", "'").strip('"\'')
-        message = f"the config has no key '{message}"
+      # ml_collections raises an AttributeError of the KeyError.
+      if isinstance(error.__context__ or error, KeyError):
+        key, *meant = re.findall(r'[\w.]+(?=\\?[\'"])', message)
+        message = f"the config has no key '{key}'"
+        if meant:
+          message += f"; did you mean '{meant[0]}'?"
+      # Of an error in a config file it shows the whole way there.
+      elif raised := re.findall(r'^\w+Error: (.*)', message, re.MULTILINE):
+        message = raised[-1]
       message = ' '.join(message.split())
       print(f'error: {message} (--help explains)', file=sys.stderr)
       sys.exit(2)

@@ -1,0 +1,30 @@
+"""What is wrong with a command's flags is one line."""
+
+import main_job
+import pytest
+
+
+@pytest.mark.parametrize(
+  ('flag', 'says'),
+  [
+    ('--config.data_dir=x', "the config has no key 'data_dir'"),
+    (
+      '--config.dataset.data_dr=x',
+      "the config has no key 'data_dr'; did you mean 'data_dir'?",
+    ),
+    (
+      '--config=configs/mtnet.py:tst',
+      "variant 'tst' is unknown: take one of mtnet, demo, test",
+    ),
+    (
+      '--config.coarse_stage.epochs=a',
+      'flag --config.coarse_stage.epochs=a: invalid literal for int() with'
+      " base 10: 'a'",
+    ),
+  ],
+)
+def test_a_wrong_flag_is_one_line(flag, says):
+  config = '--config=configs/mtnet.py:test'
+  done = main_job.run(main_job.module('mtnet_jax.main', config, flag))
+  assert done.returncode == 2
+  assert done.stderr == f'error: {says} (--help explains)\n'
