@@ -10,6 +10,7 @@ import functools
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from mtnet_jax import ops
 
@@ -82,43 +83,62 @@ def _forward(x, size, stride, pads):
 
 
 def _backward(size, stride, pads, residuals, grad):
+  """Every pixel asks the windows that it lies in.
+
+  Along either axis the pixels of a stride lie in the window that begins there
+  and in those `reach` before it. All pixels of a stride do so at once: a
+  concatenation of one array per pixel would be a slow loop of XLA's.
+  """
   which, shape = residuals
-  wide = ops.wide(grad)
   # Of the padded input, in strides of which no window's part is lost.
   down, across = (
     -(-(length + sum(low_high)) // stride)
     for length, low_high in zip(shape[1:3], pads, strict=True)
   )
+  reach = -(-size // stride) - 1
 
-  def moved(part, steps, length):
-    return steps, length - steps - part, 0
+  def with_windows_before(x, fill):
+    height, width = x.shape[1:3]
+    padding = (
+      (0, 0, 0),
+      (reach, down - height, 0),
+      (reach, across - width, 0),
+      (0, 0, 0),
+    )
+    return lax.pad(x, jnp.array(fill, x.dtype), padding)
 
-  def phase(row, column):
-    """Of the pixels that lie so in their stride: (B, down, across, C)."""
-    total = 0
-    for i in range(row, size, stride):
-      for j in range(column, size, stride):
-        total += lax.pad(
-          jnp.where(which == i * size + j, wide, 0),
-          jnp.zeros((), wide.dtype),
-          (
-            (0, 0, 0),
-            moved(grad.shape[1], (i - row) // stride, down),
-            moved(grad.shape[2], (j - column) // stride, across),
-            (0, 0, 0),
-          ),
-        )
-    return total
-
-  phases = jnp.stack(
-    [jnp.stack([phase(i, j) for j in range(stride)], 3) for i in range(stride)],
-    2,
+  which, wide = lax.optimization_barrier(
+    (with_windows_before(which, -1), with_windows_before(ops.wide(grad), 0))
   )
+  total = 0
+  for up in range(reach + 1):
+    for left in range(reach + 1):
+      window = (
+        slice(None),
+        slice(reach - up, reach - up + down),
+        None,
+        slice(reach - left, reach - left + across),
+        None,
+      )
+      taps = _taps(size, stride, up, left)[:, None, :, None]
+      total += jnp.where(which[window] == taps, wide[window], 0)
   batch, channels = shape[0], shape[3]
-  whole = phases.reshape(batch, down * stride, across * stride, channels)
+  whole = total.reshape(batch, down * stride, across * stride, channels)
   (top, _), (left, _) = pads
   grad_x = whole[:, top : top + shape[1], left : left + shape[2]]
   return (grad_x.astype(grad.dtype),)
+
+
+def _taps(size, stride, up, left):
+  """Which tap a stride's pixels are of a window so many strides before.
+
+  Returns:
+    (stride, stride) int8; -2 where they lie outside it.
+  """
+  rows = np.arange(stride)[:, None] + up * stride
+  columns = np.arange(stride) + left * stride
+  inside = (rows < size) & (columns < size)
+  return np.where(inside, rows * size + columns, -2).astype(np.int8)
 
 
 _pool.defvjp(_forward, _backward)

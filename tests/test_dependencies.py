@@ -15,7 +15,14 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # needs a place here.
 _LEVELS = (
   # The package itself holds its version, and `load` lazily.
-  ('__init__', 'errors', 'hdf5_weights', 'models.__init__', 'winograd'),
+  (
+    '__init__',
+    'errors',
+    'hdf5_weights',
+    'kernel_gradient',
+    'models.__init__',
+    'winograd',
+  ),
   (
     'augment',
     'bootstrap',

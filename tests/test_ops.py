@@ -45,6 +45,26 @@ def test_dilated_conv_is_chosen_where_the_program_is_lowered(
 
 
 @pytest.mark.parametrize(
+  'platform, channels, convolutions',
+  (('cpu', 15, 1), ('cpu', 16, 0), ('cuda', 16, 1)),
+)
+def test_the_kernel_gradient_of_few_channels_is_one_of_products(
+  platform, channels, convolutions
+):
+  def kernel_gradient(x, kernel, grad):
+    return jax.vjp(ops.conv, x, kernel)[1](grad)[1]
+
+  x = jnp.zeros((2, 6, 6, channels))
+  program = (
+    jax.jit(kernel_gradient)
+    .trace(x, jnp.zeros((3, 3, channels, channels)), x)
+    .lower(lowering_platforms=(platform,))
+    .as_text()
+  )
+  assert program.count('stablehlo.convolution') == convolutions
+
+
+@pytest.mark.parametrize(
   'choices', ({'stride': 2}, {'padding': 0}, {'padding': 2})
 )
 def test_dilation_refuses_what_it_does_not_compute(choices):

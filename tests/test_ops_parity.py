@@ -31,7 +31,8 @@ _jit = functools.partial(
 )
 
 _ANY = {
-  'batch': st.integers(1, 3),
+  # Depthwise kernel gradients take the images two at a time, from three on.
+  'batch': st.integers(1, 5),
   # On small grids all is border.
   'height': st.one_of(st.integers(1, 9), st.integers(10, 65)),
   'width': st.one_of(st.integers(1, 9), st.integers(10, 65)),
@@ -162,6 +163,29 @@ def test_plain_conv_is_xla_s(**case):
 @_PLAIN
 def test_plain_conv_is_xla_s_at_length(**case):
   _check_plain(**case, optimized=True)
+
+
+@pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
+@pytest.mark.parametrize(
+  'padding, x_shape, features',
+  (
+    (None, (2, 9, 6, 16), 23),
+    (0, (3, 5, 8, 17), 16),
+    (2, (1, 1, 4, 31), 18),
+    (1, (1, 7, 7, 127), 130),
+  ),
+)
+def test_plain_conv_of_few_channels(padding, x_shape, features, dtype):
+  """Too few for Winograd's form, enough for products of matrices."""
+  conv_parity.assert_same(
+    functools.partial(ops.conv, padding=padding),
+    functools.partial(
+      conv_parity.xla_conv, pad=1 if padding is None else padding
+    ),
+    x_shape,
+    (3, 3, x_shape[-1], features),
+    dtype=dtype,
+  )
 
 
 def test_a_1x1_kernel_is_padded_as_asked():
