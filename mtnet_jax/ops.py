@@ -244,9 +244,15 @@ def _depthwise_kernel_gradient(padded, grad, *, size, stride, dilation):
       add, (products(start + image) for image in range(at_once)), sums
     )
 
-  # XLA would write a loop of one turn out, and make slow loops of the whole.
-  blocks = lax.optimization_barrier(jnp.int32((count - first) // at_once))
-  sums = lax.fori_loop(0, blocks, add_images, sums)
+  if first < count:
+    blocks = jnp.int32((count - first) // at_once)
+    # XLA would write a loop of one turn out, and make slow ones of the whole.
+    # An accelerator, though, must know how many turns there are, or it asks the
+    # host after each.
+    blocks = lax.platform_dependent(
+      blocks, cpu=lax.optimization_barrier, default=lambda blocks: blocks
+    )
+    sums = lax.fori_loop(0, blocks, add_images, sums)
   return jnp.stack([jnp.sum(one, (0, 1)) for one in sums])
 
 
