@@ -13,6 +13,9 @@ import pytest
 _COMPILED = tempfile.mkdtemp(prefix='mtnet_jax-tests-')
 atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
+# Read when Keras is first imported, which TensorFlow may do, for whichever test
+# is collected first.
+os.environ['KERAS_BACKEND'] = 'jax'
 
 
 @pytest.fixture(scope='session')

@@ -205,7 +205,6 @@ def test_writes_that_another_error_overtook_say_nothing(tmp_path):
   code = f"""
 import resource
 import time
-import main_job
 import numpy as np
 from mtnet_jax import checkpoint
 from mtnet_jax import errors

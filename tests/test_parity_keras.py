@@ -5,7 +5,6 @@ and come out as ours. Run it with `-s` to see the figures.
 """
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +16,9 @@ from mtnet_jax import pretrained
 from mtnet_jax import weight_matching
 from mtnet_jax.models import mtnet
 
-# Read when Keras is first imported.
-os.environ.setdefault('KERAS_BACKEND', 'jax')
 keras = pytest.importorskip('keras', reason='needs the extra `interop`')
 
-pytestmark = [
-  pytest.mark.extra,
-  pytest.mark.slow,
-  pytest.mark.skipif(
-    keras.backend.backend() != 'jax', reason='Keras was started on another'
-  ),
-]
+pytestmark = [pytest.mark.extra, pytest.mark.slow]
 
 # Where a size is even, Keras's "same" pooling pads on one side only.
 ODD, EVEN = (65, 103), (64, 84)
@@ -40,6 +31,8 @@ _LEAVES = {
 
 
 def _make_oracle(dtype):
+  # Of conftest.py.
+  assert keras.backend.backend() == 'jax'
   if dtype == 'float64':
     # On JAX, Keras's batch norms compute in float32 whatever their type.
     from keras.src.backend.common import dtypes
