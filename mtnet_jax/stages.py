@@ -131,13 +131,20 @@ def make_stages(config):
   )
 
 
-def _inputs(receives, size):
-  """Shapes of what a network receives, for one image."""
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+def input_shapes(receives, size, batch_size=1):
+  """Shapes and types of what a network receives.
+
+  Args:
+    receives: beside the image, of `strategies.KINDS`.
+    size: side of the images.
+    batch_size: how many of them.
+  """
+  each = (batch_size, size, size)
+  image = jax.ShapeDtypeStruct((*each, 3), jnp.float32)
   channels = strategies.KINDS[receives].channels
   if not channels:
     return (image,)
-  return image, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+  return image, jax.ShapeDtypeStruct((*each, channels), jnp.float32)
 
 
 def init_variables(
@@ -177,7 +184,7 @@ def _shapes(net, size, receives):
   return jax.eval_shape(
     functools.partial(net.init, train=False),
     jax.random.key(0),
-    *_inputs(receives, size),
+    *input_shapes(receives, size),
   )
 
 

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.slow
 _SMALL = (
   # Batches that do not divide the test split: the last one is filled up.
   '--config.eval_batch_size=10',
-  # Two stages, the second of which uses the first, and fewer layers than the
-  # test size has: two processes compile them all.
-  "--config.stages=('coarse', 'class')",
+  # Fewer layers than the test size has, for two processes compile them all.
   '--config.seg_net.entry_widths=(8, 16)',
   '--config.seg_net.middle_blocks=0',
   '--config.seg_net.tail_widths=(16,)',

@@ -1,4 +1,4 @@
-"""The model of many devices counts what a step sends and keeps."""
+"""What a step sends and keeps is counted right."""
 
 import jax
 from jax import lax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_configs
 
-from benchmarks import scaling
+from benchmarks import step_cost
 from mtnet_jax import stages
 
 
@@ -17,7 +17,7 @@ def test_sums_inside_of_loops_and_calls_are_found():
     return jax.jit(lambda x: lax.psum((x[0], x), 'batch'))(x)
 
   jaxpr = jax.make_jaxpr(program, axis_env=[('batch', 2)])(jnp.ones((3, 5)))
-  assert sorted(scaling.summed_bytes(jaxpr.jaxpr)) == [20, 60, 60]
+  assert sorted(step_cost.summed_bytes(jaxpr.jaxpr)) == [20, 60, 60]
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +29,7 @@ def stages_and_config():
 @pytest.mark.parametrize('name', ('coarse', 'class'))
 def test_counts_of_a_step(stages_and_config, name):
   all_stages, config = stages_and_config
-  cost = scaling.cost_of(all_stages[name], config)
+  cost = step_cost.cost_of(all_stages[name], config)
   shapes, coarse = (
     stages.stage_shapes(all_stages[which], size=config.image_size)
     for which in (name, 'coarse')
@@ -53,20 +53,20 @@ def test_counts_of_a_step(stages_and_config, name):
 
 def test_what_is_kept_grows_with_the_type_and_the_image(stages_and_config):
   all_stages, config = stages_and_config
-  cost = scaling.cost_of(all_stages['coarse'], config)
+  cost = step_cost.cost_of(all_stages['coarse'], config)
   assert cost.largest_bytes < cost.kept_bytes
   config = config.copy_and_resolve_references().unlock()
   config.image_size *= 2
-  larger = scaling.cost_of(stages.make_stages(config)[0], config)
+  larger = step_cost.cost_of(stages.make_stages(config)[0], config)
   assert 3 < larger.kept_bytes / cost.kept_bytes < 4
   assert larger.gradient_bytes == cost.gradient_bytes
   config.dtype = 'bfloat16'
-  shorter = scaling.cost_of(stages.make_stages(config)[0], config)
+  shorter = step_cost.cost_of(stages.make_stages(config)[0], config)
   assert 0.5 <= shorter.kept_bytes / larger.kept_bytes < 0.6
 
 
 def test_memory_and_time_by_hand():
-  cost = scaling.Cost(
+  cost = step_cost.Cost(
     parameters=1000,
     given_bytes=4000,
     gradient_bytes=6000,
@@ -76,7 +76,8 @@ def test_memory_and_time_by_hand():
     largest_bytes=100,
   )
   # 16 bytes a parameter; 700 + 3 x 100 an image.
-  assert cost.memory_bytes(2, work=3) == 20_000 + 2 * 1000
+  assert cost.fixed_bytes == 20_000
+  assert cost.image_bytes(work=3) == 1000
   assert cost.largest_batch(24_999, work=3) == 4
   assert cost.largest_batch(19_999, work=3) == 0
   # 10 x 1 ms, and 8000 bytes 2 x 3 / 4 times at 12,000 bytes a second.
