@@ -99,7 +99,7 @@ def test_the_modules_own_initialisers_agree(strategy):
   nets = stages.make_nets(config)
   for name, shapes in stages.variable_shapes(config).items():
     kind = strategies.STRATEGIES[strategy][name].receives
-    inputs = [jnp.zeros(x.shape) for x in stages._inputs(kind, 64)]
+    inputs = [jnp.zeros(x.shape) for x in stages.input_shapes(kind, 64)]
     init = jax.jit(functools.partial(nets[name].init, train=False))
     theirs = traverse_util.flatten_dict(
       init(jax.random.key(1), *inputs), sep='/'
