@@ -31,7 +31,10 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax import depthwise
+from mtnet_jax import dtypes
 from mtnet_jax import kernel_gradient
+from mtnet_jax import windows
 from mtnet_jax import winograd
 
 # From so many channels in and out on, Winograd's form is used on a CPU. It is
@@ -43,9 +46,7 @@ _PRODUCT_CHANNELS = 16
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
-def wide(x):
-  """x in the type of sums: float32, or wider if x is."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+depthwise_conv = depthwise.conv
 
 
 def pointwise_conv(x, kernel, *, stride=1):
@@ -94,169 +95,6 @@ def _product_bwd(residuals, grad):
 
 
 _product.defvjp(_product_fwd, _product_bwd)
-
-
-def depthwise_conv(x, kernel, *, stride=1, dilation=1):
-  """Depthwise convolution with an odd square kernel and "same" padding.
-
-  Args:
-    x: (B, H, W, C).
-    kernel: (k, k, 1, C).
-    stride: step between output pixels.
-    dilation: step between taps.
-
-  Returns:
-    (B, ceil(H / stride), ceil(W / stride), C).
-  """
-  return _depthwise(x, kernel, stride, dilation)
-
-
-def _pad_spatial(x, low_high_interior_h, low_high_interior_w):
-  return lax.pad(
-    x,
-    jnp.zeros((), x.dtype),
-    ((0, 0, 0), low_high_interior_h, low_high_interior_w, (0, 0, 0)),
-  )
-
-
-def _pad_once(x, low_high_interior_h, low_high_interior_w):
-  # Without the barrier, XLA's CPU backend fuses what made x (a batch norm,
-  # say) into the loop over the taps and computes it once per tap.
-  return lax.optimization_barrier(
-    _pad_spatial(x, low_high_interior_h, low_high_interior_w)
-  )
-
-
-def shifted_views(padded, *, size, stride, dilation, out_hw):
-  """The k * k views of a padded input that meet each tap, row by row."""
-  height, width = out_hw
-  for i in range(size):
-    for j in range(size):
-      top, left = i * dilation, j * dilation
-      yield padded[
-        :,
-        top : top + (height - 1) * stride + 1 : stride,
-        left : left + (width - 1) * stride + 1 : stride,
-      ]
-
-
-def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
-  taps = wide(kernel.reshape(-1, kernel.shape[-1]))
-  views = shifted_views(
-    padded,
-    size=kernel.shape[0],
-    stride=stride,
-    dilation=dilation,
-    out_hw=out_hw,
-  )
-  total = functools.reduce(
-    jnp.add,
-    (wide(view) * tap for view, tap in zip(views, taps, strict=True)),
-  )
-  return total.astype(padded.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x, kernel, stride, dilation):
-  return _depthwise_fwd(x, kernel, stride, dilation)[0]
-
-
-def _depthwise_fwd(x, kernel, stride, dilation):
-  pad = dilation * (kernel.shape[0] // 2)
-  padded = _pad_once(x, (pad, pad, 0), (pad, pad, 0))
-  out = _multiply_add(
-    padded,
-    kernel,
-    stride=stride,
-    dilation=dilation,
-    out_hw=(-(-x.shape[1] // stride), -(-x.shape[2] // stride)),
-  )
-  # Padded, which the gradient reads, too.
-  return out, (padded, kernel)
-
-
-def _depthwise_bwd(stride, dilation, residuals, grad):
-  padded, kernel = residuals
-  grad_x = _depthwise_input_gradient(
-    grad, kernel, padded.shape[1:3], stride=stride, dilation=dilation
-  )
-  grad_kernel = _depthwise_kernel_gradient(
-    padded, grad, size=kernel.shape[0], stride=stride, dilation=dilation
-  )
-  return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _depthwise_input_gradient(grad, kernel, padded_hw, *, stride, dilation):
-  """The output gradient, spread over the stride, meets the turned kernel."""
-  reach = dilation * (kernel.shape[0] - 1)
-  pad = dilation * (kernel.shape[0] // 2)
-  in_hw = [length - 2 * pad for length in padded_hw]
-
-  def spread(out_size, in_size):
-    spread_size = (out_size - 1) * stride + 1
-    return (reach - pad, in_size + pad - spread_size, stride - 1)
-
-  return _multiply_add(
-    _pad_once(grad, *map(spread, grad.shape[1:3], in_hw)),
-    kernel[::-1, ::-1],
-    stride=1,
-    dilation=dilation,
-    out_hw=in_hw,
-  )
-
-
-def _depthwise_kernel_gradient(padded, grad, *, size, stride, dilation):
-  """Two images at a time into a sum per tap and pixel, then over the pixels.
-
-  They and their sums stay in the cache, and XLA's CPU backend makes fast loops
-  of them, as it does not of a reduction over slices, or of four images. Returns
-  (k * k, C).
-  """
-
-  def products(index):
-    """Of one image: k * k arrays (H', W', C)."""
-    image, image_grad = (
-      lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
-    )
-    views = shifted_views(
-      image,
-      size=size,
-      stride=stride,
-      dilation=dilation,
-      out_hw=grad.shape[1:3],
-    )
-    return [wide(view[0]) * wide(image_grad[0]) for view in views]
-
-  def add(left, right):
-    return list(map(jnp.add, left, right))
-
-  count = len(padded)
-  # From the first images, not from zeros, of which XLA would make k * k copies.
-  sums = products(0)
-  if count > 2 and count % 2 == 0:
-    sums = add(sums, products(1))
-  at_once = 2 if count > 2 else 1
-  first = count - (count - 1) // at_once * at_once
-
-  def add_images(block, sums):
-    start = first + block * at_once
-    return functools.reduce(
-      add, (products(start + image) for image in range(at_once)), sums
-    )
-
-  if first < count:
-    blocks = jnp.int32((count - first) // at_once)
-    # XLA would write a loop of one turn out, and make slow ones of the whole.
-    # An accelerator, though, must know how many turns there are, or it asks the
-    # host after each.
-    blocks = lax.platform_dependent(
-      blocks, cpu=lax.optimization_barrier, default=lambda blocks: blocks
-    )
-    sums = lax.fori_loop(0, blocks, add_images, sums)
-  return jnp.stack([jnp.sum(one, (0, 1)) for one in sums])
-
-
-_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
 def conv(x, kernel, *, stride=1, dilation=1, padding=None):
@@ -314,7 +152,7 @@ def _live(offset, size):
 def _dilated_taps(x, kernel, *, dilation):
   """A matrix product per tap, only where the tap touches data."""
   dtype = x.dtype
-  x, kernel = wide(x), wide(kernel)
+  x, kernel = dtypes.wide(x), dtypes.wide(kernel)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -327,7 +165,7 @@ def _dilated_taps(x, kernel, *, dilation):
       if top >= bottom or left >= right:
         continue
       view = x[:, top + dy : bottom + dy, left + dx : right + dx]
-      part = _pad_spatial(
+      part = windows.pad(
         _mix_channels(view, kernel[i, j]),
         (top, height - bottom, 0),
         (left, width - right, 0),
@@ -385,7 +223,7 @@ def _dilated_forms(size, dilation):
 
 
 def _winograd(x, kernel, pad):
-  return winograd.conv(wide(x), wide(kernel), pad).astype(x.dtype)
+  return winograd.conv(dtypes.wide(x), dtypes.wide(kernel), pad).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -401,7 +239,7 @@ def _few_channels_fwd(x, kernel, pad):
 def _few_channels_bwd(pad, residuals, grad):
   x, kernel = residuals
   grad_kernel = kernel_gradient.of_plain_conv(
-    wide(x), wide(grad), size=kernel.shape[0], pad=pad
+    dtypes.wide(x), dtypes.wide(grad), size=kernel.shape[0], pad=pad
   )
   (grad_x,) = jax.vjp(lambda x: _xla_conv(x, kernel, pad=pad), x)[1](grad)
   return grad_x, grad_kernel.astype(kernel.dtype)
@@ -443,6 +281,6 @@ def resize_align_corners(x, size_hw):
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
   # Full precision: a shorter type would move the weights, not only the values.
   einsum = functools.partial(jnp.einsum, precision='highest')
-  resized = einsum('oh,bhwc->bowc', rows, wide(x))
+  resized = einsum('oh,bhwc->bowc', rows, dtypes.wide(x))
   resized = einsum('ow,bhwc->bhoc', columns, resized)
   return resized.astype(x.dtype)

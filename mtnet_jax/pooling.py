@@ -12,7 +12,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import ops
+from mtnet_jax import dtypes
+from mtnet_jax import windows
 
 
 def max_pool(x, *, size=3, stride=2, padding='symmetric'):
@@ -65,7 +66,7 @@ def _largest(x, size, stride, pads):
     for length, low_high in zip(x.shape[1:3], pads, strict=True)
   )
   best = which = None
-  views = ops.shifted_views(
+  views = windows.shifted_views(
     padded, size=size, stride=stride, dilation=1, out_hw=(height, width)
   )
   for tap, view in enumerate(views):
@@ -108,7 +109,7 @@ def _backward(size, stride, pads, residuals, grad):
     return lax.pad(x, jnp.array(fill, x.dtype), padding)
 
   which, wide = lax.optimization_barrier(
-    (with_windows_before(which, -1), with_windows_before(ops.wide(grad), 0))
+    (with_windows_before(which, -1), with_windows_before(dtypes.wide(grad), 0))
   )
   total = 0
   for up in range(reach + 1):

@@ -16,15 +16,30 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from mtnet_jax import ops
+from mtnet_jax import dtypes
+from mtnet_jax.native import library
 
 _PIXELS = (0, 1, 2)
 
 
-def _mean(x, axis_name):
-  """Mean over the pixels of all devices: (C,)."""
-  mean = jnp.mean(x, _PIXELS)
-  return mean if axis_name is None else lax.pmean(mean, axis_name)
+def _over_devices(means, axis_name):
+  return means if axis_name is None else lax.pmean(means, axis_name)
+
+
+def _moments(x):
+  """Sums over this device's pixels of x and of its square: (C,) each."""
+  if library.serves(x):
+    return library.call('moments', [x.shape[-1:]] * 2, x)
+  wide = dtypes.wide(x)
+  return jnp.sum(wide, _PIXELS), jnp.sum(wide * wide, _PIXELS)
+
+
+def _gradient_sums(grad, x, mean):
+  """Sums over this device's pixels of grad and of grad * (x - mean)."""
+  if library.serves(grad, x, mean):
+    return library.call('gradient_sums', [mean.shape] * 2, grad, x, mean)
+  grad, centred = dtypes.wide(grad), dtypes.wide(x) - mean
+  return jnp.sum(grad, _PIXELS), jnp.sum(grad * centred, _PIXELS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -46,12 +61,14 @@ def normalise(x, scale, bias, epsilon, axis_name):
 
 
 def _normalise(x, scale, bias, epsilon, axis_name):
-  wide = ops.wide(x)
-  mean = _mean(wide, axis_name)
+  count = x.size // x.shape[-1]
+  mean, square = _over_devices(
+    tuple(total / count for total in _moments(x)), axis_name
+  )
   # May fall below 0 by rounding.
-  var = jnp.maximum(_mean(wide * wide, axis_name) - mean * mean, 0)
+  var = jnp.maximum(square - mean * mean, 0)
   inverse = lax.rsqrt(var + epsilon)
-  y = (wide - mean) * (inverse * scale) + bias
+  y = (dtypes.wide(x) - mean) * (inverse * scale) + bias
   return y.astype(x.dtype), mean, var, inverse
 
 
@@ -63,14 +80,12 @@ def _forward(x, scale, bias, epsilon, axis_name):
 def _backward(epsilon, axis_name, residuals, grads):
   del epsilon
   x, scale, mean, inverse = residuals
-  grad, centred = ops.wide(grads[0]), ops.wide(x) - mean
   # Of this device: gradients of parameters are averaged with all others.
-  grad_bias = jnp.sum(grad, _PIXELS)
-  grad_scale = jnp.sum(grad * centred, _PIXELS) * inverse
+  grad_bias, products = _gradient_sums(grads[0], x, mean)
+  grad_scale = products * inverse
   count = x.size // x.shape[-1]
-  means = grad_bias / count, grad_scale / count
-  if axis_name is not None:
-    means = lax.pmean(means, axis_name)
+  means = _over_devices((grad_bias / count, grad_scale / count), axis_name)
+  grad, centred = dtypes.wide(grads[0]), dtypes.wide(x) - mean
   # d/dx = scale / s (g - mean(g) - n mean(g n)), n the normalised x.
   grad_x = (inverse * scale) * (
     grad - means[0] - centred * (inverse * means[1])
@@ -112,7 +127,9 @@ class BatchNorm(nn.Module):
     x = x.astype(self.dtype)
     if self.use_running_average:
       factor = lax.rsqrt(variance.value + self.epsilon) * scale
-      return ((ops.wide(x) - average.value) * factor + bias).astype(self.dtype)
+      return ((dtypes.wide(x) - average.value) * factor + bias).astype(
+        self.dtype
+      )
     y, mean, var = normalise(x, scale, bias, self.epsilon, self.axis_name)
     if not self.is_initializing():
       for old, new in ((average, mean), (variance, var)):

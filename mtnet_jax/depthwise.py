@@ -1,0 +1,188 @@
+"""Depthwise convolution: each channel by itself.
+
+On a CPU in float32 the loops of `native` compute a 3 x 3 one, where they can be
+had. Otherwise it is the k * k shifted views of the padded input times a weight
+per channel, added up, of which XLA makes one loop.
+"""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from mtnet_jax import dtypes
+from mtnet_jax import windows
+from mtnet_jax.native import library
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv(x, kernel, stride=1, dilation=1):
+  """Depthwise convolution with an odd square kernel and "same" padding.
+
+  Args:
+    x: (B, H, W, C).
+    kernel: (k, k, 1, C).
+    stride: step between output pixels.
+    dilation: step between taps.
+
+  Returns:
+    (B, ceil(H / stride), ceil(W / stride), C).
+  """
+  return _forward(x, kernel, stride, dilation)[0]
+
+
+def _is_native(x, kernel, stride):
+  return kernel.shape[0] == 3 and stride <= 2 and library.serves(x, kernel)
+
+
+def _out_hw(x, stride):
+  return tuple(-(-size // stride) for size in x.shape[1:3])
+
+
+def _forward(x, kernel, stride, dilation):
+  if _is_native(x, kernel, stride):
+    out = library.call(
+      'depthwise_forward',
+      (x.shape[0], *_out_hw(x, stride), x.shape[3]),
+      x,
+      kernel,
+      stride=stride,
+      dilation=dilation,
+    )
+    return out, (x, kernel)
+  padded = _with_border(x, kernel, dilation)
+  out = _multiply_add(
+    padded,
+    kernel,
+    stride=stride,
+    dilation=dilation,
+    out_hw=_out_hw(x, stride),
+  )
+  # Padded, which the gradient reads, too.
+  return out, (padded, kernel)
+
+
+def _backward(stride, dilation, residuals, grad):
+  x, kernel = residuals
+  if _is_native(x, kernel, stride) and stride == 1:
+    return tuple(
+      library.call(
+        'depthwise_backward',
+        [x.shape, kernel.shape],
+        x,
+        kernel,
+        grad,
+        dilation=dilation,
+      )
+    )
+  padded = x
+  if _is_native(x, kernel, stride):
+    padded = _with_border(x, kernel, dilation)
+  grad_x = _input_gradient(
+    grad, kernel, padded.shape[1:3], stride=stride, dilation=dilation
+  )
+  grad_kernel = _kernel_gradient(
+    padded, grad, size=kernel.shape[0], stride=stride, dilation=dilation
+  )
+  return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+conv.defvjp(_forward, _backward)
+
+
+def _pad_once(x, rows, columns):
+  # Without the barrier, XLA's CPU backend fuses what made x (a batch norm,
+  # say) into the loop over the taps and computes it once per tap.
+  return lax.optimization_barrier(windows.pad(x, rows, columns))
+
+
+def _with_border(x, kernel, dilation):
+  pad = dilation * (kernel.shape[0] // 2)
+  return _pad_once(x, (pad, pad, 0), (pad, pad, 0))
+
+
+def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
+  taps = dtypes.wide(kernel.reshape(-1, kernel.shape[-1]))
+  views = windows.shifted_views(
+    padded,
+    size=kernel.shape[0],
+    stride=stride,
+    dilation=dilation,
+    out_hw=out_hw,
+  )
+  total = functools.reduce(
+    jnp.add,
+    (dtypes.wide(view) * tap for view, tap in zip(views, taps, strict=True)),
+  )
+  return total.astype(padded.dtype)
+
+
+def _input_gradient(grad, kernel, padded_hw, *, stride, dilation):
+  """The output gradient, spread over the stride, meets the turned kernel."""
+  reach = dilation * (kernel.shape[0] - 1)
+  pad = dilation * (kernel.shape[0] // 2)
+  in_hw = [length - 2 * pad for length in padded_hw]
+
+  def spread(out_size, in_size):
+    spread_size = (out_size - 1) * stride + 1
+    return (reach - pad, in_size + pad - spread_size, stride - 1)
+
+  return _multiply_add(
+    _pad_once(grad, *map(spread, grad.shape[1:3], in_hw)),
+    kernel[::-1, ::-1],
+    stride=1,
+    dilation=dilation,
+    out_hw=in_hw,
+  )
+
+
+def _kernel_gradient(padded, grad, *, size, stride, dilation):
+  """Two images at a time into a sum per tap and pixel, then over the pixels.
+
+  They and their sums stay in the cache, and XLA's CPU backend makes fast loops
+  of them, as it does not of a reduction over slices, or of four images. Returns
+  (k * k, C).
+  """
+
+  def products(index):
+    """Of one image: k * k arrays (H', W', C)."""
+    image, image_grad = (
+      lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
+    )
+    views = windows.shifted_views(
+      image,
+      size=size,
+      stride=stride,
+      dilation=dilation,
+      out_hw=grad.shape[1:3],
+    )
+    return [dtypes.wide(view[0]) * dtypes.wide(image_grad[0]) for view in views]
+
+  def add(left, right):
+    return list(map(jnp.add, left, right))
+
+  count = len(padded)
+  # From the first images, not from zeros, of which XLA would make k * k copies.
+  sums = products(0)
+  if count > 2 and count % 2 == 0:
+    sums = add(sums, products(1))
+  at_once = 2 if count > 2 else 1
+  first = count - (count - 1) // at_once * at_once
+
+  def add_images(block, sums):
+    start = first + block * at_once
+    return functools.reduce(
+      add, (products(start + image) for image in range(at_once)), sums
+    )
+
+  if first < count:
+    blocks = jnp.int32((count - first) // at_once)
+    # XLA would write a loop of one turn out, and make slow ones of the whole.
+    # An accelerator, though, must know how many turns there are, or it asks the
+    # host after each.
+    blocks = lax.platform_dependent(
+      blocks, cpu=lax.optimization_barrier, default=lambda blocks: blocks
+    )
+    sums = lax.fori_loop(0, blocks, add_images, sums)
+  return jnp.stack([jnp.sum(one, (0, 1)) for one in sums])

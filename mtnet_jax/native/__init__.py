@@ -1,0 +1,1 @@
+"""Loops in C++ for CPUs, where XLA makes slow ones; see `library`."""

@@ -1,0 +1,144 @@
+"""Builds the C++ loops of this folder on first use, and calls them from JAX.
+
+They are called where a program runs on a CPU in float32, and this machine has a
+C++ compiler (`c++`, or what CXX names). Elsewhere, and with MTNET_JAX_NATIVE=0,
+callers compute the same in JAX. Building takes some seconds, once per machine:
+the library is kept in the user's cache beside the compiled programs.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+import shlex
+import subprocess
+import tempfile
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from mtnet_jax import compilation_cache
+
+_SOURCES = ('depthwise.cc', 'sums.cc')
+_LOOPS = (
+  'depthwise_forward',
+  'depthwise_backward',
+  'moments',
+  'gradient_sums',
+)
+# Not -ffast-math: infinities and NaNs must arrive.
+_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared')
+
+# Part of what JAX's caches go by, so that no program is taken for another.
+_portable = jax.make_user_context(False)
+
+
+def portable():
+  """Whatever is traced inside runs on any machine: `jax.export` needs it."""
+  return _portable(True)
+
+
+def serves(*arrays):
+  """Whether these can go to the C++ loops, from where this is called.
+
+  Args:
+    *arrays: arrays, or tracers of them.
+  """
+  return (
+    not _portable.value
+    and all(x.dtype == jnp.float32 for x in arrays)
+    and jax.default_backend() == 'cpu'
+    and loaded()
+  )
+
+
+def call(name, shapes, *arrays, **attributes):
+  """Calls a loop, which `serves` these arrays.
+
+  Args:
+    name: of the handler, without its prefix.
+    shapes: of the results, float32: a tuple, or a list of tuples.
+    *arrays: float32.
+    **attributes: integers.
+
+  Returns:
+    An array, or a list of them.
+  """
+  if isinstance(shapes, list):
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  else:
+    results = jax.ShapeDtypeStruct(shapes, jnp.float32)
+  function = jax.ffi.ffi_call(
+    f'mtnet_{name}', results, vmap_method='sequential'
+  )
+  # XLA hands on int64, whatever JAX's default.
+  return function(
+    *arrays, **{key: np.int64(value) for key, value in attributes.items()}
+  )
+
+
+@functools.cache
+def loaded():
+  """Whether the library could be built and loaded; says why where not."""
+  if os.environ.get('MTNET_JAX_NATIVE') == '0':
+    return False
+  try:
+    library = ctypes.CDLL(_path())
+    for loop in _LOOPS:
+      name = f'mtnet_{loop}'
+      handler = jax.ffi.pycapsule(getattr(library, name))
+      jax.ffi.register_ffi_target(name, handler, platform='cpu')
+  except (OSError, subprocess.SubprocessError) as error:
+    logging.warning(
+      'No C++ loops, which are faster on a CPU (%s): JAX computes the same.'
+      ' A C++ compiler helps, `c++` or what CXX names.',
+      getattr(error, 'stderr', None) or error,
+    )
+    return False
+  return True
+
+
+def _run(*command):
+  return subprocess.run(
+    [*shlex.split(os.environ.get('CXX', 'c++')), *command],
+    check=True,
+    capture_output=True,
+    text=True,
+    stdin=subprocess.DEVNULL,
+  ).stdout
+
+
+def _path():
+  """The library's file, built where it is not there yet."""
+  folder = pathlib.Path(__file__).parent
+  sources = sorted(folder.glob('*.cc')) + sorted(folder.glob('*.h'))
+  # The macros name the compiler and what the processor can do: machines that
+  # differ may share a home.
+  macros = _run(*_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull)
+  key = hashlib.sha256(
+    '\0'.join(
+      [jaxlib.__version__, *_FLAGS, macros]
+      + [source.read_text() for source in sources]
+    ).encode()
+  ).hexdigest()
+  caches = compilation_cache.default_dir().parent / 'native'
+  path = caches / f'{key[:32]}.so'
+  if not path.exists():
+    caches.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=caches) as staged:
+      built = pathlib.Path(staged, path.name)
+      # Foreign headers come as the system's, whose warnings nobody reads.
+      _run(
+        *_FLAGS,
+        '-isystem',
+        jax.ffi.include_dir(),
+        *(str(folder / name) for name in _SOURCES),
+        '-o',
+        str(built),
+      )
+      built.replace(path)
+  return str(path)

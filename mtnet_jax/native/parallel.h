@@ -1,0 +1,91 @@
+// Loops on XLA's own threads, and vectors of channels.
+
+#ifndef MTNET_JAX_NATIVE_PARALLEL_H_
+#define MTNET_JAX_NATIVE_PARALLEL_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace mtnet {
+
+namespace ffi = xla::ffi;
+
+// Calls body(i) for every i in [0, count), in any order, on several threads.
+//
+// The caller works too, and waits only for calls that others have begun: it
+// may itself be a thread of the pool, all of whose others wait likewise.
+template <class Body>
+void ParallelFor(ffi::ThreadPool pool, int64_t count, const Body& body) {
+  struct Progress {
+    std::atomic<int64_t> next{0};
+    std::atomic<int64_t> done{0};
+  };
+  auto progress = std::make_shared<Progress>();
+  // A helper that comes late finds nothing left, and touches the body no more.
+  auto work = [progress, count, &body] {
+    for (int64_t i; (i = progress->next.fetch_add(1)) < count;) {
+      body(i);
+      progress->done.fetch_add(1, std::memory_order_release);
+    }
+  };
+  const int64_t helpers = std::min(pool.num_threads(), count) - 1;
+  for (int64_t i = 0; i < helpers; ++i) {
+    auto helper = work;
+    pool.Schedule(std::move(helper));
+  }
+  work();
+  while (progress->done.load(std::memory_order_acquire) < count) {
+    std::this_thread::yield();
+  }
+}
+
+// A vector of so many floats, wherever it lies in memory.
+template <int kLanes>
+struct Vector {
+  typedef float Type __attribute__((vector_size(kLanes * sizeof(float))));
+};
+template <>
+struct Vector<1> {
+  typedef float Type;
+};
+
+template <class V>
+inline V Load(const float* from) {
+  V values;
+  std::memcpy(&values, from, sizeof(V));
+  return values;
+}
+
+template <class V>
+inline void Store(float* to, V values) {
+  std::memcpy(to, &values, sizeof(V));
+}
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+// Calls body(a vector of zeros, c) for channels [c, c + lanes), one after the
+// other, until [begin, end) is done; what is left goes in shorter vectors.
+template <int kWidth = kLanes, class Body>
+inline void OverChannels(int64_t begin, int64_t end, const Body& body) {
+  for (; begin + kWidth <= end; begin += kWidth) {
+    body(typename Vector<kWidth>::Type{}, begin);
+  }
+  if constexpr (kWidth > 1) OverChannels<kWidth / 2>(begin, end, body);
+}
+
+}  // namespace mtnet
+
+#endif  // MTNET_JAX_NATIVE_PARALLEL_H_

@@ -1,0 +1,120 @@
+// Sums over all pixels, of each channel: what batch norm needs of a batch.
+//
+// Both of a pair are made in one pass, some rows of pixels at a time, so that
+// the running sums are read and written once for all of these.
+
+#include <vector>
+
+#include "parallel.h"
+
+namespace mtnet {
+namespace {
+
+constexpr int kRows = 8;  // Pixels at once.
+constexpr int64_t kChunk = 128;  // Pixels of a task.
+
+using Buffer = ffi::Buffer<ffi::F32>;
+using Result = ffi::ResultBuffer<ffi::F32>;
+
+// Adds to the sums (2, channels) what `terms` makes of each of kCount pixels'
+// vectors of channels: a pair of them.
+template <int kCount, class Terms>
+void AddRows(int64_t pixel, int64_t channels, float* sums,
+             const Terms& terms) {
+  OverChannels(0, channels, [&](auto zero, int64_t c) {
+    using V = decltype(zero);
+    V first = Load<V>(sums + c), second = Load<V>(sums + channels + c);
+#pragma GCC unroll 8
+    for (int row = 0; row < kCount; ++row) {
+      const auto [one, other] =
+          terms(zero, (pixel + row) * channels + c, c);
+      first += one;
+      second += other;
+    }
+    Store<V>(sums + c, first);
+    Store<V>(sums + channels + c, second);
+  });
+}
+
+// Sums of pairs over all pixels. In float over a task's pixels, in double over
+// the tasks, whose order does not depend on the threads.
+template <class Terms>
+void Sum(ffi::ThreadPool pool, int64_t pixels, int64_t channels,
+         const Terms& terms, float* first, float* second) {
+  const int64_t chunks = (pixels + kChunk - 1) / kChunk;
+  std::vector<float> parts(chunks * 2 * channels);
+  ParallelFor(pool, chunks, [&](int64_t chunk) {
+    float* sums = parts.data() + chunk * 2 * channels;
+    int64_t pixel = chunk * kChunk;
+    const int64_t end = std::min(pixels, pixel + kChunk);
+    for (; pixel + kRows <= end; pixel += kRows) {
+      AddRows<kRows>(pixel, channels, sums, terms);
+    }
+    for (; pixel < end; ++pixel) AddRows<1>(pixel, channels, sums, terms);
+  });
+  std::vector<double> total(2 * channels);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const float* sums = parts.data() + chunk * 2 * channels;
+    for (int64_t i = 0; i < 2 * channels; ++i) total[i] += sums[i];
+  }
+  std::copy(total.begin(), total.begin() + channels, first);
+  std::copy(total.begin() + channels, total.end(), second);
+}
+
+template <class V>
+struct Pair {
+  V one, other;
+};
+
+ffi::Error Moments(ffi::ThreadPool pool, Buffer x, Result sums,
+                   Result squares) {
+  const float* values = x.typed_data();
+  const int64_t channels = sums->dimensions()[0];
+  Sum(
+      pool, x.element_count() / channels, channels,
+      [values](auto zero, int64_t at, int64_t) {
+        using V = decltype(zero);
+        const V value = Load<V>(values + at);
+        return Pair<V>{value, value * value};
+      },
+      sums->typed_data(), squares->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error GradientSums(ffi::ThreadPool pool, Buffer grad, Buffer x,
+                        Buffer mean, Result sums, Result products) {
+  const float* grads = grad.typed_data();
+  const float* values = x.typed_data();
+  const float* means = mean.typed_data();
+  const int64_t channels = sums->dimensions()[0];
+  Sum(
+      pool, x.element_count() / channels, channels,
+      [=](auto zero, int64_t at, int64_t c) {
+        using V = decltype(zero);
+        const V slope = Load<V>(grads + at);
+        return Pair<V>{slope, slope * (Load<V>(values + at) - Load<V>(means + c))};
+      },
+      sums->typed_data(), products->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace mtnet
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    mtnet_moments, mtnet::Moments,
+    xla::ffi::Ffi::Bind()
+        .Ctx<xla::ffi::ThreadPool>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    mtnet_gradient_sums, mtnet::GradientSums,
+    xla::ffi::Ffi::Bind()
+        .Ctx<xla::ffi::ThreadPool>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>());
