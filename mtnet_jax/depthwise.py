@@ -32,8 +32,12 @@ def conv(x, kernel, stride=1, dilation=1):
   return _forward(x, kernel, stride, dilation)[0]
 
 
-def _is_native(x, kernel, stride):
-  return kernel.shape[0] == 3 and stride <= 2 and library.serves(x, kernel)
+def _is_native(x, kernel, stride, dilation):
+  return (
+    kernel.shape[0] == 3
+    and (stride == 1 or (stride, dilation) == (2, 1))
+    and library.serves(x, kernel)
+  )
 
 
 def _out_hw(x, stride):
@@ -41,7 +45,7 @@ def _out_hw(x, stride):
 
 
 def _forward(x, kernel, stride, dilation):
-  if _is_native(x, kernel, stride):
+  if _is_native(x, kernel, stride, dilation):
     out = library.call(
       'depthwise_forward',
       (x.shape[0], *_out_hw(x, stride), x.shape[3]),
@@ -65,7 +69,7 @@ def _forward(x, kernel, stride, dilation):
 
 def _backward(stride, dilation, residuals, grad):
   x, kernel = residuals
-  if _is_native(x, kernel, stride) and stride == 1:
+  if _is_native(x, kernel, stride, dilation):
     return tuple(
       library.call(
         'depthwise_backward',
@@ -73,12 +77,11 @@ def _backward(stride, dilation, residuals, grad):
         x,
         kernel,
         grad,
+        stride=stride,
         dilation=dilation,
       )
     )
   padded = x
-  if _is_native(x, kernel, stride):
-    padded = _with_border(x, kernel, dilation)
   grad_x = _input_gradient(
     grad, kernel, padded.shape[1:3], stride=stride, dilation=dilation
   )

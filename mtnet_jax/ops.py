@@ -36,6 +36,7 @@ from mtnet_jax import dtypes
 from mtnet_jax import kernel_gradient
 from mtnet_jax import windows
 from mtnet_jax import winograd
+from mtnet_jax.native import library
 
 # From so many channels in and out on, Winograd's form is used on a CPU. It is
 # faster from 32 on, but in a network's first layers its rounding, ten times
@@ -228,8 +229,13 @@ def _winograd(x, kernel, pad):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _few_channels(x, kernel, pad):
-  """XLA's convolution, but for its kernel gradient."""
-  return _xla_conv(x, kernel, pad=pad)
+  """By the loops of `native`, or XLA's but for its kernel gradient."""
+  if not library.serves(x, kernel):
+    return _xla_conv(x, kernel, pad=pad)
+  batch, height, width, _ = x.shape
+  more = 2 * pad - 2
+  shape = (batch, height + more, width + more, kernel.shape[-1])
+  return library.call('conv3x3', shape, x, kernel, pad=pad)
 
 
 def _few_channels_fwd(x, kernel, pad):
@@ -238,6 +244,11 @@ def _few_channels_fwd(x, kernel, pad):
 
 def _few_channels_bwd(pad, residuals, grad):
   x, kernel = residuals
+  if library.serves(x, kernel):
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _few_channels(grad, turned, 2 - pad), library.call(
+      'conv3x3_kernel_gradient', kernel.shape, x, grad, pad=pad
+    )
   grad_kernel = kernel_gradient.of_plain_conv(
     dtypes.wide(x), dtypes.wide(grad), size=kernel.shape[0], pad=pad
   )

@@ -22,25 +22,35 @@ using Result = ffi::ResultBuffer<ffi::F32>;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One batch of images; a pixel outside, or of no image, is zeros.
+using Shape = std::array<int64_t, 4>;  // Images, rows, columns, channels.
+
+template <class AnyBuffer>
+Shape ShapeOf(const AnyBuffer& buffer) {
+  const auto sizes = buffer.dimensions();
+  return {sizes[0], sizes[1], sizes[2], sizes[3]};
+}
+
+// A pixel's first channel; `outside` for one outside its image.
+template <class Float>
+inline Float* At(Float* data, const Shape& shape, int64_t image, int64_t y,
+                 int64_t x, Float* outside) {
+  if (y < 0 || y >= shape[1] || x < 0 || x >= shape[2]) return outside;
+  return data + ((image * shape[1] + y) * shape[2] + x) * shape[3];
+}
+
+// A batch of images surrounded by zeros.
 class Pixels {
  public:
-  Pixels(const float* data, const ffi::Buffer<ffi::F32>::Dimensions& shape,
-         const float* zeros)
-      : data_(data),
-        height_(shape[1]),
-        width_(shape[2]),
-        channels_(shape[3]),
-        zeros_(zeros) {}
+  Pixels(const float* data, const Shape& shape, const float* zeros)
+      : data_(data), shape_(shape), zeros_(zeros) {}
 
   const float* at(int64_t image, int64_t y, int64_t x) const {
-    if (y < 0 || y >= height_ || x < 0 || x >= width_) return zeros_;
-    return data_ + ((image * height_ + y) * width_ + x) * channels_;
+    return At(data_, shape_, image, y, x, zeros_);
   }
 
  private:
   const float* data_;
-  int64_t height_, width_, channels_;
+  Shape shape_;
   const float* zeros_;
 };
 
@@ -124,6 +134,48 @@ void BackwardTile(const Seen<1>& seen, const float* taps, int64_t channels,
   });
 }
 
+// The same at a stride of 2. A tile of outputs at (y, x) owns the input pixels
+// of rows 2 y and 2 y + 1, and of columns 2 x, 2 x + 1 and so on. These met it
+// or the outputs after it: `grads` are rows y and y + 1 of them.
+using GradsOfPairs = std::array<std::array<const float*, kTile + 1>, 2>;
+
+void BackwardTileOfPairs(const GradsOfPairs& grads, const float* taps,
+                         int64_t channels, const float* const (*in)[2 * kTile],
+                         float* const (*in_grad)[2 * kTile], float* taps_grad,
+                         int64_t begin, int64_t end) {
+  OverChannels(begin, end, [&](auto zero, int64_t c) {
+    using V = decltype(zero);
+#pragma GCC unroll 2
+    for (int row = 0; row < 2; ++row) {
+      V sums[2 * kTile] = {};
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        // The middle tap meets even rows, the first and the last odd ones; the
+        // first from the output below.
+        if ((i + 1) % 2 != row) continue;
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) {
+          const int64_t at = (3 * i + j) * channels + c;
+          const V tap = Load<V>(taps + at);
+          V tap_grad = Load<V>(taps_grad + at);
+#pragma GCC unroll 16
+          for (int t = 0; t < kTile; ++t) {
+            const V value = Load<V>(grads[i == 0][t + (j == 0)] + c);
+            const int column = 2 * t + (j + 1) % 2;
+            sums[column] += tap * value;
+            tap_grad += Load<V>(in[row][column] + c) * value;
+          }
+          Store<V>(taps_grad + at, tap_grad);
+        }
+      }
+#pragma GCC unroll 16
+      for (int t = 0; t < 2 * kTile; ++t) {
+        Store<V>(in_grad[row][t] + c, sums[t]);
+      }
+    }
+  });
+}
+
 // Calls body(image, y, x of a tile's first pixel, begin, end) for all tiles of
 // a task's rows and channels. Pixels of a tile lie `dilation` apart.
 template <class Body>
@@ -144,10 +196,6 @@ void OverTiles(int64_t task, int64_t height, int64_t width, int64_t channels,
   }
 }
 
-int64_t Tasks(int64_t images, int64_t height, int64_t channels) {
-  return images * CeilDiv(height, kBand) * CeilDiv(channels, kBlock);
-}
-
 template <int kStride>
 Seen<kStride> Around(const Pixels& pixels, int64_t image, int64_t y, int64_t x,
                      int64_t dilation) {
@@ -162,85 +210,123 @@ Seen<kStride> Around(const Pixels& pixels, int64_t image, int64_t y, int64_t x,
 }
 
 template <int kStride>
-void Forward(ffi::ThreadPool pool, Buffer x, Buffer taps, int64_t dilation,
-             Result out) {
-  const auto shape = out->dimensions();
-  const int64_t images = shape[0], height = shape[1], width = shape[2];
-  const int64_t channels = shape[3];
-  const std::vector<float> zeros(channels);
-  const Pixels pixels(x.typed_data(), x.dimensions(), zeros.data());
-  ParallelFor(pool, Tasks(images, height, channels), [&](int64_t task) {
-    float nowhere[kBlock];
+void Forward(ffi::ThreadPool pool, const Pixels& x, const float* taps,
+             float* out, const Shape& shape, int64_t dilation) {
+  const auto [images, height, width, channels] = shape;
+  const int64_t tasks =
+      images * CeilDiv(height, kBand) * CeilDiv(channels, kBlock);
+  ParallelFor(pool, tasks, [&](int64_t task) {
+    std::vector<float> nowhere(channels);
     OverTiles(task, height, width, channels, dilation,
-              [&](int64_t image, int64_t y, int64_t x, int64_t begin,
+              [&](int64_t image, int64_t y, int64_t column, int64_t begin,
                   int64_t end) {
                 float* to[kTile];
                 for (int t = 0; t < kTile; ++t) {
-                  const int64_t column = x + t * dilation;
-                  to[t] = column < width
-                              ? out->typed_data() +
-                                    ((image * height + y) * width + column) *
-                                        channels
-                              : nowhere - begin;
+                  to[t] = At(out, shape, image, y, column + t * dilation,
+                             nowhere.data());
                 }
                 ForwardTile<kStride>(
-                    Around<kStride>(pixels, image, y, x, dilation),
-                    taps.typed_data(), channels, to, begin, end);
+                    Around<kStride>(x, image, y, column, dilation), taps,
+                    channels, to, begin, end);
               });
   });
 }
 
 ffi::Error DepthwiseForward(ffi::ThreadPool pool, Buffer x, Buffer taps,
                             Result out, int64_t stride, int64_t dilation) {
-  if (stride == 1) {
-    Forward<1>(pool, x, taps, dilation, out);
-  } else {
-    Forward<2>(pool, x, taps, dilation, out);
-  }
+  const std::vector<float> zeros(x.dimensions()[3]);
+  const Pixels pixels(x.typed_data(), ShapeOf(x), zeros.data());
+  const auto forward = stride == 1 ? Forward<1> : Forward<2>;
+  forward(pool, pixels, taps.typed_data(), out->typed_data(), ShapeOf(*out),
+          dilation);
   return ffi::Error::Success();
 }
 
-ffi::Error DepthwiseBackward(ffi::ThreadPool pool, Buffer x, Buffer taps,
-                             Buffer grad, Result x_grad, Result taps_grad,
-                             int64_t dilation) {
-  const auto shape = x.dimensions();
-  const int64_t images = shape[0], height = shape[1], width = shape[2];
-  const int64_t channels = shape[3];
-  const std::vector<float> zeros(channels);
-  const Pixels pixels(x.typed_data(), shape, zeros.data());
-  const Pixels grads(grad.typed_data(), shape, zeros.data());
-  // Of every image's every band, so that threads need not wait for each other
-  // and sums are the same however many there are.
+// Calls body(task, its part of the taps' gradient), and adds the parts up.
+// There is one of every image's every band, so that threads need not wait for
+// each other and sums are the same however many there are.
+template <class Body>
+void SumOfTaps(ffi::ThreadPool pool, int64_t images, int64_t height,
+               int64_t channels, float* total, const Body& body) {
+  const int64_t blocks = CeilDiv(channels, kBlock);
   const int64_t bands = images * CeilDiv(height, kBand);
   std::vector<float> parts(bands * 9 * channels);
-  ParallelFor(pool, Tasks(images, height, channels), [&](int64_t task) {
-    float nowhere[kBlock];
-    float* part =
-        parts.data() + task / CeilDiv(channels, kBlock) * 9 * channels;
-    OverTiles(task, height, width, channels, dilation,
-              [&](int64_t image, int64_t y, int64_t x, int64_t begin,
-                  int64_t end) {
-                const float* from[kTile];
-                float* to[kTile];
-                for (int t = 0; t < kTile; ++t) {
-                  const int64_t column = x + t * dilation;
-                  from[t] = pixels.at(image, y, column);
-                  to[t] = column < width
-                              ? x_grad->typed_data() +
-                                    ((image * height + y) * width + column) *
-                                        channels
-                              : nowhere - begin;
-                }
-                BackwardTile(Around<1>(grads, image, y, x, dilation),
-                             taps.typed_data(), channels, from, to, part,
-                             begin, end);
-              });
+  ParallelFor(pool, bands * blocks, [&](int64_t task) {
+    body(task, parts.data() + task / blocks * 9 * channels);
   });
-  float* total = taps_grad->typed_data();
   std::fill(total, total + 9 * channels, 0.0f);
   for (int64_t band = 0; band < bands; ++band) {
     const float* part = parts.data() + band * 9 * channels;
     for (int64_t i = 0; i < 9 * channels; ++i) total[i] += part[i];
+  }
+}
+
+void Backward(ffi::ThreadPool pool, const Pixels& x, const float* taps,
+              const Pixels& grad, float* x_grad, float* taps_grad,
+              const Shape& shape, int64_t dilation) {
+  const auto [images, height, width, channels] = shape;
+  SumOfTaps(pool, images, height, channels, taps_grad, [&](int64_t task,
+                                                           float* part) {
+    std::vector<float> nowhere(channels);
+    OverTiles(task, height, width, channels, dilation,
+              [&](int64_t image, int64_t y, int64_t column, int64_t begin,
+                  int64_t end) {
+                const float* from[kTile];
+                float* to[kTile];
+                for (int t = 0; t < kTile; ++t) {
+                  from[t] = x.at(image, y, column + t * dilation);
+                  to[t] = At(x_grad, shape, image, y, column + t * dilation,
+                             nowhere.data());
+                }
+                BackwardTile(Around<1>(grad, image, y, column, dilation), taps,
+                             channels, from, to, part, begin, end);
+              });
+  });
+}
+
+void BackwardOfPairs(ffi::ThreadPool pool, const Pixels& x, const float* taps,
+                     const Pixels& grad, float* x_grad, float* taps_grad,
+                     const Shape& shape) {
+  const int64_t images = shape[0], channels = shape[3];
+  const int64_t rows = CeilDiv(shape[1], 2), columns = CeilDiv(shape[2], 2);
+  SumOfTaps(pool, images, rows, channels, taps_grad, [&](int64_t task,
+                                                         float* part) {
+    std::vector<float> nowhere(channels);
+    OverTiles(task, rows, columns, channels, 1,
+              [&](int64_t image, int64_t y, int64_t column, int64_t begin,
+                  int64_t end) {
+                GradsOfPairs grads;
+                const float* from[2][2 * kTile];
+                float* to[2][2 * kTile];
+                for (int row = 0; row < 2; ++row) {
+                  for (int t = 0; t <= kTile; ++t) {
+                    grads[row][t] = grad.at(image, y + row, column + t);
+                  }
+                  for (int t = 0; t < 2 * kTile; ++t) {
+                    from[row][t] = x.at(image, 2 * y + row, 2 * column + t);
+                    to[row][t] = At(x_grad, shape, image, 2 * y + row,
+                                    2 * column + t, nowhere.data());
+                  }
+                }
+                BackwardTileOfPairs(grads, taps, channels, from, to, part,
+                                    begin, end);
+              });
+  });
+}
+
+ffi::Error DepthwiseBackward(ffi::ThreadPool pool, Buffer x, Buffer taps,
+                             Buffer grad, Result x_grad, Result taps_grad,
+                             int64_t stride, int64_t dilation) {
+  const Shape shape = ShapeOf(x);
+  const std::vector<float> zeros(shape[3]);
+  const Pixels pixels(x.typed_data(), shape, zeros.data());
+  const Pixels grads(grad.typed_data(), ShapeOf(grad), zeros.data());
+  if (stride == 1) {
+    Backward(pool, pixels, taps.typed_data(), grads, x_grad->typed_data(),
+             taps_grad->typed_data(), shape, dilation);
+  } else {
+    BackwardOfPairs(pool, pixels, taps.typed_data(), grads,
+                    x_grad->typed_data(), taps_grad->typed_data(), shape);
   }
   return ffi::Error::Success();
 }
@@ -267,4 +353,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
         .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
         .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
         .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Attr<int64_t>("stride")
         .Attr<int64_t>("dilation"));

@@ -23,8 +23,10 @@ import numpy as np
 
 from mtnet_jax import compilation_cache
 
-_SOURCES = ('depthwise.cc', 'sums.cc')
+_SOURCES = ('conv3x3.cc', 'depthwise.cc', 'sums.cc')
 _LOOPS = (
+  'conv3x3',
+  'conv3x3_kernel_gradient',
   'depthwise_forward',
   'depthwise_backward',
   'moments',

@@ -68,6 +68,17 @@ inline void Store(float* to, V values) {
   std::memcpy(to, &values, sizeof(V));
 }
 
+// The nth vector from there on.
+template <class V>
+inline V LoadNth(const float* from, int n) {
+  return Load<V>(from + n * (sizeof(V) / sizeof(float)));
+}
+
+template <class V>
+inline void StoreNth(float* to, int n, V values) {
+  Store<V>(to + n * (sizeof(V) / sizeof(float)), values);
+}
+
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX__)

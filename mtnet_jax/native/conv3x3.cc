@@ -1,0 +1,251 @@
+// Plain 3 x 3 convolutions of NHWC float32 with stride 1, of few channels.
+//
+// A tile of outputs, some pixels of a row by some features, stays in registers
+// while all taps and channels are added to it. The rows that a task reads are
+// first copied with their border of zeros, so that every tap is at a distance
+// known beforehand.
+
+#include <array>
+#include <vector>
+
+#include "parallel.h"
+
+namespace mtnet {
+namespace {
+
+// Tiles that fill the registers: 32 of AVX-512, 16 of others.
+#if defined(__AVX512F__)
+constexpr int kPixels = 12;
+constexpr int kChannels = 8;
+#else
+constexpr int kPixels = 6;
+constexpr int kChannels = 4;
+#endif
+constexpr int64_t kBand = 4;  // Output rows of a task.
+constexpr int64_t kLongBand = 16;  // Those of one that sums up a kernel.
+
+using Buffer = ffi::Buffer<ffi::F32>;
+using Result = ffi::ResultBuffer<ffi::F32>;
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Calls body(zero vector, number of vectors, f) for blocks of one or two
+// vectors of features from f on.
+template <class Body>
+inline void OverFeatures(int64_t features, const Body& body) {
+  using V = typename Vector<kLanes>::Type;
+  constexpr int64_t kWidth = 2 * kLanes;
+  int64_t f = 0;
+  for (; f + kWidth <= features; f += kWidth) {
+    body(V{}, std::integral_constant<int, 2>{}, f);
+  }
+  OverChannels(f, features, [&](auto zero, int64_t c) {
+    body(zero, std::integral_constant<int, 1>{}, c);
+  });
+}
+
+// Calls body(number, first) for blocks of so many, then of half as many, ...
+template <int kCount, class Body>
+inline void InBlocks(int64_t begin, int64_t end, const Body& body) {
+  for (; begin + kCount <= end; begin += kCount) {
+    body(std::integral_constant<int, kCount>{}, begin);
+  }
+  if constexpr (kCount > 1) InBlocks<kCount / 2>(begin, end, body);
+}
+
+// Rows of one image with `pad` zeros around it.
+class Rows {
+ public:
+  Rows(const float* x, int64_t height, int64_t width, int64_t channels,
+       int64_t pad, int64_t count)
+      : x_(x),
+        height_(height),
+        width_(width),
+        channels_(channels),
+        pad_(pad),
+        stride_((width + 2 * pad) * channels),
+        rows_(count * stride_) {}
+
+  // Takes `count` rows, from this one of the padded image on.
+  void Copy(int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t y = first + i - pad_;
+      float* to = rows_.data() + i * stride_;
+      if (y < 0 || y >= height_) {
+        std::fill(to, to + stride_, 0.0f);
+      } else {
+        const float* from = x_ + y * width_ * channels_;
+        std::copy(from, from + width_ * channels_, to + pad_ * channels_);
+      }
+    }
+  }
+
+  const float* operator[](int64_t i) const {
+    return rows_.data() + i * stride_;
+  }
+
+ private:
+  const float* x_;
+  int64_t height_, width_, channels_, pad_, stride_;
+  std::vector<float> rows_;
+};
+
+// Outputs of kCount pixels and kVectors vectors of features.
+template <class V, int kVectors, int kCount>
+inline void ForwardTile(const Rows& rows, int64_t y, int64_t x,
+                        int64_t channels, int64_t features, const float* taps,
+                        float* out) {
+  V sums[kCount][kVectors] = {};
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) {
+      const float* pixel = rows[y + i] + (x + j) * channels;
+      const float* tap = taps + (3 * i + j) * channels * features;
+      for (int64_t c = 0; c < channels; ++c) {
+        V weights[kVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          weights[v] = LoadNth<V>(tap + c * features, v);
+        }
+#pragma GCC unroll 16
+        for (int t = 0; t < kCount; ++t) {
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            sums[t][v] += pixel[t * channels + c] * weights[v];
+          }
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kCount; ++t) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      StoreNth<V>(out + t * features, v, sums[t][v]);
+    }
+  }
+}
+
+// A row of pixels times a row of outputs' gradients, for kCount channels and
+// kVectors vectors of features of one tap.
+template <class V, int kVectors, int kCount>
+inline void AddRow(const float* pixels, const float* grads, int64_t width,
+                   int64_t channels, int64_t features, float* taps_grad) {
+  V sums[kCount][kVectors];
+#pragma GCC unroll 8
+  for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      sums[c][v] = LoadNth<V>(taps_grad + c * features, v);
+    }
+  }
+  for (int64_t x = 0; x < width; ++x) {
+    V slopes[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      slopes[v] = LoadNth<V>(grads + x * features, v);
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sums[c][v] += pixels[x * channels + c] * slopes[v];
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      StoreNth<V>(taps_grad + c * features, v, sums[c][v]);
+    }
+  }
+}
+
+ffi::Error Conv3x3(ffi::ThreadPool pool, Buffer x, Buffer taps, Result out,
+                   int64_t pad) {
+  const auto in = x.dimensions();
+  const int64_t height = out->dimensions()[1], width = out->dimensions()[2];
+  const int64_t channels = in[3], features = out->dimensions()[3];
+  const int64_t bands = CeilDiv(height, kBand);
+  ParallelFor(pool, in[0] * bands, [&](int64_t task) {
+    const int64_t image = task / bands, first = task % bands * kBand;
+    const int64_t count = std::min(kBand, height - first);
+    Rows rows(x.typed_data() + image * in[1] * in[2] * channels, in[1], in[2],
+              channels, pad, kBand + 2);
+    rows.Copy(first, count + 2);
+    OverFeatures(features, [&](auto zero, auto vectors, int64_t f) {
+      for (int64_t y = 0; y < count; ++y) {
+        float* row = out->typed_data() +
+                     (image * height + first + y) * width * features + f;
+        InBlocks<kPixels>(0, width, [&](auto pixels, int64_t column) {
+          ForwardTile<decltype(zero), vectors, pixels>(
+              rows, y, column, channels, features, taps.typed_data() + f,
+              row + column * features);
+        });
+      }
+    });
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Buffer x, Buffer grad,
+                                 Result taps_grad, int64_t pad) {
+  const auto in = x.dimensions(), out = grad.dimensions();
+  const int64_t height = out[1], width = out[2];
+  const int64_t channels = in[3], features = out[3];
+  const int64_t bands = CeilDiv(height, kLongBand);
+  const int64_t size = 9 * channels * features;
+  // A sum per band, so that they are the same for any number of threads.
+  std::vector<float> parts(in[0] * bands * size);
+  ParallelFor(pool, in[0] * bands, [&](int64_t task) {
+    const int64_t image = task / bands, first = task % bands * kLongBand;
+    const int64_t count = std::min(kLongBand, height - first);
+    Rows rows(x.typed_data() + image * in[1] * in[2] * channels, in[1], in[2],
+              channels, pad, kLongBand + 2);
+    rows.Copy(first, count + 2);
+    OverFeatures(features, [&](auto zero, auto vectors, int64_t f) {
+      float* part = parts.data() + task * size + f;
+      for (int64_t y = 0; y < count; ++y) {
+        const float* grads = grad.typed_data() +
+                             (image * height + first + y) * width * features +
+                             f;
+        for (int64_t tap = 0; tap < 9; ++tap) {
+          const float* pixels = rows[y + tap / 3] + tap % 3 * channels;
+          InBlocks<kChannels>(0, channels, [&](auto number, int64_t c) {
+            AddRow<decltype(zero), vectors, number>(
+                pixels + c, grads, width, channels, features,
+                part + (tap * channels + c) * features);
+          });
+        }
+      }
+    });
+  });
+  float* total = taps_grad->typed_data();
+  std::fill(total, total + size, 0.0f);
+  for (int64_t task = 0; task < in[0] * bands; ++task) {
+    const float* part = parts.data() + task * size;
+    for (int64_t i = 0; i < size; ++i) total[i] += part[i];
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace mtnet
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    mtnet_conv3x3, mtnet::Conv3x3,
+    xla::ffi::Ffi::Bind()
+        .Ctx<xla::ffi::ThreadPool>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Attr<int64_t>("pad"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    mtnet_conv3x3_kernel_gradient, mtnet::Conv3x3KernelGradient,
+    xla::ffi::Ffi::Bind()
+        .Ctx<xla::ffi::ThreadPool>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+        .Attr<int64_t>("pad"));
