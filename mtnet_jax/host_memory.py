@@ -5,6 +5,9 @@ back at the end. The GNU C library returns blocks so large to the kernel, which
 hands them out page by page and zeroed: a quarter of a step's processor time.
 Told to keep them, and to let all threads share one heap (others cannot hold
 blocks so large), it hands out the same pages again.
+
+Compiling leaves holes, hundreds of megabytes of them, in which no step's memory
+finds room: after it what is free goes back to the kernel once.
 """
 
 import ctypes
@@ -20,6 +23,10 @@ _ACCELERATORS = (
   'jax_rocm7_plugin',
   'libtpu',
 )
+# What `jax.monitoring` calls compiling, or loading what was compiled before.
+_COMPILING = '/jax/core/compile/backend_compile_duration'
+# Shorter ones leave little, and going through the heap takes time.
+_LONG_SECONDS = 1
 
 
 def keep():
@@ -36,9 +43,19 @@ def keep():
   if any(map(importlib.util.find_spec, _ACCELERATORS)):
     return False
   try:
-    mallopt = ctypes.CDLL(None).mallopt
+    c_library = ctypes.CDLL(None)
+    mallopt, malloc_trim = c_library.mallopt, c_library.malloc_trim
   except (AttributeError, OSError, TypeError):
     return False
   settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
   # Each returns 1 where it was taken.
-  return all([mallopt(name, value) == 1 for name, value in settings])
+  if not all([mallopt(name, value) == 1 for name, value in settings]):
+    return False
+  from jax import monitoring
+
+  def give_back(event, seconds, **_):
+    if event == _COMPILING and seconds >= _LONG_SECONDS:
+      malloc_trim(0)
+
+  monitoring.register_event_duration_secs_listener(give_back)
+  return True

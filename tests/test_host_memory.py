@@ -43,6 +43,43 @@ def test_steps_find_their_pages():
   assert few < many / 10
 
 
+_GIVE_BACK = """
+import ctypes
+from mtnet_jax import host_memory
+kept = host_memory.keep()
+from jax import monitoring
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def resident():
+  with open('/proc/self/status') as file:
+    return next(int(line.split()[1]) for line in file if 'VmRSS' in line) // 1024
+hole = libc.malloc(200 << 20)
+ctypes.memset(hole, 1, 200 << 20)
+# Above the hole, which without it would be the heap's end.
+lid = libc.malloc(1 << 20)
+libc.free(hole)
+full = resident()
+event = '/jax/core/compile/backend_compile_duration'
+monitoring.record_event_duration_secs(event, 0.1)
+after_short = resident()
+monitoring.record_event_duration_secs(event, 2.0)
+print(kept, full - after_short, full - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_holes_that_compiling_leaves_are_given_back():
+  done = main_job.run([sys.executable, '-c', _GIVE_BACK])
+  assert done.returncode == 0, done.stderr
+  kept, after_short, after_long = done.stdout.split()
+  if kept == 'False':
+    pytest.skip('an accelerator, or a C library without mallopt')
+  assert int(after_short) < 10
+  assert int(after_long) > 190
+
+
 def test_an_accelerator_leaves_memory_alone(monkeypatch):
   monkeypatch.setattr(
     host_memory.importlib.util, 'find_spec', lambda name: name == 'libtpu'

@@ -177,11 +177,20 @@ ffi::Error Conv3x3(ffi::ThreadPool pool, Buffer x, Buffer taps, Result out,
       for (int64_t y = 0; y < count; ++y) {
         float* row = out->typed_data() +
                      (image * height + first + y) * width * features + f;
-        InBlocks<kPixels>(0, width, [&](auto pixels, int64_t column) {
+        const auto tile = [&](auto pixels, int64_t column) {
           ForwardTile<decltype(zero), vectors, pixels>(
               rows, y, column, channels, features, taps.typed_data() + f,
               row + column * features);
-        });
+        };
+        if (width < kPixels) {
+          InBlocks<kPixels / 2>(0, width, tile);
+          continue;
+        }
+        // The last one makes some pixels again: a tile of few takes as long.
+        for (int64_t column = 0; column < width; column += kPixels) {
+          tile(std::integral_constant<int, kPixels>{},
+               std::min(column, width - kPixels));
+        }
       }
     });
   });
