@@ -54,7 +54,8 @@ libc.malloc.argtypes = [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 def resident():
   with open('/proc/self/status') as file:
-    return next(int(line.split()[1]) for line in file if 'VmRSS' in line) // 1024
+    status = dict(line.split(':') for line in file)
+  return int(status['VmRSS'].split()[0]) // 1024
 hole = libc.malloc(200 << 20)
 ctypes.memset(hole, 1, 200 << 20)
 # Above the hole, which without it would be the heap's end.
