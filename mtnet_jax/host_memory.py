@@ -7,7 +7,9 @@ Told to keep them, and to let all threads share one heap (others cannot hold
 blocks so large), it hands out the same pages again.
 
 Compiling leaves holes, hundreds of megabytes of them, in which no step's memory
-finds room: after it what is free goes back to the kernel once.
+finds room: after it what is free goes back to the kernel once. And steps are
+computed where they are called, not behind the caller's back: of those that
+wait, each would hold the memory of a step already.
 """
 
 import ctypes
@@ -51,7 +53,10 @@ def keep():
   # Each returns 1 where it was taken.
   if not all([mallopt(name, value) == 1 for name, value in settings]):
     return False
+  import jax
   from jax import monitoring
+
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
 
   def give_back(event, seconds, **_):
     if event == _COMPILING and seconds >= _LONG_SECONDS:

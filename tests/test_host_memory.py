@@ -81,6 +81,35 @@ def test_holes_that_compiling_leaves_are_given_back():
   assert int(after_long) > 190
 
 
+_CALL = """
+import sys
+from mtnet_jax import host_memory
+kept = sys.argv[1] == 'kept' and host_memory.keep()
+import jax, jax.numpy as jnp
+def turn(i, total):
+  return total + jnp.sum(jnp.cumsum(x * i)[::-1] * x)
+x = jax.random.normal(jax.random.key(0), (20_000_000,))
+long = jax.jit(lambda x: jax.lax.fori_loop(0, 3, turn, 0.0))
+long(x).block_until_ready()
+print(kept, long(x).is_ready())
+"""
+
+
+def test_steps_are_computed_where_they_are_called():
+  def is_ready(argument):
+    done = main_job.run([sys.executable, '-c', _CALL, argument])
+    assert done.returncode == 0, done.stderr
+    kept, ready = done.stdout.split()
+    return kept == 'True', ready == 'True'
+
+  kept, ready = is_ready('kept')
+  if not kept:
+    pytest.skip('an accelerator, or a C library without mallopt')
+  assert ready
+  # The same call is still computing when it returns, where nothing is kept.
+  assert is_ready('as it is') == (False, False)
+
+
 def test_an_accelerator_leaves_memory_alone(monkeypatch):
   monkeypatch.setattr(
     host_memory.importlib.util, 'find_spec', lambda name: name == 'libtpu'
