@@ -18,6 +18,7 @@ from mtnet_jax import parallel
 from mtnet_jax import stages as stages_lib
 from mtnet_jax import step as step_lib
 from mtnet_jax import strategies
+from mtnet_jax.native import library
 
 # XLA joins gradients' sums into rounds of so many bytes on GPUs
 # (xla_gpu_all_reduce_combine_threshold_bytes).
@@ -71,6 +72,7 @@ class Cost:
     return self.rounds * latency + sent / bandwidth
 
 
+@library.portable()
 def cost_of(stage, config):
   """The `Cost` of a step of a stage whose batch norms are synchronised."""
   shapes = stages_lib.stage_shapes(stage, size=config.image_size)

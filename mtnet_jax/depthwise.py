@@ -81,7 +81,7 @@ def _backward(stride, dilation, residuals, grad):
         dilation=dilation,
       )
     )
-  padded = x
+  padded = x  # As `_forward` keeps it here.
   grad_x = _input_gradient(
     grad, kernel, padded.shape[1:3], stride=stride, dilation=dilation
   )

@@ -23,6 +23,7 @@ from mtnet_jax import errors
 from mtnet_jax import files
 from mtnet_jax import inference
 from mtnet_jax import model as model_lib
+from mtnet_jax.native import library
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _PROGRAM, _WEIGHTS = 'mtnet.jax_export', 'weights.safetensors'
@@ -84,11 +85,12 @@ def export(model):
     name: jax.ShapeDtypeStruct(x.shape, x.dtype)
     for name, x in bundle.flat(model.variables)
   }
-  return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
-    weights,
-    jax.ShapeDtypeStruct((batch, side, side), jnp.float32),
-    jax.ShapeDtypeStruct((batch,), jnp.float32),
-  )
+  with library.portable():
+    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
+      weights,
+      jax.ShapeDtypeStruct((batch, side, side), jnp.float32),
+      jax.ShapeDtypeStruct((batch,), jnp.float32),
+    )
 
 
 def write(checkpoint, out):

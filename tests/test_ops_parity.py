@@ -173,6 +173,8 @@ def test_plain_conv_is_xla_s_at_length(**case):
     (0, (3, 5, 8, 17), 16),
     (2, (1, 1, 4, 31), 18),
     (1, (1, 7, 7, 127), 130),
+    # Several bands of rows, and more than a tile of pixels and of features.
+    (1, (2, 37, 29, 20), 53),
   ),
 )
 def test_plain_conv_of_few_channels(padding, x_shape, features, dtype):

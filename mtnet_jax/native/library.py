@@ -1,11 +1,12 @@
 """Builds the C++ loops of this folder on first use, and calls them from JAX.
 
-They are called where a program runs on a CPU in float32, and this machine has a
-C++ compiler (`c++`, or what CXX names). Elsewhere, and with MTNET_JAX_NATIVE=0,
-callers compute the same in JAX. Building takes some seconds, once per machine:
-the library is kept in the user's cache beside the compiled programs.
+They serve float32 on a CPU, where this machine has a C++ compiler (`c++`, or
+what CXX names). Elsewhere, and with MTNET_JAX_NATIVE=0, callers compute the
+same in JAX. Building takes some seconds, once per machine: the library is kept
+in the user's cache, beside the compiled programs.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -13,9 +14,9 @@ import os
 import pathlib
 import shlex
 import subprocess
+import sys
 import tempfile
 
-from absl import logging
 import jax
 import jax.numpy as jnp
 import jaxlib
@@ -23,7 +24,6 @@ import numpy as np
 
 from mtnet_jax import compilation_cache
 
-_SOURCES = ('conv3x3.cc', 'depthwise.cc', 'sums.cc')
 _LOOPS = (
   'conv3x3',
   'conv3x3_kernel_gradient',
@@ -35,13 +35,15 @@ _LOOPS = (
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared')
 
-# Part of what JAX's caches go by, so that no program is taken for another.
+# Part of what JAX's caches of programs go by: none is taken for another.
 _portable = jax.make_user_context(False)
 
 
+@contextlib.contextmanager
 def portable():
   """Whatever is traced inside runs on any machine: `jax.export` needs it."""
-  return _portable(True)
+  with _portable(True):
+    yield
 
 
 def serves(*arrays):
@@ -89,19 +91,33 @@ def loaded():
   if os.environ.get('MTNET_JAX_NATIVE') == '0':
     return False
   try:
-    library = ctypes.CDLL(_path())
+    library = _open(_path())
     for loop in _LOOPS:
       name = f'mtnet_{loop}'
       handler = jax.ffi.pycapsule(getattr(library, name))
       jax.ffi.register_ffi_target(name, handler, platform='cpu')
   except (OSError, subprocess.SubprocessError) as error:
-    logging.warning(
-      'No C++ loops, which are faster on a CPU (%s): JAX computes the same.'
-      ' A C++ compiler helps, `c++` or what CXX names.',
-      getattr(error, 'stderr', None) or error,
+    reason = getattr(error, 'stderr', None) or error
+    _say(
+      'no C++ loops on this CPU, JAX computes the same more slowly. They need a'
+      f' C++ compiler, `c++` or what CXX names; MTNET_JAX_NATIVE=0 does without'
+      f' and says nothing. What went wrong: {str(reason).strip()[:1000]}'
     )
     return False
   return True
+
+
+def _open(path):
+  try:
+    return ctypes.CDLL(str(path))
+  except OSError:
+    # The next process builds it anew.
+    path.unlink(missing_ok=True)
+    raise
+
+
+def _say(text):
+  print(f'mtnet_jax: {text}', file=sys.stderr, flush=True)
 
 
 def _run(*command):
@@ -117,19 +133,21 @@ def _run(*command):
 def _path():
   """The library's file, built where it is not there yet."""
   folder = pathlib.Path(__file__).parent
-  sources = sorted(folder.glob('*.cc')) + sorted(folder.glob('*.h'))
+  sources = [*map(str, sorted(folder.glob('*.cc')))]
+  headers = [*map(str, sorted(folder.glob('*.h')))]
   # The macros name the compiler and what the processor can do: machines that
   # differ may share a home.
   macros = _run(*_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull)
   key = hashlib.sha256(
     '\0'.join(
       [jaxlib.__version__, *_FLAGS, macros]
-      + [source.read_text() for source in sources]
+      + [pathlib.Path(file).read_text() for file in sources + headers]
     ).encode()
   ).hexdigest()
   caches = compilation_cache.default_dir().parent / 'native'
   path = caches / f'{key[:32]}.so'
   if not path.exists():
+    _say('building loops for this CPU, once (some 10 s)')
     caches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=caches) as staged:
       built = pathlib.Path(staged, path.name)
@@ -138,9 +156,9 @@ def _path():
         *_FLAGS,
         '-isystem',
         jax.ffi.include_dir(),
-        *(str(folder / name) for name in _SOURCES),
+        *sources,
         '-o',
         str(built),
       )
       built.replace(path)
-  return str(path)
+  return path

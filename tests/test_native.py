@@ -1,0 +1,167 @@
+"""The C++ loops: what they compute, on how many threads, and without them."""
+
+import os
+import shutil
+import sys
+
+import jax
+import jax.numpy as jnp
+import main_job
+import numpy as np
+import pytest
+
+from mtnet_jax import ops
+from mtnet_jax.models import batch_norm
+from mtnet_jax.native import library
+
+_needs_compiler = pytest.mark.skipif(
+  not shutil.which(os.environ.get('CXX', 'c++')), reason='no C++ compiler'
+)
+
+
+def _draw(*shape):
+  rng = np.random.default_rng(sum(shape))
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+@_needs_compiler
+def test_they_are_there_where_a_compiler_is():
+  assert library.loaded()
+  assert library.serves(_draw(1))
+  assert not library.serves(_draw(1).astype(jnp.bfloat16))
+  with library.portable():
+    assert not library.serves(_draw(1))
+
+
+def _calls(function, *arguments):
+  return function.lower(*arguments).as_text().count('mtnet_')
+
+
+@_needs_compiler
+def test_a_portable_program_has_none_though_the_other_is_cached():
+  function = jax.jit(ops.depthwise_conv)
+  arguments = _draw(1, 5, 5, 2), _draw(3, 3, 1, 2)
+  here = function(*arguments)
+  assert _calls(function, *arguments)
+  with library.portable():
+    assert not _calls(function, *arguments)
+    np.testing.assert_allclose(function(*arguments), here, rtol=1e-5, atol=1e-5)
+  assert _calls(function, *arguments)
+
+
+# Pixels in all, so that tasks and rows end unevenly, and channels in vectors of
+# several lengths.
+@pytest.mark.parametrize('pixels', ((1, 1, 1), (2, 13, 5), (3, 40, 31)))
+@pytest.mark.parametrize('channels', (1, 7, 45))
+def test_batch_norm_s_sums(pixels, channels):
+  x, grad = _draw(*pixels, channels), _draw(channels, *pixels).T
+  grad = grad.reshape(x.shape)
+  mean = _draw(channels)
+  got = (*batch_norm._moments(x), *batch_norm._gradient_sums(grad, x, mean))
+  wide, wide_grad = np.asarray(x, np.float64), np.asarray(grad, np.float64)
+  terms = (
+    wide,
+    wide * wide,
+    wide_grad,
+    wide_grad * (wide - np.asarray(mean, np.float64)),
+  )
+  for result, term in zip(got, terms, strict=True):
+    # 8 of them in a row, 16 times, then exactly: fewer than 200 roundings.
+    bound = 200 * 2.0**-24 * np.abs(term).sum((0, 1, 2))
+    error = np.abs(np.asarray(result, np.float64) - term.sum((0, 1, 2)))
+    assert (error <= bound).all()
+
+
+def test_what_is_not_finite_arrives():
+  x = _draw(2, 9, 9, 3).at[0, 4, 4, 1].set(jnp.nan).at[1, 0, 0, 2].set(jnp.inf)
+  kernel = jnp.ones((3, 3, 1, 3))
+  out = np.asarray(jax.jit(ops.depthwise_conv)(x, kernel))
+  assert np.isnan(out[0, 3:6, 3:6, 1]).all()
+  assert np.isnan(out).sum() == 9
+  assert (out[1, :2, :2, 2] == np.inf).all()
+  total, squares = batch_norm._moments(x)
+  assert np.isnan(total).tolist() == [False, True, False]
+  assert np.isinf(squares).tolist() == [False, False, True]
+
+
+_BITS = """
+import hashlib, jax, jax.numpy as jnp, numpy as np, sys
+from mtnet_jax import ops
+from mtnet_jax.models import batch_norm
+from mtnet_jax.native import library
+def draw(*shape):
+  rng = np.random.default_rng(0)
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+def all_of(x, depthwise, dense):
+  y = ops.depthwise_conv(x, depthwise)
+  y = batch_norm.normalise(y, jnp.ones(20), jnp.zeros(20), 1e-5, None)[0]
+  y = ops.depthwise_conv(y, depthwise, stride=2)
+  return jnp.sum(ops.conv(y, dense) ** 2)
+arguments = draw(4, 61, 47, 20), draw(3, 3, 1, 20), draw(3, 3, 20, 33)
+value, grads = jax.jit(jax.value_and_grad(all_of, (0, 1, 2)))(*arguments)
+digest = hashlib.sha256()
+for array in (value, *grads):
+  digest.update(np.asarray(array).tobytes())
+print(library.loaded(), digest.hexdigest(), float(value))
+"""
+
+
+def _bits(prefix=(), **env):
+  done = main_job.run([*prefix, sys.executable, '-c', _BITS], **env)
+  assert done.returncode == 0, done.stderr
+  loaded, digest, value = done.stdout.split()
+  return loaded == 'True', digest, float(value), done.stderr
+
+
+@_needs_compiler
+@pytest.mark.skipif(
+  not shutil.which('taskset') or (os.cpu_count() or 1) < 2,
+  reason='needs taskset and two cores',
+)
+def test_bits_do_not_depend_on_the_threads():
+  loaded, one, *_ = _bits(('taskset', '-c', '0'))
+  assert loaded
+  assert _bits()[1] == one
+
+
+def test_without_a_compiler_jax_computes_the_same(tmp_path):
+  *_, expected, _ = _bits()
+  # A cache of its own, where nothing was built before.
+  loaded, _, value, says = _bits(
+    CXX='no-such-compiler', XDG_CACHE_HOME=str(tmp_path)
+  )
+  assert not loaded
+  assert 'no C++ loops' in says and 'no-such-compiler' in says
+  assert value == pytest.approx(expected, rel=1e-5)
+  loaded, _, value, says = _bits(MTNET_JAX_NATIVE='0')
+  assert not loaded
+  assert 'loops' not in says
+  assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_the_compiler_says_is_handed_on(tmp_path):
+  # A compiler that ends badly, and one whose library is none.
+  bad = tmp_path / 'bad'
+  bad.write_text('#!/bin/sh\necho out of paper >&2\nexit 1\n')
+  empty = tmp_path / 'empty'
+  empty.write_text(
+    '#!/bin/sh\nfor last; do :; done\n[ "$last" = /dev/null ] || : > "$last"\n'
+  )
+  for script, says in ((bad, 'out of paper'), (empty, '.so')):
+    script.chmod(0o755)
+    loaded, *_, told = _bits(
+      CXX=str(script), XDG_CACHE_HOME=str(tmp_path / 'caches')
+    )
+    assert not loaded
+    assert says in told
+    # Nothing stays that the next process would stumble over.
+    assert not [*tmp_path.rglob('*.so')]
+
+
+@_needs_compiler
+def test_it_is_built_once_and_quietly_loaded_then(tmp_path):
+  *_, first = _bits(XDG_CACHE_HOME=str(tmp_path))
+  *_, second = _bits(XDG_CACHE_HOME=str(tmp_path))
+  assert 'building' in first
+  assert 'building' not in second
+  assert len([*(tmp_path / 'mtnet_jax' / 'native').iterdir()]) == 1
