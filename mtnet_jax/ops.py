@@ -4,12 +4,10 @@ XLA lowers depthwise and dilated convolutions badly on CPUs: a straightforward
 port of these networks takes five times PyTorch's time there. The forms below
 compute the same sums:
 
-* depthwise: the nine shifted views of the padded input times a per-channel
-  weight, added up. XLA fuses this into one loop. The kernel gradient adds up
-  the nine products image by image.
+* depthwise: see `depthwise`.
 * pointwise: a matrix product.
-* 3 x 3 of many channels: Winograd's form, see `winograd`. Of fewer: XLA's own
-  convolution, but for its kernel gradient, see `kernel_gradient`.
+* 3 x 3 of many channels: Winograd's form, see `winograd`. Of fewer: a loop in
+  C++, see `native`, or XLA's own convolution and `kernel_gradient`.
 * dilated: a matrix product per tap, over the rows and columns where that tap
   touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
 
@@ -42,11 +40,13 @@ from mtnet_jax.native import library
 # faster from 32 on, but in a network's first layers its rounding, ten times
 # that of the sum over taps, grows through dozens of batch norms.
 _WINOGRAD_CHANNELS = 128
-# From so many in and out on, the kernel gradient is one of matrix products.
+# From so many in and out on, a loop in C++ or products of matrices beat XLA's
+# own loop, at least in the kernel gradient.
 _PRODUCT_CHANNELS = 16
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
+# Here, too: all of a network's convolutions are `ops`.
 depthwise_conv = depthwise.conv
 
 

@@ -8,7 +8,7 @@
 #include <array>
 #include <vector>
 
-#include "parallel.h"
+#include "loops.h"
 
 namespace mtnet {
 namespace {
@@ -21,13 +21,9 @@ constexpr int kChannels = 8;
 constexpr int kPixels = 6;
 constexpr int kChannels = 4;
 #endif
-constexpr int64_t kBand = 4;  // Output rows of a task.
-constexpr int64_t kLongBand = 16;  // Those of one that sums up a kernel.
-
-using Buffer = ffi::Buffer<ffi::F32>;
-using Result = ffi::ResultBuffer<ffi::F32>;
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t kBand = 4;       // Output rows of a task.
+constexpr int64_t kLongBand = 16;  // Rows at once where a kernel is summed up.
+constexpr int64_t kSums = 64;  // Of a kernel's gradient, before they are added.
 
 // Calls body(zero vector, number of vectors, f) for blocks of one or two
 // vectors of features from f on.
@@ -161,8 +157,8 @@ inline void AddRow(const float* pixels, const float* grads, int64_t width,
   }
 }
 
-ffi::Error Conv3x3(ffi::ThreadPool pool, Buffer x, Buffer taps, Result out,
-                   int64_t pad) {
+ffi::Error Conv3x3(ffi::ThreadPool pool, Images x, Taps taps,
+                   ffi::Result<Images> out, int64_t pad) {
   const auto in = x.dimensions();
   const int64_t height = out->dimensions()[1], width = out->dimensions()[2];
   const int64_t channels = in[3], features = out->dimensions()[3];
@@ -197,24 +193,25 @@ ffi::Error Conv3x3(ffi::ThreadPool pool, Buffer x, Buffer taps, Result out,
   return ffi::Error::Success();
 }
 
-ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Buffer x, Buffer grad,
-                                 Result taps_grad, int64_t pad) {
+ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Images x, Images grad,
+                                 ffi::Result<Taps> taps_grad, int64_t pad) {
   const auto in = x.dimensions(), out = grad.dimensions();
   const int64_t height = out[1], width = out[2];
   const int64_t channels = in[3], features = out[3];
   const int64_t bands = CeilDiv(height, kLongBand);
+  const int64_t all = in[0] * bands;
   const int64_t size = 9 * channels * features;
-  // A sum per band, so that they are the same for any number of threads.
-  std::vector<float> parts(in[0] * bands * size);
-  ParallelFor(pool, in[0] * bands, [&](int64_t task) {
-    const int64_t image = task / bands, first = task % bands * kLongBand;
-    const int64_t count = std::min(kLongBand, height - first);
+  // So many sums, whatever the number of threads: it is the same then.
+  const int64_t count = std::min(all, kSums);
+  std::vector<float> parts(count * size);
+  const auto add_band = [&](int64_t band, float* part) {
+    const int64_t image = band / bands, first = band % bands * kLongBand;
+    const int64_t rows_here = std::min(kLongBand, height - first);
     Rows rows(x.typed_data() + image * in[1] * in[2] * channels, in[1], in[2],
               channels, pad, kLongBand + 2);
-    rows.Copy(first, count + 2);
+    rows.Copy(first, rows_here + 2);
     OverFeatures(features, [&](auto zero, auto vectors, int64_t f) {
-      float* part = parts.data() + task * size + f;
-      for (int64_t y = 0; y < count; ++y) {
+      for (int64_t y = 0; y < rows_here; ++y) {
         const float* grads = grad.typed_data() +
                              (image * height + first + y) * width * features +
                              f;
@@ -223,15 +220,21 @@ ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Buffer x, Buffer grad,
           InBlocks<kChannels>(0, channels, [&](auto number, int64_t c) {
             AddRow<decltype(zero), vectors, number>(
                 pixels + c, grads, width, channels, features,
-                part + (tap * channels + c) * features);
+                part + (tap * channels + c) * features + f);
           });
         }
       }
     });
+  };
+  ParallelFor(pool, count, [&](int64_t task) {
+    const int64_t end = (task + 1) * all / count;
+    for (int64_t band = task * all / count; band < end; ++band) {
+      add_band(band, parts.data() + task * size);
+    }
   });
   float* total = taps_grad->typed_data();
   std::fill(total, total + size, 0.0f);
-  for (int64_t task = 0; task < in[0] * bands; ++task) {
+  for (int64_t task = 0; task < count; ++task) {
     const float* part = parts.data() + task * size;
     for (int64_t i = 0; i < size; ++i) total[i] += part[i];
   }
@@ -239,22 +242,22 @@ ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Buffer x, Buffer grad,
 }
 
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(mtnet_conv3x3, Conv3x3,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()
+                                  .Arg<Taps>()
+                                  .Ret<Images>()
+                                  .Attr<int64_t>("pad"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(mtnet_conv3x3_kernel_gradient,
+                              Conv3x3KernelGradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()
+                                  .Arg<Images>()
+                                  .Ret<Taps>()
+                                  .Attr<int64_t>("pad"));
+
 }  // namespace mtnet
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    mtnet_conv3x3, mtnet::Conv3x3,
-    xla::ffi::Ffi::Bind()
-        .Ctx<xla::ffi::ThreadPool>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Attr<int64_t>("pad"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    mtnet_conv3x3_kernel_gradient, mtnet::Conv3x3KernelGradient,
-    xla::ffi::Ffi::Bind()
-        .Ctx<xla::ffi::ThreadPool>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Attr<int64_t>("pad"));

@@ -8,25 +8,19 @@
 #include <array>
 #include <vector>
 
-#include "parallel.h"
+#include "loops.h"
 
 namespace mtnet {
 namespace {
 
-constexpr int kTile = 7;  // Outputs at once: 7 divides 14, 28, 56, 112.
-constexpr int64_t kBand = 8;  // Rows of a task.
+constexpr int kTile = 7;         // Outputs at once: 7 divides 14, 28, 56, 112.
+constexpr int64_t kBand = 8;     // Rows of a task.
 constexpr int64_t kBlock = 256;  // Channels of a task.
-
-using Buffer = ffi::Buffer<ffi::F32>;
-using Result = ffi::ResultBuffer<ffi::F32>;
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 using Shape = std::array<int64_t, 4>;  // Images, rows, columns, channels.
 
-template <class AnyBuffer>
-Shape ShapeOf(const AnyBuffer& buffer) {
-  const auto sizes = buffer.dimensions();
+Shape ShapeOf(const Images& images) {
+  const auto sizes = images.dimensions();
   return {sizes[0], sizes[1], sizes[2], sizes[3]};
 }
 
@@ -56,14 +50,12 @@ class Pixels {
 
 // The pixels that a tile of outputs sees: 3 rows of (kTile - 1) * stride + 3.
 template <int kStride>
-using Seen =
-    std::array<std::array<const float*, (kTile - 1) * kStride + 3>, 3>;
+using Seen = std::array<std::array<const float*, (kTile - 1) * kStride + 3>, 3>;
 
 // out[t] = sum over i, j of taps[i][j] * seen[i][t * stride + j].
 template <int kStride>
-void ForwardTile(const Seen<kStride>& seen, const float* taps,
-                 int64_t channels, float* const* out, int64_t begin,
-                 int64_t end) {
+void ForwardTile(const Seen<kStride>& seen, const float* taps, int64_t channels,
+                 float* const* out, int64_t begin, int64_t end) {
   OverChannels(begin, end, [&](auto zero, int64_t c) {
     using V = decltype(zero);
     V sums[kTile] = {};
@@ -217,23 +209,24 @@ void Forward(ffi::ThreadPool pool, const Pixels& x, const float* taps,
       images * CeilDiv(height, kBand) * CeilDiv(channels, kBlock);
   ParallelFor(pool, tasks, [&](int64_t task) {
     std::vector<float> nowhere(channels);
-    OverTiles(task, height, width, channels, dilation,
-              [&](int64_t image, int64_t y, int64_t column, int64_t begin,
-                  int64_t end) {
-                float* to[kTile];
-                for (int t = 0; t < kTile; ++t) {
-                  to[t] = At(out, shape, image, y, column + t * dilation,
-                             nowhere.data());
-                }
-                ForwardTile<kStride>(
-                    Around<kStride>(x, image, y, column, dilation), taps,
-                    channels, to, begin, end);
-              });
+    OverTiles(
+        task, height, width, channels, dilation,
+        [&](int64_t image, int64_t y, int64_t column, int64_t begin,
+            int64_t end) {
+          float* to[kTile];
+          for (int t = 0; t < kTile; ++t) {
+            to[t] =
+                At(out, shape, image, y, column + t * dilation, nowhere.data());
+          }
+          ForwardTile<kStride>(Around<kStride>(x, image, y, column, dilation),
+                               taps, channels, to, begin, end);
+        });
   });
 }
 
-ffi::Error DepthwiseForward(ffi::ThreadPool pool, Buffer x, Buffer taps,
-                            Result out, int64_t stride, int64_t dilation) {
+ffi::Error DepthwiseForward(ffi::ThreadPool pool, Images x, Taps taps,
+                            ffi::Result<Images> out, int64_t stride,
+                            int64_t dilation) {
   const std::vector<float> zeros(x.dimensions()[3]);
   const Pixels pixels(x.typed_data(), ShapeOf(x), zeros.data());
   const auto forward = stride == 1 ? Forward<1> : Forward<2>;
@@ -265,23 +258,24 @@ void Backward(ffi::ThreadPool pool, const Pixels& x, const float* taps,
               const Pixels& grad, float* x_grad, float* taps_grad,
               const Shape& shape, int64_t dilation) {
   const auto [images, height, width, channels] = shape;
-  SumOfTaps(pool, images, height, channels, taps_grad, [&](int64_t task,
-                                                           float* part) {
-    std::vector<float> nowhere(channels);
-    OverTiles(task, height, width, channels, dilation,
-              [&](int64_t image, int64_t y, int64_t column, int64_t begin,
-                  int64_t end) {
-                const float* from[kTile];
-                float* to[kTile];
-                for (int t = 0; t < kTile; ++t) {
-                  from[t] = x.at(image, y, column + t * dilation);
-                  to[t] = At(x_grad, shape, image, y, column + t * dilation,
-                             nowhere.data());
-                }
-                BackwardTile(Around<1>(grad, image, y, column, dilation), taps,
-                             channels, from, to, part, begin, end);
-              });
-  });
+  SumOfTaps(pool, images, height, channels, taps_grad,
+            [&](int64_t task, float* part) {
+              std::vector<float> nowhere(channels);
+              OverTiles(task, height, width, channels, dilation,
+                        [&](int64_t image, int64_t y, int64_t column,
+                            int64_t begin, int64_t end) {
+                          const float* from[kTile];
+                          float* to[kTile];
+                          for (int t = 0; t < kTile; ++t) {
+                            from[t] = x.at(image, y, column + t * dilation);
+                            to[t] = At(x_grad, shape, image, y,
+                                       column + t * dilation, nowhere.data());
+                          }
+                          BackwardTile(
+                              Around<1>(grad, image, y, column, dilation), taps,
+                              channels, from, to, part, begin, end);
+                        });
+            });
 }
 
 void BackwardOfPairs(ffi::ThreadPool pool, const Pixels& x, const float* taps,
@@ -289,34 +283,35 @@ void BackwardOfPairs(ffi::ThreadPool pool, const Pixels& x, const float* taps,
                      const Shape& shape) {
   const int64_t images = shape[0], channels = shape[3];
   const int64_t rows = CeilDiv(shape[1], 2), columns = CeilDiv(shape[2], 2);
-  SumOfTaps(pool, images, rows, channels, taps_grad, [&](int64_t task,
-                                                         float* part) {
-    std::vector<float> nowhere(channels);
-    OverTiles(task, rows, columns, channels, 1,
-              [&](int64_t image, int64_t y, int64_t column, int64_t begin,
-                  int64_t end) {
-                GradsOfPairs grads;
-                const float* from[2][2 * kTile];
-                float* to[2][2 * kTile];
-                for (int row = 0; row < 2; ++row) {
-                  for (int t = 0; t <= kTile; ++t) {
-                    grads[row][t] = grad.at(image, y + row, column + t);
-                  }
-                  for (int t = 0; t < 2 * kTile; ++t) {
-                    from[row][t] = x.at(image, 2 * y + row, 2 * column + t);
-                    to[row][t] = At(x_grad, shape, image, 2 * y + row,
-                                    2 * column + t, nowhere.data());
-                  }
-                }
-                BackwardTileOfPairs(grads, taps, channels, from, to, part,
-                                    begin, end);
-              });
-  });
+  SumOfTaps(
+      pool, images, rows, channels, taps_grad, [&](int64_t task, float* part) {
+        std::vector<float> nowhere(channels);
+        OverTiles(task, rows, columns, channels, 1,
+                  [&](int64_t image, int64_t y, int64_t column, int64_t begin,
+                      int64_t end) {
+                    GradsOfPairs grads;
+                    const float* from[2][2 * kTile];
+                    float* to[2][2 * kTile];
+                    for (int row = 0; row < 2; ++row) {
+                      for (int t = 0; t <= kTile; ++t) {
+                        grads[row][t] = grad.at(image, y + row, column + t);
+                      }
+                      for (int t = 0; t < 2 * kTile; ++t) {
+                        from[row][t] = x.at(image, 2 * y + row, 2 * column + t);
+                        to[row][t] = At(x_grad, shape, image, 2 * y + row,
+                                        2 * column + t, nowhere.data());
+                      }
+                    }
+                    BackwardTileOfPairs(grads, taps, channels, from, to, part,
+                                        begin, end);
+                  });
+      });
 }
 
-ffi::Error DepthwiseBackward(ffi::ThreadPool pool, Buffer x, Buffer taps,
-                             Buffer grad, Result x_grad, Result taps_grad,
-                             int64_t stride, int64_t dilation) {
+ffi::Error DepthwiseBackward(ffi::ThreadPool pool, Images x, Taps taps,
+                             Images grad, ffi::Result<Images> x_grad,
+                             ffi::Result<Taps> taps_grad, int64_t stride,
+                             int64_t dilation) {
   const Shape shape = ShapeOf(x);
   const std::vector<float> zeros(shape[3]);
   const Pixels pixels(x.typed_data(), shape, zeros.data());
@@ -332,26 +327,25 @@ ffi::Error DepthwiseBackward(ffi::ThreadPool pool, Buffer x, Buffer taps,
 }
 
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(mtnet_depthwise_forward, DepthwiseForward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()
+                                  .Arg<Taps>()
+                                  .Ret<Images>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("dilation"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(mtnet_depthwise_backward, DepthwiseBackward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()
+                                  .Arg<Taps>()
+                                  .Arg<Images>()
+                                  .Ret<Images>()
+                                  .Ret<Taps>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("dilation"));
+
 }  // namespace mtnet
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    mtnet_depthwise_forward, mtnet::DepthwiseForward,
-    xla::ffi::Ffi::Bind()
-        .Ctx<xla::ffi::ThreadPool>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Attr<int64_t>("stride")
-        .Attr<int64_t>("dilation"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    mtnet_depthwise_backward, mtnet::DepthwiseBackward,
-    xla::ffi::Ffi::Bind()
-        .Ctx<xla::ffi::ThreadPool>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Attr<int64_t>("stride")
-        .Attr<int64_t>("dilation"));

@@ -120,9 +120,13 @@ def _say(text):
   print(f'mtnet_jax: {text}', file=sys.stderr, flush=True)
 
 
+def _compiler():
+  return shlex.split(os.environ.get('CXX', 'c++'))
+
+
 def _run(*command):
   return subprocess.run(
-    [*shlex.split(os.environ.get('CXX', 'c++')), *command],
+    [*_compiler(), *command],
     check=True,
     capture_output=True,
     text=True,
@@ -140,7 +144,7 @@ def _path():
   macros = _run(*_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull)
   key = hashlib.sha256(
     '\0'.join(
-      [jaxlib.__version__, *_FLAGS, macros]
+      [jaxlib.__version__, *_compiler(), *_FLAGS, macros]
       + [pathlib.Path(file).read_text() for file in sources + headers]
     ).encode()
   ).hexdigest()

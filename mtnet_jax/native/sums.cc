@@ -5,29 +5,24 @@
 
 #include <vector>
 
-#include "parallel.h"
+#include "loops.h"
 
 namespace mtnet {
 namespace {
 
-constexpr int kRows = 8;  // Pixels at once.
+constexpr int kRows = 8;         // Pixels at once.
 constexpr int64_t kChunk = 128;  // Pixels of a task.
-
-using Buffer = ffi::Buffer<ffi::F32>;
-using Result = ffi::ResultBuffer<ffi::F32>;
 
 // Adds to the sums (2, channels) what `terms` makes of each of kCount pixels'
 // vectors of channels: a pair of them.
 template <int kCount, class Terms>
-void AddRows(int64_t pixel, int64_t channels, float* sums,
-             const Terms& terms) {
+void AddRows(int64_t pixel, int64_t channels, float* sums, const Terms& terms) {
   OverChannels(0, channels, [&](auto zero, int64_t c) {
     using V = decltype(zero);
     V first = Load<V>(sums + c), second = Load<V>(sums + channels + c);
 #pragma GCC unroll 8
     for (int row = 0; row < kCount; ++row) {
-      const auto [one, other] =
-          terms(zero, (pixel + row) * channels + c, c);
+      const auto [one, other] = terms(zero, (pixel + row) * channels + c, c);
       first += one;
       second += other;
     }
@@ -41,7 +36,7 @@ void AddRows(int64_t pixel, int64_t channels, float* sums,
 template <class Terms>
 void Sum(ffi::ThreadPool pool, int64_t pixels, int64_t channels,
          const Terms& terms, float* first, float* second) {
-  const int64_t chunks = (pixels + kChunk - 1) / kChunk;
+  const int64_t chunks = CeilDiv(pixels, kChunk);
   std::vector<float> parts(chunks * 2 * channels);
   ParallelFor(pool, chunks, [&](int64_t chunk) {
     float* sums = parts.data() + chunk * 2 * channels;
@@ -66,8 +61,8 @@ struct Pair {
   V one, other;
 };
 
-ffi::Error Moments(ffi::ThreadPool pool, Buffer x, Result sums,
-                   Result squares) {
+ffi::Error Moments(ffi::ThreadPool pool, Images x, ffi::Result<Channels> sums,
+                   ffi::Result<Channels> squares) {
   const float* values = x.typed_data();
   const int64_t channels = sums->dimensions()[0];
   Sum(
@@ -81,8 +76,9 @@ ffi::Error Moments(ffi::ThreadPool pool, Buffer x, Result sums,
   return ffi::Error::Success();
 }
 
-ffi::Error GradientSums(ffi::ThreadPool pool, Buffer grad, Buffer x,
-                        Buffer mean, Result sums, Result products) {
+ffi::Error GradientSums(ffi::ThreadPool pool, Images grad, Images x,
+                        Channels mean, ffi::Result<Channels> sums,
+                        ffi::Result<Channels> products) {
   const float* grads = grad.typed_data();
   const float* values = x.typed_data();
   const float* means = mean.typed_data();
@@ -92,29 +88,29 @@ ffi::Error GradientSums(ffi::ThreadPool pool, Buffer grad, Buffer x,
       [=](auto zero, int64_t at, int64_t c) {
         using V = decltype(zero);
         const V slope = Load<V>(grads + at);
-        return Pair<V>{slope, slope * (Load<V>(values + at) - Load<V>(means + c))};
+        return Pair<V>{slope,
+                       slope * (Load<V>(values + at) - Load<V>(means + c))};
       },
       sums->typed_data(), products->typed_data());
   return ffi::Error::Success();
 }
 
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(mtnet_moments, Moments,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()
+                                  .Ret<Channels>()
+                                  .Ret<Channels>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(mtnet_gradient_sums, GradientSums,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()
+                                  .Arg<Images>()
+                                  .Arg<Channels>()
+                                  .Ret<Channels>()
+                                  .Ret<Channels>());
+
 }  // namespace mtnet
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    mtnet_moments, mtnet::Moments,
-    xla::ffi::Ffi::Bind()
-        .Ctx<xla::ffi::ThreadPool>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    mtnet_gradient_sums, mtnet::GradientSums,
-    xla::ffi::Ffi::Bind()
-        .Ctx<xla::ffi::ThreadPool>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
-        .Ret<xla::ffi::Buffer<xla::ffi::F32>>());

@@ -1,7 +1,7 @@
-// Loops on XLA's own threads, and vectors of channels.
+// What the loops share: XLA's threads and arrays, and vectors of channels.
 
-#ifndef MTNET_JAX_NATIVE_PARALLEL_H_
-#define MTNET_JAX_NATIVE_PARALLEL_H_
+#ifndef MTNET_JAX_NATIVE_LOOPS_H_
+#define MTNET_JAX_NATIVE_LOOPS_H_
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +16,12 @@
 namespace mtnet {
 
 namespace ffi = xla::ffi;
+
+using Images = ffi::BufferR4<ffi::F32>;  // (images, rows, columns, channels)
+using Taps = ffi::BufferR4<ffi::F32>;    // (rows, columns, channels, features)
+using Channels = ffi::BufferR1<ffi::F32>;
+
+inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Calls body(i) for every i in [0, count), in any order, on several threads.
 //
@@ -99,4 +105,4 @@ inline void OverChannels(int64_t begin, int64_t end, const Body& body) {
 
 }  // namespace mtnet
 
-#endif  // MTNET_JAX_NATIVE_PARALLEL_H_
+#endif  // MTNET_JAX_NATIVE_LOOPS_H_
