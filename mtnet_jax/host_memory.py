@@ -31,13 +31,18 @@ _COMPILING = '/jax/core/compile/backend_compile_duration'
 _LONG_SECONDS = 1
 
 
-def keep():
+def keep(*, several_processes=False):
   """Keeps freed memory in this process, where JAX computes on the CPU.
 
   Before JAX is used, for its threads choose their heap when they start. Does
   nothing where an accelerator's plugin is installed, or where the C library
   has no `mallopt`. For commands, which own their process, and not for a
   library.
+
+  Args:
+    several_processes: whether this is one of several. Where another one ends,
+      a step that is computed where it was called does not come back in time to
+      say so: JAX aborts the process first. So theirs may wait.
 
   Returns:
     Whether memory is kept from now on.
@@ -56,7 +61,8 @@ def keep():
   import jax
   from jax import monitoring
 
-  jax.config.update('jax_cpu_enable_async_dispatch', False)
+  if not several_processes:
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
 
   def give_back(event, seconds, **_):
     if event == _COMPILING and seconds >= _LONG_SECONDS:

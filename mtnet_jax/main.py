@@ -51,7 +51,7 @@ def main(_):
   sys.stdout.reconfigure(line_buffering=True)
   # Libraries warn of what is normal here, such as a dataset not built yet.
   logging.set_verbosity(logging.ERROR)
-  host_memory.keep()
+  host_memory.keep(several_processes=bool(_COORDINATOR.value))
   stopping.listen()
   # Heavy imports wait until the flags are known to be right.
   from mtnet_jax import compilation_cache
