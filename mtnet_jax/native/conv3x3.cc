@@ -5,7 +5,7 @@
 // first copied with their border of zeros, so that every tap is at a distance
 // known beforehand.
 
-#include <array>
+#include <type_traits>
 #include <vector>
 
 #include "loops.h"
