@@ -46,9 +46,9 @@ def _out_hw(x, stride):
 
 def _forward(x, kernel, stride, dilation):
   if _is_native(x, kernel, stride, dilation):
-    out = library.call(
+    (out,) = library.call(
       'depthwise_forward',
-      (x.shape[0], *_out_hw(x, stride), x.shape[3]),
+      [(x.shape[0], *_out_hw(x, stride), x.shape[3])],
       x,
       kernel,
       stride=stride,

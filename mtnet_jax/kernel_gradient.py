@@ -9,6 +9,8 @@ as they are. XLA's CPU backend takes twice as long.
 from jax import lax
 import jax.numpy as jnp
 
+from mtnet_jax import windows
+
 
 def of_plain_conv(x, grad, *, size, pad):
   """Gradient by the kernel of a convolution with stride 1.
@@ -24,9 +26,7 @@ def of_plain_conv(x, grad, *, size, pad):
   """
   height, width, features = grad.shape[1:]
   padding = (pad, pad, 0)
-  x = lax.pad(
-    x, jnp.zeros((), x.dtype), ((0, 0, 0), padding, padding, (0, 0, 0))
-  )
+  x = windows.pad(x, padding, padding)
 
   def of_image(index):
     """(size, size * C, F); the image and its views stay in the cache."""

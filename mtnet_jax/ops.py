@@ -235,7 +235,8 @@ def _few_channels(x, kernel, pad):
   batch, height, width, _ = x.shape
   more = 2 * pad - 2
   shape = (batch, height + more, width + more, kernel.shape[-1])
-  return library.call('conv3x3', shape, x, kernel, pad=pad)
+  (out,) = library.call('conv3x3', [shape], x, kernel, pad=pad)
+  return out
 
 
 def _few_channels_fwd(x, kernel, pad):
@@ -246,9 +247,10 @@ def _few_channels_bwd(pad, residuals, grad):
   x, kernel = residuals
   if library.serves(x, kernel):
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return _few_channels(grad, turned, 2 - pad), library.call(
-      'conv3x3_kernel_gradient', kernel.shape, x, grad, pad=pad
+    (grad_kernel,) = library.call(
+      'conv3x3_kernel_gradient', [kernel.shape], x, grad, pad=pad
     )
+    return _few_channels(grad, turned, 2 - pad), grad_kernel
   grad_kernel = kernel_gradient.of_plain_conv(
     dtypes.wide(x), dtypes.wide(grad), size=kernel.shape[0], pad=pad
   )

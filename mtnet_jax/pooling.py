@@ -56,11 +56,8 @@ def _largest(x, size, stride, pads):
 
   Of equal ones the first, row by row, as PyTorch and XLA have it.
   """
-  padded = lax.pad(
-    x,
-    jnp.array(-jnp.inf, x.dtype),
-    ((0, 0, 0), *((*low_high, 0) for low_high in pads), (0, 0, 0)),
-  )
+  rows, columns = ((*low_high, 0) for low_high in pads)
+  padded = windows.pad(x, rows, columns, -jnp.inf)
   height, width = (
     _out_size(length, low_high, size, stride)
     for length, low_high in zip(x.shape[1:3], pads, strict=True)
@@ -100,13 +97,9 @@ def _backward(size, stride, pads, residuals, grad):
 
   def with_windows_before(x, fill):
     height, width = x.shape[1:3]
-    padding = (
-      (0, 0, 0),
-      (reach, down - height, 0),
-      (reach, across - width, 0),
-      (0, 0, 0),
+    return windows.pad(
+      x, (reach, down - height, 0), (reach, across - width, 0), fill
     )
-    return lax.pad(x, jnp.array(fill, x.dtype), padding)
 
   which, wide = lax.optimization_barrier(
     (with_windows_before(which, -1), with_windows_before(dtypes.wide(grad), 0))

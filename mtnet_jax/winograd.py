@@ -20,6 +20,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax import windows
+
 _TILE = 4
 _SEEN = _TILE + 2
 _POINTS = (0, 1, -1, 0.5, -0.5)
@@ -58,15 +60,10 @@ def _see(x, pad):
   """B' d B of every tile of the output: (B, H, W, C) -> (6, 6, tiles, C)."""
   batch, height, width, channels = x.shape
   down, across = (_tiles(size + 2 * pad - 2) for size in (height, width))
-  padded = lax.pad(
+  padded = windows.pad(
     x,
-    jnp.zeros((), x.dtype),
-    (
-      (0, 0, 0),
-      (pad, _TILE * down + 2 - height - pad, 0),
-      (pad, _TILE * across + 2 - width - pad, 0),
-      (0, 0, 0),
-    ),
+    (pad, _TILE * down + 2 - height - pad, 0),
+    (pad, _TILE * across + 2 - width - pad, 0),
   )
 
   def nth(values, offset, count, axis):
@@ -99,15 +96,8 @@ def _spread(grad):
   """A g A', which takes `_cut` back: (B, H, W, F) -> (6, 6, tiles, F)."""
   batch, height, width, features = grad.shape
   down, across = _tiles(height), _tiles(width)
-  grad = lax.pad(
-    grad,
-    jnp.zeros((), grad.dtype),
-    (
-      (0, 0, 0),
-      (0, _TILE * down - height, 0),
-      (0, _TILE * across - width, 0),
-      (0, 0, 0),
-    ),
+  grad = windows.pad(
+    grad, (0, _TILE * down - height, 0), (0, _TILE * across - width, 0)
   )
   rows = _mix([grad[:, i::_TILE] for i in range(_TILE)], _A.T)
   rows = lax.optimization_barrier(jnp.stack(rows))

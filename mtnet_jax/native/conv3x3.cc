@@ -86,76 +86,52 @@ class Rows {
   std::vector<float> rows_;
 };
 
-// Outputs of kCount pixels and kVectors vectors of features.
+// A tile of sums: kCount of them beside each other, each kVectors vectors of
+// features.
 template <class V, int kVectors, int kCount>
-inline void ForwardTile(const Rows& rows, int64_t y, int64_t x,
-                        int64_t channels, int64_t features, const float* taps,
-                        float* out) {
+struct Tile {
   V sums[kCount][kVectors] = {};
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j) {
-      const float* pixel = rows[y + i] + (x + j) * channels;
-      const float* tap = taps + (3 * i + j) * channels * features;
-      for (int64_t c = 0; c < channels; ++c) {
-        V weights[kVectors];
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          weights[v] = LoadNth<V>(tap + c * features, v);
-        }
-#pragma GCC unroll 16
-        for (int t = 0; t < kCount; ++t) {
-#pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            sums[t][v] += pixel[t * channels + c] * weights[v];
-          }
-        }
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int t = 0; t < kCount; ++t) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      StoreNth<V>(out + t * features, v, sums[t][v]);
-    }
-  }
-}
 
-// A row of pixels times a row of outputs' gradients, for kCount channels and
-// kVectors vectors of features of one tap.
-template <class V, int kVectors, int kCount>
-inline void AddRow(const float* pixels, const float* grads, int64_t width,
-                   int64_t channels, int64_t features, float* taps_grad) {
-  V sums[kCount][kVectors];
-#pragma GCC unroll 8
-  for (int c = 0; c < kCount; ++c) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      sums[c][v] = LoadNth<V>(taps_grad + c * features, v);
-    }
-  }
-  for (int64_t x = 0; x < width; ++x) {
-    V slopes[kVectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      slopes[v] = LoadNth<V>(grads + x * features, v);
-    }
-#pragma GCC unroll 8
-    for (int c = 0; c < kCount; ++c) {
+  // Adds `count` products of a vector of features with kCount numbers, which
+  // lie `between` apart. The next product's are `step` further on.
+  void Add(const float* numbers, int64_t between, int64_t step,
+           const float* vectors, int64_t features, int64_t count) {
+    for (int64_t n = 0; n < count; ++n) {
+      V those[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        sums[c][v] += pixels[x * channels + c] * slopes[v];
+        those[v] = LoadNth<V>(vectors + n * features, v);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          sums[i][v] += numbers[i * between + n * step] * those[v];
+        }
       }
     }
   }
-#pragma GCC unroll 8
-  for (int c = 0; c < kCount; ++c) {
+
+  void Read(const float* from, int64_t features) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      StoreNth<V>(taps_grad + c * features, v, sums[c][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        sums[i][v] = LoadNth<V>(from + i * features, v);
+      }
     }
   }
-}
+
+  void Write(float* to, int64_t features) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        StoreNth<V>(to + i * features, v, sums[i][v]);
+      }
+    }
+  }
+};
 
 ffi::Error Conv3x3(ffi::ThreadPool pool, Images x, Taps taps,
                    ffi::Result<Images> out, int64_t pad) {
@@ -173,18 +149,22 @@ ffi::Error Conv3x3(ffi::ThreadPool pool, Images x, Taps taps,
       for (int64_t y = 0; y < count; ++y) {
         float* row = out->typed_data() +
                      (image * height + first + y) * width * features + f;
-        const auto tile = [&](auto pixels, int64_t column) {
-          ForwardTile<decltype(zero), vectors, pixels>(
-              rows, y, column, channels, features, taps.typed_data() + f,
-              row + column * features);
+        const auto make = [&](auto pixels, int64_t column) {
+          Tile<decltype(zero), vectors, pixels> tile;
+          for (int64_t i = 0; i < 9; ++i) {
+            tile.Add(rows[y + i / 3] + (column + i % 3) * channels, channels, 1,
+                     taps.typed_data() + i * channels * features + f, features,
+                     channels);
+          }
+          tile.Write(row + column * features, features);
         };
         if (width < kPixels) {
-          InBlocks<kPixels / 2>(0, width, tile);
+          InBlocks<kPixels / 2>(0, width, make);
           continue;
         }
         // The last one makes some pixels again: a tile of few takes as long.
         for (int64_t column = 0; column < width; column += kPixels) {
-          tile(std::integral_constant<int, kPixels>{},
+          make(std::integral_constant<int, kPixels>{},
                std::min(column, width - kPixels));
         }
       }
@@ -218,9 +198,11 @@ ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Images x, Images grad,
         for (int64_t tap = 0; tap < 9; ++tap) {
           const float* pixels = rows[y + tap / 3] + tap % 3 * channels;
           InBlocks<kChannels>(0, channels, [&](auto number, int64_t c) {
-            AddRow<decltype(zero), vectors, number>(
-                pixels + c, grads, width, channels, features,
-                part + (tap * channels + c) * features + f);
+            float* sums = part + (tap * channels + c) * features + f;
+            Tile<decltype(zero), vectors, number> tile;
+            tile.Read(sums, features);
+            tile.Add(pixels + c, 1, channels, grads, features, width);
+            tile.Write(sums, features);
           });
         }
       }
@@ -232,12 +214,7 @@ ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Images x, Images grad,
       add_band(band, parts.data() + task * size);
     }
   });
-  float* total = taps_grad->typed_data();
-  std::fill(total, total + size, 0.0f);
-  for (int64_t task = 0; task < count; ++task) {
-    const float* part = parts.data() + task * size;
-    for (int64_t i = 0; i < size; ++i) total[i] += part[i];
-  }
+  AddUp(parts, size, taps_grad->typed_data());
   return ffi::Error::Success();
 }
 

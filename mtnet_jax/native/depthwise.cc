@@ -247,11 +247,7 @@ void SumOfTaps(ffi::ThreadPool pool, int64_t images, int64_t height,
   ParallelFor(pool, bands * blocks, [&](int64_t task) {
     body(task, parts.data() + task / blocks * 9 * channels);
   });
-  std::fill(total, total + 9 * channels, 0.0f);
-  for (int64_t band = 0; band < bands; ++band) {
-    const float* part = parts.data() + band * 9 * channels;
-    for (int64_t i = 0; i < 9 * channels; ++i) total[i] += part[i];
-  }
+  AddUp(parts, 9 * channels, total);
 }
 
 void Backward(ffi::ThreadPool pool, const Pixels& x, const float* taps,

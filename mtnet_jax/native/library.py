@@ -65,17 +65,14 @@ def call(name, shapes, *arrays, **attributes):
 
   Args:
     name: of the handler, without its prefix.
-    shapes: of the results, float32: a tuple, or a list of tuples.
+    shapes: of the results, float32.
     *arrays: float32.
     **attributes: integers.
 
   Returns:
-    An array, or a list of them.
+    A list of arrays.
   """
-  if isinstance(shapes, list):
-    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-  else:
-    results = jax.ShapeDtypeStruct(shapes, jnp.float32)
+  results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   function = jax.ffi.ffi_call(
     f'mtnet_{name}', results, vmap_method='sequential'
   )

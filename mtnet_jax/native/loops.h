@@ -10,6 +10,7 @@
 #include <memory>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -49,6 +50,14 @@ void ParallelFor(ffi::ThreadPool pool, int64_t count, const Body& body) {
   work();
   while (progress->done.load(std::memory_order_acquire) < count) {
     std::this_thread::yield();
+  }
+}
+
+// Adds up parts of `size` floats that lie one after the other, in their order.
+inline void AddUp(const std::vector<float>& parts, int64_t size, float* total) {
+  std::fill(total, total + size, 0.0f);
+  for (auto part = parts.begin(); part != parts.end(); part += size) {
+    for (int64_t i = 0; i < size; ++i) total[i] += part[i];
   }
 }
 
