@@ -9,6 +9,7 @@ import test_configs
 
 from benchmarks import step_cost
 from mtnet_jax import stages
+from mtnet_jax.native import library
 
 
 def test_sums_inside_of_loops_and_calls_are_found():
@@ -49,6 +50,13 @@ def test_counts_of_a_step(stages_and_config, name):
   assert cost.statistics_bytes == 4 * 4 * statistics / 2
   norms = len(jax.tree.leaves(shapes['batch_stats'])) // 2
   assert cost.rounds == 2 * norms + 1
+
+
+def test_counts_do_not_depend_on_the_machine(stages_and_config, monkeypatch):
+  all_stages, config = stages_and_config
+  here = step_cost.cost_of(all_stages['coarse'], config)
+  monkeypatch.setattr(library, 'loaded', lambda: False)
+  assert step_cost.cost_of(all_stages['coarse'], config) == here
 
 
 def test_what_is_kept_grows_with_the_type_and_the_image(stages_and_config):
