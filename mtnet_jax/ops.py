@@ -6,8 +6,8 @@ compute the same sums:
 
 * depthwise: see `depthwise`.
 * pointwise: a matrix product.
-* 3 x 3 of many channels: Winograd's form, see `winograd`. Of fewer: a loop in
-  C++, see `native`, or XLA's own convolution and `kernel_gradient`.
+* 3 x 3 of many channels: Winograd's form, see `winograd`. Of fewer: see
+  `few_channels`.
 * dilated: a matrix product per tap, over the rows and columns where that tap
   touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
 
@@ -31,20 +31,10 @@ import numpy as np
 
 from mtnet_jax import depthwise
 from mtnet_jax import dtypes
-from mtnet_jax import kernel_gradient
+from mtnet_jax import few_channels
 from mtnet_jax import windows
 from mtnet_jax import winograd
-from mtnet_jax.native import library
-
-# From so many channels in and out on, Winograd's form is used on a CPU. It is
-# faster from 32 on, but in a network's first layers its rounding, ten times
-# that of the sum over taps, grows through dozens of batch norms.
-_WINOGRAD_CHANNELS = 128
-# From so many in and out on, a loop in C++ or products of matrices beat XLA's
-# own loop, at least in the kernel gradient.
-_PRODUCT_CHANNELS = 16
-_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-
+from mtnet_jax import xla_conv
 
 # Here, too: all of a network's convolutions are `ops`.
 depthwise_conv = depthwise.conv
@@ -125,24 +115,12 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
       )
     return _by_platform(x, kernel, _dilated_forms(kernel.shape[0], dilation))
   pad = kernel.shape[0] // 2 if padding is None else padding
-  channels = min(kernel.shape[2:])
-  if kernel.shape[0] == 3 and stride == 1 and pad <= 2:
-    if channels >= _WINOGRAD_CHANNELS:
-      return _by_platform(x, kernel, _plain_forms(_winograd, pad))
-    if channels >= _PRODUCT_CHANNELS:
-      return _by_platform(x, kernel, _plain_forms(_few_channels, pad))
-  return _xla_conv(x, kernel, stride=stride, pad=pad)
-
-
-def _xla_conv(x, kernel, *, stride=1, dilation=1, pad):
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    (stride, stride),
-    ((pad, pad), (pad, pad)),
-    rhs_dilation=(dilation, dilation),
-    dimension_numbers=_DIMENSIONS,
-  )
+  if kernel.shape[0] == 3 and pad <= 2:
+    if min(kernel.shape[2:]) < few_channels.LIMIT:
+      return _by_platform(x, kernel, _few_channels_forms(stride, pad))
+    if stride == 1:
+      return _by_platform(x, kernel, _winograd_forms(pad))
+  return xla_conv.conv(x, kernel, stride=stride, pad=pad)
 
 
 def _live(offset, size):
@@ -218,54 +196,25 @@ def _dilated_forms(size, dilation):
   return _Forms(
     cpu=functools.partial(_dilated_taps, dilation=dilation),
     other=functools.partial(
-      _xla_conv, dilation=dilation, pad=dilation * (size // 2)
+      xla_conv.conv, dilation=dilation, pad=dilation * (size // 2)
     ),
   )
 
 
-def _winograd(x, kernel, pad):
-  return winograd.conv(dtypes.wide(x), dtypes.wide(kernel), pad).astype(x.dtype)
+@functools.cache
+def _winograd_forms(pad):
+  def cpu(x, kernel):
+    product = winograd.conv(dtypes.wide(x), dtypes.wide(kernel), pad)
+    return product.astype(x.dtype)
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _few_channels(x, kernel, pad):
-  """By the loops of `native`, or XLA's but for its kernel gradient."""
-  if not library.serves(x, kernel):
-    return _xla_conv(x, kernel, pad=pad)
-  batch, height, width, _ = x.shape
-  more = 2 * pad - 2
-  shape = (batch, height + more, width + more, kernel.shape[-1])
-  (out,) = library.call('conv3x3', [shape], x, kernel, pad=pad)
-  return out
-
-
-def _few_channels_fwd(x, kernel, pad):
-  return _few_channels(x, kernel, pad), (x, kernel)
-
-
-def _few_channels_bwd(pad, residuals, grad):
-  x, kernel = residuals
-  if library.serves(x, kernel):
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    (grad_kernel,) = library.call(
-      'conv3x3_kernel_gradient', [kernel.shape], x, grad, pad=pad
-    )
-    return _few_channels(grad, turned, 2 - pad), grad_kernel
-  grad_kernel = kernel_gradient.of_plain_conv(
-    dtypes.wide(x), dtypes.wide(grad), size=kernel.shape[0], pad=pad
-  )
-  (grad_x,) = jax.vjp(lambda x: _xla_conv(x, kernel, pad=pad), x)[1](grad)
-  return grad_x, grad_kernel.astype(kernel.dtype)
-
-
-_few_channels.defvjp(_few_channels_fwd, _few_channels_bwd)
+  return _Forms(cpu=cpu, other=functools.partial(xla_conv.conv, pad=pad))
 
 
 @functools.cache
-def _plain_forms(form, pad):
+def _few_channels_forms(stride, pad):
   return _Forms(
-    cpu=lambda x, kernel: form(x, kernel, pad),
-    other=functools.partial(_xla_conv, pad=pad),
+    cpu=lambda x, kernel: few_channels.conv(x, kernel, stride, pad),
+    other=functools.partial(xla_conv.conv, stride=stride, pad=pad),
   )
 
 

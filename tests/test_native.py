@@ -86,6 +86,7 @@ def test_what_is_not_finite_arrives():
 
 _BITS = """
 import hashlib, jax, jax.numpy as jnp, numpy as np, sys
+from mtnet_jax import folded
 from mtnet_jax import ops
 from mtnet_jax.models import batch_norm
 from mtnet_jax.native import library
@@ -99,8 +100,13 @@ def all_of(x, depthwise, dense):
   return jnp.sum(ops.conv(y, dense) ** 2)
 arguments = draw(4, 61, 47, 20), draw(3, 3, 1, 20), draw(3, 3, 20, 33)
 value, grads = jax.jit(jax.value_and_grad(all_of, (0, 1, 2)))(*arguments)
+# Bands of rows are narrower where threads are more than images.
+folds = folded.separable_conv if library.loaded() else lambda x, *_: x
+x, depthwise, dense = arguments
+between, after = folded.identity(20), folded.identity(33)
+one = jax.jit(folds)(x[:1], depthwise, between, dense[:1, :1], after)
 digest = hashlib.sha256()
-for array in (value, *grads):
+for array in (value, *grads, one):
   digest.update(np.asarray(array).tobytes())
 print(library.loaded(), digest.hexdigest(), float(value))
 """
@@ -122,6 +128,16 @@ def test_bits_do_not_depend_on_the_threads():
   loaded, one, *_ = _bits(('taskset', '-c', '0'))
   assert loaded
   assert _bits()[1] == one
+
+
+@pytest.mark.parametrize('compiler', ('g++', 'clang++'))
+def test_compilers_agree(compiler, tmp_path):
+  if not shutil.which(compiler):
+    pytest.skip(f'no {compiler}')
+  *_, expected, _ = _bits(MTNET_JAX_NATIVE='0')
+  loaded, _, value, says = _bits(CXX=compiler, XDG_CACHE_HOME=str(tmp_path))
+  assert loaded, says
+  assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_a_compiler_jax_computes_the_same(tmp_path):

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from mtnet_jax import ops
 from mtnet_jax import pooling
+from mtnet_jax.native import library
 
 
 def test_depthwise_by_hand():
@@ -44,6 +45,20 @@ def test_dilated_conv_is_chosen_where_the_program_is_lowered(
   assert text.count('stablehlo.convolution') == convolutions
 
 
+def _kernel_gradient_program(channels, *, platform='cpu', stride=1):
+  def kernel_gradient(x, kernel, grad):
+    conv = functools.partial(ops.conv, stride=stride)
+    return jax.vjp(conv, x, kernel)[1](grad)[1]
+
+  x = jnp.zeros((2, 6, 6, channels))
+  return (
+    jax.jit(kernel_gradient)
+    .trace(x, jnp.zeros((3, 3, channels, channels)), x[:, ::stride, ::stride])
+    .lower(lowering_platforms=(platform,))
+    .as_text()
+  )
+
+
 @pytest.mark.parametrize(
   'platform, channels, convolutions',
   (('cpu', 15, 1), ('cpu', 16, 0), ('cuda', 16, 1)),
@@ -51,17 +66,18 @@ def test_dilated_conv_is_chosen_where_the_program_is_lowered(
 def test_the_kernel_gradient_of_few_channels_is_one_of_products(
   platform, channels, convolutions
 ):
-  def kernel_gradient(x, kernel, grad):
-    return jax.vjp(ops.conv, x, kernel)[1](grad)[1]
-
-  x = jnp.zeros((2, 6, 6, channels))
-  program = (
-    jax.jit(kernel_gradient)
-    .trace(x, jnp.zeros((3, 3, channels, channels)), x)
-    .lower(lowering_platforms=(platform,))
-    .as_text()
-  )
+  with library.portable():
+    program = _kernel_gradient_program(channels, platform=platform)
   assert program.count('stablehlo.convolution') == convolutions
+
+
+@pytest.mark.skipif(not library.loaded(), reason='no C++ loops here')
+@pytest.mark.parametrize('stride', (1, 2))
+@pytest.mark.parametrize('channels', (3, 127))
+def test_the_kernel_gradient_of_few_channels_is_the_loop_in_c(channels, stride):
+  program = _kernel_gradient_program(channels, stride=stride)
+  assert 'stablehlo.convolution' not in program
+  assert program.count('@mtnet_conv3x3_kernel_gradient(') == 1
 
 
 @pytest.mark.parametrize(

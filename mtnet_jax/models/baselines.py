@@ -126,8 +126,8 @@ class DoubleConv(nn.Module):
   @nn.compact
   def __call__(self, x):
     for i in (1, 2):
-      x = layers.Conv(self.features, 3, dtype=self.dtype, name=f'conv{i}')(x)
-      x = nn.relu(self.norm(f'bn{i}')(x))
+      conv = layers.Conv(self.features, 3, dtype=self.dtype, name=f'conv{i}')
+      x = layers.conv_norm_relu(conv, self.norm(f'bn{i}'), x)
     return x
 
 

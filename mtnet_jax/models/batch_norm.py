@@ -17,6 +17,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from mtnet_jax import dtypes
+from mtnet_jax import folded
 from mtnet_jax.native import library
 
 _PIXELS = (0, 1, 2)
@@ -118,12 +119,22 @@ class BatchNorm(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
+  def _variables(self, channels):
+    shape = (channels,)
+    average = self.variable('batch_stats', 'mean', jnp.zeros, shape)
+    variance = self.variable('batch_stats', 'var', jnp.ones, shape)
+    scale = self.param('scale', nn.initializers.ones_init(), shape)
+    bias = self.param('bias', nn.initializers.zeros_init(), shape)
+    return average, variance, scale, bias
+
+  def folded(self, channels):
+    """The `folded.Affine` that it is by its running statistics."""
+    average, variance, scale, bias = self._variables(channels)
+    factor = lax.rsqrt(variance.value + self.epsilon) * scale
+    return folded.Affine(factor, bias - average.value * factor)
+
   def __call__(self, x):
-    channels = (x.shape[-1],)
-    average = self.variable('batch_stats', 'mean', jnp.zeros, channels)
-    variance = self.variable('batch_stats', 'var', jnp.ones, channels)
-    scale = self.param('scale', nn.initializers.ones_init(), channels)
-    bias = self.param('bias', nn.initializers.zeros_init(), channels)
+    average, variance, scale, bias = self._variables(x.shape[-1])
     x = x.astype(self.dtype)
     if self.use_running_average:
       factor = lax.rsqrt(variance.value + self.epsilon) * scale

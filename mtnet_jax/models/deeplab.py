@@ -27,15 +27,15 @@ class ConvBnRelu(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = layers.Conv(
+    conv = layers.Conv(
       self.features,
       self.size,
       dilation=self.dilation,
       use_bias=True,
       dtype=self.dtype,
       name='conv',
-    )(x)
-    return nn.relu(self.norm('bn')(x))
+    )
+    return layers.conv_norm_relu(conv, self.norm('bn'), x)
 
 
 class Aspp(nn.Module):

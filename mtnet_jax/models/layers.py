@@ -6,6 +6,8 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
+from mtnet_jax import few_channels
+from mtnet_jax import folded
 from mtnet_jax import ops
 from mtnet_jax.models import batch_norm as batch_norm_lib
 
@@ -34,12 +36,17 @@ class Conv(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
+  def variables_for(self, channels):
+    """The kernel, and the bias or None, for an input of so many channels."""
+    shape = (self.size, self.size, channels, self.features)
+    kernel = self.param('kernel', _KERNEL_INIT, shape)
+    bias = None
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    return kernel, bias
+
   def __call__(self, x):
-    kernel = self.param(
-      'kernel',
-      _KERNEL_INIT,
-      (self.size, self.size, x.shape[-1], self.features),
-    )
+    kernel, bias = self.variables_for(x.shape[-1])
     x = ops.conv(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
@@ -47,8 +54,7 @@ class Conv(nn.Module):
       dilation=self.dilation,
       padding=self.padding,
     )
-    if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    if bias is not None:
       # In float32: the bias's gradient is a sum over every pixel.
       x = (x + bias).astype(self.dtype)
     return x
@@ -62,14 +68,99 @@ class DepthwiseConv(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
+  def kernel_for(self, channels):
+    """The kernel for an input of so many channels."""
+    return self.param('kernel', _KERNEL_INIT, (3, 3, 1, channels))
+
   def __call__(self, x):
-    kernel = self.param('kernel', _KERNEL_INIT, (3, 3, 1, x.shape[-1]))
     return ops.depthwise_conv(
       x.astype(self.dtype),
-      kernel.astype(self.dtype),
+      self.kernel_for(x.shape[-1]).astype(self.dtype),
       stride=self.stride,
       dilation=self.dilation,
     )
+
+
+def folds(norm, x):
+  """Whether `folded` can take x and what this batch norm does to it."""
+  return norm.use_running_average and folded.serves(x)
+
+
+def conv_norm_relu(conv, norm, x):
+  """ReLU of a batch norm of a convolution.
+
+  Args:
+    conv: `Conv`.
+    norm: batch norm.
+    x: (B, H, W, C).
+
+  Returns:
+    (B, H', W', F).
+  """
+  x = x.astype(conv.dtype)
+  channels = min(x.shape[-1], conv.features)
+  is_first = conv.size == 3 and conv.dilation == 1
+  if not (is_first and channels < few_channels.LIMIT and folds(norm, x)):
+    return nn.relu(norm(conv(x)))
+  kernel, bias = conv.variables_for(x.shape[-1])
+  scale, shift = norm.folded(conv.features)
+  if bias is not None:
+    shift = scale * bias + shift
+  return folded.few_channels_conv(
+    x,
+    kernel,
+    folded.Affine(scale, shift),
+    stride=conv.stride,
+    pad=1 if conv.padding is None else conv.padding,
+  )
+
+
+def separable_conv(
+  x,
+  depthwise,
+  between,
+  pointwise,
+  after,
+  *,
+  relu_before=False,
+  relu_between=False,
+  relu_after=False,
+):
+  """Depthwise convolution, batch norm, pointwise convolution, batch norm.
+
+  Args:
+    x: (B, H, W, C).
+    depthwise: `DepthwiseConv`.
+    between: batch norm, or None.
+    pointwise: `Conv` of size 1.
+    after: batch norm.
+    relu_before, relu_between, relu_after: where a ReLU is.
+
+  Returns:
+    (B, ceil(H / stride), ceil(W / stride), F).
+  """
+  x = x.astype(depthwise.dtype)
+  if folds(after, x):
+    channels = x.shape[-1]
+    kernel, _ = pointwise.variables_for(channels)
+    return folded.separable_conv(
+      x,
+      depthwise.kernel_for(channels),
+      between.folded(channels) if between else folded.identity(channels),
+      kernel,
+      after.folded(pointwise.features),
+      stride=depthwise.stride,
+      dilation=depthwise.dilation,
+      relu_before=relu_before,
+      relu_between=relu_between,
+      relu_after=relu_after,
+    )
+  x = nn.relu(x) if relu_before else x
+  x = depthwise(x)
+  x = between(x) if between else x
+  x = nn.relu(x) if relu_between else x
+  x = after(pointwise(x))
+  return nn.relu(x) if relu_after else x
 
 
 class InputScale(nn.Module):

@@ -34,17 +34,23 @@ class AlignedSeparableConv(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    after = self.relu == 'after'
-    if self.relu == 'before':
-      x = nn.relu(x)
-    x = layers.DepthwiseConv(
+    depthwise = layers.DepthwiseConv(
       self.stride, self.dilation, self.dtype, name='depthwise'
-    )(x)
-    x = self.norm('depthwise_bn')(x)
-    x = nn.relu(x) if after else x
-    x = layers.Conv(self.features, dtype=self.dtype, name='pointwise')(x)
-    x = self.norm('pointwise_bn')(x)
-    return nn.relu(x) if after else x
+    )
+    depthwise_bn = self.norm('depthwise_bn')
+    pointwise = layers.Conv(self.features, dtype=self.dtype, name='pointwise')
+    pointwise_bn = self.norm('pointwise_bn')
+    after = self.relu == 'after'
+    return layers.separable_conv(
+      x,
+      depthwise,
+      depthwise_bn,
+      pointwise,
+      pointwise_bn,
+      relu_before=self.relu == 'before',
+      relu_between=after,
+      relu_after=after,
+    )
 
 
 class AlignedBlock(nn.Module):
@@ -122,10 +128,10 @@ class AlignedXception(nn.Module):
     taps = {}
     for i, width in enumerate(self.stem_widths, 1):
       stride = 2 if i == 1 else 1
-      x = layers.Conv(
+      conv = layers.Conv(
         width, 3, stride=stride, dtype=self.dtype, name=f'conv{i}'
-      )(x)
-      x = nn.relu(self.norm(f'bn{i}')(x))
+      )
+      x = layers.conv_norm_relu(conv, self.norm(f'bn{i}'), x)
 
     def block(x, widths, stride=1):
       index = sum(name.startswith('block') for name in taps) + 1
@@ -162,20 +168,27 @@ class AlignedXception(nn.Module):
 
 
 class SeparableConv(nn.Module):
-  """Depthwise, pointwise, BN: Keras's layout."""
+  """Depthwise, pointwise, BN: Keras's layout; ReLU before, after, or none."""
 
   features: int
   norm: Callable[[str], nn.Module]
   dilation: int = 1
+  relu: str | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    x = layers.DepthwiseConv(
-      dilation=self.dilation, dtype=self.dtype, name='depthwise'
-    )(x)
-    x = layers.Conv(self.features, dtype=self.dtype, name='pointwise')(x)
-    return self.norm('bn')(x)
+    return layers.separable_conv(
+      x,
+      layers.DepthwiseConv(
+        dilation=self.dilation, dtype=self.dtype, name='depthwise'
+      ),
+      None,
+      layers.Conv(self.features, dtype=self.dtype, name='pointwise'),
+      self.norm('bn'),
+      relu_before=self.relu == 'before',
+      relu_after=self.relu == 'after',
+    )
 
 
 class XceptionBlock(nn.Module):
@@ -211,10 +224,12 @@ class XceptionBlock(nn.Module):
     elif self.skip_relu:
       skip = nn.relu(x)
     for i, width in enumerate(self.widths, 1):
-      if i > 1 or self.first_relu:
-        x = nn.relu(x)
       x = SeparableConv(
-        width, norm=self.norm, dtype=self.dtype, name=f'sepconv{i}'
+        width,
+        norm=self.norm,
+        relu='before' if i > 1 or self.first_relu else None,
+        dtype=self.dtype,
+        name=f'sepconv{i}',
       )(x)
     if self.pool:
       x = pooling.max_pool(x, padding=self.pool_padding)
@@ -255,15 +270,15 @@ class Xception(nn.Module):
     """Maps (B, H, W, C) to features (B, H', W', tail_widths[-1]), and taps."""
     taps = {}
     for i, width in enumerate(self.stem_widths, 1):
-      x = layers.Conv(
+      conv = layers.Conv(
         width,
         3,
         stride=2 if i == 1 else 1,
         padding=0,
         dtype=self.dtype,
         name=f'conv{i}',
-      )(x)
-      x = nn.relu(self.norm(f'bn{i}')(x))
+      )
+      x = layers.conv_norm_relu(conv, self.norm(f'bn{i}'), x)
 
     def block(x, widths, **kwargs):
       index = len(taps) + 1
@@ -290,9 +305,9 @@ class Xception(nn.Module):
         width,
         norm=self.norm,
         dilation=self.tail_dilation,
+        relu='after',
         dtype=self.dtype,
         name=f'sepconv{i}',
       )(x)
-      x = nn.relu(x)
     taps['backbone'] = x
     return x, taps

@@ -31,6 +31,7 @@ _LOOPS = (
   'depthwise_backward',
   'moments',
   'gradient_sums',
+  'separable',
 )
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared')

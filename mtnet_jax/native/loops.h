@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -93,6 +94,22 @@ template <class V>
 inline void StoreNth(float* to, int n, V values) {
   Store<V>(to + n * (sizeof(V) / sizeof(float)), values);
 }
+
+// A ReLU, or none: what lies below it is raised to the floor. NaNs stay.
+class Floor {
+ public:
+  explicit Floor(bool relu)
+      : floor_(relu ? 0.0f : -std::numeric_limits<float>::infinity()) {}
+
+  template <class V>
+  V operator()(V values) const {
+    const V floor = floor_ + V{};
+    return floor > values ? floor : values;
+  }
+
+ private:
+  float floor_;
+};
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;

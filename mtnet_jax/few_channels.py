@@ -1,0 +1,115 @@
+"""3 x 3 convolutions of few channels on CPUs: a network's first ones.
+
+In float32 the loops of `native` compute them, where they can be had. Otherwise
+XLA does, but for the kernel gradient, which `kernel_gradient` makes of products
+of matrices where channels are not too few for these.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from mtnet_jax import dtypes
+from mtnet_jax import kernel_gradient
+from mtnet_jax import xla_conv
+from mtnet_jax.native import library
+
+# From so many in and out on, Winograd's form is taken. It is faster from
+# 32 on, but in a network's first layers its rounding, ten times that of the sum
+# over taps, grows through dozens of batch norms.
+LIMIT = 128
+# From so many in and out on, products of matrices beat XLA's own loop.
+_PRODUCT_CHANNELS = 16
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv(x, kernel, stride, pad):
+  """Plain convolution.
+
+  Args:
+    x: (B, H, W, C).
+    kernel: (3, 3, C, F).
+    stride: step between output pixels.
+    pad: pixels of zeros on each side, 0 to 2.
+
+  Returns:
+    (B, H', W', F).
+  """
+  if not library.serves(x, kernel):
+    return xla_conv.conv(x, kernel, stride=stride, pad=pad)
+  unit, zero = jnp.ones(kernel.shape[-1:]), jnp.zeros(kernel.shape[-1:])
+  return native(x, kernel, unit, zero, stride=stride, pad=pad, relu=False)
+
+
+def native(x, kernel, scale, shift, *, stride, pad, relu):
+  """The same by `native`, times a scale plus a shift per feature.
+
+  Args:
+    x, kernel, stride, pad: as `conv` has them; `library.serves` both.
+    scale, shift: (F,).
+    relu: whether a ReLU follows.
+
+  Returns:
+    (B, H', W', F).
+  """
+  height, width = (
+    (length + 2 * pad - 3) // stride + 1 for length in x.shape[1:3]
+  )
+  (out,) = library.call(
+    'conv3x3',
+    [(len(x), height, width, kernel.shape[-1])],
+    x,
+    kernel,
+    scale,
+    shift,
+    stride=stride,
+    pad=pad,
+    relu=relu,
+  )
+  return out
+
+
+def _forward(x, kernel, stride, pad):
+  return conv(x, kernel, stride, pad), (x, kernel)
+
+
+def _backward(stride, pad, residuals, grad):
+  x, kernel = residuals
+  return (
+    _input_gradient(x, kernel, grad, stride, pad),
+    _kernel_gradient(x, kernel, grad, stride, pad),
+  )
+
+
+def _input_gradient(x, kernel, grad, stride, pad):
+  if stride == 1 and library.serves(grad, kernel):
+    return conv(grad, kernel[::-1, ::-1].swapaxes(2, 3), 1, 2 - pad)
+  return _by_xla(x, kernel, grad, stride, pad)[0]
+
+
+def _kernel_gradient(x, kernel, grad, stride, pad):
+  if library.serves(x, grad):
+    (grad_kernel,) = library.call(
+      'conv3x3_kernel_gradient',
+      [kernel.shape],
+      x,
+      grad,
+      stride=stride,
+      pad=pad,
+    )
+    return grad_kernel
+  if stride == 1 and min(kernel.shape[2:]) >= _PRODUCT_CHANNELS:
+    return kernel_gradient.of_plain_conv(
+      dtypes.wide(x), dtypes.wide(grad), size=3, pad=pad
+    ).astype(kernel.dtype)
+  return _by_xla(x, kernel, grad, stride, pad)[1]
+
+
+def _by_xla(x, kernel, grad, stride, pad):
+  """Both gradients; what is not used XLA leaves out."""
+  conv_ = functools.partial(xla_conv.conv, stride=stride, pad=pad)
+  return jax.vjp(conv_, x, kernel)[1](grad)
+
+
+conv.defvjp(_forward, _backward)

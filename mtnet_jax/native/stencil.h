@@ -1,0 +1,129 @@
+// Depthwise 3 x 3 convolutions, tile by tile.
+//
+// Outputs are made in tiles of a row, all channels of a block at a time, so
+// that a tap's weights are read once per tile, and an input once for the taps
+// that meet it. Pixels outside the image are pointers to zeros: no copy with a
+// border is made.
+
+#ifndef MTNET_JAX_NATIVE_STENCIL_H_
+#define MTNET_JAX_NATIVE_STENCIL_H_
+
+#include <array>
+
+#include "loops.h"
+
+namespace mtnet {
+
+constexpr int kTile = 7;  // Outputs at once: 7 divides 14, 28, 56, 112.
+
+using Shape = std::array<int64_t, 4>;  // Images, rows, columns, channels.
+
+inline Shape ShapeOf(const Images& images) {
+  const auto sizes = images.dimensions();
+  return {sizes[0], sizes[1], sizes[2], sizes[3]};
+}
+
+// A pixel's first channel; `outside` for one outside its image.
+template <class Float>
+inline Float* At(Float* data, const Shape& shape, int64_t image, int64_t y,
+                 int64_t x, Float* outside) {
+  if (y < 0 || y >= shape[1] || x < 0 || x >= shape[2]) return outside;
+  return data + ((image * shape[1] + y) * shape[2] + x) * shape[3];
+}
+
+// A batch of images surrounded by zeros.
+class Pixels {
+ public:
+  Pixels(const float* data, const Shape& shape, const float* zeros)
+      : data_(data), shape_(shape), zeros_(zeros) {}
+
+  const float* at(int64_t image, int64_t y, int64_t x) const {
+    return At(data_, shape_, image, y, x, zeros_);
+  }
+
+ private:
+  const float* data_;
+  Shape shape_;
+  const float* zeros_;
+};
+
+// Rows [first, last) of an image, channels [begin, end).
+struct Part {
+  int64_t image, first, last, begin, end;
+};
+
+// Calls body(y, x of a tile's first pixel) for all tiles of a part. Pixels of
+// a tile lie `dilation` apart.
+template <class Body>
+void OverTiles(const Part& part, int64_t width, int64_t dilation,
+               const Body& body) {
+  for (int64_t y = part.first; y < part.last; ++y) {
+    for (int64_t phase = 0; phase < std::min(dilation, width); ++phase) {
+      for (int64_t x = phase; x < width; x += kTile * dilation) body(y, x);
+    }
+  }
+}
+
+// The pixels that a tile of outputs sees: 3 rows of (kTile - 1) * stride + 3.
+template <int kStride>
+using Seen = std::array<std::array<const float*, (kTile - 1) * kStride + 3>, 3>;
+
+template <int kStride>
+Seen<kStride> Around(const Pixels& pixels, int64_t image, int64_t y, int64_t x,
+                     int64_t dilation) {
+  Seen<kStride> seen;
+  for (int64_t i = 0; i < 3; ++i) {
+    for (int64_t k = 0; k < static_cast<int64_t>(seen[i].size()); ++k) {
+      seen[i][k] = pixels.at(image, y * kStride + (i - 1) * dilation,
+                             x * kStride + (k - 1) * dilation);
+    }
+  }
+  return seen;
+}
+
+// A depthwise convolution's weights (9, channels), and what goes with it.
+struct Depthwise {
+  const float* taps;
+  const float* shift;        // Added, one per channel.
+  bool relu_before = false;  // Of the inputs.
+  bool relu_after = false;   // Of the outputs.
+};
+
+// out[t] = sum over i, j of taps[i][j] * seen[i][t * stride + j].
+template <int kStride>
+void ForwardTile(const Seen<kStride>& seen, const Depthwise& layer,
+                 int64_t channels, float* const* out, int64_t begin,
+                 int64_t end) {
+  const Floor before(layer.relu_before), after(layer.relu_after);
+  OverChannels(begin, end, [&](auto zero, int64_t c) {
+    using V = decltype(zero);
+    V sums[kTile];
+    const V shift = Load<V>(layer.shift + c);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTile; ++t) sums[t] = shift;
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+      V tap[3];
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; ++j) {
+        tap[j] = Load<V>(layer.taps + (3 * i + j) * channels + c);
+      }
+#pragma GCC unroll 16
+      for (int k = 0; k < (kTile - 1) * kStride + 3; ++k) {
+        const V value = before(Load<V>(seen[i][k] + c));
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) {
+          if ((k - j) % kStride == 0 && k >= j && (k - j) / kStride < kTile) {
+            sums[(k - j) / kStride] += tap[j] * value;
+          }
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < kTile; ++t) Store<V>(out[t] + c, after(sums[t]));
+  });
+}
+
+}  // namespace mtnet
+
+#endif  // MTNET_JAX_NATIVE_STENCIL_H_

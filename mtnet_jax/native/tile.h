@@ -1,0 +1,114 @@
+// Products of matrices, tile by tile.
+//
+// A tile of outputs, some pixels by some features, stays in registers while all
+// products are added to it.
+
+#ifndef MTNET_JAX_NATIVE_TILE_H_
+#define MTNET_JAX_NATIVE_TILE_H_
+
+#include <type_traits>
+
+#include "loops.h"
+
+namespace mtnet {
+
+// Tiles that fill the registers: 32 of AVX-512, 16 of others.
+#if defined(__AVX512F__)
+constexpr int kPixels = 14;
+constexpr int kChannels = 8;
+#else
+constexpr int kPixels = 6;
+constexpr int kChannels = 4;
+#endif
+
+// Calls body(zero vector, number of vectors, f) for blocks of one or two
+// vectors of features from f on.
+template <class Body>
+inline void OverFeatures(int64_t begin, int64_t end, const Body& body) {
+  using V = typename Vector<kLanes>::Type;
+  constexpr int64_t kWidth = 2 * kLanes;
+  int64_t f = begin;
+  for (; f + kWidth <= end; f += kWidth) {
+    body(V{}, std::integral_constant<int, 2>{}, f);
+  }
+  OverChannels(f, end, [&](auto zero, int64_t c) {
+    body(zero, std::integral_constant<int, 1>{}, c);
+  });
+}
+
+// Calls body(number, first) for blocks of so many, then of half as many, ...
+template <int kCount, class Body>
+inline void InBlocks(int64_t begin, int64_t end, const Body& body) {
+  for (; begin + kCount <= end; begin += kCount) {
+    body(std::integral_constant<int, kCount>{}, begin);
+  }
+  if constexpr (kCount > 1) InBlocks<kCount / 2>(begin, end, body);
+}
+
+// Calls make(count, first) for tiles of pixels. The last one makes some again:
+// a tile of few takes as long.
+template <class Make>
+inline void OverPixels(int64_t pixels, const Make& make) {
+  if (pixels < kPixels) return InBlocks<kPixels / 2>(0, pixels, make);
+  for (int64_t pixel = 0; pixel < pixels; pixel += kPixels) {
+    make(std::integral_constant<int, kPixels>{},
+         std::min(pixel, pixels - kPixels));
+  }
+}
+
+// A tile of sums: kCount of them beside each other, each kVectors vectors of
+// features.
+template <class V, int kVectors, int kCount>
+struct Tile {
+  V sums[kCount][kVectors] = {};
+
+  // Adds `count` products of a vector of features with kCount numbers, which
+  // lie `between` apart. The next product's are `step` further on.
+  void Add(const float* numbers, int64_t between, int64_t step,
+           const float* vectors, int64_t features, int64_t count) {
+    for (int64_t n = 0; n < count; ++n) {
+      V those[kVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        those[v] = LoadNth<V>(vectors + n * features, v);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          sums[i][v] += numbers[i * between + n * step] * those[v];
+        }
+      }
+    }
+  }
+
+  void Read(const float* from, int64_t features) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sums[i][v] = LoadNth<V>(from + i * features, v);
+      }
+    }
+  }
+
+  // Writes what `finish` makes of each vector of sums, told which one it is.
+  template <class Finish>
+  void Write(float* to, int64_t features, const Finish& finish) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        StoreNth<V>(to + i * features, v, finish(sums[i][v], v));
+      }
+    }
+  }
+
+  void Write(float* to, int64_t features) const {
+    Write(to, features, [](V sum, int) { return sum; });
+  }
+};
+
+}  // namespace mtnet
+
+#endif  // MTNET_JAX_NATIVE_TILE_H_
