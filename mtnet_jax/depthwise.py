@@ -3,6 +3,9 @@
 On a CPU in float32 the loops of `native` compute a 3 x 3 one, where they can be
 had. Otherwise it is the k * k shifted views of the padded input times a weight
 per channel, added up, of which XLA makes one loop.
+
+On accelerators that loop takes in the padding, too, and in the backward pass
+the gradient of the ReLU before; the kernel gradient is a sum per tap.
 """
 
 import functools
@@ -11,12 +14,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from mtnet_jax import by_platform
 from mtnet_jax import dtypes
 from mtnet_jax import windows
 from mtnet_jax.native import library
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv(x, kernel, stride=1, dilation=1):
   """Depthwise convolution with an odd square kernel and "same" padding.
 
@@ -29,6 +32,20 @@ def conv(x, kernel, stride=1, dilation=1):
   Returns:
     (B, ceil(H / stride), ceil(W / stride), C).
   """
+  return by_platform.choose(x, kernel, forms(stride, dilation))
+
+
+@functools.cache
+def forms(stride, dilation):
+  """`by_platform.Forms` of it, (x, kernel) -> y."""
+  return by_platform.Forms(
+    cpu=lambda x, kernel: _on_cpu(x, kernel, stride, dilation),
+    other=lambda x, kernel: _fused(x, kernel, stride, dilation),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _on_cpu(x, kernel, stride, dilation):
   return _forward(x, kernel, stride, dilation)[0]
 
 
@@ -55,7 +72,7 @@ def _forward(x, kernel, stride, dilation):
       dilation=dilation,
     )
     return out, (x, kernel)
-  padded = _with_border(x, kernel, dilation)
+  padded = _pad_once(x, *_border(kernel, dilation))
   out = _multiply_add(
     padded,
     kernel,
@@ -91,7 +108,50 @@ def _backward(stride, dilation, residuals, grad):
   return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
-conv.defvjp(_forward, _backward)
+_on_cpu.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _fused(x, kernel, stride, dilation):
+  return _multiply_add(
+    windows.pad(x, *_border(kernel, dilation)),
+    kernel,
+    stride=stride,
+    dilation=dilation,
+    out_hw=_out_hw(x, stride),
+  )
+
+
+def _fused_forward(x, kernel, stride, dilation):
+  return _fused(x, kernel, stride, dilation), (x, kernel)
+
+
+def _fused_backward(stride, dilation, residuals, grad):
+  x, kernel = residuals
+  padded = windows.pad(x, *_border(kernel, dilation))
+  grad_x = _input_gradient(
+    grad,
+    kernel,
+    padded.shape[1:3],
+    stride=stride,
+    dilation=dilation,
+    pad=windows.pad,
+  )
+  views = windows.shifted_views(
+    padded,
+    size=len(kernel),
+    stride=stride,
+    dilation=dilation,
+    out_hw=grad.shape[1:3],
+  )
+  wide = dtypes.wide(grad)
+  # XLA makes one pass of every two of these.
+  sums = [jnp.sum(dtypes.wide(view) * wide, (0, 1, 2)) for view in views]
+  grad_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+  return grad_x, grad_kernel
+
+
+_fused.defvjp(_fused_forward, _fused_backward)
 
 
 def _pad_once(x, rows, columns):
@@ -100,9 +160,10 @@ def _pad_once(x, rows, columns):
   return lax.optimization_barrier(windows.pad(x, rows, columns))
 
 
-def _with_border(x, kernel, dilation):
+def _border(kernel, dilation):
+  """Of the rows and of the columns, as `windows.pad` has them."""
   pad = dilation * (kernel.shape[0] // 2)
-  return _pad_once(x, (pad, pad, 0), (pad, pad, 0))
+  return (pad, pad, 0), (pad, pad, 0)
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
@@ -121,18 +182,20 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
   return total.astype(padded.dtype)
 
 
-def _input_gradient(grad, kernel, padded_hw, *, stride, dilation):
+def _input_gradient(
+  grad, kernel, padded_hw, *, stride, dilation, pad=_pad_once
+):
   """The output gradient, spread over the stride, meets the turned kernel."""
   reach = dilation * (kernel.shape[0] - 1)
-  pad = dilation * (kernel.shape[0] // 2)
-  in_hw = [length - 2 * pad for length in padded_hw]
+  border = dilation * (kernel.shape[0] // 2)
+  in_hw = [length - 2 * border for length in padded_hw]
 
   def spread(out_size, in_size):
     spread_size = (out_size - 1) * stride + 1
-    return (reach - pad, in_size + pad - spread_size, stride - 1)
+    return (reach - border, in_size + border - spread_size, stride - 1)
 
   return _multiply_add(
-    _pad_once(grad, *map(spread, grad.shape[1:3], in_hw)),
+    pad(grad, *map(spread, grad.shape[1:3], in_hw)),
     kernel[::-1, ::-1],
     stride=1,
     dilation=dilation,
@@ -180,12 +243,7 @@ def _kernel_gradient(padded, grad, *, size, stride, dilation):
     )
 
   if first < count:
-    blocks = jnp.int32((count - first) // at_once)
     # XLA would write a loop of one turn out, and make slow ones of the whole.
-    # An accelerator, though, must know how many turns there are, or it asks the
-    # host after each.
-    blocks = lax.platform_dependent(
-      blocks, cpu=lax.optimization_barrier, default=lambda blocks: blocks
-    )
+    blocks = lax.optimization_barrier(jnp.int32((count - first) // at_once))
     sums = lax.fori_loop(0, blocks, add_images, sums)
   return jnp.stack([jnp.sum(one, (0, 1)) for one in sums])

@@ -20,15 +20,14 @@ says otherwise. Parameters keep Flax's HWIO layout, so that checkpoints do not
 depend on how a convolution is computed.
 """
 
-from collections.abc import Callable
 import functools
-from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax import by_platform
 from mtnet_jax import depthwise
 from mtnet_jax import dtypes
 from mtnet_jax import few_channels
@@ -52,7 +51,9 @@ def pointwise_conv(x, kernel, *, stride=1):
     (B, ceil(H / stride), ceil(W / stride), F).
   """
   if stride > 1:
-    x = x[:, ::stride, ::stride]
+    # Written out: XLA's GPU compiler ends the process where it takes a strided
+    # slice into a product (JAX 0.10).
+    x = lax.optimization_barrier(x[:, ::stride, ::stride])
   return _mix_channels(x, kernel[0, 0])
 
 
@@ -113,13 +114,14 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
         f'dilation {dilation} goes with stride 1 and "same" padding only;'
         f' got stride {stride}, padding {padding}.'
       )
-    return _by_platform(x, kernel, _dilated_forms(kernel.shape[0], dilation))
+    forms = _dilated_forms(kernel.shape[0], dilation)
+    return by_platform.choose(x, kernel, forms)
   pad = kernel.shape[0] // 2 if padding is None else padding
   if kernel.shape[0] == 3 and pad <= 2:
     if min(kernel.shape[2:]) < few_channels.LIMIT:
-      return _by_platform(x, kernel, _few_channels_forms(stride, pad))
+      return by_platform.choose(x, kernel, _few_channels_forms(stride, pad))
     if stride == 1:
-      return _by_platform(x, kernel, _winograd_forms(pad))
+      return by_platform.choose(x, kernel, _winograd_forms(pad))
   return xla_conv.conv(x, kernel, stride=stride, pad=pad)
 
 
@@ -153,47 +155,9 @@ def _dilated_taps(x, kernel, *, dilation):
   return total.astype(dtype)
 
 
-class _Forms(NamedTuple):
-  """The same convolution (x, kernel) -> y, as CPUs and as others like it."""
-
-  cpu: Callable[..., jax.Array]
-  other: Callable[..., jax.Array]
-
-
-# The choice is made where the program is lowered, not where it is traced, so
-# that one exported program serves several platforms. The gradient is stated
-# by hand because differentiating through the choice would keep residuals of
-# every platform.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _by_platform(x, kernel, forms):
-  return lax.platform_dependent(x, kernel, cpu=forms.cpu, default=forms.other)
-
-
-def _by_platform_fwd(x, kernel, forms):
-  return _by_platform(x, kernel, forms), (x, kernel)
-
-
-def _by_platform_bwd(forms, residuals, grad):
-  x, kernel = residuals
-
-  def gradients_of(form):
-    return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
-
-  return lax.platform_dependent(
-    x,
-    kernel,
-    grad,
-    cpu=gradients_of(forms.cpu),
-    default=gradients_of(forms.other),
-  )
-
-
-_by_platform.defvjp(_by_platform_fwd, _by_platform_bwd)
-
-
 @functools.cache
 def _dilated_forms(size, dilation):
-  return _Forms(
+  return by_platform.Forms(
     cpu=functools.partial(_dilated_taps, dilation=dilation),
     other=functools.partial(
       xla_conv.conv, dilation=dilation, pad=dilation * (size // 2)
@@ -207,12 +171,14 @@ def _winograd_forms(pad):
     product = winograd.conv(dtypes.wide(x), dtypes.wide(kernel), pad)
     return product.astype(x.dtype)
 
-  return _Forms(cpu=cpu, other=functools.partial(xla_conv.conv, pad=pad))
+  return by_platform.Forms(
+    cpu=cpu, other=functools.partial(xla_conv.conv, pad=pad)
+  )
 
 
 @functools.cache
 def _few_channels_forms(stride, pad):
-  return _Forms(
+  return by_platform.Forms(
     cpu=lambda x, kernel: few_channels.conv(x, kernel, stride, pad),
     other=functools.partial(xla_conv.conv, stride=stride, pad=pad),
   )

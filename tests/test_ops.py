@@ -1,6 +1,7 @@
 """Operations by hand; `test_ops_parity.py` searches the convolutions."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from scipy import ndimage
 
 from mtnet_jax import ops
 from mtnet_jax import pooling
+from mtnet_jax import sums
 from mtnet_jax.native import library
 
 
@@ -43,6 +45,58 @@ def test_dilated_conv_is_chosen_where_the_program_is_lowered(
   )
   text = traced.lower(lowering_platforms=(platform,)).as_text()
   assert text.count('stablehlo.convolution') == convolutions
+
+
+@pytest.mark.parametrize('platform', ('cpu', 'cuda'))
+def test_strided_pixels_are_written_out_before_a_product(platform):
+  """XLA's GPU compiler ends the process where it fuses the two (JAX 0.10)."""
+
+  def gradients(x, kernel, grad):
+    conv = functools.partial(ops.pointwise_conv, stride=2)
+    return jax.vjp(conv, x, kernel)[1](grad)
+
+  text = (
+    jax.jit(gradients)
+    .trace(
+      jnp.zeros((2, 9, 9, 3)), jnp.zeros((1, 1, 3, 4)), jnp.zeros((2, 5, 5, 4))
+    )
+    .lower(lowering_platforms=(platform,))
+    .as_text()
+  )
+  (taken,) = re.findall(r'(%\w+) = stablehlo.slice [^\n]*tensor<2x5x5x3', text)
+  (users,) = [line for line in text.splitlines() if f'{taken} :' in line]
+  assert 'stablehlo.optimization_barrier' in users
+
+
+@pytest.mark.parametrize('platform', ('cpu', 'cuda'))
+def test_depthwise_takes_its_padding_in_on_accelerators(platform):
+  """And a sum per tap, where a CPU has a loop over the images."""
+
+  def gradients(x, kernel, grad):
+    return jax.vjp(ops.depthwise_conv, x, kernel)[1](grad)
+
+  x = jnp.zeros((4, 6, 6, 3), jnp.bfloat16)
+  text = (
+    jax.jit(gradients)
+    .trace(x, jnp.zeros((3, 3, 1, 3), jnp.bfloat16), x)
+    .lower(lowering_platforms=(platform,))
+    .as_text()
+  )
+  on_cpu = platform == 'cpu'
+  assert ('stablehlo.optimization_barrier' in text) == on_cpu
+  assert ('stablehlo.while' in text) == on_cpu
+
+
+def test_two_sums_are_one_reduction_on_accelerators():
+  rng = np.random.default_rng(0)
+  one, other = rng.integers(-9, 9, (2, 3, 5, 7, 4)).astype(np.float32)
+  expected = one.sum((0, 1, 2)), other.sum((0, 1, 2))
+  for got in (sums.over_pixels(one, other), sums.together(one, other)):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+  for platform, reductions in (('cpu', 2), ('cuda', 1)):
+    traced = jax.jit(sums.over_pixels).trace(one, other)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count('stablehlo.reduce(') == reductions
 
 
 def _kernel_gradient_program(channels, *, platform='cpu', stride=1):

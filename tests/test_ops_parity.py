@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtnet_jax import depthwise
 from mtnet_jax import ops
 
 # Always the same examples.
@@ -45,8 +46,34 @@ _ANY_DENSE = {**_ANY, 'features': st.integers(1, 19)}
 def _check_depthwise(
   *, batch, height, width, channels, size, stride, dilation, **kwargs
 ):
-  conv_parity.assert_same(
+  _assert_depthwise(
     functools.partial(ops.depthwise_conv, stride=stride, dilation=dilation),
+    batch=batch,
+    height=height,
+    width=width,
+    channels=channels,
+    size=size,
+    stride=stride,
+    dilation=dilation,
+    **kwargs,
+  )
+
+
+def _check_depthwise_elsewhere(*, stride, dilation, **case):
+  """The form of accelerators."""
+  _assert_depthwise(
+    depthwise.forms(stride, dilation).other,
+    stride=stride,
+    dilation=dilation,
+    **case,
+  )
+
+
+def _assert_depthwise(
+  form, *, batch, height, width, channels, size, stride, dilation, **kwargs
+):
+  conv_parity.assert_same(
+    form,
     functools.partial(
       conv_parity.xla_conv,
       stride=stride,
@@ -79,6 +106,19 @@ def test_depthwise_is_the_grouped_convolution(**case):
 @_DEPTHWISE
 def test_depthwise_is_the_grouped_convolution_at_length(**case):
   _check_depthwise(**case, optimized=True)
+
+
+@_settings(max_examples=5)
+@_DEPTHWISE
+def test_depthwise_of_accelerators(**case):
+  _check_depthwise_elsewhere(**case)
+
+
+@pytest.mark.slow
+@_settings(max_examples=20)
+@_DEPTHWISE
+def test_depthwise_of_accelerators_at_length(**case):
+  _check_depthwise_elsewhere(**case, optimized=True)
 
 
 @pytest.mark.parametrize('stride, dilation', ((1, 1), (2, 1), (1, 2), (2, 2)))

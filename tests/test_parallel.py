@@ -139,6 +139,13 @@ def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
   assert getattr(parallel, name)() is None
 
 
+@pytest.mark.parametrize('name', ('lean_options', 'forward_options'))
+def test_accelerators_keep_what_is_rounded(monkeypatch, name):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  options = getattr(parallel, name)()
+  assert options == {'xla_allow_excess_precision': False}
+
+
 @on_cpu
 @pytest.mark.parametrize('options', (None, parallel.lean_options()))
 def test_a_mapped_step_is_compiled_once_and_donates(options):

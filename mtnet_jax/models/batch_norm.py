@@ -18,9 +18,8 @@ import jax.numpy as jnp
 
 from mtnet_jax import dtypes
 from mtnet_jax import folded
+from mtnet_jax import sums
 from mtnet_jax.native import library
-
-_PIXELS = (0, 1, 2)
 
 
 def _over_devices(means, axis_name):
@@ -32,7 +31,7 @@ def _moments(x):
   if library.serves(x):
     return library.call('moments', [x.shape[-1:]] * 2, x)
   wide = dtypes.wide(x)
-  return jnp.sum(wide, _PIXELS), jnp.sum(wide * wide, _PIXELS)
+  return sums.over_pixels(wide, wide * wide)
 
 
 def _gradient_sums(grad, x, mean):
@@ -40,7 +39,7 @@ def _gradient_sums(grad, x, mean):
   if library.serves(grad, x, mean):
     return library.call('gradient_sums', [mean.shape] * 2, grad, x, mean)
   grad, centred = dtypes.wide(grad), dtypes.wide(x) - mean
-  return jnp.sum(grad, _PIXELS), jnp.sum(grad * centred, _PIXELS)
+  return sums.over_pixels(grad, grad * centred)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
