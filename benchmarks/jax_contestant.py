@@ -12,7 +12,7 @@ from mtnet_jax import optim
 from mtnet_jax import parallel
 from mtnet_jax.models import mtnet
 
-_NETS = {
+NETS = {
   'coarse': mtnet.CoarseSegNet,
   'class': mtnet.ClassNet,
   'fine': mtnet.FineSegNet,
@@ -74,7 +74,7 @@ class Contestant:
     dtype='float32',
     precision='highest',
   ):
-    net = _NETS[net_name](dtype=jnp.dtype(dtype))
+    net = NETS[net_name](dtype=jnp.dtype(dtype))
     inputs = jax.device_put(problem.inputs(net_name))
     target = jax.device_put(problem.target(net_name))
     init = functools.partial(net.init, train=False)

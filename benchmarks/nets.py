@@ -3,23 +3,20 @@
     python -m benchmarks.nets
     python -m benchmarks.nets --nets=coarse --modes=step --torch_compile
 
-Contestants take turns in one process: ours; the straightforward Flax port, the
-same network on XLA's own convolutions; PyTorch, the same network, channels
-last. At the paper's size by default, on random images and a disc for a mask.
-Ratios are of medians, ours to the other's: below 1 is faster.
+Contestants take turns, each in a process of its own: ours; the straightforward
+Flax port, the same network on XLA's own convolutions; PyTorch, the same network,
+channels last. At the paper's size by default, on random images and a disc for a
+mask. Ratios are of medians, ours to the other's: below 1 is faster.
 """
 
-import functools
-import time
+import os
 
 from absl import app
 from absl import flags
 
-from benchmarks import jax_contestant
 from benchmarks import problem as problem_lib
-from benchmarks import straightforward
 from benchmarks import timing
-from mtnet_jax import host_memory
+from benchmarks import turns
 
 _PEERS = ('straightforward', 'torch')
 
@@ -60,45 +57,61 @@ _COLUMNS = {
 }
 
 
-def contestants(net_name, mode, problem):
-  """Name -> function, and how long ours took to compile."""
-  alike = {'mode': mode, 'dtype': _DTYPE.value}
-  jax_one = functools.partial(
-    jax_contestant.Contestant,
-    net_name,
-    problem,
-    precision=_PRECISION.value,
-    **alike,
-  )
-  start = time.perf_counter()
-  functions = {'ours': jax_one()}
-  seconds = time.perf_counter() - start
+def _ours(net_name, batch_size, size, **options):
+  from benchmarks import jax_contestant
+
+  problem = problem_lib.make(batch_size, size)
+  return jax_contestant.Contestant(net_name, problem, **options)
+
+
+def _straightforward(*arguments, **options):
+  from benchmarks import straightforward
+
+  with straightforward.port():
+    return _ours(*arguments, **options)
+
+
+def _torch(net_name, batch_size, size, **options):
+  from benchmarks import torch_contestant
+
+  problem = problem_lib.make(batch_size, size)
+  return torch_contestant.Contestant(net_name, problem, **options)
+
+
+def contestants(net_name, mode):
+  """Name -> `turns.Contestant`."""
+  arguments = net_name, _BATCH.value, _SIZE.value
+  options = {'mode': mode, 'dtype': _DTYPE.value}
+  precision = {'precision': _PRECISION.value}
+  found = {'ours': turns.Contestant(_ours, *arguments, **options, **precision)}
   if 'straightforward' in _PEER.value:
-    with straightforward.port():
-      functions['straightforward'] = jax_one()
-  if 'torch' in _PEER.value:
-    from benchmarks import torch_contestant
-
-    torch_one = functools.partial(
-      torch_contestant.Contestant, net_name, problem, **alike
+    found['straightforward'] = turns.Contestant(
+      _straightforward, *arguments, **options, **precision
     )
-    functions['torch'] = torch_one()
+  if 'torch' in _PEER.value:
+    found['torch'] = turns.Contestant(_torch, *arguments, **options)
     if _COMPILE.value:
-      functions['torch_compiled'] = torch_one(compiled=True)
-  return functions, seconds
+      found['torch_compiled'] = turns.Contestant(
+        _torch, *arguments, **options, compiled=True
+      )
+  return found
 
 
-def compare(net_name, mode, problem):
+def compare(net_name, mode):
   """A row of the table."""
-  functions, compile_s = contestants(net_name, mode, problem)
-  medians = timing.medians(
-    functions, repeats=_REPEATS.value, label=f'{net_name} {mode}'
-  )
+  found = contestants(net_name, mode)
+  try:
+    medians = timing.medians(
+      found, repeats=_REPEATS.value, label=f'{net_name} {mode}'
+    )
+  finally:
+    for contestant in found.values():
+      contestant.close()
   ours = medians['ours']
   return {
     'net': net_name,
     'mode': mode,
-    'compile_s': compile_s,
+    'compile_s': found['ours'].build_s,
     **{f'{name}_s': seconds for name, seconds in medians.items()},
     **{
       f'to_{name}': ours / seconds
@@ -109,9 +122,8 @@ def compare(net_name, mode, problem):
 
 
 def main(_):
-  # As the commands do; it serves all contestants.
-  host_memory.keep()
-  problem = problem_lib.make(_BATCH.value, _SIZE.value)
+  # On a GPU all have a part of its memory at the same time.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   settings = {
     'batch_size': _BATCH.value,
     'size': _SIZE.value,
@@ -122,7 +134,7 @@ def main(_):
   rows = []
   for net_name in _NETS.value:
     for mode in _MODES.value:
-      rows.append(compare(net_name, mode, problem))
+      rows.append(compare(net_name, mode))
       print(timing.table(rows[-1:], _COLUMNS).splitlines()[-1], flush=True)
   print(timing.describe(timing.environment()))
   print(timing.table(rows, _COLUMNS))

@@ -21,7 +21,7 @@ _LEAN = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 # On accelerators what is rounded to bfloat16 stays so. XLA may take such a step
 # back, and then writes and reads float32: a fifth more bytes in a training step
 # of Coarse Seg-net, and as much more memory.
-_ROUNDED = {'xla_allow_excess_precision': False}
+ROUNDED = {'xla_allow_excess_precision': False}
 # No kind of operation is fused into calls of YNNPACK.
 _WITH_EIGEN = {**_LEAN, 'xla_cpu_experimental_ynn_fusion_type': ''}
 
@@ -110,7 +110,7 @@ def forward_options():
 
 
 def _known(on_cpu):
-  options = on_cpu if jax.default_backend() == 'cpu' else _ROUNDED
+  options = on_cpu if jax.default_backend() == 'cpu' else ROUNDED
   return options if _are_known(tuple(options.items())) else None
 
 

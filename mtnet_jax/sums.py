@@ -5,6 +5,8 @@ import operator
 from jax import lax
 import jax.numpy as jnp
 
+from mtnet_jax.native import library
+
 _PIXELS = (0, 1, 2)
 
 
@@ -21,6 +23,8 @@ def over_pixels(one, other):
   Returns:
     Two (C,).
   """
+  if library.for_this_cpu():
+    return one_by_one(one, other)
   return lax.platform_dependent(one, other, cpu=one_by_one, default=together)
 
 

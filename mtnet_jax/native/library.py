@@ -47,6 +47,11 @@ def portable():
     yield
 
 
+def for_this_cpu():
+  """Whether what is traced here is for this machine's CPU alone."""
+  return not _portable.value and jax.default_backend() == 'cpu'
+
+
 def serves(*arrays):
   """Whether these can go to the C++ loops, from where this is called.
 
@@ -54,10 +59,7 @@ def serves(*arrays):
     *arrays: arrays, or tracers of them.
   """
   return (
-    not _portable.value
-    and all(x.dtype == jnp.float32 for x in arrays)
-    and jax.default_backend() == 'cpu'
-    and loaded()
+    for_this_cpu() and all(x.dtype == jnp.float32 for x in arrays) and loaded()
   )
 
 
