@@ -4,9 +4,9 @@
     python -m benchmarks.nets --nets=coarse --modes=step --torch_compile
 
 Contestants take turns, each in a process of its own: ours; the straightforward
-Flax port, the same network on XLA's own convolutions; PyTorch, the same network,
-channels last. At the paper's size by default, on random images and a disc for a
-mask. Ratios are of medians, ours to the other's: below 1 is faster.
+Flax port, the same network on XLA's own convolutions; PyTorch, the same
+network, channels last. At the paper's size by default, on random images and a disc for
+a mask. Ratios are of medians, ours to the other's: below 1 is faster.
 """
 
 import os
