@@ -5,8 +5,8 @@
 
 Contestants take turns, each in a process of its own: ours; the straightforward
 Flax port, the same network on XLA's own convolutions; PyTorch, the same
-network, channels last. At the paper's size by default, on random images and a disc for
-a mask. Ratios are of medians, ours to the other's: below 1 is faster.
+network, channels last. At the paper's size by default, on random images and a
+disc for a mask. Ratios are of medians, ours to the other's: below 1 is faster.
 """
 
 import os
