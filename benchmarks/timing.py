@@ -1,4 +1,4 @@
-"""Timing that can be compared: everything takes turns in one process.
+"""Timing that can be compared: everything takes turns.
 
 What else the machine does meets all contestants alike, and a ratio of medians
 says more than the seconds of a day. Nothing is timed on zeros.
