@@ -41,9 +41,15 @@ class Card:
     Raises:
       RuntimeError: JAX's CUDA plugin is not installed.
     """
-    return topologies.get_topology_desc(
-      platform='cuda', target_config=self._target(), topology='1x1x1'
-    )
+    try:
+      return topologies.get_topology_desc(
+        platform='cuda', target_config=self._target(), topology='1x1x1'
+      )
+    except NotImplementedError as error:
+      raise RuntimeError(
+        "JAX's CUDA plugin compiles for GPUs that are not there, but it is not"
+        ' here, either: pip install jax[cuda12]'
+      ) from error
 
   def _target(self):
     major, minor = self.capability

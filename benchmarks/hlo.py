@@ -180,6 +180,12 @@ def _read_of(inner, name):
 
 
 def _written(operation, computations):
+  if operation.code == 'custom-call':
+    # A library's room to work in comes last, as bytes.
+    results = _shapes(operation.type)
+    if len(results) > 1 and results[-1][0] in ('s8', 'u8'):
+      results = results[:-1]
+    return sum(_BYTES[name] * math.prod(shape) for name, shape in results)
   inner = computations.get(operation.called(), {})
   for update in inner.values():
     # In place: what is around the update stays.

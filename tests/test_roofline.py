@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +83,7 @@ def test_kernels_by_hand():
   # A row and a number read, a row written.
   assert found['new'].bytes == 4 * (8 + 1 + 8)
   assert found['gemm'].flops == 2 * 10 * 8 * 4
-  assert found['gemm'].bytes == 4 * (10 * 8 + 8 * 4 + 10 * 4) + 64
+  assert found['gemm'].bytes == 4 * (10 * 8 + 8 * 4 + 10 * 4)
   # 75 output pixels meet 9 taps of 5 channels and 6 features.
   for name in ('conv', 'dk', 'dv'):
     assert found[name].flops == 2 * 75 * 9 * 5 * 6, name
@@ -158,13 +160,15 @@ def test_the_longer_of_computing_and_moving_counts():
   reason="needs JAX's CUDA plugin",
 )
 @pytest.mark.parametrize('dtype', ('bfloat16', 'float32'))
-@pytest.mark.parametrize('net_name', ('coarse', 'class', 'fine'))
-def test_steps_compile_for_a_card_that_is_not_there(net_name, dtype):
-  compiled = roofline.compile_for(
-    cards.CARDS['h100'], net_name, dtype=dtype, batch_size=2, size=64
+def test_steps_compile_for_a_card_that_is_not_there(dtype):
+  """In a process of its own, which a crash of the compiler ends."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'benchmarks.roofline', f'--dtype={dtype}']
+    + ['--batch_size=2', '--size=64']
+    + [f'--nets={name}' for name in ('coarse', 'class', 'fine')],
+    capture_output=True,
+    check=False,
+    text=True,
   )
-  kernels = hlo.kernels(compiled.as_text())
-  assert {roofline.kind_of(kernel) for kernel in kernels} >= {
-    'products, backward',
-    'depthwise, backward',
-  }
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert done.stdout.count('depthwise, backward') == 3
