@@ -4,11 +4,13 @@
     python -m benchmarks.roofline --card=h200 --nets=class --batch_size=128
 
 The training step is compiled for that card, which need not be there; JAX's CUDA
-plugin must, `pip install jax[cuda12]`. Every kernel of the program then takes
-the time of its products at the card's peak or of its bytes at its memory's
-speed, whichever is longer, and `--launch_us` to be started: the roofline
-(Williams et al., 2009). What comes out is a bound and not a measurement. Where
-such a card is there, the step is timed, too.
+plugin must, `pip install jax[cuda12]` (in an environment of its own: with it
+our commands take a machine for one with a GPU). Nothing is tried out then, as
+XLA does where a card is: products are cuBLAS's. Every kernel of the program
+takes the time of its products at the card's peak or of its bytes at its
+memory's speed, whichever is longer, and `--launch_us` to be started: the
+roofline (Williams et al., 2009). What comes out is a bound and not a
+measurement. Where that very card is there, the step is timed, too.
 """
 
 import collections
@@ -41,14 +43,14 @@ _BATCH = flags.DEFINE_integer('batch_size', 64, 'Images at once.')
 _SIZE = flags.DEFINE_integer('size', 224, 'Side of the images.')
 _LAUNCH = flags.DEFINE_float('launch_us', 2, 'To start a kernel.')
 _REPEATS = flags.DEFINE_integer('repeats', 10, 'Timed steps, on a GPU.')
+_TRITON = flags.DEFINE_bool(
+  'triton',
+  False,
+  'Products as XLA compiles them by itself; untried, not all of them compile.',
+)
 _LARGEST = flags.DEFINE_integer('largest', 0, 'Kernels to list, the longest.')
 _JSON = flags.DEFINE_string('json', '', 'File for the figures.')
 
-# Without a card nothing can be tried out; products are cuBLAS's.
-_UNTRIED = {
-  'xla_gpu_autotune_level': 0,
-  'xla_gpu_enable_triton_gemm': False,
-}
 _COLUMNS = {
   'kind': ('kernels', ''),
   'count': ('how many', 'd'),
@@ -59,7 +61,7 @@ _COLUMNS = {
 }
 
 
-def compile_for(card, net_name, *, dtype, batch_size, size):
+def compile_for(card, net_name, *, dtype, batch_size, size, triton=False):
   """A training step compiled for a card that is not there."""
   net = jax_contestant.NETS[net_name](dtype=jnp.dtype(dtype))
   problem = problem_lib.make(1, size)
@@ -88,7 +90,11 @@ def compile_for(card, net_name, *, dtype, batch_size, size):
     step = jax.jit(
       jax_contestant.make_step(net_name, net, tx),
       donate_argnums=0,
-      compiler_options={**parallel.ROUNDED, **_UNTRIED},
+      compiler_options={
+        **parallel.ROUNDED,
+        'xla_gpu_autotune_level': 0,
+        'xla_gpu_enable_triton_gemm': triton,
+      },
     )
     return step.lower(
       abstract(state),
@@ -104,9 +110,8 @@ def kind_of(kernel):
   which = 'backward' if '/transpose(' in kernel.source else 'forward'
   if kernel.flops:
     return f'products, {which}'
-  for name in ('depthwise/', 'bn/'):
-    if name in kernel.source:
-      kind = {'depthwise/': 'depthwise', 'bn/': 'batch norm'}[name]
+  for name, kind in ((r'depthwise/', 'depthwise'), (r'bn\d*/', 'batch norm')):
+    if re.search(name, kernel.source):
       return f'{kind}, {which}'
   return f'others, {which}'
 
@@ -148,11 +153,15 @@ def _bytes_held(compiled):
   )
 
 
+def _is_here(card):
+  return jax.devices()[0].device_kind == card.name
+
+
 def examine(net_name, card):
   """A step of one network: its table, and what follows from it."""
   batch_size = _BATCH.value
   seconds = None
-  if jax.default_backend() == 'gpu':
+  if _is_here(card):
     contestant = jax_contestant.Contestant(
       net_name,
       problem_lib.make(batch_size, _SIZE.value),
@@ -169,6 +178,7 @@ def examine(net_name, card):
       dtype=_DTYPE.value,
       batch_size=batch_size,
       size=_SIZE.value,
+      triton=_TRITON.value,
     )
   options = {'dtype': _DTYPE.value, 'launch': _LAUNCH.value / 1e6}
   kernels = hlo.kernels(compiled.as_text())
@@ -206,7 +216,7 @@ def main(_):
   os.environ.setdefault('JAX_SKIP_CUDA_CONSTRAINTS_CHECK', '1')
   card = cards.CARDS[_CARD.value]
   results = [examine(net_name, card) for net_name in _NETS.value]
-  if jax.default_backend() != 'gpu':
+  if not _is_here(card):
     print('\nCompiled and counted. Nothing was run on a GPU.')
   print(timing.describe(timing.environment()))
   if _JSON.value:

@@ -21,7 +21,7 @@ class Contestant:
     *arguments, **options: of `build`.
 
   Attributes:
-    build_s: seconds that `build` took.
+    build_s: seconds that `build` took, imports included.
 
   Raises:
     RuntimeError: it failed there; with its traceback.

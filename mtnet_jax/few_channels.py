@@ -38,7 +38,8 @@ def conv(x, kernel, stride, pad):
   """
   if not library.serves(x, kernel):
     return xla_conv.conv(x, kernel, stride=stride, pad=pad)
-  unit, zero = jnp.ones(kernel.shape[-1:]), jnp.zeros(kernel.shape[-1:])
+  features = kernel.shape[-1:]
+  unit, zero = jnp.ones(features, x.dtype), jnp.zeros(features, x.dtype)
   return native(x, kernel, unit, zero, stride=stride, pad=pad, relu=False)
 
 
@@ -54,7 +55,7 @@ def native(x, kernel, scale, shift, *, stride, pad, relu):
     (B, H', W', F).
   """
   height, width = (
-    (length + 2 * pad - 3) // stride + 1 for length in x.shape[1:3]
+    max(0, (length + 2 * pad - 3) // stride + 1) for length in x.shape[1:3]
   )
   (out,) = library.call(
     'conv3x3',

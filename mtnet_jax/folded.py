@@ -35,7 +35,9 @@ class Affine(NamedTuple):
 
 def identity(channels):
   """The `Affine` that changes nothing."""
-  return Affine(jnp.ones(channels), jnp.zeros(channels))
+  return Affine(
+    jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
+  )
 
 
 def serves(x):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax import folded
+from mtnet_jax import ops
 from mtnet_jax.models import mtnet
 from mtnet_jax.native import library
 
@@ -186,6 +187,48 @@ def test_gradients_are_those_of_the_operations_one_by_one():
       pull_ours(out),
       pull(out),
     )
+
+
+_NARROW = mtnet.ClassNet(
+  stem_widths=(4, 6),
+  entry_widths=(8, 8, 12),
+  middle_blocks=1,
+  exit_width=12,
+  tail_widths=(16, 20),
+  use_coarse_mask=False,
+)
+
+
+@pytest.mark.parametrize('wide', (False, True))
+def test_variables_of_other_types(wide):
+  """Of fewer or of more digits than the network computes with."""
+  dtype = jnp.float64 if wide else jnp.bfloat16
+  x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+  with jax.enable_x64(wide):
+    forward = _jit(lambda *given: _NARROW.apply(*given, train=False)[0])
+    variables = _jit(functools.partial(_NARROW.init, train=False))(
+      jax.random.key(0), x
+    )
+    variables = jax.tree.map(lambda value: value.astype(dtype), variables)
+    assert '@mtnet_separable(' in forward.lower(variables, x).as_text()
+    logits = forward(variables, x)
+    with library.portable():
+      plain = forward(variables, x)
+    assert logits.dtype == plain.dtype
+    np.testing.assert_allclose(logits, plain, rtol=1e-4)
+    # A few channels without anything folded in, and what goes back.
+    kernel = jnp.ones((3, 3, 3, 4), jnp.float32)
+    total = jnp.sum(ops.conv(jnp.asarray(x), kernel))
+    np.testing.assert_allclose(total, 4 * np.sum(_nine_times(x)), rtol=1e-3)
+
+
+def _nine_times(x):
+  """Every pixel as often as a 3 x 3 window with zeros around it meets it."""
+  count = np.pad(np.ones(x.shape[1:3]), 1)
+  times = sum(
+    np.roll(count, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)
+  )[1:-1, 1:-1]
+  return x * times[..., None]
 
 
 @pytest.mark.parametrize('relu', _RELUS)

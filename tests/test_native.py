@@ -85,7 +85,7 @@ def test_what_is_not_finite_arrives():
 
 
 _BITS = """
-import hashlib, jax, jax.numpy as jnp, numpy as np, sys
+import functools, hashlib, jax, jax.numpy as jnp, numpy as np, sys
 from mtnet_jax import folded
 from mtnet_jax import ops
 from mtnet_jax.models import batch_norm
@@ -101,10 +101,19 @@ def all_of(x, depthwise, dense):
 arguments = draw(4, 61, 47, 20), draw(3, 3, 1, 20), draw(3, 3, 20, 33)
 value, grads = jax.jit(jax.value_and_grad(all_of, (0, 1, 2)))(*arguments)
 # Bands of rows are narrower where threads are more than images.
-folds = folded.separable_conv if library.loaded() else lambda x, *_: x
+def one_by_one(x, depthwise, between, pointwise, after):
+  x = jax.nn.relu(between(ops.depthwise_conv(x, depthwise)))
+  return jax.nn.relu(after(ops.pointwise_conv(x, pointwise)))
+folds = one_by_one
+if library.loaded():
+  folds = functools.partial(
+    folded.separable_conv, relu_between=True, relu_after=True
+  )
 x, depthwise, dense = arguments
-between, after = folded.identity(20), folded.identity(33)
+between = folded.Affine(*draw(2, 20))
+after = folded.Affine(*draw(2, 33))
 one = jax.jit(folds)(x[:1], depthwise, between, dense[:1, :1], after)
+value += jnp.sum(one)
 digest = hashlib.sha256()
 for array in (value, *grads, one):
   digest.update(np.asarray(array).tobytes())

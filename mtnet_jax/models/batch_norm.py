@@ -130,7 +130,9 @@ class BatchNorm(nn.Module):
     """The `folded.Affine` that it is by its running statistics."""
     average, variance, scale, bias = self._variables(channels)
     factor = lax.rsqrt(variance.value + self.epsilon) * scale
-    return folded.Affine(factor, bias - average.value * factor)
+    shift = bias - average.value * factor
+    # Whatever the type that variables are kept in.
+    return folded.Affine(factor.astype(jnp.float32), shift.astype(jnp.float32))
 
   def __call__(self, x):
     average, variance, scale, bias = self._variables(x.shape[-1])

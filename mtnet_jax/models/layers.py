@@ -86,6 +86,14 @@ def folds(norm, x):
   return norm.use_running_average and folded.serves(x)
 
 
+def _folded(norm, features, bias):
+  """`folded.Affine` of a batch norm, and of a bias before it or None."""
+  scale, shift = norm.folded(features)
+  if bias is not None:
+    shift = scale * bias.astype(scale.dtype) + shift
+  return folded.Affine(scale, shift)
+
+
 def conv_norm_relu(conv, norm, x):
   """ReLU of a batch norm of a convolution.
 
@@ -103,13 +111,10 @@ def conv_norm_relu(conv, norm, x):
   if not (is_first and channels < few_channels.LIMIT and folds(norm, x)):
     return nn.relu(norm(conv(x)))
   kernel, bias = conv.variables_for(x.shape[-1])
-  scale, shift = norm.folded(conv.features)
-  if bias is not None:
-    shift = scale * bias + shift
   return folded.few_channels_conv(
     x,
-    kernel,
-    folded.Affine(scale, shift),
+    kernel.astype(x.dtype),
+    _folded(norm, conv.features, bias),
     stride=conv.stride,
     pad=1 if conv.padding is None else conv.padding,
   )
@@ -140,15 +145,18 @@ def separable_conv(
     (B, ceil(H / stride), ceil(W / stride), F).
   """
   x = x.astype(depthwise.dtype)
-  if folds(after, x):
+  takes = (
+    (depthwise.stride, depthwise.dilation) == (2, 1) or depthwise.stride == 1
+  ) and (pointwise.size, pointwise.stride) == (1, 1)
+  if takes and folds(after, x):
     channels = x.shape[-1]
-    kernel, _ = pointwise.variables_for(channels)
+    kernel, bias = pointwise.variables_for(channels)
     return folded.separable_conv(
       x,
-      depthwise.kernel_for(channels),
+      depthwise.kernel_for(channels).astype(x.dtype),
       between.folded(channels) if between else folded.identity(channels),
-      kernel,
-      after.folded(pointwise.features),
+      kernel.astype(x.dtype),
+      _folded(after, pointwise.features, bias),
       stride=depthwise.stride,
       dilation=depthwise.dilation,
       relu_before=relu_before,

@@ -112,6 +112,7 @@ ffi::Error SeparableForward(ffi::ThreadPool pool, Images x, Taps taps,
                             int64_t stride, int64_t dilation,
                             int64_t relu_before, int64_t relu_between,
                             int64_t relu_after) {
+  if (out->element_count() == 0) return ffi::Error::Success();
   const int64_t channels = x.dimensions()[3];
   const std::vector<float> zeros(channels);
   const Pixels pixels(x.typed_data(), ShapeOf(x), zeros.data());
