@@ -120,7 +120,11 @@ def _shapes(type_):
 
 
 def _bytes(type_):
-  return sum(_BYTES[name] * math.prod(shape) for name, shape in _shapes(type_))
+  return _bytes_of(_shapes(type_))
+
+
+def _bytes_of(shapes):
+  return sum(_BYTES[name] * math.prod(shape) for name, shape in shapes)
 
 
 def _walk(computations, name, times):
@@ -185,7 +189,7 @@ def _written(operation, computations):
     results = _shapes(operation.type)
     if len(results) > 1 and results[-1][0] in ('s8', 'u8'):
       results = results[:-1]
-    return sum(_BYTES[name] * math.prod(shape) for name, shape in results)
+    return _bytes_of(results)
   inner = computations.get(operation.called(), {})
   for update in inner.values():
     # In place: what is around the update stays.

@@ -52,10 +52,15 @@ def _on_cpu(x, kernel, stride, dilation):
   return _forward(x, kernel, stride, dilation)[0]
 
 
+def loops_take(stride, dilation):
+  """Whether `native` has 3 x 3 convolutions of these steps."""
+  return stride == 1 or (stride, dilation) == (2, 1)
+
+
 def _is_native(x, kernel, stride, dilation):
   return (
     kernel.shape[0] == 3
-    and (stride == 1 or (stride, dilation) == (2, 1))
+    and loops_take(stride, dilation)
     and library.serves(x, kernel)
   )
 

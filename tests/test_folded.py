@@ -189,24 +189,23 @@ def test_gradients_are_those_of_the_operations_one_by_one():
     )
 
 
-_NARROW = mtnet.ClassNet(
-  stem_widths=(4, 6),
-  entry_widths=(8, 8, 12),
-  middle_blocks=1,
-  exit_width=12,
-  tail_widths=(16, 20),
-  use_coarse_mask=False,
-)
+_SMALL = {
+  'stem_widths': (4, 6),
+  'entry_widths': (8, 8, 12),
+  'middle_blocks': 1,
+  'exit_width': 12,
+}
 
 
 @pytest.mark.parametrize('wide', (False, True))
 def test_variables_of_other_types(wide):
   """Of fewer or of more digits than the network computes with."""
   dtype = jnp.float64 if wide else jnp.bfloat16
+  net = mtnet.ClassNet(**_SMALL, tail_widths=(16, 20), use_coarse_mask=False)
   x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
   with jax.enable_x64(wide):
-    forward = _jit(lambda *given: _NARROW.apply(*given, train=False)[0])
-    variables = _jit(functools.partial(_NARROW.init, train=False))(
+    forward = _jit(lambda *given: net.apply(*given, train=False)[0])
+    variables = _jit(functools.partial(net.init, train=False))(
       jax.random.key(0), x
     )
     variables = jax.tree.map(lambda value: value.astype(dtype), variables)
@@ -247,14 +246,6 @@ def test_what_is_not_a_number_arrives(relu):
   )
   assert np.isnan(out[0, 3:6, 3:6]).all()
   assert np.isnan(out).sum() == 9 * 20
-
-
-_SMALL = {
-  'stem_widths': (4, 6),
-  'entry_widths': (8, 8, 12),
-  'middle_blocks': 1,
-  'exit_width': 12,
-}
 
 
 @pytest.mark.parametrize(

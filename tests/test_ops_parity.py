@@ -44,34 +44,21 @@ _ANY_DENSE = {**_ANY, 'features': st.integers(1, 19)}
 
 
 def _check_depthwise(
-  *, batch, height, width, channels, size, stride, dilation, **kwargs
+  *,
+  batch,
+  height,
+  width,
+  channels,
+  size,
+  stride,
+  dilation,
+  elsewhere=False,
+  **kwargs,
 ):
-  _assert_depthwise(
-    functools.partial(ops.depthwise_conv, stride=stride, dilation=dilation),
-    batch=batch,
-    height=height,
-    width=width,
-    channels=channels,
-    size=size,
-    stride=stride,
-    dilation=dilation,
-    **kwargs,
-  )
-
-
-def _check_depthwise_elsewhere(*, stride, dilation, **case):
-  """The form of accelerators."""
-  _assert_depthwise(
-    depthwise.forms(stride, dilation).other,
-    stride=stride,
-    dilation=dilation,
-    **case,
-  )
-
-
-def _assert_depthwise(
-  form, *, batch, height, width, channels, size, stride, dilation, **kwargs
-):
+  """The form of this machine, or that of accelerators."""
+  form = functools.partial(ops.depthwise_conv, stride=stride, dilation=dilation)
+  if elsewhere:
+    form = depthwise.forms(stride, dilation).other
   conv_parity.assert_same(
     form,
     functools.partial(
@@ -111,14 +98,14 @@ def test_depthwise_is_the_grouped_convolution_at_length(**case):
 @_settings(max_examples=5)
 @_DEPTHWISE
 def test_depthwise_of_accelerators(**case):
-  _check_depthwise_elsewhere(**case)
+  _check_depthwise(**case, elsewhere=True)
 
 
 @pytest.mark.slow
 @_settings(max_examples=20)
 @_DEPTHWISE
 def test_depthwise_of_accelerators_at_length(**case):
-  _check_depthwise_elsewhere(**case, optimized=True)
+  _check_depthwise(**case, elsewhere=True, optimized=True)
 
 
 @pytest.mark.parametrize('stride, dilation', ((1, 1), (2, 1), (1, 2), (2, 2)))

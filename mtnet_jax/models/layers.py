@@ -6,6 +6,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
+from mtnet_jax import depthwise as depthwise_lib
 from mtnet_jax import few_channels
 from mtnet_jax import folded
 from mtnet_jax import ops
@@ -145,10 +146,9 @@ def separable_conv(
     (B, ceil(H / stride), ceil(W / stride), F).
   """
   x = x.astype(depthwise.dtype)
-  takes = (
-    (depthwise.stride, depthwise.dilation) == (2, 1) or depthwise.stride == 1
-  ) and (pointwise.size, pointwise.stride) == (1, 1)
-  if takes and folds(after, x):
+  takes = depthwise_lib.loops_take(depthwise.stride, depthwise.dilation)
+  is_pointwise = (pointwise.size, pointwise.stride) == (1, 1)
+  if takes and is_pointwise and folds(after, x):
     channels = x.shape[-1]
     kernel, bias = pointwise.variables_for(channels)
     return folded.separable_conv(

@@ -1,9 +1,5 @@
-// Depthwise 3 x 3 convolutions of NHWC float32, "same" padding.
-//
-// Outputs are made in tiles of a row, all channels of a block at a time, so
-// that a tap's weights are read once per tile, and an input once for the taps
-// that meet it. Pixels outside the image are pointers to zeros: no copy with a
-// border is made.
+// Depthwise 3 x 3 convolutions of NHWC float32, "same" padding, and their
+// gradients, in the tiles of stencil.h.
 
 #include <vector>
 
@@ -121,15 +117,9 @@ void Forward(ffi::ThreadPool pool, const Pixels& x, const Depthwise& layer,
   ParallelFor(pool, tasks, [&](int64_t task) {
     std::vector<float> nowhere(channels);
     const Part part = PartOf(task, height, channels);
-    OverTiles(part, width, dilation, [&](int64_t y, int64_t column) {
-      float* to[kTile];
-      for (int t = 0; t < kTile; ++t) {
-        to[t] = At(out, shape, part.image, y, column + t * dilation,
-                   nowhere.data());
-      }
-      ForwardTile<kStride>(Around<kStride>(x, part.image, y, column, dilation),
-                           layer, channels, to, part.begin, part.end);
-    });
+    ForwardPart<kStride>(
+        x, layer, part, dilation, out + part.image * height * width * channels,
+        {1, height, width, channels}, 0, channels, nowhere.data());
   });
 }
 

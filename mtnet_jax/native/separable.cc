@@ -89,18 +89,10 @@ void Separable(ffi::ThreadPool pool, const Pixels& x,
     std::unique_ptr<float[]> between(
         new float[(last - first) * width * stride]);
     std::vector<float> nowhere(channels);
-    const Shape band = {1, last - first, width, stride};
-    OverTiles({image, first, last, 0, channels}, width, dilation,
-              [&](int64_t y, int64_t column) {
-                float* to[kTile];
-                for (int t = 0; t < kTile; ++t) {
-                  to[t] = At(between.get(), band, 0, y - first,
-                             column + t * dilation, nowhere.data());
-                }
-                ForwardTile<kStride>(
-                    Around<kStride>(x, image, y, column, dilation), depthwise,
-                    channels, to, 0, channels);
-              });
+    ForwardPart<kStride>(x, depthwise, {image, first, last, 0, channels},
+                         dilation, between.get(),
+                         {1, last - first, width, stride}, first, channels,
+                         nowhere.data());
     Mix(between.get(), (last - first) * width, stride, packed.get(), pointwise,
         out + (image * height + first) * width * pointwise.features);
   });

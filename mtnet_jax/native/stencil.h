@@ -124,6 +124,23 @@ void ForwardTile(const Seen<kStride>& seen, const Depthwise& layer,
   });
 }
 
+// A part of a convolution's outputs, written into `to`: one image of that shape
+// whose first row is row `first` of the outputs. `nowhere` takes the channels
+// of pixels that are none.
+template <int kStride>
+void ForwardPart(const Pixels& x, const Depthwise& layer, const Part& part,
+                 int64_t dilation, float* to, const Shape& shape, int64_t first,
+                 int64_t channels, float* nowhere) {
+  OverTiles(part, shape[2], dilation, [&](int64_t y, int64_t column) {
+    float* out[kTile];
+    for (int t = 0; t < kTile; ++t) {
+      out[t] = At(to, shape, 0, y - first, column + t * dilation, nowhere);
+    }
+    ForwardTile<kStride>(Around<kStride>(x, part.image, y, column, dilation),
+                         layer, channels, out, part.begin, part.end);
+  });
+}
+
 }  // namespace mtnet
 
 #endif  // MTNET_JAX_NATIVE_STENCIL_H_
