@@ -58,8 +58,8 @@ void Mix(const float* in, int64_t pixels, int64_t stride, const float* packed,
     constexpr int64_t kBlock = vectors * sizeof(zero) / sizeof(float);
     const auto make = [&](auto count, int64_t pixel) {
       Tile<decltype(zero), vectors, count> tile;
-      tile.Add(in + pixel * stride, stride, 1, packed + f * channels, kBlock,
-               channels);
+      tile.AddApart(in + pixel * stride, stride, 1, packed + f * channels,
+                    kBlock, channels);
       tile.Write(out + pixel * features + f, features, [&](auto sum, int v) {
         using V = decltype(sum);
         return after(sum * LoadNth<V>(layer.scale + f, v) +

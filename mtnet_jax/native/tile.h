@@ -16,9 +16,11 @@ namespace mtnet {
 #if defined(__AVX512F__)
 constexpr int kPixels = 14;
 constexpr int kChannels = 8;
+constexpr bool kFewRegisters = false;
 #else
 constexpr int kPixels = 6;
 constexpr int kChannels = 4;
+constexpr bool kFewRegisters = true;
 #endif
 
 // Calls body(zero vector, number of vectors, f) for blocks of one or two
@@ -82,6 +84,18 @@ struct Tile {
     }
   }
 
+  // Add, for callers that have numbers of their own at hand. Where registers
+  // are few these would take some of the loop's, which then reads twice as
+  // often: there it is a function of its own.
+  void AddApart(const float* numbers, int64_t between, int64_t step,
+                const float* vectors, int64_t features, int64_t count) {
+    if constexpr (kFewRegisters) {
+      AddAlone(numbers, between, step, vectors, features, count);
+    } else {
+      Add(numbers, between, step, vectors, features, count);
+    }
+  }
+
   void Read(const float* from, int64_t features) {
 #pragma GCC unroll 16
     for (int i = 0; i < kCount; ++i) {
@@ -106,6 +120,16 @@ struct Tile {
 
   void Write(float* to, int64_t features) const {
     Write(to, features, [](V sum, int) { return sum; });
+  }
+
+ private:
+  [[gnu::noinline]] void AddAlone(const float* numbers, int64_t between,
+                                  int64_t step, const float* vectors,
+                                  int64_t features, int64_t count) {
+    // A copy lives in registers, this tile in memory.
+    Tile tile = *this;
+    tile.Add(numbers, between, step, vectors, features, count);
+    *this = tile;
   }
 };
 
