@@ -1,15 +1,17 @@
 """What training costs as the dataset grows, on the devices and on the host.
 
     python -m benchmarks.growth
-    python -m benchmarks.growth --config=configs/mtnet.py:demo --steps=9
+    python -m benchmarks.growth --config.steps_at_once=16
+    python -m benchmarks.growth --config=configs/mtnet.py:demo --calls=9
 
 SIMULATED nodules, repeated. `order` is drawn once an epoch; `feed` is what the
 host does for a step: it picks the indices, or, where the dataset stays on the
 host, the examples of the batch; `host` is all of it, until the step is handed
-over; the rest of `step` is the device's. In training a step is handed over
-while the one before it runs, so that a device waits, `gap`, only where the
-host's part is longer than its own. An epoch is the order and all its steps,
-none of which hides behind another, extrapolated from those that were timed.
+over; the rest of `step` is the device's. Of a call of several steps each has
+its share. In training a call is made while the steps of the one before it run,
+so that a device waits, `gap`, only where the host's part is longer than its
+own. An epoch is the order and all its steps, none of which hides behind
+another, extrapolated from those that were timed.
 """
 
 import tempfile
@@ -32,7 +34,7 @@ _NODULES = flags.DEFINE_multi_integer(
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/mtnet.py:test', 'The config.'
 )
-_STEPS = flags.DEFINE_integer('steps', 50, 'Timed steps.')
+_CALLS = flags.DEFINE_integer('calls', 50, 'Timed calls.')
 _JSON = flags.DEFINE_string('json', '', 'File for the figures.')
 
 _COLUMNS = {
@@ -72,9 +74,11 @@ def _trainer(config, nodules, folder, most_on_device):
   )
 
 
-def measure(config, nodules, *, on_device, steps):
-  """A row of the table: the coarse stage, from its second step on."""
+def measure(config, nodules, *, on_device, calls):
+  """A row of the table: the coarse stage, from its second call on."""
   import jax
+
+  from mtnet_jax import pace
 
   with tempfile.TemporaryDirectory() as folder:
     trainer = _trainer(config, nodules, folder, 1 << 40 if on_device else -1)
@@ -82,24 +86,27 @@ def measure(config, nodules, *, on_device, steps):
     start = time.perf_counter()
     trainer.feed.order_of(0)
     order_s = time.perf_counter() - start
-    state = jax.block_until_ready(trainer.step(state, 0)[0])
+    count = min(pace.most(config), trainer.steps_per_epoch)
+    state, _ = jax.block_until_ready(trainer.steps(state, 0, count=count))
     feed, host, step = [], [], []
-    for number in range(1, steps + 1):
+    for number in range(count, (calls + 1) * count, count):
       start = time.perf_counter()
-      trainer.feed(number)
+      trainer.feed(number, count=count, most=pace.most(config))
       feed.append(time.perf_counter() - start)
       start = time.perf_counter()
-      state = trainer.step(state, number)[0]
+      state, _ = trainer.steps(state, number, count=count)
       host.append(time.perf_counter() - start)
       state = jax.block_until_ready(state)
       step.append(time.perf_counter() - start)
-    step_ms, host_ms = (1e3 * float(np.median(x)) for x in (step, host))
+    feed_ms, host_ms, step_ms = (
+      1e3 * float(np.median(x)) / count for x in (feed, host, step)
+    )
     return {
       'nodules': len(nodules),
       'dataset': 'devices' if on_device else 'host',
       'mib': sum(x.nbytes for x in nodules.arrays().values()) / 2**20,
       'order_s': order_s,
-      'feed_ms': 1e3 * float(np.median(feed)),
+      'feed_ms': feed_ms,
       'host_ms': host_ms,
       'step_ms': step_ms,
       'gap_ms': max(0.0, host_ms - (step_ms - host_ms)),
@@ -117,14 +124,18 @@ def main(_):
     nodules = phantoms.take(np.arange(count) % len(phantoms))
     for on_device in (True, False):
       rows.append(
-        measure(config, nodules, on_device=on_device, steps=_STEPS.value)
+        measure(config, nodules, on_device=on_device, calls=_CALLS.value)
       )
       print(timing.table(rows[-1:], _COLUMNS).splitlines()[-1], flush=True)
   print(timing.describe(timing.environment()))
   print(f'Coarse stage of configs/mtnet.py:{config.variant}, SIMULATED CT.')
   print(timing.table(rows, _COLUMNS))
   if _JSON.value:
-    settings = {'variant': config.variant, 'steps': _STEPS.value}
+    settings = {
+      'variant': config.variant,
+      'steps_at_once': config.steps_at_once,
+      'calls': _CALLS.value,
+    }
     timing.write_json(_JSON.value, settings=settings, rows=rows)
 
 

@@ -27,6 +27,7 @@ _AT_LEAST = {
   'eval_batch_size': 1,
   'log_every': 1,
   'checkpoint_minutes': 0,
+  'steps_at_once': 0,
   'rank_loss.top_k': 1,
   'rank_loss.most': 0,
   'rank_loss.weight': 0,
@@ -44,6 +45,7 @@ _AT_LEAST = {
   **{f'{stage}_stage.learning_rate': 0 for stage in strategies.STAGES},
 }
 _AT_MOST = {
+  'steps_at_once': 1000,
   'augment.crop_shift': 1,
   'augment.zoom_probability': 1,
   'augment.flip_probability': 1,

@@ -60,20 +60,40 @@ class Feeder:
     size = self._batch_size
     return self._order[position * size : (position + 1) * size]
 
-  def __call__(self, step):
-    """The arguments `data` and `batch` of `step.train_step`."""
-    index, look = self.order_of(step).T
-    place = np.arange(len(index))
+  def __call__(self, step, *, count=1, most=1):
+    """What the devices need for some steps, from that one on.
+
+    Args:
+      step: from 0.
+      count: of steps.
+      most: steps for which there is room, of which the last stay empty.
+
+    Returns:
+      The arguments `data` and `batches` of `step.train_steps`: of every device
+      of this process, along a first axis.
+    """
+    orders = np.zeros((self._batch_size, most, 2), np.int64)
+    for i in range(count):
+      orders[:, i] = self.order_of(step + i)
+    index, look = orders[..., 0], orders[..., 1]
+    place = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     if self._on_devices is None:
       data = {
-        key: parallel.share(array[index]) for key, array in self._arrays.items()
+        key: _flat(parallel.share(array[index]))
+        for key, array in self._arrays.items()
       }
       # Each device's examples are all that it is given.
-      index = place % (len(index) // parallel.device_count())
+      here = len(index) // parallel.device_count()
+      index = place % here * most + np.arange(most)
     else:
       data = self._on_devices
-    batch = {'index': index, 'look': look, 'place': place}
+    batches = {'index': index, 'look': look, 'place': place}
     return data, {
-      key: parallel.share(value.astype(np.int32))
-      for key, value in batch.items()
+      key: parallel.share(value.astype(np.int32)).swapaxes(1, 2)
+      for key, value in batches.items()
     }
+
+
+def _flat(x):
+  """(D, b, K, ...) -> (D, b * K, ...)."""
+  return x.reshape(len(x), -1, *x.shape[3:])

@@ -1,21 +1,16 @@
 """What a run shows and writes while it trains.
 
 A progress bar with ETA, `train_log.csv` (a row per epoch) and TensorBoard
-files. Only this file turns device values into numbers during an epoch, and
-only every few steps.
+files.
 """
 
-import time
-
 import jax
-import numpy as np
 import tensorboardX
 import tqdm
 
 from mtnet_jax import files
 
 _SLOW_HOURS = 1.0
-_TIMED_STEPS = 3
 
 
 class Silent:
@@ -24,7 +19,10 @@ class Silent:
   def start(self, trainer, step, history):
     pass
 
-  def step(self, step, losses):
+  def step(self, step, loss):
+    pass
+
+  def timed(self, step_seconds):
     pass
 
   def epoch(self, row, history):
@@ -60,7 +58,6 @@ class Observer:
     self._stage, self._steps_per_epoch = trainer.stage, trainer.steps_per_epoch
     self._title = f'{name} (SIMULATED)' if self._simulated else name
     self._histories[name] = history
-    self._first_step = step
     self._writer = tensorboardX.SummaryWriter(
       str(self._workdir / 'tb' / name), purge_step=step + 1
     )
@@ -82,21 +79,28 @@ class Observer:
       disable=step == trainer.total_steps,
     )
 
-  def step(self, step, losses):
-    """A step was dispatched; `losses` may not be ready yet."""
+  def step(self, step, loss):
+    """A step was taken."""
     self._bar.update()
-    done = step - self._first_step
-    alone = self._shared_bar is None
-    if alone and done <= _TIMED_STEPS + 1 and jax.default_backend() == 'cpu':
-      self._say_how_long(done, losses)
     if step % self._log_every == 0:
-      loss = float(np.asarray(losses['loss'])[0])
-      if alone:
+      if self._shared_bar is None:
         epoch = (step - 1) // self._steps_per_epoch + 1
         self._bar.set_postfix(
           epoch=f'{epoch}/{self._stage.epochs}', loss=f'{loss:.4f}'
         )
       self._writer.add_scalar(self._tag('loss'), loss, step)
+
+  def timed(self, step_seconds):
+    """It became known how long a step takes."""
+    hours = step_seconds * (self._bar.total - self._bar.n) / 3600
+    alone = self._shared_bar is None
+    if alone and jax.default_backend() == 'cpu' and hours > _SLOW_HOURS:
+      self._bar.write(
+        f'No accelerator: {step_seconds:.1f} s a step, so about {hours:.0f} h'
+        f' for the {self._stage.name} stage alone. For a run of minutes take'
+        ' --config=configs/mtnet.py:demo; this one can be'
+        ' stopped at any time and goes on with the same command.'
+      )
 
   def epoch(self, row, history):
     """An epoch ended."""
@@ -121,22 +125,6 @@ class Observer:
 
   def _tag(self, key):
     return f'simulated/{key}' if self._simulated else key
-
-  def _say_how_long(self, done, losses):
-    jax.block_until_ready(losses)
-    if done == 1:  # The first step includes compilation.
-      self._clock = time.monotonic()
-    if done != _TIMED_STEPS + 1:
-      return
-    per_step = (time.monotonic() - self._clock) / _TIMED_STEPS
-    hours = per_step * (self._bar.total - self._bar.n) / 3600
-    if hours > _SLOW_HOURS:
-      self._bar.write(
-        f'No accelerator: {per_step:.1f} s a step, so about {hours:.0f} h'
-        f' for the {self._stage.name} stage alone. For a run of minutes take'
-        ' --config=configs/mtnet.py:demo; this one can be'
-        ' stopped at any time and goes on with the same command.'
-      )
 
   def _write_log(self):
     rows = [

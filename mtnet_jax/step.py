@@ -192,6 +192,47 @@ def train_step(
   return state, {'loss': loss, 'finite': finite}
 
 
+def train_steps(state, given, data, batches, count, numbers, **static):
+  """Some steps on one device, one after the other.
+
+  Args:
+    state, given, data, numbers: of `train_step`.
+    batches: of `train_step`, for the most steps that there may be: (K, b).
+    count: of steps to take, at most K, (). Where K is 1 it is 1.
+    **static: of `train_step`.
+
+  Returns:
+    The new state, and {'loss': (K,), 'finite': (K,)}, of which the first
+    `count` are filled in.
+  """
+  (most,) = {len(x) for x in batches.values()}
+
+  def take(state, i):
+    batch = {key: x[i] for key, x in batches.items()}
+    return train_step(state, given, data, batch, numbers, **static)
+
+  if most == 1:
+    state, values = take(state, 0)
+    return state, {key: x[None] for key, x in values.items()}
+
+  def one_more(carry):
+    i, state, taken = carry
+    state, values = take(state, i)
+    return (
+      i + 1,
+      state,
+      {key: taken[key].at[i].set(values[key]) for key in taken},
+    )
+
+  taken = {'loss': jnp.zeros(most), 'finite': jnp.zeros(most, bool)}
+  # Not `lax.scan`, whose length would be the program's: an epoch ends with as
+  # many steps as are left of it.
+  _, state, taken = lax.while_loop(
+    lambda carry: carry[0] < count, one_more, (jnp.int32(0), state, taken)
+  )
+  return state, taken
+
+
 def step_options(config, *, steps_per_epoch):
   """The `StepOptions` of a config."""
   return StepOptions(
@@ -218,7 +259,7 @@ def loss_numbers(config):
 
 @functools.lru_cache(maxsize=8)
 def mapped(*, stage, nets, tx, options, precision, device):
-  """`train_step` over the devices, the same function for equal arguments.
+  """`train_steps` over the devices, the same function for equal arguments.
 
   Args:
     stage, nets, tx, options: of `train_step`.
@@ -226,11 +267,11 @@ def mapped(*, stage, nets, tx, options, precision, device):
   """
   return parallel.mapped(
     functools.partial(
-      train_step, stage=stage, nets=nets, tx=tx, options=options
+      train_steps, stage=stage, nets=nets, tx=tx, options=options
     ),
     precision=precision,
     device=device,
     options=parallel.lean_options(),
-    in_axes=(0, 0, 0, 0, None),
+    in_axes=(0, 0, 0, 0, None, None),
     donate_argnums=0,
   )

@@ -205,8 +205,8 @@ class _Observer(progress.Observer):
     super().__init__(workdir, **kwargs)
     self._stop = stop
 
-  def step(self, step, losses):
-    super().step(step, losses)
+  def step(self, step, loss):
+    super().step(step, loss)
     if self._stop.is_set():
       raise _StoppedError
 

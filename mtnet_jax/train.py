@@ -20,6 +20,7 @@ from mtnet_jax import files
 from mtnet_jax import inference
 from mtnet_jax import metrics
 from mtnet_jax import optim
+from mtnet_jax import pace as pace_lib
 from mtnet_jax import parallel
 from mtnet_jax import processes
 from mtnet_jax import stages
@@ -27,7 +28,7 @@ from mtnet_jax import step as step_lib
 from mtnet_jax import stopping
 from mtnet_jax import strategies
 
-# Steps that may wait behind the one that runs: the devices stay busy, and the
+# Calls that may wait behind the one that runs: the devices stay busy, and the
 # host does not run ahead of them.
 _MOST_WAITING = 1
 
@@ -103,11 +104,12 @@ class Trainer:
       precision=config.matmul_precision,
       **inference.options(config),
     )
+    self._pace = pace_lib.Pace(config)
     self._numbers = {
       'seed': np.uint32(self._seed),
       **step_lib.loss_numbers(config),
     }
-    self._step = step_lib.mapped(
+    self._steps = step_lib.mapped(
       stage=stage,
       nets=tuple((name, nets[name]) for name in givers),
       tx=self._tx,
@@ -149,12 +151,13 @@ class Trainer:
     self._given_on_devices = parallel.replicate(self._given)
     return parallel.replicate(state)
 
-  def step(self, state, step):
-    """Takes the step of that number; see `step.train_step`."""
-    return self._step(
+  def steps(self, state, step, *, count=1):
+    """Takes `count` steps, from that number on; see `step.train_steps`."""
+    return self._steps(
       state,
       self._given_on_devices,
-      *self.feed(step),
+      *self.feed(step, count=count, most=self._pace.most),
+      np.int32(count),
       self._numbers,
     )
 
@@ -244,29 +247,41 @@ class Trainer:
       while len(history) < self.stage.epochs:
         # Also where it goes on after the last step of an epoch, which was
         # stopped before it was validated.
-        ends_epoch = step == (len(history) + 1) * self.steps_per_epoch
-        if ends_epoch:
-          row = self._end_epoch(state, step, history, epoch_started)
+        left = (len(history) + 1) * self.steps_per_epoch - step
+        if left:
+          count = self._pace.at_once(left)
+          state = self._call(state, step, count, observer)
+          step += count
+        else:
+          row = self._end_epoch(state, step, history, epoch_started, observer)
           observer.epoch(row, history)
           epoch_started = time.monotonic()
-        else:
-          state, losses = self.step(state, step)
-          stopping.hold()
-          step += 1
-          self._in_flight.append((step, losses))
-          self._check_losses(all_but=1 + _MOST_WAITING)
-          observer.step(step, losses)
         minutes = (time.monotonic() - saved_at) / 60
-        if ends_epoch or minutes > self._config.checkpoint_minutes:
-          self._save(state, step, history)
+        if not left or minutes > self._config.checkpoint_minutes:
+          self._save(state, step, history, observer)
           saved_at = time.monotonic()
         stopping.check()
     except stopping.Stopped:
-      self._save(state, step, history)
+      self._save(state, step, history, observer)
       raise
 
-  def _save(self, state, step, history):
-    self._check_losses()
+  def _call(self, state, step, count, observer):
+    """Hands steps over, and tells of those that are done."""
+    started = time.monotonic()
+    state, losses = self.steps(state, step, count=count)
+    stopping.hold()
+    self._in_flight.append((step, count, losses))
+    if not self._pace.times:
+      self._settle(observer, most_waiting=1 + _MOST_WAITING)
+      return state
+    self._settle(observer)
+    self._pace.took(count, time.monotonic() - started)
+    if self._pace.step_seconds is not None:
+      observer.timed(self._pace.step_seconds)
+    return state
+
+  def _save(self, state, step, history, observer):
+    self._settle(observer)
     if self._checkpoints:
       self._checkpoints.save_latest(
         step, parallel.unreplicate(state), {'history': history}
@@ -275,19 +290,27 @@ class Trainer:
       f'at step {step} of {self.total_steps} of stage {self.stage.name!r}'
     )
 
-  def _check_losses(self, *, all_but=0):
-    """Waits for steps in flight, and stops where a number was not finite.
+  def _settle(self, observer, *, most_waiting=0):
+    """Looks at the losses of steps, and tells of them.
 
     Args:
-      all_but: so many, the last ones, may stay in flight.
+      observer: told.
+      most_waiting: so many calls, the last ones, are not waited for.
 
     Raises:
       errors.InputError: a loss or a gradient was not finite.
     """
-    while len(self._in_flight) > all_but:
-      step, losses = self._in_flight.popleft()
-      if not parallel.unreplicate(losses['finite']):
-        self._stop_at(step, float(parallel.unreplicate(losses['loss'])))
+    while self._in_flight:
+      first, count, losses = self._in_flight[0]
+      if len(self._in_flight) <= most_waiting and not losses['loss'].is_ready():
+        return
+      self._in_flight.popleft()
+      losses = parallel.unreplicate(losses)
+      for i in range(count):
+        step, loss = first + i + 1, float(losses['loss'][i])
+        if not losses['finite'][i]:
+          self._stop_at(step, loss)
+        observer.step(step, loss)
 
   def _stop_at(self, step, loss):
     """Writes which nodules a step that went wrong saw, and ends the run."""
@@ -310,9 +333,9 @@ class Trainer:
       f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
     )
 
-  def _end_epoch(self, state, step, history, epoch_started):
+  def _end_epoch(self, state, step, history, epoch_started, observer):
     """Validates, appends to the history, and keeps the best variables."""
-    self._check_losses()
+    self._settle(observer)
     on_devices = {'params': state.params, 'batch_stats': state.batch_stats}
     loss = parallel.unreplicate(state.loss_sum) / self.steps_per_epoch
     row = {

@@ -72,6 +72,8 @@ def test_main_refuses(flags, says, tmp_path):
     ('looks_per_epoch', 0),
     ('eval_batch_size', 0),
     ('log_every', 0),
+    ('steps_at_once', -1),
+    ('steps_at_once', 1001),
     ('dtype', 'float99'),
     ('matmul_precision', 'exact'),
     ('image_size', 0),

@@ -63,6 +63,7 @@ _LEVELS = (
     'exchange',
     'models.batch_norm',
     'nifti',
+    'pace',
     'points',
     'pooling',
     'reader_agreement',

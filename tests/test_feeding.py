@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 import step_job
 
 from mtnet_jax import feeding
@@ -20,17 +21,19 @@ def _feeder(nodules, most_on_device):
   return feed
 
 
-def _seen(feed, step):
-  """What a step reads, example by example: index each device's data."""
-  data, batch = feed(step)
-  rows = [
-    {key: np.asarray(array)[device][index] for key, array in data.items()}
-    for device, index in enumerate(batch['index'])
-  ]
-  examples = {
-    key: np.concatenate([row[key] for row in rows]) for key in rows[0]
-  }
-  return examples, batch['look'].ravel(), batch['place'].ravel()
+def _seen(feed, step, **calls):
+  """What steps read, example by example: index each device's data."""
+  data, batches = feed(step, **calls)
+  for i in range(calls.get('count', 1)):
+    rows = [
+      {key: np.asarray(array)[device][index] for key, array in data.items()}
+      for device, index in enumerate(batches['index'][:, i])
+    ]
+    examples = {
+      key: np.concatenate([row[key] for row in rows]) for key in rows[0]
+    }
+    look, place = (batches[key][:, i].ravel() for key in ('look', 'place'))
+    yield examples, look, place
 
 
 def test_examples_are_the_same_from_the_devices_and_from_the_host():
@@ -40,20 +43,28 @@ def test_examples_are_the_same_from_the_devices_and_from_the_host():
   assert isinstance(fits(0)[0]['image'], jax.Array)
   assert isinstance(too_large(0)[0]['image'], np.ndarray)
   for step in range(2 * fits.steps_per_epoch):
-    jax.tree.map(
-      np.testing.assert_array_equal, _seen(fits, step), _seen(too_large, step)
-    )
+    (from_devices,), (from_host,) = _seen(fits, step), _seen(too_large, step)
+    jax.tree.map(np.testing.assert_array_equal, from_devices, from_host)
     index = fits.order_of(step)[:, 0]
-    np.testing.assert_array_equal(
-      _seen(too_large, step)[0]['image'], nodules.image[index]
-    )
+    np.testing.assert_array_equal(from_host[0]['image'], nodules.image[index])
+
+
+@pytest.mark.parametrize('most_on_device', (0, feeding.MOST_ON_DEVICE))
+def test_steps_of_one_call_see_what_each_would(most_on_device):
+  nodules = step_job.made_up_nodules(7)
+  feed = _feeder(nodules, most_on_device)
+  # 7 nodules three times, in an epoch of ten steps and one look again.
+  alone = [seen for step in (1, 2, 3) for seen in _seen(feed, step)]
+  together = list(_seen(feed, 1, count=3, most=5))
+  assert len(together) == len(alone) == 3
+  jax.tree.map(np.testing.assert_array_equal, together, alone)
 
 
 def test_the_host_sends_no_more_than_a_batch():
   nodules = step_job.made_up_nodules(7)
   data, batch = _feeder(nodules, 0)(0)
   assert data['image'].shape == (jax.device_count(), 2, 64, 64)
-  np.testing.assert_array_equal(batch['index'], [[0, 1]] * jax.device_count())
+  np.testing.assert_array_equal(batch['index'], [[[0, 1]]] * jax.device_count())
 
 
 def test_training_is_the_same_bit_for_bit(tmp_path, monkeypatch):
@@ -70,6 +81,6 @@ def _losses(directory):
   state = trainer.place(trainer.fresh_state())
   found = []
   for step in range(3):
-    state, losses = trainer.step(state, step)
-    found.append(float(parallel.unreplicate(losses['loss'])))
+    state, losses = trainer.steps(state, step)
+    found.append(float(parallel.unreplicate(losses['loss'])[0]))
   return found

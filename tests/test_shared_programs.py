@@ -39,9 +39,9 @@ def _coarse_trainer(directory, *, most, top_k, margin, seed=0):
 def _loss(trainer):
   """Of the first step; an evaluation follows it."""
   state = trainer.place(trainer.fresh_state())
-  state, values = trainer.step(state, 0)
+  state, values = trainer.steps(state, 0)
   trainer.validate({'params': state.params, 'batch_stats': state.batch_stats})
-  return float(parallel.unreplicate(values['loss']))
+  return float(parallel.unreplicate(values['loss'])[0])
 
 
 def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
@@ -50,12 +50,12 @@ def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
     for seed, (top_k, margin) in enumerate(_GRID)
   )
   for other in others:
-    assert other._step is first._step
+    assert other._steps is first._steps
     assert other._predictor._step is first._predictor._step
     assert other._numbers != first._numbers
   # Without `most` the number of pixels taken is that of the program.
   ten, fifty = (
-    _coarse_trainer(tmp_path, most=0, top_k=top_k, margin=0.3)._step
+    _coarse_trainer(tmp_path, most=0, top_k=top_k, margin=0.3)._steps
     for top_k in (10, 50)
   )
   assert ten is not fifty

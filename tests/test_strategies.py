@@ -437,7 +437,7 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
   )
   state = trainer.fresh_state()
   before = jax.tree.map(np.asarray, state.params)
-  after, values = trainer.step(trainer.place(state), 0)
+  after, values = trainer.steps(trainer.place(state), 0)
   assert np.isfinite(np.asarray(values['loss'])).all()
   moved = jax.tree.map(
     lambda old, new: bool(np.any(old != np.asarray(new)[0])),

@@ -38,7 +38,7 @@ class _StopsAt(progress.Silent):
   def __init__(self, step):
     self._step = step
 
-  def step(self, step, losses):
+  def step(self, step, loss):
     if step == self._step:
       stopping._asked.set()
 

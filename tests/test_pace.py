@@ -1,0 +1,144 @@
+"""Steps that share a call are the same steps, as many as suit the devices."""
+
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import step_job
+
+from mtnet_jax import errors
+from mtnet_jax import pace as pace_lib
+from mtnet_jax import progress
+from mtnet_jax import stopping
+
+
+def _pace(backend, monkeypatch, *, steps_at_once=0):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  return pace_lib.Pace(
+    ml_collections.ConfigDict({'steps_at_once': steps_at_once})
+  )
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'at_once'),
+  ((0.0125, 20), (0.1, 2), (0.2, 1), (3.0, 1), (0.001, 32)),
+)
+def test_steps_of_a_quarter_of_a_second(monkeypatch, seconds, at_once):
+  pace = _pace('gpu', monkeypatch)
+  # The first call waits for the compiler, and one of the others for the disk.
+  for took in (90.0, seconds, 7 * seconds, seconds):
+    assert pace.times and pace.at_once(100) == 1
+    pace.took(1, took)
+  assert not pace.times and pace.step_seconds == seconds
+  assert pace.at_once(100) == at_once
+  # No call goes beyond the end of an epoch.
+  assert pace.at_once(3) == min(at_once, 3)
+  assert pace.most == 32
+
+
+def test_one_step_a_call_on_a_cpu(monkeypatch):
+  pace = _pace('cpu', monkeypatch)
+  for took in (1.0, 0.001, 0.001, 0.001):
+    pace.took(1, took)
+  assert (pace.most, pace.at_once(100)) == (1, 1)
+
+
+def test_a_number_in_the_config_is_taken(monkeypatch):
+  pace = _pace('cpu', monkeypatch, steps_at_once=5)
+  assert (pace.most, pace.at_once(100), pace.at_once(2)) == (5, 5, 2)
+  for took in (60.0, 20.0, 20.0, 20.0):
+    pace.took(5, took)
+  assert (pace.step_seconds, pace.at_once(100)) == (4.0, 5)
+
+
+# 6 nodules, 3 looks, batch 4: epochs of five steps.
+_STEPS, _EPOCHS = 5, 2
+
+
+def _trainer(directory, steps_at_once, **changes):
+  config = step_job.coarse_config()
+  with config.unlocked():
+    config.coarse_stage.epochs = _EPOCHS
+    config.looks_per_epoch = 3
+    config.steps_at_once = steps_at_once
+    config.coarse_stage.update(changes)
+  data = step_job.made_up_nodules(6)
+  data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
+  return step_job.coarse_trainer(config, data, directory)
+
+
+class _Records(progress.Silent):
+  """What an observer is told; stops the run after a step, as SIGTERM does."""
+
+  def __init__(self, stop_at=None):
+    self.told = []
+    self._stop_at = stop_at
+
+  def step(self, step, loss):
+    self.told.append((step, loss))
+    if step == self._stop_at:
+      stopping._asked.set()
+
+
+def _run(trainer):
+  records = _Records()
+  best, history = trainer.run(records)
+  last, _ = trainer._checkpoints.load_latest(None)
+  history = [{**row, 'seconds': None} for row in history]
+  return records.told, best, history, last
+
+
+@pytest.fixture(scope='module')
+def one_by_one(tmp_path_factory):
+  """Of a program that could take four steps at once."""
+  trainer = _trainer(tmp_path_factory.mktemp('one_by_one'), 4)
+  trainer._pace._at_once = 1
+  return _run(trainer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('at_once', (3, 4))
+def test_bits_do_not_depend_on_how_many_share_a_call(
+  one_by_one, tmp_path, at_once
+):
+  told, *_ = one_by_one
+  assert [step for step, _ in told] == list(range(1, _STEPS * _EPOCHS + 1))
+  assert len({loss for _, loss in told}) == len(told)
+  trainer = _trainer(tmp_path, 4)
+  trainer._pace._at_once = at_once
+  jax.tree.map(np.testing.assert_array_equal, _run(trainer), one_by_one)
+
+
+@pytest.mark.slow
+def test_the_program_without_a_loop_differs_by_rounding(one_by_one, tmp_path):
+  told, *_ = _run(_trainer(tmp_path, 1))
+  # Backward, differences of 1e-7 of the first step grow from step to step.
+  np.testing.assert_allclose(told, one_by_one[0], rtol=1e-4)
+  np.testing.assert_allclose(told[0], one_by_one[0][0], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_stop_waits_for_the_call_and_goes_on_exactly(one_by_one, tmp_path):
+  try:
+    with pytest.raises(stopping.Stopped):
+      _trainer(tmp_path, 4).run(_Records(stop_at=2))
+  finally:
+    stopping._asked.clear()
+  state, _ = _trainer(tmp_path, 4)._checkpoints.load_latest(None)
+  assert state['step'] == 4
+  _, *found = _run(_trainer(tmp_path, 4))
+  jax.tree.map(np.testing.assert_array_equal, tuple(found), one_by_one[1:])
+
+
+@pytest.mark.slow
+def test_the_step_of_a_call_that_went_wrong_is_found(tmp_path):
+  # The first step's parameters are beyond all numbers.
+  trainer = _trainer(tmp_path, 4, learning_rate=1e38)
+  with pytest.raises(errors.InputError, match='was not finite at step 2;'):
+    trainer.run(progress.Silent())
+  report = json.loads((tmp_path / 'not_finite.json').read_text())
+  assert report['step'] == 2
+  batch = trainer.feed.order_of(1)
+  assert report['nodule_ids'] == [f'nodule-{i}' for i in batch[:, 0]]
