@@ -22,11 +22,10 @@ from absl import flags
 from ml_collections import config_flags
 import numpy as np
 
+from benchmarks import problem
 from benchmarks import timing
 from mtnet_jax import feeding
 from mtnet_jax import host_memory
-
-_DATASET = 'lidc_nodules/phantom'
 
 _NODULES = flags.DEFINE_multi_integer(
   'nodules', [1000, 10_000, 100_000], 'Sizes of the dataset; repeat the flag.'
@@ -48,14 +47,6 @@ _COLUMNS = {
   'gap_ms': ('gap, ms', '.2f'),
   'epoch_s': ('epoch, s', '.0f'),
 }
-
-
-def _phantoms(data_dir):
-  from mtnet_jax import input_pipeline
-
-  if not input_pipeline.is_built(_DATASET, data_dir):
-    input_pipeline.build_phantoms(_DATASET, data_dir)
-  return input_pipeline.load(_DATASET, 'train', data_dir=data_dir)
 
 
 def _trainer(config, nodules, folder, most_on_device):
@@ -118,7 +109,7 @@ def main(_):
   # Not computed where it is called, as on accelerators.
   host_memory.keep(several_processes=True)
   config = _CONFIG.value
-  phantoms = _phantoms(config.dataset.data_dir)
+  phantoms = problem.phantoms('train', data_dir=config.dataset.data_dir)
   rows = []
   for count in _NODULES.value:
     nodules = phantoms.take(np.arange(count) % len(phantoms))

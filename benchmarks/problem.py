@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 NETS = ('coarse', 'class', 'fine')
+_PHANTOMS = 'lidc_nodules/phantom'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,3 +43,12 @@ def make(batch_size, size, seed=0):
     mask=mask.astype(np.float32),
     label=(np.arange(batch_size) % 2).astype(np.float32),
   )
+
+
+def phantoms(split, *, data_dir):
+  """SIMULATED `input_pipeline.Nodules`, as many as the paper's; built once."""
+  from mtnet_jax import input_pipeline
+
+  if not input_pipeline.is_built(_PHANTOMS, data_dir):
+    input_pipeline.build_phantoms(_PHANTOMS, data_dir)
+  return input_pipeline.load(_PHANTOMS, split, data_dir=data_dir)

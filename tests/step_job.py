@@ -8,8 +8,8 @@ all three stages, also what the networks say about 13 patches and how well: with
 the variables of TRAINED, the file of another such job, if it is given. 16
 examples a step, over however many devices this process is given by XLA_FLAGS:
 several take the last two steps in one call, in a loop. Dropout is drawn per
-device, so it is off, and ReLUs have no corner: of millions of values some are so
-near 0 that a rounding moves them past it, which changes gradients by 7e-4 of
+device, so it is off, and ReLUs have no corner: of millions of values some are
+so near 0 that a rounding moves them past it, which changes gradients by 7e-4 of
 their norm, and not by 5e-6.
 """
 

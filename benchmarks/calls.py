@@ -1,0 +1,120 @@
+"""What a call of a training step costs the host, by the number of devices.
+
+    python -m benchmarks.calls
+
+The program that is called has a step's arguments and results, with one number
+in place of each array, and does nothing with them: what is left is the host's
+part. While steps run one by one, a device waits for the host where its step is
+shorter than that. How many devices there are is pretended
+(`--xla_force_host_platform_device_count`), each count in a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+import numpy as np
+
+from benchmarks import timing
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/mtnet.py', 'The config.'
+)
+_STAGES = flags.DEFINE_multi_enum(
+  'stages', ['coarse', 'class'], ['coarse', 'class', 'fine'], 'Stages.'
+)
+_DEVICES = flags.DEFINE_multi_integer(
+  'devices', [1, 8], 'Numbers of devices; repeat the flag.'
+)
+_REPEATS = flags.DEFINE_integer('repeats', 30, 'Timed calls.')
+_JSON = flags.DEFINE_string('json', '', 'File for the figures.')
+# A process of one number of devices.
+_CHILD = flags.DEFINE_bool('child', False, 'Used by this command itself.')
+
+_COLUMNS = {
+  'stage': ('stage', ''),
+  'devices': ('devices', 'd'),
+  'arrays': ('arrays', 'd'),
+  'ms': ('a call, ms', '.1f'),
+}
+_FLAG = '--xla_force_host_platform_device_count'
+
+
+def _state(config, stage):
+  """A state of a stage's network, of one number an array."""
+  import jax
+
+  from mtnet_jax import optim
+  from mtnet_jax import stages
+
+  shapes = stages.stage_shapes(stage, size=config.image_size)
+  tx = optim.make_optimizer(
+    learning_rate=1e-4, schedule='constant', total_steps=1
+  )
+  opt_state = jax.eval_shape(tx.init, shapes['params'])
+  return jax.tree.map(lambda _: np.zeros(1, np.float32), (shapes, opt_state))
+
+
+def measure(config, stage):
+  """A row of the table, of as many devices as there are."""
+  import jax
+
+  from mtnet_jax import parallel
+
+  tree = _state(config, stage)
+  call = parallel.mapped(
+    lambda tree, x: (jax.tree.map(lambda leaf: leaf + x, tree), x),
+    precision='highest',
+    donate_argnums=0,
+    options=parallel.lean_options(),
+  )
+  state = parallel.replicate(tree)
+  taken = []
+  for _ in range(1 + _REPEATS.value):
+    start = time.perf_counter()
+    state, _ = call(state, np.ones(jax.device_count(), np.float32))
+    taken.append(time.perf_counter() - start)
+    jax.block_until_ready(state)
+  return {
+    'stage': stage.name,
+    'devices': jax.device_count(),
+    'arrays': len(jax.tree.leaves(tree)),
+    'ms': 1e3 * float(np.median(taken[1:])),
+  }
+
+
+def _all_stages(config):
+  from mtnet_jax import stages
+
+  return [x for x in stages.make_stages(config) if x.name in _STAGES.value]
+
+
+def main(_):
+  if _CHILD.value:
+    for stage in _all_stages(_CONFIG.value):
+      print(json.dumps(measure(_CONFIG.value, stage)), flush=True)
+    return
+  rows = []
+  for devices in _DEVICES.value:
+    done = subprocess.run(
+      [sys.executable, '-m', 'benchmarks.calls', *sys.argv[1:], '--child'],
+      env={**os.environ, 'XLA_FLAGS': f'{_FLAG}={devices}'},
+      stdout=subprocess.PIPE,
+      text=True,
+      check=True,
+    )
+    rows.extend(map(json.loads, done.stdout.splitlines()))
+  print(timing.describe(timing.environment()))
+  print(timing.table(rows, _COLUMNS))
+  if _JSON.value:
+    settings = {'repeats': _REPEATS.value}
+    timing.write_json(_JSON.value, settings=settings, rows=rows)
+
+
+if __name__ == '__main__':
+  app.run(main)
