@@ -109,9 +109,27 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/train.py',
-    "      if not parallel.unreplicate(losses['finite']):",
-    '      if False:',
+    "        if not losses['finite'][i]:",
+    '        if False:',
     f'{_INTERRUPTED} -k last_good',
+  ),
+  Guard(
+    'mtnet_jax/step.py',
+    'carry[0] < count',
+    'carry[0] < most',
+    'tests/test_pace.py -k share_a_call',
+  ),
+  Guard(
+    'mtnet_jax/pace.py',
+    'return min(left, self._at_once)',
+    'return self._at_once',
+    'tests/test_pace.py -k a_number_in_the_config',
+  ),
+  Guard(
+    'mtnet_jax/feeding.py',
+    'index = place % here * most + np.arange(most)',
+    'index = place % here',
+    'tests/test_feeding.py -k one_call',
   ),
   Guard(
     'mtnet_jax/train.py',
@@ -121,7 +139,8 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/train.py',
-    '    except stopping.Stopped:\n      self._save(state, step, history)\n'
+    '    except stopping.Stopped:\n'
+    '      self._save(state, step, history, observer)\n'
     '      raise',
     '    except stopping.Stopped:\n      raise',
     f'{_INTERRUPTED} -k after_a_step',
