@@ -2,10 +2,11 @@
 
     python -m benchmarks.calls
 
-The program that is called has a step's arguments and results, with one number
-in place of each array, and does nothing with them: what is left is the host's
-part. While steps run one by one, a device waits for the host where its step is
-shorter than that. How many devices there are is pretended
+The program that is called has the state of a step and the networks that are
+given to it for arguments, with one number in place of each array, and adds to
+each: next to nothing but the host's part, until the program is handed over.
+While steps run one by one, a device waits for the host where its step is
+shorter. Devices are those of a CPU, how many there are is pretended
 (`--xla_force_host_platform_device_count`), each count in a process of its own.
 """
 
@@ -45,19 +46,25 @@ _COLUMNS = {
 _FLAG = '--xla_force_host_platform_device_count'
 
 
-def _state(config, stage):
-  """A state of a stage's network, of one number an array."""
+def _arguments(config, stage):
+  """A stage's state and what is given to it, of one number an array."""
   import jax
 
   from mtnet_jax import optim
   from mtnet_jax import stages
+  from mtnet_jax import strategies
 
-  shapes = stages.stage_shapes(stage, size=config.image_size)
+  def shapes_of(stage):
+    return stages.stage_shapes(stage, size=config.image_size)
+
   tx = optim.make_optimizer(
     learning_rate=1e-4, schedule='constant', total_steps=1
   )
-  opt_state = jax.eval_shape(tx.init, shapes['params'])
-  return jax.tree.map(lambda _: np.zeros(1, np.float32), (shapes, opt_state))
+  shapes = shapes_of(stage)
+  state = shapes, jax.eval_shape(tx.init, shapes['params'])
+  givers = strategies.givers(config.strategy, stage.name)
+  given = [shapes_of(x) for x in stages.make_stages(config) if x.name in givers]
+  return jax.tree.map(lambda _: np.zeros(1, np.float32), (state, given))
 
 
 def measure(config, stage):
@@ -66,24 +73,28 @@ def measure(config, stage):
 
   from mtnet_jax import parallel
 
-  tree = _state(config, stage)
+  def step(state, given, x):
+    x = x + sum(leaf[0] for leaf in jax.tree.leaves(given))
+    return jax.tree.map(lambda leaf: leaf + x, state)
+
+  arguments = _arguments(config, stage)
   call = parallel.mapped(
-    lambda tree, x: (jax.tree.map(lambda leaf: leaf + x, tree), x),
+    step,
     precision='highest',
     donate_argnums=0,
     options=parallel.lean_options(),
   )
-  state = parallel.replicate(tree)
+  state, given = parallel.replicate(arguments)
   taken = []
   for _ in range(1 + _REPEATS.value):
     start = time.perf_counter()
-    state, _ = call(state, np.ones(jax.device_count(), np.float32))
+    state = call(state, given, np.ones(jax.device_count(), np.float32))
     taken.append(time.perf_counter() - start)
     jax.block_until_ready(state)
   return {
     'stage': stage.name,
     'devices': jax.device_count(),
-    'arrays': len(jax.tree.leaves(tree)),
+    'arrays': len(jax.tree.leaves(arguments)),
     'ms': 1e3 * float(np.median(taken[1:])),
   }
 
@@ -103,7 +114,11 @@ def main(_):
   for devices in _DEVICES.value:
     done = subprocess.run(
       [sys.executable, '-m', 'benchmarks.calls', *sys.argv[1:], '--child'],
-      env={**os.environ, 'XLA_FLAGS': f'{_FLAG}={devices}'},
+      env={
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}={devices}',
+      },
       stdout=subprocess.PIPE,
       text=True,
       check=True,

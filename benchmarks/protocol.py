@@ -40,7 +40,6 @@ _JSON = flags.DEFINE_string('json', '', 'File for the figures.')
 _COLUMNS = {
   'stage': ('stage', ''),
   'steps': ('steps an epoch', 'd'),
-  'step_ms': ('a step, ms', '.1f'),
   'first_s': ('first epoch, s', '.1f'),
   'epoch_s': ('another epoch, s', '.2f'),
   'epochs': ('epochs', 'd'),
@@ -49,11 +48,10 @@ _COLUMNS = {
 
 
 class _Clock(progress.Silent):
-  """Seconds of every epoch, its validation and checkpoint included."""
+  """Seconds of epochs with their validation, and of the checkpoint before."""
 
   def __init__(self):
     self.seconds = []
-    self.step_seconds = None
 
   def start(self, trainer, step, history):
     self._started = time.perf_counter()
@@ -63,9 +61,6 @@ class _Clock(progress.Silent):
 
   def step(self, step, loss):
     self._bar.update()
-
-  def timed(self, step_seconds):
-    self.step_seconds = step_seconds
 
   def epoch(self, row, history):
     now = time.perf_counter()
@@ -114,7 +109,6 @@ def _row(trainer, epochs, clock):
   return {
     'stage': trainer.stage.name,
     'steps': trainer.steps_per_epoch,
-    'step_ms': 1e3 * (clock.step_seconds or epoch / trainer.steps_per_epoch),
     'first_s': first,
     'epoch_s': epoch,
     'epochs': epochs,

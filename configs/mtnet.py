@@ -148,9 +148,9 @@ def _paper():
 
   # Patches at once where nothing is learned.
   config.eval_batch_size = 32
-  # Steps that the devices take in a row before they ask the host for more, at
-  # most 1000; 0 for a quarter of a second of them on accelerators, and one on
-  # CPUs. 1 may round otherwise than more, all of which do the same.
+  # Most steps that the devices take in a row before they ask the host for more,
+  # up to 1000; 0 for a quarter of a second of them on accelerators, and one on
+  # CPUs. Another number may round otherwise, as another program does.
   config.steps_at_once = 0
   # Longest time between two checkpoints; each epoch makes one anyway.
   config.checkpoint_minutes = 10.0

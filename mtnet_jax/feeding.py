@@ -1,7 +1,7 @@
 """Which examples each step of training sees, and from where it takes them.
 
 A dataset that fits lives on the devices, and the host sends indices. A larger
-one stays on the host, which sends each step the examples of its batch. Steps
+one stays on the host, which sends each call the examples of its batches. Steps
 cannot tell: they index what they are given, and their results are the same.
 """
 
@@ -79,7 +79,7 @@ class Feeder:
     place = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     if self._on_devices is None:
       data = {
-        key: _flat(parallel.share(array[index]))
+        key: _flat(array[parallel.share(index)])
         for key, array in self._arrays.items()
       }
       # Each device's examples are all that it is given.

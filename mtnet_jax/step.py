@@ -121,7 +121,8 @@ def train_step(
     state: `TrainState`.
     given: stage name -> variables of the trained networks that run before
       this one; they stay as they are.
-    data: the whole split: 'image' and 'mask' (N, P, P), 'label' (N,).
+    data: the whole split, or what some steps need of it: 'image' and 'mask'
+      (N, P, P), 'label' (N,).
     batch: 'index' (b,) into data, 'look' (b,), of which 0 is the plain patch,
       'place' (b,) in the global batch.
     numbers: 'seed', and those of `loss_numbers`, each ().

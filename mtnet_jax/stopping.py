@@ -41,6 +41,11 @@ def listen():
   threading.Thread(target=_watch, args=(reader,), daemon=True).start()
 
 
+def asked():
+  """Whether the process was asked to stop."""
+  return _asked.is_set()
+
+
 def check():
   """Raises `Stopped` if the process was asked to stop."""
   if _asked.is_set():

@@ -207,7 +207,8 @@ class _Observer(progress.Observer):
 
   def step(self, step, loss):
     super().step(step, loss)
-    if self._stop.is_set():
+    # After SIGTERM every run ends by itself, once its work is saved.
+    if self._stop.is_set() and not stopping.asked():
       raise _StoppedError
 
 

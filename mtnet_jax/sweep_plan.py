@@ -31,7 +31,6 @@ _NOT_OF_THE_COARSE_STAGE = (
   'joint_stage',
   'log_every',
   'stages',
-  'steps_at_once',
   'unet',
 )
 # What the paper calls what it varies, in its order.

@@ -295,14 +295,19 @@ class Trainer:
 
     Args:
       observer: told.
-      most_waiting: so many calls, the last ones, are not waited for.
+      most_waiting: so many calls, the last ones, are not waited for. Alone, a
+        process looks at those of them that are done, too; several would find
+        others done, and one that ends by what it sees must leave none behind
+        in a call.
 
     Raises:
       errors.InputError: a loss or a gradient was not finite.
     """
+    alone = jax.process_count() == 1
     while self._in_flight:
       first, count, losses = self._in_flight[0]
-      if len(self._in_flight) <= most_waiting and not losses['loss'].is_ready():
+      done = alone and losses['loss'].is_ready()
+      if len(self._in_flight) <= most_waiting and not done:
         return
       self._in_flight.popleft()
       losses = parallel.unreplicate(losses)

@@ -168,6 +168,7 @@ def main(out, devices, sync, names, trained=None):
     state = trainer.place(fresh)
     losses = []
     for step, count in calls:
+      # What the first call traces, later ones repeat.
       with mock.patch.object(nn, 'relu', smooth_relu):
         state, values = trainer.steps(state, step, count=count)
       losses.extend(parallel.unreplicate(values['loss'])[:count])

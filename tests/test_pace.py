@@ -1,8 +1,10 @@
 """Steps that share a call are the same steps, as many as suit the devices."""
 
+import collections
 import json
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mtnet_jax import errors
 from mtnet_jax import pace as pace_lib
 from mtnet_jax import progress
 from mtnet_jax import stopping
+from mtnet_jax import train
 
 
 def _pace(backend, monkeypatch, *, steps_at_once=0):
@@ -23,15 +26,21 @@ def _pace(backend, monkeypatch, *, steps_at_once=0):
 
 @pytest.mark.parametrize(
   ('seconds', 'at_once'),
-  ((0.0125, 20), (0.1, 2), (0.2, 1), (3.0, 1), (0.001, 32)),
+  ((0.0124, 20), (0.1, 2), (0.2, 1), (3.0, 1), (0.0078125, 32)),
 )
 def test_steps_of_a_quarter_of_a_second(monkeypatch, seconds, at_once):
   pace = _pace('gpu', monkeypatch)
   # The first call waits for the compiler, and one of the others for the disk.
-  for took in (90.0, seconds, 7 * seconds, seconds):
+  # Alone, a step takes as long again as in a loop.
+  for took in (90.0, 2 * seconds, 9 * seconds, 2 * seconds):
     assert pace.times and pace.at_once(100) == 1
     pace.took(1, took)
-  assert not pace.times and pace.step_seconds == seconds
+  for took in (seconds, 9 * seconds, seconds):
+    assert pace.times
+    steps = pace.at_once(100)
+    assert steps == max(1, at_once // 2)
+    pace.took(steps, took * steps)
+  assert not pace.times and pace.step_seconds == pytest.approx(seconds)
   assert pace.at_once(100) == at_once
   # No call goes beyond the end of an epoch.
   assert pace.at_once(3) == min(at_once, 3)
@@ -51,6 +60,20 @@ def test_a_number_in_the_config_is_taken(monkeypatch):
   for took in (60.0, 20.0, 20.0, 20.0):
     pace.took(5, took)
   assert (pace.step_seconds, pace.at_once(100)) == (4.0, 5)
+
+
+def test_several_processes_look_at_the_same_calls(monkeypatch):
+  """Whatever is done already: one that ends leaves no other in a call."""
+  done = {'loss': jnp.ones((1, 2)), 'finite': jnp.ones((1, 2), bool)}
+  jax.block_until_ready(done)
+  for processes, told in ((2, [1, 2]), (1, [1, 2, 3, 4, 5])):
+    trainer, records = object.__new__(train.Trainer), _Records()
+    trainer._in_flight = collections.deque(
+      (first, count, done) for first, count in ((0, 2), (2, 2), (4, 1))
+    )
+    monkeypatch.setattr(jax, 'process_count', lambda n=processes: n)
+    trainer._settle(records, most_waiting=2)
+    assert [step for step, _ in records.told] == told
 
 
 # 6 nodules, 3 looks, batch 4: epochs of five steps.

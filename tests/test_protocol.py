@@ -16,10 +16,6 @@ def test_other_epochs_stand_for_those_that_are_left():
   clock.seconds = [100.0, 4.0, 30.0, 5.0]
   row = protocol._row(trainer, 100, clock)
   assert row['minutes'] == pytest.approx((100 + 99 * 5) / 60)
-  # Of the epoch, where no step was timed.
-  assert row['step_ms'] == pytest.approx(100)
-  clock.step_seconds = 0.02
-  assert protocol._row(trainer, 100, clock)['step_ms'] == pytest.approx(20)
 
 
 @pytest.mark.slow
@@ -43,5 +39,5 @@ def test_stages_follow_each_other_and_their_own_epochs_count(tmp_path):
   for row in rows:
     seconds = row['first_s'] + (row['epochs'] - 1) * row['epoch_s']
     assert row['minutes'] == pytest.approx(seconds / 60)
-    # The first one compiled.
-    assert row['first_s'] > 2 * row['epoch_s'] > 0
+    # The first one compiled, or loaded what others did.
+    assert row['first_s'] > row['epoch_s'] > 0

@@ -4,12 +4,35 @@ import csv
 import json
 import signal
 import subprocess
+import threading
 
 import main_job
 import numpy as np
 import pytest
 
+from mtnet_jax import progress
+from mtnet_jax import stopping
+from mtnet_jax import sweep
+
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize('sigterm', (False, True))
+def test_a_run_that_saves_after_sigterm_is_not_ended_by_others(
+  tmp_path, monkeypatch, sigterm
+):
+  monkeypatch.setattr(progress.Observer, 'step', lambda *_: None)
+  stop = threading.Event()
+  observer = sweep._Observer(tmp_path, stop=stop, simulated=True, log_every=1)
+  observer.step(1, 0.5)
+  # Another run has ended, and the sweep with it.
+  stop.set()
+  if sigterm:
+    monkeypatch.setattr(stopping, 'asked', lambda: True)
+    observer.step(2, 0.5)
+  else:
+    with pytest.raises(sweep._StoppedError):
+      observer.step(2, 0.5)
 
 
 def job(workdir, data_dir, *flags):
