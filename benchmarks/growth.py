@@ -123,6 +123,7 @@ def main(_):
   print(timing.table(rows, _COLUMNS))
   if _JSON.value:
     settings = {
+      'simulated': True,
       'variant': config.variant,
       'steps_at_once': config.steps_at_once,
       'calls': _CALLS.value,

@@ -139,6 +139,7 @@ def main(_):
   )
   if _JSON.value:
     settings = {
+      'simulated': True,
       'variant': config.variant,
       'dtype': config.dtype,
       'epochs': _EPOCHS.value,
