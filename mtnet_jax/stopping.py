@@ -57,6 +57,11 @@ def hold():
   _holding.add(threading.get_ident())
 
 
+def holds():
+  """Whether this thread has work that is not on disk."""
+  return threading.get_ident() in _holding
+
+
 def release(where=None):
   """This thread has saved its work, or dropped it.
 

@@ -6,13 +6,13 @@ exactly from its last checkpoint. Of several processes all take every step, and
 only the first reads and writes checkpoints.
 """
 
-import collections
 import pathlib
 import time
 
 import jax
 import numpy as np
 
+from mtnet_jax import calls as calls_lib
 from mtnet_jax import checkpoint
 from mtnet_jax import errors
 from mtnet_jax import feeding
@@ -27,10 +27,6 @@ from mtnet_jax import stages
 from mtnet_jax import step as step_lib
 from mtnet_jax import stopping
 from mtnet_jax import strategies
-
-# Calls that may wait behind the one that runs: the devices stay busy, and the
-# host does not run ahead of them.
-_MOST_WAITING = 1
 
 
 def _stoppable(batches):
@@ -104,7 +100,6 @@ class Trainer:
       precision=config.matmul_precision,
       **inference.options(config),
     )
-    self._pace = pace_lib.Pace(config)
     self._numbers = {
       'seed': np.uint32(self._seed),
       **step_lib.loss_numbers(config),
@@ -156,7 +151,7 @@ class Trainer:
     return self._steps(
       state,
       self._given_on_devices,
-      *self.feed(step, count=count, most=self._pace.most),
+      *self.feed(step, count=count, most=pace_lib.most(self._config)),
       np.int32(count),
       self._numbers,
     )
@@ -241,7 +236,12 @@ class Trainer:
     return best[0]
 
   def _loop(self, state, step, history, observer):
-    self._in_flight = collections.deque()
+    calls = calls_lib.Calls(
+      self.steps,
+      pace=pace_lib.Pace(self._config),
+      observer=observer,
+      went_wrong=self._stop_at,
+    )
     saved_at = epoch_started = time.monotonic()
     try:
       while len(history) < self.stage.epochs:
@@ -249,39 +249,28 @@ class Trainer:
         # stopped before it was validated.
         left = (len(history) + 1) * self.steps_per_epoch - step
         if left:
-          count = self._pace.at_once(left)
-          state = self._call(state, step, count, observer)
+          state, count = calls.hand_over(state, step, left)
           step += count
         else:
-          row = self._end_epoch(state, step, history, epoch_started, observer)
+          calls.settle()
+          row = self._end_epoch(state, step, history, epoch_started)
           observer.epoch(row, history)
           epoch_started = time.monotonic()
         minutes = (time.monotonic() - saved_at) / 60
         if not left or minutes > self._config.checkpoint_minutes:
-          self._save(state, step, history, observer)
+          calls.settle()
+          self._save(state, step, history)
           saved_at = time.monotonic()
         stopping.check()
     except stopping.Stopped:
-      self._save(state, step, history, observer)
+      # Otherwise it is on disk, and a call that was being handed over when the
+      # signal came may have taken the state's arrays with it.
+      if stopping.holds():
+        calls.settle()
+        self._save(state, step, history)
       raise
 
-  def _call(self, state, step, count, observer):
-    """Hands steps over, and tells of those that are done."""
-    started = time.monotonic()
-    state, losses = self.steps(state, step, count=count)
-    stopping.hold()
-    self._in_flight.append((step, count, losses))
-    if not self._pace.times:
-      self._settle(observer, most_waiting=1 + _MOST_WAITING)
-      return state
-    self._settle(observer)
-    self._pace.took(count, time.monotonic() - started)
-    if self._pace.step_seconds is not None:
-      observer.timed(self._pace.step_seconds)
-    return state
-
-  def _save(self, state, step, history, observer):
-    self._settle(observer)
+  def _save(self, state, step, history):
     if self._checkpoints:
       self._checkpoints.save_latest(
         step, parallel.unreplicate(state), {'history': history}
@@ -289,33 +278,6 @@ class Trainer:
     stopping.release(
       f'at step {step} of {self.total_steps} of stage {self.stage.name!r}'
     )
-
-  def _settle(self, observer, *, most_waiting=0):
-    """Looks at the losses of steps, and tells of them.
-
-    Args:
-      observer: told.
-      most_waiting: so many calls, the last ones, are not waited for. Alone, a
-        process looks at those of them that are done, too; several would find
-        others done, and one that ends by what it sees must leave none behind
-        in a call.
-
-    Raises:
-      errors.InputError: a loss or a gradient was not finite.
-    """
-    alone = jax.process_count() == 1
-    while self._in_flight:
-      first, count, losses = self._in_flight[0]
-      done = alone and losses['loss'].is_ready()
-      if len(self._in_flight) <= most_waiting and not done:
-        return
-      self._in_flight.popleft()
-      losses = parallel.unreplicate(losses)
-      for i in range(count):
-        step, loss = first + i + 1, float(losses['loss'][i])
-        if not losses['finite'][i]:
-          self._stop_at(step, loss)
-        observer.step(step, loss)
 
   def _stop_at(self, step, loss):
     """Writes which nodules a step that went wrong saw, and ends the run."""
@@ -338,9 +300,8 @@ class Trainer:
       f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
     )
 
-  def _end_epoch(self, state, step, history, epoch_started, observer):
+  def _end_epoch(self, state, step, history, epoch_started):
     """Validates, appends to the history, and keeps the best variables."""
-    self._settle(observer)
     on_devices = {'params': state.params, 'batch_stats': state.batch_stats}
     loss = parallel.unreplicate(state.loss_sum) / self.steps_per_epoch
     row = {

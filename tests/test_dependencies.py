@@ -58,6 +58,7 @@ _LEVELS = (
     'weight_names',
   ),
   (
+    'calls',
     'ct_volume',
     'dicom_seg',
     'exchange',

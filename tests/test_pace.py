@@ -1,7 +1,8 @@
 """Steps that share a call are the same steps, as many as suit the devices."""
 
-import collections
+import contextlib
 import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 import step_job
 
+from mtnet_jax import calls as calls_lib
 from mtnet_jax import errors
 from mtnet_jax import pace as pace_lib
 from mtnet_jax import progress
 from mtnet_jax import stopping
-from mtnet_jax import train
 
 
 def _pace(backend, monkeypatch, *, steps_at_once=0):
@@ -67,12 +68,17 @@ def test_several_processes_look_at_the_same_calls(monkeypatch):
   done = {'loss': jnp.ones((1, 2)), 'finite': jnp.ones((1, 2), bool)}
   jax.block_until_ready(done)
   for processes, told in ((2, [1, 2]), (1, [1, 2, 3, 4, 5])):
-    trainer, records = object.__new__(train.Trainer), _Records()
-    trainer._in_flight = collections.deque(
-      (first, count, done) for first, count in ((0, 2), (2, 2), (4, 1))
-    )
     monkeypatch.setattr(jax, 'process_count', lambda n=processes: n)
-    trainer._settle(records, most_waiting=2)
+    records = _Records()
+    calls = calls_lib.Calls(
+      lambda state, step, count: (state, done),
+      pace=mock.Mock(times=False, at_once=lambda left: min(left, 2)),
+      observer=records,
+      went_wrong=None,
+    )
+    for first in (0, 2, 4):
+      calls.hand_over(None, first, 5 - first)
+    stopping.release()
     assert [step for step, _ in records.told] == told
 
 
@@ -105,9 +111,17 @@ class _Records(progress.Silent):
       stopping._asked.set()
 
 
-def _run(trainer):
+def _run(trainer, *, at_once=None):
+  """Its steps, best, history and last state, of so many steps a call."""
   records = _Records()
-  best, history = trainer.run(records)
+  with contextlib.ExitStack() as patched:
+    if at_once:
+      patched.enter_context(
+        mock.patch.object(
+          pace_lib.Pace, 'at_once', lambda _, left: min(left, at_once)
+        )
+      )
+    best, history = trainer.run(records)
   last, _ = trainer._checkpoints.load_latest(None)
   history = [{**row, 'seconds': None} for row in history]
   return records.told, best, history, last
@@ -116,9 +130,7 @@ def _run(trainer):
 @pytest.fixture(scope='module')
 def one_by_one(tmp_path_factory):
   """Of a program that could take four steps at once."""
-  trainer = _trainer(tmp_path_factory.mktemp('one_by_one'), 4)
-  trainer._pace._at_once = 1
-  return _run(trainer)
+  return _run(_trainer(tmp_path_factory.mktemp('one_by_one'), 4), at_once=1)
 
 
 @pytest.mark.slow
@@ -129,9 +141,8 @@ def test_bits_do_not_depend_on_how_many_share_a_call(
   told, *_ = one_by_one
   assert [step for step, _ in told] == list(range(1, _STEPS * _EPOCHS + 1))
   assert len({loss for _, loss in told}) == len(told)
-  trainer = _trainer(tmp_path, 4)
-  trainer._pace._at_once = at_once
-  jax.tree.map(np.testing.assert_array_equal, _run(trainer), one_by_one)
+  found = _run(_trainer(tmp_path, 4), at_once=at_once)
+  jax.tree.map(np.testing.assert_array_equal, found, one_by_one)
 
 
 @pytest.mark.slow

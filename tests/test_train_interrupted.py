@@ -95,6 +95,30 @@ def test_stopped_before_the_validation(undisturbed, tmp_path, step):
   _assert_ends_like(undisturbed, tmp_path)
 
 
+@pytest.mark.parametrize('call', (0, 3))
+def test_stopped_while_a_call_is_handed_over(
+  undisturbed, tmp_path, call, monkeypatch
+):
+  """The first after a checkpoint, which has the state's arrays by then."""
+  trainer = _trainer(tmp_path)
+  take = trainer.steps
+
+  def stopped(state, step, *, count):
+    after = take(state, step, count=count)
+    if step == call:
+      # What the handler of the signal does where nothing is held.
+      assert not stopping.holds()
+      stopping._asked.set()
+      raise stopping.Stopped
+    return after
+
+  monkeypatch.setattr(trainer, 'steps', stopped)
+  _stop(trainer, progress.Silent())
+  loaded = _trainer(tmp_path)._checkpoints.load_latest(None)
+  assert (loaded[0]['step'] if loaded else 0) == call
+  _assert_ends_like(undisturbed, tmp_path)
+
+
 def test_stopped_within_the_validation(undisturbed, tmp_path, monkeypatch):
   trainer = _trainer(tmp_path)
   check, calls = stopping.check, []

@@ -108,7 +108,7 @@ GUARDS = (
     f'{_INTERRUPTED} -k gradient',
   ),
   Guard(
-    'mtnet_jax/train.py',
+    'mtnet_jax/calls.py',
     "        if not losses['finite'][i]:",
     '        if False:',
     f'{_INTERRUPTED} -k last_good',
@@ -139,11 +139,16 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/train.py',
-    '    except stopping.Stopped:\n'
-    '      self._save(state, step, history, observer)\n'
+    '        calls.settle()\n        self._save(state, step, history)\n'
     '      raise',
-    '    except stopping.Stopped:\n      raise',
+    '        pass\n      raise',
     f'{_INTERRUPTED} -k after_a_step',
+  ),
+  Guard(
+    'mtnet_jax/train.py',
+    '      if stopping.holds():',
+    '      if True:',
+    f'{_INTERRUPTED} -k handed_over',
   ),
   Guard(
     'mtnet_jax/files.py',
