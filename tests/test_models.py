@@ -309,6 +309,34 @@ def test_low_level_feature_is_block_2_s_second_convolution(coarse):
   assert low_level.shape == (1, 8, 8, 3)
 
 
+@pytest.mark.parametrize(
+  'net',
+  (
+    mtnet.CoarseSegNet(**{**_TINY_SEG, 'middle_blocks': 3}),
+    mtnet.ClassNet(**{**_TINY_CLASS, 'middle_blocks': 3}),
+  ),
+  ids=('coarse', 'class'),
+)
+def test_middle_blocks_are_traced_once(net):
+  variables, inputs = _init(net, (32, 32)), _inputs(net, 1, (32, 32))
+  program = jax.make_jaxpr(
+    functools.partial(
+      net.apply,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.key(0)},
+    )
+  )(variables, *inputs)
+  # Larger than what JAX itself traces once, such as a ReLU.
+  inner = [
+    eqn.params['jaxpr']
+    for eqn in program.eqns
+    if eqn.primitive.name == 'jit' and len(eqn.params['jaxpr'].eqns) > 20
+  ]
+  assert len(inner) == 3
+  assert len({id(one) for one in inner}) == 1
+
+
 def test_mean_of_the_activation_map_plus_bias_is_the_logit(class_net):
   net, variables = class_net
   bias = variables['params']['bias']
