@@ -9,31 +9,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# At XLA's own level, 3, LLVM writes out the loops over shapes as small as those
-# of the tests, and compiling takes twice as long.
-_XLA_FLAGS = '--xla_backend_optimization_level=2'
-
-
-# Of the test size some layers are left out: every job traces and compiles them.
-_FEWER_LAYERS = tuple(
-  f'--config.{net}.{widths}'
-  for net in ('seg_net', 'class_net')
-  for widths in (
-    'entry_widths=(8, 16)',
-    'middle_blocks=0',
-    'tail_widths=(16,)',
-  )
-)
-
 
 def environment(**more):
-  flags = f'{_XLA_FLAGS} {more.pop("XLA_FLAGS", "")}'
-  return {
-    **os.environ,
-    'PYTHONPATH': str(ROOT),
-    'XLA_FLAGS': flags,
-    **more,
-  }
+  return {**os.environ, 'PYTHONPATH': str(ROOT), **more}
 
 
 def module(name, *arguments):
@@ -42,13 +20,12 @@ def module(name, *arguments):
 
 
 def test_size_job(workdir, data_dir, *flags):
-  """The main job at test size, with networks of fewer layers."""
+  """The main job at test size."""
   return module(
     'mtnet_jax.main',
     f'--config={ROOT}/configs/mtnet.py:test',
     f'--workdir={workdir}',
     f'--config.dataset.data_dir={data_dir}',
-    *_FEWER_LAYERS,
     *flags,
   )
 

@@ -14,8 +14,17 @@ import test_train
 
 pytestmark = pytest.mark.slow
 
-# Batches that do not divide the test split: the last one is filled up.
-_BATCHES = '--config.eval_batch_size=10'
+_SMALL = (
+  # Batches that do not divide the test split: the last one is filled up.
+  '--config.eval_batch_size=10',
+  # Fewer layers than the test size has, for two processes compile them all.
+  '--config.seg_net.entry_widths=(8, 16)',
+  '--config.seg_net.middle_blocks=0',
+  '--config.seg_net.tail_widths=(16,)',
+  '--config.class_net.entry_widths=(8, 16)',
+  '--config.class_net.middle_blocks=0',
+  '--config.class_net.tail_widths=(16,)',
+)
 _TWO_DEVICES = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
 
 
@@ -53,7 +62,7 @@ def test_the_same_seed_repeats_itself_and_another_does_not(
 def two_devices(tmp_path_factory, phantom_data_dir, compiled):
   """Run directory of one process with two devices."""
   workdir = tmp_path_factory.mktemp('runs') / 'two_devices'
-  job = main_job.test_size_job(workdir, phantom_data_dir, _BATCHES)
+  job = main_job.test_size_job(workdir, phantom_data_dir, *_SMALL)
   done = main_job.run(job, **compiled, **_TWO_DEVICES)
   assert done.returncode == 0, done.stderr[-3000:]
   return workdir
@@ -72,7 +81,7 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
     main_job.test_size_job(
       workdir,
       phantom_data_dir,
-      _BATCHES,
+      *_SMALL,
       '--config.checkpoint_minutes=0',
     )
     for workdir in (first, '/dev/null/nowhere')
