@@ -100,6 +100,7 @@ class Trainer:
       precision=config.matmul_precision,
       **inference.options(config),
     )
+    self._most_at_once = pace_lib.most(config)
     self._numbers = {
       'seed': np.uint32(self._seed),
       **step_lib.loss_numbers(config),
@@ -151,7 +152,7 @@ class Trainer:
     return self._steps(
       state,
       self._given_on_devices,
-      *self.feed(step, count=count, most=pace_lib.most(self._config)),
+      *self.feed(step, count=count, most=self._most_at_once),
       np.int32(count),
       self._numbers,
     )

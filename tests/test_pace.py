@@ -114,13 +114,12 @@ class _Records(progress.Silent):
 def _run(trainer, *, at_once=None):
   """Its steps, best, history and last state, of so many steps a call."""
   records = _Records()
-  with contextlib.ExitStack() as patched:
-    if at_once:
-      patched.enter_context(
-        mock.patch.object(
-          pace_lib.Pace, 'at_once', lambda _, left: min(left, at_once)
-        )
-      )
+  chosen = contextlib.nullcontext()
+  if at_once:
+    chosen = mock.patch.object(
+      pace_lib.Pace, 'at_once', lambda _, left: min(left, at_once)
+    )
+  with chosen:
     best, history = trainer.run(records)
   last, _ = trainer._checkpoints.load_latest(None)
   history = [{**row, 'seconds': None} for row in history]
