@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-import test_configs
+import project_configs
 
 from mtnet_jax import checkpoint
 from mtnet_jax import files
@@ -35,7 +35,7 @@ TINY = {
 
 def config_of(variant=None, *, spacing_mm=0.0):
   """A config as a finished run on phantoms left it; by default a tiny one."""
-  config = test_configs.CONFIGS.get_config(variant or 'test')
+  config = project_configs.CONFIGS.get_config(variant or 'test')
   with config.unlocked():
     if variant is None:
       config.update(TINY)

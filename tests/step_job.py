@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import test_configs
+import project_configs
 
 from mtnet_jax import evaluate
 from mtnet_jax import input_pipeline
@@ -39,7 +39,7 @@ EVALUATED = 13
 
 
 def tiny_config(*, sync_batch_norm):
-  config = test_configs.CONFIGS.get_config('test')
+  config = project_configs.CONFIGS.get_config('test')
   with config.unlocked():
     config.sync_batch_norm = sync_batch_norm
     config.seg_net.dropout_rates = (0.0, 0.0, 0.0)

@@ -1,11 +1,11 @@
 """What averaging is worth, on made-up records."""
 
+import made_records
 import made_run
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
-import test_sweep_statistics
 
 from mtnet_jax import averaging
 from mtnet_jax import bootstrap
@@ -15,7 +15,7 @@ from mtnet_jax import input_pipeline
 from mtnet_jax import members
 from mtnet_jax import workdir
 
-make_records = test_sweep_statistics.make_records
+make_records = made_records.make_records
 
 
 def _doubtful(records, seed=0):

@@ -3,8 +3,8 @@
 import re
 
 import main_job
+import project_configs
 import pytest
-import test_configs
 
 from mtnet_jax import check_config
 from mtnet_jax import errors
@@ -111,7 +111,7 @@ def test_main_refuses(flags, says, tmp_path):
   ],
 )
 def test_values_that_cannot_be_trained_are_refused(key, value):
-  config = test_configs.CONFIGS.get_config('test')
+  config = project_configs.CONFIGS.get_config('test')
   check_config.check_config(config)
   with config.unlocked():
     group, _, name = key.rpartition('.')

@@ -14,7 +14,6 @@ import main_job
 import numpy as np
 import pytest
 import safetensors.numpy
-import test_bad_input
 
 import mtnet_jax
 from mtnet_jax import bundle
@@ -308,8 +307,10 @@ def test_a_full_disk_leaves_nothing_behind(made_run_dir, tmp_path, monkeypatch):
 
 
 def test_the_command(made_run_dir, tmp_path):
-  done = test_bad_input.run_module(
-    'mtnet_jax.bundle', f'--run={made_run_dir}', f'--out={tmp_path}/out'
+  done = main_job.run(
+    main_job.module(
+      'mtnet_jax.bundle', f'--run={made_run_dir}', f'--out={tmp_path}/out'
+    )
   )
   assert done.returncode == 0, done.stderr
   assert f"mtnet_jax.load('{tmp_path}/out')" in done.stdout

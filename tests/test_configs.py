@@ -2,10 +2,10 @@
 
 import ast
 import dataclasses
-import importlib.util
 
 import jax
 import main_job
+import project_configs
 import pytest
 
 from mtnet_jax import augment
@@ -14,18 +14,6 @@ from mtnet_jax import strategies
 from mtnet_jax.models import baselines
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import mtnet
-
-
-def load():
-  spec = importlib.util.spec_from_file_location(
-    'mtnet_config', main_job.ROOT / 'configs' / 'mtnet.py'
-  )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-CONFIGS = load()
 
 
 def names(dataclass):
@@ -46,9 +34,9 @@ def attributes_read():
   return read
 
 
-@pytest.mark.parametrize('variant', CONFIGS.VARIANTS)
+@pytest.mark.parametrize('variant', project_configs.CONFIGS.VARIANTS)
 def test_every_key_is_read(variant):
-  config = CONFIGS.get_config(variant)
+  config = project_configs.CONFIGS.get_config(variant)
   # Groups that go into a constructor as they are: it takes every key.
   assert set(config.augment) == names(augment.Augmentation)
   assert set(config.seg_net) <= names(deeplab.DeepLabV3Plus)
@@ -71,11 +59,11 @@ def test_every_key_is_read(variant):
 
 def test_unknown_variant_names_the_known_ones():
   with pytest.raises(ValueError, match="'huge'.*mtnet, demo, test"):
-    CONFIGS.get_config('huge')
+    project_configs.CONFIGS.get_config('huge')
 
 
 def test_paper_variant_is_the_design():
-  config = CONFIGS.get_config()
+  config = project_configs.CONFIGS.get_config()
   assert (config.image_size, config.looks_per_epoch) == (224, 10)
   assert config.coarse_stage.batch_size == 16
   assert config.class_stage.batch_size == 32
@@ -94,8 +82,10 @@ def test_paper_variant_is_the_design():
 def test_small_variants_are_smaller():
   """Parameters of the coarse net: the paper's, then tens of times fewer."""
   counts = []
-  for variant in CONFIGS.VARIANTS:
-    net = stages.make_nets(CONFIGS.get_config(variant))['coarse']
+  for variant in project_configs.CONFIGS.VARIANTS:
+    net = stages.make_nets(project_configs.CONFIGS.get_config(variant))[
+      'coarse'
+    ]
     shapes = jax.eval_shape(
       lambda net=net: net.init(
         jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)), train=False

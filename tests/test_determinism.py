@@ -10,7 +10,7 @@ import signal
 
 import main_job
 import pytest
-import test_train
+import run_files
 
 pytestmark = pytest.mark.slow
 
@@ -47,8 +47,8 @@ def test_the_same_seed_repeats_itself_and_another_does_not(
     done = main_job.run(job, **compiled)
     assert done.returncode == 0, done.stderr[-3000:]
   assert files(tmp_path / 'again') == files(first)
-  test_train.assert_same_checkpoints(tmp_path / 'again', first)
-  ours, theirs = map(test_train.losses, (tmp_path / 'other', first))
+  run_files.assert_same_checkpoints(tmp_path / 'again', first)
+  ours, theirs = map(run_files.losses, (tmp_path / 'other', first))
   assert len(ours) == len(theirs) == 6
   assert not set(ours) & set(theirs)
   for metric in ('classification', 'segmentation'):
@@ -114,7 +114,7 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
   assert 8 < int(step) < 16
   assert 'nodules' not in second_done.stdout
 
-  test_train.assert_same_checkpoints(first, two_devices)
+  run_files.assert_same_checkpoints(first, two_devices)
   assert files(first)[1] == files(two_devices)[1]
   ours, theirs = metrics(first), metrics(two_devices)
   assert ours['hardware'].pop('processes') == 2

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
 import pytest
+import seg_frames
 
 from mtnet_jax import ct_series
 from mtnet_jax import dicom_seg
@@ -55,40 +56,8 @@ def path(directory, masks, tmp_path_factory):
   return _write(directory, tmp_path_factory.mktemp('seg') / 'seg.dcm', masks)
 
 
-def place(path, directory, shape):
-  """Segment number -> mask, by pydicom alone: frames onto their sources."""
-  dataset = pydicom.dcmread(path)
-  sources = {}
-  for source in directory.glob('*.dcm'):
-    header = pydicom.dcmread(source, stop_before_pixels=True)
-    sources[header.SOPInstanceUID] = header
-  z_mm = sorted(float(h.ImagePositionPatient[2]) for h in sources.values())
-  found = {}
-  frames = dataset.pixel_array.reshape(-1, *shape[1:])
-  shared = dataset.SharedFunctionalGroupsSequence[0]
-  for frame, groups in zip(
-    frames, dataset.PerFrameFunctionalGroupsSequence, strict=True
-  ):
-    segment = groups.get('SegmentIdentificationSequence') or (
-      shared.SegmentIdentificationSequence
-    )
-    (derivation,) = groups.DerivationImageSequence
-    (image,) = derivation.SourceImageSequence
-    source = sources[image.ReferencedSOPInstanceUID]
-    position = groups.PlanePositionSequence[0].ImagePositionPatient
-    assert position == source.ImagePositionPatient
-    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
-    assert orientation == source.ImageOrientationPatient
-    assert shared.PixelMeasuresSequence[0].PixelSpacing == source.PixelSpacing
-    mask = found.setdefault(
-      segment[0].ReferencedSegmentNumber, np.zeros(shape, bool)
-    )
-    mask[z_mm.index(float(position[2]))] |= frame > 0
-  return found
-
-
 def test_frames_are_the_masks_on_their_source_slices(path, directory, masks):
-  found = place(path, directory, SHAPE)
+  found = seg_frames.place(path, directory, SHAPE)
   assert sorted(found) == [1, 2, 3]
   for number, mask in enumerate(masks.values(), 1):
     np.testing.assert_array_equal(found[number], mask)
@@ -107,7 +76,7 @@ def test_highdicom_reads_the_same_places_in_the_patient(path, masks, directory):
 
 def test_one_segment_alone(directory, masks, tmp_path):
   path = _write(directory, tmp_path / '1.dcm', {'only': masks['c']})
-  found = place(path, directory, SHAPE)
+  found = seg_frames.place(path, directory, SHAPE)
   np.testing.assert_array_equal(found[1], masks['c'])
   assert highdicom.seg.segread(path).SegmentsOverlap == 'NO'
 
@@ -214,7 +183,7 @@ def test_over_the_real_ct(tmp_path):
     simulated=False,
   )
   (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
-  found = place(tmp_path / 'seg.dcm', directory, volume.shape)
+  found = seg_frames.place(tmp_path / 'seg.dcm', directory, volume.shape)
   np.testing.assert_array_equal(found[1], mask)
 
 

@@ -9,7 +9,7 @@ from jax import export as jax_export
 import made_run
 import numpy as np
 import pytest
-import test_loading_elsewhere
+import without
 
 from mtnet_jax import errors
 from mtnet_jax import export
@@ -48,7 +48,7 @@ def test_it_runs_without_this_package(exported, made_model, tmp_path):
     [
       sys.executable,
       '-c',
-      test_loading_elsewhere._WITHOUT % (missing,) + code + _USE,
+      without.WITHOUT % (missing,) + code + _USE,
     ],
     cwd=tmp_path,
     capture_output=True,

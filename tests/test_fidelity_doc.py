@@ -6,8 +6,8 @@ import operator
 import re
 
 import main_job
+import project_configs
 import pytest
-import test_configs
 
 from mtnet_jax import paper
 
@@ -63,7 +63,7 @@ def test_a_wrong_equation_would_be_found():
 
 
 def test_every_name_exists():
-  config = test_configs.CONFIGS.get_config()
+  config = project_configs.CONFIGS.get_config()
   assert len(_NAMES) > 40
   for name in _NAMES:
     package, _, rest = name.partition('.')

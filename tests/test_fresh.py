@@ -7,9 +7,9 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import project_configs
 import pytest
 from scipy import stats
-import test_configs
 
 from mtnet_jax import fresh
 from mtnet_jax import stages
@@ -17,7 +17,7 @@ from mtnet_jax import strategies
 
 
 def _config(strategy='mtnet'):
-  config = test_configs.CONFIGS.get_config('test')
+  config = project_configs.CONFIGS.get_config('test')
   with config.unlocked():
     config.strategy = strategy
   return config

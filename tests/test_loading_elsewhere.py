@@ -11,27 +11,12 @@ import dicom_files
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import without
 
 from tfds_lidc import build
 from tfds_lidc import errors
 
 _CARD = pathlib.Path(build.__file__).with_name('lidc_nodules') / 'README.md'
-
-# Makes an interpreter find no trace of some modules.
-_WITHOUT = """
-import sys
-from importlib import machinery
-finders = list(sys.meta_path)
-class Without:
-  def find_spec(self, name, path=None, target=None):
-    if name.partition('.')[0] in %r:
-      return None
-    specs = (f.find_spec(name, path, target) for f in finders)
-    return next(filter(None, specs), None)
-  def find_distributions(self, *args, **kwargs):
-    return machinery.PathFinder.find_distributions(*args, **kwargs)
-sys.meta_path[:] = [Without()]
-"""
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +31,12 @@ def data_dir(tmp_path_factory):
 def _run_without(modules, code, cwd, *args):
   """Runs code in a process in which some modules cannot be imported."""
   done = subprocess.run(
-    [sys.executable, '-c', _WITHOUT % (modules,) + code, *map(str, args)],
+    [
+      sys.executable,
+      '-c',
+      without.WITHOUT % (modules,) + code,
+      *map(str, args),
+    ],
     cwd=cwd,
     text=True,
     capture_output=True,
@@ -296,7 +286,7 @@ def test_tfrecord_without_tensorflow_is_one_line(data_dir, tmp_path):
   done = _python(
     tmp_path,
     '-c',
-    _WITHOUT % (['tensorflow'],) + code,
+    without.WITHOUT % (['tensorflow'],) + code,
     '--config=phantom',
     f'--data_dir={data_dir}',
     '--tfrecord',

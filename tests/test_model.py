@@ -5,8 +5,8 @@ import warnings
 import jax
 import made_run
 import numpy as np
+import programs
 import pytest
-import test_parallel
 
 from mtnet_jax import augment
 from mtnet_jax import errors
@@ -77,9 +77,7 @@ def test_products_are_as_exact_as_in_training(made_run_dir, precision):
   program = jax.make_jaxpr(model.predict_fn)(
     model.variables, np.zeros((1, 64, 64), np.float32), np.ones(1, np.float32)
   )
-  found = [
-    x.params['precision'][0] for x in test_parallel.products(program.jaxpr)
-  ]
+  found = [x.params['precision'][0] for x in programs.products(program.jaxpr)]
   assert len(found) > 20
   # Resampling is always exact: a shorter type would move the pixels.
   named = jax.lax.Precision[precision.upper()]

@@ -3,9 +3,9 @@
 import concurrent.futures
 
 import jax
-from jax import extend
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 
 from mtnet_jax import inference
@@ -79,15 +79,6 @@ def test_a_thread_may_have_one_device_for_itself():
   assert parallel.device_count() == jax.device_count()
 
 
-def products(jaxpr):
-  """Every product in a program, those of inner programs included."""
-  for equation in jaxpr.eqns:
-    if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
-      yield equation
-    for inner in extend.core.jaxprs_in_params(equation.params):
-      yield from products(inner)
-
-
 @pytest.mark.parametrize(
   ('precision', 'expected'),
   [
@@ -108,7 +99,7 @@ def test_every_product_has_the_precision_asked_for(precision, expected):
   kernels = [jnp.ones((jax.device_count(), *shape)) for shape in shapes]
   x = jnp.ones((jax.device_count(), 1, 8, 8, 2))
   gradient = parallel.mapped(jax.value_and_grad(loss), precision=precision)
-  found = list(products(jax.make_jaxpr(gradient)(kernels, x).jaxpr))
+  found = list(programs.products(jax.make_jaxpr(gradient)(kernels, x).jaxpr))
   kinds = {equation.primitive.name for equation in found}
   assert kinds == {'dot_general', 'conv_general_dilated'}
   assert len(found) > 20

@@ -11,7 +11,7 @@ import main_job
 import numpy as np
 import pydicom
 import pytest
-import test_dicom_seg
+import seg_frames
 
 from mtnet_jax import bundle
 from mtnet_jax import ct_series
@@ -328,7 +328,7 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
   # By pydicom alone: frames onto the source slices that they name.
   (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
   path = out / 'segmentation.dcm'
-  found = test_dicom_seg.place(path, directory, volumes[0].shape)
+  found = seg_frames.place(path, directory, volumes[0].shape)
   assert sorted(found) == [1, 2, 3, 4]
   # By highdicom: places in the patient.
   segmentation = highdicom.seg.segread(path)

@@ -8,9 +8,9 @@ import shutil
 
 import main_job
 import numpy as np
+import project_configs
 import pytest
 import step_job
-import test_configs
 
 from mtnet_jax import errors
 from mtnet_jax import input_pipeline
@@ -160,7 +160,7 @@ def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   }
   for name, value in replacements.items():
     monkeypatch.setattr(run.input_pipeline, name, value)
-  config = test_configs.CONFIGS.get_config('test')
+  config = project_configs.CONFIGS.get_config('test')
   assert run.load_splits(config) is splits
   splits[split] = one
   with pytest.raises(errors.InputError, match=f'the {split} split of .* lacks'):

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import jax
+import project_configs
 import pytest
-import test_configs
 
 import mtnet_jax
 from mtnet_jax import bundle
@@ -87,7 +87,7 @@ def test_all_together_are_bounded():
 @pytest.mark.parametrize('variant', ['mtnet', 'test'])
 def test_parameters_are_at_most_twice_their_estimate(net, variant):
   """Counted by Flax; the estimate decides what is refused."""
-  config = test_configs.CONFIGS.get_config(variant)
+  config = project_configs.CONFIGS.get_config(variant)
   shapes = stages.variable_shapes(config)[net]['params']
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   group = config.class_net if net == 'class' else config.seg_net

@@ -4,8 +4,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import project_configs
 import pytest
-import test_configs
 
 from benchmarks import step_cost
 from mtnet_jax import stages
@@ -23,7 +23,7 @@ def test_sums_inside_of_loops_and_calls_are_found():
 
 @pytest.fixture(scope='module')
 def stages_and_config():
-  config = test_configs.CONFIGS.get_config('test')
+  config = project_configs.CONFIGS.get_config('test')
   return {stage.name: stage for stage in stages.make_stages(config)}, config
 
 

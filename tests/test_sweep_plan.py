@@ -1,9 +1,8 @@
 """Which runs a sweep is of, and what they may share."""
 
-import importlib.util
 import json
 
-import main_job
+import project_configs
 import pytest
 
 from mtnet_jax import check_config
@@ -14,28 +13,17 @@ from mtnet_jax import step
 from mtnet_jax import sweep_plan
 from mtnet_jax import workdir
 
-
-def load():
-  spec = importlib.util.spec_from_file_location(
-    'ablations', main_job.ROOT / 'configs' / 'ablations.py'
-  )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-ABLATIONS = load()
 NAMES = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
 
 
 def plan_of(name):
-  return sweep_plan.points(ABLATIONS.get_config(name))
+  return sweep_plan.points(project_configs.ABLATIONS.get_config(name))
 
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('variant', ('', ',demo', ',test'))
 def test_every_sweep_can_be_trained(name, variant):
-  config = ABLATIONS.get_config(name + variant)
+  config = project_configs.ABLATIONS.get_config(name + variant)
   plan = sweep_plan.points(config)
   assert config.reference in {point.name for point in plan}
   assert config.base.variant == (variant[1:] or 'mtnet')
@@ -49,9 +37,9 @@ def test_every_sweep_can_be_trained(name, variant):
 
 def test_unknown_sweeps_and_variants_are_named():
   with pytest.raises(ValueError, match="'table9'.*table4.*folds.*table9,test"):
-    ABLATIONS.get_config('table9')
+    project_configs.ABLATIONS.get_config('table9')
   with pytest.raises(ValueError, match="'huge'.*mtnet, demo, test"):
-    ABLATIONS.get_config('table4,huge')
+    project_configs.ABLATIONS.get_config('table4,huge')
 
 
 def test_figure_7_is_the_paper_s_grid():
@@ -120,7 +108,7 @@ def test_points_are_told_apart_by_what_the_paper_calls_it():
 
 
 def test_an_override_of_no_field_is_refused():
-  config = ABLATIONS.get_config('table4,test')
+  config = project_configs.ABLATIONS.get_config('table4,test')
   with config.unlocked():
     config.points.without_mask = {'coarse_maks': 'none'}
   with pytest.raises(errors.InputError, match='without_mask.*coarse_maks'):
@@ -128,14 +116,14 @@ def test_an_override_of_no_field_is_refused():
 
 
 def test_a_reference_that_is_no_point_is_refused():
-  config = ABLATIONS.get_config('table4,test')
+  config = project_configs.ABLATIONS.get_config('table4,test')
   config.reference = 'mask'
   with pytest.raises(errors.InputError, match="'mask'.*with_mask"):
     sweep_plan.points(config)
 
 
 def claim(directory, name='table4,test', **changes):
-  config = ABLATIONS.get_config(name)
+  config = project_configs.ABLATIONS.get_config(name)
   config.base.update(changes)
   sweep_plan.claim(directory, config, sweep_plan.points(config))
 

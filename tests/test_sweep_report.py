@@ -5,9 +5,9 @@ import functools
 import re
 import types
 
+import made_records
+import project_configs
 import pytest
-import test_sweep_plan
-import test_sweep_statistics
 
 from mtnet_jax import bootstrap
 from mtnet_jax import errors
@@ -27,9 +27,7 @@ def few_replicates(monkeypatch):
 
 def records_of(name, index):
   """Other nodules in each fold and split; else the same, better by 2 % each."""
-  records = test_sweep_statistics.make_records(
-    shift=index / 50, first=index % 3
-  )
+  records = made_records.make_records(shift=index / 50, first=index % 3)
   apart = name in ('leakage', 'folds')
   return [
     {**record, 'nodule_id': f'{index * apart}-{record["nodule_id"]}'}
@@ -42,7 +40,7 @@ def write(tmp_path, monkeypatch):
   """Writes the report of a sweep whose runs are made up."""
 
   def write(name, **results):
-    config = test_sweep_plan.ABLATIONS.get_config(f'{name},test')
+    config = project_configs.ABLATIONS.get_config(f'{name},test')
     plan = sweep_plan.points(config)
     runs = {}
     for index, point in enumerate(plan):

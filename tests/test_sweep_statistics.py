@@ -1,43 +1,16 @@
 """Points of a sweep against its reference."""
 
+import made_records
 import numpy as np
 import pytest
 
 from mtnet_jax import errors
-from mtnet_jax import metrics
 from mtnet_jax import sweep_plan
 from mtnet_jax import sweep_statistics
-
-_PATIENTS = 20
 
 
 def point(name):
   return sweep_plan.Point(name, name, {}, None)
-
-
-def make_records(*, shift=0.0, first=0, masks=('coarse', 'fine')):
-  """Two nodules of each patient, of very different Jaccard; `shift` is added.
-
-  Odd nodules are malignant. The probability says so, but for `first` patients
-  of whom it says the opposite.
-  """
-  rng = np.random.default_rng(0)
-  records = []
-  for i in range(2 * _PATIENTS):
-    jaccard = rng.uniform(0.2, 0.7)
-    record = {
-      'nodule_id': f'n{i}',
-      'slice_index': 7,
-      'patient_id': f'p{i // 2}',
-      'label': i % 2,
-      'malignancy_probability': 0.9 if (i % 2) != (i // 2 < first) else 0.1,
-    }
-    for mask in masks:
-      value = jaccard + (shift if mask == 'fine' else 0)
-      record |= {f'{mask}_{key}': value for key in metrics.SEGMENTATION}
-      record |= {f'{mask}_overlap': i, f'{mask}_predicted': 2 * i}
-    records.append(record)
-  return records
 
 
 def by_place(results):
@@ -47,7 +20,10 @@ def by_place(results):
 def test_differences_on_the_same_nodules_are_paired():
   # Every nodule is better by exactly .1, so each resampling is, too, although
   # the nodules themselves spread over .5.
-  records = {'a': make_records(), 'b': make_records(shift=0.1)}
+  records = {
+    'a': made_records.make_records(),
+    'b': made_records.make_records(shift=0.1),
+  }
   found = by_place(
     sweep_statistics.compare(
       [point('a'), point('b')], records, reference='a', shows=('fine',)
@@ -67,12 +43,12 @@ def test_differences_on_the_same_nodules_are_paired():
 def test_differences_on_other_nodules_are_of_two_samples():
   others = [
     {**record, 'nodule_id': f'm{i}', 'patient_id': f'q{i // 2}'}
-    for i, record in enumerate(make_records())
+    for i, record in enumerate(made_records.make_records())
   ]
   found = by_place(
     sweep_statistics.compare(
       [point('a'), point('b')],
-      {'a': make_records(), 'b': others},
+      {'a': made_records.make_records(), 'b': others},
       reference='a',
     )
   )
@@ -89,7 +65,10 @@ def test_differences_on_other_nodules_are_of_two_samples():
 
 
 def test_malignancy_is_compared_by_the_same_draws():
-  records = {'a': make_records(), 'b': make_records(first=5)}
+  records = {
+    'a': made_records.make_records(),
+    'b': made_records.make_records(first=5),
+  }
   found = by_place(
     sweep_statistics.compare(
       [point('a'), point('b')], records, reference='a', shows=('class',)
@@ -107,7 +86,10 @@ def test_malignancy_is_compared_by_the_same_draws():
 
 
 def test_masks_are_compared_with_the_last_one_of_the_reference():
-  records = {'a': make_records(shift=0.1), 'b': make_records(shift=0.2)}
+  records = {
+    'a': made_records.make_records(shift=0.1),
+    'b': made_records.make_records(shift=0.2),
+  }
   results = sweep_statistics.compare(
     [point('a'), point('b')], records, reference='a'
   )
@@ -121,7 +103,10 @@ def test_masks_are_compared_with_the_last_one_of_the_reference():
 
 
 def test_a_coarse_net_that_was_taken_over_comes_once():
-  records = {'a': make_records(), 'b': make_records(shift=0.1)}
+  records = {
+    'a': made_records.make_records(),
+    'b': made_records.make_records(shift=0.1),
+  }
   for shared in ((), ('a', 'b')):
     found = by_place(
       sweep_statistics.compare(
@@ -141,7 +126,10 @@ def test_a_coarse_net_that_was_taken_over_comes_once():
 
 
 def test_a_point_without_a_fine_net_is_compared_by_its_coarse_one():
-  records = {'a': make_records(masks=('coarse',)), 'b': make_records()}
+  records = {
+    'a': made_records.make_records(masks=('coarse',)),
+    'b': made_records.make_records(),
+  }
   found = by_place(
     sweep_statistics.compare([point('b'), point('a')], records, reference='b')
   )
@@ -158,13 +146,13 @@ def test_folds_are_pooled():
   for fold in range(3):
     parts[f'fold{fold}'] = [
       {**record, 'nodule_id': f'{fold}_{record["nodule_id"]}'}
-      for record in make_records(shift=fold / 10)
+      for record in made_records.make_records(shift=fold / 10)
     ]
   plan = [point(name) for name in parts]
   results = sweep_statistics.of_folds(plan, parts)
   found = by_place(results)
   pooled = found[sweep_statistics.POOLED, 'fine']
-  assert pooled.nodules == 6 * _PATIENTS
+  assert pooled.nodules == 6 * made_records.PATIENTS
   single = [found[name, 'fine'].estimates['jaccard']['value'] for name in parts]
   assert pooled.estimates['jaccard']['value'] == pytest.approx(np.mean(single))
   low, high, deviation = sweep_statistics.spread(results, 'fine')
@@ -176,12 +164,19 @@ def test_folds_that_share_a_nodule_are_refused():
   plan = [point('fold0'), point('fold1')]
   with pytest.raises(errors.InputError, match='two folds'):
     sweep_statistics.of_folds(
-      plan, {'fold0': make_records(), 'fold1': make_records()}
+      plan,
+      {
+        'fold0': made_records.make_records(),
+        'fold1': made_records.make_records(),
+      },
     )
 
 
 def test_one_patient_gives_no_interval_and_no_verdict():
-  records = {'a': make_records()[:2], 'b': make_records(shift=0.1)[:2]}
+  records = {
+    'a': made_records.make_records()[:2],
+    'b': made_records.make_records(shift=0.1)[:2],
+  }
   found = by_place(
     sweep_statistics.compare([point('a'), point('b')], records, reference='a')
   )

@@ -1,55 +1,13 @@
 """The training loop: runs that are killed end as if they had not been."""
 
-import csv
 import re
 import signal
 import subprocess
 import time
 
 import main_job
-import numpy as np
 import pytest
-
-from mtnet_jax import checkpoint
-
-STAGES = ('coarse', 'class', 'fine')
-
-
-def leaves(tree, prefix=''):
-  if not isinstance(tree, dict):
-    return {prefix: np.asarray(tree)}
-  found = {}
-  for key, value in tree.items():
-    found.update(leaves(value, f'{prefix}/{key}'))
-  return found
-
-
-def read(directory, which):
-  checkpoints = checkpoint.Checkpoints(directory)
-  if which == 'latest':
-    return checkpoints.load_latest(like=None)[0]
-  return checkpoints.load_best()[0]
-
-
-def pairs_of_checkpoints(left, right):
-  """Yields (its name, leaves of left, leaves of right) of every checkpoint."""
-  for stage in STAGES:
-    for which in ('latest', 'best'):
-      ours, theirs = (
-        leaves(read(workdir / 'checkpoints' / stage, which))
-        for workdir in (left, right)
-      )
-      yield f'{stage} {which}', ours, theirs
-
-
-def assert_same_checkpoints(left, right):
-  """Latest and best of every stage, bit for bit."""
-  for which, ours, theirs in pairs_of_checkpoints(left, right):
-    assert ours.keys() == theirs.keys()
-    for name, leaf in ours.items():
-      np.testing.assert_array_equal(
-        leaf, theirs[name], err_msg=f'{which} {name}'
-      )
+import run_files
 
 
 def wait_for(process, pattern):
@@ -109,13 +67,13 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
   (step,) = re.findall(r'fine: going on at step (\d+) of 16', done.stdout)
   assert 8 < int(step) < 16
   undisturbed, _ = finished_run
-  assert_same_checkpoints(undisturbed, workdir)
+  run_files.assert_same_checkpoints(undisturbed, workdir)
   for name in ('metrics.json', 'records.csv'):
     assert (workdir / name).read_text() == (undisturbed / name).read_text(), (
       name
     )
   # The mean loss of an epoch resumed half-way counts all of its steps.
-  assert losses(undisturbed) == losses(workdir)
+  assert run_files.losses(undisturbed) == run_files.losses(workdir)
 
 
 @pytest.mark.slow
@@ -146,20 +104,13 @@ def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
     # Of two steps in flight, and the one that was shown.
     assert shown <= int(step) <= shown + 3
     assert 'Traceback' not in said
-    state = read(workdir / 'checkpoints' / stage, 'latest')
+    state = run_files.read(workdir / 'checkpoints' / stage, 'latest')
     assert state['step'] == int(step)
   done = main_job.run(command, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
   assert f'class: going on at step {step} of 16' in done.stdout
   undisturbed, _ = finished_run
-  assert_same_checkpoints(undisturbed, workdir)
+  run_files.assert_same_checkpoints(undisturbed, workdir)
   for name in ('metrics.json', 'records.csv'):
     assert (workdir / name).read_text() == (undisturbed / name).read_text()
-  assert losses(undisturbed) == losses(workdir)
-
-
-def losses(workdir):
-  with open(workdir / 'train_log.csv', newline='') as file:
-    return [
-      (row['stage'], row['epoch'], row['loss']) for row in csv.DictReader(file)
-    ]
+  assert run_files.losses(undisturbed) == run_files.losses(workdir)

@@ -125,15 +125,15 @@ def reached(directory):
 def differences(left, right):
   """What differs between two finished runs, as texts."""
   import numpy as np
-  import test_train
+  import run_files
 
   for name in _FILES:
     ours, theirs = ((x / 'run' / name).read_bytes() for x in (left, right))
     if ours != theirs:
       yield name
-  if test_train.losses(left / 'run') != test_train.losses(right / 'run'):
+  if run_files.losses(left / 'run') != run_files.losses(right / 'run'):
     yield 'train_log.csv'
-  for which, ours, theirs in test_train.pairs_of_checkpoints(
+  for which, ours, theirs in run_files.pairs_of_checkpoints(
     left / 'run', right / 'run'
   ):
     if ours.keys() != theirs.keys() or not all(

@@ -494,10 +494,10 @@ def _fields(config, path=''):
 
 def _damage_flags(rng, case, other):
   del other
-  import test_configs
+  import project_configs
 
   given = json.loads(case['flags.json'])
-  config = test_configs.CONFIGS.get_config(given['variant'])
+  config = project_configs.CONFIGS.get_config(given['variant'])
   for name, value in rng.sample(list(_fields(config)), rng.choice((1, 1, 3))):
     hostile = mutations.hostile(rng)
     if rng.random() < 0.5 and isinstance(value, (int, float)):
@@ -512,14 +512,14 @@ def _damage_flags(rng, case, other):
 
 def _read_flags(folder):
   """Every field of a config is a flag, of the type of its default."""
-  import test_configs
+  import project_configs
 
   from mtnet_jax import check_config
   from mtnet_jax import stages
   from mtnet_jax import step
 
   given = json.loads((folder / 'flags.json').read_bytes())
-  config = test_configs.CONFIGS.get_config(given['variant'])
+  config = project_configs.CONFIGS.get_config(given['variant'])
   flags = {
     name: tuple(value) if isinstance(value, list) else value
     for name, value in given['flags'].items()

@@ -1,0 +1,19 @@
+"""The files in configs/, as a command loads them."""
+
+import importlib.util
+
+import main_job
+
+
+def load(name):
+  """The module `configs/NAME.py`."""
+  spec = importlib.util.spec_from_file_location(
+    f'{name}_config', main_job.ROOT / 'configs' / f'{name}.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+CONFIGS = load('mtnet')
+ABLATIONS = load('ablations')

@@ -1,0 +1,53 @@
+"""What two runs left, compared bit for bit."""
+
+import csv
+
+import numpy as np
+
+from mtnet_jax import checkpoint
+
+STAGES = ('coarse', 'class', 'fine')
+
+
+def leaves(tree, prefix=''):
+  if not isinstance(tree, dict):
+    return {prefix: np.asarray(tree)}
+  found = {}
+  for key, value in tree.items():
+    found.update(leaves(value, f'{prefix}/{key}'))
+  return found
+
+
+def read(directory, which):
+  checkpoints = checkpoint.Checkpoints(directory)
+  if which == 'latest':
+    return checkpoints.load_latest(like=None)[0]
+  return checkpoints.load_best()[0]
+
+
+def pairs_of_checkpoints(left, right):
+  """Yields (its name, leaves of left, leaves of right) of every checkpoint."""
+  for stage in STAGES:
+    for which in ('latest', 'best'):
+      ours, theirs = (
+        leaves(read(workdir / 'checkpoints' / stage, which))
+        for workdir in (left, right)
+      )
+      yield f'{stage} {which}', ours, theirs
+
+
+def assert_same_checkpoints(left, right):
+  """Latest and best of every stage, bit for bit."""
+  for which, ours, theirs in pairs_of_checkpoints(left, right):
+    assert ours.keys() == theirs.keys()
+    for name, leaf in ours.items():
+      np.testing.assert_array_equal(
+        leaf, theirs[name], err_msg=f'{which} {name}'
+      )
+
+
+def losses(workdir):
+  with open(workdir / 'train_log.csv', newline='') as file:
+    return [
+      (row['stage'], row['epoch'], row['loss']) for row in csv.DictReader(file)
+    ]
