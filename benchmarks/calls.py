@@ -50,9 +50,9 @@ def _arguments(config, stage):
   """A stage's state and what is given to it, of one number an array."""
   import jax
 
-  from mtnet_jax import optim
-  from mtnet_jax import stages
-  from mtnet_jax import strategies
+  from mtnet_jax.models import strategies
+  from mtnet_jax.training import optim
+  from mtnet_jax.training import stages
 
   def shapes_of(stage):
     return stages.stage_shapes(stage, size=config.image_size)
@@ -71,7 +71,7 @@ def measure(config, stage):
   """A row of the table, of as many devices as there are."""
   import jax
 
-  from mtnet_jax import parallel
+  from mtnet_jax.system import devices as devices_lib
 
   def step(state, given, x):
     leaves, tree = jax.tree.flatten(state)
@@ -81,13 +81,13 @@ def measure(config, stage):
     return tree.unflatten([leaf + x for leaf in leaves])
 
   arguments = _arguments(config, stage)
-  call = parallel.mapped(
+  call = devices_lib.mapped(
     step,
     precision='highest',
     donate_argnums=0,
-    options=parallel.lean_options(),
+    options=devices_lib.lean_options(),
   )
-  state, given = parallel.replicate(arguments)
+  state, given = devices_lib.replicate(arguments)
   taken = []
   for _ in range(1 + _REPEATS.value):
     start = time.perf_counter()
@@ -103,7 +103,7 @@ def measure(config, stage):
 
 
 def _all_stages(config):
-  from mtnet_jax import stages
+  from mtnet_jax.training import stages
 
   return [x for x in stages.make_stages(config) if x.name in _STAGES.value]
 

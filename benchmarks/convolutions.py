@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks import straightforward
 from benchmarks import timing
-from mtnet_jax import ops
+from mtnet_jax.ops import conv as conv_lib
+from mtnet_jax.ops import depthwise as depthwise_lib
 
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed rounds.')
 _BATCH = flags.DEFINE_integer('batch_size', 8, 'Images at once.')
@@ -65,7 +66,7 @@ SHAPES = (
 
 
 def _jax_function(shape, x, kernel, grad, *, backward):
-  conv = ops.depthwise_conv if shape.depthwise else ops.conv
+  conv = depthwise_lib.conv if shape.depthwise else conv_lib.conv
 
   def forward(x, kernel):
     return conv(x, kernel, stride=shape.stride, dilation=shape.dilation)

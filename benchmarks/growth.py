@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks import problem
 from benchmarks import timing
-from mtnet_jax import feeding
-from mtnet_jax import host_memory
+from mtnet_jax.data import feeding
+from mtnet_jax.system import host_memory
 
 _NODULES = flags.DEFINE_multi_integer(
   'nodules', [1000, 10_000, 100_000], 'Sizes of the dataset; repeat the flag.'
@@ -50,14 +50,15 @@ _COLUMNS = {
 
 
 def _trainer(config, nodules, folder, most_on_device):
-  from mtnet_jax import stages
-  from mtnet_jax import train
+  from mtnet_jax.models import nets
+  from mtnet_jax.training import stages
+  from mtnet_jax.training import trainer as trainer_lib
 
   feeding.MOST_ON_DEVICE = most_on_device
-  return train.Trainer(
+  return trainer_lib.Trainer(
     stages.make_stages(config)[0],
     config,
-    nets=stages.make_nets(config),
+    nets=nets.make_nets(config),
     trained={},
     train=nodules,
     validation=nodules.take(slice(0, 1)),
@@ -83,7 +84,7 @@ def measure(config, nodules, *, on_device, calls):
   """A row of the table: the coarse stage, from its second call on."""
   import jax
 
-  from mtnet_jax import pace
+  from mtnet_jax.training import calls as calls_lib
 
   with tempfile.TemporaryDirectory() as folder:
     trainer = _trainer(config, nodules, folder, 1 << 40 if on_device else -1)
@@ -92,7 +93,7 @@ def measure(config, nodules, *, on_device, calls):
     trainer.feed.order_of(0)
     order_s = time.perf_counter() - start
     trainer.feed = feed = _TimedFeed(trainer.feed)
-    count = min(pace.most(config), trainer.steps_per_epoch)
+    count = min(calls_lib.most(config), trainer.steps_per_epoch)
     state, _ = jax.block_until_ready(trainer.steps(state, 0, count=count))
     host, step = [], []
     for number in range(count, (calls + 1) * count, count):

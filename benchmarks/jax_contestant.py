@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtnet_jax import fresh
 from mtnet_jax import losses
-from mtnet_jax import optim
-from mtnet_jax import parallel
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.system import devices
+from mtnet_jax.training import optim
 
 NETS = {
   'coarse': mtnet.CoarseSegNet,
@@ -80,7 +80,7 @@ class Contestant:
     init = functools.partial(net.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), *inputs)
     # Copied, for what NumPy holds cannot be donated.
-    variables = jax.tree.map(jnp.array, fresh.variables(shapes, 0))
+    variables = jax.tree.map(jnp.array, variables_lib.draw(shapes, 0))
     with jax.default_matmul_precision(precision):
       if mode == 'step':
         tx = optax.adam(1e-4)
@@ -90,14 +90,14 @@ class Contestant:
         step = jax.jit(
           make_step(net_name, net, tx),
           donate_argnums=0,
-          compiler_options=parallel.lean_options(),
+          compiler_options=devices.lean_options(),
         )
         self.compiled = step.lower(self._state, inputs, target).compile()
         self._arguments = inputs, target
       else:
         forward = jax.jit(
           lambda *args: net.apply(*args, train=False)[0],
-          compiler_options=parallel.forward_options(),
+          compiler_options=devices.forward_options(),
         )
         self.compiled = forward.lower(variables, *inputs).compile()
         self._state = None

@@ -55,7 +55,7 @@ def _contestant(name):
     return lambda: torch_contestant.Contestant(_NET.value, problem, **options)
   from benchmarks import jax_contestant
   from benchmarks import straightforward
-  from mtnet_jax import host_memory
+  from mtnet_jax.system import host_memory
 
   if name == 'ours':
     host_memory.keep()

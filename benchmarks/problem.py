@@ -46,9 +46,9 @@ def make(batch_size, size, seed=0):
 
 
 def phantoms(split, *, data_dir):
-  """SIMULATED `input_pipeline.Nodules`, as many as the paper's; built once."""
-  from mtnet_jax import input_pipeline
+  """SIMULATED `nodules.Nodules`, as many as the paper's; built once."""
+  from mtnet_jax.data import lidc
 
-  if not input_pipeline.is_built(_PHANTOMS, data_dir):
-    input_pipeline.build_phantoms(_PHANTOMS, data_dir)
-  return input_pipeline.load(_PHANTOMS, split, data_dir=data_dir)
+  if not lidc.is_built(_PHANTOMS, data_dir):
+    lidc.build_phantoms(_PHANTOMS, data_dir)
+  return lidc.load(_PHANTOMS, split, data_dir=data_dir)

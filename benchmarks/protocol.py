@@ -23,8 +23,8 @@ import tqdm
 
 from benchmarks import problem
 from benchmarks import timing
-from mtnet_jax import host_memory
-from mtnet_jax import progress
+from mtnet_jax.system import host_memory
+from mtnet_jax.training import progress
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/mtnet.py', 'The config.'
@@ -76,20 +76,21 @@ def measure(config, splits, *, epochs, folder):
 
   Args:
     config: of the whole protocol.
-    splits: of `input_pipeline.Nodules`, 'train' and 'validation'.
+    splits: of `nodules.Nodules`, 'train' and 'validation'.
     epochs: of each stage to train, two or more.
     folder: for checkpoints.
   """
-  from mtnet_jax import stages
-  from mtnet_jax import train
+  from mtnet_jax.models import nets as nets_lib
+  from mtnet_jax.training import stages
+  from mtnet_jax.training import trainer as trainer_lib
 
   short = config.copy_and_resolve_references()
   with short.unlocked():
     for stage in stages.make_stages(config):
       short[f'{stage.name}_stage'].epochs = epochs
-  nets, trained, rows = stages.make_nets(short), {}, []
+  nets, trained, rows = nets_lib.make_nets(short), {}, []
   for stage in stages.make_stages(short):
-    trainer = train.Trainer(
+    trainer = trainer_lib.Trainer(
       stage,
       short,
       nets=nets,

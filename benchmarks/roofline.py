@@ -29,8 +29,8 @@ from benchmarks import hlo
 from benchmarks import jax_contestant
 from benchmarks import problem as problem_lib
 from benchmarks import timing
-from mtnet_jax import parallel
-from mtnet_jax.native import library
+from mtnet_jax.ops.native import library
+from mtnet_jax.system import devices
 
 _CARD = flags.DEFINE_enum('card', 'h100', cards.CARDS, 'The GPU.')
 _NETS = flags.DEFINE_multi_enum(
@@ -91,7 +91,7 @@ def compile_for(card, net_name, *, dtype, batch_size, size, triton=False):
       jax_contestant.make_step(net_name, net, tx),
       donate_argnums=0,
       compiler_options={
-        **parallel.ROUNDED,
+        **devices.ROUNDED,
         'xla_gpu_autotune_level': 0,
         'xla_gpu_enable_triton_gemm': triton,
       },

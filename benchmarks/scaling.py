@@ -25,7 +25,7 @@ from ml_collections import config_flags
 
 from benchmarks import step_cost
 from benchmarks import timing
-from mtnet_jax import stages as stages_lib
+from mtnet_jax.training import stages
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/mtnet.py', 'The config.'
@@ -134,7 +134,7 @@ def main(_):
     with config.unlocked():
       config.dtype = dtype
       config.sync_batch_norm = True
-    for stage in stages_lib.make_stages(config):
+    for stage in stages.make_stages(config):
       cost = step_cost.cost_of(stage, config)
       rows.append(_row(stage.name, dtype, cost))
       # What is summed is float32 whatever the compute type.

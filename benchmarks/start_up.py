@@ -30,8 +30,8 @@ def _take_first_step():
   import jax
 
   from benchmarks import jax_contestant
-  from mtnet_jax import compilation_cache
-  from mtnet_jax import host_memory
+  from mtnet_jax.system import compilation_cache
+  from mtnet_jax.system import host_memory
 
   host_memory.keep()
   compilation_cache.enable()

@@ -1,7 +1,8 @@
 """What a training step sends over the devices and keeps, counted by tracing.
 
-Nothing is run: the step of `mtnet_jax.step` is traced as one of two devices,
-and the forward pass of its network for what it keeps for the backward pass.
+Nothing is run: the step of `mtnet_jax.training.step` is traced as one of two
+devices, and the forward pass of its network for what it keeps for the backward
+pass.
 """
 
 import dataclasses
@@ -13,12 +14,14 @@ from jax.extend import core as jax_core
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import optim
-from mtnet_jax import parallel
-from mtnet_jax import stages as stages_lib
-from mtnet_jax import step as step_lib
-from mtnet_jax import strategies
-from mtnet_jax.native import library
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import strategies
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.ops.native import library
+from mtnet_jax.system import devices as devices_lib
+from mtnet_jax.training import optim
+from mtnet_jax.training import stages
+from mtnet_jax.training import step as step_lib
 
 # XLA joins gradients' sums into rounds of so many bytes on GPUs
 # (xla_gpu_all_reduce_combine_threshold_bytes).
@@ -75,12 +78,12 @@ class Cost:
 @library.portable()
 def cost_of(stage, config):
   """The `Cost` of a step of a stage whose batch norms are synchronised."""
-  shapes = stages_lib.stage_shapes(stage, size=config.image_size)
-  nets = stages_lib.make_nets(config)
+  shapes = stages.stage_shapes(stage, size=config.image_size)
+  nets = nets_lib.make_nets(config)
   givers = strategies.givers(config.strategy, stage.name)
   given = {
-    other.name: stages_lib.stage_shapes(other, size=config.image_size)
-    for other in stages_lib.make_stages(config)
+    other.name: stages.stage_shapes(other, size=config.image_size)
+    for other in stages.make_stages(config)
     if other.name in givers
   }
   tx = optim.make_optimizer(
@@ -93,7 +96,7 @@ def cost_of(stage, config):
     tx=tx,
     options=step_lib.step_options(config, steps_per_epoch=1),
   )
-  program = jax.make_jaxpr(step, axis_env=[(parallel.AXIS, 2)])(
+  program = jax.make_jaxpr(step, axis_env=[(devices_lib.AXIS, 2)])(
     _state(shapes, tx), given, *_one_example(), _numbers(config)
   )
   # With the loss, which is one number.
@@ -163,7 +166,7 @@ def _numbers(config):
 
 def _kept(stage, shapes, size, batch_size):
   """Shapes of what a network's forward pass keeps, leaf by leaf."""
-  inputs = stages_lib.input_shapes(stage.receives, size, batch_size)
+  inputs = variables_lib.input_shapes(stage.receives, size, batch_size)
   # Alone, for what it keeps depends on no other device.
   net = stage.net.clone(axis_name=None)
 

@@ -13,10 +13,11 @@ from flax import linen as nn
 from jax import lax
 import jax.numpy as jnp
 
-from mtnet_jax import folded
-from mtnet_jax import ops
-from mtnet_jax import pooling
 from mtnet_jax.models import batch_norm
+from mtnet_jax.ops import conv
+from mtnet_jax.ops import depthwise
+from mtnet_jax.ops import folded
+from mtnet_jax.ops import pooling
 
 
 def _conv(x, kernel, *, stride=1, dilation=1, padding=None):
@@ -47,9 +48,9 @@ def _pool(x, size, stride, pads):
 def port():
   """Whatever is traced inside is the straightforward port."""
   with (
-    mock.patch.object(ops, 'conv', _conv),
-    mock.patch.object(ops, 'pointwise_conv', _conv),
-    mock.patch.object(ops, 'depthwise_conv', _conv),
+    mock.patch.object(conv, 'conv', _conv),
+    mock.patch.object(conv, 'pointwise_conv', _conv),
+    mock.patch.object(depthwise, 'conv', _conv),
     mock.patch.object(pooling, '_pool', _pool),
     mock.patch.object(batch_norm, 'BatchNorm', nn.BatchNorm),
     mock.patch.object(folded, 'serves', lambda x: False),

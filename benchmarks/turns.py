@@ -62,7 +62,7 @@ def _serve(pipe, build, arguments, options):
   try:
     import jax
 
-    from mtnet_jax import host_memory
+    from mtnet_jax.system import host_memory
 
     # As the commands do; it serves all contestants.
     host_memory.keep()

@@ -75,7 +75,7 @@ def _paper():
   config.matmul_precision = 'highest'
   # How the two tasks are organised: 'mtnet', or one of those it is compared
   # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'; see
-  # mtnet_jax/strategies.py, and configs/baselines.py for their budgets.
+  # mtnet_jax/models/strategies.py, and configs/baselines.py for their budgets.
   config.strategy = 'mtnet'
   # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities, or
   # 'none', zeros: Class-net and Fine Seg-net then do without.
@@ -130,8 +130,8 @@ def _paper():
   config.class_weight = 1.0
 
   # Which stages are trained, of those that the strategy has; see
-  # mtnet_jax/strategies.py for which of them needs which. MT-Net has no joint
-  # one.
+  # mtnet_jax/models/strategies.py for which of them needs which. MT-Net has no
+  # joint one.
   config.stages = ('coarse', 'class', 'fine', 'joint')
   # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
   for name, batch_size in (

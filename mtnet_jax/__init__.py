@@ -10,7 +10,7 @@ __version__ = '0.1.0'
 def __getattr__(name):
   # Only who loads a model pays for importing JAX.
   if name == 'load':
-    from mtnet_jax import bundle
+    from mtnet_jax.inference import bundles
 
-    return bundle.load
+    return bundles.load
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -19,10 +19,10 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from mtnet_jax import command_line
-from mtnet_jax import errors
-from mtnet_jax import host_memory
-from mtnet_jax import stopping
+from mtnet_jax.system import command_line
+from mtnet_jax.system import errors
+from mtnet_jax.system import host_memory
+from mtnet_jax.system import stopping
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File and variant, such as configs/mtnet.py:demo.'
@@ -54,9 +54,9 @@ def main(_):
   host_memory.keep(several_processes=bool(_COORDINATOR.value))
   stopping.listen()
   # Heavy imports wait until the flags are known to be right.
-  from mtnet_jax import compilation_cache
-  from mtnet_jax import processes
-  from mtnet_jax import run
+  from mtnet_jax.experiments import run
+  from mtnet_jax.system import compilation_cache
+  from mtnet_jax.system import processes
 
   compilation_cache.enable()
 

@@ -32,14 +32,14 @@ import threading
 import tqdm
 
 import mtnet_jax
-from mtnet_jax import ct_series
-from mtnet_jax import dicom_seg
-from mtnet_jax import errors
-from mtnet_jax import files
-from mtnet_jax import nifti
-from mtnet_jax import points as points_lib
-from mtnet_jax import targets as targets_lib
-from mtnet_jax import walk
+from mtnet_jax.ct import dicom_seg
+from mtnet_jax.ct import follow
+from mtnet_jax.ct import nifti
+from mtnet_jax.ct import places
+from mtnet_jax.ct import points as points_lib
+from mtnet_jax.ct import series
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
 
 
 def _parse(argv):
@@ -93,10 +93,10 @@ def _parse(argv):
 
 def _load(paths, *, symmetries):
   # JAX takes seconds: bad input is told before.
-  from mtnet_jax import bundle
-  from mtnet_jax import ensemble
+  from mtnet_jax.inference import bundles
+  from mtnet_jax.inference import ensemble
 
-  models = [bundle.load(path) for path in paths]
+  models = [bundles.load(path) for path in paths]
   if len(models) == 1 and not symmetries:
     return models[0]
   return ensemble.Ensemble(models, symmetries=symmetries)
@@ -104,11 +104,11 @@ def _load(paths, *, symmetries):
 
 def _import_drawing():
   """Imports what draws, which brings Matplotlib and takes a second."""
-  from mtnet_jax import figures
-  from mtnet_jax import nodule_records
-  from mtnet_jax import overlays
+  from mtnet_jax.ct import records as ct_records
+  from mtnet_jax.reports import figures as figures_lib
+  from mtnet_jax.reports import overlays as overlays_lib
 
-  return figures, nodule_records, overlays
+  return figures_lib, ct_records, overlays_lib
 
 
 def run(args):
@@ -124,12 +124,12 @@ def run(args):
     errors.InputError: nothing could be done.
   """
   points = points_lib.read(args.points) if args.points else None
-  volume = ct_series.find(args.dicom, series_uid=args.series)
+  volume = series.find(args.dicom, series_uid=args.series)
   if points:
-    targets, faults = targets_lib.of_points(points, volume)
+    targets, faults = places.of_points(points, volume)
     faults = [(name, why, '') for name, why in points.faults] + _told(faults)
   else:
-    targets, faults = targets_lib.annotated(volume, args.annotated)
+    targets, faults = places.annotated(volume, args.annotated)
     faults = _told(faults)
   if args.nifti:
     nifti.check(volume)
@@ -168,7 +168,7 @@ def _complain(name, what):
 
 
 def _told(faults):
-  """(id, what, detail) of (id, `ct_volume.SliceError`)."""
+  """(id, what, detail) of (id, `volume.SliceError`)."""
   return [(name, str(error), error.detail) for name, error in faults]
 
 
@@ -188,7 +188,7 @@ def _walk(targets, volume, predict_fn):
   # While the networks compute, the interpreter has nothing to do.
   threading.Thread(target=_import_drawing, daemon=True).start()
   starts = [
-    walk.Start(target.voxel, fixed=target.truth is not None)
+    follow.Start(target.voxel, fixed=target.truth is not None)
     for target in targets
   ]
   with tqdm.tqdm(
@@ -198,10 +198,10 @@ def _walk(targets, volume, predict_fn):
     leave=False,
     disable=None,  # shown on a terminal only
   ) as bar:
-    results = walk.walk(starts, volume, predict_fn, on_done=bar.update)
+    results = follow.follow(starts, volume, predict_fn, on_done=bar.update)
   served, failed = [], []
   for target, result in zip(targets, results, strict=True):
-    if isinstance(result, walk.Nodule):
+    if isinstance(result, follow.Nodule):
       served.append((target, result))
     else:
       failed.append((target.target_id, result))

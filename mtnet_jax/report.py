@@ -13,16 +13,17 @@ import pathlib
 
 from absl import logging
 
-from mtnet_jax import comparisons
-from mtnet_jax import errors
-from mtnet_jax import evaluate
-from mtnet_jax import examples as examples_lib
-from mtnet_jax import finished_run
-from mtnet_jax import input_pipeline
-from mtnet_jax import report_page
-from mtnet_jax import scores
-from mtnet_jax import stages
-from mtnet_jax import workdir as workdir_lib
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import comparisons
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.evaluation import records
+from mtnet_jax.models import nets
+from mtnet_jax.models import predictor
+from mtnet_jax.reports import examples
+from mtnet_jax.reports import page as page_lib
+from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import errors
 
 # How far a nodule's Dice may be from its record where the networks ran on
 # another machine: a pixel or two at the threshold.
@@ -47,11 +48,11 @@ def write_again(workdir, *, compare=(), data_dir=None):
   run = finished_run.read(workdir)
   compared = comparisons.read(compare, run)
   splits = _load_splits(run, data_dir)
-  report_page.write(
+  page_lib.write(
     run.path / 'report',
     results={
       **run.results,
-      'cohort': {name: input_pipeline.count(x) for name, x in splits.items()},
+      'cohort': {name: nodules_lib.count(x) for name, x in splits.items()},
     },
     records=run.records,
     histories=run.histories,
@@ -63,8 +64,8 @@ def write_again(workdir, *, compare=(), data_dir=None):
 
 def _load_splits(run, data_dir):
   dataset = run.config.dataset
-  splits = input_pipeline.load_splits(dataset, data_dir)
-  if input_pipeline.fingerprint(splits) != dataset.fingerprint:
+  splits = lidc.load_splits(dataset, data_dir)
+  if nodules_lib.fingerprint(splits) != dataset.fingerprint:
     raise errors.InputError(
       f'{dataset.name} is not the one that {run.path} was trained on: its'
       ' nodules differ. Give the other with --data_dir.'
@@ -79,20 +80,20 @@ def _examples(run, nodules):
       f'{run.path}/records.csv is mixed up: its nodules are not those of the'
       f' test split of {run.config.dataset.name}.'
     )
-  _, values = examples_lib.order_by(run.records)
-  chosen = examples_lib.choose(values)
+  _, values = examples.order_by(run.records)
+  chosen = examples.choose(values)
   shown = nodules.take([index for _, index in chosen])
-  variables = workdir_lib.load_variables(run.path, stages.names(run.config))
-  outputs = evaluate.predict(run.config, variables, shown, progress=iter)
+  variables = workdir_lib.load_variables(run.path, nets.names(run.config))
+  outputs = predictor.predict(run.config, variables, shown, progress=iter)
   for record, (_, index) in zip(
-    evaluate.make_records(shown, outputs), chosen, strict=True
+    records.make_records(shown, outputs), chosen, strict=True
   ):
     _check_record(run, record, run.records[index])
-  return examples_lib.collect(chosen, run.records, shown, outputs)
+  return examples.collect(chosen, run.records, shown, outputs)
 
 
 def _check_record(run, found, stored):
-  for name in scores.masks_of([stored]):
+  for name in records.masks_of([stored]):
     key = f'{name}_dice'
     if abs(found.get(key, -1) - stored[key]) > _DICE_TOLERANCE:
       raise errors.InputError(

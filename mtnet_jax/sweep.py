@@ -17,36 +17,19 @@ Stop it at any time: the same command goes on, and leaves alone what is
 finished. With several devices each trains its own points.
 """
 
-import concurrent.futures
-import functools
-import itertools
-import pathlib
-import queue
 import sys
-import threading
-import time
 
 from absl import app
 from absl import flags
 from absl import logging
-import jax
 from ml_collections import config_flags
-import tqdm
 
-from mtnet_jax import check_config
-from mtnet_jax import command_line
-from mtnet_jax import compilation_cache
-from mtnet_jax import errors
-from mtnet_jax import host_memory
-from mtnet_jax import input_pipeline
-from mtnet_jax import progress
-from mtnet_jax import run as run_lib
-from mtnet_jax import stages
-from mtnet_jax import stopping
-from mtnet_jax import sweep_plan
-from mtnet_jax import sweep_report
-from mtnet_jax import tables
-from mtnet_jax import workdir as workdir_lib
+from mtnet_jax.experiments import sweep_runs
+from mtnet_jax.system import command_line
+from mtnet_jax.system import compilation_cache
+from mtnet_jax.system import errors
+from mtnet_jax.system import host_memory
+from mtnet_jax.system import stopping
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File, sweep and variant: configs/ablations.py:table4,test.'
@@ -56,193 +39,6 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-class _StoppedError(Exception):
-  """Another device's run failed, or somebody pressed Ctrl-C."""
-
-
-def run(config, workdir=''):
-  """Trains every point, unless it is trained, and writes the report.
-
-  Args:
-    config: of `configs/ablations.py` or `configs/baselines.py`.
-    workdir: the sweep's directory; '' for runs/NAME-VARIANT.
-
-  Raises:
-    errors.InputError: something the user gave cannot be used.
-  """
-  if jax.process_count() > 1:
-    raise errors.InputError(
-      'a sweep runs in one process: on several hosts, give each another sweep.'
-    )
-  started = time.monotonic()
-  plan = sweep_plan.points(config)
-  variant = config.base.variant
-  default = config.name if variant == 'mtnet' else f'{config.name}-{variant}'
-  directory = pathlib.Path(workdir or pathlib.Path('runs', default))
-  groups = sweep_plan.groups(plan)
-  devices = jax.local_devices()
-  # One group of points, or one device: each run has all there is.
-  devices = devices if len(devices) > 1 and len(groups) > 1 else [None]
-  with jax.default_device(devices[0]):
-    for point in plan:
-      check_config.check_config(point.config)
-  sweep_plan.claim(directory, config, plan)
-  say = _each_once()
-  plan = [
-    point._replace(config=run_lib.choose_dataset(point.config, say=say))
-    for point in plan
-  ]
-  _train(plan, directory, devices, say)
-  text = sweep_report.write(directory, config, plan)
-  print(f'\n{text}\nReport: {directory}/report/index.html')
-  print(f'{len(plan)} runs, {_minutes(time.monotonic() - started)} this time.')
-
-
-def _each_once():
-  """A `print` that says nothing twice."""
-  said = set()
-
-  def say(text=''):
-    if text not in said:
-      said.add(text)
-      tqdm.tqdm.write(text, file=sys.stdout)
-
-  return say
-
-
-def _minutes(seconds):
-  minutes, seconds = divmod(round(seconds), 60)
-  return f'{minutes} min {seconds} s'
-
-
-def _train(plan, directory, devices, say):
-  """Trains the points, those that can share a coarse net one after another."""
-  waiting = queue.SimpleQueue()
-  for group in sweep_plan.groups(plan):
-    waiting.put(group)
-  sizes = _sizes(plan, say)
-  steps = sum(
-    _steps(point.config, sizes[_dataset_key(point.config)])
-    for point in plan
-    if not (directory / point.name / 'metrics.json').exists()
-  )
-  stop = threading.Event()
-  numbers = itertools.count(1)
-  with tqdm.tqdm(
-    total=steps,
-    unit='step',
-    dynamic_ncols=True,
-    smoothing=0.05,
-    disable=not steps,
-  ) as bar:
-
-    def work(device):
-      with jax.default_device(device):
-        while not stop.is_set():
-          try:
-            group = waiting.get_nowait()
-          except queue.Empty:
-            return
-          _train_group(group, directory, bar, stop, numbers, len(plan))
-
-    if len(devices) == 1:
-      work(devices[0])
-      return
-    with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
-      workers = [pool.submit(work, device) for device in devices]
-      try:
-        for worker in concurrent.futures.as_completed(workers):
-          worker.result()
-      except BaseException:
-        stop.set()
-        raise
-
-
-def _train_group(group, directory, bar, stop, numbers, count):
-  trained = None
-  for point in group:
-    workdir = directory / point.name
-    before = time.monotonic()
-    new = not (workdir / 'metrics.json').exists()
-    bar.set_description(point.name)
-    if new and trained is not None:
-      sweep_plan.take_coarse_stage(trained, workdir)
-    try:
-      run_lib.run(
-        point.config,
-        workdir,
-        observer=functools.partial(_Observer, bar=bar, stop=stop),
-        say=lambda *_: None,
-      )
-    except errors.InputError as error:
-      raise errors.InputError(f'point {point.name}: {error}') from error
-    trained = workdir
-    took = _minutes(time.monotonic() - before) if new else 'finished before'
-    summary = workdir_lib.read_metrics(workdir)['test']
-    bar.write(
-      f'{next(numbers)}/{count} {point.name}: {_in_short(summary)}, {took}',
-      file=sys.stdout,
-    )
-
-
-def _in_short(summary):
-  """'JA 71.2 (68.0-74.1), AUC 90.1 (85.0-93.2)'."""
-  parts = []
-  for name in ('fine', 'coarse'):
-    if name in summary['segmentation']:
-      jaccard = summary['segmentation'][name]['jaccard']
-      parts.append(f'JA {tables.percent(jaccard)}')
-      break
-  if 'classification' in summary:
-    parts.append(f'AUC {tables.percent(summary["classification"]["auc"])}')
-  return ', '.join(parts)
-
-
-class _Observer(progress.Observer):
-  """Moves the sweep's bar on, and ends the run where the sweep has ended."""
-
-  def __init__(self, workdir, *, stop, **kwargs):
-    super().__init__(workdir, **kwargs)
-    self._stop = stop
-
-  def step(self, step, loss):
-    super().step(step, loss)
-    # After SIGTERM every run ends by itself, once its work is saved.
-    if self._stop.is_set() and not stopping.asked():
-      raise _StoppedError
-
-
-def _dataset_key(config):
-  return config.dataset.to_json()
-
-
-def _sizes(plan, say):
-  """Dataset -> training nodules of each task; builds phantoms if need be."""
-  sizes = {}
-  for point in plan:
-    key = _dataset_key(point.config)
-    if key not in sizes:
-      train = run_lib.load_splits(point.config, say=say)['train']
-      sizes[key] = {
-        'segmentation': len(train),
-        'classification': len(train.labelled()),
-      }
-  return sizes
-
-
-def _steps(config, sizes):
-  """How many steps a run takes."""
-  return sum(
-    stage.epochs
-    * input_pipeline.steps_per_epoch(
-      sizes.get(stage.task, sizes['segmentation']),
-      config.looks_per_epoch,
-      stage.batch_size,
-    )
-    for stage in stages.make_stages(config)
-  )
-
-
 def main(_):
   sys.stdout.reconfigure(line_buffering=True)
   # Libraries warn of what is normal here, such as a dataset not built yet.
@@ -250,7 +46,9 @@ def main(_):
   host_memory.keep()
   stopping.listen()
   compilation_cache.enable()
-  errors.exit_on_input_error(lambda: run(_CONFIG.value, _WORKDIR.value))
+  errors.exit_on_input_error(
+    lambda: sweep_runs.run(_CONFIG.value, _WORKDIR.value)
+  )
 
 
 if __name__ == '__main__':

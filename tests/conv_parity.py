@@ -16,7 +16,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.native import library
+from mtnet_jax.ops.native import library
 
 # Half the distance from 1 to the next number.
 _UNIT = {'float32': 2.0**-24, 'bfloat16': 2.0**-8}

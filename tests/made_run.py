@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import project_configs
 
-from mtnet_jax import checkpoint
-from mtnet_jax import files
 from mtnet_jax import metrics
-from mtnet_jax import scores
-from mtnet_jax import stages
-from mtnet_jax import workdir
+from mtnet_jax.evaluation import scores
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import files
+from mtnet_jax.storage import workdir
 
 # Smaller than :test, for speed of compilation only.
 TINY = {
@@ -107,7 +107,7 @@ def write_results(directory, config=None, rows=None):
 
 def draw_variables(config, seed=3):
   """Random variables of the three networks, as `draw_like` draws them."""
-  return draw_like(stages.variable_shapes(config), seed)
+  return draw_like(variables_lib.variable_shapes(config), seed)
 
 
 def draw_like(shapes, seed):
@@ -141,7 +141,7 @@ def patches(count, seed=0):
 
 
 def records():
-  """Of six nodules of three patients, as `evaluate.make_records` has them."""
+  """Of six nodules of three patients, as `records.make_records` has them."""
   rng = np.random.default_rng(0)
   return [
     {

@@ -264,7 +264,7 @@ def assert_same(run_one, run_other, tensors, images, *, train, differentiate):
   Args:
     run_one: `run_ours` of all but images and the three options.
     run_other: the oracle's, such as `run_torch`, likewise.
-    tensors: our variable -> the oracle's name; see `weight_matching.Match`.
+    tensors: our variable -> the oracle's name; see `matching.Match`.
     images: (B, H, W, 3).
     train: with the batch's statistics.
     differentiate: also in float64, with the gradient by the images.

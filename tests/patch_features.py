@@ -7,7 +7,7 @@ from scipy import ndimage
 from sklearn import ensemble
 from sklearn import metrics
 
-from tfds_lidc import annotations
+from tfds_lidc.nodules import annotations
 
 _SHELLS = np.arange(-6, 5)  # px from the outline, positive inside
 SCANNER = slice(0, 5)  # of `background`: the lung's level, and the noise

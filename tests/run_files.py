@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 
-from mtnet_jax import checkpoint
+from mtnet_jax.storage import checkpoint
 
 STAGES = ('coarse', 'class', 'fine')
 

@@ -25,13 +25,14 @@ import numpy as np
 import optax
 import project_configs
 
-from mtnet_jax import evaluate
-from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
-from mtnet_jax import optim
-from mtnet_jax import parallel
-from mtnet_jax import stages
-from mtnet_jax import train
+from mtnet_jax.data import nodules
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import predictor
+from mtnet_jax.system import devices as devices_lib
+from mtnet_jax.training import optim
+from mtnet_jax.training import stages
+from mtnet_jax.training import trainer as trainer_lib
 
 STEPS = 3
 # Divides by no number of devices above one.
@@ -47,7 +48,7 @@ def tiny_config(*, sync_batch_norm):
     config.coarse_mask = 'soft'
     # Three steps are enough for running statistics that fit the weights.
     config.seg_net.bn_momentum = config.class_net.bn_momentum = 0.3
-    for stage in stages.ORDER:
+    for stage in nets_lib.ORDER:
       config[f'{stage}_stage'].batch_size = 16
       config[f'{stage}_stage'].learning_rate = 1e-4
       config[f'{stage}_stage'].schedule = 'constant'
@@ -60,7 +61,7 @@ def made_up_nodules(count):
   radius = rng.uniform(4, 12, (count, 1, 1))
   mask = (rows - 32) ** 2 + (columns - 32) ** 2 < radius**2
   image = np.where(mask, -50, -850) + rng.normal(0, 40, (count, 64, 64))
-  return input_pipeline.Nodules(
+  return nodules.Nodules(
     image=image.astype(np.int16),
     mask=mask.astype(np.uint8),
     votes=mask.astype(np.uint8),
@@ -83,11 +84,11 @@ def coarse_config():
 
 
 def coarse_trainer(config, data, directory):
-  """The `train.Trainer` of a config's first stage."""
-  return train.Trainer(
+  """The `trainer.Trainer` of a config's first stage."""
+  return trainer_lib.Trainer(
     stages.make_stages(config)[0],
     config,
-    nets=stages.make_nets(config),
+    nets=nets_lib.make_nets(config),
     trained={},
     train=data,
     validation=data,
@@ -97,7 +98,7 @@ def coarse_trainer(config, data, directory):
 
 def score(config, variables, data):
   """Outputs of the three networks, and the metrics of all and each."""
-  outputs = evaluate.predict(config, variables, data, progress=iter)
+  outputs = predictor.predict(config, variables, data, progress=iter)
   found = {f'output/{key}': value for key, value in outputs.items()}
   for name in ('coarse', 'fine'):
     values = metrics.segmentation_metrics(
@@ -137,8 +138,8 @@ def main(out, devices, sync, names, trained=None):
   assert jax.device_count() == int(devices)
   config = tiny_config(sync_batch_norm=sync == 'sync')
   data = made_up_nodules(40)
-  nets = stages.make_nets(config)
-  train.optim.make_optimizer = recording(optim.make_optimizer)
+  nets = nets_lib.make_nets(config)
+  trainer_lib.optim.make_optimizer = recording(optim.make_optimizer)
   calls = [(step, 1) for step in range(STEPS)]
   if int(devices) > 1:
     calls = [(0, 1), (1, STEPS - 1)]
@@ -147,7 +148,7 @@ def main(out, devices, sync, names, trained=None):
   found, variables = {}, {}
   before = {}
   for stage in stages.make_stages(config):
-    trainer = train.Trainer(
+    trainer = trainer_lib.Trainer(
       stage,
       config,
       nets=nets,
@@ -171,13 +172,13 @@ def main(out, devices, sync, names, trained=None):
       # What the first call traces, later ones repeat.
       with mock.patch.object(nn, 'relu', smooth_relu):
         state, values = trainer.steps(state, step, count=count)
-      losses.extend(parallel.unreplicate(values['loss'])[:count])
+      losses.extend(devices_lib.unreplicate(values['loss'])[:count])
       if step == 0:
-        host = parallel.unreplicate(state)
+        host = devices_lib.unreplicate(state)
         found.update(flat(f'{stage.name}/gradient', host.opt_state[0]))
         found.update(flat(f'{stage.name}/batch_stats', host.batch_stats))
     found[f'{stage.name}/losses'] = np.asarray(losses)
-    host = parallel.unreplicate(state)
+    host = devices_lib.unreplicate(state)
     variables[stage.name] = {
       'params': host.params,
       'batch_stats': host.batch_stats,
@@ -192,7 +193,7 @@ def main(out, devices, sync, names, trained=None):
         },
         sep='/',
       )
-  if len(variables) == len(stages.ORDER):
+  if len(variables) == len(nets_lib.ORDER):
     found.update(score(config, variables, data.take(slice(0, EVALUATED))))
   np.savez(out, **found, **flat('trained', variables))
 

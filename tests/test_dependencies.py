@@ -1,4 +1,8 @@
-"""Imports point only downwards."""
+"""Who imports whom: the walls between the wings hold, and there is no circle.
+
+A wing is a folder of a package. What lies beside the wings is a command, or a
+name that users import.
+"""
 
 import ast
 import configparser
@@ -11,126 +15,73 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
-# A module imports from lower levels only, never from its own. A new file
-# needs a place here.
-_LEVELS = (
-  # The package itself holds its version, and `load` lazily.
-  (
-    '__init__',
-    'dtypes',
-    'errors',
-    'hdf5_weights',
-    'models.__init__',
-    'by_platform',
-    'native.__init__',
-    'windows',
-    'xla_conv',
-  ),
-  ('compilation_cache', 'kernel_gradient', 'winograd'),
-  ('native.library',),
-  ('depthwise', 'few_channels', 'sums'),
-  ('ops',),
-  (
-    'augment',
-    'bootstrap',
-    'calibration',
-    'checkpoint',
-    'command_line',
-    'ct_geometry',
-    'dataset_names',
-    'files',
-    'folded',
-    'fresh',
-    'host_memory',
-    'losses',
-    'measure',
-    'metrics',
-    'optim',
-    'paper',
-    'parallel',
-    'processes',
-    'remote',
-    'run_lock',
-    'size_limits',
-    'stopping',
-    'strategies',
-    'weight_files',
-    'weight_names',
-  ),
-  (
-    'calls',
-    'ct_volume',
-    'dicom_seg',
-    'exchange',
-    'models.batch_norm',
-    'nifti',
-    'pace',
-    'points',
-    'pooling',
-    'reader_agreement',
-    'scores',
-    'tables',
-    'weight_sources',
-  ),
-  (
-    'averaging',
-    'card',
-    'ct_series',
-    'examples',
-    'figures',
-    'models.layers',
-    'overlays',
-    'result_table',
-    'subgroups',
-    'sweep_statistics',
-    'targets',
-    'walk',
-  ),
-  (
-    'example_figure',
-    'malignancy_figures',
-    'models.xception',
-    'nodule_figures',
-    'nodule_records',
-    'paper_tables',
-    'sweep_figures',
-    'training_figures',
-  ),
-  ('models.deeplab', 'input_pipeline', 'result_tables'),
-  ('models.mtnet',),
-  ('models.baselines', 'models.joint'),
-  ('feeding', 'report_page', 'stages', 'weight_matching'),
-  ('check_config', 'inference', 'pretrained', 'step', 'workdir'),
-  (
-    'finished_run',
-    'initial_weights',
-    'members',
-    'model',
-    'progress',
-    'sweep_plan',
-  ),
-  ('ensemble',),
-  ('bundle', 'comparisons', 'sweep_report'),
-  ('export',),
-  ('train', 'evaluate'),
-  ('report',),
-  ('run',),
-  ('main', 'predict', 'sweep'),
-)
-_LEVEL_OF = {
-  module: level for level, modules in enumerate(_LEVELS) for module in modules
+# Wing -> what it may import. A file outside of the wings has a row of its own
+# where wings import it.
+_MAY_IMPORT = {
+  'mtnet_jax': {
+    'system': '',
+    'losses': '',
+    'metrics': '',
+    'storage': 'system',
+    'ops': 'system',
+    'data': 'system metrics',
+    'models': 'system ops data.augment metrics',
+    'weights': 'system models',
+    'evaluation': 'system storage data models metrics',
+    'reports': 'system storage data evaluation metrics',
+    'training': 'system storage data models weights losses metrics',
+    'inference': (
+      'system storage data ops.native models evaluation reports metrics'
+    ),
+    'ct': 'system storage reports.overlays metrics',
+    'experiments': (
+      'system storage data models evaluation reports training losses metrics'
+    ),
+  },
+  'tfds_lidc': {
+    'errors': '',
+    'parallel': '',
+    'ct': 'errors parallel',
+    'nodules': 'errors parallel',
+    'phantom': 'errors nodules',
+    'scans': 'errors parallel ct nodules phantom',
+    'lidc_nodules': 'errors parallel ct nodules phantom scans',
+    # Commands alone, which nobody imports.
+    'tools': 'errors parallel ct nodules phantom scans lidc_nodules',
+  },
 }
-# Upwards, but inside functions: who imports the module pays nothing.
-_LAZY = {('__init__', 'bundle')}
+_COMMANDS = {
+  'mtnet_jax': (
+    'bundle',
+    'evaluate',
+    'export',
+    'main',
+    'predict',
+    'pretrained',
+    'report',
+    'sweep',
+  ),
+  'tfds_lidc': ('build', 'check', 'cohort'),
+}
+# Wings of `mtnet_jax` that may import `tfds_lidc`, inside functions.
+_USE_THE_DATASET = ('data', 'ct')
 
 
 def _files(package):
-  """Dotted name below the package -> file."""
+  """Dotted name below the package -> file; '' for the package itself."""
   directory = _ROOT / package
   return {
-    '.'.join(path.relative_to(directory).with_suffix('').parts): path
+    '.'.join(path.relative_to(directory).with_suffix('').parts)
+    .removesuffix('__init__')
+    .removesuffix('.'): path
     for path in sorted(directory.rglob('*.py'))
   }
+
+
+_FILES = {package: _files(package) for package in _MAY_IMPORT}
+_EVERY_FILE = [
+  (package, module) for package in _FILES for module in _FILES[package]
+]
 
 
 def _imports(tree):
@@ -158,44 +109,129 @@ def _imports_on_loading(tree):
 
 
 def _internal(name):
-  """The module of mtnet_jax that an import reaches, or None."""
+  """(package, module) that an import reaches, or None for other packages."""
   package, _, module = name.partition('.')
-  if package != 'mtnet_jax':
+  if package not in _FILES:
     return None
-  if module in _LEVEL_OF:
-    return module
-  # A name inside a module, a folder, or a name of the package itself.
-  parent = module.rpartition('.')[0]
-  if parent in _LEVEL_OF:
-    return parent
-  if f'{module}.__init__' in _LEVEL_OF:
-    return f'{module}.__init__'
-  exists = (_ROOT / 'mtnet_jax' / f'{module.replace(".", "/")}.py').exists()
-  return module if exists else '__init__'
+  # The import may be of a name inside a module.
+  while module not in _FILES[package]:
+    module = module.rpartition('.')[0]
+  return package, module
 
 
-def _parse(path):
+def _parse(package, module):
+  path = _FILES[package][module]
   return ast.parse(path.read_text(encoding='utf-8'), str(path))
 
 
-def test_every_module_has_one_level():
-  listed = [module for modules in _LEVELS for module in modules]
-  assert len(listed) == len(set(listed))
-  assert set(_files('mtnet_jax')) == set(listed)
+def _targets(package, module):
+  """The modules of both packages that a file imports."""
+  return {
+    target
+    for name in _imports(_parse(package, module))
+    if (target := _internal(name)) is not None
+  }
 
 
-@pytest.mark.parametrize('module', sorted(_files('mtnet_jax')))
-def test_imports_point_downwards(module):
-  for name in _imports(_parse(_files('mtnet_jax')[module])):
-    target = _internal(name)
-    if target is not None and (module, target) not in _LAZY:
-      assert target in _LEVEL_OF, f'{module} imports unknown {name}'
-      assert _LEVEL_OF[target] < _LEVEL_OF[module], f'{module}: {name}'
+def _wing(module):
+  """The row of `_MAY_IMPORT` that holds for a module."""
+  return module.partition('.')[0]
 
 
-@pytest.mark.parametrize('module', sorted(_files('mtnet_jax')))
+def _floors(graph):
+  """Node -> the longest chain of imports below it; fails where one closes."""
+  floors, above = {}, []
+
+  def floor(node):
+    assert node not in above, f'circle: {[*above[above.index(node) :], node]}'
+    if node not in floors:
+      above.append(node)
+      floors[node] = 1 + max(map(floor, graph[node]), default=0)
+      above.pop()
+    return floors[node]
+
+  for node in graph:
+    floor(node)
+  return floors
+
+
+def test_what_lies_beside_the_wings_is_a_command_or_a_name_for_users():
+  for package, modules in _FILES.items():
+    beside = {module for module in modules if '.' not in module} - {''}
+    folders = {
+      module for module in beside if modules[module].stem == '__init__'
+    }
+    assert beside - folders == {
+      *_COMMANDS[package],
+      *(name for name in _MAY_IMPORT[package] if name not in folders),
+    }
+    assert folders <= _MAY_IMPORT[package].keys()
+
+
+@pytest.mark.parametrize(('package', 'module'), _EVERY_FILE)
+def test_a_wing_imports_only_what_it_may(package, module):
+  wing = _wing(module)
+  if wing == '' or wing in _COMMANDS[package]:
+    pytest.skip('a command may import every wing')
+  allowed = _MAY_IMPORT[package][wing].split()
+  for other, target in _targets(package, module):
+    if other != package:
+      assert package == 'mtnet_jax' and wing in _USE_THE_DATASET, target
+    elif target and _wing(target) != wing:
+      assert any(f'{target}.'.startswith(f'{name}.') for name in allowed), (
+        f'{package}.{module} imports {target}'
+      )
+
+
+def test_no_circle_of_files():
+  """And no chain of imports longer than a reader can follow."""
+  for package, modules in _FILES.items():
+    graph = {
+      module: {
+        target
+        for other, target in _targets(package, module)
+        # Everything imports the package itself, for its version; what that
+        # imports inside a function is `load`, which a test below looks at.
+        if other == package and target not in ('', module)
+      }
+      for module in modules
+      if module
+    }
+    assert max(_floors(graph).values()) <= 13
+
+
+def test_no_circle_of_wings():
+  for rows in _MAY_IMPORT.values():
+    graph = {
+      wing: {_wing(name) for name in names.split()}
+      for wing, names in rows.items()
+    }
+    # `data.augment` imports nothing, and stands for itself.
+    if 'data' in graph:
+      graph['models'] = graph['models'] - {'data'}
+    assert max(_floors(graph).values()) <= 7
+
+
+def test_a_circle_is_found():
+  with pytest.raises(AssertionError, match='circle'):
+    _floors({'a': {'b'}, 'b': {'c'}, 'c': {'a'}})
+  assert _floors({'a': {'b', 'c'}, 'b': {'c'}, 'c': set()}) == {
+    'a': 3,
+    'b': 2,
+    'c': 1,
+  }
+
+
+def test_files_are_rooms():
+  """One subject is under 350 lines."""
+  for modules in _FILES.values():
+    for path in modules.values():
+      assert len(path.read_text(encoding='utf-8').splitlines()) <= 350, path
+
+
+@pytest.mark.parametrize('module', sorted(_FILES['mtnet_jax']))
 def test_the_dataset_is_imported_inside_functions_only(module):
-  for name in _imports_on_loading(_parse(_files('mtnet_jax')[module])):
+  for name in _imports_on_loading(_parse('mtnet_jax', module)):
     assert name.partition('.')[0] not in (
       'tfds_lidc',
       'tensorflow_datasets',
@@ -205,9 +241,9 @@ def test_the_dataset_is_imported_inside_functions_only(module):
     ), f'{module}: {name}'
 
 
-@pytest.mark.parametrize('module', sorted(_files('tfds_lidc')))
+@pytest.mark.parametrize('module', sorted(_FILES['tfds_lidc']))
 def test_the_dataset_knows_no_jax_and_no_tensorflow(module):
-  for name in _imports(_parse(_files('tfds_lidc')[module])):
+  for name in _imports(_parse('tfds_lidc', module)):
     assert name.partition('.')[0] not in (
       'jax',
       'jaxlib',
@@ -230,18 +266,12 @@ def test_the_parser_sees_every_kind_of_import():
   outside = {'a.b', 'c', 'e.f', 'e.g', 'h', 'i'}
   assert set(_imports_on_loading(tree)) == outside
   assert set(_imports(tree)) == outside | {'j.l'}
-  assert _internal('mtnet_jax.models.layers') == 'models.layers'
-  assert _internal('mtnet_jax.models.layers.Conv') == 'models.layers'
-  assert _internal('mtnet_jax.ops') == 'ops'
-  assert _internal('mtnet_jax.load') == '__init__'
+  layers = 'mtnet_jax', 'models.layers'
+  assert _internal('mtnet_jax.models.layers') == layers
+  assert _internal('mtnet_jax.models.layers.Conv') == layers
+  assert _internal('mtnet_jax.ops') == ('mtnet_jax', 'ops')
+  assert _internal('mtnet_jax.load') == ('mtnet_jax', '')
   assert _internal('numpy.random') is None
-
-
-@pytest.mark.parametrize(('module', 'target'), sorted(_LAZY))
-def test_lazy_imports_do_not_run_on_loading(module, target):
-  tree = _parse(_files('mtnet_jax')[module])
-  assert target in set(map(_internal, _imports(tree)))
-  assert target not in set(map(_internal, _imports_on_loading(tree)))
 
 
 _DATASET = (
@@ -256,10 +286,15 @@ _DATASET = (
 @pytest.mark.parametrize(
   ('modules', 'unwanted'),
   [
-    (('mtnet_jax.inference', 'mtnet_jax.input_pipeline'), _DATASET),
+    (('mtnet_jax.models.predictor', 'mtnet_jax.data.lidc'), _DATASET),
     # They take seconds that not everyone needs, or not before bad input.
+    (('mtnet_jax',), ('jax',)),
     (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
     (('mtnet_jax.bundle',), (*_DATASET, 'orbax', 'sklearn', 'matplotlib')),
+    (
+      ('mtnet_jax.inference.bundles',),
+      (*_DATASET, 'orbax', 'sklearn', 'matplotlib'),
+    ),
   ],
 )
 def test_modules_load_without_what_is_needed_later(modules, unwanted):
@@ -274,6 +309,32 @@ def test_modules_load_without_what_is_needed_later(modules, unwanted):
     text=True,
     check=True,
   )
+  assert not done.stdout.strip()
+
+
+def test_a_model_loads_without_what_training_and_reports_need(made_run_dir):
+  """From a bundle, whose weights are not Orbax's."""
+  code = (
+    'import sys, tempfile, pathlib, mtnet_jax, mtnet_jax.bundle\n'
+    'out = pathlib.Path(tempfile.mkdtemp(), "bundle")\n'
+    'from mtnet_jax.inference import bundles\n'
+    'if sys.argv[1] == "write":\n'
+    '  bundles.write(sys.argv[2], sys.argv[3])\n'
+    'else:\n'
+    '  mtnet_jax.load(sys.argv[3])\n'
+    '  unwanted = {"orbax", "matplotlib", "sklearn", "tensorflow_datasets",'
+    ' "pylidc", "tfds_lidc", "pydicom"}\n'
+    '  print(*unwanted & set(sys.modules))'
+  )
+  out = made_run_dir.parent / 'bundle_of_dependencies'
+  for what in ('write', 'load'):
+    done = subprocess.run(
+      [sys.executable, '-c', code, what, str(made_run_dir), str(out)],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
   assert not done.stdout.strip()
 
 

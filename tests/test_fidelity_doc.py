@@ -9,7 +9,7 @@ import main_job
 import project_configs
 import pytest
 
-from mtnet_jax import paper
+from mtnet_jax.reports import paper
 
 _PAGE = (main_job.ROOT / 'docs' / 'fidelity.md').read_text(encoding='utf-8')
 _SPANS = [

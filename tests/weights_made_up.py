@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
-from mtnet_jax import weight_sources
 from mtnet_jax.models import mtnet
+from mtnet_jax.weights import sources
 
 # Tiny, and no two blocks of the entry flow and the tail alike in width.
 SEG = {
@@ -50,7 +50,7 @@ SEGMENTATION = ('torch_deeplab', 'timm_xception65', 'tensorflow_deeplab')
 
 def source(name):
   """The source whose table has that name."""
-  (found,) = (s for s in weight_sources.SOURCES if s.layers.__name__ == name)
+  (found,) = (s for s in sources.SOURCES if s.layers.__name__ == name)
   return found
 
 

@@ -46,14 +46,14 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_lidc import counts
-from tfds_lidc import dicom
+from tfds_lidc import cohort
 from tfds_lidc import errors
-from tfds_lidc import file_formats
-from tfds_lidc import overrides
 from tfds_lidc import parallel
-from tfds_lidc import staging
+from tfds_lidc.ct import series
+from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.lidc_nodules import staging
+from tfds_lidc.nodules import overrides
 
 DEFAULT_DATA_DIR = '~/tensorflow_datasets'
 
@@ -114,7 +114,7 @@ def build(
       )
     # Absolute, as other machines and a later reader of the quarantine need it.
     lidc_dir = pathlib.Path(lidc_dir).expanduser().absolute()
-    dicom.check_directory(lidc_dir)
+    series.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
   staging.check_writable(data_dir)
   with staging.alone(data_dir, config.name):
@@ -247,7 +247,7 @@ def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
 def _beam_options(args: argparse.Namespace) -> Any:
   """Of Apache Beam, or None where it is not asked for."""
   if args.beam:
-    from tfds_lidc import beam  # needs the extra `beam`
+    from tfds_lidc.scans import beam  # needs the extra `beam`
 
     return beam.options(args.beam_flags)
   if args.beam_flags:
@@ -324,7 +324,7 @@ def main() -> None:
 
   if args.policy:
     config = find_config(args.config, args.policy)
-    print(counts.table([config.policy]), flush=True)
+    print(cohort.table([config.policy]), flush=True)
   if not args.overwrite and is_built(
     args.config, data_dir=args.data_dir, policy=args.policy
   ):

@@ -21,19 +21,20 @@ from typing import NamedTuple
 
 import tqdm
 
-from tfds_lidc import annotations
 from tfds_lidc import build
-from tfds_lidc import cohort
 from tfds_lidc import errors
-from tfds_lidc import findings
 from tfds_lidc import parallel
-from tfds_lidc import quarantine
-from tfds_lidc import scan_reader
-from tfds_lidc import series_index
+from tfds_lidc.ct import index as series_index
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.scans import findings
+from tfds_lidc.scans import quarantine
+from tfds_lidc.scans import reader
 
 # Every slice with a vote: as long as no nodule has more than 100 readers.
-_ANY_VOTE = cohort.Policy('any_vote', slices='all', consensus=(1, 100))
-_LEVELS = sorted({policy.consensus for policy in cohort.POLICIES.values()})
+_ANY_VOTE = selection.Policy('any_vote', slices='all', consensus=(1, 100))
+_LEVELS = sorted({policy.consensus for policy in selection.POLICIES.values()})
 _FEWEST_PARALLEL = 16  # scans
 _MOST_LINES = 20  # per fault, on the screen
 _FOUND = (
@@ -74,7 +75,7 @@ def check(
   index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
   known = annotations.scans()
   found = {uid: s for uid, s in index.series.items() if uid in known}
-  jobs = scan_reader.jobs(cohort.clusters(), _ANY_VOTE, index)
+  jobs = reader.jobs(selection.clusters(), _ANY_VOTE, index)
   checked = list(
     tqdm.tqdm(
       parallel.ordered_map(
@@ -121,47 +122,49 @@ def check(
     'faults': [fault._asdict() for fault in faults],
     'policies': {
       policy.name: _policy_counts(policy, checked)
-      for policy in cohort.POLICIES.values()
+      for policy in selection.POLICIES.values()
     },
   }
 
 
-def _check_scan(job: scan_reader.Job) -> _Checked:
+def _check_scan(job: reader.Job) -> _Checked:
   """Reads every slice of every nodule of a scan."""
   losses, planes = [], {}
   whole = {level: [] for level in _LEVELS}
   for nodule in job.nodules:
     broken = set()
-    for patch in scan_reader.place(nodule, job.policy):
-      _, loss = scan_reader.read_patch(job, nodule, patch, planes)
+    for patch in patches.place_nodule(nodule, job.policy):
+      _, loss = reader.read_patch(job, nodule, patch, planes)
       if loss:
         broken.add(patch.slice_index)
         losses.append(loss)
     for level in _LEVELS:
       # Of all fields of a policy, only the consensus moves the largest slice.
-      placed = scan_reader.place(nodule, cohort.Policy('', consensus=level))
+      placed = patches.place_nodule(
+        nodule, selection.Policy('', consensus=level)
+      )
       if placed and placed[0].slice_index not in broken:
         whole[level].append(nodule.nodule_id)
   return _Checked(losses, whole)
 
 
-def _crashed(job: scan_reader.Job) -> _Checked:
-  return _Checked([scan_reader.crash(job)], {level: [] for level in _LEVELS})
+def _crashed(job: reader.Job) -> _Checked:
+  return _Checked([reader.crash(job)], {level: [] for level in _LEVELS})
 
 
 def _policy_counts(
-  policy: cohort.Policy, checked: list[_Checked]
+  policy: selection.Policy, checked: list[_Checked]
 ) -> dict[str, int]:
   whole = {i for scan in checked for i in scan.whole[policy.consensus]}
-  nodules = cohort.select(policy)
+  nodules = selection.select(policy)
   there = [n for n in nodules if n.nodule_id in whole]
   labels = collections.Counter(n.label for n in there)
   return {
     'selected': len(nodules),
     'found': len(there),
-    'benign': labels[cohort.BENIGN],
-    'malignant': labels[cohort.MALIGNANT],
-    'open': labels[cohort.OPEN],
+    'benign': labels[selection.BENIGN],
+    'malignant': labels[selection.MALIGNANT],
+    'open': labels[selection.OPEN],
     'patients': len({n.patient_id for n in there}),
     'scans': len({n.series_uid for n in there}),
   }

@@ -12,8 +12,8 @@ import warnings
 import numpy as np
 
 import mtnet_jax
-from mtnet_jax import errors
-from mtnet_jax import files
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
 
 _SERIES_NUMBER = 9001  # beyond what scanners give
 # Type 2: must be there, may be empty. De-identification sometimes drops them.
@@ -35,7 +35,7 @@ def write(path, volume, nodules, *, model_name, simulated):
 
   Args:
     path: of the file.
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
     nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
       least one pixel in all.
     model_name: what made the masks.

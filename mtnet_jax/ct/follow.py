@@ -19,7 +19,7 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from mtnet_jax import ct_volume
+from mtnet_jax.ct import volume as ct_volume
 
 # A mask that comes no nearer to the point is not what the point means.
 MAX_MISS_MM = 10.0
@@ -95,19 +95,19 @@ class Nodule:
   missing: list[ct_volume.SliceError] = dataclasses.field(default_factory=list)
 
 
-def walk(starts, volume, predict_fn, *, on_done=lambda: None):
+def follow(starts, volume, predict_fn, *, on_done=lambda: None):
   """Finds nodules.
 
   Args:
     starts: of `Start`.
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
     predict_fn: (N, 64, 64) HU -> a `model.Prediction` or
       `ensemble.AveragedPrediction`; N is 1, or 16 where there are many starts,
       so that it is compiled once or twice.
     on_done: called for each that is finished.
 
   Returns:
-    For each start a `Nodule`, or the `ct_volume.SliceError` that ended it.
+    For each start a `Nodule`, or the `volume.SliceError` that ended it.
   """
   results = [None] * len(starts)
   walks = {i: _find(start, volume) for i, start in enumerate(starts)}
@@ -276,7 +276,7 @@ def _settle(nodule, views, at_edge, volume):
     nodule: changed in place.
     views: of each slice.
     at_edge: changed in place.
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
   """
   # The lowest of equals, as in the dataset.
   k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))
@@ -348,7 +348,7 @@ def _overlapping(view, before, volume):
   Args:
     view: of a patch.
     before: (n, 2) pixels of the slice beside.
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
 
   Returns:
     (64, 64) bool; empty where none shares any.

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 # Cosines between an axis of the slice and z; 0.001 is 0.06 degrees.
 _AXIAL = 1e-3
@@ -41,7 +41,7 @@ def by_position(series):
   """The files at each position, from the lowest z.
 
   Args:
-    series: `tfds_lidc.dicom.Series` with slices.
+    series: `tfds_lidc.ct.series.Series` with slices.
 
   Returns:
     A list of paths per position; of files that repeat it, the one of the lowest
@@ -50,11 +50,11 @@ def by_position(series):
   Raises:
     errors.InputError: most positions hold several images.
   """
-  from tfds_lidc import dicom
+  from tfds_lidc.ct import series as dicom_series
 
   groups = []
   for item in series.slices:  # sorted by z
-    if groups and item.z_mm - groups[-1][0].z_mm <= dicom.Z_TOLERANCE_MM:
+    if groups and item.z_mm - groups[-1][0].z_mm <= dicom_series.Z_TOLERANCE_MM:
       groups[-1].append(item)
     else:
       groups.append([item])
@@ -129,7 +129,7 @@ def parse(path, **kwargs):
   Raises:
     errors.InputError: it cannot be read.
   """
-  from tfds_lidc import dicom_header
+  from tfds_lidc.ct import header as dicom_header
 
   header, fault = dicom_header.parse(path, **kwargs)
   if fault:

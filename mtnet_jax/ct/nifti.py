@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from mtnet_jax import errors
-from mtnet_jax import files
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
 
 # DICOM's x and y grow to the left and back, NIfTI's to the right and front.
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,7 +34,7 @@ def write(path, volume, nodules):
 
   Args:
     path: of the file, .nii.gz.
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
     nodules: name -> (slice -> (n, 2) pixels); the first gets label 1. Where
       two overlap, the first keeps the voxel.
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtnet_jax import ct_volume
-from mtnet_jax import errors
+from mtnet_jax.ct import volume as ct_volume
+from mtnet_jax.system import errors
 
 
 class Target(NamedTuple):
@@ -32,10 +32,10 @@ def of_points(points, volume):
 
   Args:
     points: `points.Points`.
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
 
   Returns:
-    Targets, and (id, `ct_volume.SliceError`) of the points that are none.
+    Targets, and (id, `volume.SliceError`) of the points that are none.
 
   Raises:
     errors.InputError: all lie outside, or voxels cannot be told.
@@ -109,7 +109,7 @@ def annotated(volume, policy_name):
   Slice, centre and truth are those of the dataset's records.
 
   Args:
-    volume: `ct_volume.CtVolume`.
+    volume: `volume.CtVolume`.
     policy_name: 'all' or 'paper', see `tfds_lidc.cohort`.
 
   Returns:
@@ -118,14 +118,14 @@ def annotated(volume, policy_name):
   Raises:
     errors.InputError: it is no such scan, or has no nodule.
   """
-  from tfds_lidc import annotations
-  from tfds_lidc import cohort
-  from tfds_lidc import scan_reader
+  from tfds_lidc.nodules import annotations
+  from tfds_lidc.nodules import patches
+  from tfds_lidc.nodules import selection
 
-  policy = cohort.POLICIES[policy_name]
+  policy = selection.POLICIES[policy_name]
   nodules = [
     nodule
-    for nodule in cohort.select(policy)
+    for nodule in selection.select(policy)
     if nodule.series_uid == volume.series_uid
   ]
   if not nodules:
@@ -141,7 +141,7 @@ def annotated(volume, policy_name):
     )
   found, faults = [], []
   for nodule in nodules:
-    placed = scan_reader.place(nodule, policy)
+    placed = patches.place_nodule(nodule, policy)
     z_mm = annotations.slice_positions(nodule.scan_id)
     try:
       if not placed:

@@ -14,8 +14,8 @@ import math
 import re
 from typing import NamedTuple
 
-from mtnet_jax import errors
-from mtnet_jax import files
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
 
 # Columns of a file -> coordinates in the order of `Point.at`.
 SYSTEMS = {

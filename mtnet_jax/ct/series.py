@@ -6,8 +6,8 @@ text of a header gets into a message: it could name the patient.
 
 import os
 
-from mtnet_jax import ct_volume
-from mtnet_jax import errors
+from mtnet_jax.ct import volume
+from mtnet_jax.system import errors
 
 
 def find(paths, *, series_uid=None, show_progress=True):
@@ -19,14 +19,14 @@ def find(paths, *, series_uid=None, show_progress=True):
     show_progress: whether reading headers may show a bar.
 
   Returns:
-    `ct_volume.CtVolume`.
+    `volume.CtVolume`.
 
   Raises:
     errors.InputError: there is no such series, several and none was chosen, or
       it cannot be used.
   """
   from tfds_lidc import errors as lidc_errors
-  from tfds_lidc import series_index
+  from tfds_lidc.ct import index as series_index
 
   where = ', '.join(str(path) for path in paths)
   try:
@@ -51,16 +51,16 @@ def find(paths, *, series_uid=None, show_progress=True):
       f'{where} holds no CT series {uid}, but {listed}: give one of them as'
       ' --series.'
     )
-  return ct_volume.CtVolume(usable[uid], index.faults_near(usable[uid]))
+  return volume.CtVolume(usable[uid], index.faults_near(usable[uid]))
 
 
 def _files(paths):
-  from tfds_lidc import dicom
+  from tfds_lidc.ct import series
 
   found = []
   for path in paths:
     if os.path.isdir(path):
-      found += dicom.files(path)
+      found += series.files(path)
     elif os.path.isfile(path):
       found.append(os.fspath(path))
     else:

@@ -7,8 +7,8 @@ needed, for the networks load without them.
 
 import numpy as np
 
-from mtnet_jax import ct_geometry
-from mtnet_jax import errors
+from mtnet_jax.ct import geometry
+from mtnet_jax.system import errors
 
 _PATCH_SIZE = 64  # of the dataset; `patches.cut` has the same default
 # A wider step than this many usual ones is a slice that is missing; and none
@@ -52,8 +52,8 @@ class CtVolume:
     """Reads the headers of a series.
 
     Args:
-      series: `tfds_lidc.dicom.Series` with slices.
-      faults: `series_index.FileFault`s that may be its slices.
+      series: `tfds_lidc.ct.series.Series` with slices.
+      faults: `index.FileFault`s that may be its slices.
 
     Raises:
       errors.InputError: it is no stack of axial slices with square pixels.
@@ -61,18 +61,18 @@ class CtVolume:
     self.series_uid = series.uid
     self.simulated = series.simulated
     self._faults = faults
-    self._paths = ct_geometry.by_position(series)
-    headers = [ct_geometry.read_header(paths[0]) for paths in self._paths]
+    self._paths = geometry.by_position(series)
+    headers = [geometry.read_header(paths[0]) for paths in self._paths]
     first = headers[0]
     for paths, header in zip(self._paths, headers, strict=True):
-      ct_geometry.check_slice(paths[0], header, first)
+      geometry.check_slice(paths[0], header, first)
     self.z_mm = np.array([float(h.ImagePositionPatient[2]) for h in headers])
     self.shape = (len(headers), int(first.Rows), int(first.Columns))
     self.pixel_spacing_mm = float(first.PixelSpacing[0])
-    self.slice_spacing_mm = ct_geometry.slice_spacing_mm(
+    self.slice_spacing_mm = geometry.slice_spacing_mm(
       self.z_mm, first, self._paths[0][0]
     )
-    self.affine = ct_geometry.affine(first, self.slice_spacing_mm)
+    self.affine = geometry.affine(first, self.slice_spacing_mm)
     self._to_index = np.linalg.inv(self.affine[:2, :2])
     self._planes = {}
     self.num_read = 0
@@ -172,10 +172,10 @@ class CtVolume:
     Raises:
       SliceError: it is missing.
     """
-    from tfds_lidc import dicom
+    from tfds_lidc.ct import series as dicom_series
 
     k = int(np.abs(self.z_mm - z_mm).argmin())
-    if abs(self.z_mm[k] - z_mm) > dicom.Z_TOLERANCE_MM:
+    if abs(self.z_mm[k] - z_mm) > dicom_series.Z_TOLERANCE_MM:
       hint = self._hint(z_mm - 0.1, z_mm + 0.1)
       raise SliceError(f'the slice at z={z_mm:g} mm is missing', hint)
     return k
@@ -233,7 +233,7 @@ class CtVolume:
     Raises:
       SliceError: no file of the slice can be read, or it is blank there.
     """
-    from tfds_lidc import patches
+    from tfds_lidc.nodules import patches
 
     k, row, col = voxel
     first = None
@@ -252,13 +252,13 @@ class CtVolume:
     )
 
   def _plane(self, path):
-    """(HU, None), or (None, `dicom_header.Fault`)."""
-    from tfds_lidc import dicom
+    """(HU, None), or (None, `header.Fault`)."""
     from tfds_lidc import errors as lidc_errors
+    from tfds_lidc.ct import pixels
 
     if path not in self._planes:
       try:
-        self._planes[path] = dicom.try_read_hu(path)
+        self._planes[path] = pixels.try_read_hu(path)
       except lidc_errors.InputError as error:
         raise errors.InputError(str(error)) from error
       self.num_read += 1
@@ -290,5 +290,5 @@ class CtVolume:
     for k in slices:
       readable = [p for p in self._paths[k] if self._plane(p)[1] is None]
       path = (readable or self._paths[k])[0]
-      found.append(ct_geometry.parse(path, stop_before_pixels=True))
+      found.append(geometry.parse(path, stop_before_pixels=True))
     return found

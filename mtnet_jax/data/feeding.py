@@ -7,8 +7,7 @@ cannot tell: they index what they are given, and their results are the same.
 
 import numpy as np
 
-from mtnet_jax import input_pipeline
-from mtnet_jax import parallel
+from mtnet_jax.system import devices
 
 # Bytes of a dataset up to which every device holds a copy of it. A nodule has
 # 12 KiB, so that this is 170,000 of them, or an eighth of a 16 GB card.
@@ -19,7 +18,7 @@ class Feeder:
   """The examples of one stage's training.
 
   Args:
-    nodules: `input_pipeline.Nodules`.
+    nodules: `nodules.Nodules`.
     looks: how often each comes in an epoch; look 0 is the plain patch.
     batch_size: over all devices.
     seed: of the order.
@@ -30,9 +29,7 @@ class Feeder:
   """
 
   def __init__(self, nodules, *, looks, batch_size, seed, most_on_device):
-    self.steps_per_epoch = input_pipeline.steps_per_epoch(
-      len(nodules), looks, batch_size
-    )
+    self.steps_per_epoch = steps_per_epoch(len(nodules), looks, batch_size)
     self._arrays = nodules.arrays()
     self._looks, self._batch_size, self._seed = looks, batch_size, seed
     self._most_on_device = most_on_device
@@ -44,14 +41,14 @@ class Feeder:
     """Puts the dataset on the devices, if it fits."""
     size = sum(array.nbytes for array in self._arrays.values())
     if size <= self._most_on_device:
-      self._on_devices = parallel.replicate(self._arrays)
+      self._on_devices = devices.replicate(self._arrays)
 
   def order_of(self, step):
     """(batch_size, 2): the examples and looks of a step, from 0."""
     epoch, position = divmod(step, self.steps_per_epoch)
     if epoch != self._epoch:
       self._epoch = epoch
-      self._order = input_pipeline.epoch_order(
+      self._order = epoch_order(
         len(self._arrays['label']),
         looks=self._looks,
         batch_size=self._batch_size,
@@ -79,17 +76,17 @@ class Feeder:
     place = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     if self._on_devices is None:
       data = {
-        key: _flat(array[parallel.share(index)])
+        key: _flat(array[devices.share(index)])
         for key, array in self._arrays.items()
       }
       # Each device's examples are all that it is given.
-      here = len(index) // parallel.device_count()
+      here = len(index) // devices.device_count()
       index = place % here * most + np.arange(most)
     else:
       data = self._on_devices
     batches = {'index': index, 'look': look, 'place': place}
     return data, {
-      key: parallel.share(value.astype(np.int32)).swapaxes(1, 2)
+      key: devices.share(value.astype(np.int32)).swapaxes(1, 2)
       for key, value in batches.items()
     }
 
@@ -97,3 +94,28 @@ class Feeder:
 def _flat(x):
   """(D, b, K, ...) -> (D, b * K, ...)."""
   return x.reshape(len(x), -1, *x.shape[3:])
+
+
+def steps_per_epoch(num_examples, looks, batch_size):
+  """Steps in which every look at every example comes at least once."""
+  return -(-num_examples * looks // batch_size)
+
+
+def epoch_order(num_examples, *, looks, batch_size, seed):
+  """Examples and looks of one epoch, in the order of training.
+
+  Args:
+    num_examples: N.
+    looks: how often each example comes; look 0 is the plain patch.
+    batch_size: the order is filled up to a multiple of it from its own start,
+      so that no look is left out.
+    seed: a number or a tuple of numbers.
+
+  Returns:
+    (steps * batch_size, 2) integers: index, look.
+  """
+  rng = np.random.default_rng(seed)
+  order = rng.permutation(num_examples * looks)
+  steps = steps_per_epoch(num_examples, looks, batch_size)
+  order = np.resize(order, steps * batch_size)
+  return np.stack([order // looks, order % looks], axis=1)

@@ -5,13 +5,12 @@ indices only. `tensorflow_datasets` and `tfds_lidc` are imported where they are
 needed, so that the networks can be used without them.
 """
 
-import dataclasses
-import hashlib
+import re
 
 import numpy as np
 
-from mtnet_jax import errors
-from mtnet_jax import metrics
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.system import errors
 
 SPLITS = ('train', 'validation', 'test')
 # Scalars of a record that go into records.csv and the report.
@@ -27,50 +26,7 @@ _INFO = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Nodules:
-  """One split in memory, one entry per nodule.
-
-  Attributes:
-    image: (N, P, P) int16 HU.
-    mask: (N, P, P) uint8, 0 and 1.
-    votes: (N, P, P) uint8, how many readers' contours cover the pixel.
-    label: (N,) int32: 0 benign, 1 malignant, -1 open.
-    info: name -> (N,) scalars of the records, mean ratings included.
-    simulated: whether the attenuation is simulated.
-    spacing_mm: in-plane spacing that all patches were resampled to; None where
-      each has its scan's own.
-  """
-
-  image: np.ndarray
-  mask: np.ndarray
-  votes: np.ndarray
-  label: np.ndarray
-  info: dict[str, np.ndarray]
-  simulated: bool
-  spacing_mm: float | None = None
-
-  def __len__(self):
-    return len(self.label)
-
-  def arrays(self):
-    """What the training step reads, as a dict."""
-    return {'image': self.image, 'mask': self.mask, 'label': self.label}
-
-  def take(self, where):
-    """The nodules at the given indices or where a mask is true."""
-    return dataclasses.replace(
-      self,
-      **{
-        name: getattr(self, name)[where]
-        for name in ('image', 'mask', 'votes', 'label')
-      },
-      info={name: values[where] for name, values in self.info.items()},
-    )
-
-  def labelled(self):
-    """Those that are benign or malignant."""
-    return self.take(self.label >= 0)
+_BANNER = '=' * 78
 
 
 def builder(name, data_dir):
@@ -105,15 +61,15 @@ def builder(name, data_dir):
 
 
 def _policy_builder(config, policy, data_dir):
-  from tfds_lidc import build as tfds_build
-  from tfds_lidc import errors as tfds_errors
+  from tfds_lidc import build
+  from tfds_lidc import errors as lidc_errors
   from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
   try:
     return lidc_nodules_dataset_builder.Builder(
-      config=tfds_build.find_config(config, policy), data_dir=data_dir or None
+      config=build.find_config(config, policy), data_dir=data_dir or None
     )
-  except tfds_errors.InputError as error:
+  except lidc_errors.InputError as error:
     raise errors.InputError(str(error)) from error
 
 
@@ -139,13 +95,13 @@ def build_phantoms(name, data_dir):
   Raises:
     errors.InputError: it could not be written.
   """
-  from tfds_lidc import build as tfds_build
-  from tfds_lidc import errors as tfds_errors
+  from tfds_lidc import build
+  from tfds_lidc import errors as lidc_errors
 
   try:
     config, policy = _config_and_policy(name)
-    tfds_build.build(config, policy=policy, data_dir=data_dir or None)
-  except tfds_errors.InputError as error:
+    build.build(config, policy=policy, data_dir=data_dir or None)
+  except lidc_errors.InputError as error:
     raise errors.InputError(str(error)) from error
 
 
@@ -159,7 +115,7 @@ def build_command(name, data_dir):
   )
 
 
-def splits(name, data_dir):
+def built_splits(name, data_dir):
   """Names of the splits that were built.
 
   Raises:
@@ -195,8 +151,11 @@ def load(name, split, *, data_dir='', limit=0, rotate_folds=0):
     errors.InputError: the dataset is not built, or has no such split.
   """
   if rotate_folds:
-    everything = concatenate(
-      [load(name, part, data_dir=data_dir) for part in splits(name, data_dir)]
+    everything = nodules_lib.concatenate(
+      [
+        load(name, part, data_dir=data_dir)
+        for part in built_splits(name, data_dir)
+      ]
     )
     moved = everything.take(
       np.isin(everything.info['fold'], folds(split, rotate_folds))
@@ -226,15 +185,16 @@ def load_splits(dataset, data_dir=None):
 
 def folds(split, rotate_folds=0):
   """The folds that make a split."""
-  from tfds_lidc import cohort
+  from tfds_lidc.nodules import selection
 
   return [
-    (fold + rotate_folds) % cohort.NUM_FOLDS for fold in cohort.SPLITS[split]
+    (fold + rotate_folds) % selection.NUM_FOLDS
+    for fold in selection.SPLITS[split]
   ]
 
 
 def _read(source, name, split, data_dir, limit):
-  from tfds_lidc import annotations
+  from tfds_lidc.nodules import annotations
 
   if split not in source.info.splits:
     raise errors.InputError(
@@ -259,7 +219,7 @@ def _read(source, name, split, data_dir, limit):
   }
   for key in annotations.RATINGS:
     info[key] = np.asarray([np.mean(row[key]) for row in rows])
-  return Nodules(
+  return nodules_lib.Nodules(
     image=stack('image', np.int16),
     mask=stack('mask', np.uint8),
     votes=stack('votes', np.uint8),
@@ -268,34 +228,6 @@ def _read(source, name, split, data_dir, limit):
     simulated=bool(source.info.metadata['simulated']),
     spacing_mm=source.info.metadata.get('spacing_mm'),
   )
-
-
-def concatenate(parts):
-  """Several `Nodules` of one dataset as one."""
-  first = parts[0]
-  return dataclasses.replace(
-    first,
-    **{
-      name: np.concatenate([getattr(part, name) for part in parts])
-      for name in ('image', 'mask', 'votes', 'label')
-    },
-    info={
-      name: np.concatenate([part.info[name] for part in parts])
-      for name in first.info
-    },
-  )
-
-
-def count(nodules):
-  """How many nodules of which label, and how many patients."""
-  return {
-    'nodules': len(nodules),
-    **{
-      name: int(np.sum(nodules.label == label))
-      for label, name in metrics.LABELS.items()
-    },
-    'patients': len(set(nodules.info['patient_id'].tolist())),
-  }
 
 
 def _text_or_number(value):
@@ -323,42 +255,103 @@ def of_training_patients(nodules, rotations=(0,)):
   return seen
 
 
-def fingerprint(splits):
-  """Short hash of nodules: their ids, images, masks and labels.
+def base_and_changes(name):
+  """'lidc_nodules/paper?slices=all' -> 'paper', 'slices=all'; '' for none."""
+  base, *changes = re.split('[?-]', name.partition('/')[2], maxsplit=1)
+  return base, ''.join(changes)
+
+
+def how_split(name):
+  """'by patient', or how else; continues the word 'split'."""
+  _, changes = base_and_changes(name)
+  if re.search('split_by[=_]nodule', changes):
+    return 'by nodule (a patient can be in several splits)'
+  return 'by patient'
+
+
+def choose_dataset(config, *, say=print):
+  """The config with the dataset that this run uses.
 
   Args:
-    splits: split name -> `Nodules`.
+    config: of `configs/mtnet.py`.
+    say: prints.
+
+  Raises:
+    errors.InputError: it is not on this disk, and no fallback is allowed.
   """
-  digest = hashlib.sha256()
-  for name in sorted(splits):
-    nodules = splits[name]
-    ids = ' '.join(map(str, nodules.info['nodule_id']))
-    digest.update(f'{name}: {ids}'.encode())
-    for array in nodules.arrays().values():
-      digest.update(np.ascontiguousarray(array).tobytes())
-  return digest.hexdigest()[:16]
+  dataset = config.dataset
+  name, data_dir = dataset.name, dataset.data_dir
+  if not is_simulated(name, data_dir) and (not is_built(name, data_dir)):
+    command = build_command(name, data_dir)
+    if not dataset.fallback:
+      raise errors.InputError(
+        f'{name} was not built: build it with `{command}`, or set'
+        ' --config.dataset.fallback=lidc_nodules/phantom.'
+      )
+    say(
+      f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT instead'
+      f'\n({dataset.fallback}): its results say nothing about real nodules.\n'
+      f'To use real CT, first build it with\n\n    {command}\n{_BANNER}'
+    )
+    name = dataset.fallback
+  chosen = config.copy_and_resolve_references()
+  with chosen.unlocked():
+    chosen.dataset.name = name
+  return chosen
 
 
-def steps_per_epoch(num_examples, looks, batch_size):
-  """Steps in which every look at every example comes at least once."""
-  return -(-num_examples * looks // batch_size)
-
-
-def epoch_order(num_examples, *, looks, batch_size, seed):
-  """Examples and looks of one epoch, in the order of training.
+def load_for_training(config, *, say=print):
+  """The three splits of the config's dataset, built first if simulated.
 
   Args:
-    num_examples: N.
-    looks: how often each example comes; look 0 is the plain patch.
-    batch_size: the order is filled up to a multiple of it from its own start,
-      so that no look is left out.
-    seed: a number or a tuple of numbers.
+    config: of `choose_dataset`.
+    say: prints.
 
-  Returns:
-    (steps * batch_size, 2) integers: index, look.
+  Raises:
+    errors.InputError: a split is missing, or has one class only.
   """
-  rng = np.random.default_rng(seed)
-  order = rng.permutation(num_examples * looks)
-  steps = steps_per_epoch(num_examples, looks, batch_size)
-  order = np.resize(order, steps * batch_size)
-  return np.stack([order // looks, order % looks], axis=1)
+  dataset = config.dataset
+  name, data_dir = dataset.name, dataset.data_dir
+  if is_simulated(name, data_dir) and (not is_built(name, data_dir)):
+    say(f'Building {name} (SIMULATED CT, once).')
+    build_phantoms(name, data_dir)
+  present = built_splits(name, data_dir)
+  missing = [split for split in SPLITS if split not in present]
+  if missing:
+    raise errors.InputError(
+      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
+      ' disk is of too few patients. Get more and build again with'
+      f' `{build_command(name, data_dir)} --overwrite`, or take'
+      ' --config.dataset.name=lidc_nodules/phantom.'
+    )
+  splits = load_splits(dataset)
+  for split in ('train', 'validation'):
+    if set(splits[split].labelled().label) != {0, 1}:
+      raise errors.InputError(
+        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
+        ' benign or malignant ones, so that nothing can be learned or chosen:'
+        ' build more of it, or raise config.dataset.limit.'
+      )
+  return splits
+
+
+def load_for_evaluation(name, split, *, data_dir, limit, rotate_folds):
+  """The asked split, or all where the dataset has no test split."""
+  present = built_splits(name, data_dir)
+  if split is None:
+    wanted = ['test'] if 'test' in present else present
+  else:
+    wanted = [split]
+  label = wanted[0] if len(wanted) == 1 else 'all'
+  return label, nodules_lib.concatenate(
+    [
+      load(
+        name,
+        split,
+        data_dir=data_dir,
+        limit=limit,
+        rotate_folds=rotate_folds,
+      )
+      for split in wanted
+    ]
+  )

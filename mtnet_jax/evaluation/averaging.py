@@ -10,10 +10,10 @@ would give is not in it.
 import numpy as np
 from scipy import stats
 
-from mtnet_jax import bootstrap
 from mtnet_jax import metrics
-from mtnet_jax import scores
-from mtnet_jax import tables
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
 
 
 def judge(singles, records, unseen, *, seed):
@@ -57,7 +57,7 @@ def compare(singles, averaged, *, seed):
   """
   weights = _weights(averaged, seed)
   tree = {'single': {}, 'averaged': {}, 'averaged_minus_single': {}}
-  for output in scores.outputs_of(averaged):
+  for output in records_lib.outputs_of(averaged):
     together = scores.of_output(averaged, output, weights)
     single = _mean(
       [scores.of_output(records, output, weights) for records in singles]
@@ -108,17 +108,17 @@ def doubts(records, *, seed):
   weights = _weights(records, seed)
   tree = {}
   if 'fine_uncertainty' in records[0]:
-    dice = scores.column(records, 'fine_dice')
+    dice = records_lib.column(records, 'fine_dice')
     tree['rank_correlation_with_fine_dice'] = {
       name: _replicated(
-        rank_correlation, scores.column(records, name), dice, weights
+        rank_correlation, records_lib.column(records, name), dice, weights
       )
       for name in ('fine_uncertainty', 'fine_predicted')
     }
   if 'malignancy_sd' in records[0]:
-    labels = scores.column(records, 'label')
+    labels = records_lib.column(records, 'label')
     known = labels >= 0
-    probability = scores.column(records, 'malignancy_probability')
+    probability = records_lib.column(records, 'malignancy_probability')
     wrong = (probability >= metrics.THRESHOLD) != labels
     tree['auc_for_wrong_labels'] = {
       name: _replicated(
@@ -128,7 +128,7 @@ def doubts(records, *, seed):
         None if weights is None else weights[:, known],
       )
       for name, values in (
-        ('malignancy_sd', scores.column(records, 'malignancy_sd')),
+        ('malignancy_sd', records_lib.column(records, 'malignancy_sd')),
         ('nearness_to_half', -np.abs(probability - metrics.THRESHOLD)),
       )
     }
@@ -166,72 +166,3 @@ def _weights(records, seed):
   return bootstrap.patient_weights(
     [record['patient_id'] for record in records], seed=seed
   )
-
-
-# What the numbers of `doubts` are called.
-_DOUBTS = {
-  'rank_correlation_with_fine_dice': (
-    'Rank correlation with fine DI (0 says nothing)'
-  ),
-  'auc_for_wrong_labels': 'AUC for a wrong label (0.5 says nothing)',
-  'fine_uncertainty': 'fine_uncertainty',
-  'fine_predicted': 'area of the mask alone',
-  'malignancy_sd': 'malignancy_sd',
-  'nearness_to_half': 'nearness of the probability to 0.5 alone',
-}
-
-
-def text(tree, *, runs, symmetries, strategy, simulated):
-  """Several lines of what `judge` found.
-
-  Args:
-    tree: of `judge`.
-    runs: how many were averaged.
-    symmetries: whether over the eight symmetries, too.
-    strategy: of the config.
-    simulated: whether the CT is simulated.
-  """
-  if not tree['nodules']:
-    return (
-      'What averaging is worth cannot be told here: every nodule is of a'
-      ' patient that some run has seen.'
-    )
-  single = 'one run' if runs == 1 else f'one of the {runs} runs, on average'
-  together = [] if runs == 1 else [f'{runs} runs']
-  if symmetries:
-    together.append('8 symmetries')
-  where = 'SIMULATED CT' if simulated else 'CT'
-  intervals = '95 % interval over patients, not over other runs'
-  if tree['patients'] < 2:
-    intervals = 'no intervals with one patient'
-  lines = [
-    f'What averaging is worth ({" x ".join(together)}), on {tree["nodules"]}'
-    f' nodules, {tree["patients"]} patient(s), {where}.',
-    f'Single: {single}. Per cent, {intervals}.',
-    '',
-  ]
-  names = tables.network_names(strategy)
-  for head, columns, outputs in (
-    ('Segmentation', tables.SEGMENTATION, ('coarse', 'fine')),
-    ('Classification', tables.CLASSIFICATION, ('class',)),
-  ):
-    rows = [
-      tables.Row(title, tables.cells(tree[part][output], columns), kind)
-      for output in outputs
-      if output in tree['single']
-      for title, part, kind in (
-        (f'{names[output]}, single', 'single', 'nodules'),
-        ('averaged', 'averaged', 'nodules'),
-        ('averaged - single', 'averaged_minus_single', 'difference'),
-      )
-    ]
-    if rows:
-      lines += [*tables.table(head, columns, rows), '']
-  if tree['doubts']:
-    lines.append('Do the answers disagree where they are wrong?')
-  for question, found in tree['doubts'].items():
-    lines.append(f'  {_DOUBTS[question]}')
-    for name, estimate in found.items():
-      said = tables.with_interval(estimate, '{:.2f}'.format)
-      lines.append(f'    {_DOUBTS[name]:<42}{said}')
-  return '\n'.join(lines)

@@ -7,11 +7,12 @@ resampling the patients of both at once.
 import pathlib
 from typing import NamedTuple
 
-from mtnet_jax import bootstrap
-from mtnet_jax import errors
-from mtnet_jax import finished_run
 from mtnet_jax import metrics
-from mtnet_jax import scores
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
+from mtnet_jax.system import errors
 
 
 class Comparison(NamedTuple):
@@ -120,29 +121,29 @@ def compare(records, others, *, seed):
 
 def _segmentation(records, others, weights):
   """That run's estimates and the difference, of the last mask of each."""
-  drawn = scores.masks_of(others)
+  drawn = records_lib.masks_of(others)
   if not drawn:
     return None, None
   theirs = {
-    metric: scores.column(others, f'{drawn[-1]}_{metric}')
+    metric: records_lib.column(others, f'{drawn[-1]}_{metric}')
     for metric in metrics.SEGMENTATION
   }
   estimates = {
     metric: bootstrap.mean(values, weights) for metric, values in theirs.items()
   }
-  if not scores.masks_of(records):
+  if not records_lib.masks_of(records):
     return estimates, None
-  last = scores.masks_of(records)[-1]
+  last = records_lib.masks_of(records)[-1]
   return estimates, {
     metric: bootstrap.mean(
-      scores.column(records, f'{last}_{metric}') - values, weights
+      records_lib.column(records, f'{last}_{metric}') - values, weights
     )
     for metric, values in theirs.items()
   }
 
 
 def _classification(records, others, weights):
-  labels = scores.column(records, 'label')
+  labels = records_lib.column(records, 'label')
   known = labels >= 0
   weights = None if weights is None else weights[:, known]
 
@@ -151,7 +152,7 @@ def _classification(records, others, weights):
       return None
     return scores.replicated(
       scores.classification,
-      scores.column(rows, 'malignancy_probability')[known],
+      records_lib.column(rows, 'malignancy_probability')[known],
       labels[known],
       weights,
     )

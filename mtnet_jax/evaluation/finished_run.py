@@ -8,11 +8,11 @@ from typing import NamedTuple
 import ml_collections
 
 import mtnet_jax
-from mtnet_jax import errors
-from mtnet_jax import files
-from mtnet_jax import scores
-from mtnet_jax import stages
-from mtnet_jax import workdir as workdir_lib
+from mtnet_jax.evaluation import scores
+from mtnet_jax.models import nets
+from mtnet_jax.storage import files
+from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import errors
 
 # Of the same numbers computed twice, on whatever machine.
 _TOLERANCE = 1e-6
@@ -25,8 +25,8 @@ class FinishedRun(NamedTuple):
     path: where it is.
     config: config.json.
     results: metrics.json.
-    records: a dict per test nodule, as of `evaluate.make_records`.
-    histories: stage name -> a dict per epoch, as of `train.Trainer.run`.
+    records: a dict per test nodule, as of `records.make_records`.
+    histories: stage name -> a dict per epoch, as of `trainer.Trainer.run`.
   """
 
   path: pathlib.Path
@@ -64,7 +64,7 @@ def _read(path):
   histories = _histories(_read_csv(path / 'train_log.csv'))
   run = FinishedRun(path, config, results, records, histories)
   _check(run)
-  stages.make_nets(config)  # fields that no network has are told here
+  nets.make_nets(config)  # fields that no network has are told here
   return run
 
 
@@ -135,7 +135,7 @@ def _check(run):
   ):
     if {row.get('simulated') for row in rows} != {simulated}:
       raise mixed(f'{name} and metrics.json differ in what is simulated')
-  for stage in stages.names(config):
+  for stage in nets.names(config):
     wanted = config.get(f'{stage}_stage', {}).get('epochs')
     found = len(run.histories.get(stage, []))
     if wanted is not None and found != wanted:

@@ -12,61 +12,8 @@ import itertools
 
 import numpy as np
 
-from mtnet_jax import errors
 from mtnet_jax import metrics
-
-
-def masks(nodules):
-  """Each reader's own mask of every nodule.
-
-  Args:
-    nodules: `input_pipeline.Nodules`.
-
-  Returns:
-    A list of (num_readers, P, P) bool; None for a nodule that is not of
-    LIDC-IDRI, or whose votes are not these readers'.
-
-  Raises:
-    errors.InputError: the readers' contours cannot be read.
-  """
-  from tfds_lidc import errors as tfds_errors
-
-  try:
-    return _all_masks(nodules)
-  except tfds_errors.InputError as error:
-    raise errors.InputError(str(error)) from error
-
-
-def _all_masks(nodules):
-  from tfds_lidc import cohort
-
-  clusters = {cluster.nodule_id: cluster for cluster in cohort.clusters()}
-  return [
-    _masks_of(clusters.get(str(nodules.info['nodule_id'][i])), nodules, i)
-    for i in range(len(nodules))
-  ]
-
-
-def _masks_of(cluster, nodules, i):
-  from tfds_lidc import annotations
-  from tfds_lidc import patches
-
-  if cluster is None:
-    return None
-  votes = nodules.votes[i]
-  slice_index = nodules.info['slice_index'][i]
-  placed = patches.place_all(
-    annotations.reader_masks(cluster.scan_id, cluster.annotation_ids),
-    # Every slice that anybody marked: which one it was, the record says.
-    (1, cluster.num_readers),
-    len(votes),
-    scale=(nodules.spacing_mm or cluster.pixel_spacing_mm)
-    / cluster.pixel_spacing_mm,
-  )
-  for patch in placed:
-    if patch.slice_index == slice_index and np.array_equal(patch.votes, votes):
-      return patch.reader_masks
-  return None
+from mtnet_jax.data import readers as readers_lib
 
 
 def pairwise_dice(readers):
@@ -104,14 +51,14 @@ def columns(nodules, final_masks):
   """Agreement of every nodule, as columns of the records.
 
   Args:
-    nodules: `input_pipeline.Nodules`.
+    nodules: `nodules.Nodules`.
     final_masks: name -> (N, P, P) bool, what the networks drew.
 
   Returns:
     'reader_dice' (readers with each other), 'consensus_reader_dice' and
     '<name>_reader_dice' (with single readers, their mean): (N,) each.
   """
-  readers = masks(nodules)
+  readers = readers_lib.masks(nodules)
   drawn = {'consensus': nodules.mask > 0, **final_masks}
   return {
     'reader_dice': np.array([pairwise_dice(x) for x in readers]),

@@ -7,9 +7,10 @@ the values over the pooled pixels stand beside them.
 import numpy as np
 from sklearn import linear_model
 
-from mtnet_jax import bootstrap
-from mtnet_jax import calibration
 from mtnet_jax import metrics
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import calibration
+from mtnet_jax.evaluation import records as records_lib
 
 _COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
 
@@ -37,7 +38,7 @@ def summarise(records, *, diameter_model, seed):
   """Metrics of a test set from its records.
 
   Args:
-    records: of `evaluate.make_records`. Networks that a run does not have, have
+    records: of `records.make_records`. Networks that a run does not have, have
       no columns there and no part in the tree.
     diameter_model: of `fit_diameter_only`.
     seed: of the resampling.
@@ -47,7 +48,7 @@ def summarise(records, *, diameter_model, seed):
   """
   patients = [record['patient_id'] for record in records]
   weights = bootstrap.patient_weights(patients, seed=seed)
-  labels = column(records, 'label')
+  labels = records_lib.column(records, 'label')
   return {
     'nodules': len(records),
     'labelled': int((labels >= 0).sum()),
@@ -59,33 +60,11 @@ def summarise(records, *, diameter_model, seed):
   }
 
 
-def column(records, key):
-  """(N,) float64 of the records; NaN where one has nothing there."""
-  return np.asarray([record.get(key) for record in records], np.float64)
-
-
-def masks_of(records):
-  """Which networks drew masks: of 'coarse' and 'fine'."""
-  return [
-    name
-    for name in ('coarse', 'fine')
-    if records and f'{name}_dice' in records[0]
-  ]
-
-
-def outputs_of(records):
-  """Which of 'coarse', 'fine' and 'class' the records hold."""
-  masks = masks_of(records)
-  if records and 'malignancy_probability' in records[0]:
-    return [*masks, 'class']
-  return masks
-
-
 def of_output(records, output, weights):
   """Metrics of one output.
 
   Args:
-    records: of `evaluate.make_records`.
+    records: of `records.make_records`.
     output: of `outputs_of`.
     weights: of `bootstrap.patient_weights`.
 
@@ -93,17 +72,17 @@ def of_output(records, output, weights):
     metric -> (value, replicates or None).
   """
   if output == 'class':
-    labels = column(records, 'label')
+    labels = records_lib.column(records, 'label')
     known = labels >= 0
     return replicated(
       classification,
-      column(records, 'malignancy_probability')[known],
+      records_lib.column(records, 'malignancy_probability')[known],
       labels[known],
       None if weights is None else weights[:, known],
     )
   return {
     metric: bootstrap.replicated_mean(
-      column(records, f'{output}_{metric}'), weights
+      records_lib.column(records, f'{output}_{metric}'), weights
     )
     for metric in metrics.SEGMENTATION
   }
@@ -117,28 +96,35 @@ def malignancy_scores(records, diameter_model):
     (N,).
   """
   logits = (
-    diameter_model['slope'] * column(records, 'diameter_mm')
+    diameter_model['slope'] * records_lib.column(records, 'diameter_mm')
     + diameter_model['intercept']
   )
   scores = {}
   if records and 'malignancy_probability' in records[0]:
-    scores['classification'] = column(records, 'malignancy_probability')
+    scores['classification'] = records_lib.column(
+      records, 'malignancy_probability'
+    )
   return {**scores, 'diameter_only': 1 / (1 + np.exp(-logits))}
 
 
 def _segmentation(records, weights):
   tree = {}
-  for name in masks_of(records):
+  for name in records_lib.masks_of(records):
     tree[name] = {
-      metric: bootstrap.mean(column(records, f'{name}_{metric}'), weights)
+      metric: bootstrap.mean(
+        records_lib.column(records, f'{name}_{metric}'), weights
+      )
       for metric in metrics.SEGMENTATION
     }
-    counts = {key: column(records, f'{name}_{key}') for key in _COUNTS}
+    counts = {
+      key: records_lib.column(records, f'{name}_{key}') for key in _COUNTS
+    }
     tree[name]['pooled'] = _pooled(counts, weights)
   if len(tree) == 2:
     tree['fine_minus_coarse'] = {
       metric: bootstrap.mean(
-        column(records, f'fine_{metric}') - column(records, f'coarse_{metric}'),
+        records_lib.column(records, f'fine_{metric}')
+        - records_lib.column(records, f'coarse_{metric}'),
         weights,
       )
       for metric in metrics.SEGMENTATION
@@ -147,7 +133,7 @@ def _segmentation(records, weights):
 
 
 def _classification(records, diameter_model, weights, seed):
-  labels = column(records, 'label')
+  labels = records_lib.column(records, 'label')
   known = labels >= 0
   weights = None if weights is None else weights[:, known]
   scores = {
@@ -249,7 +235,7 @@ def difference(ours, others):
 
 def _readers(records, weights):
   """The readers' agreement with each other and with the networks."""
-  agreement = column(records, 'reader_dice')
+  agreement = records_lib.column(records, 'reader_dice')
   known = np.isfinite(agreement)
   patients = {
     record['patient_id']
@@ -262,8 +248,8 @@ def _readers(records, weights):
   if len(patients) < 2:
     weights = None
   tree['with_each_other'] = bootstrap.mean(agreement, weights)
-  for name in ('consensus', *masks_of(records)):
-    dice = column(records, f'{name}_reader_dice')
+  for name in ('consensus', *records_lib.masks_of(records)):
+    dice = records_lib.column(records, f'{name}_reader_dice')
     tree[name] = bootstrap.mean(dice, weights)
     tree[f'{name}_minus_with_each_other'] = bootstrap.mean(
       dice - agreement, weights
@@ -285,3 +271,21 @@ def _pooled(counts, weights):
     metric: bootstrap.estimate(value, replicates.get(metric))
     for metric, value in values.items()
   }
+
+
+def score(config, nodules, outputs, *, diameter_model, more=None):
+  """Records and metrics of a dataset.
+
+  Args:
+    config: the run's config.
+    nodules: `nodules.Nodules`.
+    outputs: of `predict`, for the same nodules.
+    diameter_model: of `scores.fit_diameter_only`.
+    more: as in `make_records`.
+
+  Returns:
+    records, and the tree of `scores.summarise`.
+  """
+  records = records_lib.make_records(nodules, outputs, more)
+  summary = summarise(records, diameter_model=diameter_model, seed=config.seed)
+  return records, summary

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtnet_jax import bootstrap
-from mtnet_jax import scores
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
 
 
 class Group(NamedTuple):
@@ -81,7 +82,7 @@ def make(records, *, seed):
   """All groups that have nodules.
 
   Args:
-    records: of `evaluate.make_records`.
+    records: of `records.make_records`.
     seed: of the resampling.
 
   Returns:
@@ -89,7 +90,7 @@ def make(records, *, seed):
   """
   groups = []
   for family, key, limits in _FAMILIES:
-    values = scores.column(records, key)
+    values = records_lib.column(records, key)
     for name, low, high in limits:
       inside = [
         record
@@ -104,19 +105,19 @@ def make(records, *, seed):
 def _group(family, name, records, seed):
   patients = [record['patient_id'] for record in records]
   weights = bootstrap.patient_weights(patients, seed=seed)
-  labels = scores.column(records, 'label')
+  labels = records_lib.column(records, 'label')
   estimates = {
-    key: bootstrap.mean(scores.column(records, key), weights)
+    key: bootstrap.mean(records_lib.column(records, key), weights)
     for key in (
       'reader_dice',
-      *(f'{network}_dice' for network in scores.masks_of(records)),
+      *(f'{network}_dice' for network in records_lib.masks_of(records)),
     )
   }
   if 'malignancy_probability' in records[0]:
     known = labels >= 0
     found = scores.replicated(
       scores.classification,
-      scores.column(records, 'malignancy_probability')[known],
+      records_lib.column(records, 'malignancy_probability')[known],
       labels[known],
       None if weights is None else weights[:, known],
     )

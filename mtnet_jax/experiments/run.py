@@ -10,95 +10,25 @@ import pathlib
 
 import jax
 
-from mtnet_jax import check_config
-from mtnet_jax import errors
-from mtnet_jax import evaluate
-from mtnet_jax import examples
-from mtnet_jax import files
-from mtnet_jax import initial_weights
-from mtnet_jax import input_pipeline
-from mtnet_jax import parallel
-from mtnet_jax import processes
-from mtnet_jax import progress
-from mtnet_jax import report_page
-from mtnet_jax import run_lock
-from mtnet_jax import scores
-from mtnet_jax import stages
-from mtnet_jax import tables
-from mtnet_jax import train
-from mtnet_jax import workdir as workdir_lib
-
-_BANNER = '=' * 78
-
-
-def choose_dataset(config, *, say=print):
-  """The config with the dataset that this run uses.
-
-  Args:
-    config: of `configs/mtnet.py`.
-    say: prints.
-
-  Raises:
-    errors.InputError: it is not on this disk, and no fallback is allowed.
-  """
-  dataset = config.dataset
-  name, data_dir = dataset.name, dataset.data_dir
-  if not input_pipeline.is_simulated(name, data_dir) and (
-    not input_pipeline.is_built(name, data_dir)
-  ):
-    command = input_pipeline.build_command(name, data_dir)
-    if not dataset.fallback:
-      raise errors.InputError(
-        f'{name} was not built: build it with `{command}`, or set'
-        ' --config.dataset.fallback=lidc_nodules/phantom.'
-      )
-    say(
-      f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT instead'
-      f'\n({dataset.fallback}): its results say nothing about real nodules.\n'
-      f'To use real CT, first build it with\n\n    {command}\n{_BANNER}'
-    )
-    name = dataset.fallback
-  chosen = config.copy_and_resolve_references()
-  with chosen.unlocked():
-    chosen.dataset.name = name
-  return chosen
-
-
-def load_splits(config, *, say=print):
-  """The three splits of the config's dataset, built first if simulated.
-
-  Args:
-    config: of `choose_dataset`.
-    say: prints.
-
-  Raises:
-    errors.InputError: a split is missing, or has one class only.
-  """
-  dataset = config.dataset
-  name, data_dir = dataset.name, dataset.data_dir
-  if input_pipeline.is_simulated(name, data_dir) and (
-    not input_pipeline.is_built(name, data_dir)
-  ):
-    say(f'Building {name} (SIMULATED CT, once).')
-    input_pipeline.build_phantoms(name, data_dir)
-  present = input_pipeline.splits(name, data_dir)
-  missing = [split for split in input_pipeline.SPLITS if split not in present]
-  if missing:
-    raise errors.InputError(
-      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
-      ' disk is of too few patients. Get more and build again with'
-      f' `{input_pipeline.build_command(name, data_dir)} --overwrite`, or take'
-      ' --config.dataset.name=lidc_nodules/phantom.'
-    )
-  splits = input_pipeline.load_splits(dataset)
-  for split in ('train', 'validation'):
-    if set(splits[split].labelled().label) != {0, 1}:
-      raise errors.InputError(
-        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
-        ' benign or malignant ones, so that nothing can be learned or chosen:'
-        ' build more of it, or raise config.dataset.limit.'
-      )
-  return splits
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules
+from mtnet_jax.evaluation import scores
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import predictor
+from mtnet_jax.reports import examples
+from mtnet_jax.reports import page
+from mtnet_jax.reports import text as text_lib
+from mtnet_jax.storage import files
+from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import command_line
+from mtnet_jax.system import devices
+from mtnet_jax.system import errors
+from mtnet_jax.system import processes
+from mtnet_jax.training import check_config
+from mtnet_jax.training import from_public
+from mtnet_jax.training import progress
+from mtnet_jax.training import stages
+from mtnet_jax.training import trainer as trainer_lib
 
 
 def run(config, workdir='', *, observer=None, say=print):
@@ -138,11 +68,11 @@ def _run(config, workdir, splits, observer, say):
     if processes.is_first()
     else progress.Silent(),
   )
-  outputs = evaluate.predict(
+  outputs = predictor.predict(
     config,
     variables,
     splits['test'],
-    progress=tables.progress_bar('evaluating')
+    progress=command_line.progress_bar('evaluating')
     if processes.is_first() and observer is None
     else iter,
   )
@@ -166,13 +96,13 @@ def check_same_config(config):
 
 def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
-  config = choose_dataset(config, say=say)
-  config = initial_weights.settle(config, workdir)
+  config = lidc.choose_dataset(config, say=say)
+  config = from_public.settle(config, workdir)
   workdir_lib.make_folder(workdir)
-  locks.enter_context(run_lock.held(workdir))
-  splits = load_splits(config, say=say)
+  locks.enter_context(workdir_lib.lock(workdir))
+  splits = lidc.load_for_training(config, say=say)
   with config.unlocked():
-    config.dataset.fingerprint = input_pipeline.fingerprint(splits)
+    config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   workdir_lib.claim(workdir, config)
   if (workdir / 'metrics.json').exists():
@@ -191,7 +121,7 @@ def _prepare(config, workdir, say, locks):
 
 
 def _devices():
-  text = f'{parallel.device_count()} x {jax.devices()[0].device_kind}'
+  text = f'{devices.device_count()} x {jax.devices()[0].device_kind}'
   if jax.process_count() > 1:
     text += f' in {jax.process_count()} processes'
   return text
@@ -201,21 +131,19 @@ def _finish(config, workdir, splits, histories, outputs, say):
   """From predictions to the files of a finished run."""
   simulated = splits['train'].simulated
   diameter_model = scores.fit_diameter_only(splits['train'])
-  records, summary = evaluate.score(
+  records, summary = scores.score(
     config, splits['test'], outputs, diameter_model=diameter_model
   )
   results = {
     **workdir_lib.header(
       config, dataset=config.dataset.name, simulated=simulated
     ),
-    'cohort': {
-      name: input_pipeline.count(data) for name, data in splits.items()
-    },
+    'cohort': {name: nodules.count(data) for name, data in splits.items()},
     'diameter_only_model': diameter_model,
     'test': summary,
   }
   files.write_csv(workdir / 'records.csv', records)
-  report_page.write(
+  page.write(
     workdir / 'report',
     results=results,
     records=records,
@@ -233,10 +161,10 @@ def train_stages(config, splits, *, workdir, observer):
   Returns:
     stage name -> best variables, and stage name -> history.
   """
-  nets = stages.make_nets(config)
+  nets = nets_lib.make_nets(config)
   variables, histories = {}, {}
   for stage in stages.make_stages(config):
-    trainer = train.Trainer(
+    trainer = trainer_lib.Trainer(
       stage,
       config,
       nets=nets,
@@ -244,7 +172,7 @@ def train_stages(config, splits, *, workdir, observer):
       train=splits['train'],
       validation=splits['validation'],
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),
-      load_weights=initial_weights.loader(config, stage),
+      load_weights=from_public.loader(config, stage),
     )
     variables[stage.name], histories[stage.name] = trainer.run(observer)
   return variables, histories
@@ -253,7 +181,7 @@ def train_stages(config, splits, *, workdir, observer):
 def _show(results, workdir, say):
   say()
   say(
-    tables.beside_the_paper(
+    text_lib.beside_the_paper(
       results['test'],
       simulated=results['simulated'],
       strategy=results['strategy'],

@@ -5,7 +5,7 @@ What holds for all figures is in `figures`.
 
 import numpy as np
 
-from mtnet_jax import figures
+from mtnet_jax.reports import figures
 
 _COLORS = (figures.BLUE, figures.ORANGE, figures.GREEN, '#CC79A7')
 _MARKERS = 'osD^'

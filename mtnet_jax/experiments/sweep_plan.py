@@ -13,9 +13,9 @@ from typing import NamedTuple
 import ml_collections
 
 import mtnet_jax
-from mtnet_jax import errors
-from mtnet_jax import files
-from mtnet_jax import workdir as workdir_lib
+from mtnet_jax.storage import files
+from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import errors
 
 FORMAT = 1
 _FILE = 'sweep.json'

@@ -7,16 +7,15 @@ complete.
 import pathlib
 
 import mtnet_jax
-from mtnet_jax import errors
-from mtnet_jax import files
-from mtnet_jax import finished_run
-from mtnet_jax import paper
-from mtnet_jax import report_page
-from mtnet_jax import result_table
-from mtnet_jax import sweep_figures
-from mtnet_jax import sweep_plan
-from mtnet_jax import sweep_statistics
-from mtnet_jax import tables
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.experiments import sweep_figures
+from mtnet_jax.experiments import sweep_plan
+from mtnet_jax.experiments import sweep_statistics
+from mtnet_jax.reports import page as page_lib
+from mtnet_jax.reports import paper
+from mtnet_jax.reports import tables
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
 
 _NETS = tables.network_names()
 _METRIC_NAMES = {'jaccard': 'Jaccard index', 'auc': 'AUC'}
@@ -57,14 +56,14 @@ def write(directory, config, plan):
     )
   sentences = _sentences(config, results, simulated)
   with files.replaced_folder(pathlib.Path(directory, 'report')) as folder:
-    page = report_page.Page(folder, simulated)
+    page = page_lib.Page(folder, simulated)
     for table in _make_tables(config, results):
       page.add_table(table)
     for name, figure, alt in _draw(config, plan, results, simulated):
       page.add_picture(name, figure, alt)
     files.write_csv(folder / 'results.csv', _csv_rows(results, simulated))
     html = (
-      report_page.environment()
+      page_lib.environment()
       .get_template('sweep.html')
       .render(
         config=config,
@@ -128,11 +127,11 @@ def _make_tables(config, results):
     mine = [r for r in results if columns[1][0] in r.estimates]
     if not mine:
       continue
-    shown = result_table.percent_columns(columns)
+    shown = tables.percent_columns(columns)
     if config.kind in ('grid', 'curve'):
       # A row each, or twenty points would be forty rows.
       shown.append(
-        result_table.Column('difference', 'JA less the reference', 'plain')
+        tables.Column('difference', 'JA less the reference', 'plain')
       )
       rows = [_row_of_grid(result, columns) for result in mine]
     else:
@@ -141,7 +140,7 @@ def _make_tables(config, results):
         for result in mine
         for row in _rows(config, result, _title(result, mine), columns)
       ]
-    yield result_table.Table(name, config.title, shown, rows)
+    yield tables.Table(name, config.title, shown, rows)
 
 
 def _row_of_grid(result, columns):

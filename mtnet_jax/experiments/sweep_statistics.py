@@ -9,9 +9,10 @@ interval: that takes sweeps of several seeds.
 import statistics
 from typing import NamedTuple
 
-from mtnet_jax import bootstrap
-from mtnet_jax import errors
-from mtnet_jax import scores
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
+from mtnet_jax.system import errors
 
 CLASS = 'class'
 # What is said in words, of masks and of malignancy.
@@ -65,7 +66,7 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
   def outputs(name):
     return [
       output
-      for output in scores.outputs_of(records[name])
+      for output in records_lib.outputs_of(records[name])
       if not shows or output in shows
     ]
 
@@ -117,7 +118,7 @@ def of_folds(plan, records, *, shows=(), seed=0):
   named = [(point.name, point.title, records[point.name]) for point in plan]
   results = []
   for name, title, mine in [*named, (POOLED, POOLED, everything)]:
-    for output in scores.outputs_of(mine):
+    for output in records_lib.outputs_of(mine):
       if not shows or output in shows:
         _, sampled = resampling.metrics(mine, output)
         results.append(_result(name, title, output, mine, sampled))

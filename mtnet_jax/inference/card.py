@@ -1,8 +1,8 @@
 """The model card: what a trained model is for, and how good it is."""
 
-from mtnet_jax import dataset_names
-from mtnet_jax import paper
-from mtnet_jax import tables
+from mtnet_jax.data import lidc
+from mtnet_jax.reports import paper
+from mtnet_jax.reports import tables
 
 # Selections of `lidc_nodules`; tfds_lidc.cohort holds the rules themselves.
 _COHORTS = {
@@ -102,7 +102,7 @@ def model_card(name, config, metrics):
     dataset=dataset,
     limit=f' (at most {limit} nodules of each split)' if limit else '',
     cohort=_cohort(dataset),
-    how_split=dataset_names.how_split(dataset),
+    how_split=lidc.how_split(dataset),
     nodules=summary['nodules'],
     labelled=summary['labelled'],
     malignant=summary['malignant'],
@@ -135,7 +135,7 @@ def model_card(name, config, metrics):
 
 
 def _cohort(dataset):
-  base, changes = dataset_names.base_and_changes(dataset)
+  base, changes = lidc.base_and_changes(dataset)
   text = _COHORTS.get(base, 'a selection of its own')
   return f'{text}; changed as the name says ({changes})' if changes else text
 

@@ -6,7 +6,7 @@ Members of one training set share its faults, so neither is an interval of
 confidence: it says how much the answer hangs on the seed, the fold or the way
 the patch happens to lie, and no more.
 
-An answer is what `inference.predict_step` returns: a dict of arrays.
+An answer is what `predictor.predict_step` returns: a dict of arrays.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtnet_jax import errors
-from mtnet_jax import inference
 from mtnet_jax import metrics
-from mtnet_jax import model as model_lib
+from mtnet_jax.inference import model as model_lib
+from mtnet_jax.models import predictor
+from mtnet_jax.system import errors
 
 # Rotations and reflections of the square.
 NUM_SYMMETRIES = 8
@@ -177,7 +177,7 @@ class Ensemble:
     """
     averaged = average(self._answers(hu, pixel_spacing_mm))
     return AveragedPrediction(
-      **inference.as_answer(averaged.outputs),
+      **predictor.as_answer(averaged.outputs),
       malignancy_members=averaged.malignancy_members,
       uncertainty=averaged.sd['fine'],
     )

@@ -1,15 +1,18 @@
 """Runs that answer together: which can, and which patients they have seen."""
 
+import dataclasses
 import pathlib
 from typing import NamedTuple
 
 import ml_collections
 
-from mtnet_jax import errors
-from mtnet_jax import inference
-from mtnet_jax import input_pipeline
-from mtnet_jax import stages
-from mtnet_jax import workdir
+from mtnet_jax.data import lidc
+from mtnet_jax.evaluation import records
+from mtnet_jax.inference import ensemble
+from mtnet_jax.models import nets
+from mtnet_jax.models import predictor
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
 
 
 class Run(NamedTuple):
@@ -60,8 +63,8 @@ def _method(config):
   """What runs that are averaged have in common."""
   return {
     'dataset': config.dataset.name,
-    'stages': stages.names(config),
-    **inference.options(config),
+    'stages': nets.names(config),
+    **predictor.options(config),
   }
 
 
@@ -89,7 +92,7 @@ def caution(runs, count):
     runs: of `read`.
     count: how many nodules are of patients that any of them has seen.
   """
-  kept = [input_pipeline.folds('test', turn)[0] for turn in rotations(runs)]
+  kept = [lidc.folds('test', turn)[0] for turn in rotations(runs)]
   who = 'the run was' if len(runs) == 1 else 'at least one of the runs was'
   folds = f'all folds but {kept[0]}'
   if len(set(kept)) > 1:
@@ -99,3 +102,49 @@ def caution(runs, count):
     f' or chosen by\n({folds}), at least with their outlines: the numbers'
     ' below flatter it.'
   )
+
+
+def listen(runs, nodules, *, symmetries, progress):
+  """Lets runs answer about a split, one after the other.
+
+  Args:
+    runs: of `members.read`.
+    nodules: `nodules.Nodules`.
+    symmetries: whether each looks at every patch in all eight ways in which it
+      can lie.
+    progress: of a description makes what wraps the batches, as
+      `command_line.progress_bar`.
+
+  Returns:
+    Records of each run by itself, of one look at the patches as they are; and
+    all answers as an `ensemble.Averaged`.
+  """
+  singles = []
+  total = len(runs) * (ensemble.NUM_SYMMETRIES if symmetries else 1)
+  titles = (
+    f'evaluating, {number} of {total}' for number in range(1, total + 1)
+  )
+
+  def answers():
+    for run in runs:
+      variables = workdir.load_variables(run.path, nets.names(run.config))
+
+      def look(hu, run=run, variables=variables):
+        return predictor.predict(
+          run.config,
+          variables,
+          dataclasses.replace(nodules, image=hu),
+          progress=progress(next(titles)),
+        )
+
+      if symmetries:
+        looks = ensemble.symmetric(look, nodules.image)
+      else:
+        looks = iter([look(nodules.image)])
+      plain = next(looks)
+      singles.append(records.make_records(nodules, plain, readers=False))
+      yield plain
+      yield from looks
+
+  averaged = ensemble.average(answers())
+  return singles, averaged

@@ -8,10 +8,10 @@ import flax.errors
 import jax
 import numpy as np
 
-from mtnet_jax import errors
-from mtnet_jax import inference
-from mtnet_jax import parallel
-from mtnet_jax import stages
+from mtnet_jax.models import nets
+from mtnet_jax.models import predictor
+from mtnet_jax.system import devices
+from mtnet_jax.system import errors
 
 PATCH_SIZE = 64
 # Scanners' padding and metal stay inside; what is not HU does not.
@@ -56,7 +56,7 @@ class Model:
   """
 
   def __init__(self, *, name, config, metrics, card, variables):
-    missing = {*stages.ORDER, *stages.names(config)} - variables.keys()
+    missing = {*nets.ORDER, *nets.names(config)} - variables.keys()
     if missing:
       raise errors.InputError(
         f'{name}: no weights of {" and ".join(sorted(missing))}.'
@@ -69,17 +69,17 @@ class Model:
     self.spacing_mm = config.dataset.get('spacing_mm', 0.0) or None
     self.variables = jax.device_put(variables)
     # (variables, (B, 64, 64) HU, (B,) mm) -> outputs of `predict_step`.
-    self.predict_fn = parallel.at_precision(
+    self.predict_fn = devices.at_precision(
       functools.partial(
-        inference.predict_at_spacing,
+        predictor.predict_at_spacing,
         spacing_mm=self.spacing_mm,
-        nets=stages.make_nets(config),
-        **inference.options(config),
+        nets=nets.make_nets(config),
+        **predictor.options(config),
       ),
       config.matmul_precision,
     )
     self._step = jax.jit(
-      self.predict_fn, compiler_options=parallel.forward_options()
+      self.predict_fn, compiler_options=devices.forward_options()
     )
 
   def __repr__(self):
@@ -103,10 +103,10 @@ class Model:
     Raises:
       errors.InputError: what was given cannot be such patches.
     """
-    return Prediction(**inference.as_answer(self.outputs(hu, pixel_spacing_mm)))
+    return Prediction(**predictor.as_answer(self.outputs(hu, pixel_spacing_mm)))
 
   def outputs(self, hu, pixel_spacing_mm):
-    """The probabilities behind `predict`, of `inference.predict_step`."""
+    """The probabilities behind `predict`, of `predictor.predict_step`."""
     hu = check_hu(hu)
     spacing_mm = check_spacing(pixel_spacing_mm, len(hu))
     parts, start = [], 0

@@ -6,7 +6,7 @@ import tempfile
 
 import fsspec
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 # Filesystem -> what installs it.
 _INSTALL = {

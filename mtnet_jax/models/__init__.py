@@ -1,0 +1,1 @@
+"""Where a pixel becomes a logit. Door: `mtnet`."""

@@ -16,10 +16,10 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mtnet_jax import pooling
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
+from mtnet_jax.ops import pooling
 
 # First names of the variables that `SharedNet` has beside a Coarse Seg-net's.
 CLASS_LAYERS = ('class_fusion', 'class_head')

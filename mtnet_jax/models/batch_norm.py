@@ -9,6 +9,7 @@ Same values, same names of variables, same synchronisation over devices.
 """
 
 import functools
+import operator
 from typing import Any
 
 from flax import linen as nn
@@ -16,10 +17,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from mtnet_jax import dtypes
-from mtnet_jax import folded
-from mtnet_jax import sums
-from mtnet_jax.native import library
+from mtnet_jax.ops import common
+from mtnet_jax.ops import folded as folded_lib
+from mtnet_jax.ops.native import library
+
+_PIXELS = (0, 1, 2)
 
 
 def _over_devices(means, axis_name):
@@ -30,16 +32,16 @@ def _moments(x):
   """Sums over this device's pixels of x and of its square: (C,) each."""
   if library.serves(x):
     return library.call('moments', [x.shape[-1:]] * 2, x)
-  wide = dtypes.wide(x)
-  return sums.over_pixels(wide, wide * wide)
+  wide = common.wide(x)
+  return over_pixels(wide, wide * wide)
 
 
 def _gradient_sums(grad, x, mean):
   """Sums over this device's pixels of grad and of grad * (x - mean)."""
   if library.serves(grad, x, mean):
     return library.call('gradient_sums', [mean.shape] * 2, grad, x, mean)
-  grad, centred = dtypes.wide(grad), dtypes.wide(x) - mean
-  return sums.over_pixels(grad, grad * centred)
+  grad, centred = common.wide(grad), common.wide(x) - mean
+  return over_pixels(grad, grad * centred)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -68,7 +70,7 @@ def _normalise(x, scale, bias, epsilon, axis_name):
   # May fall below 0 by rounding.
   var = jnp.maximum(square - mean * mean, 0)
   inverse = lax.rsqrt(var + epsilon)
-  y = (dtypes.wide(x) - mean) * (inverse * scale) + bias
+  y = (common.wide(x) - mean) * (inverse * scale) + bias
   return y.astype(x.dtype), mean, var, inverse
 
 
@@ -85,7 +87,7 @@ def _backward(epsilon, axis_name, residuals, grads):
   grad_scale = products * inverse
   count = x.size // x.shape[-1]
   means = _over_devices((grad_bias / count, grad_scale / count), axis_name)
-  grad, centred = dtypes.wide(grads[0]), dtypes.wide(x) - mean
+  grad, centred = common.wide(grads[0]), common.wide(x) - mean
   # d/dx = scale / s (g - mean(g) - n mean(g n)), n the normalised x.
   grad_x = (inverse * scale) * (
     grad - means[0] - centred * (inverse * means[1])
@@ -132,14 +134,16 @@ class BatchNorm(nn.Module):
     factor = lax.rsqrt(variance.value + self.epsilon) * scale
     shift = bias - average.value * factor
     # Whatever the type that variables are kept in.
-    return folded.Affine(factor.astype(jnp.float32), shift.astype(jnp.float32))
+    return folded_lib.Affine(
+      factor.astype(jnp.float32), shift.astype(jnp.float32)
+    )
 
   def __call__(self, x):
     average, variance, scale, bias = self._variables(x.shape[-1])
     x = x.astype(self.dtype)
     if self.use_running_average:
       factor = lax.rsqrt(variance.value + self.epsilon) * scale
-      return ((dtypes.wide(x) - average.value) * factor + bias).astype(
+      return ((common.wide(x) - average.value) * factor + bias).astype(
         self.dtype
       )
     y, mean, var = normalise(x, scale, bias, self.epsilon, self.axis_name)
@@ -147,3 +151,36 @@ class BatchNorm(nn.Module):
       for old, new in ((average, mean), (variance, var)):
         old.value = self.momentum * old.value + (1 - self.momentum) * new
     return y
+
+
+def over_pixels(one, other):
+  """Sums over (B, H, W).
+
+  XLA's CPU backend makes fast loops of single sums only. Its GPU backend makes
+  one pass of a reduction of both, and two of two reductions. (Of a reduction of
+  three it writes the terms out first.)
+
+  Args:
+    one, other: (B, H, W, C), of one type.
+
+  Returns:
+    Two (C,).
+  """
+  if library.for_this_cpu():
+    return one_by_one(one, other)
+  return lax.platform_dependent(one, other, cpu=one_by_one, default=together)
+
+
+def one_by_one(one, other):
+  """`over_pixels` as CPUs have it."""
+  return jnp.sum(one, _PIXELS), jnp.sum(other, _PIXELS)
+
+
+def together(one, other):
+  """`over_pixels` as others have it."""
+  zero = jnp.zeros((), one.dtype)
+
+  def add(left, right):
+    return tuple(map(operator.add, left, right))
+
+  return tuple(lax.reduce((one, other), (zero, zero), add, _PIXELS))

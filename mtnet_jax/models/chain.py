@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax import metrics
-from mtnet_jax import strategies
+from mtnet_jax.models import strategies
 
 COARSE_MASKS = ('hard', 'soft', 'none')
 

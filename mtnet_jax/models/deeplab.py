@@ -11,9 +11,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax import ops
 from mtnet_jax.models import layers
 from mtnet_jax.models import xception
+from mtnet_jax.ops import conv as conv_lib
 
 
 class ConvBnRelu(nn.Module):
@@ -162,7 +162,7 @@ class DeepLabV3Plus(nn.Module):
     low_level = conv_bn_relu(self.low_level_features, 'low_level')(
       taps['low_level']
     )
-    x = ops.resize_align_corners(x, low_level.shape[1:3])
+    x = conv_lib.resize_align_corners(x, low_level.shape[1:3])
     x = jnp.concatenate([x, low_level], -1)
     x = conv_bn_relu(self.decoder_features, 'decoder1', size=3)(x)
     x = dropout(x, 1)
@@ -172,7 +172,7 @@ class DeepLabV3Plus(nn.Module):
     logits = layers.Conv(1, use_bias=True, dtype=self.dtype, name='classifier')(
       x
     )
-    logits = ops.resize_align_corners(
+    logits = conv_lib.resize_align_corners(
       logits.astype(jnp.float32), images.shape[1:3]
     )
     return logits, taps

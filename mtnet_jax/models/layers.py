@@ -6,11 +6,11 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mtnet_jax import depthwise as depthwise_lib
-from mtnet_jax import few_channels
-from mtnet_jax import folded
-from mtnet_jax import ops
 from mtnet_jax.models import batch_norm as batch_norm_lib
+from mtnet_jax.ops import conv as conv_lib
+from mtnet_jax.ops import depthwise as depthwise_lib
+from mtnet_jax.ops import few_channels
+from mtnet_jax.ops import folded
 
 _KERNEL_INIT = nn.initializers.variance_scaling(
   2.0, 'fan_in', 'truncated_normal'
@@ -23,7 +23,7 @@ class Conv(nn.Module):
   Attributes:
     features: output channels.
     size: kernel side, odd.
-    stride, dilation, padding: as in `ops.conv`.
+    stride, dilation, padding: as in `conv.conv`.
     use_bias: whether a bias is added.
     dtype: compute type; parameters are float32.
   """
@@ -48,7 +48,7 @@ class Conv(nn.Module):
 
   def __call__(self, x):
     kernel, bias = self.variables_for(x.shape[-1])
-    x = ops.conv(
+    x = conv_lib.conv(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
       stride=self.stride,
@@ -74,7 +74,7 @@ class DepthwiseConv(nn.Module):
     return self.param('kernel', _KERNEL_INIT, (3, 3, 1, channels))
 
   def __call__(self, x):
-    return ops.depthwise_conv(
+    return depthwise_lib.conv(
       x.astype(self.dtype),
       self.kernel_for(x.shape[-1]).astype(self.dtype),
       stride=self.stride,

@@ -9,11 +9,12 @@ import functools
 import jax
 import numpy as np
 
-from mtnet_jax import augment
-from mtnet_jax import exchange
 from mtnet_jax import metrics
-from mtnet_jax import parallel
-from mtnet_jax import strategies
+from mtnet_jax.data import augment
+from mtnet_jax.models import chain
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import strategies
+from mtnet_jax.system import devices as devices_lib
 
 
 def predict_step(
@@ -28,7 +29,7 @@ def predict_step(
     nets: stage name -> network.
     size: side of the networks' input.
     window: (low, high) HU.
-    coarse_mask: 'hard', 'soft' or 'none', as in `exchange.hand_on`.
+    coarse_mask: 'hard', 'soft' or 'none', as in `chain.hand_on`.
     strategy: a name in `strategies.STRATEGIES`.
 
   Returns:
@@ -38,7 +39,7 @@ def predict_step(
   """
   patch_size = hu.shape[1]
   images = augment.plain_images(hu, size=size, window=window)
-  said = exchange.run(
+  said = chain.run(
     strategies.speakers(strategy, variables),
     nets,
     variables,
@@ -112,7 +113,7 @@ def as_answer(outputs):
 
 @functools.lru_cache(maxsize=8)
 def _mapped(nets, *, size, window, coarse_mask, strategy, precision, device):
-  return parallel.mapped(
+  return devices_lib.mapped(
     functools.partial(
       predict_step,
       nets=dict(nets),
@@ -123,7 +124,7 @@ def _mapped(nets, *, size, window, coarse_mask, strategy, precision, device):
     ),
     precision=precision,
     device=device,
-    options=parallel.lean_options(),
+    options=devices_lib.lean_options(),
   )
 
 
@@ -135,7 +136,7 @@ class Predictor:
   Args:
     nets, size, window, coarse_mask, strategy: of `predict_step`.
     batch_size: over all devices; rounded up to a multiple of their number.
-    precision: of float32 products, as in `parallel.mapped`.
+    precision: of float32 products, as in `devices.mapped`.
   """
 
   def __init__(
@@ -149,7 +150,7 @@ class Predictor:
     strategy='mtnet',
     precision='highest',
   ):
-    devices = parallel.device_count()
+    devices = devices_lib.device_count()
     self._batch = devices * -(-batch_size // devices)
     self._step = _mapped(
       tuple(sorted(nets.items())),
@@ -158,7 +159,7 @@ class Predictor:
       coarse_mask=coarse_mask,
       strategy=strategy,
       precision=precision,
-      device=parallel.only_device(),
+      device=devices_lib.only_device(),
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):
@@ -179,7 +180,9 @@ class Predictor:
       # The last batch is filled up to the compiled shape and cut again.
       missing = self._batch - len(part)
       filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-      outputs = parallel.gather(self._step(variables, parallel.share(filled)))
+      outputs = devices_lib.gather(
+        self._step(variables, devices_lib.share(filled))
+      )
       parts.append(
         {
           key: np.asarray(x[: len(part)], np.float32)
@@ -189,3 +192,24 @@ class Predictor:
     return {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
+
+
+def predict(config, variables, nodules, *, progress):
+  """Runs the networks over a split.
+
+  Args:
+    config: the run's config.
+    variables: stage name -> variables as NumPy arrays.
+    nodules: `nodules.Nodules`.
+    progress: wraps the batches, as tqdm does.
+
+  Returns:
+    The outputs of `predictor.predict_step` for every nodule.
+  """
+  predictor = Predictor(
+    nets_lib.make_nets(config),
+    batch_size=min(config.eval_batch_size, len(nodules)),
+    precision=config.matmul_precision,
+    **options(config),
+  )
+  return predictor(devices_lib.replicate(variables), nodules.image, progress)

@@ -6,16 +6,26 @@ nothing is compiled, and processors of every kind draw the same numbers.
 """
 
 import concurrent.futures
+import functools
 import math
 
 from flax import traverse_util
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import strategies
+from mtnet_jax.system import errors
 
 # Of a normal distribution cut off at two standard deviations.
 _CUT_STD = 0.87962566103423978
 
 
-def variables(shapes, seed):
+FINE_LAYER = 'fine_layer'
+
+
+def draw(shapes, seed):
   """Variables of a network before it has learned anything.
 
   Kernels are He et al.'s (2015): truncated normal, variance 2 / fan in. Scales
@@ -61,3 +71,95 @@ def _fan_in(shape):
   """How many products add up in a pixel, of a kernel (k, k, C, F)."""
   # Of an even side are upsampling kernels, whose taps do not overlap.
   return shape[2] if shape[0] % 2 == 0 else math.prod(shape[:3])
+
+
+def input_shapes(receives, size, batch_size=1):
+  """Shapes and types of what a network receives.
+
+  Args:
+    receives: beside the image, of `strategies.KINDS`.
+    size: side of the images.
+    batch_size: how many of them.
+  """
+  each = (batch_size, size, size)
+  image = jax.ShapeDtypeStruct((*each, 3), jnp.float32)
+  channels = strategies.KINDS[receives].channels
+  if not channels:
+    return (image,)
+  return image, jax.ShapeDtypeStruct((*each, channels), jnp.float32)
+
+
+# Kept: tracing a network takes longer than drawing its variables.
+@functools.lru_cache(maxsize=16)
+def shapes_of(net, size, receives):
+  return jax.eval_shape(
+    functools.partial(net.init, train=False),
+    jax.random.key(0),
+    *input_shapes(receives, size),
+  )
+
+
+def variable_shapes(config):
+  """The variables of the networks of a config, as shapes and types.
+
+  Returns:
+    Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
+  """
+  nets, parts = (
+    nets_lib.make_nets(config),
+    strategies.STRATEGIES[config.strategy],
+  )
+  return {
+    name: shapes_of(nets[name], config.image_size, parts[name].receives)
+    for name in nets_lib.names(config)
+  }
+
+
+def check_variables(config, variables):
+  """Raises `errors.InputError` where variables are not those of a config."""
+  try:
+    jax.eval_shape(
+      functools.partial(take_over, path=('variables',), fresh_only=()),
+      variable_shapes(config),
+      variables,
+    )
+  except ValueError as error:
+    raise errors.InputError(
+      f'weights and config do not belong together: {error}'
+    ) from error
+
+
+def take_over(fresh, trained, *, path, fresh_only=(FINE_LAYER,)):
+  """`fresh` with every leaf of `trained`.
+
+  Args:
+    fresh: nested dict of arrays.
+    trained: the same, without the names in `fresh_only`.
+    path: where in the tree this is, for messages.
+    fresh_only: names that only `fresh` has at its top, and that stay as they
+      are.
+
+  Returns:
+    A tree of the structure of `fresh`.
+
+  Raises:
+    ValueError: anything else is on one side only, or a shape differs.
+  """
+  where = '/'.join(path)
+  if isinstance(fresh, dict) != isinstance(trained, dict):
+    raise ValueError(f'{where}: a leaf on one side, a group on the other.')
+  if not isinstance(fresh, dict):
+    if fresh.shape != trained.shape:
+      raise ValueError(
+        f'{where}: shape {trained.shape} does not fit {fresh.shape}.'
+      )
+    return jnp.asarray(trained, fresh.dtype)
+  kept = {key: fresh[key] for key in fresh if key in fresh_only}
+  differing = (fresh.keys() - kept.keys()) ^ trained.keys()
+  if differing:
+    raise ValueError(f'{where}: on one side only: {sorted(differing)}.')
+  taken = {
+    key: take_over(fresh[key], value, path=(*path, key), fresh_only=())
+    for key, value in trained.items()
+  }
+  return {**taken, **kept}

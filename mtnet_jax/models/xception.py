@@ -18,8 +18,8 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mtnet_jax import pooling
 from mtnet_jax.models import layers
+from mtnet_jax.ops import pooling
 
 
 class AlignedSeparableConv(nn.Module):

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import jax
 from jax import lax
+import jax.numpy as jnp
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Forms(NamedTuple):
@@ -47,3 +50,57 @@ def _backward(forms, residuals, grad):
 
 
 choose.defvjp(_forward, _backward)
+
+
+def wide(x):
+  """x in the type of sums: float32, or wider if x is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def pad(x, rows, columns, value=0):
+  """Pads the rows and columns.
+
+  Args:
+    x: (B, H, W, C).
+    rows, columns: (before, after, between) each, as `lax.pad` has them.
+    value: what is put there.
+  """
+  return lax.pad(
+    x, jnp.array(value, x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0))
+  )
+
+
+def shifted_views(padded, *, size, stride, dilation, out_hw):
+  """The size * size views of a padded input that meet each tap, row by row."""
+  height, width = out_hw
+  for i in range(size):
+    for j in range(size):
+      top, left = i * dilation, j * dilation
+      yield padded[
+        :,
+        top : top + (height - 1) * stride + 1 : stride,
+        left : left + (width - 1) * stride + 1 : stride,
+      ]
+
+
+def xla_conv(x, kernel, *, stride=1, dilation=1, pad):
+  """Convolution as XLA lowers it.
+
+  Args:
+    x: (B, H, W, C).
+    kernel: (k, k, C, F).
+    stride: step between output pixels.
+    dilation: step between taps.
+    pad: pixels of zeros on each side.
+
+  Returns:
+    (B, H', W', F).
+  """
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=_DIMENSIONS,
+  )

@@ -27,16 +27,9 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import by_platform
-from mtnet_jax import depthwise
-from mtnet_jax import dtypes
-from mtnet_jax import few_channels
-from mtnet_jax import windows
-from mtnet_jax import winograd
-from mtnet_jax import xla_conv
-
-# Here, too: all of a network's convolutions are `ops`.
-depthwise_conv = depthwise.conv
+from mtnet_jax.ops import common
+from mtnet_jax.ops import few_channels
+from mtnet_jax.ops import winograd
 
 
 def pointwise_conv(x, kernel, *, stride=1):
@@ -115,14 +108,14 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
         f' got stride {stride}, padding {padding}.'
       )
     forms = _dilated_forms(kernel.shape[0], dilation)
-    return by_platform.choose(x, kernel, forms)
+    return common.choose(x, kernel, forms)
   pad = kernel.shape[0] // 2 if padding is None else padding
   if kernel.shape[0] == 3 and pad <= 2:
     if min(kernel.shape[2:]) < few_channels.LIMIT:
-      return by_platform.choose(x, kernel, _few_channels_forms(stride, pad))
+      return common.choose(x, kernel, _few_channels_forms(stride, pad))
     if stride == 1:
-      return by_platform.choose(x, kernel, _winograd_forms(pad))
-  return xla_conv.conv(x, kernel, stride=stride, pad=pad)
+      return common.choose(x, kernel, _winograd_forms(pad))
+  return common.xla_conv(x, kernel, stride=stride, pad=pad)
 
 
 def _live(offset, size):
@@ -133,7 +126,7 @@ def _live(offset, size):
 def _dilated_taps(x, kernel, *, dilation):
   """A matrix product per tap, only where the tap touches data."""
   dtype = x.dtype
-  x, kernel = dtypes.wide(x), dtypes.wide(kernel)
+  x, kernel = common.wide(x), common.wide(kernel)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -146,7 +139,7 @@ def _dilated_taps(x, kernel, *, dilation):
       if top >= bottom or left >= right:
         continue
       view = x[:, top + dy : bottom + dy, left + dx : right + dx]
-      part = windows.pad(
+      part = common.pad(
         _mix_channels(view, kernel[i, j]),
         (top, height - bottom, 0),
         (left, width - right, 0),
@@ -157,10 +150,10 @@ def _dilated_taps(x, kernel, *, dilation):
 
 @functools.cache
 def _dilated_forms(size, dilation):
-  return by_platform.Forms(
+  return common.Forms(
     cpu=functools.partial(_dilated_taps, dilation=dilation),
     other=functools.partial(
-      xla_conv.conv, dilation=dilation, pad=dilation * (size // 2)
+      common.xla_conv, dilation=dilation, pad=dilation * (size // 2)
     ),
   )
 
@@ -168,19 +161,19 @@ def _dilated_forms(size, dilation):
 @functools.cache
 def _winograd_forms(pad):
   def cpu(x, kernel):
-    product = winograd.conv(dtypes.wide(x), dtypes.wide(kernel), pad)
+    product = winograd.conv(common.wide(x), common.wide(kernel), pad)
     return product.astype(x.dtype)
 
-  return by_platform.Forms(
-    cpu=cpu, other=functools.partial(xla_conv.conv, pad=pad)
+  return common.Forms(
+    cpu=cpu, other=functools.partial(common.xla_conv, pad=pad)
   )
 
 
 @functools.cache
 def _few_channels_forms(stride, pad):
-  return by_platform.Forms(
+  return common.Forms(
     cpu=lambda x, kernel: few_channels.conv(x, kernel, stride, pad),
-    other=functools.partial(xla_conv.conv, stride=stride, pad=pad),
+    other=functools.partial(common.xla_conv, stride=stride, pad=pad),
   )
 
 
@@ -209,6 +202,6 @@ def resize_align_corners(x, size_hw):
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
   # Full precision: a shorter type would move the weights, not only the values.
   einsum = functools.partial(jnp.einsum, precision='highest')
-  resized = einsum('oh,bhwc->bowc', rows, dtypes.wide(x))
+  resized = einsum('oh,bhwc->bowc', rows, common.wide(x))
   resized = einsum('ow,bhwc->bhoc', columns, resized)
   return resized.astype(x.dtype)

@@ -14,10 +14,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from mtnet_jax import by_platform
-from mtnet_jax import dtypes
-from mtnet_jax import windows
-from mtnet_jax.native import library
+from mtnet_jax.ops import common
+from mtnet_jax.ops.native import library
 
 
 def conv(x, kernel, stride=1, dilation=1):
@@ -35,13 +33,13 @@ def conv(x, kernel, stride=1, dilation=1):
   if library.for_this_cpu():
     # Without a choice, so that what the gradient reads again is kept.
     return _on_cpu(x, kernel, stride, dilation)
-  return by_platform.choose(x, kernel, forms(stride, dilation))
+  return common.choose(x, kernel, forms(stride, dilation))
 
 
 @functools.cache
 def forms(stride, dilation):
-  """`by_platform.Forms` of it, (x, kernel) -> y."""
-  return by_platform.Forms(
+  """`common.Forms` of it, (x, kernel) -> y."""
+  return common.Forms(
     cpu=lambda x, kernel: _on_cpu(x, kernel, stride, dilation),
     other=lambda x, kernel: _fused(x, kernel, stride, dilation),
   )
@@ -122,7 +120,7 @@ _on_cpu.defvjp(_forward, _backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _fused(x, kernel, stride, dilation):
   return _multiply_add(
-    windows.pad(x, *_border(kernel, dilation)),
+    common.pad(x, *_border(kernel, dilation)),
     kernel,
     stride=stride,
     dilation=dilation,
@@ -136,25 +134,25 @@ def _fused_forward(x, kernel, stride, dilation):
 
 def _fused_backward(stride, dilation, residuals, grad):
   x, kernel = residuals
-  padded = windows.pad(x, *_border(kernel, dilation))
+  padded = common.pad(x, *_border(kernel, dilation))
   grad_x = _input_gradient(
     grad,
     kernel,
     padded.shape[1:3],
     stride=stride,
     dilation=dilation,
-    pad=windows.pad,
+    pad=common.pad,
   )
-  views = windows.shifted_views(
+  views = common.shifted_views(
     padded,
     size=len(kernel),
     stride=stride,
     dilation=dilation,
     out_hw=grad.shape[1:3],
   )
-  wide = dtypes.wide(grad)
+  wide = common.wide(grad)
   # XLA makes one pass of every two of these.
-  sums = [jnp.sum(dtypes.wide(view) * wide, (0, 1, 2)) for view in views]
+  sums = [jnp.sum(common.wide(view) * wide, (0, 1, 2)) for view in views]
   grad_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
   return grad_x, grad_kernel
 
@@ -165,18 +163,18 @@ _fused.defvjp(_fused_forward, _fused_backward)
 def _pad_once(x, rows, columns):
   # Without the barrier, XLA's CPU backend fuses what made x (a batch norm,
   # say) into the loop over the taps and computes it once per tap.
-  return lax.optimization_barrier(windows.pad(x, rows, columns))
+  return lax.optimization_barrier(common.pad(x, rows, columns))
 
 
 def _border(kernel, dilation):
-  """Of the rows and of the columns, as `windows.pad` has them."""
+  """Of the rows and of the columns, as `common.pad` has them."""
   pad = dilation * (kernel.shape[0] // 2)
   return (pad, pad, 0), (pad, pad, 0)
 
 
 def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
-  taps = dtypes.wide(kernel.reshape(-1, kernel.shape[-1]))
-  views = windows.shifted_views(
+  taps = common.wide(kernel.reshape(-1, kernel.shape[-1]))
+  views = common.shifted_views(
     padded,
     size=kernel.shape[0],
     stride=stride,
@@ -185,7 +183,7 @@ def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
   )
   total = functools.reduce(
     jnp.add,
-    (dtypes.wide(view) * tap for view, tap in zip(views, taps, strict=True)),
+    (common.wide(view) * tap for view, tap in zip(views, taps, strict=True)),
   )
   return total.astype(padded.dtype)
 
@@ -224,14 +222,14 @@ def _kernel_gradient(padded, grad, *, size, stride, dilation):
     image, image_grad = (
       lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
     )
-    views = windows.shifted_views(
+    views = common.shifted_views(
       image,
       size=size,
       stride=stride,
       dilation=dilation,
       out_hw=grad.shape[1:3],
     )
-    return [dtypes.wide(view[0]) * dtypes.wide(image_grad[0]) for view in views]
+    return [common.wide(view[0]) * common.wide(image_grad[0]) for view in views]
 
   def add(left, right):
     return list(map(jnp.add, left, right))

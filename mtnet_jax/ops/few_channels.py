@@ -1,19 +1,18 @@
 """3 x 3 convolutions of few channels on CPUs: a network's first ones.
 
 In float32 the loops of `native` compute them, where they can be had. Otherwise
-XLA does, but for the kernel gradient, which `kernel_gradient` makes of products
+XLA does, but for the kernel gradient, which `few_channels` makes of products
 of matrices where channels are not too few for these.
 """
 
 import functools
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 
-from mtnet_jax import dtypes
-from mtnet_jax import kernel_gradient
-from mtnet_jax import xla_conv
-from mtnet_jax.native import library
+from mtnet_jax.ops import common
+from mtnet_jax.ops.native import library
 
 # From so many in and out on, Winograd's form is taken. It is faster from
 # 32 on, but in a network's first layers its rounding, ten times that of the sum
@@ -37,7 +36,7 @@ def conv(x, kernel, stride, pad):
     (B, H', W', F).
   """
   if not library.serves(x, kernel):
-    return xla_conv.conv(x, kernel, stride=stride, pad=pad)
+    return common.xla_conv(x, kernel, stride=stride, pad=pad)
   features = kernel.shape[-1:]
   unit, zero = jnp.ones(features, x.dtype), jnp.zeros(features, x.dtype)
   return native(x, kernel, unit, zero, stride=stride, pad=pad, relu=False)
@@ -101,16 +100,55 @@ def _kernel_gradient(x, kernel, grad, stride, pad):
     )
     return grad_kernel
   if stride == 1 and min(kernel.shape[2:]) >= _PRODUCT_CHANNELS:
-    return kernel_gradient.of_plain_conv(
-      dtypes.wide(x), dtypes.wide(grad), size=3, pad=pad
+    return kernel_gradient_by_products(
+      common.wide(x), common.wide(grad), size=3, pad=pad
     ).astype(kernel.dtype)
   return _by_xla(x, kernel, grad, stride, pad)[1]
 
 
 def _by_xla(x, kernel, grad, stride, pad):
   """Both gradients; what is not used XLA leaves out."""
-  conv_ = functools.partial(xla_conv.conv, stride=stride, pad=pad)
+  conv_ = functools.partial(common.xla_conv, stride=stride, pad=pad)
   return jax.vjp(conv_, x, kernel)[1](grad)
 
 
 conv.defvjp(_forward, _backward)
+
+
+def kernel_gradient_by_products(x, grad, *, size, pad):
+  """Gradient by the kernel of a convolution with stride 1.
+
+  Args:
+    x: (B, H, W, C) float32, or wider.
+    grad: (B, H + 2 pad - size + 1, W + 2 pad - size + 1, F), of the output.
+    size: kernel side.
+    pad: pixels of zeros on each side.
+
+  Returns:
+    (size, size, C, F).
+  """
+  height, width, features = grad.shape[1:]
+  padding = (pad, pad, 0)
+  x = common.pad(x, padding, padding)
+
+  def of_image(index):
+    """(size, size * C, F); the image and its views stay in the cache."""
+    pixels, pixels_grad = (
+      lax.dynamic_index_in_dim(batch, index, keepdims=False)
+      for batch in (x, grad)
+    )
+    views = [pixels[:, j : j + width] for j in range(size)]
+    # Written once; fused, it would be made anew for each row of the kernel.
+    beside = lax.optimization_barrier(jnp.concatenate(views, -1))
+    pixels_grad = pixels_grad.reshape(-1, features)
+    return jnp.stack(
+      [
+        beside[i : i + height].reshape(-1, beside.shape[-1]).T @ pixels_grad
+        for i in range(size)
+      ]
+    )
+
+  total = lax.fori_loop(
+    1, len(x), lambda index, sum_: sum_ + of_image(index), of_image(0)
+  )
+  return total.reshape(size, size, x.shape[-1], features)

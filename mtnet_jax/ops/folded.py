@@ -14,9 +14,10 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax import few_channels
-from mtnet_jax import ops
-from mtnet_jax.native import library
+from mtnet_jax.ops import conv
+from mtnet_jax.ops import depthwise as depthwise_lib
+from mtnet_jax.ops import few_channels
+from mtnet_jax.ops.native import library
 
 
 class Affine(NamedTuple):
@@ -60,7 +61,7 @@ def few_channels_conv(x, kernel, after, *, stride, pad):
   """
 
   def plain(x, kernel, after):
-    return nn.relu(after(ops.conv(x, kernel, stride=stride, padding=pad)))
+    return nn.relu(after(conv.conv(x, kernel, stride=stride, padding=pad)))
 
   def native(x, kernel, after):
     return few_channels.native(
@@ -102,9 +103,9 @@ def separable_conv(
 
   def plain(x, depthwise, between, pointwise, after):
     x = nn.relu(x) if relu_before else x
-    x = between(ops.depthwise_conv(x, depthwise, stride, dilation))
+    x = between(depthwise_lib.conv(x, depthwise, stride, dilation))
     x = nn.relu(x) if relu_between else x
-    x = after(ops.pointwise_conv(x, pointwise))
+    x = after(conv.pointwise_conv(x, pointwise))
     return nn.relu(x) if relu_after else x
 
   def native(x, depthwise, between, pointwise, after):

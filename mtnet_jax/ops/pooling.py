@@ -12,8 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import dtypes
-from mtnet_jax import windows
+from mtnet_jax.ops import common
 
 
 def max_pool(x, *, size=3, stride=2, padding='symmetric'):
@@ -57,13 +56,13 @@ def _largest(x, size, stride, pads):
   Of equal ones the first, row by row, as PyTorch and XLA have it.
   """
   rows, columns = ((*low_high, 0) for low_high in pads)
-  padded = windows.pad(x, rows, columns, -jnp.inf)
+  padded = common.pad(x, rows, columns, -jnp.inf)
   height, width = (
     _out_size(length, low_high, size, stride)
     for length, low_high in zip(x.shape[1:3], pads, strict=True)
   )
   best = which = None
-  views = windows.shifted_views(
+  views = common.shifted_views(
     padded, size=size, stride=stride, dilation=1, out_hw=(height, width)
   )
   for tap, view in enumerate(views):
@@ -97,12 +96,12 @@ def _backward(size, stride, pads, residuals, grad):
 
   def with_windows_before(x, fill):
     height, width = x.shape[1:3]
-    return windows.pad(
+    return common.pad(
       x, (reach, down - height, 0), (reach, across - width, 0), fill
     )
 
   which, wide = lax.optimization_barrier(
-    (with_windows_before(which, -1), with_windows_before(dtypes.wide(grad), 0))
+    (with_windows_before(which, -1), with_windows_before(common.wide(grad), 0))
   )
   total = 0
   for up in range(reach + 1):

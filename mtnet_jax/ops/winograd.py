@@ -20,7 +20,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import windows
+from mtnet_jax.ops import common
 
 _TILE = 4
 _SEEN = _TILE + 2
@@ -60,7 +60,7 @@ def _see(x, pad):
   """B' d B of every tile of the output: (B, H, W, C) -> (6, 6, tiles, C)."""
   batch, height, width, channels = x.shape
   down, across = (_tiles(size + 2 * pad - 2) for size in (height, width))
-  padded = windows.pad(
+  padded = common.pad(
     x,
     (pad, _TILE * down + 2 - height - pad, 0),
     (pad, _TILE * across + 2 - width - pad, 0),
@@ -96,7 +96,7 @@ def _spread(grad):
   """A g A', which takes `_cut` back: (B, H, W, F) -> (6, 6, tiles, F)."""
   batch, height, width, features = grad.shape
   down, across = _tiles(height), _tiles(width)
-  grad = windows.pad(
+  grad = common.pad(
     grad, (0, _TILE * down - height, 0), (0, _TILE * across - width, 0)
   )
   rows = _mix([grad[:, i::_TILE] for i in range(_TILE)], _A.T)

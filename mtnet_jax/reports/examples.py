@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtnet_jax import metrics
-from mtnet_jax import scores
+from mtnet_jax.evaluation import records as records_lib
 
 _MOST_PER_PLACE = 2
 
@@ -15,7 +15,7 @@ class Example(NamedTuple):
 
   Attributes:
     place: 'best', 'median' or 'worst'.
-    record: of `evaluate.make_records`.
+    record: of `records.make_records`.
     image: (P, P) HU.
     truth: (P, P) bool, the readers' consensus.
     masks: of 'coarse' and 'fine' what there is -> (P, P) bool.
@@ -36,13 +36,13 @@ def order_by(records):
   The Dice of the last mask; without masks, the probability of the right label
   (of one half where it is open).
   """
-  drawn = scores.masks_of(records)
+  drawn = records_lib.masks_of(records)
   if drawn:
-    return f'Dice of the {drawn[-1]} mask', scores.column(
+    return f'Dice of the {drawn[-1]} mask', records_lib.column(
       records, f'{drawn[-1]}_dice'
     )
-  malignancy = scores.column(records, 'malignancy_probability')
-  labels = scores.column(records, 'label')
+  malignancy = records_lib.column(records, 'malignancy_probability')
+  labels = records_lib.column(records, 'label')
   return 'probability of the right label', np.where(
     labels < 0, 0.5, np.where(labels == 1, malignancy, 1 - malignancy)
   )
@@ -76,9 +76,9 @@ def pick(records, nodules, outputs):
   """The best, median and worst nodules of a split, as the figure shows them.
 
   Args:
-    records: of all its nodules, of `evaluate.make_records`.
-    nodules: all of them, `input_pipeline.Nodules`.
-    outputs: of `evaluate.predict`, for all of them.
+    records: of all its nodules, of `records.make_records`.
+    nodules: all of them, `nodules.Nodules`.
+    outputs: of `predictor.predict`, for all of them.
 
   Returns:
     A list of `Example`.
@@ -99,9 +99,9 @@ def collect(chosen, records, nodules, outputs):
 
   Args:
     chosen: of `choose`.
-    records: of all nodules, of `evaluate.make_records`.
-    nodules: the chosen ones in their order, `input_pipeline.Nodules`.
-    outputs: of `evaluate.predict`, for the chosen ones.
+    records: of all nodules, of `records.make_records`.
+    nodules: the chosen ones in their order, `nodules.Nodules`.
+    outputs: of `predictor.predict`, for the chosen ones.
 
   Returns:
     A list of `Example`.

@@ -7,10 +7,10 @@ have no label; estimates in legends are of `scores.summarise`.
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from mtnet_jax import bootstrap
-from mtnet_jax import calibration
-from mtnet_jax import figures
 from mtnet_jax import metrics
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import calibration
+from mtnet_jax.reports import figures
 
 _STYLES = {
   'classification': (figures.BLUE, '-'),

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from matplotlib import figure as mpl_figure
 import numpy as np
 
-from mtnet_jax import tables
+from mtnet_jax import metrics
+from mtnet_jax.reports import tables
 
 _TRUTH, _PREDICTION = '#F0E442', '#00D5FF'
 _WINDOW_HU = (-1000, 400)  # the paper gives none
@@ -135,3 +136,39 @@ def _small_text(axes, texts):
     short = text if len(text) <= 30 else text[:27] + '...'
     # Names come from data: a $ in them is no formula.
     ax.set_xlabel(short, fontsize=7, labelpad=2).set_parse_math(False)
+
+
+def draw_examples(examples, *, order, simulated, names=None):
+  """Nodules in rows: CT, readers' mask, predictions, activation map.
+
+  Args:
+    examples: list of `examples.Example`, a row each, all of the same networks.
+    order: by what they are best and worst.
+    simulated: whether the CT is.
+    names: of `tables.network_names`.
+  """
+  return draw(
+    [_example_row(example) for example in examples],
+    title=f'examples by {order}',
+    simulated=simulated,
+    names=names,
+  )
+
+
+def _example_row(example):
+  record = example.record
+  texts = [
+    str(record['nodule_id']),
+    f'{record["diameter_mm"]:.1f} mm, {metrics.LABELS[record["label"]]}',
+    *(f'Dice {record[f"{name}_dice"]:.3f}' for name in example.masks),
+  ]
+  if example.cam is not None:
+    texts.append(f'malignancy {record["malignancy_probability"]:.3f}')
+  return Row(
+    label=example.place,
+    hu=example.image,
+    truth=example.truth,
+    masks=example.masks,
+    cam=example.cam,
+    texts=tuple(texts),
+  )

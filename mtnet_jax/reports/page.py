@@ -8,22 +8,20 @@ report that was interrupted never shows.
 import jinja2
 import numpy as np
 
-from mtnet_jax import bootstrap
-from mtnet_jax import example_figure
-from mtnet_jax import examples as examples_lib
-from mtnet_jax import figures
-from mtnet_jax import files
-from mtnet_jax import malignancy_figures
 from mtnet_jax import metrics
-from mtnet_jax import nodule_figures
-from mtnet_jax import paper
-from mtnet_jax import paper_tables
-from mtnet_jax import result_table
-from mtnet_jax import result_tables
-from mtnet_jax import scores
-from mtnet_jax import subgroups
-from mtnet_jax import tables
-from mtnet_jax import training_figures
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
+from mtnet_jax.evaluation import subgroups
+from mtnet_jax.reports import examples as examples_lib
+from mtnet_jax.reports import figures
+from mtnet_jax.reports import malignancy_figures
+from mtnet_jax.reports import overlays
+from mtnet_jax.reports import paper
+from mtnet_jax.reports import paper_tables
+from mtnet_jax.reports import run_tables
+from mtnet_jax.reports import tables
+from mtnet_jax.storage import files
 
 # What the coarse net hands on, by config.coarse_mask.
 _COARSE_MASKS = {
@@ -41,8 +39,8 @@ def write(
   Args:
     directory: where to; what is there is replaced.
     results: what metrics.json holds.
-    records: a dict per test nodule, of `evaluate.make_records`.
-    histories: stage name -> a dict per epoch, of `train.Trainer.run`.
+    records: a dict per test nodule, of `records.make_records`.
+    histories: stage name -> a dict per epoch, of `trainer.Trainer.run`.
     examples: of `examples.pick`, or `examples.collect`.
     comparisons: of `comparisons.read`.
 
@@ -82,7 +80,7 @@ class Page:
     self.tables, self.pictures = {}, {}
 
   def add_table(self, table):
-    rows = result_table.csv_rows(table, simulated=self.simulated)
+    rows = tables.csv_rows(table, simulated=self.simulated)
     files.write_csv(self.folder / f'{table.name}.csv', rows)
     self.tables[table.name] = table
 
@@ -100,18 +98,18 @@ class Page:
 def _add_results(page, results, records, comparisons):
   summary, strategy = results['test'], _strategy(results)
   if results.get('cohort'):
-    page.add_table(result_tables.cohort(results['cohort'], results['dataset']))
-  page.add_table(result_tables.segmentation(summary, strategy))
-  page.add_table(result_tables.classification(summary, strategy))
+    page.add_table(run_tables.cohort(results['cohort'], results['dataset']))
+  page.add_table(run_tables.segmentation(summary, strategy))
+  page.add_table(run_tables.classification(summary, strategy))
   # Other runs stand in these tables of MT-Net's report.
   if strategy == 'mtnet' and _coarse_mask(results) != 'none':
     for table in paper_tables.make(summary, comparisons):
       page.add_table(table)
-  drawn = scores.masks_of(records)
+  drawn = records_lib.masks_of(records)
   if drawn:
     page.add_picture(
       'dice',
-      nodule_figures.dice_by_diameter(
+      figures.dice_by_diameter(
         records,
         drawn,
         simulated=page.simulated,
@@ -123,7 +121,7 @@ def _add_results(page, results, records, comparisons):
 
 def _add_malignancy(page, results, records):
   summary, names = results['test'], _names(results)
-  page.add_table(result_tables.probabilities(summary, names))
+  page.add_table(run_tables.probabilities(summary, names))
   if _why_no_roc(records):
     return
   known = [record for record in records if record['label'] >= 0]
@@ -156,7 +154,7 @@ def _add_malignancy(page, results, records):
   )
   if 'classification' in probabilities:
     called = probabilities['classification'] >= metrics.THRESHOLD
-    page.add_table(result_tables.confusion(labels, called, names))
+    page.add_table(run_tables.confusion(labels, called, names))
     page.add_picture(
       'confusion',
       malignancy_figures.confusion(labels, called, summary, **common),
@@ -167,16 +165,19 @@ def _add_malignancy(page, results, records):
 def _add_readers_and_groups(page, results, records):
   summary, names = results['test'], _names(results)
   if 'with_each_other' in summary['readers']:
-    page.add_table(result_tables.readers(summary, names))
+    page.add_table(run_tables.readers(summary, names))
   groups = subgroups.make(records, seed=results['seed'])
-  page.add_table(result_tables.subgroups(groups, names))
+  page.add_table(run_tables.subgroups(groups, names))
   for name, title, xlabel, series in (
     (
       'subgroups-dice',
       'Dice by group',
       'Dice',
       [
-        *((f'{x}_dice', names[x]) for x in reversed(scores.masks_of(records))),
+        *(
+          (f'{x}_dice', names[x])
+          for x in reversed(records_lib.masks_of(records))
+        ),
         ('reader_dice', 'Readers with each other'),
       ],
     ),
@@ -185,7 +186,7 @@ def _add_readers_and_groups(page, results, records):
     if any(_has_value(group, key) for group in groups for key, _ in series):
       page.add_picture(
         name,
-        nodule_figures.by_group(
+        figures.by_group(
           groups, series, xlabel=xlabel, title=title, simulated=page.simulated
         ),
         f'{title}, with 95 % intervals',
@@ -199,10 +200,10 @@ def _has_value(group, key):
 def _add_examples(page, results, records, examples):
   names = _names(results)
   order, _ = examples_lib.order_by(records)
-  page.add_table(result_tables.examples(examples, names))
+  page.add_table(run_tables.examples(examples, names))
   page.add_picture(
     'examples',
-    example_figure.draw(
+    overlays.draw_examples(
       examples, order=order, simulated=page.simulated, names=names
     ),
     'CT, outlines and activation maps of the nodules of the table below',
@@ -216,12 +217,12 @@ def _add_training(page, results, histories):
     name: _stage(name, history, names) for name, history in trained.items()
   }
   if trained:
-    page.add_table(result_tables.training(trained, stages))
+    page.add_table(run_tables.training(trained, stages))
   for name, history in trained.items():
     title, metric, metric_name = stages[name]
     page.add_picture(
       f'training-{name}',
-      training_figures.training_curves(
+      figures.training_curves(
         history,
         title=title,
         metric=metric,
@@ -257,13 +258,13 @@ def _names(results):
 def environment():
   """Of the templates of all pages."""
   environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('mtnet_jax'),
+    loader=jinja2.PackageLoader('mtnet_jax.reports'),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  environment.globals.update(texts=result_table.texts, heading=tables.heading)
+  environment.globals.update(texts=tables.column_texts, heading=tables.heading)
   return environment
 
 

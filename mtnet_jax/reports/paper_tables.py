@@ -4,9 +4,8 @@ Which rows there are is the paper's choice; those that other runs would fill
 say so, and by which command.
 """
 
-from mtnet_jax import paper
-from mtnet_jax import result_table
-from mtnet_jax import tables
+from mtnet_jax.reports import paper
+from mtnet_jax.reports import tables
 
 _SWEEP = 'python -m mtnet_jax.sweep --config=configs/'
 # What fills the rows of a comparison, by its name.
@@ -17,9 +16,9 @@ COMMANDS = {
   'class_without_mask': f'{_SWEEP}ablations.py:table4',
   'fine_without_mask': f'{_SWEEP}ablations.py:table5',
 }
-_SEGMENTATION = result_table.percent_columns(tables.SEGMENTATION)
-_CLASSIFICATION = result_table.percent_columns(tables.CLASSIFICATION)
-_YEAR = result_table.Column('year', 'Year', 'plain')
+_SEGMENTATION = tables.percent_columns(tables.SEGMENTATION)
+_CLASSIFICATION = tables.percent_columns(tables.CLASSIFICATION)
+_YEAR = tables.Column('year', 'Year', 'plain')
 
 
 def make(summary, comparisons):
@@ -31,7 +30,7 @@ def make(summary, comparisons):
       in it is `not run`.
 
   Returns:
-    A list of `result_table.Table`.
+    A list of `tables.Table`.
   """
   return [
     _multi_task(summary, comparisons),
@@ -59,12 +58,12 @@ def _multi_task(summary, comparisons):
   rows.append(
     tables.Row('MT-Net, here', _fine(summary) + _class(summary), 'nodules')
   )
-  return result_table.Table(
+  return tables.Table(
     'table1',
     'Table 1: multi-task methods',
     [
-      *result_table.percent_columns(tables.SEGMENTATION, 'segmentation_'),
-      *result_table.percent_columns(tables.CLASSIFICATION, 'classification_'),
+      *tables.percent_columns(tables.SEGMENTATION, 'segmentation_'),
+      *tables.percent_columns(tables.CLASSIFICATION, 'classification_'),
     ],
     rows,
     'Segmentation DI to SPE, then classification ACC to SPE. The methods of'
@@ -94,7 +93,7 @@ def _segmentation(summary, comparisons):
     _fine(summary),
     comparisons,
   )
-  return result_table.Table(
+  return tables.Table(
     'table2',
     'Table 2: segmentation methods',
     [_YEAR, *_SEGMENTATION],
@@ -114,7 +113,7 @@ def _classification(summary, comparisons):
   )
   diameter = tables.cells(summary['diameter_only'], columns)
   rows.append(tables.Row('Diameter only, here', ['', *diameter], 'nodules'))
-  return result_table.Table(
+  return tables.Table(
     'table3',
     'Table 3: classification methods',
     [_YEAR, *_CLASSIFICATION],
@@ -135,7 +134,7 @@ def _class_net_with_and_without(summary, comparisons):
     tables.published_row(paper.CLASSIFICATION, columns, 'With, paper'),
     tables.Row('With, here', _class(summary), 'nodules'),
   ]
-  return result_table.Table(
+  return tables.Table(
     'table4',
     'Table 4: Class-net without and with the coarse mask',
     _CLASSIFICATION,
@@ -167,7 +166,7 @@ def _fine_and_coarse(summary, comparisons):
   rows += _rows_of(
     'fine_without_mask', comparisons, columns, title='Fine without mask, here'
   )
-  return result_table.Table(
+  return tables.Table(
     'table5',
     'Table 5: segmentation without and with the coarse mask',
     _SEGMENTATION,

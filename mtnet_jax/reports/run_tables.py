@@ -1,10 +1,9 @@
 """The report's own tables: results, malignancy, readers, groups, training."""
 
-from mtnet_jax import dataset_names
 from mtnet_jax import metrics
-from mtnet_jax import result_table
-from mtnet_jax import tables
-from mtnet_jax import training_figures
+from mtnet_jax.data import lidc
+from mtnet_jax.reports import figures
+from mtnet_jax.reports import tables
 
 _PLAIN, _FRACTION = 'plain', 'fraction'
 
@@ -13,19 +12,19 @@ def cohort(counts, dataset):
   """Nodules and patients.
 
   Args:
-    counts: split -> of `input_pipeline.count`.
+    counts: split -> of `nodules.count`.
     dataset: name of the dataset.
   """
   columns = ('nodules', 'benign', 'malignant', 'open', 'patients')
-  return result_table.Table(
+  return tables.Table(
     'cohort',
     'nodules and patients',
-    [result_table.Column(key, key, _PLAIN) for key in columns],
+    [tables.Column(key, key, _PLAIN) for key in columns],
     [
       tables.Row(split, [count[key] for key in columns], 'counts')
       for split, count in counts.items()
     ],
-    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so'
+    f'Split {lidc.how_split(dataset)}. Open: the readers disagree, so'
     ' that there is no label.',
     'Split',
   )
@@ -33,10 +32,10 @@ def cohort(counts, dataset):
 
 def segmentation(summary, strategy):
   """Masks: means over nodules, pooled pixels, the paper, the difference."""
-  return result_table.Table(
+  return tables.Table(
     'segmentation',
     'segmentation of the test nodules',
-    result_table.percent_columns(tables.SEGMENTATION),
+    tables.percent_columns(tables.SEGMENTATION),
     tables.segmentation_rows(summary, strategy=strategy),
     'DI Dice, JA Jaccard index, ACC accuracy, SPE specificity of pixels.',
     'Network',
@@ -45,10 +44,10 @@ def segmentation(summary, strategy):
 
 def classification(summary, strategy):
   """Benign or malignant, beside the paper and the diameter alone."""
-  return result_table.Table(
+  return tables.Table(
     'classification',
     'classification of the test nodules',
-    result_table.percent_columns(tables.CLASSIFICATION),
+    tables.percent_columns(tables.CLASSIFICATION),
     tables.classification_rows(summary, strategy=strategy),
     'ACC accuracy, AUC area under the ROC curve, SEN sensitivity, SPE'
     ' specificity; a nodule is called malignant from a probability of'
@@ -62,10 +61,10 @@ def probabilities(summary, names):
   """Whatever the threshold: average precision, calibration error, Brier."""
   tree = summary['probabilities']
   columns = [
-    result_table.Column('average_precision', 'AP', _FRACTION),
-    result_table.Column('calibration_error', 'ECE', _FRACTION),
-    result_table.Column('brier', 'Brier score', _FRACTION),
-    result_table.Column(
+    tables.Column('average_precision', 'AP', _FRACTION),
+    tables.Column('calibration_error', 'ECE', _FRACTION),
+    tables.Column('brier', 'Brier score', _FRACTION),
+    tables.Column(
       'calibration_error_if_calibrated', 'ECE if calibrated', _FRACTION
     ),
   ]
@@ -87,7 +86,7 @@ def probabilities(summary, names):
     )
     if name in tree
   ]
-  return result_table.Table(
+  return tables.Table(
     'probabilities',
     'probabilities of malignancy, whatever the threshold',
     columns,
@@ -119,11 +118,11 @@ def confusion(labels, called, names):
     )
     for label in (0, 1)
   ]
-  return result_table.Table(
+  return tables.Table(
     'confusion',
     f'{names["class"]} at a probability of {metrics.THRESHOLD}',
     [
-      result_table.Column(f'called_{word}', f'called {word}', _PLAIN)
+      tables.Column(f'called_{word}', f'called {word}', _PLAIN)
       for word in words
     ],
     rows,
@@ -146,10 +145,10 @@ def readers(summary, names):
     )
     for name in drawn
   ]
-  return result_table.Table(
+  return tables.Table(
     'readers',
     'Dice with single readers: the human ceiling',
-    [result_table.Column('dice', 'Dice')],
+    [tables.Column('dice', 'Dice')],
     [tables.Row(title, [tree[key]], kind) for key, title, kind in rows],
     f'Of {tree["nodules"]} nodules of {tree["patients"]} patients that two'
     ' readers or more marked, on the same slice and pixels. First row: the mean'
@@ -174,12 +173,12 @@ def subgroups(groups, names):
     key for key in titles if any(key in group.estimates for group in groups)
   ]
   counts = ('nodules', 'patients', 'malignant', 'labelled')
-  return result_table.Table(
+  return tables.Table(
     'subgroups',
     'results by size, texture and reader agreement',
     [
-      *(result_table.Column(key, key, _PLAIN) for key in counts),
-      *(result_table.Column(key, titles[key]) for key in present),
+      *(tables.Column(key, key, _PLAIN) for key in counts),
+      *(tables.Column(key, titles[key]) for key in present),
     ],
     [
       tables.Row(
@@ -210,7 +209,7 @@ def training(histories, stages):
   rows = []
   for name, history in histories.items():
     title, metric, metric_name = stages[name]
-    kept = training_figures.kept_row(history)
+    kept = figures.kept_row(history)
     rows.append(
       tables.Row(
         title,
@@ -224,11 +223,11 @@ def training(histories, stages):
         'counts',
       )
     )
-  return result_table.Table(
+  return tables.Table(
     'training',
     'the stages of training',
     [
-      result_table.Column(key, title, _PLAIN)
+      tables.Column(key, title, _PLAIN)
       for key, title in (
         ('epochs', 'Epochs'),
         ('kept_epoch', 'Kept epoch'),
@@ -270,10 +269,10 @@ def examples(chosen, names):
         str(record['nodule_id']), [cells[key] for key, _ in columns], 'counts'
       )
     )
-  return result_table.Table(
+  return tables.Table(
     'examples',
     'the nodules of the figure',
-    [result_table.Column(key, title, _PLAIN) for key, title in columns],
+    [tables.Column(key, title, _PLAIN) for key, title in columns],
     rows,
     'Readers: their label. Malignancy: the predicted probability.',
     'Nodule',

@@ -1,12 +1,8 @@
 """Results as text, beside the paper's."""
 
-import functools
 from typing import NamedTuple
 
-import tqdm
-
-from mtnet_jax import metrics
-from mtnet_jax import paper
+from mtnet_jax.reports import paper
 
 SEGMENTATION = (
   ('dice', 'DI'),
@@ -25,13 +21,6 @@ CLASSIFICATION = (
 _MT_NETS = ('mtnet', 'cam', 'finetune')
 _NAME_WIDTH = 26
 _CELL_WIDTH = 24
-
-
-def progress_bar(description):
-  """A function that shows a sequence's progress, with ETA."""
-  return functools.partial(
-    tqdm.tqdm, desc=description, unit='batch', leave=False
-  )
 
 
 class Row(NamedTuple):
@@ -199,71 +188,90 @@ def table(head, columns, rows):
   return lines
 
 
-def beside_the_paper(summary, *, simulated, strategy='mtnet'):
-  """The test set's metrics and the paper's, in per cent.
+class Column(NamedTuple):
+  """A column.
 
-  Args:
-    summary: of `scores.summarise`.
-    simulated: whether the CT is simulated.
-    strategy: of the config.
-
-  Returns:
-    Several lines of text.
+  Attributes:
+    key: its name in the CSV.
+    title: its name on the page.
+    form: 'percent' and 'fraction' hold estimates, {'value', 'ci95'}; 'plain'
+      what is shown as it is.
   """
-  where = 'SIMULATED CT' if simulated else 'CT'
-  intervals = (
-    '95 % interval over patients'
-    if summary['patients'] > 1
-    else 'no intervals with one patient'
-  )
-  lines = [
-    f'{summary["nodules"]} nodules, {summary["patients"]} patient(s), {where}.'
-    f' Per cent, mean over nodules, {intervals}.',
-    '',
+
+  key: str
+  title: str
+  form: str = 'percent'
+
+
+class Table(NamedTuple):
+  """A table.
+
+  Attributes:
+    name: of its CSV file, without the ending.
+    title: what it shows.
+    columns: of `Column`.
+    rows: of `tables.Row`, a cell per column; 'missing' ones have none.
+    note: what a reader must know.
+    head: what the rows are.
+  """
+
+  name: str
+  title: str
+  columns: list[Column]
+  rows: list[Row]
+  note: str = ''
+  head: str = ''
+
+
+def percent_columns(columns, prefix=''):
+  """Columns of (key, title), such as `tables.SEGMENTATION`."""
+  return [Column(prefix + key, title) for key, title in columns]
+
+
+def column_texts(table, row):
+  """The cells of a row as they are shown."""
+  return [
+    _column_text(cell, column.form, row.kind)
+    for cell, column in zip(row.cells, table.columns, strict=True)
   ]
-  for head, columns, rows in (
-    (
-      'Segmentation',
-      SEGMENTATION,
-      segmentation_rows(summary, strategy=strategy),
-    ),
-    (
-      'Classification',
-      CLASSIFICATION,
-      classification_rows(summary, strategy=strategy),
-    ),
-  ):
-    lines += [*table(head, columns, rows), '']
-  lines.append(
-    f'Paper: {paper.CITATION}.'
-    + (' Simulated CT is no measure of it.' if simulated else '')
-  )
-  return '\n'.join(lines)
 
 
-def per_nodule(records, *, most=20):
-  """The first records, a line each."""
-  columns = [
-    (key, title, width)
-    for key, title, width in (
-      ('malignancy_probability', 'malignancy', 12),
-      ('coarse_dice', 'coarse DI', 11),
-      ('coarse_jaccard', 'JA', 7),
-      ('fine_dice', 'fine DI', 9),
-      ('fine_jaccard', 'JA', 7),
+def _column_text(cell, form, kind):
+  if form == 'plain':
+    return '' if cell is None else str(cell)
+  if cell is None:
+    return 'not run'
+  if cell['value'] is None:
+    return '-' if kind == 'paper' else 'n/a'
+  if form == 'percent':
+    return (difference if kind == 'difference' else percent)(cell)
+  number = '{:+.3f}' if kind == 'difference' else '{:.3f}'
+  text = number.format(cell['value'])
+  if cell['ci95']:
+    low, high = map(number.format, cell['ci95'])
+    text += (
+      f' ({low} to {high})' if kind == 'difference' else f' ({low}-{high})'
     )
-    if records and key in records[0]
-  ]
-  lines = [
-    f'  {"nodule":<24}{"mm":>6}{"label":>11}'
-    + ''.join(f'{title:>{width}}' for _, title, width in columns)
-  ]
-  lines += [
-    f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
-    f'{metrics.LABELS[record["label"]]:>11}'
-    + ''.join(f'{record[key]:>{width}.3f}' for key, _, width in columns)
-    for record in records[:most]
-  ]
-  if len(records) > most:
-    lines.append(f'  ... and {len(records) - most} more in records.csv')
-  return '\n'.join(lines)
+  return text
+
+
+def csv_rows(table, *, simulated):
+  """A dict per row: estimates as fractions, with their 95 % interval."""
+  rows = []
+  for row in table.rows:
+    out = {
+      'row': row.title,
+      'kind': row.kind,
+      'simulated': simulated and row.kind != 'paper',
+    }
+    if row.command:
+      out['command'] = row.command
+    for column, cell in zip(table.columns, row.cells, strict=False):
+      if column.form == 'plain':
+        out[column.key] = cell
+      elif cell is not None:
+        low, high = cell['ci95'] or (None, None)
+        out[column.key] = cell['value']
+        out[f'{column.key}_low'], out[f'{column.key}_high'] = low, high
+    rows.append(out)
+  return rows

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 FORMAT = 2
 # The first one had no digest.

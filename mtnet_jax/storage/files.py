@@ -10,7 +10,7 @@ import pathlib
 import re
 import shutil
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 # A table of a hundred thousand nodules takes a third of it.
 _MOST_BYTES = 64 << 20

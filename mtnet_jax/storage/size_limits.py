@@ -5,7 +5,7 @@ for terabytes, or for networks that take hours to build. No network that is
 meant reaches these bounds.
 """
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 # Name -> (type, least, most) of it, or of each of its values.
 _RUN = {

@@ -4,21 +4,22 @@ config.json  metrics.json  records.csv  train_log.csv  tb/  report/
 checkpoints/{coarse,class,fine}/, or of the stages of another strategy
 """
 
+import contextlib
 import importlib.metadata
 import json
 import pathlib
 import platform
 import tempfile
 
+import filelock
 import jax
 import ml_collections
 
 import mtnet_jax
-from mtnet_jax import errors
-from mtnet_jax import files
-from mtnet_jax import parallel
-from mtnet_jax import size_limits
-from mtnet_jax import stages
+from mtnet_jax.storage import files
+from mtnet_jax.storage import size_limits
+from mtnet_jax.system import devices
+from mtnet_jax.system import errors
 
 # Keys of a config without which nothing here can be rebuilt.
 _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
@@ -134,12 +135,12 @@ def checkpoint_dir(workdir, stage):
   return pathlib.Path(workdir, 'checkpoints', stage)
 
 
-def load_variables(workdir, names=stages.ORDER):
-  """The best variables of networks, by default of MT-Net's three.
+def load_variables(workdir, names):
+  """The best variables of networks.
 
   Args:
     workdir: the run directory.
-    names: of their stages; those of a run are `stages.names` of its config.
+    names: of their stages; those of a run are `nets.names` of its config.
 
   Returns:
     Stage name -> {'params', 'batch_stats'} of NumPy arrays.
@@ -148,7 +149,7 @@ def load_variables(workdir, names=stages.ORDER):
     errors.InputError: a stage has no checkpoint yet.
   """
   # It brings Orbax, which takes long to import; a bundle needs none.
-  from mtnet_jax import checkpoint
+  from mtnet_jax.storage import checkpoint
 
   variables = {}
   for stage in names:
@@ -187,6 +188,38 @@ def _hardware():
   return {
     'platform': device.platform,
     'kind': device.device_kind,
-    'devices': parallel.device_count(),
+    'devices': devices.device_count(),
     'processes': jax.process_count(),
   }
+
+
+@contextlib.contextmanager
+def lock(directory):
+  """Keeps other processes out of a directory while the block runs.
+
+  The lock is the operating system's: it ends with the process that holds it,
+  however that ends, and the file that stays behind means nothing.
+
+  Args:
+    directory: one that exists.
+
+  Raises:
+    errors.InputError: another process holds it, or it cannot be locked.
+  """
+  lock = filelock.FileLock(pathlib.Path(directory, '.lock'), blocking=False)
+  try:
+    lock.acquire()
+  except filelock.Timeout as error:
+    raise errors.InputError(
+      f'another process that still runs has {directory}: wait for it, or choose'
+      ' another --workdir.'
+    ) from error
+  except OSError as error:
+    raise errors.InputError(
+      f'{directory} cannot be locked ({error.strerror}): choose another'
+      ' --workdir.'
+    ) from error
+  try:
+    yield
+  finally:
+    lock.release()

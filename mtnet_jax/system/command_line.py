@@ -1,9 +1,11 @@
 """Flags of the commands that take a config, and what is wrong with them."""
 
+import functools
 import re
 import sys
 
 from absl import flags
+import tqdm
 
 
 def parser(holder, *, example):
@@ -48,3 +50,10 @@ def parser(holder, *, example):
       sys.exit(2)
 
   return parse
+
+
+def progress_bar(description):
+  """A function that shows a sequence's progress, with ETA."""
+  return functools.partial(
+    tqdm.tqdm, desc=description, unit='batch', leave=False
+  )

@@ -15,7 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 # Has JAX look for the other processes itself.
 AUTO = 'auto'

@@ -8,12 +8,12 @@ import math
 
 import ml_collections
 
-from mtnet_jax import errors
-from mtnet_jax import exchange
-from mtnet_jax import parallel
-from mtnet_jax import size_limits
-from mtnet_jax import stages
-from mtnet_jax import strategies
+from mtnet_jax.models import chain
+from mtnet_jax.models import nets
+from mtnet_jax.models import strategies
+from mtnet_jax.storage import size_limits
+from mtnet_jax.system import devices as devices_lib
+from mtnet_jax.system import errors
 
 # Letters of a value; paths are the longest.
 _LONGEST = 4096
@@ -55,7 +55,7 @@ _ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
   'matmul_precision': ('highest', 'high', 'default'),
   'strategy': tuple(strategies.STRATEGIES),
-  'coarse_mask': exchange.COARSE_MASKS,
+  'coarse_mask': chain.COARSE_MASKS,
   **{
     f'{stage}_stage.schedule': ('constant', 'cosine')
     for stage in strategies.STAGES
@@ -107,8 +107,8 @@ def check_config(config):
       f'config.rank_loss.top_k={rank.top_k} exceeds'
       f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
     )
-  devices = parallel.device_count()
-  for stage in stages.names(config):
+  devices = devices_lib.device_count()
+  for stage in nets.names(config):
     batch_size = config[f'{stage}_stage'].batch_size
     if batch_size % devices:
       raise errors.InputError(
@@ -119,7 +119,7 @@ def check_config(config):
 
 def _check_stages(config):
   unknown = [name for name in config.stages if name not in strategies.STAGES]
-  trained = stages.names(config)
+  trained = nets.names(config)
   if unknown or not trained:
     raise errors.InputError(
       f'config.stages={tuple(config.stages)} must be of'

@@ -10,15 +10,15 @@ import dataclasses
 import functools
 import pathlib
 
-from mtnet_jax import errors
-from mtnet_jax import files
-from mtnet_jax import pretrained
-from mtnet_jax import stages
-from mtnet_jax import strategies
-from mtnet_jax import weight_files
-from mtnet_jax import weight_matching
-from mtnet_jax import weight_sources
 from mtnet_jax.models import baselines
+from mtnet_jax.models import nets
+from mtnet_jax.models import strategies
+from mtnet_jax.storage import files as files_lib
+from mtnet_jax.system import errors
+from mtnet_jax.weights import files as weight_files
+from mtnet_jax.weights import load as weight_load
+from mtnet_jax.weights import matching
+from mtnet_jax.weights import sources
 
 # Task -> the stages that may start from its weights, of which the strategy's
 # first one does, and the group of their networks.
@@ -68,7 +68,7 @@ def settle(config, workdir):
     if earlier is not None and not weight_files.exists(path):
       checksum, fields = earlier
     else:
-      fields = weight_matching.match(path, net).source.fields
+      fields = matching.match(path, net).source.fields
       checksum = weight_files.sha256(path)
     for key, value in fields.items():
       if key in group and group[key] != value:
@@ -94,7 +94,7 @@ def _loading_net(config, task):
   Raises:
     errors.InputError: the strategy has none.
   """
-  net = stages.make_nets(config).get(_stage_name(config, task))
+  net = nets.make_nets(config).get(_stage_name(config, task))
   if isinstance(net, baselines.SharedNet):
     return baselines.segmentation_part(net)
   if net is None or isinstance(net, baselines.UNet):
@@ -110,14 +110,14 @@ def _earlier(workdir, task, path):
   saved = pathlib.Path(workdir, 'config.json')
   if not saved.exists():
     return None
-  tree = files.read_json(saved)
+  tree = files_lib.read_json(saved)
   given = tree.get('pretrained', {})
   if given.get(task) != path:
     return None
   fields = {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in tree[_GROUP[task]].items()
-    if key in weight_sources.FIELDS
+    if key in sources.FIELDS
   }
   return given[f'{task}_sha256'], fields
 
@@ -130,7 +130,7 @@ def loader(config, stage):
     stage: a `stages.Stage`.
 
   Returns:
-    () -> `pretrained.Weights`, or None if the stage has none to start from.
+    () -> `load.Weights`, or None if the stage has none to start from.
   """
   for task, path in _paths(config).items():
     if _stage_name(config, task) == stage.name:
@@ -147,8 +147,8 @@ def loader(config, stage):
 
 def _load(path, stage, task, checksum, *, net):
   load = {
-    'segmentation': pretrained.load_deeplab,
-    'classification': pretrained.load_xception,
+    'segmentation': weight_load.load_deeplab,
+    'classification': weight_load.load_xception,
   }[task]
   weights = load(path, net)
   if weight_files.sha256(path) != checksum:

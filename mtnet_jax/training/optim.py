@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from mtnet_jax import errors
+from mtnet_jax.system import errors
 
 
 # Kept, so that runs with the same optimizer share their compiled steps.

@@ -8,7 +8,7 @@ import jax
 import tensorboardX
 import tqdm
 
-from mtnet_jax import files
+from mtnet_jax.storage import files
 
 _SLOW_HOURS = 1.0
 

@@ -1,23 +1,16 @@
 """The stages: which network learns what, from what, chosen by what."""
 
 import dataclasses
-import functools
 
 from flax import linen as nn
-import jax
-import jax.numpy as jnp
 
-from mtnet_jax import errors
-from mtnet_jax import fresh
-from mtnet_jax import parallel
-from mtnet_jax import strategies
-from mtnet_jax.models import baselines
 from mtnet_jax.models import joint
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import strategies
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.system import devices
 
-# Of MT-Net; other strategies have stages of their own.
-ORDER = strategies.stages_of('mtnet')
-_FINE_LAYER = 'fine_layer'
 _TASKS = {
   'coarse': 'segmentation',
   'class': 'classification',
@@ -61,60 +54,10 @@ class Stage:
   starts_from: tuple[str, ...] = ()
 
 
-def names(config):
-  """Names of the stages that a config trains, in their order."""
-  return tuple(
-    name
-    for name in strategies.stages_of(config.strategy)
-    if name in config.stages
-  )
-
-
-def make_nets(config, *, axis_name=None):
-  """The networks of a config's strategy, by stage name."""
-  common = {'dtype': jnp.dtype(config.dtype), 'axis_name': axis_name}
-  seg_net = {**_tuples(config.seg_net), **common}
-  class_net = {**_tuples(config.class_net), **common}
-  strategy = config.strategy
-  if strategy in ('shared', 'feedback'):
-    net = baselines.SharedNet(
-      **seg_net, use_segmentation=strategy == 'feedback'
-    )
-    return {'joint': net}
-  if strategy == 'serial':
-    return {
-      'fine': mtnet.CoarseSegNet(**seg_net),
-      'class': mtnet.ClassNet(**class_net, use_coarse_mask=False),
-    }
-  if strategy == 'single':
-    # Xception as it was, with the last pooling and nothing dilated.
-    plain = {'use_coarse_mask': False, 'exit_pool': True, 'tail_dilation': 1}
-    return {
-      'fine': baselines.UNet(**_tuples(config.unet), **common),
-      'class': mtnet.ClassNet(**{**class_net, **plain}),
-    }
-  nets = {
-    'coarse': mtnet.CoarseSegNet(**seg_net),
-    'class': mtnet.ClassNet(**class_net),
-    'fine': mtnet.FineSegNet(**seg_net),
-  }
-  if strategy == 'finetune':
-    nets['joint'] = joint.JointNet(nets['coarse'], nets['class'], nets['fine'])
-  return nets
-
-
-def _tuples(group):
-  # Modules are hashed by jit, lists cannot be.
-  return {
-    key: tuple(value) if isinstance(value, list) else value
-    for key, value in group.items()
-  }
-
-
 def make_stages(config):
   """The stages that a config trains, in the order in which it does."""
-  nets = make_nets(
-    config, axis_name=parallel.AXIS if config.sync_batch_norm else None
+  nets = nets_lib.make_nets(
+    config, axis_name=devices.AXIS if config.sync_batch_norm else None
   )
   return tuple(
     Stage(
@@ -131,24 +74,8 @@ def make_stages(config):
   )
 
 
-def input_shapes(receives, size, batch_size=1):
-  """Shapes and types of what a network receives.
-
-  Args:
-    receives: beside the image, of `strategies.KINDS`.
-    size: side of the images.
-    batch_size: how many of them.
-  """
-  each = (batch_size, size, size)
-  image = jax.ShapeDtypeStruct((*each, 3), jnp.float32)
-  channels = strategies.KINDS[receives].channels
-  if not channels:
-    return (image,)
-  return image, jax.ShapeDtypeStruct((*each, channels), jnp.float32)
-
-
 def init_variables(
-  stage, seed, *, size, started=None, fresh_only=(_FINE_LAYER,)
+  stage, seed, *, size, started=None, fresh_only=(variables_lib.FINE_LAYER,)
 ):
   """Variables of a stage's network before its first step.
 
@@ -164,13 +91,13 @@ def init_variables(
   Returns:
     {'params': ..., 'batch_stats': ...}
   """
-  shapes = _shapes(stage.net, size, stage.receives)
-  variables = dict(fresh.variables(shapes, seed))
+  shapes = variables_lib.shapes_of(stage.net, size, stage.receives)
+  variables = dict(variables_lib.draw(shapes, seed))
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:
     variables = {
-      name: take_over(
+      name: variables_lib.take_over(
         tree, started[name], path=(stage.name, name), fresh_only=fresh_only
       )
       for name, tree in variables.items()
@@ -178,19 +105,9 @@ def init_variables(
   return variables
 
 
-# Kept: tracing a network takes longer than drawing its variables.
-@functools.lru_cache(maxsize=16)
-def _shapes(net, size, receives):
-  return jax.eval_shape(
-    functools.partial(net.init, train=False),
-    jax.random.key(0),
-    *input_shapes(receives, size),
-  )
-
-
 def stage_shapes(stage, *, size):
   """The shapes and types of `init_variables`."""
-  return _shapes(stage.net, size, stage.receives)
+  return variables_lib.shapes_of(stage.net, size, stage.receives)
 
 
 def start(stage, trained):
@@ -205,66 +122,3 @@ def start(stage, trained):
     return joint.joined(variables)
   (only,) = variables.values()
   return only
-
-
-def variable_shapes(config):
-  """The variables of the networks of a config, as shapes and types.
-
-  Returns:
-    Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
-  """
-  nets, parts = make_nets(config), strategies.STRATEGIES[config.strategy]
-  return {
-    name: _shapes(nets[name], config.image_size, parts[name].receives)
-    for name in names(config)
-  }
-
-
-def check_variables(config, variables):
-  """Raises `errors.InputError` where variables are not those of a config."""
-  try:
-    jax.eval_shape(
-      functools.partial(take_over, path=('variables',), fresh_only=()),
-      variable_shapes(config),
-      variables,
-    )
-  except ValueError as error:
-    raise errors.InputError(
-      f'weights and config do not belong together: {error}'
-    ) from error
-
-
-def take_over(fresh, trained, *, path, fresh_only=(_FINE_LAYER,)):
-  """`fresh` with every leaf of `trained`.
-
-  Args:
-    fresh: nested dict of arrays.
-    trained: the same, without the names in `fresh_only`.
-    path: where in the tree this is, for messages.
-    fresh_only: names that only `fresh` has at its top, and that stay as they
-      are.
-
-  Returns:
-    A tree of the structure of `fresh`.
-
-  Raises:
-    ValueError: anything else is on one side only, or a shape differs.
-  """
-  where = '/'.join(path)
-  if isinstance(fresh, dict) != isinstance(trained, dict):
-    raise ValueError(f'{where}: a leaf on one side, a group on the other.')
-  if not isinstance(fresh, dict):
-    if fresh.shape != trained.shape:
-      raise ValueError(
-        f'{where}: shape {trained.shape} does not fit {fresh.shape}.'
-      )
-    return jnp.asarray(trained, fresh.dtype)
-  kept = {key: fresh[key] for key in fresh if key in fresh_only}
-  differing = (fresh.keys() - kept.keys()) ^ trained.keys()
-  if differing:
-    raise ValueError(f'{where}: on one side only: {sorted(differing)}.')
-  taken = {
-    key: take_over(fresh[key], value, path=(*path, key), fresh_only=())
-    for key, value in trained.items()
-  }
-  return {**taken, **kept}

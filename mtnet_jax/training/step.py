@@ -3,7 +3,7 @@
 The numbers of the loss and the seed are arguments, not part of the program:
 runs that differ in nothing else share one compiled step.
 
-Collectives run over `parallel.AXIS`. Random numbers follow from the seed, the
+Collectives run over `devices.AXIS`. Random numbers follow from the seed, the
 step and the example's place in the global batch, so that a run that was killed
 repeats itself exactly, and the number of devices changes nothing but the order
 of sums.
@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtnet_jax import augment
-from mtnet_jax import exchange
 from mtnet_jax import losses
-from mtnet_jax import parallel
-from mtnet_jax import strategies
+from mtnet_jax.data import augment
+from mtnet_jax.models import chain
+from mtnet_jax.models import strategies
+from mtnet_jax.system import devices
 
 
 @struct.dataclass
@@ -146,7 +146,7 @@ def train_step(
     window=options.window,
   )
   targets = {'mask': mask, 'label': data['label'][batch['index']]}
-  said = exchange.run(
+  said = chain.run(
     strategies.givers(options.strategy, stage.name),
     dict(nets),
     given,
@@ -154,10 +154,10 @@ def train_step(
     strategy=options.strategy,
     coarse_mask=options.coarse_mask,
   )
-  inputs = exchange.receive(
+  inputs = chain.receive(
     stage.receives, images, said, coarse_mask=options.coarse_mask
   )
-  dropout_rng = jax.random.fold_in(dropout_rng, lax.axis_index(parallel.AXIS))
+  dropout_rng = jax.random.fold_in(dropout_rng, lax.axis_index(devices.AXIS))
 
   def loss_of(params):
     (logits, _), updates = stage.net.apply(
@@ -177,9 +177,7 @@ def train_step(
   )
   # Without synchronised batch norm the devices' statistics differ; their mean
   # is what evaluation uses.
-  loss, grads, batch_stats = lax.pmean(
-    (loss, grads, batch_stats), parallel.AXIS
-  )
+  loss, grads, batch_stats = lax.pmean((loss, grads, batch_stats), devices.AXIS)
   starts_epoch = state.step % options.steps_per_epoch == 0
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   state = state.replace(
@@ -264,15 +262,15 @@ def mapped(*, stage, nets, tx, options, precision, device):
 
   Args:
     stage, nets, tx, options: of `train_step`.
-    precision, device: as in `parallel.mapped`.
+    precision, device: as in `devices.mapped`.
   """
-  return parallel.mapped(
+  return devices.mapped(
     functools.partial(
       train_steps, stage=stage, nets=nets, tx=tx, options=options
     ),
     precision=precision,
     device=device,
-    options=parallel.lean_options(),
+    options=devices.lean_options(),
     in_axes=(0, 0, 0, 0, None, None),
     donate_argnums=0,
   )

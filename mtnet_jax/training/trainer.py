@@ -12,21 +12,20 @@ import time
 import jax
 import numpy as np
 
-from mtnet_jax import calls as calls_lib
-from mtnet_jax import checkpoint
-from mtnet_jax import errors
-from mtnet_jax import feeding
-from mtnet_jax import files
-from mtnet_jax import inference
 from mtnet_jax import metrics
-from mtnet_jax import optim
-from mtnet_jax import pace as pace_lib
-from mtnet_jax import parallel
-from mtnet_jax import processes
-from mtnet_jax import stages
-from mtnet_jax import step as step_lib
-from mtnet_jax import stopping
-from mtnet_jax import strategies
+from mtnet_jax.data import feeding
+from mtnet_jax.models import predictor
+from mtnet_jax.models import strategies
+from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import files
+from mtnet_jax.system import devices
+from mtnet_jax.system import errors
+from mtnet_jax.system import processes
+from mtnet_jax.system import stopping
+from mtnet_jax.training import calls as calls_lib
+from mtnet_jax.training import optim
+from mtnet_jax.training import stages
+from mtnet_jax.training import step as step_lib
 
 
 def _stoppable(batches):
@@ -43,9 +42,9 @@ class Trainer:
     config: the run's config.
     nets: stage name -> network, as evaluation wants them.
     trained: stage name -> best variables, of the stages before this one.
-    train, validation: `input_pipeline.Nodules`.
+    train, validation: `nodules.Nodules`.
     directory: of the stage's checkpoints.
-    load_weights: () -> `pretrained.Weights` to start from, or None. Called
+    load_weights: () -> `load.Weights` to start from, or None. Called
       only if there is no checkpoint.
 
   Attributes:
@@ -94,13 +93,13 @@ class Trainer:
     givers = strategies.givers(config.strategy, stage.name)
     self._trained = trained
     self._given = {name: trained[name] for name in givers}
-    self._predictor = inference.Predictor(
+    self._predictor = predictor.Predictor(
       nets,
       batch_size=config.eval_batch_size,
       precision=config.matmul_precision,
-      **inference.options(config),
+      **predictor.options(config),
     )
-    self._most_at_once = pace_lib.most(config)
+    self._most_at_once = calls_lib.most(config)
     self._numbers = {
       'seed': np.uint32(self._seed),
       **step_lib.loss_numbers(config),
@@ -113,7 +112,7 @@ class Trainer:
         config, steps_per_epoch=self.steps_per_epoch
       ),
       precision=config.matmul_precision,
-      device=parallel.only_device(),
+      device=devices.only_device(),
     )
 
   def fresh_state(self):
@@ -144,8 +143,8 @@ class Trainer:
   def place(self, state):
     """Puts the data, what is given and a state on the devices."""
     self.feed.place()
-    self._given_on_devices = parallel.replicate(self._given)
-    return parallel.replicate(state)
+    self._given_on_devices = devices.replicate(self._given)
+    return devices.replicate(state)
 
   def steps(self, state, step, *, count=1):
     """Takes `count` steps, from that number on; see `step.train_steps`."""
@@ -239,7 +238,7 @@ class Trainer:
   def _loop(self, state, step, history, observer):
     calls = calls_lib.Calls(
       self.steps,
-      pace=pace_lib.Pace(self._config),
+      pace=calls_lib.Pace(self._config),
       observer=observer,
       went_wrong=self._stop_at,
     )
@@ -274,7 +273,7 @@ class Trainer:
   def _save(self, state, step, history):
     if self._checkpoints:
       self._checkpoints.save_latest(
-        step, parallel.unreplicate(state), {'history': history}
+        step, devices.unreplicate(state), {'history': history}
       )
     stopping.release(
       f'at step {step} of {self.total_steps} of stage {self.stage.name!r}'
@@ -304,7 +303,7 @@ class Trainer:
   def _end_epoch(self, state, step, history, epoch_started):
     """Validates, appends to the history, and keeps the best variables."""
     on_devices = {'params': state.params, 'batch_stats': state.batch_stats}
-    loss = parallel.unreplicate(state.loss_sum) / self.steps_per_epoch
+    loss = devices.unreplicate(state.loss_sum) / self.steps_per_epoch
     row = {
       'stage': self.stage.name,
       'epoch': step // self.steps_per_epoch,
@@ -319,6 +318,6 @@ class Trainer:
     history.append(row)
     if row['best'] and self._checkpoints:
       self._checkpoints.save_best(
-        step, parallel.unreplicate(on_devices), {'epoch': row['epoch']}
+        step, devices.unreplicate(on_devices), {'epoch': row['epoch']}
       )
     return row

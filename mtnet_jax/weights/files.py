@@ -15,8 +15,8 @@ import pathlib
 
 import numpy as np
 
-from mtnet_jax import errors
-from mtnet_jax import hdf5_weights
+from mtnet_jax.system import errors
+from mtnet_jax.weights import hdf5
 
 _TORCH = ('.pth', '.pt', '.bin')
 _KNOWN = '.safetensors, .h5, .pth, .pt, .bin, or a TensorFlow checkpoint'
@@ -168,9 +168,9 @@ def _open_safetensors(path, stack):
 def _open_hdf5(path, stack):
   import h5py
 
-  hdf5_weights.probe(path)
+  hdf5.probe(path)
   file = stack.enter_context(h5py.File(path, 'r'))
-  datasets = hdf5_weights.datasets(file)
+  datasets = hdf5.datasets(file)
   return WeightFile(
     {name: dataset.shape for name, dataset in datasets.items()},
     lambda name: datasets[name][()],
@@ -218,9 +218,9 @@ def _open_torch(path, stack):
 
 def _check_size(sizes):
   """Raises `ValueError` where tensors of these bytes are no weights."""
-  if sum(sizes) > hdf5_weights.MOST_BYTES:
+  if sum(sizes) > hdf5.MOST_BYTES:
     raise ValueError(
-      f'it claims more than {hdf5_weights.MOST_BYTES >> 30} GiB of weights'
+      f'it claims more than {hdf5.MOST_BYTES >> 30} GiB of weights'
     )
 
 

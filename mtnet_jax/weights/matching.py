@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import errors
-from mtnet_jax import weight_files
-from mtnet_jax import weight_sources
 from mtnet_jax.models import mtnet
+from mtnet_jax.system import errors
+from mtnet_jax.weights import files
+from mtnet_jax.weights import sources
 
 _SHOWN = 5
 _NETS = {'segmentation': mtnet.CoarseSegNet, 'classification': mtnet.ClassNet}
@@ -29,7 +29,7 @@ class Match:
   """What a file is to a network, found without reading a tensor.
 
   Attributes:
-    source: its `weight_sources.Source`.
+    source: its `sources.Source`.
     net: the network, with the source's fields.
     tensors: our variable, such as 'params/backbone/conv1/kernel' -> its name
       in the file.
@@ -37,7 +37,7 @@ class Match:
     shapes: our variable -> shape, of all variables of the network.
   """
 
-  source: weight_sources.Source
+  source: sources.Source
   net: nn.Module
   tensors: dict[str, str]
   dropped: tuple[str, ...]
@@ -72,17 +72,17 @@ def match(path, net=None):
       another network, or does not fit in a name or shape; the message names
       the first of each.
   """
-  with weight_files.open_weights(path) as file:
+  with files.open_weights(path) as file:
     return match_open(path, file, net)
 
 
 def match_open(path, file, net):
-  """`match` of a `weight_files.WeightFile` that is open already."""
-  source, canonical = weight_sources.recognise(tuple(file.shapes))
+  """`match` of a `files.WeightFile` that is open already."""
+  source, canonical = sources.recognise(tuple(file.shapes))
   if source is None:
     raise errors.InputError(
       f'{path} is of no known source ('
-      f'{", ".join(s.title for s in weight_sources.SOURCES)}). It holds'
+      f'{", ".join(s.title for s in sources.SOURCES)}). It holds'
       f' {some(file.shapes)}.'
     )
   net = net or _NETS[source.task]()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import dataclasses
 import re
 
-from mtnet_jax import weight_names
+from mtnet_jax.weights import names as weight_names
 
 # Our image is windowed CT in [-1, 1], three times the same: the range of an
 # image whose black is -1 and whose white is 1.
@@ -43,7 +43,7 @@ def _tensorflow_leaf(ours, theirs, leaf):
 
 
 def _keras_leaf(ours, theirs, leaf):
-  # By their place in the layer, see `weight_files`.
+  # By their place in the layer, see `files`.
   places = {
     'kernel': 1 if ours.endswith('pointwise') else 0,
     'scale': 0,
@@ -72,7 +72,7 @@ class Source:
     title: what a user knows it as.
     task: 'segmentation' or 'classification'.
     signature: a name that only its files have.
-    layers: network -> table of our layers and theirs; see `weight_names`.
+    layers: network -> table of our layers and theirs; see `names`.
     leaf: (our layer, their layer, our leaf) -> their tensor.
     kernel_axes: our layer -> the transposition of a kernel of theirs to ours.
     canonical: names in a file -> names as in the tables.

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cards
 from benchmarks import hlo
 from benchmarks import roofline
-from mtnet_jax.native import library
+from mtnet_jax.ops.native import library
 
 # As XLA prints it: a product of rows that a fusion slices out of an array, a
 # loop of three turns that updates a row in place, a strided convolution and its
@@ -165,7 +165,7 @@ def test_the_longer_of_computing_and_moving_counts():
   (
     (('coarse', 'class', 'fine'), ['--dtype=bfloat16']),
     (('coarse', 'class', 'fine'), ['--dtype=float32']),
-    # XLA's compiler ended the process here; see `ops.pointwise_conv`.
+    # XLA's compiler ended the process here; see `conv.pointwise_conv`.
     (('class',), ['--triton']),
   ),
 )

@@ -8,8 +8,8 @@ import project_configs
 import pytest
 
 from benchmarks import step_cost
-from mtnet_jax import stages
-from mtnet_jax.native import library
+from mtnet_jax.ops.native import library
+from mtnet_jax.training import stages
 
 
 def test_sums_inside_of_loops_and_calls_are_found():

@@ -1,13 +1,13 @@
 """The PyTorch peer has the public weights' layout and Coarse Seg-net's size.
 
-`data/deeplabv3plus_xception65_torch_keys.json` holds the names and shapes of
-the public state dict (DeepLabv3+ on Xception-65, COCO then VOC, without its
+`fixtures/deeplabv3plus_xception65_torch_keys.json` holds the names and shapes
+of the public state dict (DeepLabv3+ on Xception-65, COCO then VOC, without its
 `module.` prefix).
 """
 
 import json
-import pathlib
 
+import main_job
 import pytest
 
 torch = pytest.importorskip('torch', reason='needs the extra "interop"')
@@ -17,8 +17,9 @@ from benchmarks import torch_deeplab  # noqa: E402
 pytestmark = pytest.mark.extra
 
 _KEYS = (
-  pathlib.Path(__file__).parent
-  / 'data'
+  main_job.ROOT
+  / 'tests'
+  / 'fixtures'
   / 'deeplabv3plus_xception65_torch_keys.json'
 )
 

@@ -9,8 +9,8 @@ import oracles
 import pytest
 
 from mtnet_jax import losses
-from mtnet_jax import pretrained
 from mtnet_jax.models import mtnet
+from mtnet_jax.weights import load
 
 torch = pytest.importorskip('torch', reason='needs the extra `interop`')
 
@@ -32,7 +32,7 @@ def _class_nets(tmp_path_factory):
   path = tmp_path_factory.mktemp('peer') / 'class.pth'
   torch.save({**state, 'conv1.weight': state['conv1.weight'][:, :3]}, path)
   net = mtnet.ClassNet()
-  weights = pretrained.load_xception(path, net)
+  weights = load.load_xception(path, net)
   weights.variables['params'] |= {
     'classifier': {'kernel': state['fc.weight'].numpy().T[None, None]},
     'bias': state['fc.bias'].numpy()[0],

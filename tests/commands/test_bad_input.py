@@ -6,8 +6,8 @@ import main_job
 import project_configs
 import pytest
 
-from mtnet_jax import check_config
-from mtnet_jax import errors
+from mtnet_jax.system import errors
+from mtnet_jax.training import check_config
 
 
 def run_module(name, *arguments, **env):

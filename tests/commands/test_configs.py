@@ -8,12 +8,13 @@ import main_job
 import project_configs
 import pytest
 
-from mtnet_jax import augment
-from mtnet_jax import stages
-from mtnet_jax import strategies
+from mtnet_jax.data import augment
 from mtnet_jax.models import baselines
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import nets
+from mtnet_jax.models import strategies
+from mtnet_jax.training import stages
 
 
 def names(dataclass):
@@ -70,7 +71,7 @@ def test_paper_variant_is_the_design():
   assert config.fine_stage.epochs == 100
   assert config.class_stage.learning_rate == 1e-4
   # The nets of the config are those that constructors give.
-  for name, net in stages.make_nets(config).items():
+  for name, net in nets.make_nets(config).items():
     plain = {
       'coarse': mtnet.CoarseSegNet(),
       'class': mtnet.ClassNet(),
@@ -83,9 +84,7 @@ def test_small_variants_are_smaller():
   """Parameters of the coarse net: the paper's, then tens of times fewer."""
   counts = []
   for variant in project_configs.CONFIGS.VARIANTS:
-    net = stages.make_nets(project_configs.CONFIGS.get_config(variant))[
-      'coarse'
-    ]
+    net = nets.make_nets(project_configs.CONFIGS.get_config(variant))['coarse']
     shapes = jax.eval_shape(
       lambda net=net: net.init(
         jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)), train=False

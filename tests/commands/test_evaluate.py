@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mtnet_jax import evaluate
-from mtnet_jax import input_pipeline
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import records
 
 LIDC_DIR = main_job.ROOT.parent / 'shared' / 'lidc'
 
@@ -65,7 +66,7 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
   # Truth: a 4 x 4 square. Coarse: shifted by two columns; fine: the truth.
   truth = np.zeros((1, 8, 8), np.uint8)
   truth[0, 2:6, 2:6] = 1
-  nodules = input_pipeline.Nodules(
+  nodules = nodules_lib.Nodules(
     image=np.zeros((1, 8, 8), np.int16),
     mask=truth,
     votes=truth,
@@ -78,7 +79,7 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
     'fine': truth * 0.9,
     'class': np.array([0.25]),
   }
-  (record,) = evaluate.make_records(nodules, outputs)
+  (record,) = records.make_records(nodules, outputs)
   # No nodule of LIDC-IDRI, so nobody knows its readers.
   assert record['reader_dice'] is record['fine_reader_dice'] is None
   assert record['nodule_id'] == 'n'
@@ -92,7 +93,7 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
   assert record['fine_dice'] == 1.0
   # What was not predicted has no column, and changes no other.
   for lacking in ('coarse', 'fine', 'class'):
-    (bare,) = evaluate.make_records(
+    (bare,) = records.make_records(
       nodules, {key: x for key, x in outputs.items() if key != lacking}
     )
     prefix = 'malignancy_probability' if lacking == 'class' else lacking

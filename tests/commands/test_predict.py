@@ -13,17 +13,20 @@ import pydicom
 import pytest
 import seg_frames
 
-from mtnet_jax import bundle
-from mtnet_jax import ct_series
-from mtnet_jax import errors
-from mtnet_jax import evaluate
-from mtnet_jax import input_pipeline
 from mtnet_jax import predict
-from mtnet_jax import walk
-from mtnet_jax import workdir
-from tfds_lidc import annotations
+from mtnet_jax.ct import follow
+from mtnet_jax.ct import series
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import records
+from mtnet_jax.inference import bundles
+from mtnet_jax.models import nets
+from mtnet_jax.models import predictor
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
 from tfds_lidc import build
-from tfds_lidc import dicom
+from tfds_lidc.ct import pixels as dicom_pixels
+from tfds_lidc.nodules import annotations
 
 BALLS = {'a': ((20, 40, 50), 6.0), 'b': ((12.3, 60, 80), 5.0)}
 _LIDC_SPACING_MM = 0.820312  # of LIDC-IDRI-0003
@@ -40,7 +43,7 @@ def directory(tmp_path_factory):
 @pytest.fixture
 def model(monkeypatch):
   model = ct_files.Model()
-  monkeypatch.setattr(bundle, 'load', lambda path: model)
+  monkeypatch.setattr(bundles, 'load', lambda path: model)
   return model
 
 
@@ -235,10 +238,10 @@ def annotated(tmp_path_factory):
   )
   build.build('all', lidc_dir=root / 'ct', data_dir=root / 'data')
   data = [
-    input_pipeline.load('lidc_nodules/all', split, data_dir=root / 'data')
-    for split in input_pipeline.splits('lidc_nodules/all', root / 'data')
+    lidc.load('lidc_nodules/all', split, data_dir=root / 'data')
+    for split in lidc.built_splits('lidc_nodules/all', root / 'data')
   ]
-  return root / 'ct', input_pipeline.concatenate(data)
+  return root / 'ct', nodules_lib.concatenate(data)
 
 
 def _assert_as_evaluated(out, expected, atol):
@@ -261,7 +264,7 @@ def test_annotated_dice_is_that_of_evaluate(annotated, tmp_path, model, capsys):
   directory, data = annotated
   model.spacing_mm = _LIDC_SPACING_MM
   seen = model.predict(data.image, data.info['pixel_spacing_mm'])
-  expected = evaluate.make_records(
+  expected = records.make_records(
     data,
     {'coarse': seen.coarse_mask, 'fine': seen.mask, 'class': seen.malignancy},
   )
@@ -279,10 +282,13 @@ def test_restored_networks_give_what_evaluate_gives(
 ):
   directory, data = annotated
   config = workdir.read_config(made_run_dir)
-  outputs = evaluate.predict(
-    config, workdir.load_variables(made_run_dir), data, progress=lambda x: x
+  outputs = predictor.predict(
+    config,
+    workdir.load_variables(made_run_dir, nets.ORDER),
+    data,
+    progress=lambda x: x,
   )
-  expected = evaluate.make_records(data, outputs)
+  expected = records.make_records(data, outputs)
   out = tmp_path / 'out'
   code = predict.main(
     [
@@ -303,8 +309,8 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
   model.spacing_mm = _LIDC_SPACING_MM
   out, volumes, nodules, read = tmp_path / 'out', [], {}, []
   sizes = []
-  real_find, real_walk = ct_series.find, walk.walk
-  real_read = dicom.try_read_hu
+  real_find, real_walk = series.find, follow.follow
+  real_read = dicom_pixels.try_read_hu
 
   def find(*args, **kwargs):
     volumes.append(real_find(*args, **kwargs))
@@ -314,10 +320,12 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
     nodules.update(enumerate(real_walk(*args, **kwargs), 1))
     return list(nodules.values())
 
-  monkeypatch.setattr(ct_series, 'find', find)
-  monkeypatch.setattr(walk, 'walk', kept)
+  monkeypatch.setattr(series, 'find', find)
+  monkeypatch.setattr(follow, 'follow', kept)
   monkeypatch.setattr(
-    dicom, 'try_read_hu', lambda path: read.append(path) or real_read(path)
+    dicom_pixels,
+    'try_read_hu',
+    lambda path: read.append(path) or real_read(path),
   )
   assert _run(dicom_files.REAL_DIR, out, None, '--annotated') == 0
   results = _read(out)
@@ -394,7 +402,7 @@ def test_what_is_no_run_is_named(directory, tmp_path):
 
 def test_a_damaged_bundle_is_named(directory, tmp_path, made_run_dir):
   broken = tmp_path / 'bundle'
-  bundle.write(made_run_dir, broken)
+  bundles.write(made_run_dir, broken)
   weights = broken / 'weights.safetensors'
   content = bytearray(weights.read_bytes())
   content[-1] ^= 1

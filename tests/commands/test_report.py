@@ -7,11 +7,13 @@ import made_run
 import numpy as np
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import evaluate
-from mtnet_jax import finished_run
-from mtnet_jax import input_pipeline
 from mtnet_jax import report
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.evaluation import records
+from mtnet_jax.models import predictor
+from mtnet_jax.system import errors
 
 _SPLITS = ('train', 'validation', 'test')
 
@@ -22,7 +24,7 @@ def _finished(tmp_path_factory, phantom_data_dir):
   path = tmp_path_factory.mktemp('report') / 'run'
   config = made_run.config_of()
   splits = {
-    name: input_pipeline.load(
+    name: lidc.load(
       'lidc_nodules/phantom', name, data_dir=phantom_data_dir, limit=12
     )
     for name in _SPLITS
@@ -30,11 +32,11 @@ def _finished(tmp_path_factory, phantom_data_dir):
   with config.unlocked():
     config.dataset.data_dir = str(phantom_data_dir)
     config.dataset.limit = 12
-    config.dataset.fingerprint = input_pipeline.fingerprint(splits)
+    config.dataset.fingerprint = nodules_lib.fingerprint(splits)
   variables = made_run.draw_variables(config)
-  outputs = evaluate.predict(config, variables, splits['test'], progress=iter)
+  outputs = predictor.predict(config, variables, splits['test'], progress=iter)
   made_run.write(
-    path, config, rows=evaluate.make_records(splits['test'], outputs)
+    path, config, rows=records.make_records(splits['test'], outputs)
   )
   return path
 
@@ -86,14 +88,14 @@ def test_no_networks(run_dir):
 
 
 def test_another_dataset(run_dir, monkeypatch):
-  real = input_pipeline.load
+  real = lidc.load
 
   def inverted(*args, **kwargs):
     nodules = real(*args, **kwargs)
     np.negative(nodules.image, out=nodules.image)
     return nodules
 
-  monkeypatch.setattr(input_pipeline, 'load', inverted)
+  monkeypatch.setattr(lidc, 'load', inverted)
   with pytest.raises(errors.InputError, match='its nodules differ'):
     report.write_again(run_dir)
 

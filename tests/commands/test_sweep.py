@@ -10,9 +10,9 @@ import main_job
 import numpy as np
 import pytest
 
-from mtnet_jax import progress
-from mtnet_jax import stopping
-from mtnet_jax import sweep
+from mtnet_jax.experiments import sweep_runs
+from mtnet_jax.system import stopping
+from mtnet_jax.training import progress
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,9 @@ def test_a_run_that_saves_after_sigterm_is_not_ended_by_others(
 ):
   monkeypatch.setattr(progress.Observer, 'step', lambda *_: None)
   stop = threading.Event()
-  observer = sweep._Observer(tmp_path, stop=stop, simulated=True, log_every=1)
+  observer = sweep_runs._Observer(
+    tmp_path, stop=stop, simulated=True, log_every=1
+  )
   observer.step(1, 0.5)
   # Another run has ended, and the sweep with it.
   stop.set()
@@ -31,7 +33,7 @@ def test_a_run_that_saves_after_sigterm_is_not_ended_by_others(
     monkeypatch.setattr(stopping, 'asked', lambda: True)
     observer.step(2, 0.5)
   else:
-    with pytest.raises(sweep._StoppedError):
+    with pytest.raises(sweep_runs._StoppedError):
       observer.step(2, 0.5)
 
 

@@ -11,9 +11,9 @@ from pydicom.sr.codedict import codes
 import pytest
 import seg_frames
 
-from mtnet_jax import ct_series
-from mtnet_jax import dicom_seg
-from mtnet_jax import errors
+from mtnet_jax.ct import dicom_seg
+from mtnet_jax.ct import series as ct_series
+from mtnet_jax.system import errors
 
 # No multiple of 8 pixels a frame: their bits do not end at a byte.
 SHAPE = (24, 95, 111)

@@ -7,10 +7,10 @@ import ct_files
 import numpy as np
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import ct_volume
-from mtnet_jax import model as model_lib
-from mtnet_jax import walk
+from mtnet_jax.ct import follow
+from mtnet_jax.ct import series
+from mtnet_jax.ct import volume as ct_volume
+from mtnet_jax.inference import model as model_lib
 
 BALLS = (((20, 40, 50), 6.0), ((12.3, 60, 80), 5.0), ((30, 10, 100), 4.0))
 
@@ -24,8 +24,8 @@ def directory(tmp_path_factory):
 
 def _walk(volume, *starts, model=None):
   model = model or ct_files.Model()
-  return walk.walk(
-    [s if isinstance(s, walk.Start) else walk.Start(s) for s in starts],
+  return follow.follow(
+    [s if isinstance(s, follow.Start) else follow.Start(s) for s in starts],
     volume,
     lambda hu: model.predict(hu, ct_files.SPACING_MM),
   )
@@ -39,7 +39,7 @@ def _voxels(nodule, shape=ct_files.SHAPE):
 
 
 def test_a_ball_is_found_whole_and_alone(directory):
-  volume = ct_series.find([directory])
+  volume = series.find([directory])
   found = _walk(volume, (20, 40, 50), (12, 60, 80), (30, 10, 100))
   for nodule, (centre, radius_mm) in zip(found, BALLS, strict=True):
     np.testing.assert_array_equal(
@@ -50,7 +50,7 @@ def test_a_ball_is_found_whole_and_alone(directory):
 
 @pytest.mark.parametrize('start', [(17, 40, 50), (23, 35, 50), (20, 40, 57)])
 def test_a_point_off_the_middle_finds_the_same(directory, start):
-  volume = ct_series.find([directory])
+  volume = series.find([directory])
   (nodule,) = _walk(volume, start)
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *BALLS[0])
@@ -62,8 +62,8 @@ def test_a_point_off_the_middle_finds_the_same(directory, start):
 
 
 def test_a_fixed_start_is_not_moved(directory):
-  volume = ct_series.find([directory])
-  (nodule,) = _walk(volume, walk.Start((18, 42, 49), fixed=True))
+  volume = series.find([directory])
+  (nodule,) = _walk(volume, follow.Start((18, 42, 49), fixed=True))
   assert nodule.view.voxel == (18, 42, 49)
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *BALLS[0])
@@ -71,7 +71,7 @@ def test_a_fixed_start_is_not_moved(directory):
 
 
 def test_a_point_beside_says_how_far(directory):
-  volume = ct_series.find([directory])
+  volume = series.find([directory])
   # The ball ends at column 58: (58 - 50) * 0.7 < 6. Column 66 is 8 px off.
   near, far = _walk(volume, (20, 40, 66), (20, 40, 75))
   assert near.notes == ['the mask is 5.6 mm from the point']
@@ -86,7 +86,7 @@ def test_another_nodule_in_the_patch_is_left_out(tmp_path):
   # A second ball, larger and 14 px away, on the same and further slices.
   first, second = ((20, 40, 40), 3.0), ((21, 40, 54), 6.0)
   ct_files.write(tmp_path, ct_files.volume(first, second))
-  (nodule,) = _walk(ct_series.find([tmp_path]), (20, 40, 40))
+  (nodule,) = _walk(series.find([tmp_path]), (20, 40, 40))
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *first)
   )
@@ -100,7 +100,7 @@ def test_the_walk_follows_a_slanted_nodule(tmp_path):
     truth[k, 40:46, 15 + 7 * n : 25 + 7 * n] = True
   hu[truth] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(ct_series.find([tmp_path]), (20, 42, 54))
+  (nodule,) = _walk(series.find([tmp_path]), (20, 42, 54))
   np.testing.assert_array_equal(_voxels(nodule), truth)
 
 
@@ -113,7 +113,7 @@ def test_a_shared_pixel_joins_slices_and_a_corner_does_not(tmp_path):
   hu[22, 47:50, 57:60] = ct_files.NODULE_HU  # begins where that ends
   hu[19, 44:47, 50:54] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(ct_series.find([tmp_path]), (20, 41, 51))
+  (nodule,) = _walk(series.find([tmp_path]), (20, 41, 51))
   np.testing.assert_array_equal(_voxels(nodule), truth)
 
 
@@ -127,14 +127,14 @@ def test_a_mask_outside_of_the_slice_does_not_count(tmp_path):
       seen = super().predict(hu, pixel_spacing_mm)
       return dataclasses.replace(seen, mask=seen.mask | (hu == -1024))
 
-  (nodule,) = _walk(ct_series.find([tmp_path]), (20, 3, 50), model=Outside())
+  (nodule,) = _walk(series.find([tmp_path]), (20, 3, 50), model=Outside())
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *ball)
   )
 
 
 def test_a_mask_of_the_whole_patch_is_not_walked(directory):
-  volume = ct_series.find([directory])
+  volume = series.find([directory])
   everything = types.SimpleNamespace(
     predict=lambda hu, _: model_lib.Prediction(
       mask=np.ones_like(hu, bool),
@@ -154,7 +154,7 @@ def test_a_rod_is_cut_off_at_the_limit(tmp_path):
   hu = ct_files.volume(shape=shape)
   hu[:, 40:44, 50:54] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(ct_series.find([tmp_path]), (30, 41, 51))
+  (nodule,) = _walk(series.find([tmp_path]), (30, 41, 51))
   # 30 mm are 20 slices of 1.5 mm.
   assert sorted(nodule.pixels) == list(range(10, 51))
   assert nodule.notes == [
@@ -168,7 +168,7 @@ def test_a_missing_slice_ends_the_walk_and_is_told(tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(BALLS[0]))
   paths[22].unlink()
   paths[18].write_bytes(paths[18].read_bytes()[:-50])
-  volume = ct_series.find([tmp_path])
+  volume = series.find([tmp_path])
   k = volume.slice_at(ct_files.ORIGIN_MM[2] + 20 * ct_files.SLICE_MM)
   (nodule,) = _walk(volume, (k, 40, 50))
   z_mm = [float(volume.z_mm[k]) for k in sorted(nodule.pixels)]
@@ -183,7 +183,7 @@ def test_a_missing_slice_ends_the_walk_and_is_told(tmp_path):
 
 def test_a_start_that_cannot_be_read_costs_itself_only(directory, tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(*BALLS))
-  volume = ct_series.find([tmp_path])
+  volume = series.find([tmp_path])
   paths[20].write_bytes(paths[20].read_bytes()[:-50])  # since it was indexed
   failed, nodule = _walk(volume, (20, 40, 50), (12, 60, 80))
   assert isinstance(failed, ct_volume.SliceError)
@@ -205,7 +205,7 @@ def test_a_hundred_nodules_read_the_series_once(tmp_path):
   for centre in centres:
     hu[tuple((ball + centre).T)] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  volume, model = ct_series.find([tmp_path]), ct_files.Model()
+  volume, model = series.find([tmp_path]), ct_files.Model()
   assert volume.num_read == 0
   found = _walk(volume, *centres, model=model)
   for nodule, centre in zip(found, centres, strict=True):
@@ -221,20 +221,20 @@ def test_a_hundred_nodules_read_the_series_once(tmp_path):
 
 def test_one_nodule_asks_for_no_patch_in_vain(directory):
   model = ct_files.Model()
-  _walk(ct_series.find([directory]), (20, 40, 50), model=model)
+  _walk(series.find([directory]), (20, 40, 50), model=model)
   # Seven slices, and the two that end them.
   assert model.batches == [1] * 9
   # Off the middle by more than a pixel: the start is looked at once more.
   model.batches.clear()
-  _walk(ct_series.find([directory]), (20, 42, 50), model=model)
+  _walk(series.find([directory]), (20, 42, 50), model=model)
   assert model.batches == [1] * 10
 
 
 def test_progress_is_told_of_every_nodule(directory):
   told = []
-  walk.walk(
-    [walk.Start((20, 40, 50)), walk.Start((5, 40, 50))],
-    ct_series.find([directory]),
+  follow.follow(
+    [follow.Start((20, 40, 50)), follow.Start((5, 40, 50))],
+    series.find([directory]),
     lambda hu: ct_files.Model().predict(hu, ct_files.SPACING_MM),
     on_done=lambda: told.append(1),
   )

@@ -3,8 +3,8 @@
 import ct_files
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import errors
+from mtnet_jax.ct import series
+from mtnet_jax.system import errors
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +29,7 @@ def hu():
 def test_other_geometry_is_refused(tmp_path, hu, tags, says):
   ct_files.write(tmp_path, hu, **tags)
   with pytest.raises(errors.InputError, match=says) as error:
-    ct_series.find([tmp_path])
+    series.find([tmp_path])
   assert str(tmp_path) in str(error.value)
 
 
@@ -41,14 +41,14 @@ def test_a_shear_is_refused(tmp_path, hu):
     ImagePositionPatient=lambda k: [-40.5, -120.25 + 0.3 * k, -300 + 1.5 * k],
   )
   with pytest.raises(errors.InputError, match='shifted by 0.6 mm'):
-    ct_series.find([tmp_path])
+    series.find([tmp_path])
 
 
 def test_other_sizes_are_refused(tmp_path, hu):
   ct_files.write(tmp_path / 'ct', hu)
   ct_files.write(tmp_path / 'scout', hu[:1, :, :64], z_mm=[-250])
   with pytest.raises(errors.InputError, match='another Columns'):
-    ct_series.find([tmp_path])
+    series.find([tmp_path])
 
 
 def test_two_passes_in_one_series_are_refused(tmp_path, hu):
@@ -59,18 +59,18 @@ def test_two_passes_in_one_series_are_refused(tmp_path, hu):
       SOPInstanceUID=lambda k, n=n: f'1.2.{n + 1}.{k + 1}',
     )
   with pytest.raises(errors.InputError, match='4 of 4 positions'):
-    ct_series.find([tmp_path])
-  assert len(ct_series.find([tmp_path / '0'])) == 4
+    series.find([tmp_path])
+  assert len(series.find([tmp_path / '0'])) == 4
 
 
 def test_one_slice_is_as_thick_as_it_says(tmp_path, hu):
   paths = ct_files.write(tmp_path / 'a', hu[:1], SliceThickness=2.5)
-  volume = ct_series.find(paths)
+  volume = series.find(paths)
   assert volume.slice_spacing_mm == 2.5 and volume.thickness_mm([0]) == [2.5]
   assert volume.is_regular and not volume.misses_slices
   ct_files.write(tmp_path / 'b', hu[:1], SliceThickness=None)
   with pytest.raises(errors.InputError, match='SliceThickness'):
-    ct_series.find([tmp_path / 'b'])
+    series.find([tmp_path / 'b'])
 
 
 @pytest.mark.filterwarnings('ignore')  # of pydicom, of what is written here
@@ -91,4 +91,4 @@ def test_one_slice_is_as_thick_as_it_says(tmp_path, hu):
 def test_numbers_that_are_none_are_refused(tmp_path, hu, tags, says):
   ct_files.write(tmp_path, hu[:1], **tags)
   with pytest.raises(errors.InputError, match=says):
-    ct_series.find([tmp_path])
+    series.find([tmp_path])

@@ -6,9 +6,9 @@ import ct_files
 import numpy as np
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import errors
-from mtnet_jax import nifti
+from mtnet_jax.ct import nifti
+from mtnet_jax.ct import series
+from mtnet_jax.system import errors
 
 SHAPE = (8, 30, 40)
 
@@ -16,7 +16,7 @@ SHAPE = (8, 30, 40)
 @pytest.fixture
 def volume(tmp_path):
   ct_files.write(tmp_path / 'ct', ct_files.volume(shape=SHAPE))
-  return ct_series.find([tmp_path / 'ct'])
+  return series.find([tmp_path / 'ct'])
 
 
 @pytest.mark.extra
@@ -57,7 +57,7 @@ def test_uneven_slices_are_refused(tmp_path, monkeypatch):
     tmp_path, ct_files.volume(shape=(4, 30, 40)), z_mm=[0, 1.5, 3, 5]
   )
   with pytest.raises(errors.InputError, match='not evenly spaced'):
-    nifti.check(ct_series.find([tmp_path]))
+    nifti.check(series.find([tmp_path]))
 
 
 def test_a_missing_nibabel_is_named(volume, monkeypatch):

@@ -7,14 +7,14 @@ import dicom_files
 import numpy as np
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import ct_volume
-from mtnet_jax import errors
-from mtnet_jax import points
-from mtnet_jax import targets
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import scan_reader
+from mtnet_jax.ct import places
+from mtnet_jax.ct import points
+from mtnet_jax.ct import series
+from mtnet_jax.ct import volume as ct_volume
+from mtnet_jax.system import errors
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
 
 SHAPE = (10, 96, 112)
 MM = ('x', 'y', 'z')
@@ -24,7 +24,7 @@ MM = ('x', 'y', 'z')
 def volume(tmp_path_factory):
   directory = tmp_path_factory.mktemp('series')
   ct_files.write(directory, ct_files.volume(shape=SHAPE))
-  return ct_series.find([directory])
+  return series.find([directory])
 
 
 def _points(columns, *at):
@@ -34,25 +34,25 @@ def _points(columns, *at):
 
 def test_both_systems_lead_to_the_same_voxel(volume):
   # Slice 4, row 10, column 20 of a corner at (-40.5, -120.25, -300).
-  (mm,), _ = targets.of_points(_points(MM, (-26.5, -113.25, -294)), volume)
-  (voxel,), _ = targets.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
+  (mm,), _ = places.of_points(_points(MM, (-26.5, -113.25, -294)), volume)
+  (voxel,), _ = places.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
   assert mm.voxel == voxel.voxel == (4, 10, 20)
   assert voxel.position_mm == pytest.approx((-26.5, -113.25, -294))
   assert mm.truth is None and mm.target_id == 'p0'
 
 
 def test_points_between_voxels_keep_their_place(volume):
-  (found,), _ = targets.of_points(_points(MM, (-26.6, -113.2, -294.4)), volume)
+  (found,), _ = places.of_points(_points(MM, (-26.6, -113.2, -294.4)), volume)
   assert found.voxel == (4, 10, 20)
   assert found.position_mm == (-26.6, -113.2, -294.4)
-  (found,), _ = targets.of_points(
+  (found,), _ = places.of_points(
     _points(('row', 'col', 'slice'), (4.4, 9.6, 111.5)), volume
   )
   assert found.voxel == (4, 10, 111)
 
 
 def test_a_point_outside_costs_itself_only(volume):
-  found, faults = targets.of_points(
+  found, faults = places.of_points(
     _points(MM, (0, 0, 0), (-26.5, -113.25, -294)), volume
   )
   assert [t.target_id for t in found] == ['p1']
@@ -77,7 +77,7 @@ def test_a_point_outside_costs_itself_only(volume):
 )
 def test_points_in_another_unit_are_seen_through(volume, columns, at, says):
   with pytest.raises(errors.InputError) as error:
-    targets.of_points(_points(columns, *at), volume)
+    places.of_points(_points(columns, *at), volume)
   assert says in str(error.value)
   assert f'all {len(at)} points are outside, such as p0' in str(error.value)
 
@@ -85,10 +85,10 @@ def test_points_in_another_unit_are_seen_through(volume, columns, at, says):
 def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(shape=SHAPE))
   paths[5].unlink()
-  volume = ct_series.find([tmp_path])
+  volume = series.find([tmp_path])
   with pytest.raises(errors.InputError, match='give the points in mm'):
-    targets.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
-  found, faults = targets.of_points(
+    places.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
+  found, faults = places.of_points(
     _points(MM, (-26.5, -113, -294), (-26.5, -113, -292.5)), volume
   )
   assert [t.target_id for t in found] == ['p0']
@@ -98,16 +98,16 @@ def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
 @dicom_files.needs_real_series
 @pytest.mark.parametrize('policy', ['all', 'paper'])
 def test_annotated_nodules_are_those_of_the_dataset(policy):
-  volume = ct_series.find([dicom_files.REAL_DIR])
-  found, faults = targets.annotated(volume, policy)
+  volume = series.find([dicom_files.REAL_DIR])
+  found, faults = places.annotated(volume, policy)
   nodules = [
     n
-    for n in cohort.select(cohort.POLICIES[policy])
+    for n in selection.select(selection.POLICIES[policy])
     if n.series_uid == dicom_files.SERIES_UID
   ]
   assert not faults and len(found) == len(nodules) > 0
   for target, nodule in zip(found, nodules, strict=True):
-    (patch,) = scan_reader.place(nodule, cohort.POLICIES[policy])
+    (patch,) = patches.place_nodule(nodule, selection.POLICIES[policy])
     assert target.target_id == nodule.nodule_id
     # The series is complete: its slices are counted as the database's.
     assert target.voxel == (patch.slice_index, patch.row, patch.col)
@@ -132,7 +132,7 @@ def test_nodules_whose_slice_is_missing_are_faults():
   volume = types.SimpleNamespace(
     series_uid=uid, slice_at=slice_at, to_mm=lambda voxel: (0.0, 0.0, 0.0)
   )
-  found, faults = targets.annotated(volume, 'all')
+  found, faults = places.annotated(volume, 'all')
   assert len(faults) == 1 and len(found) == 3
   # Slices are found by position: those above the gap moved down by one.
   lowest = int(np.searchsorted(annotations.slice_positions(14), needed[1]))
@@ -141,4 +141,4 @@ def test_nodules_whose_slice_is_missing_are_faults():
 
 def test_what_is_not_annotated_is_told(volume):
   with pytest.raises(errors.InputError, match='no scan of LIDC-IDRI'):
-    targets.annotated(volume, 'all')
+    places.annotated(volume, 'all')

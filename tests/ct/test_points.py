@@ -2,8 +2,8 @@
 
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import points
+from mtnet_jax.ct import points
+from mtnet_jax.system import errors
 
 
 def _read(tmp_path, text):

@@ -6,18 +6,18 @@ import ct_files
 import numpy as np
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import ct_volume
-from mtnet_jax import nodule_records
-from mtnet_jax import targets
-from mtnet_jax import walk
+from mtnet_jax.ct import follow
+from mtnet_jax.ct import places
+from mtnet_jax.ct import records
+from mtnet_jax.ct import series
+from mtnet_jax.ct import volume as ct_volume
 
 
 @pytest.fixture(scope='module')
 def volume(tmp_path_factory):
   directory = tmp_path_factory.mktemp('series')
   ct_files.write(directory, ct_files.volume(shape=(10, 96, 112)))
-  return ct_series.find([directory])
+  return series.find([directory])
 
 
 def _view(voxel=(4, 10, 20)):
@@ -25,20 +25,18 @@ def _view(voxel=(4, 10, 20)):
   fine[30:34, 30:34] = True
   coarse = np.roll(fine, 2, axis=1)
   zeros = np.zeros((64, 64))
-  return walk.View(voxel, zeros.astype(np.int16), fine, coarse, zeros, 0.25)
+  return follow.View(voxel, zeros.astype(np.int16), fine, coarse, zeros, 0.25)
 
 
 def _make(volume, nodule, **kwargs):
-  target = targets.Target('n', (4, 10, 20), volume.to_mm((4, 10, 20)), **kwargs)
-  record = nodule_records.make(
-    target, nodule, volume, trained_on_simulated=False
-  )
+  target = places.Target('n', (4, 10, 20), volume.to_mm((4, 10, 20)), **kwargs)
+  record = records.make(target, nodule, volume, trained_on_simulated=False)
   return json.loads(json.dumps(record, allow_nan=False)), target
 
 
 def test_sizes_in_millimetres(volume):
   # A square of 2 x 2 pixels below a row of 3, of 0.7 mm pixels, 1.5 mm slices.
-  nodule = walk.Nodule(
+  nodule = follow.Nodule(
     _view(),
     {
       4: np.array([[9, 20], [9, 21], [10, 20], [10, 21]]),
@@ -66,34 +64,38 @@ def test_sizes_in_millimetres(volume):
 
 def test_dice_where_truth_is_known(volume):
   truth = _view().fine
-  nodule = walk.Nodule(_view(), {4: np.array([[9, 20]])})
+  nodule = follow.Nodule(_view(), {4: np.array([[9, 20]])})
   readers = {'diameter_mm': 4.5, 'malignancy_rating_mean': 3.5}
   record, target = _make(volume, nodule, truth=truth, readers=readers)
   assert (record['fine_dice'], record['coarse_dice']) == (1.0, 0.5)
   assert record['readers'] == readers
-  row = nodule_records.picture(target, nodule, record)
+  row = records.picture(target, nodule, record)
   assert row.truth is truth and len(row.texts) == 5
   assert row.texts[2:4] == ('Dice 0.500', 'Dice 1.000')
-  assert 'fine' in nodule_records.table([record])
+  assert 'fine' in records.table([record])
 
 
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
 def test_what_the_networks_know_already_is_told(volume, split):
   truth, readers = _view().fine, {'split': split}
-  record, _ = _make(volume, walk.Nodule(_view()), truth=truth, readers=readers)
+  record, _ = _make(
+    volume, follow.Nodule(_view()), truth=truth, readers=readers
+  )
   known = [note for note in record['notes'] if 'know the outlines' in note]
   assert len(known) == (split != 'test')
   assert all(f'in the {split} split' in note for note in known)
 
 
 def test_nothing_found_and_missing_slices(volume):
-  record, target = _make(volume, walk.Nodule(_view((5, 11, 21)), notes=['so']))
+  record, target = _make(
+    volume, follow.Nodule(_view((5, 11, 21)), notes=['so'])
+  )
   assert record['status'] == 'nothing found' and record['notes'] == ['so']
   assert record['mask']['volume_mm3'] == record['mask']['diameter_mm'] == 0
-  row = nodule_records.picture(target, walk.Nodule(_view((5, 11, 21))), record)
+  row = records.picture(target, follow.Nodule(_view((5, 11, 21))), record)
   assert row.texts[0] == 'z=-292.5 mm, slice 5' and len(row.texts) == 4
   missing = [ct_volume.SliceError('slice 6 is missing', ' (/secret/path)')]
-  nodule = walk.Nodule(_view(), {4: np.array([[9, 20]])}, missing=missing)
+  nodule = follow.Nodule(_view(), {4: np.array([[9, 20]])}, missing=missing)
   record, _ = _make(volume, nodule)
   assert record['status'] == 'incomplete'
   assert record['notes'] == ['the mask may be cut off: slice 6 is missing']

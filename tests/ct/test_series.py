@@ -3,8 +3,8 @@
 import ct_files
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import errors
+from mtnet_jax.ct import series
+from mtnet_jax.system import errors
 
 
 @pytest.fixture(scope='module')
@@ -18,30 +18,30 @@ def test_several_series_have_to_be_told_apart(tmp_path, hu):
     tmp_path / 'b', hu[:2], series_uid='1.2.4', SeriesDescription='chest'
   )
   with pytest.raises(errors.InputError) as error:
-    ct_series.find([tmp_path])
+    series.find([tmp_path])
   assert '1.2.3 (3 slices, SIMULATED); 1.2.4 (2 slices). Say' in str(
     error.value
   )
   assert '--series=UID' in str(error.value)
-  chosen = ct_series.find([tmp_path], series_uid='1.2.4')
+  chosen = series.find([tmp_path], series_uid='1.2.4')
   assert len(chosen) == 2 and not chosen.simulated
-  assert ct_series.find([tmp_path / 'a']).simulated
+  assert series.find([tmp_path / 'a']).simulated
   with pytest.raises(errors.InputError, match='no CT series 1.2.5, but 1.2.3'):
-    ct_series.find([tmp_path], series_uid='1.2.5')
+    series.find([tmp_path], series_uid='1.2.5')
 
 
 def test_what_is_no_ct_is_named(tmp_path, hu):
   ct_files.write(tmp_path / 'mr', hu[:2], modality='MR')
   with pytest.raises(errors.InputError) as error:
-    ct_series.find([tmp_path / 'mr'])
+    series.find([tmp_path / 'mr'])
   assert f'2 MR images of series {ct_files.SERIES_UID}' in str(error.value)
   assert 'SECRET' not in str(error.value)
   (tmp_path / 'text').mkdir()
   (tmp_path / 'text' / 'notes.txt').write_text('x')
   with pytest.raises(errors.InputError, match='1 files, none of them DICOM'):
-    ct_series.find([tmp_path / 'text'])
+    series.find([tmp_path / 'text'])
   (tmp_path / 'text' / '1.dcm').write_text('x')
   with pytest.raises(errors.InputError, match='1.dcm is text, not a DICOM'):
-    ct_series.find([tmp_path / 'text'])
+    series.find([tmp_path / 'text'])
   with pytest.raises(errors.InputError, match='none does not exist'):
-    ct_series.find([tmp_path / 'none'])
+    series.find([tmp_path / 'none'])

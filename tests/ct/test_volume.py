@@ -7,14 +7,16 @@ import dicom_files
 import numpy as np
 import pytest
 
-from mtnet_jax import ct_series
-from mtnet_jax import ct_volume
-from mtnet_jax import errors
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import dicom
+from mtnet_jax.ct import series as ct_series
+from mtnet_jax.ct import volume as ct_volume
+from mtnet_jax.system import errors
 from tfds_lidc import errors as lidc_errors
-from tfds_lidc import scan_reader
+from tfds_lidc.ct import pixels
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.scans import reader
 
 
 @pytest.fixture(scope='module')
@@ -173,13 +175,13 @@ def test_real_patches_are_the_datasets():
   volume = ct_series.find([dicom_files.REAL_DIR])
   assert len(volume) == 140 and volume.series_uid == dicom_files.SERIES_UID
   assert not volume.simulated and volume.is_regular
-  policy = cohort.POLICIES['all']
+  policy = selection.POLICIES['all']
   nodules = tuple(dicom_files.nodules())
-  series = dicom.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
-  examples, _, _ = scan_reader.read(scan_reader.Job(nodules, policy, series))
+  series = dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  examples, _, _ = reader.read(reader.Job(nodules, policy, series))
   assert len(examples) == 4
   for nodule, example in zip(nodules, examples, strict=True):
-    (patch,) = scan_reader.place(nodule, policy)
+    (patch,) = patches.place_nodule(nodule, policy)
     z_mm = annotations.slice_positions(nodule.scan_id)[patch.slice_index]
     image = volume.patch((volume.slice_at(z_mm), patch.row, patch.col))
     np.testing.assert_array_equal(image, example.image)
@@ -192,6 +194,6 @@ def test_what_is_no_fault_of_a_slice_is_no_missing_slice(
   def fail(path):
     raise lidc_errors.InputError('cannot start the process that decodes')
 
-  monkeypatch.setattr(dicom, 'try_read_hu', fail)
+  monkeypatch.setattr(pixels, 'try_read_hu', fail)
   with pytest.raises(errors.InputError, match='^cannot start the process'):
     ct_series.find([directory]).patch((5, 40, 50))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from mtnet_jax import augment
+from mtnet_jax.data import augment
 
 _P, _S = 16, 24
 _IDENTITY = augment.Augmentation(

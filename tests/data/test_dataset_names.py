@@ -2,8 +2,7 @@
 
 import pytest
 
-from mtnet_jax import dataset_names
-from mtnet_jax import input_pipeline
+from mtnet_jax.data import lidc
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,7 @@ from mtnet_jax import input_pipeline
   ],
 )
 def test_base_and_changes(name, base, changes):
-  assert dataset_names.base_and_changes(name) == (base, changes)
+  assert lidc.base_and_changes(name) == (base, changes)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +39,9 @@ def test_base_and_changes(name, base, changes):
 )
 def test_how_split_is_the_policys(policy, tmp_path):
   name = f'lidc_nodules/phantom{policy}'
-  config = input_pipeline.builder(name, str(tmp_path)).builder_config
+  config = lidc.builder(name, str(tmp_path)).builder_config
   # Its build can be read by its own name, too.
   for known_as in (name, f'lidc_nodules/{config.name}'):
-    text = dataset_names.how_split(known_as)
+    text = lidc.how_split(known_as)
     assert text.startswith(f'by {config.policy.split_by}')
     assert ('several' in text) == (config.policy.split_by == 'nodule')

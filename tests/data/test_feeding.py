@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import step_job
 
-from mtnet_jax import feeding
-from mtnet_jax import parallel
+from mtnet_jax.data import feeding
+from mtnet_jax.system import devices
 
 
 def _feeder(nodules, most_on_device):
@@ -82,5 +82,5 @@ def _losses(directory):
   found = []
   for step in range(3):
     state, losses = trainer.steps(state, step)
-    found.append(float(parallel.unreplicate(losses['loss'])[0]))
+    found.append(float(devices.unreplicate(losses['loss'])[0]))
   return found

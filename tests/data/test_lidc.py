@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import input_pipeline
+from mtnet_jax.data import feeding
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.system import errors
 
 
 def _nodules(label):
   count = len(label)
   pixels = np.arange(count * 4).reshape(count, 2, 2)
-  return input_pipeline.Nodules(
+  return nodules_lib.Nodules(
     image=pixels.astype(np.int16),
     mask=(pixels % 2).astype(np.uint8),
     votes=(pixels % 5).astype(np.uint8),
@@ -34,10 +36,10 @@ def _nodules(label):
 def test_an_epoch_holds_every_look_in_whole_batches(
   num_examples, looks, batch_size
 ):
-  order = input_pipeline.epoch_order(
+  order = feeding.epoch_order(
     num_examples, looks=looks, batch_size=batch_size, seed=(3, 0)
   )
-  steps = input_pipeline.steps_per_epoch(num_examples, looks, batch_size)
+  steps = feeding.steps_per_epoch(num_examples, looks, batch_size)
   assert order.shape == (steps * batch_size, 2)
   assert len(order) - num_examples * looks in range(batch_size)
   pairs, counts = np.unique(order, axis=0, return_counts=True)
@@ -49,7 +51,7 @@ def test_an_epoch_holds_every_look_in_whole_batches(
 
 def test_a_batch_larger_than_the_epoch_is_one_step():
   # 2 examples x 2 looks, filled up from its own start to 10.
-  order = input_pipeline.epoch_order(2, looks=2, batch_size=10, seed=0)
+  order = feeding.epoch_order(2, looks=2, batch_size=10, seed=0)
   assert len(order) == 10
   np.testing.assert_array_equal(order[4:8], order[:4])
   np.testing.assert_array_equal(order[8:], order[:2])
@@ -58,9 +60,7 @@ def test_a_batch_larger_than_the_epoch_is_one_step():
 
 def test_order_follows_the_seed_and_the_epoch():
   def order(*seed):
-    return input_pipeline.epoch_order(
-      20, looks=3, batch_size=8, seed=seed
-    ).tolist()
+    return feeding.epoch_order(20, looks=3, batch_size=8, seed=seed).tolist()
 
   assert order(1, 0) == order(1, 0)
   assert order(1, 0) != order(1, 1)
@@ -74,7 +74,7 @@ def test_order_follows_the_seed_and_the_epoch():
 )
 def test_steps_per_epoch(examples, looks, batch, steps):
   # 8540 / 16 = 533.75.
-  assert input_pipeline.steps_per_epoch(examples, looks, batch) == steps
+  assert feeding.steps_per_epoch(examples, looks, batch) == steps
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_take_forgets_no_field():
   # A field that `take` does not know would keep its old length.
   arrays = {
     field.name
-    for field in dataclasses.fields(input_pipeline.Nodules)
+    for field in dataclasses.fields(nodules_lib.Nodules)
     if field.type is np.ndarray
   }
   assert arrays == {'image', 'mask', 'votes', 'label'}
@@ -157,12 +157,12 @@ def _built(monkeypatch):
     ),
     as_data_source=lambda split: _Records(map(_record, range(3))),
   )
-  monkeypatch.setattr(input_pipeline, 'builder', lambda name, data_dir: source)
+  monkeypatch.setattr(lidc, 'builder', lambda name, data_dir: source)
   return source
 
 
 def test_load_reads_records(built):
-  nodules = input_pipeline.load('lidc_nodules/phantom', 'test')
+  nodules = lidc.load('lidc_nodules/phantom', 'test')
   assert len(nodules) == 3 and nodules.simulated
   assert nodules.image.shape == (3, 2, 2) and nodules.image.dtype == np.int16
   assert nodules.mask.dtype == nodules.votes.dtype == np.uint8
@@ -178,9 +178,9 @@ def test_load_reads_records(built):
 
 
 def test_load_stops_at_the_limit(built):
-  nodules = input_pipeline.load('lidc_nodules/paper', 'test', limit=2)
+  nodules = lidc.load('lidc_nodules/paper', 'test', limit=2)
   assert len(nodules) == 2
-  assert len(input_pipeline.load('lidc_nodules/paper', 'test', limit=9)) == 3
+  assert len(lidc.load('lidc_nodules/paper', 'test', limit=9)) == 3
 
 
 @pytest.fixture(name='folded')
@@ -208,9 +208,7 @@ def test_folds_rotate(folded, turn, train, validation, test):
     ('validation', validation),
     ('test', test),
   ):
-    nodules = input_pipeline.load(
-      'lidc_nodules/phantom', split, rotate_folds=turn
-    )
+    nodules = lidc.load('lidc_nodules/phantom', split, rotate_folds=turn)
     assert set(nodules.info['fold']) == folds
     # Every nodule of these folds, each with its own image.
     expected = {f'n{i}' for i in range(10) if i % 5 in folds}
@@ -220,16 +218,16 @@ def test_folds_rotate(folded, turn, train, validation, test):
       nodules.image[:, 0, 0],
       [int(name[1:]) - 1000 for name in nodules.info['nodule_id']],
     )
-    limited = input_pipeline.load(
+    limited = lidc.load(
       'lidc_nodules/phantom', split, rotate_folds=turn, limit=1
     )
     assert set(limited.info['fold']) <= folds and len(limited) == 1
 
 
 def test_patients_that_a_run_keeps_follow_its_folds(folded):
-  everything = input_pipeline.concatenate(
+  everything = nodules_lib.concatenate(
     [
-      input_pipeline.load('lidc_nodules/phantom', split)
+      lidc.load('lidc_nodules/phantom', split)
       for split in ('train', 'validation', 'test')
     ]
   )
@@ -244,72 +242,72 @@ def test_patients_that_a_run_keeps_follow_its_folds(folded):
     ((0, 0), fold == 0),
   ):
     np.testing.assert_array_equal(
-      input_pipeline.of_training_patients(nodules, turns), seen
+      lidc.of_training_patients(nodules, turns), seen
     )
 
 
 def test_a_missing_split_names_those_there_are(built):
   with pytest.raises(errors.InputError, match="'train'.*test"):
-    input_pipeline.load('lidc_nodules/paper', 'train')
+    lidc.load('lidc_nodules/paper', 'train')
 
 
 @pytest.mark.parametrize('name', ('nonesuch/paper', 'lidc_nodules/nonesuch'))
 def test_an_unknown_dataset_is_an_input_error(name, tmp_path):
   with pytest.raises(errors.InputError, match=name):
-    input_pipeline.builder(name, str(tmp_path))
+    lidc.builder(name, str(tmp_path))
 
 
 def test_a_dataset_that_is_not_built_says_how_to_build_it(tmp_path):
-  assert not input_pipeline.is_built('lidc_nodules/paper', str(tmp_path))
+  assert not lidc.is_built('lidc_nodules/paper', str(tmp_path))
   with pytest.raises(
     errors.InputError,
     match=f'tfds_lidc.build --config=paper .*--data_dir={tmp_path}',
   ):
-    input_pipeline.load('lidc_nodules/paper', 'train', data_dir=str(tmp_path))
+    lidc.load('lidc_nodules/paper', 'train', data_dir=str(tmp_path))
 
 
 def test_simulated_is_what_the_dataset_says(built):
   built.info.metadata['simulated'] = False
-  assert not input_pipeline.load('lidc_nodules/phantom', 'test').simulated
+  assert not lidc.load('lidc_nodules/phantom', 'test').simulated
 
 
 @pytest.mark.parametrize('name, simulated', (('phantom', True), ('all', False)))
 def test_only_phantoms_are_simulated(name, simulated, tmp_path):
   name = f'lidc_nodules/{name}'
-  assert input_pipeline.is_simulated(name, str(tmp_path)) is simulated
+  assert lidc.is_simulated(name, str(tmp_path)) is simulated
 
 
 def test_a_name_may_carry_a_policy(tmp_path):
   name = 'lidc_nodules/phantom?split_by=nodule,slices=all'
-  builder = input_pipeline.builder(name, str(tmp_path))
+  builder = lidc.builder(name, str(tmp_path))
   policy = builder.builder_config.policy
   assert (policy.split_by, policy.slices) == ('nodule', 'all')
   # Its own folder, the same whatever the order.
   assert builder.builder_config.name == 'phantom-slices_all-split_by_nodule'
-  assert input_pipeline.is_simulated(name, str(tmp_path))
-  assert not input_pipeline.is_built(name, str(tmp_path))
-  assert '--config=paper --policy=slices=all ' in input_pipeline.build_command(
+  assert lidc.is_simulated(name, str(tmp_path))
+  assert not lidc.is_built(name, str(tmp_path))
+  assert '--config=paper --policy=slices=all ' in lidc.build_command(
     'lidc_nodules/paper?slices=all', ''
   )
 
 
 def test_a_policy_may_hold_a_slash(tmp_path):
   name = 'lidc_nodules/paper?consensus=1/2'
-  builder = input_pipeline.builder(name, str(tmp_path))
+  builder = lidc.builder(name, str(tmp_path))
   assert builder.builder_config.policy.consensus == (1, 2)
-  command = input_pipeline.build_command(name, '')
+  command = lidc.build_command(name, '')
   assert ' --config=paper --policy=consensus=1/2 ' in command
 
 
 @pytest.mark.parametrize('policy', ('slice=all', 'slices=some'))
 def test_a_policy_that_is_none_is_an_input_error(policy, tmp_path):
   with pytest.raises(errors.InputError, match='slice'):
-    input_pipeline.builder(f'lidc_nodules/phantom?{policy}', str(tmp_path))
+    lidc.builder(f'lidc_nodules/phantom?{policy}', str(tmp_path))
 
 
 def test_concatenate_joins_every_field():
   parts = [_nodules([0, 1]), _nodules([-1])]
-  whole = input_pipeline.concatenate(parts)
+  whole = nodules_lib.concatenate(parts)
   np.testing.assert_array_equal(whole.label, [0, 1, -1])
   for name in ('image', 'mask', 'votes'):
     np.testing.assert_array_equal(

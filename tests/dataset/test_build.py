@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_lidc import annotations
 from tfds_lidc import build
-from tfds_lidc import cohort
-from tfds_lidc import dicom
 from tfds_lidc import errors
-from tfds_lidc import patches
-from tfds_lidc import phantom
-from tfds_lidc import scan_reader
-from tfds_lidc import staging
+from tfds_lidc.ct import pixels
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.lidc_nodules import staging
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch as phantom_patch
 
 _FEW = tfds.download.DownloadConfig(max_examples_per_split=4)
 
@@ -139,7 +139,7 @@ def test_open_label_survives(tmp_path, synthetic_ct, monkeypatch):
     dataclasses.replace(n, malignancy=(3,) * n.num_readers)
     for n in dicom_files.nodules()
   ]
-  monkeypatch.setattr(cohort, 'clusters', lambda: tuple(changed))
+  monkeypatch.setattr(selection, 'clusters', lambda: tuple(changed))
   records = _records(
     build.build('all', lidc_dir=synthetic_ct, data_dir=tmp_path)
   )
@@ -172,14 +172,14 @@ def test_real_series(tmp_path):
   assert returncode == 0, stderr
   assert '4 records (train 4)' in stdout
   assert '1 used, 882 not on this disk' in stdout
-  series = dicom.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  series = dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
   records = _records(build.build('all', data_dir=tmp_path))
   for nodule in dicom_files.nodules():
     patch = patches.place(
       annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (1, 2)
     )
     # The z order of the files is the database's, so ranks may serve here.
-    hu = dicom.read_hu(series.slices[patch.slice_index].path)
+    hu = pixels.read_hu(series.slices[patch.slice_index].path)
     np.testing.assert_array_equal(
       records[nodule.nodule_id]['image'][..., 0],
       hu[patch.row - 32 : patch.row + 32, patch.col - 32 : patch.col + 32],
@@ -213,7 +213,9 @@ def test_phantoms_are_simulated_and_say_so(phantoms):
 
 
 def test_phantoms_repeat_and_differ(phantoms):
-  paper = {n.nodule_id: n for n in cohort.select(cohort.POLICIES['paper'])}
+  paper = {
+    n.nodule_id: n for n in selection.select(selection.POLICIES['paper'])
+  }
   images = []
   for nodule_id, record in _records(phantoms).items():
     nodule = paper[nodule_id]
@@ -222,7 +224,7 @@ def test_phantoms_repeat_and_differ(phantoms):
     )
     np.testing.assert_array_equal(
       record['image'][..., 0],
-      scan_reader.simulate(nodule, patch),
+      phantom_patch.simulate(nodule, patch),
     )
     np.testing.assert_array_equal(record['mask'][..., 0], patch.mask)
     assert record['label'] in (0, 1)
@@ -233,7 +235,7 @@ def test_phantoms_repeat_and_differ(phantoms):
 def test_simulation_is_given_the_mean_ratings(monkeypatch):
   given = []
   monkeypatch.setattr(
-    phantom,
+    phantom_patch,
     'simulate_patch',
     lambda masks, ratings, *, pixel_spacing_mm, rng: given.append(
       (masks.shape, ratings, pixel_spacing_mm, rng.integers(1 << 30))
@@ -244,7 +246,7 @@ def test_simulation_is_given_the_mean_ratings(monkeypatch):
     annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (2, 3)
   )
   for _ in range(2):
-    scan_reader.simulate(nodule, patch)
+    phantom_patch.simulate(nodule, patch)
   shape, ratings, spacing, draw = given[0]
   assert shape == (4, 64, 64)
   assert ratings['malignancy'] == 3.25
@@ -255,7 +257,7 @@ def test_simulation_is_given_the_mean_ratings(monkeypatch):
 
 def test_empty_consensus_is_dropped_and_reported(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    phantom,
+    phantom_patch,
     'simulate_patch',
     lambda *args, **kwargs: np.zeros((64, 64), np.int16),
   )
@@ -263,7 +265,7 @@ def test_empty_consensus_is_dropped_and_reported(tmp_path, monkeypatch):
   assert sum(s.num_examples for s in builder.info.splits.values()) == 1422
   (dropped,) = builder.info.metadata['dropped']
   assert dropped in build.summary(builder)
-  nodule = next(n for n in cohort.clusters() if n.nodule_id == dropped)
+  nodule = next(n for n in selection.clusters() if n.nodule_id == dropped)
   masks = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids).masks
   assert not (3 * masks.sum(axis=0) >= 2 * nodule.num_readers).any()
 
@@ -304,7 +306,7 @@ def test_overwrite_builds_again(tmp_path, synthetic_ct):
   shutil.copytree(synthetic_ct, tmp_path / 'ct')
   build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data')
   for path in (tmp_path / 'ct').iterdir():
-    dataset = dicom.pydicom.dcmread(path)
+    dataset = dicom_series.pydicom.dcmread(path)
     dataset.RescaleIntercept = 0
     dataset.save_as(path)
   again = build.build(

@@ -9,9 +9,9 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_metadata
 
-from tfds_lidc import annotations
 from tfds_lidc import cohort
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.nodules import annotations
 
 _CARD = pathlib.Path(lidc_nodules_dataset_builder.__file__).with_name(
   'README.md'

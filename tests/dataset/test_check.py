@@ -8,11 +8,11 @@ import dicom_files
 import faulty_dicom
 import pytest
 
-from tfds_lidc import annotations
 from tfds_lidc import build
 from tfds_lidc import check
-from tfds_lidc import cohort
-from tfds_lidc import scan_reader
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
 
 
 @pytest.fixture(scope='module')
@@ -89,7 +89,9 @@ def test_counts_add_up(faulty, checked):
   )
   assert scans['missing'] == len(scans['missing_patients']) == 1016
   assert report['policies']['all']['found'] == len(faulty.whole)
-  paper = {n.nodule_id: n for n in cohort.select(cohort.POLICIES['paper'])}
+  paper = {
+    n.nodule_id: n for n in selection.select(selection.POLICIES['paper'])
+  }
   found = [paper[i] for i in faulty.whole if i in paper]
   assert report['policies']['paper'] == {
     'selected': 1423,
@@ -112,7 +114,7 @@ def test_a_slice_missing_beside_the_record_is_named_and_costs_nothing(tmp_path):
   )
   # On the policies' two levels of consensus.
   needed = {
-    scan_reader.place(n, cohort.POLICIES[name])[0].slice_index
+    patches.place_nodule(n, selection.POLICIES[name])[0].slice_index
     for n in nodules
     for name in ('all', 'paper')
   }

@@ -7,31 +7,58 @@ import sys
 
 import pytest
 
-from tfds_lidc import cohort
 from tfds_lidc import errors
+from tfds_lidc.nodules import selection
 
 
 @pytest.mark.parametrize(
   'malignancy, agreement, mean, median',
   [
-    ((3, 3), cohort.OPEN, cohort.OPEN, cohort.OPEN),
-    ((1, 4), cohort.OPEN, cohort.BENIGN, cohort.BENIGN),  # 1/2; 2.5; 2.5
-    ((2, 2, 4), cohort.BENIGN, cohort.BENIGN, cohort.BENIGN),  # exactly 2/3
-    ((2, 2, 5), cohort.BENIGN, cohort.OPEN, cohort.BENIGN),  # 2/3; 3; 2
-    ((4, 4, 2, 3), cohort.MALIGNANT, cohort.MALIGNANT, cohort.MALIGNANT),
-    ((4, 4, 1, 1), cohort.OPEN, cohort.BENIGN, cohort.BENIGN),  # mean 2.5
-    ((3, 3, 3, 5), cohort.MALIGNANT, cohort.MALIGNANT, cohort.OPEN),
-    ((1, 1, 1, 5), cohort.BENIGN, cohort.BENIGN, cohort.BENIGN),
+    ((3, 3), selection.OPEN, selection.OPEN, selection.OPEN),
+    (
+      (1, 4),
+      selection.OPEN,
+      selection.BENIGN,
+      selection.BENIGN,
+    ),  # 1/2; 2.5; 2.5
+    (
+      (2, 2, 4),
+      selection.BENIGN,
+      selection.BENIGN,
+      selection.BENIGN,
+    ),  # exactly 2/3
+    (
+      (2, 2, 5),
+      selection.BENIGN,
+      selection.OPEN,
+      selection.BENIGN,
+    ),  # 2/3; 3; 2
+    (
+      (4, 4, 2, 3),
+      selection.MALIGNANT,
+      selection.MALIGNANT,
+      selection.MALIGNANT,
+    ),
+    (
+      (4, 4, 1, 1),
+      selection.OPEN,
+      selection.BENIGN,
+      selection.BENIGN,
+    ),  # mean 2.5
+    ((3, 3, 3, 5), selection.MALIGNANT, selection.MALIGNANT, selection.OPEN),
+    ((1, 1, 1, 5), selection.BENIGN, selection.BENIGN, selection.BENIGN),
   ],
 )
 def test_label_rules(malignancy, agreement, mean, median):
-  assert cohort.label(malignancy, 'agreement') == agreement
-  assert cohort.label(malignancy, 'mean') == mean
-  assert cohort.label(malignancy, 'median') == median
+  assert selection.label(malignancy, 'agreement') == agreement
+  assert selection.label(malignancy, 'mean') == mean
+  assert selection.label(malignancy, 'median') == median
 
 
 def test_cluster_sizes():
-  sizes = collections.Counter(min(n.num_readers, 5) for n in cohort.clusters())
+  sizes = collections.Counter(
+    min(n.num_readers, 5) for n in selection.clusters()
+  )
   assert sizes == {1: 771, 2: 488, 3: 481, 4: 897, 5: 14}
 
 
@@ -48,26 +75,26 @@ def test_cluster_sizes():
 )
 def test_counts(name, benign, malignant):
   labels = collections.Counter(
-    n.label for n in cohort.select(cohort.POLICIES[name])
+    n.label for n in selection.select(selection.POLICIES[name])
   )
-  assert labels == {cohort.BENIGN: benign, cohort.MALIGNANT: malignant}
+  assert labels == {selection.BENIGN: benign, selection.MALIGNANT: malignant}
 
 
 def test_all_keeps_every_cluster():
-  nodules = cohort.select(cohort.POLICIES['all'])
+  nodules = selection.select(selection.POLICIES['all'])
   assert len(nodules) == 2651
   assert {n.label for n in nodules} == {-1, 0, 1}
 
 
 def test_paper_spans_patients_and_scans():
-  nodules = cohort.select(cohort.POLICIES['paper'])
+  nodules = selection.select(selection.POLICIES['paper'])
   assert len({n.patient_id for n in nodules}) == 675
   assert len({n.series_uid for n in nodules}) == 680
 
 
 def test_limits_are_included():
-  nodule = cohort.clusters()[0]  # four readers, ratings 5 5 5 4
-  policy = cohort.Policy(
+  nodule = selection.clusters()[0]  # four readers, ratings 5 5 5 4
+  policy = selection.Policy(
     'limits',
     min_readers=4,
     max_readers=4,
@@ -76,33 +103,33 @@ def test_limits_are_included():
   )
   for diameter_mm, count in ((2.99, 0), (3.0, 1), (25.0, 1), (25.01, 0)):
     sized = dataclasses.replace(nodule, diameter_mm=diameter_mm)
-    assert len(cohort.select(policy, [sized])) == count
+    assert len(selection.select(policy, [sized])) == count
   sized = dataclasses.replace(nodule, diameter_mm=10.0)
   thin = dataclasses.replace(policy, max_thickness_mm=2.5)
   for thickness_mm, count in ((0.6, 1), (2.5, 1), (2.51, 0)):
     cut = dataclasses.replace(sized, slice_thickness_mm=thickness_mm)
-    assert len(cohort.select(thin, [cut])) == count
-    assert len(cohort.select(policy, [cut])) == 1
+    assert len(selection.select(thin, [cut])) == count
+    assert len(selection.select(policy, [cut])) == 1
   for readers, count in ((3, 0), (4, 1), (5, 0)):
     read = dataclasses.replace(sized, annotation_ids=tuple(range(readers)))
-    assert len(cohort.select(policy, [read])) == count
+    assert len(selection.select(policy, [read])) == count
 
 
 def test_patients_never_part():
   folds = collections.defaultdict(set)
-  for nodule in cohort.clusters():
+  for nodule in selection.clusters():
     folds[nodule.patient_id].add(nodule.fold)
   assert all(len(found) == 1 for found in folds.values())
   # Two scans each, of which these have nodules in both.
   scans = collections.defaultdict(set)
-  for nodule in cohort.clusters():
+  for nodule in selection.clusters():
     scans[nodule.patient_id].add(nodule.scan_id)
   assert sum(len(found) == 2 for found in scans.values()) == 8
 
 
 def test_folds_are_stratified():
   counts = collections.Counter(
-    (n.fold, n.label) for n in cohort.select(cohort.POLICIES['paper'])
+    (n.fold, n.label) for n in selection.select(selection.POLICIES['paper'])
   )
   assert len(counts) == 10
   for (_, label), count in counts.items():
@@ -110,7 +137,7 @@ def test_folds_are_stratified():
 
 
 def test_split_by_nodule_parts_patients():
-  nodules = cohort.select(cohort.POLICIES['paper_by_nodule'])
+  nodules = selection.select(selection.POLICIES['paper_by_nodule'])
   folds = collections.defaultdict(set)
   for nodule in nodules:
     folds[nodule.patient_id].add(nodule.fold)
@@ -121,7 +148,7 @@ def test_split_by_nodule_parts_patients():
 
 
 def test_splits_are_folds():
-  nodule = cohort.clusters()[0]
+  nodule = selection.clusters()[0]
   assert [dataclasses.replace(nodule, fold=f).split for f in range(5)] == [
     'train',
     'train',
@@ -132,12 +159,12 @@ def test_splits_are_folds():
 
 
 def test_csv_round_trip():
-  nodules = list(cohort.clusters()[:20])
-  assert cohort.read_csv(cohort.write_csv(nodules)) == nodules
+  nodules = list(selection.clusters()[:20])
+  assert selection.read_csv(selection.write_csv(nodules)) == nodules
 
 
 def test_nodule_ids_are_unique():
-  assert len({n.nodule_id for n in cohort.clusters()}) == 2651
+  assert len({n.nodule_id for n in selection.clusters()}) == 2651
 
 
 @pytest.mark.parametrize(
@@ -151,7 +178,7 @@ def test_nodule_ids_are_unique():
 )
 def test_bad_policy_names_field_and_value(field, value):
   with pytest.raises(errors.InputError) as e:
-    cohort.Policy('mine', **{field: value})
+    selection.Policy('mine', **{field: value})
   assert field in str(e.value) and str(value) in str(e.value)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import scan_reader
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
 
 pytest.importorskip('dill', reason='needs the extra test')
 pytest.importorskip('tensorflow', reason='needs the extra tf')
@@ -35,7 +35,7 @@ def _write_dummy_data(directory):
   ramp = np.arange(512, dtype=np.int16) + np.zeros((512, 1), np.int16)
   for nodule in sum(map(faulty_dicom.nodules_of, _PATIENTS), []):
     for config in ('all', 'paper'):
-      for patch in scan_reader.place(nodule, cohort.POLICIES[config]):
+      for patch in patches.place_nodule(nodule, selection.POLICIES[config]):
         k = patch.slice_index
         dicom_files.write_slice(
           directory / nodule.patient_id / f'1-{k:03}.dcm',
@@ -85,7 +85,7 @@ class PhantomTest(_Contract, tfds.testing.DatasetBuilderTestCase):
     lidc_nodules_dataset_builder.LidcConfig(
       name='phantom-large',
       policy=dataclasses.replace(
-        cohort.POLICIES['paper'],
+        selection.POLICIES['paper'],
         name='phantom-large',
         min_readers=4,
         min_diameter_mm=24.0,

@@ -7,13 +7,15 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from mtnet_jax import averaging
-from mtnet_jax import bootstrap
-from mtnet_jax import ensemble
-from mtnet_jax import evaluate
-from mtnet_jax import input_pipeline
-from mtnet_jax import members
-from mtnet_jax import workdir
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import averaging
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.inference import ensemble
+from mtnet_jax.inference import members
+from mtnet_jax.models import predictor
+from mtnet_jax.reports import text as text_lib
+from mtnet_jax.storage import workdir
 
 make_records = made_records.make_records
 
@@ -150,7 +152,7 @@ def test_only_nodules_count_that_no_run_has_seen():
 
 
 def _text(tree):
-  return averaging.text(
+  return text_lib.averaging(
     tree, runs=2, symmetries=True, strategy='mtnet', simulated=True
   )
 
@@ -177,7 +179,7 @@ def test_runs_answer_one_after_the_other(monkeypatch):
   hu = np.full((2, 8, 8), -900, np.int16)
   hu[:, 2:4, 1:7] = 50
   bright = (hu > 0).astype(np.uint8)
-  nodules = input_pipeline.Nodules(
+  nodules = nodules_lib.Nodules(
     image=hu,
     mask=bright,
     votes=bright,
@@ -194,13 +196,13 @@ def test_runs_answer_one_after_the_other(monkeypatch):
       'class': np.full(len(nodules), variables),
     }
 
-  monkeypatch.setattr(evaluate, 'predict', predict)
+  monkeypatch.setattr(predictor, 'predict', predict)
   monkeypatch.setattr(
     workdir, 'load_variables', lambda path, names: {'a': 0.2, 'b': 0.6}[path]
   )
   titles = []
   runs = [members.Run(path, made_run.config_of(), {}) for path in 'ab']
-  singles, averaged = evaluate.listen(
+  singles, averaged = members.listen(
     runs, nodules, symmetries=True, progress=titles.append
   )
   assert averaged.malignancy_members.shape == (16, 2)
@@ -215,7 +217,7 @@ def test_runs_answer_one_after_the_other(monkeypatch):
   # on its side it has half of it in each.
   inside = averaged.outputs['fine'][:, 2:4, 1:7]
   np.testing.assert_allclose(inside, (1 + 0.25) / 2)
-  (record, _) = evaluate.make_records(
+  (record, _) = records_lib.make_records(
     nodules,
     averaged.outputs,
     ensemble.disagreement(averaged),

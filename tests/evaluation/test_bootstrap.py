@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtnet_jax import bootstrap
+from mtnet_jax.evaluation import bootstrap
 
 _PATIENTS = np.array(['b', 'a', 'c', 'a', 'b', 'a', 'd'])
 

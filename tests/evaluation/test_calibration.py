@@ -5,7 +5,7 @@ import pytest
 from sklearn import calibration as sklearn_calibration
 from sklearn import metrics as sklearn_metrics
 
-from mtnet_jax import calibration
+from mtnet_jax.evaluation import calibration
 
 
 @pytest.fixture(name='drawn')

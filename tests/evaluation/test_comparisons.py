@@ -6,11 +6,11 @@ import made_run
 import numpy as np
 import pytest
 
-from mtnet_jax import comparisons
-from mtnet_jax import errors
-from mtnet_jax import finished_run
-from mtnet_jax import paper_tables
-from mtnet_jax import result_table
+from mtnet_jax.evaluation import comparisons
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.reports import paper_tables
+from mtnet_jax.reports import tables
+from mtnet_jax.system import errors
 
 
 def _config(**changes):
@@ -117,7 +117,7 @@ def test_they_fill_the_rows_of_the_paper_s_tables(folder, run):
   assert change.kind == 'difference'
   rows = {row.title: row for row in table5.rows}
   change = rows['MT-Net - Fine without mask, here']
-  assert result_table.texts(table5, change)[0] == '+25.0 (+25.0 to +25.0)'
+  assert tables.column_texts(table5, change)[0] == '+25.0 (+25.0 to +25.0)'
 
 
 def test_other_strategies_have_rows_of_their_own(run):

@@ -7,8 +7,8 @@ import made_run
 import numpy as np
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import finished_run
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.system import errors
 
 
 @pytest.fixture(scope='module', name='whole')

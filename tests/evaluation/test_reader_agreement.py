@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mtnet_jax import input_pipeline
-from mtnet_jax import reader_agreement
+from mtnet_jax.data import lidc
+from mtnet_jax.data import readers as readers_lib
+from mtnet_jax.evaluation import reader_agreement
 
 # Rows of a 4 x 4 plane that three readers marked.
 READERS = np.zeros((3, 4, 4), bool)
@@ -15,13 +16,13 @@ READERS[0, :2] = READERS[1, :1] = READERS[2, 2:] = True
 
 @pytest.fixture(scope='module', name='nodules')
 def _nodules(phantom_data_dir):
-  return input_pipeline.load(
+  return lidc.load(
     'lidc_nodules/phantom', 'test', data_dir=phantom_data_dir, limit=24
   )
 
 
 def test_masks_are_those_of_which_the_record_was_made(nodules):
-  masks = reader_agreement.masks(nodules)
+  masks = readers_lib.masks(nodules)
   assert len(masks) == 24
   for i, readers in enumerate(masks):
     assert readers.shape == (nodules.info['num_readers'][i], 64, 64)
@@ -40,7 +41,7 @@ def test_other_votes_and_unknown_nodules_have_no_masks(nodules):
     [info['nodule_id'][0], 'somebody_else_1', info['nodule_id'][2]]
   )
   changed = dataclasses.replace(nodules.take(slice(3)), votes=votes, info=info)
-  first, second, third = reader_agreement.masks(changed)
+  first, second, third = readers_lib.masks(changed)
   assert first is None and second is None
   assert third is not None
 
@@ -77,7 +78,7 @@ def test_columns(nodules):
     'consensus_reader_dice',
     'fine_reader_dice',
   }
-  readers = reader_agreement.masks(few)[2]
+  readers = readers_lib.masks(few)[2]
   assert columns['reader_dice'][2] == reader_agreement.pairwise_dice(readers)
   np.testing.assert_array_equal(
     columns['fine_reader_dice'], columns['consensus_reader_dice']

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mtnet_jax import input_pipeline
 from mtnet_jax import metrics
-from mtnet_jax import scores
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import scores
 
 
 def record(patient, label, probability, diameter, coarse, fine):
@@ -204,7 +204,7 @@ def test_diameter_model_finds_the_logit_it_was_drawn_from():
   diameter = rng.uniform(3, 25, 20000)
   malignant = rng.random(20000) < 1 / (1 + np.exp(-(0.4 * diameter - 5)))
   plane = np.zeros((20000, 1, 1), np.int16)
-  nodules = input_pipeline.Nodules(
+  nodules = nodules_lib.Nodules(
     image=plane,
     mask=plane,
     votes=plane,

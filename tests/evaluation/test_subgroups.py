@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mtnet_jax import bootstrap
-from mtnet_jax import subgroups
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import subgroups
 
 
 def record(patient, diameter, texture, agreement, label, probability, dice):

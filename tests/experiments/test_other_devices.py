@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mtnet_jax
-from mtnet_jax import input_pipeline
-from mtnet_jax import workdir
+from mtnet_jax.data import lidc
+from mtnet_jax.storage import workdir
 
 _EIGHT = '--xla_force_host_platform_device_count=8'
 
@@ -17,16 +17,19 @@ _PREDICT = """
 import sys
 import jax
 import numpy as np
-from mtnet_jax import evaluate, input_pipeline, workdir
+from mtnet_jax.data import lidc
+from mtnet_jax.models import nets, predictor
+from mtnet_jax.storage import workdir
 
 assert jax.device_count() == 8
 run, data_dir, out = sys.argv[1:]
 config = workdir.read_config(run)
-data = input_pipeline.load(
+data = lidc.load(
   config.dataset.name, 'test', data_dir=data_dir, limit=config.dataset.limit
 )
-outputs = evaluate.predict(
-  config, workdir.load_variables(run), data, progress=lambda batches: batches
+variables = workdir.load_variables(run, nets.ORDER)
+outputs = predictor.predict(
+  config, variables, data, progress=lambda batches: batches
 )
 np.savez(out, **outputs)
 """
@@ -52,7 +55,7 @@ def test_a_run_of_eight_devices_opens_on_one(
   assert done.returncode == 0, done.stderr[-3000:]
 
   config = workdir.read_config(run)
-  data = input_pipeline.load(
+  data = lidc.load(
     config.dataset.name,
     'test',
     data_dir=phantom_data_dir,

@@ -12,9 +12,9 @@ import project_configs
 import pytest
 import step_job
 
-from mtnet_jax import errors
-from mtnet_jax import input_pipeline
-from mtnet_jax import run
+from mtnet_jax.data import lidc
+from mtnet_jax.experiments import run
+from mtnet_jax.system import errors
 
 STAGES = ('coarse', 'class', 'fine')
 
@@ -125,7 +125,7 @@ def test_without_the_real_dataset_a_banner_names_the_command(
 ):
   import importlib.util
 
-  from mtnet_jax import run
+  from mtnet_jax.data import lidc
 
   spec = importlib.util.spec_from_file_location(
     'mtnet_config', main_job.ROOT / 'configs' / 'mtnet.py'
@@ -134,7 +134,7 @@ def test_without_the_real_dataset_a_banner_names_the_command(
   spec.loader.exec_module(configs)
   config = configs.get_config()
   config.dataset.data_dir = str(phantom_data_dir)
-  chosen = run.choose_dataset(config)
+  chosen = lidc.choose_dataset(config)
   assert chosen.dataset.name == 'lidc_nodules/phantom'
   # What was asked for stays as it was.
   assert config.dataset.name == 'lidc_nodules/paper'
@@ -152,16 +152,16 @@ def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   one = dataclasses.replace(
     both, label=np.where(both.label == label, label, -1)
   )
-  splits = {name: both for name in input_pipeline.SPLITS}
+  splits = {name: both for name in lidc.SPLITS}
   replacements = {
     'is_simulated': lambda *_: False,
-    'splits': lambda *_: input_pipeline.SPLITS,
+    'splits': lambda *_: lidc.SPLITS,
     'load_splits': lambda _: splits,
   }
   for name, value in replacements.items():
     monkeypatch.setattr(run.input_pipeline, name, value)
   config = project_configs.CONFIGS.get_config('test')
-  assert run.load_splits(config) is splits
+  assert lidc.load_for_training(config) is splits
   splits[split] = one
   with pytest.raises(errors.InputError, match=f'the {split} split of .* lacks'):
-    run.load_splits(config)
+    lidc.load_for_training(config)

@@ -5,13 +5,13 @@ import json
 import project_configs
 import pytest
 
-from mtnet_jax import check_config
-from mtnet_jax import checkpoint
-from mtnet_jax import errors
-from mtnet_jax import stages
-from mtnet_jax import step
-from mtnet_jax import sweep_plan
-from mtnet_jax import workdir
+from mtnet_jax.experiments import sweep_plan
+from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
+from mtnet_jax.training import check_config
+from mtnet_jax.training import stages
+from mtnet_jax.training import step
 
 NAMES = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
 

@@ -9,12 +9,12 @@ import made_records
 import project_configs
 import pytest
 
-from mtnet_jax import bootstrap
-from mtnet_jax import errors
-from mtnet_jax import finished_run
-from mtnet_jax import sweep_figures
-from mtnet_jax import sweep_plan
-from mtnet_jax import sweep_report
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.experiments import sweep_figures
+from mtnet_jax.experiments import sweep_plan
+from mtnet_jax.experiments import sweep_report
+from mtnet_jax.system import errors
 
 _KINDS = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
 

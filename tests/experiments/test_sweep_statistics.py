@@ -4,9 +4,9 @@ import made_records
 import numpy as np
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import sweep_plan
-from mtnet_jax import sweep_statistics
+from mtnet_jax.experiments import sweep_plan
+from mtnet_jax.experiments import sweep_statistics
+from mtnet_jax.system import errors
 
 
 def point(name):

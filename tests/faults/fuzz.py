@@ -34,8 +34,8 @@ if __name__ in ('__main__', '__mp_main__'):
 from faults import targets  # noqa: E402
 import tqdm  # noqa: E402
 
-from mtnet_jax import hdf5_weights  # noqa: E402
-from tfds_lidc import decoder  # noqa: E402
+from mtnet_jax.weights import hdf5  # noqa: E402
+from tfds_lidc.ct import decoder  # noqa: E402
 
 SECONDS = 10
 BYTES = 2 << 30
@@ -77,7 +77,7 @@ def write(case: dict, folder: pathlib.Path):
 
 def attempt(name: str, case: dict, folder: pathlib.Path) -> Result:
   """Writes a case and has it read."""
-  from mtnet_jax import errors
+  from mtnet_jax.system import errors
   from tfds_lidc import errors as lidc_errors
 
   write(case, folder)
@@ -130,7 +130,7 @@ def _guarded(folder):
 
 _watched = []
 # Scripts that read HDF5 and compressed images.
-_READERS = ([hdf5_weights.__file__], [decoder.__file__])
+_READERS = ([hdf5.__file__], [decoder.__file__])
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 

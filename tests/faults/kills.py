@@ -150,14 +150,15 @@ def differences(left, right):
 @functools.cache  # every run is compared with the same one
 def dataset(directory):
   """Hash of every record: files of equal records need not have equal bytes."""
-  from mtnet_jax import input_pipeline
+  from mtnet_jax.data import lidc
+  from mtnet_jax.data import nodules
 
-  return input_pipeline.fingerprint(
+  return nodules.fingerprint(
     {
-      split: input_pipeline.load(
+      split: lidc.load(
         'lidc_nodules/phantom', split, data_dir=directory / 'data'
       )
-      for split in input_pipeline.SPLITS
+      for split in lidc.SPLITS
     }
   )
 

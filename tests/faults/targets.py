@@ -147,12 +147,12 @@ def _damage_dicom(rng, case, other):
 
 
 def _read_image(folder):
-  from tfds_lidc import dicom
-  from tfds_lidc import dicom_header
+  from tfds_lidc.ct import header as dicom_header
+  from tfds_lidc.ct import pixels
 
   path = folder / '1.dcm'
   header, fault = dicom_header.read_header(path)
-  hu, pixel_fault = dicom.try_read_hu(path)
+  hu, pixel_fault = pixels.try_read_hu(path)
   if hu is not None:
     assert hu.dtype == np.int16 and hu.ndim == 2
   if header and header.modality == 'CT':
@@ -172,17 +172,17 @@ def _series() -> list[Case]:
 
 
 def _read_series(folder):
-  from mtnet_jax import ct_series
-  from mtnet_jax import ct_volume
-  from mtnet_jax import points
-  from mtnet_jax import targets
+  from mtnet_jax.ct import places
+  from mtnet_jax.ct import points
+  from mtnet_jax.ct import series
+  from mtnet_jax.ct import volume as ct_volume
 
-  volume = ct_series.find([folder], show_progress=False)
+  volume = series.find([folder], show_progress=False)
   assert np.isfinite(volume.affine).all() and np.isfinite(volume.z_mm).all()
   wanted = points.Points(
     ('row', 'col', 'slice'), [points.Point('a', (1, 8, 8))], []
   )
-  found, faults = targets.of_points(wanted, volume)
+  found, faults = places.of_points(wanted, volume)
   for _, error in faults:
     raise Refused(str(error))
   try:
@@ -194,7 +194,7 @@ def _read_series(folder):
 
 
 def _read_to_segmentation(folder):
-  from mtnet_jax import dicom_seg
+  from mtnet_jax.ct import dicom_seg
 
   volume, k = _read_series(folder)
   dicom_seg.write(
@@ -223,22 +223,22 @@ def _points() -> list[Case]:
 @functools.cache
 def _volume():
   """A sound series to ask for points of."""
-  from mtnet_jax import ct_series
+  from mtnet_jax.ct import series
 
   folder = pathlib.Path(tempfile.mkdtemp(prefix='fuzz-'))
   _slices(folder, count=3)
-  return ct_series.find([folder], show_progress=False)
+  return series.find([folder], show_progress=False)
 
 
 def _read_points(folder):
-  from mtnet_jax import points
-  from mtnet_jax import targets
+  from mtnet_jax.ct import places
+  from mtnet_jax.ct import points
 
   read = points.read(folder / 'points.csv')
   for point in read.points:
     # The id becomes the name of a file.
     assert (folder / f'{point.point_id}.png').parent == folder
-  targets.of_points(read, _volume())
+  places.of_points(read, _volume())
 
 
 def _policies() -> list[Case]:
@@ -267,11 +267,11 @@ def _damage_text(rng, case, other):
 
 
 def _read_policy(folder):
-  from tfds_lidc import cohort
-  from tfds_lidc import overrides
+  from tfds_lidc.nodules import overrides
+  from tfds_lidc.nodules import selection
 
   text = (folder / 'policy').read_bytes().decode('utf-8', 'replace')
-  policy = overrides.apply(cohort.POLICIES['paper'], text)
+  policy = overrides.apply(selection.POLICIES['paper'], text)
   assert re.fullmatch(r'[\w.-]{1,200}', policy.name), policy.name
 
 
@@ -286,11 +286,11 @@ def _runs() -> list[Case]:
 
 
 def _read_run(folder):
-  from mtnet_jax import finished_run
-  from mtnet_jax import stages
+  from mtnet_jax.evaluation import finished_run
+  from mtnet_jax.models import nets
 
   run = finished_run.read(folder)
-  stages.make_nets(run.config)
+  nets.make_nets(run.config)
 
 
 def _bundles() -> list[Case]:
@@ -300,10 +300,10 @@ def _bundles() -> list[Case]:
 def _write_bundle(folder):
   import made_run
 
-  from mtnet_jax import bundle
+  from mtnet_jax.inference import bundles
 
   made_run.write(folder / 'run')
-  bundle.write(folder / 'run', folder / 'bundle')
+  bundles.write(folder / 'run', folder / 'bundle')
   for path in sorted(folder.rglob('*'), reverse=True):
     if path.is_relative_to(folder / 'run'):
       path.rmdir() if path.is_dir() else path.unlink()
@@ -459,13 +459,13 @@ def _of_weights(damage):
 
 
 def _read_weights(folder):
-  from mtnet_jax import weight_files
-  from mtnet_jax import weight_sources
+  from mtnet_jax.weights import files
+  from mtnet_jax.weights import sources
 
   # Of TensorFlow's two files the index is what is named.
   path = max(folder.iterdir(), key=lambda path: path.suffix == '.index')
-  with weight_files.open_weights(path) as file:
-    weight_sources.recognise(tuple(file.shapes))
+  with files.open_weights(path) as file:
+    sources.recognise(tuple(file.shapes))
     for name, shape in file.shapes.items():
       value = file.read(name)
       assert value.shape == tuple(shape)
@@ -514,9 +514,10 @@ def _read_flags(folder):
   """Every field of a config is a flag, of the type of its default."""
   import project_configs
 
-  from mtnet_jax import check_config
-  from mtnet_jax import stages
-  from mtnet_jax import step
+  from mtnet_jax.models import nets
+  from mtnet_jax.training import check_config
+  from mtnet_jax.training import stages
+  from mtnet_jax.training import step
 
   given = json.loads((folder / 'flags.json').read_bytes())
   config = project_configs.CONFIGS.get_config(given['variant'])
@@ -529,7 +530,7 @@ def _read_flags(folder):
   except (OverflowError, TypeError, ValueError) as error:
     raise Refused(str(error)[:200]) from error  # as the flags do
   check_config.check_config(config)
-  stages.make_nets(config)
+  nets.make_nets(config)
   stages.make_stages(config)
   step.loss_numbers(config)
 
@@ -538,11 +539,11 @@ def _read_flags(folder):
 
 
 def _memories() -> list[Case]:
-  from tfds_lidc import series_index
+  from tfds_lidc.ct import index
 
   def write(folder):
     _slices(folder / 'ct', count=2)
-    series_index.load(folder / 'ct', cache_dir=folder, show_progress=False)
+    index.load(folder / 'ct', cache_dir=folder, show_progress=False)
     (cache,) = folder.glob('index-*')
     cache.rename(folder / 'index.json.gz')
 
@@ -563,13 +564,13 @@ def _damage_memory(rng, case, other):
 
 
 def _read_memory(folder):
-  from tfds_lidc import series_index
+  from tfds_lidc.ct import index
 
   root = (folder / 'ct').resolve()
   # The reader's own name for it, whatever the folder is called today.
-  cache = series_index._cache_file(root, folder)  # noqa: SLF001
+  cache = index._cache_file(root, folder)  # noqa: SLF001
   (folder / 'index.json.gz').rename(cache)
-  series_index.load(root, cache_dir=folder, show_progress=False)
+  index.load(root, cache_dir=folder, show_progress=False)
 
 
 TARGETS = {

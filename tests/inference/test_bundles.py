@@ -17,9 +17,10 @@ import safetensors.numpy
 
 import mtnet_jax
 from mtnet_jax import bundle
-from mtnet_jax import card
-from mtnet_jax import errors
-from mtnet_jax import tables
+from mtnet_jax.inference import bundles
+from mtnet_jax.inference import card as card_lib
+from mtnet_jax.reports import tables
+from mtnet_jax.system import errors
 
 
 def assert_same(left, right):
@@ -178,7 +179,7 @@ def test_one_process_needs_neither_the_dataset_nor_tensorflow(
 @pytest.fixture(scope='module', name='packed')
 def _packed(made_run_dir, tmp_path_factory):
   out = tmp_path_factory.mktemp('bundles') / 'packed'
-  bundle.write(made_run_dir, out)
+  bundles.write(made_run_dir, out)
   return out
 
 
@@ -216,7 +217,7 @@ def test_a_bundle_from_a_url(packed, upload, made_model):
 
 
 def test_the_same_run_gives_the_same_bytes(packed, made_run_dir, tmp_path):
-  bundle.write(made_run_dir, tmp_path / 'again')
+  bundles.write(made_run_dir, tmp_path / 'again')
   for path in packed.iterdir():
     assert path.read_bytes() == (tmp_path / 'again' / path.name).read_bytes()
 
@@ -226,7 +227,7 @@ def test_where_the_data_were_is_not_told(made_run_dir, tmp_path):
   config = json.loads((run / 'config.json').read_text())
   config['dataset']['data_dir'] = '/home/private/data'
   (run / 'config.json').write_text(json.dumps(config))
-  bundle.write(run, tmp_path / 'out', name='other')
+  bundles.write(run, tmp_path / 'out', name='other')
   for path in (tmp_path / 'out').iterdir():
     assert b'private' not in path.read_bytes()
   assert mtnet_jax.load(tmp_path / 'out').name == 'other'
@@ -284,7 +285,7 @@ def test_weights_of_another_config_are_not_packed(made_run_dir, tmp_path):
   config['seg_net']['aspp_features'] = 5
   (run / 'config.json').write_text(json.dumps(config))
   with pytest.raises(errors.InputError, match='variables/coarse.*shape'):
-    bundle.write(run, tmp_path / 'out')
+    bundles.write(run, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 
@@ -292,7 +293,7 @@ def test_what_is_there_is_not_overwritten(made_run_dir, tmp_path):
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'mine').write_text('mine')
   with pytest.raises(errors.InputError, match='exists already'):
-    bundle.write(made_run_dir, tmp_path / 'out')
+    bundles.write(made_run_dir, tmp_path / 'out')
   assert (tmp_path / 'out' / 'mine').read_text() == 'mine'
 
 
@@ -302,7 +303,7 @@ def test_a_full_disk_leaves_nothing_behind(made_run_dir, tmp_path, monkeypatch):
 
   monkeypatch.setattr(safetensors.numpy, 'save_file', full)
   with pytest.raises(errors.InputError, match='written.*No space'):
-    bundle.write(made_run_dir, tmp_path / 'out')
+    bundles.write(made_run_dir, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
 
 
@@ -347,7 +348,7 @@ def test_a_card_of_real_ct_does_not_say_simulated(made_model):
   config = made_model.config.copy_and_resolve_references()
   with config.unlocked():
     config.dataset.name = 'lidc_nodules/paper-consensus_1_of_2'
-  text = card.model_card(
+  text = card_lib.model_card(
     'real', config, {**made_model.metrics, 'simulated': False}
   )
   assert 'SIMULATED' not in text
@@ -356,12 +357,12 @@ def test_a_card_of_real_ct_does_not_say_simulated(made_model):
 
 def test_a_card_tells_a_split_by_nodule(made_model):
   config = made_model.config.copy_and_resolve_references()
-  assert 'Split by patient, 6:2:2' in card.model_card(
+  assert 'Split by patient, 6:2:2' in card_lib.model_card(
     'made', config, made_model.metrics
   )
   with config.unlocked():
     config.dataset.name = 'lidc_nodules/phantom?slices=all,split_by=nodule'
-  text = card.model_card('leaky', config, made_model.metrics)
+  text = card_lib.model_card('leaky', config, made_model.metrics)
   assert 'Split by nodule (a patient can be in several splits), 6:2:2' in text
   assert 'name says (slices=all,split_by=nodule)' in text
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import mtnet_jax
-from mtnet_jax import ensemble
-from mtnet_jax import errors
+from mtnet_jax.inference import ensemble
+from mtnet_jax.system import errors
 
 
 def _answer(fine, malignancy, coarse=0.0):

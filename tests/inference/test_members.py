@@ -3,8 +3,8 @@
 import made_run
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import members
+from mtnet_jax.inference import members
+from mtnet_jax.system import errors
 
 
 @pytest.fixture(name='write')

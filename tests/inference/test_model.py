@@ -8,13 +8,14 @@ import numpy as np
 import programs
 import pytest
 
-from mtnet_jax import augment
-from mtnet_jax import errors
-from mtnet_jax import evaluate
-from mtnet_jax import input_pipeline
-from mtnet_jax import model as model_lib
-from mtnet_jax import workdir
-from tfds_lidc import patches as lidc_patches
+from mtnet_jax.data import augment
+from mtnet_jax.data import nodules
+from mtnet_jax.inference import model as model_lib
+from mtnet_jax.models import nets
+from mtnet_jax.models import predictor
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
+from tfds_lidc.nodules import patches
 
 _MAPS = ('mask', 'probability', 'coarse_mask', 'cam')
 
@@ -29,23 +30,23 @@ def _model_of(run_dir, **changes):
     config=config,
     metrics=workdir.read_metrics(run_dir),
     card='',
-    variables=workdir.load_variables(run_dir),
+    variables=workdir.load_variables(run_dir, nets.ORDER),
   )
 
 
 def _as_nodules(hu):
-  """What `evaluate.predict` takes."""
+  """What `predictor.predict` takes."""
   zeros = np.zeros(hu.shape, np.uint8)
   label = np.zeros(len(hu), np.int32)
-  return input_pipeline.Nodules(hu, zeros, zeros, label, {}, simulated=True)
+  return nodules.Nodules(hu, zeros, zeros, label, {}, simulated=True)
 
 
 def test_a_prediction_is_what_evaluation_says(made_model, made_run_dir):
   hu = made_run.patches(3)
   prediction = made_model.predict(hu, 0.7)
-  expected = evaluate.predict(
+  expected = predictor.predict(
     workdir.read_config(made_run_dir),
-    workdir.load_variables(made_run_dir),
+    workdir.load_variables(made_run_dir, nets.ORDER),
     _as_nodules(hu),
     progress=lambda batches: batches,
   )
@@ -153,13 +154,13 @@ def test_patches_are_resampled_to_the_spacing_of_training(
   )
   # At 2 mm a patch spans twice what the networks see. The dataset's own
   # resampling makes that of a plane; outside it nothing was seen.
-  seen = lidc_patches._resample(hu.astype(float), 0.5, 64)
+  seen = patches._resample(hu.astype(float), 0.5, 64)
   expected = made_model.predict(seen, 1.0)
   prediction = at_one_mm.predict(hu, [2.0] * 3)
   np.testing.assert_allclose(
     prediction.malignancy, expected.malignancy, atol=1e-5
   )
-  back = lidc_patches._resample(expected.cam, 2.0, 30)  # the middle of it
+  back = patches._resample(expected.cam, 2.0, 30)  # the middle of it
   np.testing.assert_allclose(prediction.cam[:, 17:47, 17:47], back, atol=1e-4)
   outside = np.ones((64, 64), bool)
   outside[16:48, 16:48] = False

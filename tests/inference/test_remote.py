@@ -6,7 +6,7 @@ import fsspec
 from fsspec.implementations import memory
 import pytest
 
-from mtnet_jax import remote
+from mtnet_jax.inference import remote
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import without
 
-from mtnet_jax import errors
 from mtnet_jax import export
+from mtnet_jax.inference import stablehlo
+from mtnet_jax.system import errors
 
 _USE = """
 import numpy as np
@@ -84,14 +85,14 @@ def test_it_is_for_every_platform(exported):
   program = jax_export.deserialize(
     bytearray((exported / 'mtnet.jax_export').read_bytes())
   )
-  assert program.platforms == export.PLATFORMS == ('cpu', 'cuda', 'tpu')
+  assert program.platforms == stablehlo.PLATFORMS == ('cpu', 'cuda', 'tpu')
   # What `ops` chooses by platform is chosen where it runs.
   assert 'stablehlo.case' in program.mlir_module()
 
 
 def test_what_cannot_be_exported_is_refused(exported, tmp_path):
   with pytest.raises(errors.InputError, match='nowhere does not exist'):
-    export.write('nowhere', tmp_path / 'new')
+    stablehlo.write('nowhere', tmp_path / 'new')
   assert not list(tmp_path.iterdir())
   with pytest.raises(errors.InputError, match='exists already'):
-    export.write('nowhere', exported)
+    stablehlo.write('nowhere', exported)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import exchange
-from mtnet_jax import inference
-from mtnet_jax import strategies
+from mtnet_jax.models import chain
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import predictor
+from mtnet_jax.models import strategies
 
 _SIDE = 8
 
@@ -55,7 +55,7 @@ def _fakes():
 
 def _run(fakes, images, strategy, stages=None, coarse_mask='hard'):
   stages = stages or strategies.stages_of(strategy)
-  return exchange.run(
+  return chain.run(
     strategies.speakers(strategy, stages),
     fakes,
     dict.fromkeys(stages, 'variables'),
@@ -180,7 +180,7 @@ def test_the_serial_classifier_sees_only_the_cut_out():
     compiler_options={'xla_backend_optimization_level': 0},
   )
   def malignancy(hu, strategy):
-    outputs = inference.predict_step(
+    outputs = predictor.predict_step(
       {'fine': {}, 'class': variables},
       hu[None],
       nets={'fine': fine, 'class': net},

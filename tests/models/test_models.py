@@ -10,7 +10,7 @@ import pytest
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
-from mtnet_jax.native import library
+from mtnet_jax.ops.native import library
 
 _TINY_SEG = {
   'stem_widths': (4, 4),

@@ -12,9 +12,9 @@ import numpy as np
 import oracles
 import pytest
 
-from mtnet_jax import pretrained
-from mtnet_jax import weight_matching
 from mtnet_jax.models import mtnet
+from mtnet_jax.weights import load
+from mtnet_jax.weights import matching
 
 keras = pytest.importorskip('keras', reason='needs the extra `interop`')
 
@@ -67,11 +67,11 @@ def ours(oracle, tmp_path_factory):
   path = tmp_path_factory.mktemp('keras') / 'xception.weights.h5'
   oracle.save_weights(path)
   net = mtnet.ClassNet(use_coarse_mask=False, exit_pool=True, tail_dilation=1)
-  weights = pretrained.load_xception(path, net)
+  weights = load.load_xception(path, net)
   params = weights.variables['params']
   params['classifier'] = {'kernel': np.zeros((1, 1, 2048, 1), np.float32)}
   params['bias'] = np.float32(0)
-  tensors = weight_matching.match(path, net).tensors
+  tensors = matching.match(path, net).tensors
   return net.clone(**weights.fields), weights.variables, tensors
 
 

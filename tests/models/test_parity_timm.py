@@ -14,11 +14,11 @@ import oracles
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from mtnet_jax import pretrained
-from mtnet_jax import weight_matching
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
+from mtnet_jax.weights import load
+from mtnet_jax.weights import matching
 
 # Of the input, and in the first of many halvings.
 ODD, EVEN = (65, 103), (64, 84)
@@ -70,14 +70,14 @@ def xceptions(tmp_path_factory):
   oracles.randomise_torch(oracle)
   path = save(oracle, tmp_path_factory.mktemp('timm') / 'x.safetensors')
   net = mtnet.ClassNet(use_coarse_mask=False, exit_pool=True, tail_dilation=1)
-  weights = pretrained.load_xception(path, net)
+  weights = load.load_xception(path, net)
   assert {'fc.weight', 'fc.bias'} < set(weights.dropped)
   state = oracle.state_dict()
   weights.variables['params'] |= {
     'classifier': {'kernel': state['fc.weight'].numpy().T[None, None]},
     'bias': state['fc.bias'].numpy()[0],
   }
-  tensors = weight_matching.match(path, net).tensors
+  tensors = matching.match(path, net).tensors
   return oracle, net.clone(**weights.fields), weights.variables, tensors
 
 
@@ -116,8 +116,8 @@ def aligned_xceptions(tmp_path_factory):
   oracle = timm.create_model('xception65', output_stride=16, num_classes=1)
   oracles.randomise_torch(oracle)
   path = save(oracle, tmp_path_factory.mktemp('timm') / 'x65.safetensors')
-  weights = pretrained.load_deeplab(path)
-  tensors = weight_matching.match(path).tensors
+  weights = load.load_deeplab(path)
+  tensors = matching.match(path).tensors
   return oracle, Backbone(**weights.fields), weights.variables, tensors
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import oracles
 import pytest
 
-from mtnet_jax import pretrained
-from mtnet_jax import weight_matching
 from mtnet_jax.models import mtnet
+from mtnet_jax.weights import load
+from mtnet_jax.weights import matching
 
 pytest.importorskip('torch', reason='needs the extra `interop`')
 
@@ -36,7 +36,7 @@ def nets(tmp_path_factory):
   path = tmp_path_factory.mktemp('torch') / 'deeplab.pth'
   # As the public file, saved from DataParallel.
   torch.save(torch.nn.DataParallel(oracle).state_dict(), path)
-  weights = pretrained.load_deeplab(path)
+  weights = load.load_deeplab(path)
   assert set(weights.dropped) == {
     'module.cls_conv.weight',
     'module.cls_conv.bias',
@@ -48,7 +48,7 @@ def nets(tmp_path_factory):
   }
   tensors = {
     ours: theirs.removeprefix('module.')
-    for ours, theirs in weight_matching.match(path).tensors.items()
+    for ours, theirs in matching.match(path).tensors.items()
   }
   net = mtnet.CoarseSegNet(dropout_rates=(0.0, 0.0, 0.0), **weights.fields)
   # The range of the images is the caller's affair there.

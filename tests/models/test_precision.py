@@ -10,12 +10,13 @@ import main_job
 import numpy as np
 import pytest
 
-from mtnet_jax import inference
-from mtnet_jax import optim
-from mtnet_jax import parallel
-from mtnet_jax import stages
-from mtnet_jax import step as step_lib
 from mtnet_jax.models import layers
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import predictor
+from mtnet_jax.system import devices
+from mtnet_jax.training import optim
+from mtnet_jax.training import stages
+from mtnet_jax.training import step
 
 _FLOAT32 = jnp.dtype('float32')
 
@@ -47,7 +48,7 @@ def _traced_step(name):
   """Jaxpr of one training step in bfloat16; old and new state, loss."""
   config = _config()
   stage = _STAGES[name]
-  nets = stages.make_nets(config, axis_name=parallel.AXIS)
+  nets = nets_lib.make_nets(config, axis_name=devices.AXIS)
   tx = optim.make_optimizer(
     learning_rate=stage.learning_rate, schedule='constant', total_steps=9
   )
@@ -56,7 +57,7 @@ def _traced_step(name):
     return jax.ShapeDtypeStruct(shape, dtype)
 
   variables = _variables(name)
-  state = step_lib.TrainState(
+  state = step.TrainState(
     step=abstract('int32'),
     params=variables['params'],
     batch_stats=variables['batch_stats'],
@@ -69,16 +70,16 @@ def _traced_step(name):
     'label': abstract('int32', 9),
   }
   batch = {key: abstract('int32', 4) for key in ('index', 'look', 'place')}
-  numbers = {'seed': abstract('uint32'), **step_lib.loss_numbers(config)}
+  numbers = {'seed': abstract('uint32'), **step.loss_numbers(config)}
   jaxpr, (new_state, losses) = jax.make_jaxpr(
     functools.partial(
-      step_lib.train_step,
+      step.train_step,
       stage=stage,
       nets=(('coarse', nets['coarse']),),
       tx=tx,
-      options=step_lib.step_options(config, steps_per_epoch=3),
+      options=step.step_options(config, steps_per_epoch=3),
     ),
-    axis_env=[(parallel.AXIS, 1)],
+    axis_env=[(devices.AXIS, 1)],
     return_shape=True,
   )(state, {'coarse': _variables('coarse')}, data, batch, numbers)
   return jaxpr, state, new_state, losses
@@ -112,13 +113,13 @@ def test_predictions_are_float32():
   config = _config()
   outputs = jax.eval_shape(
     functools.partial(
-      inference.predict_step,
-      nets=stages.make_nets(config),
+      predictor.predict_step,
+      nets=nets_lib.make_nets(config),
       size=config.image_size,
       window=tuple(config.window),
       coarse_mask=config.coarse_mask,
     ),
-    {name: _variables(name) for name in stages.ORDER},
+    {name: _variables(name) for name in nets_lib.ORDER},
     jax.ShapeDtypeStruct((2, 64, 64), 'int16'),
   )
   assert set(outputs) == {'coarse', 'class', 'fine', 'cam'}

@@ -8,10 +8,10 @@ import made_run
 import numpy as np
 import pytest
 
-from mtnet_jax import augment
-from mtnet_jax import inference
-from mtnet_jax import parallel
+from mtnet_jax.data import augment
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import predictor as predictor_lib
+from mtnet_jax.system import devices
 
 _PATCH, _SIZE, _BATCH = 16, 32, 3
 # Two in the last batch: which of its rows are kept can show.
@@ -74,14 +74,14 @@ def _predicted(variables):
 
   with pytest.MonkeyPatch.context() as patched:
     patched.setattr(augment, 'plain_images', counting)
-    predictor = inference.Predictor(
+    predictor = predictor_lib.Predictor(
       _NETS,
       **{
         **{key: _OPTIONS[key] for key in ('size', 'window', 'coarse_mask')},
         'batch_size': _BATCH,
       },
     )
-    replicated = parallel.replicate(variables)
+    replicated = devices.replicate(variables)
     outputs = predictor(replicated, _patches(_COUNT))
     again = predictor(replicated, _patches(_COUNT)[-2:])
   return outputs, again, len(traces)
@@ -89,7 +89,7 @@ def _predicted(variables):
 
 @pytest.fixture(scope='module', name='one_at_a_time')
 def _one_at_a_time(variables):
-  step = jax.jit(functools.partial(inference.predict_step, **_OPTIONS))
+  step = jax.jit(functools.partial(predictor_lib.predict_step, **_OPTIONS))
   return [
     jax.device_get(step(variables, patch[None])) for patch in _patches(_COUNT)
   ]
@@ -170,7 +170,7 @@ def test_the_parts_are_the_networks_own(variables, one_at_a_time):
 )
 def test_outputs_are_what_the_variables_allow(variables, names, keys):
   outputs = jax.eval_shape(
-    functools.partial(inference.predict_step, **_OPTIONS),
+    functools.partial(predictor_lib.predict_step, **_OPTIONS),
     {name: variables[name] for name in names},
     jax.ShapeDtypeStruct((2, _PATCH, _PATCH), jnp.int16),
   )

@@ -12,21 +12,23 @@ import numpy as np
 import pytest
 import step_job
 
-from mtnet_jax import check_config
-from mtnet_jax import errors
-from mtnet_jax import finished_run
-from mtnet_jax import initial_weights
 from mtnet_jax import losses
 from mtnet_jax import metrics
-from mtnet_jax import paper
-from mtnet_jax import run
-from mtnet_jax import stages
-from mtnet_jax import step as step_lib
-from mtnet_jax import strategies
-from mtnet_jax import sweep_plan
-from mtnet_jax import train
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.experiments import run
+from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.models import baselines
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import strategies
+from mtnet_jax.models import variables
+from mtnet_jax.reports import paper
+from mtnet_jax.system import errors
+from mtnet_jax.training import check_config
+from mtnet_jax.training import from_public
+from mtnet_jax.training import stages
+from mtnet_jax.training import step
+from mtnet_jax.training import trainer as trainer_lib
 
 _OTHERS = tuple(name for name in strategies.STRATEGIES if name != 'mtnet')
 
@@ -71,16 +73,16 @@ def test_networks_are_those_of_the_stages(strategy):
   check_config.check_config(config)
   made = stages.make_stages(config)
   names = tuple(stage.name for stage in made)
-  assert names == stages.names(config) == strategies.stages_of(strategy)
-  assert set(stages.make_nets(config)) == set(names)
-  assert set(stages.variable_shapes(config)) == set(names)
+  assert names == nets_lib.names(config) == strategies.stages_of(strategy)
+  assert set(nets_lib.make_nets(config)) == set(names)
+  assert set(variables.variable_shapes(config)) == set(names)
   for stage in made:
     assert stage.epochs == config[f'{stage.name}_stage'].epochs
 
 
 def test_no_two_stages_share_a_seed():
   # As runs without strategies had them.
-  assert [strategies.stage_seed(5, stage) for stage in stages.ORDER] == [
+  assert [strategies.stage_seed(5, stage) for stage in nets_lib.ORDER] == [
     15,
     16,
     17,
@@ -95,15 +97,15 @@ def test_no_two_stages_share_a_seed():
 
 
 def test_the_single_xception_is_the_original_one():
-  nets = stages.make_nets(_config('single'))
+  nets = nets_lib.make_nets(_config('single'))
   assert isinstance(nets['fine'], baselines.UNet)
   net = nets['class']
   assert net.exit_pool and net.tail_dilation == 1 and not net.use_coarse_mask
 
 
 def test_only_feedback_reads_segmentation_features():
-  assert not stages.make_nets(_config('shared'))['joint'].use_segmentation
-  assert stages.make_nets(_config('feedback'))['joint'].use_segmentation
+  assert not nets_lib.make_nets(_config('shared'))['joint'].use_segmentation
+  assert nets_lib.make_nets(_config('feedback'))['joint'].use_segmentation
 
 
 @pytest.mark.parametrize(
@@ -136,14 +138,14 @@ def _values(tree, value):
 
 def test_finetuning_starts_where_the_three_networks_ended():
   config = _config('finetune')
-  shapes = stages.variable_shapes(config)
+  shapes = variables.variable_shapes(config)
   trained = {
-    name: _values(shapes[name], i) for i, name in enumerate(stages.ORDER, 1)
+    name: _values(shapes[name], i) for i, name in enumerate(nets_lib.ORDER, 1)
   }
   *_, stage = stages.make_stages(config)
   started = stages.start(stage, trained)
   for collection in ('params', 'batch_stats'):
-    for i, name in enumerate(stages.ORDER, 1):
+    for i, name in enumerate(nets_lib.ORDER, 1):
       values = set(
         np.concatenate(
           [
@@ -162,7 +164,7 @@ def test_finetuning_starts_where_the_three_networks_ended():
 
 def test_the_fine_layer_of_cam_reads_one_map_more():
   fine = {
-    strategy: stages.variable_shapes(_config(strategy))['fine']['params']
+    strategy: variables.variable_shapes(_config(strategy))['fine']['params']
     for strategy in ('mtnet', 'cam')
   }
   kernels = {
@@ -176,10 +178,10 @@ def test_the_fine_layer_of_cam_reads_one_map_more():
 
 def test_public_weights_of_a_shared_net_are_those_of_its_coarse_net():
   config = _config('shared')
-  net = stages.make_nets(config)['joint']
+  net = nets_lib.make_nets(config)['joint']
   part = baselines.segmentation_part(net)
-  assert part == stages.make_nets(_config('mtnet'))['coarse']
-  coarse = _values(stages.variable_shapes(_config('mtnet'))['coarse'], 1)
+  assert part == nets_lib.make_nets(_config('mtnet'))['coarse']
+  coarse = _values(variables.variable_shapes(_config('mtnet'))['coarse'], 1)
   (stage,) = stages.make_stages(config)
   jax.eval_shape(
     functools.partial(
@@ -204,7 +206,7 @@ def test_public_weights_of_a_shared_net_are_those_of_its_coarse_net():
 def test_weights_that_no_network_takes_are_refused(tmp_path, strategy, task):
   config = _config(strategy, {'pretrained': {task: 'weights.pth'}})
   with pytest.raises(errors.InputError, match=f'{task}: strategy .{strategy}'):
-    initial_weights.settle(config, tmp_path)
+    from_public.settle(config, tmp_path)
 
 
 # How both tasks are learned at once.
@@ -214,8 +216,8 @@ def _loss(labels, logits, weight):
   config = _config('shared', {'class_weight': weight})
   rng = np.random.default_rng(0)
   mask = jnp.asarray(rng.random((len(labels), 6, 6, 1)) < 0.5, jnp.float32)
-  numbers = step_lib.loss_numbers(config)
-  each = step_lib.loss_of_task(
+  numbers = step.loss_numbers(config)
+  each = step.loss_of_task(
     'both',
     logits,
     {'mask': mask, 'label': jnp.asarray(labels)},
@@ -263,10 +265,10 @@ def _joint_trainer(tmp_path):
   label = np.asarray([1, 0, -1, 1, 0, 0], np.int32)
   data = dataclasses.replace(data, label=label)
   (stage,) = stages.make_stages(config)
-  return train.Trainer(
+  return trainer_lib.Trainer(
     stage,
     config,
-    nets=stages.make_nets(config),
+    nets=nets_lib.make_nets(config),
     trained={},
     train=data,
     validation=data,
@@ -315,7 +317,7 @@ def test_every_point_can_be_trained(name, variant):
 def _epochs(point):
   return {
     name: point.config[f'{name}_stage'].epochs
-    for name in stages.names(point.config)
+    for name in nets_lib.names(point.config)
   }
 
 
@@ -417,7 +419,7 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
   config.joint_stage.schedule = 'constant'
   data = step_job.made_up_nodules(16)
   *_, stage = stages.make_stages(config)
-  shapes = stages.variable_shapes(config)
+  shapes = variables.variable_shapes(config)
   rng = np.random.default_rng(0)
   trained = {
     name: jax.tree.map(
@@ -426,10 +428,10 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
     )
     for name in stage.starts_from
   }
-  trainer = train.Trainer(
+  trainer = trainer_lib.Trainer(
     stage,
     config,
-    nets=stages.make_nets(config),
+    nets=nets_lib.make_nets(config),
     trained=trained,
     train=data,
     validation=data,
@@ -450,10 +452,10 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
 
 def test_mtnet_is_what_it_was():
   """The classes and the order of before there were strategies."""
-  nets = stages.make_nets(_config('mtnet'))
-  assert [type(nets[name]) for name in stages.ORDER] == [
+  nets = nets_lib.make_nets(_config('mtnet'))
+  assert [type(nets[name]) for name in nets_lib.ORDER] == [
     mtnet.CoarseSegNet,
     mtnet.ClassNet,
     mtnet.FineSegNet,
   ]
-  assert stages.ORDER == ('coarse', 'class', 'fine')
+  assert nets_lib.ORDER == ('coarse', 'class', 'fine')

@@ -11,9 +11,9 @@ import project_configs
 import pytest
 from scipy import stats
 
-from mtnet_jax import fresh
-from mtnet_jax import stages
-from mtnet_jax import strategies
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import strategies
+from mtnet_jax.models import variables
 
 
 def _config(strategy='mtnet'):
@@ -24,13 +24,13 @@ def _config(strategy='mtnet'):
 
 
 def _drawn(shapes, seed=0):
-  return traverse_util.flatten_dict(fresh.variables(shapes, seed), sep='/')
+  return traverse_util.flatten_dict(variables.draw(shapes, seed), sep='/')
 
 
 @pytest.mark.parametrize('strategy', strategies.STRATEGIES)
 def test_every_variable_of_every_network_is_known(strategy):
-  for name, shapes in stages.variable_shapes(_config(strategy)).items():
-    drawn = fresh.variables(shapes, 0)
+  for name, shapes in variables.variable_shapes(_config(strategy)).items():
+    drawn = variables.draw(shapes, 0)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
       lambda x: (x.shape, x.dtype), shapes
     ), name
@@ -96,10 +96,10 @@ def test_no_two_kernels_are_alike():
 @pytest.mark.parametrize('strategy', ('mtnet', 'single', 'feedback'))
 def test_the_modules_own_initialisers_agree(strategy):
   config = _config(strategy)
-  nets = stages.make_nets(config)
-  for name, shapes in stages.variable_shapes(config).items():
+  nets = nets_lib.make_nets(config)
+  for name, shapes in variables.variable_shapes(config).items():
     kind = strategies.STRATEGIES[strategy][name].receives
-    inputs = [jnp.zeros(x.shape) for x in stages.input_shapes(kind, 64)]
+    inputs = [jnp.zeros(x.shape) for x in variables.input_shapes(kind, 64)]
     init = jax.jit(functools.partial(nets[name].init, train=False))
     theirs = traverse_util.flatten_dict(
       init(jax.random.key(1), *inputs), sep='/'

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mtnet_jax import ops
-from mtnet_jax import pooling
-from mtnet_jax import sums
-from mtnet_jax.native import library
+from mtnet_jax.models import batch_norm
+from mtnet_jax.ops import conv as conv_lib
+from mtnet_jax.ops import depthwise
+from mtnet_jax.ops import pooling
+from mtnet_jax.ops.native import library
 
 
 def test_depthwise_by_hand():
@@ -20,7 +21,7 @@ def test_depthwise_by_hand():
   # out[i, j] = 10 x[i, j] + x[i - 1, j - 1], zero outside.
   x = jnp.asarray([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
   kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(10.0).at[0, 0].set(1.0)
-  out = ops.depthwise_conv(x, kernel)
+  out = depthwise.conv(x, kernel)
   np.testing.assert_array_equal(out[0, :, :, 0], [[10, 20], [30, 41]])
 
 
@@ -29,8 +30,8 @@ def test_dilated_conv_beyond_the_grid_is_its_centre_tap():
   x = jnp.asarray(rng.normal(size=(1, 4, 4, 3)), jnp.float32)
   kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 2)), jnp.float32)
   np.testing.assert_allclose(
-    ops.conv(x, kernel, dilation=4),
-    ops.pointwise_conv(x, kernel[1:2, 1:2]),
+    conv_lib.conv(x, kernel, dilation=4),
+    conv_lib.pointwise_conv(x, kernel[1:2, 1:2]),
     rtol=1e-5,
     atol=1e-6,
   )
@@ -40,7 +41,7 @@ def test_dilated_conv_beyond_the_grid_is_its_centre_tap():
 def test_dilated_conv_is_chosen_where_the_program_is_lowered(
   platform, convolutions
 ):
-  traced = jax.jit(functools.partial(ops.conv, dilation=2)).trace(
+  traced = jax.jit(functools.partial(conv_lib.conv, dilation=2)).trace(
     jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 3, 4))
   )
   text = traced.lower(lowering_platforms=(platform,)).as_text()
@@ -52,7 +53,7 @@ def test_strided_pixels_are_written_out_before_a_product(platform):
   """XLA's GPU compiler ends the process where it fuses the two (JAX 0.10)."""
 
   def gradients(x, kernel, grad):
-    conv = functools.partial(ops.pointwise_conv, stride=2)
+    conv = functools.partial(conv_lib.pointwise_conv, stride=2)
     return jax.vjp(conv, x, kernel)[1](grad)
 
   text = (
@@ -73,7 +74,7 @@ def test_depthwise_takes_its_padding_in_on_accelerators(platform):
   """And a sum per tap, where a CPU has a loop over the images."""
 
   def gradients(x, kernel, grad):
-    return jax.vjp(ops.depthwise_conv, x, kernel)[1](grad)
+    return jax.vjp(depthwise.conv, x, kernel)[1](grad)
 
   x = jnp.zeros((4, 6, 6, 3), jnp.bfloat16)
   with library.portable():
@@ -90,18 +91,21 @@ def test_two_sums_are_one_reduction_on_accelerators():
   rng = np.random.default_rng(0)
   one, other = rng.integers(-9, 9, (2, 3, 5, 7, 4)).astype(np.float32)
   expected = one.sum((0, 1, 2)), other.sum((0, 1, 2))
-  for got in (sums.over_pixels(one, other), sums.together(one, other)):
+  for got in (
+    batch_norm.over_pixels(one, other),
+    batch_norm.together(one, other),
+  ):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
   for platform, reductions in (('cpu', 2), ('cuda', 1)):
     with library.portable():
-      traced = jax.jit(sums.over_pixels).trace(one, other)
+      traced = jax.jit(batch_norm.over_pixels).trace(one, other)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert text.count('stablehlo.reduce(') == reductions
 
 
 def _kernel_gradient_program(channels, *, platform='cpu', stride=1):
   def kernel_gradient(x, kernel, grad):
-    conv = functools.partial(ops.conv, stride=stride)
+    conv = functools.partial(conv_lib.conv, stride=stride)
     return jax.vjp(conv, x, kernel)[1](grad)[1]
 
   x = jnp.zeros((2, 6, 6, channels))
@@ -139,7 +143,7 @@ def test_the_kernel_gradient_of_few_channels_is_the_loop_in_c(channels, stride):
 )
 def test_dilation_refuses_what_it_does_not_compute(choices):
   with pytest.raises(ValueError, match='dilation 2'):
-    ops.conv(
+    conv_lib.conv(
       jnp.zeros((1, 4, 4, 1)),
       jnp.zeros((3, 3, 1, 1)),
       dilation=2,
@@ -197,7 +201,7 @@ def test_max_pool_refuses_unknown_padding():
 
 def _resize_row(values, size):
   x = jnp.asarray(values, jnp.float32).reshape(1, 1, -1, 1)
-  return ops.resize_align_corners(x, (1, size))[0, 0, :, 0]
+  return conv_lib.resize_align_corners(x, (1, size))[0, 0, :, 0]
 
 
 def test_resize_by_hand():
@@ -222,7 +226,7 @@ def test_resize_is_bilinear_interpolation(in_hw, out_hw):
     np.linspace(0, in_hw[1] - 1, out_hw[1]),
     indexing='ij',
   )
-  resized = ops.resize_align_corners(x, out_hw)
+  resized = conv_lib.resize_align_corners(x, out_hw)
   assert resized.shape == (2, *out_hw, 3)
   for b in range(2):
     for c in range(3):
@@ -236,7 +240,7 @@ def test_resize_is_bilinear_interpolation(in_hw, out_hw):
 
 def test_resize_keeps_the_type_and_constants():
   x = jnp.full((1, 3, 3, 2), 0.5, jnp.bfloat16)
-  resized = ops.resize_align_corners(x, (12, 12))
+  resized = conv_lib.resize_align_corners(x, (12, 12))
   assert resized.dtype == jnp.bfloat16
   np.testing.assert_allclose(np.asarray(resized, np.float32), 0.5, atol=4e-3)
 

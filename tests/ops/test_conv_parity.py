@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import depthwise
-from mtnet_jax import ops
+from mtnet_jax.ops import conv
+from mtnet_jax.ops import depthwise
 
 # Always the same examples.
 _settings = functools.partial(
@@ -56,7 +56,7 @@ def _check_depthwise(
   **kwargs,
 ):
   """The form of this machine, or that of accelerators."""
-  form = functools.partial(ops.depthwise_conv, stride=stride, dilation=dilation)
+  form = functools.partial(depthwise.conv, stride=stride, dilation=dilation)
   if elsewhere:
     form = depthwise.forms(stride, dilation).other
   conv_parity.assert_same(
@@ -141,7 +141,7 @@ def _check_dense(
 
 _POINTWISE = hypothesis.given(
   **_ANY_DENSE,
-  form=st.sampled_from((ops.pointwise_conv, ops.conv)),
+  form=st.sampled_from((conv.pointwise_conv, conv.conv)),
   stride=st.integers(1, 3),
 )
 
@@ -164,7 +164,7 @@ def _check_plain(*, size, padding, **case):
   side = min(case['height'], case['width'])
   hypothesis.assume(padding is None or side + 2 * padding >= size)
   _check_dense(
-    functools.partial(ops.conv, padding=padding),
+    functools.partial(conv.conv, padding=padding),
     size=size,
     pad=size // 2 if padding is None else padding,
     **case,
@@ -207,7 +207,7 @@ def test_plain_conv_is_xla_s_at_length(**case):
 def test_plain_conv_of_few_channels(padding, x_shape, features, dtype):
   """Too few for Winograd's form, enough for products of matrices."""
   conv_parity.assert_same(
-    functools.partial(ops.conv, padding=padding),
+    functools.partial(conv.conv, padding=padding),
     functools.partial(
       conv_parity.xla_conv, pad=1 if padding is None else padding
     ),
@@ -219,7 +219,7 @@ def test_plain_conv_of_few_channels(padding, x_shape, features, dtype):
 
 def test_a_1x1_kernel_is_padded_as_asked():
   _check_dense(
-    functools.partial(ops.conv, padding=1),
+    functools.partial(conv.conv, padding=1),
     batch=1,
     height=3,
     width=2,
@@ -232,7 +232,7 @@ def test_a_1x1_kernel_is_padded_as_asked():
 
 def _check_dilated(*, size, dilation, **case):
   _check_dense(
-    ops.conv, size=size, dilation=dilation, pad=dilation * (size // 2), **case
+    conv.conv, size=size, dilation=dilation, pad=dilation * (size // 2), **case
   )
 
 
@@ -293,7 +293,7 @@ def test_layers_of_the_paper_s_network(dtype):
       **common,
     )
   _check_dense(
-    ops.pointwise_conv, channels=728, features=728, size=1, pad=0, **grid
+    conv.pointwise_conv, channels=728, features=728, size=1, pad=0, **grid
   )
   _check_dilated(channels=2048, features=32, size=3, dilation=6, **grid)
 
@@ -301,10 +301,10 @@ def test_layers_of_the_paper_s_network(dtype):
 @pytest.mark.parametrize(
   'form, kernel_shape',
   (
-    (functools.partial(ops.depthwise_conv, stride=2), (3, 3, 1, 5)),
-    (ops.pointwise_conv, (1, 1, 5, 4)),
-    (ops.conv, (3, 3, 5, 4)),
-    (functools.partial(ops.conv, dilation=3), (3, 3, 5, 4)),
+    (functools.partial(depthwise.conv, stride=2), (3, 3, 1, 5)),
+    (conv.pointwise_conv, (1, 1, 5, 4)),
+    (conv.conv, (3, 3, 5, 4)),
+    (functools.partial(conv.conv, dilation=3), (3, 3, 5, 4)),
   ),
   ids=('depthwise', 'pointwise', 'plain', 'dilated'),
 )
@@ -338,8 +338,8 @@ def _out_and_gradients(form, x, kernel, grad):
 @pytest.mark.parametrize(
   'form, kernel_shape',
   (
-    (ops.depthwise_conv, (3, 3, 1, 1)),
-    (functools.partial(ops.conv, dilation=2), (3, 3, 1, 1)),
+    (depthwise.conv, (3, 3, 1, 1)),
+    (functools.partial(conv.conv, dilation=2), (3, 3, 1, 1)),
   ),
   ids=('depthwise', 'dilated'),
 )
@@ -357,8 +357,8 @@ def test_kernel_gradient_in_bfloat16_sums_in_float32():
   # 4 * 32 * 32 = 4096 ones at the centre tap.
   x = np.ones((4, 32, 32, 1))
   for form, kernel_shape in (
-    (ops.depthwise_conv, (3, 3, 1, 1)),
-    (functools.partial(ops.conv, dilation=2), (3, 3, 1, 1)),
+    (depthwise.conv, (3, 3, 1, 1)),
+    (functools.partial(conv.conv, dilation=2), (3, 3, 1, 1)),
   ):
     _, _, grad = _out_and_gradients(form, x, np.ones(kernel_shape), x)
     assert grad[1, 1, 0, 0] == 4096

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import ops
-from mtnet_jax import pooling
+from mtnet_jax.ops import conv
+from mtnet_jax.ops import pooling
 
 torch = pytest.importorskip('torch', reason='needs the extra "interop"')
 
@@ -67,7 +67,7 @@ def _check_resize(in_hw, out_hw, channels, dtype):
       x, out_hw, mode='bilinear', align_corners=True
     ),
   )
-  got = _ours(lambda x: ops.resize_align_corners(x, out_hw), x, grad, dtype)
+  got = _ours(lambda x: conv.resize_align_corners(x, out_hw), x, grad, dtype)
   truth = theirs(x, grad)
   magnitude = theirs(np.abs(x), np.abs(grad))
   # Along each axis: a rounded weight, its product, and a sum of so many

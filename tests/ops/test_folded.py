@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import folded
-from mtnet_jax import ops
 from mtnet_jax.models import mtnet
-from mtnet_jax.native import library
+from mtnet_jax.ops import conv
+from mtnet_jax.ops import folded
+from mtnet_jax.ops.native import library
 
 pytestmark = pytest.mark.skipif(
   not library.loaded(), reason='no C++ loops on this machine'
@@ -217,7 +217,7 @@ def test_variables_of_other_types(wide):
     np.testing.assert_allclose(logits, plain, rtol=1e-4)
     # A few channels without anything folded in, and what goes back.
     kernel = jnp.ones((3, 3, 3, 4), jnp.float32)
-    total = jnp.sum(ops.conv(jnp.asarray(x), kernel))
+    total = jnp.sum(conv.conv(jnp.asarray(x), kernel))
     np.testing.assert_allclose(total, 4 * np.sum(_nine_times(x)), rtol=1e-3)
 
 

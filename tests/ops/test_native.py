@@ -10,9 +10,9 @@ import main_job
 import numpy as np
 import pytest
 
-from mtnet_jax import ops
 from mtnet_jax.models import batch_norm
-from mtnet_jax.native import library
+from mtnet_jax.ops import depthwise
+from mtnet_jax.ops.native import library
 
 _needs_compiler = pytest.mark.skipif(
   not shutil.which(os.environ.get('CXX', 'c++')), reason='no C++ compiler'
@@ -39,7 +39,7 @@ def _calls(function, *arguments):
 
 @_needs_compiler
 def test_a_portable_program_has_none_though_the_other_is_cached():
-  function = jax.jit(ops.depthwise_conv)
+  function = jax.jit(depthwise.conv)
   arguments = _draw(1, 5, 5, 2), _draw(3, 3, 1, 2)
   here = function(*arguments)
   assert _calls(function, *arguments)
@@ -75,7 +75,7 @@ def test_batch_norm_s_sums(pixels, channels):
 def test_what_is_not_finite_arrives():
   x = _draw(2, 9, 9, 3).at[0, 4, 4, 1].set(jnp.nan).at[1, 0, 0, 2].set(jnp.inf)
   kernel = jnp.ones((3, 3, 1, 3))
-  out = np.asarray(jax.jit(ops.depthwise_conv)(x, kernel))
+  out = np.asarray(jax.jit(depthwise.conv)(x, kernel))
   assert np.isnan(out[0, 3:6, 3:6, 1]).all()
   assert np.isnan(out).sum() == 9
   assert (out[1, :2, :2, 2] == np.inf).all()
@@ -86,24 +86,23 @@ def test_what_is_not_finite_arrives():
 
 _BITS = """
 import functools, hashlib, jax, jax.numpy as jnp, numpy as np, sys
-from mtnet_jax import folded
-from mtnet_jax import ops
+from mtnet_jax.ops import conv, depthwise as depthwise_lib, folded
 from mtnet_jax.models import batch_norm
-from mtnet_jax.native import library
+from mtnet_jax.ops.native import library
 def draw(*shape):
   rng = np.random.default_rng(0)
   return jnp.asarray(rng.normal(size=shape), jnp.float32)
 def all_of(x, depthwise, dense):
-  y = ops.depthwise_conv(x, depthwise)
+  y = depthwise_lib.conv(x, depthwise)
   y = batch_norm.normalise(y, jnp.ones(20), jnp.zeros(20), 1e-5, None)[0]
-  y = ops.depthwise_conv(y, depthwise, stride=2)
-  return jnp.sum(ops.conv(y, dense) ** 2)
+  y = depthwise_lib.conv(y, depthwise, stride=2)
+  return jnp.sum(conv.conv(y, dense) ** 2)
 arguments = draw(4, 61, 47, 20), draw(3, 3, 1, 20), draw(3, 3, 20, 33)
 value, grads = jax.jit(jax.value_and_grad(all_of, (0, 1, 2)))(*arguments)
 # Bands of rows are narrower where threads are more than images.
 def one_by_one(x, depthwise, between, pointwise, after):
-  x = jax.nn.relu(between(ops.depthwise_conv(x, depthwise)))
-  return jax.nn.relu(after(ops.pointwise_conv(x, pointwise)))
+  x = jax.nn.relu(between(depthwise_lib.conv(x, depthwise)))
+  return jax.nn.relu(after(conv.pointwise_conv(x, pointwise)))
 folds = one_by_one
 if library.loaded():
   folds = functools.partial(

@@ -16,8 +16,8 @@ import numpy as np
 import oracles
 import pytest
 
-from mtnet_jax import ops
-from mtnet_jax import winograd
+from mtnet_jax.ops import conv
+from mtnet_jax.ops import winograd
 
 
 def _all_of(form, x, kernel, grad):
@@ -112,7 +112,7 @@ def test_where_it_is_used(monkeypatch, channels, options, used):
 
   monkeypatch.setattr(winograd, 'conv', spy)
   jax.eval_shape(
-    lambda x, kernel: ops.conv(x, kernel, **options),
+    lambda x, kernel: conv.conv(x, kernel, **options),
     jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32),
     jax.ShapeDtypeStruct((3, 3, channels, 128), jnp.float32),
   )
@@ -124,7 +124,7 @@ def test_bfloat16_is_rounded_once():
   x = jnp.asarray(rng.normal(size=(1, 8, 8, 128)), jnp.bfloat16)
   kernel = jnp.asarray(rng.normal(size=(3, 3, 128, 128)), jnp.bfloat16)
   with jax.default_matmul_precision('highest'):
-    ours = ops.conv(x, kernel)
+    ours = conv.conv(x, kernel)
     truth = _xla(x.astype(jnp.float32), kernel.astype(jnp.float32))
   assert ours.dtype == jnp.bfloat16
   error = oracles.relative(np.float32(ours), np.asarray(truth))

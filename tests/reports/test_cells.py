@@ -2,8 +2,7 @@
 
 import pytest
 
-from mtnet_jax import result_table
-from mtnet_jax import tables
+from mtnet_jax.reports import tables
 
 _HALF = {'value': 0.5, 'ci95': [0.25, 0.75]}
 _NOTHING = {'value': None, 'ci95': None}
@@ -25,19 +24,19 @@ _NOTHING = {'value': None, 'ci95': None}
   ),
 )
 def test_texts(cell, form, kind, text):
-  column = result_table.Column('x', 'X', form)
+  column = tables.Column('x', 'X', form)
   row = tables.Row('r', [cell], kind)
-  table = result_table.Table('t', 'T', [column], [row])
-  assert result_table.texts(table, row) == [text]
+  table = tables.Table('t', 'T', [column], [row])
+  assert tables.column_texts(table, row) == [text]
 
 
 def test_csv_rows():
-  table = result_table.Table(
+  table = tables.Table(
     't',
     'T',
     [
-      result_table.Column('n', 'N', 'plain'),
-      result_table.Column('dice', 'DI'),
+      tables.Column('n', 'N', 'plain'),
+      tables.Column('dice', 'DI'),
     ],
     [
       tables.Row('ours', [3, _HALF], 'nodules'),
@@ -45,7 +44,7 @@ def test_csv_rows():
       tables.Row('nobody', [], 'missing', 'make it'),
     ],
   )
-  assert result_table.csv_rows(table, simulated=True) == [
+  assert tables.csv_rows(table, simulated=True) == [
     {
       'row': 'ours',
       'kind': 'nodules',

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mtnet_jax import examples
-from mtnet_jax import input_pipeline
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.reports import examples
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_order_without_masks_is_by_the_right_label():
 def nodules():
   """Two, of 2 x 2 pixels."""
   image = np.arange(2 * 4, dtype=np.int16).reshape(2, 2, 2)
-  return input_pipeline.Nodules(
+  return nodules_lib.Nodules(
     image=image,
     mask=(image > 5).astype(np.uint8),
     votes=image,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mtnet_jax import malignancy_figures
-from mtnet_jax import tables
+from mtnet_jax.reports import malignancy_figures
+from mtnet_jax.reports import tables
 
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = {'classification': np.array([0.1, 0.6, 0.4, 0.9])}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtnet_jax import overlays
+from mtnet_jax.reports import overlays
 
 _NAMES = ['Coarse Seg-net', 'Fine Seg-net', 'Class-net activation']
 

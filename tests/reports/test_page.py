@@ -7,16 +7,16 @@ from html import parser
 import numpy as np
 import pytest
 
-from mtnet_jax import bootstrap
-from mtnet_jax import errors
-from mtnet_jax import evaluate
-from mtnet_jax import example_figure
-from mtnet_jax import examples
-from mtnet_jax import figures
-from mtnet_jax import input_pipeline
-from mtnet_jax import reader_agreement
-from mtnet_jax import report_page
-from mtnet_jax import scores
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.data import readers
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
+from mtnet_jax.reports import examples
+from mtnet_jax.reports import figures
+from mtnet_jax.reports import overlays
+from mtnet_jax.reports import page as page_lib
+from mtnet_jax.system import errors
 
 PATCH = 16
 DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
@@ -39,7 +39,7 @@ def make_nodules(labels, patients, *, simulated, first_id='n0'):
   mask[:, 4:8, 4:8] = 1
   image = np.where(mask, 40, -850).astype(np.int16)
   names = [first_id, *(f'n{i}' for i in range(1, count))]
-  return input_pipeline.Nodules(
+  return nodules_lib.Nodules(
     image=image,
     mask=mask,
     votes=4 * mask,
@@ -103,12 +103,12 @@ def write(
   )
   outputs = make_outputs(nodules)
   outputs = {key: x for key, x in outputs.items() if key not in without}
-  records = evaluate.make_records(nodules, outputs)
+  records = records_lib.make_records(nodules, outputs)
   results = {
     'dataset': dataset,
     'strategy': strategy,
     'coarse_mask': coarse_mask,
-    'cohort': {'test': input_pipeline.count(nodules)},
+    'cohort': {'test': nodules_lib.count(nodules)},
     'simulated': simulated,
     'seed': 7,
     'variant': 'demo',
@@ -126,7 +126,7 @@ def write(
   with pytest.MonkeyPatch.context() as patch:
     if not render:
       patch.setattr(figures, 'save', lambda figure, path: path.touch())
-    report_page.write(
+    page_lib.write(
       directory,
       results=results,
       records=records,
@@ -200,7 +200,7 @@ def page(folder):
     return list(np.stack([whole, half], axis=1))
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(reader_agreement, 'masks', two_readers)
+    patch.setattr(readers, 'masks', two_readers)
     return write(folder, render=True)
 
 
@@ -498,7 +498,7 @@ def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
   def fail(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(example_figure, 'draw', fail)
+  monkeypatch.setattr(overlays, 'draw_examples', fail)
   with pytest.raises(KeyboardInterrupt):
     write(tmp_path / 'r', dataset='another', histories={})
   assert Page(tmp_path / 'r' / 'index.html').html == old.html

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mtnet_jax import tables
+from mtnet_jax.reports import tables
+from mtnet_jax.reports import text as text_lib
 
 
 def estimate(value, low=None, high=None):
@@ -79,7 +80,7 @@ def _rows(text):
 
 
 def test_beside_the_paper(summary):
-  text = tables.beside_the_paper(summary, simulated=False)
+  text = text_lib.beside_the_paper(summary, simulated=False)
   assert text.startswith('3 nodules, 2 patient(s), CT. Per cent')
   rows = _rows(text)
   assert rows['Segmentation'] == [['DI', 'JA', 'ACC', 'Recall', 'SPE']]
@@ -107,7 +108,7 @@ def test_beside_the_paper(summary):
 def test_what_a_run_lacks_is_not_run(summary):
   del summary['segmentation']['fine'], summary['classification']
   del summary['segmentation']['fine_minus_coarse']
-  rows = _rows(tables.beside_the_paper(summary, simulated=False))
+  rows = _rows(text_lib.beside_the_paper(summary, simulated=False))
   assert rows['Fine Seg-net'] == [['not', 'run'] * 5]
   assert rows['Class-net'] == [['not', 'run'] * 4]
   assert len(rows['pooled pixels']) == 1
@@ -120,7 +121,7 @@ def test_what_a_run_lacks_is_not_run(summary):
 def test_another_strategy_stands_beside_the_paper_s_row_of_it(summary):
   del summary['segmentation']['coarse']
   del summary['segmentation']['fine_minus_coarse']
-  text = tables.beside_the_paper(summary, simulated=False, strategy='serial')
+  text = text_lib.beside_the_paper(summary, simulated=False, strategy='serial')
   rows = _rows(text)
   assert rows['Mask'] == [['75.0'] * 5]
   # Yu et al. in Table 1.
@@ -132,7 +133,7 @@ def test_another_strategy_stands_beside_the_paper_s_row_of_it(summary):
 
 
 def test_simulated_is_said(summary):
-  text = tables.beside_the_paper(summary, simulated=True)
+  text = text_lib.beside_the_paper(summary, simulated=True)
   assert '2 patient(s), SIMULATED CT.' in text
   assert text.endswith('Simulated CT is no measure of it.')
 
@@ -152,7 +153,7 @@ def _record(name, label=1):
 
 def test_per_nodule():
   records = [_record('a', 0), _record('b', 1), _record('c', -1)]
-  lines = tables.per_nodule(records).splitlines()
+  lines = text_lib.per_nodule(records).splitlines()
   assert len(lines) == 4
   numbers = ['0.988', '0.500', '0.333', '1.000', '1.000']
   assert lines[1].split() == ['a', '12.3', 'benign', *numbers]
@@ -161,7 +162,7 @@ def test_per_nodule():
 
 
 def test_per_nodule_says_what_it_leaves_out():
-  lines = tables.per_nodule([_record(str(i)) for i in range(5)], most=2)
+  lines = text_lib.per_nodule([_record(str(i)) for i in range(5)], most=2)
   assert lines.splitlines()[3:] == ['  ... and 3 more in records.csv']
   assert len(lines.splitlines()) == 4
 
@@ -170,6 +171,6 @@ def test_per_nodule_of_a_run_that_lacks_networks():
   record = _record('a')
   for key in ('malignancy_probability', 'fine_dice', 'fine_jaccard'):
     del record[key]
-  head, line = tables.per_nodule([record]).splitlines()
+  head, line = text_lib.per_nodule([record]).splitlines()
   assert head.split() == ['nodule', 'mm', 'label', 'coarse', 'DI', 'JA']
   assert line.split() == ['a', '12.3', 'malignant', '0.500', '0.333']

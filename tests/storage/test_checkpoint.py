@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from mtnet_jax import checkpoint
-from mtnet_jax import optim
+from mtnet_jax.storage import checkpoint
+from mtnet_jax.training import optim
 
 
 @struct.dataclass

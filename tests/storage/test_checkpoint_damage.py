@@ -1,7 +1,6 @@
 """A checkpoint that is not what was saved is never taken for it."""
 
 import json
-import pathlib
 import resource
 import shutil
 import subprocess
@@ -11,10 +10,10 @@ import main_job
 import numpy as np
 import pytest
 
-from mtnet_jax import checkpoint
-from mtnet_jax import errors
+from mtnet_jax.storage import checkpoint
+from mtnet_jax.system import errors
 
-_DATA = pathlib.Path(__file__).parent / 'data'
+_FIXTURES = main_job.ROOT / 'tests' / 'fixtures'
 
 
 def _tree(step):
@@ -152,7 +151,7 @@ def test_a_newer_version_is_refused_and_nothing_is_moved(stage):
 @pytest.mark.parametrize('written', range(1, checkpoint.FORMAT + 1))
 def test_checkpoints_of_every_format_load(written, tmp_path):
   directory = tmp_path / 'stage'
-  shutil.copytree(_DATA / f'checkpoint_format_{written}', directory)
+  shutil.copytree(_FIXTURES / f'checkpoint_format_{written}', directory)
   checkpoints = checkpoint.Checkpoints(directory)
   state, meta = checkpoints.load_latest(None)
   # As they were given to save_latest and save_best by that version.
@@ -206,8 +205,8 @@ def test_writes_that_another_error_overtook_say_nothing(tmp_path):
 import resource
 import time
 import numpy as np
-from mtnet_jax import checkpoint
-from mtnet_jax import errors
+from mtnet_jax.storage import checkpoint
+from mtnet_jax.system import errors
 
 checkpoints = checkpoint.Checkpoints({str(tmp_path)!r})
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

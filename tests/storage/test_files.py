@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import files
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
 
 
 def test_json_round_trip(tmp_path):

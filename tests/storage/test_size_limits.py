@@ -8,11 +8,11 @@ import project_configs
 import pytest
 
 import mtnet_jax
-from mtnet_jax import bundle
-from mtnet_jax import errors
-from mtnet_jax import size_limits
-from mtnet_jax import stages
-from mtnet_jax import workdir
+from mtnet_jax.inference import bundles
+from mtnet_jax.models import variables
+from mtnet_jax.storage import size_limits
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_absurd_sizes_are_refused(tmp_path, made_run_dir, group, key, value):
     mtnet_jax.load(tmp_path / 'run')
   assert len(str(e.value)) < 300
   with pytest.raises(errors.InputError, match=name):
-    bundle.write(tmp_path / 'run', tmp_path / 'bundle')
+    bundles.write(tmp_path / 'run', tmp_path / 'bundle')
 
 
 def test_the_largest_sizes_are_not():
@@ -88,7 +88,7 @@ def test_all_together_are_bounded():
 def test_parameters_are_at_most_twice_their_estimate(net, variant):
   """Counted by Flax; the estimate decides what is refused."""
   config = project_configs.CONFIGS.get_config(variant)
-  shapes = stages.variable_shapes(config)[net]['params']
+  shapes = variables.variable_shapes(config)[net]['params']
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   group = config.class_net if net == 'class' else config.seg_net
   assert count <= 2 * size_limits._parameters(group)

@@ -5,8 +5,8 @@ import json
 import ml_collections
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import workdir
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
 
 
 def config(**changes):
@@ -60,7 +60,7 @@ def test_what_is_no_run_or_not_finished_says_so(tmp_path):
   with pytest.raises(errors.InputError, match='not finished'):
     workdir.read_metrics(tmp_path)
   with pytest.raises(errors.InputError, match='has no checkpoint'):
-    workdir.load_variables(tmp_path)
+    workdir.load_variables(tmp_path, ('coarse',))
 
 
 def test_a_damaged_config_is_named(tmp_path):

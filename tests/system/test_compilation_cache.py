@@ -8,7 +8,7 @@ import pytest
 
 _COMPILE = """
 import jax
-from mtnet_jax import compilation_cache
+from mtnet_jax.system import compilation_cache
 compilation_cache.enable()
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.jit(lambda x: x + 1)(1)

@@ -8,21 +8,21 @@ import numpy as np
 import programs
 import pytest
 
-from mtnet_jax import inference
-from mtnet_jax import ops
-from mtnet_jax import parallel
-from mtnet_jax import step
+from mtnet_jax.models import predictor
+from mtnet_jax.ops import conv
+from mtnet_jax.system import devices as devices_lib
+from mtnet_jax.training import step
 
 TREE = {'a': np.arange(6.0).reshape(2, 3), 'b': {'c': np.int32(7)}}
 
 
 def test_replicated_trees_come_back_unchanged():
-  back = parallel.unreplicate(parallel.replicate(TREE))
+  back = devices_lib.unreplicate(devices_lib.replicate(TREE))
   jax.tree.map(np.testing.assert_array_equal, back, TREE)
 
 
 def test_every_device_holds_a_copy():
-  replicated = parallel.replicate(TREE)
+  replicated = devices_lib.replicate(TREE)
   devices = jax.local_device_count()
   assert replicated['a'].shape == (devices, 2, 3)
   assert {shard.device for shard in replicated['a'].addressable_shards} == set(
@@ -38,45 +38,45 @@ def test_replicated_inputs_do_not_compile_a_second_time():
     traces.append(1)
     return jax.tree.map(lambda x: x + 1, tree)
 
-  mapped = jax.pmap(add_one, axis_name=parallel.AXIS)
+  mapped = jax.pmap(add_one, axis_name=devices_lib.AXIS)
   with jax.log_compiles(False):
-    tree = parallel.replicate(TREE)
+    tree = devices_lib.replicate(TREE)
     for _ in range(3):
       tree = mapped(tree)
   assert len(traces) == 1
   np.testing.assert_array_equal(
-    parallel.unreplicate(tree)['b']['c'], np.int32(10)
+    devices_lib.unreplicate(tree)['b']['c'], np.int32(10)
   )
 
 
 def test_split_keeps_the_order_of_the_global_batch():
   np.testing.assert_array_equal(
-    parallel.split(np.arange(6), 3), [[0, 1], [2, 3], [4, 5]]
+    devices_lib.split(np.arange(6), 3), [[0, 1], [2, 3], [4, 5]]
   )
 
 
 def test_shares_put_together_are_the_global_batch():
   devices = jax.device_count()
   batch = np.arange(devices * 6).reshape(devices * 3, 2)
-  rows = parallel.share(batch)
+  rows = devices_lib.share(batch)
   assert rows.shape == (jax.local_device_count(), 3, 2)
-  np.testing.assert_array_equal(parallel.gather({'x': rows})['x'], batch)
+  np.testing.assert_array_equal(devices_lib.gather({'x': rows})['x'], batch)
 
 
 def test_a_thread_may_have_one_device_for_itself():
   device = jax.devices()[0]
-  assert parallel.only_device() is None
+  assert devices_lib.only_device() is None
   with jax.default_device(device):
-    assert parallel.only_device() == device
-    assert parallel.device_count() == 1
-    (row,) = parallel.share(np.arange(6))
+    assert devices_lib.only_device() == device
+    assert devices_lib.device_count() == 1
+    (row,) = devices_lib.share(np.arange(6))
     np.testing.assert_array_equal(row, np.arange(6))
-    replicated = parallel.replicate(TREE)
+    replicated = devices_lib.replicate(TREE)
     assert replicated['a'].shape == (1, 2, 3)
     assert replicated['a'].devices() == {device}
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      assert pool.submit(parallel.only_device).result() is None
-  assert parallel.device_count() == jax.device_count()
+      assert pool.submit(devices_lib.only_device).result() is None
+  assert devices_lib.device_count() == jax.device_count()
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_every_product_has_the_precision_asked_for(precision, expected):
 
   def loss(kernels, x):
     for kernel, dilation in zip(kernels, (1, 2, 1), strict=True):
-      x = ops.conv(x, kernel, dilation=dilation)
+      x = conv.conv(x, kernel, dilation=dilation)
     return jnp.sum(x**2)
 
   shapes = ((3, 3, 2, 2), (3, 3, 2, 2), (1, 1, 2, 2))
   kernels = [jnp.ones((jax.device_count(), *shape)) for shape in shapes]
   x = jnp.ones((jax.device_count(), 1, 8, 8, 2))
-  gradient = parallel.mapped(jax.value_and_grad(loss), precision=precision)
+  gradient = devices_lib.mapped(jax.value_and_grad(loss), precision=precision)
   found = list(programs.products(jax.make_jaxpr(gradient)(kernels, x).jaxpr))
   kinds = {equation.primitive.name for equation in found}
   assert kinds == {'dot_general', 'conv_general_dilated'}
@@ -113,7 +113,7 @@ on_cpu = pytest.mark.skipif(
 
 @on_cpu
 def test_forward_programs_have_products_of_eigen():
-  options = parallel.forward_options()
+  options = devices_lib.forward_options()
   matrix = jnp.ones((512, 512))
   program = jax.jit(jnp.matmul, compiler_options=options)
   text = program.lower(matrix, matrix).compile().as_text()
@@ -123,22 +123,22 @@ def test_forward_programs_have_products_of_eigen():
 @on_cpu
 @pytest.mark.parametrize('name', ('lean_options', 'forward_options'))
 def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
-  assert getattr(parallel, name)()
+  assert getattr(devices_lib, name)()
   unknown = {'xla_cpu_no_such_option': ''}
-  monkeypatch.setattr(parallel, '_LEAN', unknown)
-  monkeypatch.setattr(parallel, '_WITH_EIGEN', unknown)
-  assert getattr(parallel, name)() is None
+  monkeypatch.setattr(devices_lib, '_LEAN', unknown)
+  monkeypatch.setattr(devices_lib, '_WITH_EIGEN', unknown)
+  assert getattr(devices_lib, name)() is None
 
 
 @pytest.mark.parametrize('name', ('lean_options', 'forward_options'))
 def test_accelerators_keep_what_is_rounded(monkeypatch, name):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  options = getattr(parallel, name)()
+  options = getattr(devices_lib, name)()
   assert options == {'xla_allow_excess_precision': False}
 
 
 @on_cpu
-@pytest.mark.parametrize('options', (None, parallel.lean_options()))
+@pytest.mark.parametrize('options', (None, devices_lib.lean_options()))
 def test_a_mapped_step_is_compiled_once_and_donates(options):
   traces = []
 
@@ -146,20 +146,22 @@ def test_a_mapped_step_is_compiled_once_and_donates(options):
     traces.append(1)
     return jax.tree.map(lambda x: x + 1, tree)
 
-  mapped = parallel.mapped(
+  mapped = devices_lib.mapped(
     add_one, precision='highest', options=options, donate_argnums=0
   )
-  first = tree = parallel.replicate(TREE)
+  first = tree = devices_lib.replicate(TREE)
   for _ in range(3):
     tree = mapped(tree)
   assert len(traces) == 1
   assert first['a'].is_deleted()
-  np.testing.assert_array_equal(parallel.unreplicate(tree)['a'], TREE['a'] + 3)
+  np.testing.assert_array_equal(
+    devices_lib.unreplicate(tree)['a'], TREE['a'] + 3
+  )
 
 
 @on_cpu
 def test_options_reach_the_compiler():
-  mapped = parallel.mapped(
+  mapped = devices_lib.mapped(
     lambda x: x + 1, precision='highest', options={'xla_no_such_option': ''}
   )
   with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
@@ -170,12 +172,12 @@ def test_options_reach_the_compiler():
 def test_training_and_evaluation_are_given_the_lean_options(monkeypatch):
   given = []
   monkeypatch.setattr(
-    parallel, 'mapped', lambda fn, *, options, **_: given.append(options)
+    devices_lib, 'mapped', lambda fn, *, options, **_: given.append(options)
   )
   step.mapped.__wrapped__(
     stage=None, nets=(), tx=None, options=None, precision='', device=None
   )
-  inference._mapped.__wrapped__(
+  predictor._mapped.__wrapped__(
     (),
     size=0,
     window=(),
@@ -184,4 +186,4 @@ def test_training_and_evaluation_are_given_the_lean_options(monkeypatch):
     precision='',
     device=None,
   )
-  assert given == [parallel.lean_options()] * 2 and given[0]
+  assert given == [devices_lib.lean_options()] * 2 and given[0]

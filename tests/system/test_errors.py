@@ -2,12 +2,10 @@
 
 import pytest
 
-import mtnet_jax.errors
-import tfds_lidc.errors
+from mtnet_jax.system import errors as mtnet_errors
+from tfds_lidc import errors as lidc_errors
 
-pytestmark = pytest.mark.parametrize(
-  'errors', [mtnet_jax.errors, tfds_lidc.errors]
-)
+pytestmark = pytest.mark.parametrize('errors', [mtnet_errors, lidc_errors])
 
 
 def test_input_error_becomes_one_line(errors, capsys):

@@ -5,11 +5,11 @@ import sys
 import main_job
 import pytest
 
-from mtnet_jax import host_memory
+from mtnet_jax.system import host_memory
 
 _COUNT = """
 import resource, sys
-from mtnet_jax import host_memory
+from mtnet_jax.system import host_memory
 kept = sys.argv[1] == 'kept' and host_memory.keep()
 import jax, jax.numpy as jnp
 # The running sums, 80 MB, are needed in the middle only.
@@ -45,7 +45,7 @@ def test_steps_find_their_pages():
 
 _GIVE_BACK = """
 import ctypes
-from mtnet_jax import host_memory
+from mtnet_jax.system import host_memory
 kept = host_memory.keep()
 from jax import monitoring
 libc = ctypes.CDLL(None)
@@ -83,7 +83,7 @@ def test_holes_that_compiling_leaves_are_given_back():
 
 _CALL = """
 import sys
-from mtnet_jax import host_memory
+from mtnet_jax.system import host_memory
 kept = sys.argv[1] == 'kept' and host_memory.keep()
 import jax, jax.numpy as jnp
 def turn(i, total):

@@ -6,8 +6,8 @@ What several processes do together is in `test_determinism`.
 import jax
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import processes
+from mtnet_jax.system import errors
+from mtnet_jax.system import processes
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ _LAST = 'SIGTERM: stopped. The same command goes on from the last checkpoint.'
 # Begins with what every one of these programs does.
 _BEGIN = """
 import hashlib, sys, time
-from mtnet_jax import stopping
+from mtnet_jax.system import stopping
 stopping.listen()
 def ready():
   print('ready', flush=True)

@@ -12,10 +12,11 @@ import pytest
 import weights_made_up
 
 from configs import mtnet as mtnet_config
-from mtnet_jax import errors
-from mtnet_jax import initial_weights
-from mtnet_jax import stages
-from mtnet_jax import workdir as workdir_lib
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import errors
+from mtnet_jax.training import from_public
+from mtnet_jax.training import stages
 
 _NAMES = {'segmentation': 'torch_deeplab', 'classification': 'keras_xception'}
 
@@ -33,7 +34,7 @@ def config(**paths):
 def _files(tmp_path_factory):
   """Task -> a file that fits the test size."""
   directory = tmp_path_factory.mktemp('weights')
-  nets = stages.make_nets(mtnet_config.get_config('test'))
+  nets = nets_lib.make_nets(mtnet_config.get_config('test'))
   return {
     task: weights_made_up.write(
       name,
@@ -48,21 +49,21 @@ def _files(tmp_path_factory):
 
 def test_without_weights_nothing_changes(tmp_path):
   plain = config()
-  assert initial_weights.settle(plain, tmp_path) == plain
+  assert from_public.settle(plain, tmp_path) == plain
   for stage in stages.make_stages(plain):
-    assert initial_weights.loader(plain, stage) is None
+    assert from_public.loader(plain, stage) is None
 
 
 def test_fields_of_the_files_go_into_the_config(files, tmp_path):
   given = config(**files)
-  settled = initial_weights.settle(given, tmp_path)
+  settled = from_public.settle(given, tmp_path)
   # What was asked for stays as it was.
   assert 'bn_epsilon' not in given.seg_net
   assert settled.pretrained.segmentation_sha256 == (
     hashlib.sha256(files['segmentation'].read_bytes()).hexdigest()
   )
   for source in (settled, _saved(settled, tmp_path / 'run')):
-    nets = stages.make_nets(source)
+    nets = nets_lib.make_nets(source)
     for name in ('coarse', 'fine'):
       net = nets[name]
       assert (net.bn_epsilon, net.skip_relu, net.tail_dilation) == (
@@ -88,17 +89,17 @@ def test_what_contradicts_the_weights_is_refused(files, tmp_path):
   with given.unlocked():
     given.class_net.bn_epsilon = 1e-5
   with pytest.raises(errors.InputError, match='class_net.bn_epsilon=1e-05'):
-    initial_weights.settle(given, tmp_path)
+    from_public.settle(given, tmp_path)
   with given.unlocked():
     given.class_net.bn_epsilon = 1e-3
-  initial_weights.settle(given, tmp_path)
+  from_public.settle(given, tmp_path)
 
 
 @pytest.mark.parametrize('task', _NAMES)
 def test_files_of_the_other_task_are_refused(files, tmp_path, task):
   (other,) = set(_NAMES) - {task}
   with pytest.raises(errors.InputError, match=f'for {other}'):
-    initial_weights.settle(config(**{task: files[other]}), tmp_path)
+    from_public.settle(config(**{task: files[other]}), tmp_path)
 
 
 def test_weights_of_another_size_are_refused(files, tmp_path):
@@ -106,7 +107,7 @@ def test_weights_of_another_size_are_refused(files, tmp_path):
   with given.unlocked():
     given.seg_net.entry_widths = (8, 16, 24)
   with pytest.raises(errors.InputError, match='shapes differ'):
-    initial_weights.settle(given, tmp_path)
+    from_public.settle(given, tmp_path)
 
 
 def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
@@ -115,33 +116,33 @@ def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
     for task, path in files.items()
     if shutil.copy(path, tmp_path)
   }
-  settled = initial_weights.settle(config(**moved), tmp_path / 'run')
+  settled = from_public.settle(config(**moved), tmp_path / 'run')
   workdir_lib.claim(tmp_path / 'run', settled)
   moved['segmentation'].unlink()
-  again = initial_weights.settle(config(**moved), tmp_path / 'run')
+  again = from_public.settle(config(**moved), tmp_path / 'run')
   assert again == settled
   workdir_lib.claim(tmp_path / 'run', again)
   # Only in that run.
   with pytest.raises(errors.InputError, match='missing'):
-    initial_weights.settle(config(**moved), tmp_path / 'other')
+    from_public.settle(config(**moved), tmp_path / 'other')
   # With other values under the same name it is another run.
-  net = stages.make_nets(config())['coarse']
+  net = nets_lib.make_nets(config())['coarse']
   arrays, _ = weights_made_up.tensors('torch_deeplab', net, seed=1)
   weights_made_up.write('torch_deeplab', tmp_path, arrays)
-  changed = initial_weights.settle(config(**moved), tmp_path / 'run')
+  changed = from_public.settle(config(**moved), tmp_path / 'run')
   with pytest.raises(errors.InputError, match='segmentation_sha256 was'):
     workdir_lib.claim(tmp_path / 'run', changed)
   # Also where it changes between the start of a run and its stage.
   stage = stages.make_stages(settled)[0]
   with pytest.raises(errors.InputError, match='not the file that this run'):
-    initial_weights.loader(settled, stage)()
+    from_public.loader(settled, stage)()
 
 
 def test_class_net_starts_from_its_file(files, tmp_path):
-  settled = initial_weights.settle(config(**files), tmp_path)
+  settled = from_public.settle(config(**files), tmp_path)
   stage = stages.make_stages(settled)[1]
   stage = dataclasses.replace(stage, net=stage.net.clone(axis_name=None))
-  weights = initial_weights.loader(settled, stage)()
+  weights = from_public.loader(settled, stage)()
   assert weights.title == 'Keras Xception'
   variables = stages.init_variables(
     stage,

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import optim
+from mtnet_jax.system import errors
+from mtnet_jax.training import optim
 
 
 def _steps(tx, gradients):

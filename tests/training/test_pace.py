@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import step_job
 
-from mtnet_jax import calls as calls_lib
-from mtnet_jax import errors
-from mtnet_jax import pace as pace_lib
-from mtnet_jax import progress
-from mtnet_jax import stopping
+from mtnet_jax.system import errors
+from mtnet_jax.system import stopping
+from mtnet_jax.training import calls as calls_lib
+from mtnet_jax.training import progress
 
 
 def _pace(backend, monkeypatch, *, steps_at_once=0):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-  return pace_lib.Pace(
+  return calls_lib.Pace(
     ml_collections.ConfigDict({'steps_at_once': steps_at_once})
   )
 
@@ -117,7 +116,7 @@ def _run(trainer, *, at_once=None):
   chosen = contextlib.nullcontext()
   if at_once:
     chosen = mock.patch.object(
-      pace_lib.Pace, 'at_once', lambda _, left: min(left, at_once)
+      calls_lib.Pace, 'at_once', lambda _, left: min(left, at_once)
     )
   with chosen:
     best, history = trainer.run(records)

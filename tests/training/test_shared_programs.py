@@ -4,9 +4,9 @@ import jax
 import pytest
 import step_job
 
-from mtnet_jax import inference
-from mtnet_jax import parallel
-from mtnet_jax import step
+from mtnet_jax.models import predictor
+from mtnet_jax.system import devices
+from mtnet_jax.training import step
 
 _GRID = tuple((top_k, margin) for top_k in (10, 50) for margin in (0.1, 0.4))
 
@@ -41,7 +41,7 @@ def _loss(trainer):
   state = trainer.place(trainer.fresh_state())
   state, values = trainer.steps(state, 0)
   trainer.validate({'params': state.params, 'batch_stats': state.batch_stats})
-  return float(parallel.unreplicate(values['loss'])[0])
+  return float(devices.unreplicate(values['loss'])[0])
 
 
 def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
@@ -65,7 +65,7 @@ def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
 def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
   # Other tests of this process may have compiled the same.
   step.mapped.cache_clear()
-  inference._mapped.cache_clear()
+  predictor._mapped.cache_clear()
   losses = set()
   for point, (top_k, margin) in enumerate(_GRID):
     trainer = _coarse_trainer(
@@ -73,7 +73,7 @@ def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
     )
     losses.add(_loss(trainer))
     if point == 0:
-      # What `parallel.mapped` makes: the steps of training and validation.
+      # What `devices.mapped` makes: the steps of training and validation.
       assert compiled.count('jit(traced)') == 2
       del compiled[:]
     assert compiled == []

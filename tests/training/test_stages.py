@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from configs import mtnet as mtnet_config
-from mtnet_jax import exchange
 from mtnet_jax import losses
-from mtnet_jax import parallel
-from mtnet_jax import stages
-from mtnet_jax import step
+from mtnet_jax.models import chain
+from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.system import devices
+from mtnet_jax.training import stages
+from mtnet_jax.training import step
 
 _SIZE = 32
 
@@ -59,8 +61,8 @@ def _paths(tree):
 
 
 def test_stages_come_in_order(by_name):
-  assert tuple(by_name) == stages.ORDER
-  coarse, classify, fine = (by_name[name] for name in stages.ORDER)
+  assert tuple(by_name) == nets_lib.ORDER
+  coarse, classify, fine = (by_name[name] for name in nets_lib.ORDER)
   assert (coarse.receives, coarse.starts_from) == ('nothing', ())
   assert (classify.receives, classify.starts_from) == ('mask', ())
   assert (fine.receives, fine.starts_from) == ('mask', ('coarse',))
@@ -74,7 +76,7 @@ def test_networks_follow_the_config():
     config.sync_batch_norm = True
   nets = {stage.name: stage.net for stage in stages.make_stages(config)}
   for net in nets.values():
-    assert net.dtype == jnp.bfloat16 and net.axis_name == parallel.AXIS
+    assert net.dtype == jnp.bfloat16 and net.axis_name == devices.AXIS
     hash(net)
   assert tuple(nets['fine'].entry_widths) == tuple(config.seg_net.entry_widths)
   assert tuple(nets['class'].tail_widths) == tuple(config.class_net.tail_widths)
@@ -82,7 +84,7 @@ def test_networks_follow_the_config():
     config.sync_batch_norm = False
   for stage in stages.make_stages(config):
     assert stage.net.axis_name is None
-  for net in stages.make_nets(config).values():
+  for net in nets_lib.make_nets(config).values():
     assert net.axis_name is None
 
 
@@ -122,13 +124,13 @@ def test_losses_follow_the_config():
 def test_hand_on_hard_is_zero_or_one():
   # A probability of exactly 1/2 (logit 0) is nodule.
   logits = jnp.asarray([-3.0, -1e-3, 0.0, 2.0]).reshape(1, 2, 2, 1)
-  mask = exchange.hand_on(logits, 'hard')
+  mask = chain.hand_on(logits, 'hard')
   assert mask.dtype == jnp.float32 and mask.shape == (1, 2, 2, 1)
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
 def test_hand_on_none_is_zeros():
-  mask = exchange.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
+  mask = chain.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
   assert mask.dtype == jnp.float32
   np.testing.assert_array_equal(mask, np.zeros((1, 2, 2, 1)))
 
@@ -144,13 +146,13 @@ def test_only_the_stages_asked_for_are_trained():
 
 def test_hand_on_knows_no_other_kind():
   with pytest.raises(ValueError, match='hrad'):
-    exchange.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
+    chain.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
 
 
 def test_hand_on_soft_is_the_probability():
   logits = jnp.asarray([-np.log(3.0), 0.0, np.log(3.0)]).reshape(1, 1, 3, 1)
   np.testing.assert_allclose(
-    exchange.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
+    chain.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
   )
 
 
@@ -160,7 +162,7 @@ def test_take_over_takes_every_leaf_and_keeps_the_rest():
     'fine_layer': jnp.ones(3),
   }
   trained = {'a': {'x': np.array([1.0, 2.0]), 'y': np.float64(5)}}
-  taken = stages.take_over(fresh, trained, path=('fine',))
+  taken = variables_lib.take_over(fresh, trained, path=('fine',))
   np.testing.assert_array_equal(taken['a']['x'], [1, 2])
   assert taken['a']['y'] == 5 and taken['a']['y'].dtype == jnp.float32
   assert taken['fine_layer'] is fresh['fine_layer']
@@ -183,7 +185,7 @@ def test_take_over_takes_every_leaf_and_keeps_the_rest():
 def test_take_over_refuses_what_does_not_fit(trained, message):
   fresh = {'a': {'x': jnp.zeros(2)}}
   with pytest.raises(ValueError, match=message):
-    stages.take_over(fresh, trained, path=('fine',))
+    variables_lib.take_over(fresh, trained, path=('fine',))
 
 
 def test_fine_starts_as_coarse_except_the_fine_layer(by_name, trained):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import step_job
 
-from mtnet_jax import errors
-from mtnet_jax import input_pipeline
-from mtnet_jax import progress
-from mtnet_jax import step as step_lib
-from mtnet_jax import stopping
+from mtnet_jax.data import feeding
+from mtnet_jax.system import errors
+from mtnet_jax.system import stopping
+from mtnet_jax.training import progress
+from mtnet_jax.training import step as step_lib
 
 # Each needs a compiled step.
 pytestmark = pytest.mark.slow
@@ -139,7 +139,7 @@ def test_stopped_within_the_validation(undisturbed, tmp_path, monkeypatch):
 
 
 def _batch_of(trainer, step):
-  order = input_pipeline.epoch_order(
+  order = feeding.epoch_order(
     6, looks=2, batch_size=4, seed=(trainer._seed, (step - 1) // _STEPS)
   )
   first = (step - 1) % _STEPS * 4

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from mtnet_jax import errors
-from mtnet_jax import weight_files
+from mtnet_jax.system import errors
+from mtnet_jax.weights import files
 
 
 def _write(path, fill):
@@ -15,7 +15,7 @@ def _write(path, fill):
 
 
 def _read(path):
-  with weight_files.open_weights(path) as file:
+  with files.open_weights(path) as file:
     return {name: file.read(name) for name in file.shapes}
 
 
@@ -82,6 +82,6 @@ def test_another_process_reads_first(
   path = _write(
     tmp_path / 'a.h5', lambda g: g.create_dataset('0', data=np.ones(3))
   )
-  monkeypatch.setattr(f'mtnet_jax.hdf5_weights.{attribute}', value)
+  monkeypatch.setattr(f'mtnet_jax.weights.hdf5.{attribute}', value)
   with pytest.raises(errors.InputError, match=says):
     _read(path)

@@ -16,10 +16,11 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 import weights_made_up
 
-from mtnet_jax import errors
 from mtnet_jax import pretrained
-from mtnet_jax import weight_matching
 from mtnet_jax.models import mtnet
+from mtnet_jax.system import errors
+from mtnet_jax.weights import load as weight_load
+from mtnet_jax.weights import matching
 
 SOURCES = tuple(weights_made_up.BESIDE)
 
@@ -27,8 +28,8 @@ SOURCES = tuple(weights_made_up.BESIDE)
 def load(name, path, **kwargs):
   net = weights_made_up.net_of(name, **kwargs)
   if name in weights_made_up.SEGMENTATION:
-    return pretrained.load_deeplab(path, net)
-  return pretrained.load_xception(path, net)
+    return weight_load.load_deeplab(path, net)
+  return weight_load.load_xception(path, net)
 
 
 def flat(tree):
@@ -39,7 +40,7 @@ def flat(tree):
 def _shapes_once(monkeypatch):
   # Finding shapes takes longer than all the rest.
   monkeypatch.setattr(
-    weight_matching, '_variable_shapes', weights_made_up.variable_shapes
+    matching, '_variable_shapes', weights_made_up.variable_shapes
   )
 
 
@@ -188,7 +189,7 @@ def test_mask_channel_is_the_mean_of_the_others(tmp_path):
 
 
 def test_fields_of_the_sources():
-  """As the sources' own code has them; see `weight_sources`."""
+  """As the sources' own code has them; see `sources`."""
   fields = {
     name: weights_made_up.source(name).fields for name in weights_made_up.BESIDE
   }

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import tqdm
 
-from tfds_lidc import dicom
-from tfds_lidc import dicom_header
 from tfds_lidc import parallel
+from tfds_lidc.ct import header as dicom_header
+from tfds_lidc.ct import series as dicom_series
 
 _FORMAT = 1  # of the remembered file; raise it when an entry changes
 _CHUNK = 200  # files that a process reads at a time
@@ -54,13 +54,13 @@ class SeriesIndex:
     num_read: of how many the header was read this time.
   """
 
-  series: dict[str, dicom.Series]
+  series: dict[str, dicom_series.Series]
   others: dict[tuple[str, str, str], list[str]]
   faults: list[FileFault]
   num_files: int
   num_read: int
 
-  def faults_near(self, series: dicom.Series) -> tuple[FileFault, ...]:
+  def faults_near(self, series: dicom_series.Series) -> tuple[FileFault, ...]:
     """Faults that are, or may be, slices of a series: theirs, or beside it."""
     folders = {os.path.dirname(s.path) for s in series.slices}
     folders.add(series.folder)
@@ -93,7 +93,7 @@ def load(
   Raises:
     InputError: the directory is missing, empty or holds no CT.
   """
-  dicom.check_directory(lidc_dir)
+  dicom_series.check_directory(lidc_dir)
   root = pathlib.Path(lidc_dir)
   cache = _cache_file(root, cache_dir) if cache_dir else None
   known = _recall(cache) if cache else {}
@@ -105,7 +105,7 @@ def load(
     )
 
   stats = {}  # path -> [size, mtime in ns]
-  for path in dicom.files(root, on_error=remember_fault):
+  for path in dicom_series.files(root, on_error=remember_fault):
     try:
       stat = os.stat(path)
     except OSError as e:  # a link to nowhere
@@ -133,7 +133,7 @@ def load(
         },
       )
   if not found_ct:
-    raise dicom.no_ct(lidc_dir, len(stats))
+    raise dicom_series.no_ct(lidc_dir, len(stats))
   return _join(entries, faults, len(unread))
 
 
@@ -210,7 +210,7 @@ def _join(
     elif header:
       others[header.modality, header.patient_id, header.series_uid].append(path)
   return SeriesIndex(
-    dicom.join(headers, broken),
+    dicom_series.join(headers, broken),
     dict(others),
     sorted(faults, key=lambda f: f.path),
     len(entries),

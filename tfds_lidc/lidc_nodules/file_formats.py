@@ -23,7 +23,7 @@ from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from tfds_lidc import errors
-from tfds_lidc import staging
+from tfds_lidc.lidc_nodules import staging
 
 _Format = file_adapters.FileFormat
 _WITHOUT_TENSORFLOW = (

@@ -12,17 +12,17 @@ from absl import logging
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_lidc import accounting
-from tfds_lidc import cohort
 from tfds_lidc import errors
-from tfds_lidc import file_formats
 from tfds_lidc import parallel
-from tfds_lidc import phantom
-from tfds_lidc import quarantine
-from tfds_lidc import record
-from tfds_lidc import scan_files
-from tfds_lidc import scan_reader
-from tfds_lidc import series_index
+from tfds_lidc.ct import index as series_index
+from tfds_lidc.lidc_nodules import file_formats
+from tfds_lidc.lidc_nodules import record
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch
+from tfds_lidc.scans import accounting
+from tfds_lidc.scans import files
+from tfds_lidc.scans import quarantine
+from tfds_lidc.scans import reader
 
 _FEWEST_PARALLEL = 16  # scans; below, starting processes takes longer
 
@@ -39,7 +39,7 @@ class LidcConfig(tfds.core.BuilderConfig):
     simulated: True for phantoms, False for CT from the manual directory.
   """
 
-  policy: cohort.Policy
+  policy: selection.Policy
   simulated: bool = False
 
 
@@ -69,21 +69,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   BUILDER_CONFIGS = [
     LidcConfig(
       name='paper',
-      policy=cohort.POLICIES['paper'],
+      policy=selection.POLICIES['paper'],
       description='CT; the selection of Tang & Zhang 2024: 2 to 4 readers, '
       '3 to 25 mm, at least 2/3 of the decided readers agree.',
     ),
     LidcConfig(
       name='all',
-      policy=cohort.POLICIES['all'],
+      policy=selection.POLICIES['all'],
       description='CT; every nodule that any reader outlined, labelled by '
       'the mean rating, -1 where that is 3.',
     ),
     LidcConfig(
       name='phantom',
-      policy=cohort.POLICIES['paper'],
+      policy=selection.POLICIES['paper'],
       simulated=True,
-      description=f'{phantom.DESCRIPTION} The nodules of `paper`; needs '
+      description=f'{patch.DESCRIPTION} The nodules of `paper`; needs '
       'no download.',
     ),
   ]
@@ -150,7 +150,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       super()._download_and_prepare(dl_manager, download_config)
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-    nodules = cohort.select(self.builder_config.policy)
+    nodules = selection.select(self.builder_config.policy)
     if not nodules:
       raise errors.InputError(
         f'{self.builder_config.name} selects no nodule at all; python -m '
@@ -167,7 +167,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         workers=self.workers,
         show_progress=self.show_progress,
       )
-    jobs = scan_reader.jobs(nodules, self.builder_config.policy, index)
+    jobs = reader.jobs(nodules, self.builder_config.policy, index)
     if not jobs:
       raise self._nothing_found(index, dl_manager.manual_dir)
     if any(job.series and job.series.simulated for job in jobs):
@@ -182,14 +182,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     }
     return {
       split: self._generate_examples(members, outcomes, split)
-      for split in cohort.SPLITS
+      for split in selection.SPLITS
       if split in read
     }
 
   def _nothing_found(
     self, index: series_index.SeriesIndex, lidc_dir: str
   ) -> errors.InputError:
-    known = {n.series_uid for n in cohort.clusters()} & set(index.series)
+    known = {n.series_uid for n in selection.clusters()} & set(index.series)
     return errors.InputError(
       f'none of the {len(index.series)} CT series below {lidc_dir} has a '
       f'nodule of the config {self.builder_config.name} '
@@ -198,29 +198,27 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       '--config=all, or --config=phantom, which needs no CT'
     )
 
-  def _read_scans(
-    self, jobs: list[scan_reader.Job]
-  ) -> Iterator[scan_files.Outcome]:
+  def _read_scans(self, jobs: list[reader.Job]) -> Iterator[files.Outcome]:
     """Reads every scan to a file, in order."""
     directory = os.fspath(self._scan_dir)
     pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     if self.beam_options is not None:
-      from tfds_lidc import beam  # the extra `beam`
+      from tfds_lidc.scans import beam  # the extra `beam`
 
       outcomes = beam.read_scans(jobs, directory, self.beam_options)
     else:
       outcomes = parallel.ordered_map(
-        scan_files.ReadToFile(directory),
+        files.ReadToFile(directory),
         jobs,
         workers=self.workers if len(jobs) >= _FEWEST_PARALLEL else 1,
-        on_crash=scan_files.crashed,
+        on_crash=files.crashed,
       )
     return self._progress(outcomes, 'reading scans', 'scan', len(jobs))
 
   def _account(
     self,
-    nodules: list[cohort.Nodule],
-    outcomes: list[scan_files.Outcome],
+    nodules: list[selection.Nodule],
+    outcomes: list[files.Outcome],
     index: series_index.SeriesIndex | None,
   ) -> None:
     """Says what became of every scan and nodule, in metadata and quarantine."""
@@ -242,8 +240,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(
     self,
-    members: dict[str, cohort.Nodule],
-    outcomes: list[scan_files.Outcome],
+    members: dict[str, selection.Nodule],
+    outcomes: list[files.Outcome],
     split: str,
   ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (key, example), by patient, scan and z."""
@@ -253,7 +251,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ):
       if not any(members[i].split == split for i in outcome.nodules):
         continue
-      for example in scan_files.load_examples(outcome):
+      for example in files.load_examples(outcome):
         nodule = members[example.nodule_id]
         if nodule.split == split:
           key = nodule.nodule_id
@@ -281,9 +279,9 @@ def scan_dir(cache_dir: str | os.PathLike, config_name: str) -> pathlib.Path:
 
 
 def _first_of_each_split(
-  nodules: list[cohort.Nodule], most: int
-) -> list[cohort.Nodule]:
+  nodules: list[selection.Nodule], most: int
+) -> list[selection.Nodule]:
   first = []
-  for split in cohort.SPLITS:
+  for split in selection.SPLITS:
     first += [n for n in nodules if n.split == split][:most]
   return first

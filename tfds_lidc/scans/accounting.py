@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 
-from tfds_lidc import cohort
 from tfds_lidc import errors
-from tfds_lidc import quarantine
-from tfds_lidc import scan_files
-from tfds_lidc import series_index
+from tfds_lidc.ct import index
+from tfds_lidc.nodules import selection
+from tfds_lidc.scans import files
+from tfds_lidc.scans import quarantine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Account:
   losses: list[quarantine.Loss]
 
 
-def dropped(outcomes: Iterable[scan_files.Outcome]) -> list[str]:
+def dropped(outcomes: Iterable[files.Outcome]) -> list[str]:
   """The nodules of which no pixel reaches the consensus."""
   return [nodule_id for o in outcomes for nodule_id in o.dropped]
 
 
 def settle(
-  nodules: Sequence[cohort.Nodule],
-  outcomes: Sequence[scan_files.Outcome],
-  faults: Iterable[series_index.FileFault],
+  nodules: Sequence[selection.Nodule],
+  outcomes: Sequence[files.Outcome],
+  faults: Iterable[index.FileFault],
   *,
   strict: bool,
 ) -> Account:

@@ -29,8 +29,8 @@ import uuid
 
 from tfds_lidc import errors
 from tfds_lidc import parallel
-from tfds_lidc import scan_files
-from tfds_lidc import scan_reader
+from tfds_lidc.scans import files
+from tfds_lidc.scans import reader
 
 try:
   import apache_beam
@@ -86,11 +86,11 @@ def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
 
 
 def read_scans(
-  jobs: Sequence[scan_reader.Job],
+  jobs: Sequence[reader.Job],
   scan_dir: str | os.PathLike,
   beam_options: pipeline_options.PipelineOptions,
-) -> Iterator[scan_files.Outcome]:
-  """Yields `scan_files.ReadToFile(scan_dir)(job)` in the order of the jobs.
+) -> Iterator[files.Outcome]:
+  """Yields `files.ReadToFile(scan_dir)(job)` in the order of the jobs.
 
   Scans that an earlier run has read do not go to the cluster.
 
@@ -103,7 +103,7 @@ def read_scans(
     InputError: a worker does not see the shared files.
     RuntimeError: the pipeline failed.
   """
-  read = scan_files.ReadToFile(os.path.abspath(scan_dir))
+  read = files.ReadToFile(os.path.abspath(scan_dir))
   # Not by `tempfile`, whose folders no other user may enter: workers may be.
   exchange_dir = pathlib.Path(read.directory) / f'beam-{uuid.uuid4().hex}'
   exchange_dir.mkdir()
@@ -126,13 +126,13 @@ def read_scans(
 class _ReadScan(apache_beam.DoFn):
   """Turns `<k>.job` into `<k>.outcome`."""
 
-  def __init__(self, read: scan_files.ReadToFile, exchange_dir: str):
+  def __init__(self, read: files.ReadToFile, exchange_dir: str):
     self._read = read
     self._exchange_dir = exchange_dir
 
   def setup(self):
     # A crash would end the worker, and after some retries the whole pipeline.
-    self._apart = parallel.Apart(self._read, on_crash=scan_files.crashed)
+    self._apart = parallel.Apart(self._read, on_crash=files.crashed)
 
   def process(self, k):
     path = pathlib.Path(self._exchange_dir) / str(k)
@@ -152,7 +152,7 @@ class _ReadScan(apache_beam.DoFn):
     self._apart.close()
 
 
-def _is_visible(job: scan_reader.Job) -> bool:
+def _is_visible(job: reader.Job) -> bool:
   """Tells a folder that is not mounted from files that are broken."""
   if job.series is None:  # simulated
     return True

@@ -14,8 +14,8 @@ import uuid
 
 import numpy as np
 
-from tfds_lidc import quarantine
-from tfds_lidc import scan_reader
+from tfds_lidc.scans import quarantine
+from tfds_lidc.scans import reader
 
 _FORMAT = 2  # raise it when the files, or what is read, change
 
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ReadToFile:
-  """`scan_reader.read` into a file, unless that is there from an earlier run.
+  """`reader.read` into a file, unless that is there from an earlier run.
 
   A class, so that a process can be sent it together with its directory.
 
@@ -41,19 +41,19 @@ class ReadToFile:
 
   directory: str
 
-  def recall(self, job: scan_reader.Job) -> Outcome | None:
+  def recall(self, job: reader.Job) -> Outcome | None:
     """The outcome of an earlier run, if there is one."""
     return _stored(self._path(job))
 
-  def _path(self, job: scan_reader.Job) -> pathlib.Path:
+  def _path(self, job: reader.Job) -> pathlib.Path:
     return pathlib.Path(self.directory) / f'{_fingerprint(job)}.npz'
 
-  def __call__(self, job: scan_reader.Job) -> Outcome:
+  def __call__(self, job: reader.Job) -> Outcome:
     path = self._path(job)
     stored = _stored(path)
     if stored:
       return stored
-    examples, dropped, losses = scan_reader.read(job)
+    examples, dropped, losses = reader.read(job)
     content = {
       'nodules': list(dict.fromkeys(e.nodule_id for e in examples)),
       'dropped': dropped,
@@ -68,7 +68,7 @@ class ReadToFile:
         outcome=json.dumps(content),
         **{
           name: np.array([getattr(e, name) for e in examples])
-          for name in scan_reader.Example._fields[2:]
+          for name in reader.Example._fields[2:]
         },
       )
     os.replace(partial, path)
@@ -96,23 +96,23 @@ def _outcome(path: pathlib.Path, content: dict) -> Outcome:
   )
 
 
-def load_examples(outcome: Outcome) -> list[scan_reader.Example]:
+def load_examples(outcome: Outcome) -> list[reader.Example]:
   """The examples that a scan was read to."""
   with open(outcome.file, 'rb') as f, np.load(f) as stored:
     which = json.loads(str(stored['outcome']))['examples']
-    planes = [stored[name] for name in scan_reader.Example._fields[2:]]
+    planes = [stored[name] for name in reader.Example._fields[2:]]
   return [
-    scan_reader.Example(*what, *of_one)
+    reader.Example(*what, *of_one)
     for what, *of_one in zip(which, *planes, strict=True)
   ]
 
 
-def crashed(job: scan_reader.Job) -> Outcome:
+def crashed(job: reader.Job) -> Outcome:
   """The outcome of a scan that killed its reader."""
-  return Outcome('', (), (), (scan_reader.crash(job),))
+  return Outcome('', (), (), (reader.crash(job),))
 
 
-def _fingerprint(job: scan_reader.Job) -> str:
+def _fingerprint(job: reader.Job) -> str:
   """Changes with whatever the examples depend on: nodules, policy, files."""
   digest = hashlib.sha256()
   policy = job.policy

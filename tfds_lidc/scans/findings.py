@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 import os
 
-from tfds_lidc import annotations
-from tfds_lidc import dicom
-from tfds_lidc import quarantine
-from tfds_lidc import scan_reader
-from tfds_lidc import series_index
+from tfds_lidc.ct import index as series_index
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import annotations
+from tfds_lidc.scans import quarantine
+from tfds_lidc.scans import reader
 
 
-def missing(scan_id: int, series: dicom.Series) -> list[float]:
+def missing(scan_id: int, series: dicom_series.Series) -> list[float]:
   """Positions of slices that the scan has and the disk has not, mm."""
   return [
     float(z_mm)
@@ -21,7 +21,7 @@ def missing(scan_id: int, series: dicom.Series) -> list[float]:
 
 def missing_elsewhere(
   scan_id: int,
-  series: dicom.Series,
+  series: dicom_series.Series,
   index: series_index.SeriesIndex,
   losses: list[quarantine.Loss],
 ) -> Iterator[quarantine.Loss]:
@@ -31,8 +31,8 @@ def missing_elsewhere(
   outside = [
     z_mm
     for z_mm in missing(scan_id, series)
-    if all(abs(z_mm - at) > dicom.Z_TOLERANCE_MM for at in named)
-    and not any(scan_reader.misses(series, z_mm) in r for r in inside)
+    if all(abs(z_mm - at) > dicom_series.Z_TOLERANCE_MM for at in named)
+    and not any(reader.misses(series, z_mm) in r for r in inside)
   ]
   if outside:
     yield quarantine.Loss(
@@ -43,7 +43,7 @@ def missing_elsewhere(
     )
 
 
-def duplicates(series: dicom.Series) -> Iterator[quarantine.Loss]:
+def duplicates(series: dicom_series.Series) -> Iterator[quarantine.Loss]:
   """Images at the place of another; the lower instance number is taken."""
   by_path = {s.path: s for s in series.slices}
   done = set()

@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from tfds_lidc import series_index
+from tfds_lidc.ct import index
 
 FILE_NAMES = ('quarantine.json', 'quarantine.csv')
 
@@ -26,7 +26,7 @@ class Loss(NamedTuple):
 
 
 def merge(
-  losses: Iterable[Loss], faults: Iterable[series_index.FileFault]
+  losses: Iterable[Loss], faults: Iterable[index.FileFault]
 ) -> list[Loss]:
   """One loss per path and reason, those that cost nodules first.
 

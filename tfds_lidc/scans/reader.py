@@ -7,18 +7,18 @@ the others are read.
 import collections
 from collections.abc import Iterable
 import dataclasses
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import dicom
-from tfds_lidc import patches
-from tfds_lidc import phantom
-from tfds_lidc import quarantine
-from tfds_lidc import series_index
+from tfds_lidc.ct import index as series_index
+from tfds_lidc.ct import pixels
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch as phantom_patch
+from tfds_lidc.scans import quarantine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Job:
     faults: files that may be this scan's, and cannot be used.
   """
 
-  nodules: tuple[cohort.Nodule, ...]
-  policy: cohort.Policy
-  series: dicom.Series | None = None
+  nodules: tuple[selection.Nodule, ...]
+  policy: selection.Policy
+  series: dicom_series.Series | None = None
   faults: tuple[series_index.FileFault, ...] = ()
 
 
 def jobs(
-  nodules: Iterable[cohort.Nodule],
-  policy: cohort.Policy,
+  nodules: Iterable[selection.Nodule],
+  policy: selection.Policy,
   index: series_index.SeriesIndex | None,
 ) -> list[Job]:
   """One per scan that is there, in the order of the nodules.
@@ -92,13 +92,15 @@ def read(job: Job) -> tuple[list[Example], list[str], list[quarantine.Loss]]:
   examples, dropped, losses = [], [], []
   planes = {}  # path -> (HU, fault); nodules may share slices
   for nodule in job.nodules:
-    placed = place(nodule, job.policy)
+    placed = patches.place_nodule(nodule, job.policy)
     if not placed:
       dropped.append(nodule.nodule_id)
     read_slices = []
     for patch in placed:
       if job.series is None:
-        image = simulate(nodule, patch, job.policy.slices == 'all')
+        image = phantom_patch.simulate(
+          nodule, patch, job.policy.slices == 'all'
+        )
       else:
         image, loss = read_patch(job, nodule, patch, planes)
         if loss:
@@ -118,21 +120,9 @@ def read(job: Job) -> tuple[list[Example], list[str], list[quarantine.Loss]]:
   return examples, dropped, losses
 
 
-def place(nodule: cohort.Nodule, policy: cohort.Policy) -> list[patches.Patch]:
-  """The patches of a nodule under a policy; none without consensus."""
-  readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
-  scale = (policy.spacing_mm or nodule.pixel_spacing_mm) / (
-    nodule.pixel_spacing_mm
-  )
-  if policy.slices == 'all':
-    return patches.place_all(readers, policy.consensus, scale=scale)
-  patch = patches.place(readers, policy.consensus, scale=scale)
-  return [] if patch is None else [patch]
-
-
 def read_patch(
   job: Job,
-  nodule: cohort.Nodule,
+  nodule: selection.Nodule,
   patch: patches.Patch,
   planes: dict[str, tuple],
 ) -> tuple[np.ndarray | None, quarantine.Loss | None]:
@@ -152,7 +142,7 @@ def read_patch(
   loss = None
   for path in job.series.paths_at(z_mm):
     if path not in planes:
-      planes[path] = dicom.try_read_hu(path)
+      planes[path] = pixels.try_read_hu(path)
     hu, fault = planes[path]
     if fault is None:
       image = patches.cut_image(hu, patch)
@@ -171,7 +161,7 @@ def _missing_slice(
   for fault in job.faults:
     if (
       fault.series_uid == job.series.uid
-      and abs(fault.z_mm - z_mm) <= dicom.Z_TOLERANCE_MM
+      and abs(fault.z_mm - z_mm) <= dicom_series.Z_TOLERANCE_MM
     ):
       return quarantine.Loss(fault.path, fault.kind, fault.reason, ids)
   unknown = [f for f in job.faults if f.series_uid is None]
@@ -189,7 +179,7 @@ def _missing_slice(
   )
 
 
-def misses(series: dicom.Series, z_mm: float) -> str:
+def misses(series: dicom_series.Series, z_mm: float) -> str:
   """How the absence of a slice is told."""
   return f'misses the slice at z={z_mm} mm of series {series.uid}'
 
@@ -199,27 +189,3 @@ def crash(job: Job) -> quarantine.Loss:
   ids = tuple(n.nodule_id for n in job.nodules)
   where = job.series.folder if job.series else ids[0]
   return quarantine.Loss(where, 'crash', 'kills the process that reads it', ids)
-
-
-def simulate(
-  nodule: cohort.Nodule, patch: patches.Patch, each_slice: bool = False
-) -> np.ndarray:
-  """The SIMULATED attenuation of a nodule, the same on every machine and call.
-
-  Args:
-    nodule: its ratings and pixel spacing are used.
-    patch: its reader masks are used.
-    each_slice: whether the draw depends on the slice.
-
-  Returns:
-    (64, 64) int16, HU.
-  """
-  name = nodule.nodule_id + (f'_{patch.slice_index}' if each_slice else '')
-  # Not `hash`, which differs from process to process.
-  seed = hashlib.sha256(name.encode()).digest()
-  return phantom.simulate_patch(
-    patch.reader_masks,
-    {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
-    pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
-    rng=np.random.default_rng(int.from_bytes(seed, 'big')),
-  )

@@ -1,6 +1,6 @@
 """Sets SIMULATED patches beside real ones: a figure and a table.
 
-    python -m tfds_lidc.compare_phantom --lidc_dir=DIR --out=FILE.png
+    python -m tfds_lidc.tools.compare_phantom --lidc_dir=DIR --out=FILE.png
 
 draws the largest nodules of the CT in DIR above their own phantoms, and prints
 as Markdown what both look like in numbers (`hu_statistics`), with all phantoms
@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_lidc import cohort
-from tfds_lidc import dicom
 from tfds_lidc import errors
-from tfds_lidc import hu_statistics
-from tfds_lidc import scan_reader
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch as phantom_patch
+from tfds_lidc.scans import reader
+from tfds_lidc.tools import hu_statistics
 
 NUM_NODULES = 4
 WINDOW_HU = (-1350, 150)  # the usual lung window
@@ -48,7 +50,7 @@ class Sample(NamedTuple):
 
 
 def sample(images, votes, nodules):
-  """Describes patches: (n, 64, 64) HU, (n, 64, 64) votes, n `cohort.Nodule`."""
+  """Describes patches: (n, 64, 64) HU and votes, n `selection.Nodule`."""
   parts = [
     hu_statistics.regions(image, marks, nodule.num_readers)
     for image, marks, nodule in zip(images, votes, nodules, strict=True)
@@ -93,25 +95,25 @@ def real_and_phantom(lidc_dir):
   Raises:
     InputError: no nodule of LIDC-IDRI can be read there, or it is SIMULATED.
   """
-  policy = cohort.POLICIES['all']
-  series = dicom.index(lidc_dir)
+  policy = selection.POLICIES['all']
+  series = dicom_series.index(lidc_dir)
   nodules, images, votes, simulated = [], [], [], []
-  found = [n for n in cohort.select(policy) if n.series_uid in series]
+  found = [n for n in selection.select(policy) if n.series_uid in series]
   for nodule in sorted(found, key=lambda n: -n.diameter_mm)[:NUM_NODULES]:
     if series[nodule.series_uid].simulated:
       raise errors.InputError(
         f'{series[nodule.series_uid].folder} is SIMULATED, and would be shown '
         'as real; give a folder with CT of LIDC-IDRI'
       )
-    job = scan_reader.Job((nodule,), policy, series[nodule.series_uid])
-    examples, _, losses = scan_reader.read(job)
+    job = reader.Job((nodule,), policy, series[nodule.series_uid])
+    examples, _, losses = reader.read(job)
     if losses:
       raise errors.InputError(f'{losses[0].path} {losses[0].reason}')
-    (patch,) = scan_reader.place(nodule, policy)
+    (patch,) = patches.place_nodule(nodule, policy)
     nodules.append(nodule)
     images.append(examples[0].image)
     votes.append(examples[0].votes)
-    simulated.append(scan_reader.simulate(nodule, patch))
+    simulated.append(phantom_patch.simulate(nodule, patch))
   if not nodules:
     raise errors.InputError(
       f'{lidc_dir} holds no nodule of LIDC-IDRI; give a folder with a whole '
@@ -126,12 +128,12 @@ def real_and_phantom(lidc_dir):
 
 def phantoms(every=1):
   """The SIMULATED Sample of the config `phantom`, or of one in `every`."""
-  policy = cohort.POLICIES['paper']
+  policy = selection.POLICIES['paper']
   nodules, images, votes = [], [], []
-  for nodule in cohort.select(policy)[::every]:
-    for patch in scan_reader.place(nodule, policy):
+  for nodule in selection.select(policy)[::every]:
+    for patch in patches.place_nodule(nodule, policy):
       nodules.append(nodule)
-      images.append(scan_reader.simulate(nodule, patch))
+      images.append(phantom_patch.simulate(nodule, patch))
       votes.append(patch.votes)
   return sample(images, votes, nodules)
 
@@ -183,7 +185,7 @@ def draw(nodules, real, simulated):
   """The figure: patches with outlines, and histograms below.
 
   Args:
-    nodules: n `cohort.Nodule`.
+    nodules: n `selection.Nodule`.
     real: their Sample.
     simulated: their SIMULATED Sample.
 
@@ -243,7 +245,7 @@ def _histogram(axis, name, real, simulated):
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.compare_phantom',
+    prog='python -m tfds_lidc.tools.compare_phantom',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from tfds_lidc import patches
+from tfds_lidc.nodules import patches
 
 CORE_PX = 2  # the core: what is left when so many layers are peeled off
 RING_PX = (1, 4)  # the ring: from beyond the first to the fourth layer around

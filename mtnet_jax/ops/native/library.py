@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from mtnet_jax import compilation_cache
+from mtnet_jax.system import compilation_cache
 
 _LOOPS = (
   'conv3x3',

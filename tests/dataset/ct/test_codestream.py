@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from tfds_lidc import codestream
+from tfds_lidc.ct import codestream
 
 
 def _encoded(kind, **kwargs):

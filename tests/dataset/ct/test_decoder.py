@@ -18,9 +18,9 @@ import pydicom
 from pydicom import uid
 import pytest
 
-from tfds_lidc import decoder
-from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc.ct import decoder
+from tfds_lidc.ct import pixels
 
 _RAW = np.arange(16 * 16, dtype=np.uint16).reshape(16, 16)
 
@@ -112,19 +112,19 @@ def test_one_that_does_not_start_is_no_fault_of_the_image(
   tmp_path, decode, monkeypatch
 ):
   _compressed(tmp_path / '1.dcm')
-  monkeypatch.setattr(dicom, '_decode_apart', decode)
+  monkeypatch.setattr(pixels, '_decode_apart', decode)
   with monkeypatch.context() as patched:
     patched.setattr(sys, 'executable', '/nowhere/python')
     with pytest.raises(
       errors.InputError, match='cannot start .*: /nowhere/python: No such file'
     ):
-      dicom.try_read_hu(tmp_path / '1.dcm')
+      pixels.try_read_hu(tmp_path / '1.dcm')
   (tmp_path / 'pydicom.py').write_text('raise SystemExit(3)')
   with monkeypatch.context() as patched:
     patched.setenv('PYTHONPATH', str(tmp_path))
     with pytest.raises(errors.InputError, match='ends with code 3'):
-      dicom.try_read_hu(tmp_path / '1.dcm')
-  hu, _ = dicom.try_read_hu(tmp_path / '1.dcm')
+      pixels.try_read_hu(tmp_path / '1.dcm')
+  hu, _ = pixels.try_read_hu(tmp_path / '1.dcm')
   np.testing.assert_array_equal(hu, _RAW.astype(int) - 1024)
 
 
@@ -179,12 +179,12 @@ def test_an_image_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
   stream = (main_job.ROOT / 'tests' / 'data' / 'slow.jls').read_bytes()
   _compressed(tmp_path / '1.dcm', uid.JPEGLSLossless, stream)
   decode = decoder.Decoder(seconds=0.25)
-  monkeypatch.setattr(dicom, '_decode_apart', decode)
+  monkeypatch.setattr(pixels, '_decode_apart', decode)
   # As a parent may have it, and children inherit.
   signal.signal(signal.SIGPROF, signal.SIG_IGN)
   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])
   try:
-    _, fault = dicom.try_read_hu(tmp_path / '1.dcm')
+    _, fault = pixels.try_read_hu(tmp_path / '1.dcm')
   finally:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -234,11 +234,11 @@ def test_an_image_that_ends_gdcm_is_refused(tmp_path, at, value):
   stream = bytearray(jpeg_lossless.encode(_RAW, 12))
   _compressed(tmp_path / '1.dcm', uid.JPEGLosslessSV1, bytes(stream))
   np.testing.assert_array_equal(
-    dicom.read_hu(tmp_path / '1.dcm'), _RAW.astype(int) - 1024
+    pixels.read_hu(tmp_path / '1.dcm'), _RAW.astype(int) - 1024
   )
   stream[at] = value
   _compressed(tmp_path / '1.dcm', uid.JPEGLosslessSV1, bytes(stream))
-  _, fault = dicom.try_read_hu(tmp_path / '1.dcm')
+  _, fault = pixels.try_read_hu(tmp_path / '1.dcm')
   assert 'its decoder ends with code -' in fault.reason
 
 
@@ -295,9 +295,9 @@ def test_a_script_needs_no_guard_and_leaves_no_process(tmp_path):
   script.write_text(
     textwrap.dedent(
       f"""
-      from tfds_lidc import dicom
-      dicom.read_hu({str(tmp_path / '1.dcm')!r})
-      print(dicom._decode_apart._process.pid)
+      from tfds_lidc.ct import pixels
+      pixels.read_hu({str(tmp_path / '1.dcm')!r})
+      print(pixels._decode_apart._process.pid)
       """
     )
   )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfds_lidc import errors
-from tfds_lidc import series_index
+from tfds_lidc.ct import index as series_index
 
 _RAW = np.arange(16, dtype=np.int16).reshape(4, 4)
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from tfds_lidc import build
 from tfds_lidc import errors
-from tfds_lidc import file_formats
+from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
 tf = pytest.importorskip('tensorflow', reason='needs the extra tf')

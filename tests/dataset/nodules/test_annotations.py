@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import patches
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
 
 _LIDC_0003 = [f'LIDC-IDRI-0003_14_{k}' for k in (1, 2, 3, 4)]
 
 
 def _nodule(nodule_id):
-  return next(n for n in cohort.clusters() if n.nodule_id == nodule_id)
+  return next(n for n in selection.clusters() if n.nodule_id == nodule_id)
 
 
 def _with_holes(count):
@@ -27,7 +27,7 @@ def _with_holes(count):
     )
   }
   ids = [
-    n.nodule_id for n in cohort.clusters() if holed & set(n.annotation_ids)
+    n.nodule_id for n in selection.clusters() if holed & set(n.annotation_ids)
   ]
   assert len(ids) > count
   return ids[:count]
@@ -43,7 +43,7 @@ def _crowded(count):
     )
   }
   ids = [
-    n.nodule_id for n in cohort.clusters() if crowded & set(n.annotation_ids)
+    n.nodule_id for n in selection.clusters() if crowded & set(n.annotation_ids)
   ]
   assert len(ids) > count
   return ids[:count]

@@ -11,11 +11,11 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tfds_lidc import build
-from tfds_lidc import cohort
 from tfds_lidc import errors
-from tfds_lidc import overrides
+from tfds_lidc.nodules import overrides
+from tfds_lidc.nodules import selection
 
-_PAPER = cohort.POLICIES['paper']
+_PAPER = selection.POLICIES['paper']
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_what_is_no_override(text, says):
 def test_counts_are_those_of_the_same_policy():
   # As `mean_3_readers` of the cohort: 664 benign, 432 malignant.
   policy = overrides.apply(
-    cohort.POLICIES['all'], 'readers=3-,size=3-25,unlabelled=drop'
+    selection.POLICIES['all'], 'readers=3-,size=3-25,unlabelled=drop'
   )
-  nodules = cohort.select(policy)
+  nodules = selection.select(policy)
   assert [sum(n.label == k for n in nodules) for k in (0, 1)] == [664, 432]
 
 
@@ -231,5 +231,5 @@ def test_phantoms_take_policies_too(tmp_path):
 )
 def test_texts_without_measure_are_refused_in_few_words(text):
   with pytest.raises(errors.InputError) as caught:
-    overrides.apply(cohort.POLICIES['paper'], text)
+    overrides.apply(selection.POLICIES['paper'], text)
   assert len(str(caught.value)) < 1000

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tfds_lidc import annotations
-from tfds_lidc import patches
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
 
 
 def _readers(*masks, origin=(0, 0, 0)):

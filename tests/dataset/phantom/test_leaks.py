@@ -12,9 +12,10 @@ import patch_features
 import pytest
 
 from tfds_lidc import build
-from tfds_lidc import cohort
-from tfds_lidc import phantom_lung
-from tfds_lidc import scan_reader
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import lung
+from tfds_lidc.phantom import patch as phantom_patch
 
 # HU of noise added to the patches of malignant nodules. The scanners' own is
 # 10 to 32 HU, so that 5 more raise the quietest by an eighth.
@@ -49,7 +50,7 @@ class Nodules(NamedTuple):
 def nodules(phantom_data_dir):
   opened = build.build('phantom', data_dir=phantom_data_dir)
   records = []
-  for split in cohort.SPLITS:
+  for split in selection.SPLITS:
     source = opened.as_data_source(split)
     records += [{**r, 'place': i / len(source)} for i, r in enumerate(source)]
   return Nodules(
@@ -67,7 +68,7 @@ def planted(nodules):
   rng = np.random.default_rng(0)
   leaking = []
   for record in nodules.records:
-    noise = PLANTED_HU * phantom_lung.noise(0.8, rng)[..., None]
+    noise = PLANTED_HU * lung.noise(0.8, rng)[..., None]
     image = np.rint(record['image'] + record['label'] * noise)
     leaking.append({**record, 'image': image.astype(np.int16)})
   return leaking
@@ -82,9 +83,9 @@ def _correlation(a, b):
 
 
 def test_nothing_but_outline_and_shown_ratings_changes_a_patch():
-  policy = cohort.POLICIES['paper']
-  for nodule in cohort.select(policy)[::150]:
-    (patch,) = scan_reader.place(nodule, policy)
+  policy = selection.POLICIES['paper']
+  for nodule in selection.select(policy)[::150]:
+    (patch,) = patches.place_nodule(nodule, policy)
     other = dataclasses.replace(
       nodule,
       label=1 - nodule.label,
@@ -96,19 +97,21 @@ def test_nothing_but_outline_and_shown_ratings_changes_a_patch():
       series_uid='none',
     )
     np.testing.assert_array_equal(
-      scan_reader.simulate(nodule, patch), scan_reader.simulate(other, patch)
+      phantom_patch.simulate(nodule, patch),
+      phantom_patch.simulate(other, patch),
     )
     # The comparison sees a change.
     other = dataclasses.replace(nodule, nodule_id='another')
     assert (
-      scan_reader.simulate(nodule, patch) != scan_reader.simulate(other, patch)
+      phantom_patch.simulate(nodule, patch)
+      != phantom_patch.simulate(other, patch)
     ).any()
 
 
 def test_files_hold_the_labels_in_no_order(nodules):
   for split in ('train', 'validation', 'test'):
     part = np.array(
-      [f in cohort.SPLITS[split] for f in nodules.folds], dtype=bool
+      [f in selection.SPLITS[split] for f in nodules.folds], dtype=bool
     )
     labels = nodules.labels[part]
     place = np.array([r['place'] for r in nodules.records])[part]

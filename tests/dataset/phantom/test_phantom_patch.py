@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tfds_lidc import phantom
-from tfds_lidc import phantom_lung
-from tfds_lidc import phantom_nodule
-from tfds_lidc import phantom_vessels
+from tfds_lidc.phantom import lung as phantom_lung
+from tfds_lidc.phantom import nodule
+from tfds_lidc.phantom import patch as phantom_patch
+from tfds_lidc.phantom import vessels
 
 SPACING = 0.7  # mm
 RATINGS = dict(
@@ -32,7 +32,7 @@ def disc(*radii):
 
 
 def simulate(masks, seed=0, **ratings):
-  return phantom.simulate_patch(
+  return phantom_patch.simulate_patch(
     masks,
     {**RATINGS, **ratings},
     pixel_spacing_mm=SPACING,
@@ -45,14 +45,14 @@ def mean_patch(masks, num=40, **ratings):
 
 
 def test_is_int16_of_a_ct_and_says_that_it_is_simulated():
-  patch = phantom.simulate_patch(
+  patch = phantom_patch.simulate_patch(
     disc(5, 6), RATINGS, pixel_spacing_mm=SPACING, rng=np.random.default_rng(0)
   )
   assert patch.shape == (64, 64) and patch.dtype == np.int16
   bright = simulate(disc(9), calcification=3.0)
   assert patch.min() >= -1024 and bright.max() <= 3071
-  assert 'SIMULATED' in phantom.DESCRIPTION
-  assert 'SIMULATED' in phantom.simulate_patch.__doc__
+  assert 'SIMULATED' in phantom_patch.DESCRIPTION
+  assert 'SIMULATED' in phantom_patch.simulate_patch.__doc__
 
 
 def test_seed_determines_the_patch():
@@ -64,7 +64,7 @@ def test_rejects_masks_of_another_shape():
   with pytest.raises(ValueError, match=r'\(64, 64\)'):
     simulate(np.ones((64, 64), bool))
   with pytest.raises(KeyError, match='texture'):
-    phantom.simulate_patch(
+    phantom_patch.simulate_patch(
       disc(5),
       {k: v for k, v in RATINGS.items() if k != 'texture'},
       pixel_spacing_mm=SPACING,
@@ -78,7 +78,7 @@ def test_rejects_masks_of_another_shape():
   [((6,), 6), ((4, 8), 4), ((4, 7, 10), 7), ((4, 6, 8, 10), 6), ((7, 9, 0), 7)],
 )
 def test_consensus_distance_vanishes_where_two_thirds_agree(radii, want):
-  distance = phantom.consensus_distance(disc(*radii))
+  distance = phantom_patch.consensus_distance(disc(*radii))
   # Zero lies between the last pixel inside and the first one outside.
   profile = distance[32, 32:]
   crossing = np.interp(0, -profile[:20], np.arange(20))
@@ -225,7 +225,7 @@ def test_number_of_spikes_grows_with_the_root_of_the_rating():
 
   def count(rating, seed):
     rng = np.random.default_rng(seed)
-    cover = phantom_nodule.spikes(distance, (32, 32), rating, SPACING, rng)
+    cover = nodule.spikes(distance, (32, 32), rating, SPACING, rng)
     on = ndimage.map_coordinates(cover, circle, order=1) > 0.05
     return (on & ~np.roll(on, 1)).sum()
 
@@ -265,7 +265,7 @@ def test_subtlety_scales_the_contrast():
     )
 
   contrasts = np.array([contrast(r) for r in (1.0, 2.0, 3.0, 4.0, 5.0)])
-  want = phantom_nodule.SUBTLETY_CONTRAST
+  want = nodule.SUBTLETY_CONTRAST
   np.testing.assert_allclose(contrasts / contrasts[4], want, atol=0.05)
 
 
@@ -292,7 +292,7 @@ def test_some_vessels_run_to_the_nodule():
   distance = 7 - RADIUS
   cover = np.mean(
     [
-      phantom_vessels.vessels(distance, SPACING, np.random.default_rng(seed))
+      vessels.vessels(distance, SPACING, np.random.default_rng(seed))
       for seed in range(100)
     ],
     axis=0,
@@ -313,7 +313,7 @@ def test_malignancy_is_not_used():
     )
     np.testing.assert_array_equal(
       want,
-      phantom.simulate_patch(
+      phantom_patch.simulate_patch(
         disc(6, 7),
         ratings,
         pixel_spacing_mm=SPACING,

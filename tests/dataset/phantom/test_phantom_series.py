@@ -8,13 +8,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from tfds_lidc import annotations
 from tfds_lidc import build
 from tfds_lidc import check
-from tfds_lidc import cohort
-from tfds_lidc import dicom
-from tfds_lidc import phantom_dicom
-from tfds_lidc import scan_reader
+from tfds_lidc.ct import pixels
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch as phantom_patch
+from tfds_lidc.phantom import series as phantom_series
 
 PATIENT = faulty_dicom.OTHER
 
@@ -39,7 +41,7 @@ def directory(tmp_path_factory):
 
 def test_identity_and_geometry_are_the_databases(directory):
   (scan,) = (s for s in annotations.scans().values() if s.patient_id == PATIENT)
-  series = dicom.index(directory)[scan.series_uid]
+  series = dicom_series.index(directory)[scan.series_uid]
   z_mm = annotations.slice_positions(scan.scan_id)
   np.testing.assert_allclose([s.z_mm for s in series.slices], z_mm, atol=1e-6)
   for s in series.slices[:: len(z_mm) // 4]:
@@ -50,7 +52,7 @@ def test_identity_and_geometry_are_the_databases(directory):
     assert image.StudyInstanceUID == scan.study_uid
     assert float(image.PixelSpacing[0]) == scan.pixel_spacing_mm
     assert float(image.SliceThickness) == scan.slice_thickness_mm
-    hu = dicom.read_hu(s.path)
+    hu = pixels.read_hu(s.path)
     assert hu.shape == (512, 512)
     assert hu[0, 0] == -2000  # outside the field of view
     assert hu[256, 256] > -200  # the mediastinum
@@ -58,7 +60,7 @@ def test_identity_and_geometry_are_the_databases(directory):
 
 
 def test_slices_are_those_of_the_database_not_of_chance(directory, tmp_path):
-  again = phantom_dicom.write_patient(tmp_path, PATIENT)
+  again = phantom_series.write_patient(tmp_path, PATIENT)
   for path in again[::40]:
     first = directory / path.relative_to(tmp_path)
     assert first.read_bytes() == path.read_bytes()
@@ -79,7 +81,7 @@ def test_a_build_from_them_is_simulated(directory, tmp_path):
   assert 'SIMULATED' in build.summary(built)
   nodules = {
     n.nodule_id: n
-    for n in cohort.select(cohort.POLICIES['paper'])
+    for n in selection.select(selection.POLICIES['paper'])
     if n.patient_id == PATIENT
   }
   records = [r for s in built.info.splits for r in built.as_data_source(s)]
@@ -87,9 +89,9 @@ def test_a_build_from_them_is_simulated(directory, tmp_path):
   for record in records:
     # What the config `phantom` holds.
     nodule = nodules[record['nodule_id'].decode()]
-    (patch,) = scan_reader.place(nodule, cohort.POLICIES['paper'])
+    (patch,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
     marked = patch.votes > 0
-    image = scan_reader.simulate(nodule, patch)
+    image = phantom_patch.simulate(nodule, patch)
     np.testing.assert_array_equal(record['image'][marked, 0], image[marked])
 
 
@@ -99,12 +101,12 @@ def test_overlapping_patches_keep_what_readers_marked():
   hu = np.full((512, 512), -1000, np.int16)
   pasted = [
     (
-      phantom_dicom.patches.Patch(0, row, 100, votes[None], votes, votes > 0),
+      phantom_series.patches.Patch(0, row, 100, votes[None], votes, votes > 0),
       np.full((64, 64), value, np.int16),
     )
     for row, value in ((100, 1), (104, 2), (5, 3))
   ]
-  phantom_dicom._paste(hu, pasted)
+  phantom_series._paste(hu, pasted)
   assert (hu[98:102, 98:102] == 1).all() and (hu[102:106, 98:102] == 2).all()
   assert hu[80, 100] == 1 and hu[130, 100] == 2 and hu[0, 100] == 3
   assert hu[200, 200] == -1000

@@ -13,15 +13,15 @@ pytest.importorskip('apache_beam', reason='needs the extra beam')
 from apache_beam import runners  # noqa: E402
 from apache_beam.options import pipeline_options  # noqa: E402
 
-from tfds_lidc import beam  # noqa: E402
 from tfds_lidc import build  # noqa: E402
-from tfds_lidc import cohort  # noqa: E402
 from tfds_lidc import errors  # noqa: E402
-from tfds_lidc import quarantine  # noqa: E402
-from tfds_lidc import scan_files  # noqa: E402
-from tfds_lidc import scan_reader  # noqa: E402
-from tfds_lidc import series_index  # noqa: E402
+from tfds_lidc.ct import index as series_index  # noqa: E402
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder  # noqa: E402
+from tfds_lidc.nodules import selection  # noqa: E402
+from tfds_lidc.scans import beam  # noqa: E402
+from tfds_lidc.scans import files as scan_files  # noqa: E402
+from tfds_lidc.scans import quarantine  # noqa: E402
+from tfds_lidc.scans import reader  # noqa: E402
 
 pytestmark = pytest.mark.extra
 
@@ -42,11 +42,11 @@ def faulty(tmp_path_factory):
 @pytest.fixture
 def few_scans(monkeypatch):
   """Only the first scans exist; the phantoms of the policy `all` of them."""
-  scans = list(dict.fromkeys(n.scan_id for n in cohort.clusters()))[:20]
-  few = tuple(n for n in cohort.clusters() if n.scan_id in scans)
-  monkeypatch.setattr(cohort, 'clusters', lambda: few)
+  scans = list(dict.fromkeys(n.scan_id for n in selection.clusters()))[:20]
+  few = tuple(n for n in selection.clusters() if n.scan_id in scans)
+  monkeypatch.setattr(selection, 'clusters', lambda: few)
   return lidc_nodules_dataset_builder.LidcConfig(
-    name='few', policy=cohort.POLICIES['all'], simulated=True
+    name='few', policy=selection.POLICIES['all'], simulated=True
   )
 
 
@@ -73,7 +73,7 @@ def _content(builder):
 
 def _jobs(directory):
   index = series_index.load(directory)
-  return scan_reader.jobs(cohort.clusters(), cohort.POLICIES['all'], index)
+  return reader.jobs(selection.clusters(), selection.POLICIES['all'], index)
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from tfds_lidc import build
-from tfds_lidc import cohort
-from tfds_lidc import dicom
 from tfds_lidc import errors
-from tfds_lidc import phantom
-from tfds_lidc import quarantine
-from tfds_lidc import scan_files
-from tfds_lidc import scan_reader
-from tfds_lidc import staging
+from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.lidc_nodules import staging
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch
+from tfds_lidc.scans import files
+from tfds_lidc.scans import quarantine
+from tfds_lidc.scans import reader
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +66,7 @@ def test_quarantine_names_files_and_nodules(faulty, built):
 
 
 def _assert_reconciled(metadata, policy):
-  nodules = cohort.select(policy)
+  nodules = selection.select(policy)
   for unit, total in (
     ('scans', len({n.series_uid for n in nodules})),
     ('nodules', len(nodules)),
@@ -79,7 +79,7 @@ def _assert_reconciled(metadata, policy):
 
 def test_counts_reconcile_with_the_cohort(faulty, built):
   metadata = built.info.metadata
-  _assert_reconciled(metadata, cohort.POLICIES['all'])
+  _assert_reconciled(metadata, selection.POLICIES['all'])
   assert metadata['nodules_used'] == len(faulty.whole) == 5
   assert (metadata['scans_used'], metadata['scans_quarantined']) == (2, 0)
   summary = build.summary(built)
@@ -97,7 +97,7 @@ def test_a_scan_without_any_whole_nodule_is_quarantined(tmp_path):
     'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
   )
   metadata = builder.info.metadata
-  _assert_reconciled(metadata, cohort.POLICIES['all'])
+  _assert_reconciled(metadata, selection.POLICIES['all'])
   assert (metadata['scans_used'], metadata['scans_quarantined']) == (1, 1)
   assert metadata['nodules_quarantined'] == 3
 
@@ -111,7 +111,7 @@ def test_a_scan_of_which_every_file_is_cut_off_is_not_missing(tmp_path):
     'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
   )
   metadata = builder.info.metadata
-  _assert_reconciled(metadata, cohort.POLICIES['all'])
+  _assert_reconciled(metadata, selection.POLICIES['all'])
   assert (metadata['scans_used'], metadata['scans_quarantined']) == (1, 1)
   report = json.loads((builder.data_path / 'quarantine.json').read_text())
   lost = {loss['path']: loss['nodules'] for loss in report['losses']}
@@ -161,7 +161,7 @@ def test_a_broken_slice_gives_way_to_its_double(tmp_path):
     path.write_bytes(
       path.read_bytes().replace(b'MONOCHROME2', b'PALETTE\0\0\0\0')
     )
-    dataset = dicom.pydicom.dcmread(path)
+    dataset = dicom_series.pydicom.dcmread(path)
     dataset.BitsAllocated = 7
     dataset.save_as(path)
   builder = build.build(
@@ -172,17 +172,17 @@ def test_a_broken_slice_gives_way_to_its_double(tmp_path):
 
 def _phantoms_of(count):
   """A config of the phantoms of a few scans."""
-  scans = list(dict.fromkeys(n.scan_id for n in cohort.clusters()))[:count]
+  scans = list(dict.fromkeys(n.scan_id for n in selection.clusters()))[:count]
   return scans, lidc_nodules_dataset_builder.LidcConfig(
-    name='few', policy=cohort.POLICIES['paper'], simulated=True
+    name='few', policy=selection.POLICIES['paper'], simulated=True
   )
 
 
 def test_a_stopped_build_reads_no_scan_twice(tmp_path, monkeypatch):
   scans, config = _phantoms_of(12)
-  few = tuple(n for n in cohort.clusters() if n.scan_id in scans)
-  monkeypatch.setattr(cohort, 'clusters', lambda: few)
-  read, seen = scan_reader.read, []
+  few = tuple(n for n in selection.clusters() if n.scan_id in scans)
+  monkeypatch.setattr(selection, 'clusters', lambda: few)
+  read, seen = reader.read, []
 
   def stops(job):
     if len(seen) == 4:
@@ -190,7 +190,7 @@ def test_a_stopped_build_reads_no_scan_twice(tmp_path, monkeypatch):
     seen.append(job.nodules[0].scan_id)
     return read(job)
 
-  monkeypatch.setattr(scan_reader, 'read', stops)
+  monkeypatch.setattr(reader, 'read', stops)
   with pytest.raises(KeyboardInterrupt):
     build.build(config, data_dir=tmp_path / 'data')
   stopped = list(seen)
@@ -200,7 +200,7 @@ def test_a_stopped_build_reads_no_scan_twice(tmp_path, monkeypatch):
     seen.append(job.nodules[0].scan_id)
     return read(job)
 
-  monkeypatch.setattr(scan_reader, 'read', goes_on)
+  monkeypatch.setattr(reader, 'read', goes_on)
   resumed = build.build(config, data_dir=tmp_path / 'data')
   assert len(seen) == len(set(seen))  # none twice
   assert seen[:4] == stopped and len(seen) > 6
@@ -234,11 +234,11 @@ def test_a_killed_build_goes_on(tmp_path):
   alive.mkdir()
   staging.sweep(tmp_path)
   assert list(tmp_path.glob('.incomplete_*')) == [alive]
-  policy = cohort.POLICIES['paper']
+  policy = selection.POLICIES['paper']
   (scan_dir,) = {path.parent for path in kept}
-  read = scan_files.ReadToFile(str(scan_dir))
-  nodules = cohort.select(policy)
-  job = scan_reader.Job(
+  read = files.ReadToFile(str(scan_dir))
+  nodules = selection.select(policy)
+  job = reader.Job(
     tuple(n for n in nodules if n.scan_id == nodules[0].scan_id), policy
   )
   before = len(list(scan_dir.glob('*.npz')))
@@ -249,12 +249,12 @@ def test_a_killed_build_goes_on(tmp_path):
 
 def test_a_changed_file_is_read_again(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
-  (series,) = dicom.index(tmp_path / 'ct').values()
-  policy = cohort.POLICIES['all']
-  job = scan_reader.Job(
+  (series,) = dicom_series.index(tmp_path / 'ct').values()
+  policy = selection.POLICIES['all']
+  job = reader.Job(
     tuple(faulty_dicom.nodules_of(faulty_dicom.OTHER)), policy, series
   )
-  read = scan_files.ReadToFile(str(tmp_path))
+  read = files.ReadToFile(str(tmp_path))
   first = read(job)
   assert read(job).file == first.file
   os.utime(slices[0], ns=(1, 1))
@@ -263,9 +263,9 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 def test_workers_change_nothing(tmp_path, monkeypatch):
   scans, config = _phantoms_of(40)
-  config.policy = cohort.POLICIES['all']
-  few = tuple(n for n in cohort.clusters() if n.scan_id in scans)
-  monkeypatch.setattr(cohort, 'clusters', lambda: few)
+  config.policy = selection.POLICIES['all']
+  few = tuple(n for n in selection.clusters() if n.scan_id in scans)
+  monkeypatch.setattr(selection, 'clusters', lambda: few)
   built = [
     build.build(config, data_dir=tmp_path / str(workers), workers=workers)
     for workers in (1, 4)
@@ -291,12 +291,12 @@ def test_workers_change_nothing_of_ct(faulty, built, tmp_path, monkeypatch):
 
 def test_phantoms_take_no_notice_of_ct(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    phantom,
+    patch,
     'simulate_patch',
     lambda *args, **kwargs: np.zeros((64, 64), np.int16),
   )
   scans, config = _phantoms_of(3)
-  few = tuple(n for n in cohort.clusters() if n.scan_id in scans)
-  monkeypatch.setattr(cohort, 'clusters', lambda: few)
+  few = tuple(n for n in selection.clusters() if n.scan_id in scans)
+  monkeypatch.setattr(selection, 'clusters', lambda: few)
   builder = build.build(config, data_dir=tmp_path)
   assert not (builder.data_path / 'quarantine.json').exists()

@@ -12,16 +12,18 @@ import numpy as np
 import pydicom
 import pytest
 
-from tfds_lidc import annotations
-from tfds_lidc import cohort
-from tfds_lidc import dicom
 from tfds_lidc import parallel
-from tfds_lidc import scan_reader
+from tfds_lidc.ct import pixels as dicom_pixels
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import annotations
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.scans import reader
 
 
 @pytest.fixture(scope='module')
 def series():
-  return dicom.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  return dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
 
 
 @pytest.fixture(scope='module')
@@ -38,10 +40,10 @@ def pylidc_scan(series):
 
 
 def _read(series, **policy):
-  job = scan_reader.Job(
-    tuple(dicom_files.nodules()), cohort.Policy('mine', **policy), series
+  job = reader.Job(
+    tuple(dicom_files.nodules()), selection.Policy('mine', **policy), series
   )
-  examples, dropped, losses = scan_reader.read(job)
+  examples, dropped, losses = reader.read(job)
   assert not dropped and not losses
   return examples
 
@@ -61,9 +63,9 @@ def test_every_slice_equals_pylidcs(series, pylidc_scan):
       total[e.nodule_id] += len(rows)
       (patch,) = (
         p
-        for p in scan_reader.place(
+        for p in patches.place_nodule(
           nodules[e.nodule_id],
-          cohort.Policy('', slices='all', consensus=consensus),
+          selection.Policy('', slices='all', consensus=consensus),
         )
         if p.slice_index == e.slice_index
       )
@@ -101,9 +103,10 @@ def test_ten_times_faster_than_a_volume(series, pylidc_scan):
 def test_one_scan_builds_in_half_a_second(tmp_path):
   code = (
     'import sys, time\n'
-    'from tfds_lidc import build, series_index\n'
+    'from tfds_lidc import build\n'
+    'from tfds_lidc.ct import index\n'
     'ct, data = sys.argv[1:]\n'
-    'series_index.load(ct, cache_dir=build.cache_dir(data))\n'
+    'index.load(ct, cache_dir=build.cache_dir(data))\n'
     'start = time.process_time()\n'
     'build.build("all", lidc_dir=ct, data_dir=data)\n'
     'print(time.process_time() - start)\n'
@@ -124,29 +127,31 @@ def test_one_scan_builds_in_half_a_second(tmp_path):
 
 @dicom_files.needs_real_series
 def test_border_of_a_real_slice(series):
-  plane = dicom.read_hu(series.slices[70].path)
+  plane = dicom_pixels.read_hu(series.slices[70].path)
   dataset = pydicom.dcmread(series.slices[70].path)
   hu = dataset.pixel_array.astype(int) * int(dataset.RescaleSlope) + int(
     dataset.RescaleIntercept
   )
-  (patch,) = scan_reader.place(
-    dicom_files.nodules()[0], cohort.Policy('', consensus=(1, 2))
+  (patch,) = patches.place_nodule(
+    dicom_files.nodules()[0], selection.Policy('', consensus=(1, 2))
   )
   corner = annotations.dataclasses.replace(patch, row=3, col=510)
-  image = scan_reader.patches.cut_image(plane, corner)
+  image = reader.patches.cut_image(plane, corner)
   np.testing.assert_array_equal(image[29:, :34], hu[:35, 478:])
   assert (image[:29] == -1024).all() and (image[:, 34:] == -1024).all()
 
 
 def test_resampled_nodules_keep_their_size_in_mm():
   nodules = [
-    n for n in cohort.select(cohort.POLICIES['paper']) if n.diameter_mm > 12
+    n
+    for n in selection.select(selection.POLICIES['paper'])
+    if n.diameter_mm > 12
   ][:10]
   for nodule in nodules:
-    (native,) = scan_reader.place(nodule, cohort.POLICIES['paper'])
+    (native,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
     for spacing_mm in (0.5, 0.9):
-      (patch,) = scan_reader.place(
-        nodule, cohort.Policy('', consensus=(2, 3), spacing_mm=spacing_mm)
+      (patch,) = patches.place_nodule(
+        nodule, selection.Policy('', consensus=(2, 3), spacing_mm=spacing_mm)
       )
       assert patch.mask.shape == (64, 64)
       area = patch.mask.sum() * spacing_mm**2
@@ -156,7 +161,7 @@ def test_resampled_nodules_keep_their_size_in_mm():
 
 def _peak_mib(job):
   """The most memory that this process has held, after reading a scan."""
-  examples, _, losses = scan_reader.read(job)
+  examples, _, losses = reader.read(job)
   assert examples and not losses
   # Of this program's image alone: `getrusage` keeps that of the parent.
   (line,) = (
@@ -172,7 +177,7 @@ def _peak_mib(job):
 )
 def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
   # Of all scans, nodules of this one lie on the most slices.
-  policy = cohort.Policy('every_vote', slices='all', consensus=(1, 100))
+  policy = selection.Policy('every_vote', slices='all', consensus=(1, 100))
   nodules = faulty_dicom.nodules_of('LIDC-IDRI-0702')
   slices = sorted(set().union(*map(faulty_dicom.extent, nodules)))
   assert len(slices) == 97
@@ -182,8 +187,8 @@ def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
     dicom_files.write_slice(
       tmp_path / f'{k}.dcm', ramp, float(z_mm[k]), nodules[0].series_uid
     )
-  (series,) = dicom.index(tmp_path).values()
-  job = scan_reader.Job(tuple(nodules), policy, series)
+  (series,) = dicom_series.index(tmp_path).values()
+  job = reader.Job(tuple(nodules), policy, series)
   apart = parallel.Apart(_peak_mib, on_crash=None)
   once, again = apart(job), apart(job)
   apart.close()

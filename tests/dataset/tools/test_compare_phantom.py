@@ -7,10 +7,10 @@ import dicom_files
 import numpy as np
 import pytest
 
-from tfds_lidc import cohort
-from tfds_lidc import compare_phantom
-from tfds_lidc import dicom
 from tfds_lidc import errors
+from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.nodules import selection
+from tfds_lidc.tools import compare_phantom
 
 
 def test_of_no_nodule_nothing_can_be_shown(tmp_path):
@@ -25,9 +25,9 @@ def test_a_simulated_series_is_not_shown_as_real(tmp_path, monkeypatch):
   dicom_files.write_slice(tmp_path / '1.dcm', np.zeros((8, 8), np.int16))
   series = {
     uid: dataclasses.replace(one, simulated=True)
-    for uid, one in dicom.index(tmp_path).items()
+    for uid, one in dicom_series.index(tmp_path).items()
   }
-  monkeypatch.setattr(dicom, 'index', lambda _: series)
+  monkeypatch.setattr(dicom_series, 'index', lambda _: series)
   with pytest.raises(errors.InputError, match='SIMULATED'):
     compare_phantom.real_and_phantom(tmp_path)
 
@@ -40,7 +40,7 @@ def test_table_holds_medians_of_what_can_be_measured():
   ):
     marks[20 : 20 + size, 20 : 20 + size] = 1
     image[marks > 0] = hu
-  template = cohort.clusters()[0]
+  template = selection.clusters()[0]
   nodule = dataclasses.replace(
     template, annotation_ids=(1,), calcification=(6,), texture=(5,)
   )

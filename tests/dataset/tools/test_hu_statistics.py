@@ -8,9 +8,9 @@ import dicom_files
 import numpy as np
 import pytest
 
-from tfds_lidc import compare_phantom
-from tfds_lidc import hu_statistics
-from tfds_lidc import phantom_lung
+from tfds_lidc.phantom import lung as phantom_lung
+from tfds_lidc.tools import compare_phantom
+from tfds_lidc.tools import hu_statistics
 
 # Quantiles 5/25/50/75/95 % of lung, in HU.
 REAL_LUNG = (-996, -980, -936, -884, -774)

@@ -4,8 +4,8 @@ import dataclasses
 from importlib import resources
 import random
 
-from tfds_lidc import cohort
-from tfds_lidc import make_nodules
+from tfds_lidc.nodules import selection
+from tfds_lidc.tools import make_nodules
 
 
 def test_scans_give_their_rows():
@@ -14,7 +14,7 @@ def test_scans_give_their_rows():
   for scan_id in (14, 66, 408):
     expected = [
       dataclasses.replace(n, fold=-1)
-      for n in cohort.clusters()
+      for n in selection.clusters()
       if n.scan_id == scan_id
     ]
     assert expected
@@ -22,15 +22,15 @@ def test_scans_give_their_rows():
 
 
 def test_folds_are_reproduced():
-  unassigned = [dataclasses.replace(n, fold=-1) for n in cohort.clusters()]
-  assert make_nodules.assign_folds(unassigned) == list(cohort.clusters())
+  unassigned = [dataclasses.replace(n, fold=-1) for n in selection.clusters()]
+  assert make_nodules.assign_folds(unassigned) == list(selection.clusters())
 
 
 def test_file_is_what_would_be_written():
-  nodules = list(cohort.clusters())
+  nodules = list(selection.clusters())
   random.Random(0).shuffle(nodules)
   nodules.sort(
     key=lambda n: (n.patient_id, n.scan_id, int(n.nodule_id.rsplit('_', 1)[1]))
   )
   text = resources.files('tfds_lidc').joinpath('nodules.csv').read_text()
-  assert cohort.write_csv(nodules) == text
+  assert selection.write_csv(nodules) == text

@@ -1,0 +1,1 @@
+"""Nodules from disk to network input. Door: `lidc`."""

@@ -1,0 +1,98 @@
+"""Nodules of one split in memory, as NumPy arrays."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from mtnet_jax import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodules:
+  """One split in memory, one entry per nodule.
+
+  Attributes:
+    image: (N, P, P) int16 HU.
+    mask: (N, P, P) uint8, 0 and 1.
+    votes: (N, P, P) uint8, how many readers' contours cover the pixel.
+    label: (N,) int32: 0 benign, 1 malignant, -1 open.
+    info: name -> (N,) scalars of the records, mean ratings included.
+    simulated: whether the attenuation is simulated.
+    spacing_mm: in-plane spacing that all patches were resampled to; None where
+      each has its scan's own.
+  """
+
+  image: np.ndarray
+  mask: np.ndarray
+  votes: np.ndarray
+  label: np.ndarray
+  info: dict[str, np.ndarray]
+  simulated: bool
+  spacing_mm: float | None = None
+
+  def __len__(self):
+    return len(self.label)
+
+  def arrays(self):
+    """What the training step reads, as a dict."""
+    return {'image': self.image, 'mask': self.mask, 'label': self.label}
+
+  def take(self, where):
+    """The nodules at the given indices or where a mask is true."""
+    return dataclasses.replace(
+      self,
+      **{
+        name: getattr(self, name)[where]
+        for name in ('image', 'mask', 'votes', 'label')
+      },
+      info={name: values[where] for name, values in self.info.items()},
+    )
+
+  def labelled(self):
+    """Those that are benign or malignant."""
+    return self.take(self.label >= 0)
+
+
+def concatenate(parts):
+  """Several `Nodules` of one dataset as one."""
+  first = parts[0]
+  return dataclasses.replace(
+    first,
+    **{
+      name: np.concatenate([getattr(part, name) for part in parts])
+      for name in ('image', 'mask', 'votes', 'label')
+    },
+    info={
+      name: np.concatenate([part.info[name] for part in parts])
+      for name in first.info
+    },
+  )
+
+
+def count(nodules):
+  """How many nodules of which label, and how many patients."""
+  return {
+    'nodules': len(nodules),
+    **{
+      name: int(np.sum(nodules.label == label))
+      for label, name in metrics.LABELS.items()
+    },
+    'patients': len(set(nodules.info['patient_id'].tolist())),
+  }
+
+
+def fingerprint(splits):
+  """Short hash of nodules: their ids, images, masks and labels.
+
+  Args:
+    splits: split name -> `Nodules`.
+  """
+  digest = hashlib.sha256()
+  for name in sorted(splits):
+    nodules = splits[name]
+    ids = ' '.join(map(str, nodules.info['nodule_id']))
+    digest.update(f'{name}: {ids}'.encode())
+    for array in nodules.arrays().values():
+      digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""From outputs to records to metrics. Door: `scores`."""

@@ -1,0 +1,1 @@
+"""A trained model, from a run, a bundle or a URL. Door: `bundles`."""

@@ -1,0 +1,115 @@
+"""A trained model as StableHLO, which runs without this package."""
+
+import datetime
+
+import jax
+from jax import export as jax_export
+import jax.numpy as jnp
+
+import mtnet_jax
+from mtnet_jax.inference import bundles
+from mtnet_jax.inference import model as model_lib
+from mtnet_jax.models import predictor
+from mtnet_jax.ops.native import library
+from mtnet_jax.storage import files
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+_PROGRAM, _WEIGHTS = 'mtnet.jax_export', 'weights.safetensors'
+
+
+_README = """# {name}: StableHLO
+
+{simulated}A program exported by `jax.export` on {date} with JAX {jax}
+(mtnet_jax {version}), for {platforms}. **JAX opens it for about six months
+after that version**; the run or bundle it came from stays the source of truth.
+
+```python
+import pathlib
+
+import jax
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+folder = pathlib.Path('{out}')
+program = export.deserialize(bytearray((folder / '{program}').read_bytes()))
+weights = jax.device_put(load_file(folder / '{weights}'))
+
+
+def predict(hu, pixel_spacing_mm):
+  hu = np.asarray(hu, np.float32)  # (N, {size}, {size}) HU, not windowed
+  spacing = np.broadcast_to(np.float32(pixel_spacing_mm), len(hu))
+  return program.call(weights, hu, spacing)
+```
+
+The answer is a dict: `mask` and `coarse_mask` (N, {size}, {size}) bool,
+`probability` and `cam` (N, {size}, {size}), `malignancy` (N,). Every other N
+compiles once more: pad to a few sizes. Unlike `mtnet_jax.load`, nothing checks
+the inputs.
+
+Research software, not a medical device. "Malignancy" is the suspicion of
+LIDC-IDRI's readers, not pathology.
+"""
+
+
+def export(model):
+  """The model as a program for all platforms and any number of patches.
+
+  Args:
+    model: a `model.Model`.
+
+  Returns:
+    `jax.export.Exported`. It takes the weights as {'coarse/params/...': array},
+    (b, 64, 64) float32 HU and (b,) float32 mm, and returns the dict of
+    `predictor.as_answer`.
+  """
+
+  def predict(weights, hu, pixel_spacing_mm):
+    outputs = model.predict_fn(bundles.nested(weights), hu, pixel_spacing_mm)
+    return predictor.as_answer(outputs)
+
+  (batch,) = jax_export.symbolic_shape('b')
+  side = model_lib.PATCH_SIZE
+  weights = {
+    name: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    for name, x in bundles.flat(model.variables)
+  }
+  with library.portable():
+    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
+      weights,
+      jax.ShapeDtypeStruct((batch, side, side), jnp.float32),
+      jax.ShapeDtypeStruct((batch,), jnp.float32),
+    )
+
+
+def write(checkpoint, out):
+  """Writes the program, its weights and how to call it.
+
+  Args:
+    checkpoint: whatever `bundles.load` takes.
+    out: the folder to make.
+
+  Raises:
+    errors.InputError: the one cannot be used, or the other not written.
+  """
+  with files.new_folder(out) as staged:
+    model = bundles.load(checkpoint)
+    files.write_bytes(staged / _PROGRAM, export(model).serialize())
+    bundles.write_weights(staged / _WEIGHTS, jax.device_get(model.variables))
+    files.write_text(
+      staged / 'README.md',
+      _README.format(
+        name=model.name,
+        simulated='Trained on SIMULATED CT. ' if model.simulated else '',
+        date=datetime.date.today().isoformat(),
+        jax=jax.__version__,
+        version=mtnet_jax.__version__,
+        platforms=', '.join(PLATFORMS),
+        out=out,
+        program=_PROGRAM,
+        weights=_WEIGHTS,
+        size=model_lib.PATCH_SIZE,
+      ),
+    )

@@ -1,0 +1,1 @@
+"""Convolutions, each in its fastest form. Door: `conv`."""

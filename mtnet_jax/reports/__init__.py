@@ -1,0 +1,1 @@
+"""Where results become a page. Door: `page`."""

@@ -1,0 +1,1 @@
+"""Where training happens. Door: `trainer`."""

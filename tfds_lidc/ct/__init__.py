@@ -1,0 +1,1 @@
+"""DICOM files of CT, from headers to HU. Door: `index`."""

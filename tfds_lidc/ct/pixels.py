@@ -1,0 +1,172 @@
+"""One CT image of a file as HU.
+
+Compressed images are decoded in another process, see `decoder`; what claims to
+be larger than a CT image is refused before it is decoded.
+"""
+
+import os
+
+import numpy as np
+import pydicom
+from pydicom import encaps
+from pydicom import pixels
+
+from tfds_lidc import errors
+from tfds_lidc.ct import codestream
+from tfds_lidc.ct import decoder
+from tfds_lidc.ct import header
+
+_INT16 = np.iinfo(np.int16)
+
+
+# No CT image is larger; what claims to be is refused before it is decoded.
+_MOST_PIXELS = 4096 * 4096
+
+
+_BITS = (1, 8, 16, 32)
+
+
+# Installed with this package.
+_DECODERS = ('pydicom', 'pillow', 'pyjpegls')
+
+
+_decode_apart = decoder.Decoder()
+
+
+# What decodes the images that pydicom, Pillow and pyjpegls, which are installed
+# with this package, cannot: JPEG Lossless and Extended; High-Throughput JPEG
+# 2000, which GDCM cannot either. The extra `jpeg` has both.
+_CODEC = 'python-gdcm'
+
+
+_HIGH_THROUGHPUT_CODEC = 'pylibjpeg pylibjpeg-openjpeg'
+
+
+def read_hu(path: str | os.PathLike) -> np.ndarray:
+  """Reads one CT image.
+
+  Args:
+    path: a DICOM file.
+
+  Returns:
+    (rows, columns) int16, HU: raw * RescaleSlope + RescaleIntercept, rounded
+    where the slope is fractional, saturated where it leaves int16.
+
+  Raises:
+    InputError: the file has no pixels or no rescale, or cannot be decoded.
+  """
+  hu, fault = try_read_hu(path)
+  if fault:
+    raise mend(path, fault)
+  return hu
+
+
+def try_read_hu(
+  path: str | os.PathLike,
+) -> tuple[np.ndarray | None, header.Fault | None]:
+  """`read_hu` that returns (HU, None), or (None, what is wrong).
+
+  Raises:
+    InputError: compressed images cannot be decoded here, whatever they are.
+  """
+  dataset, fault = header.parse(path)
+  if fault:
+    return None, fault
+  try:
+    claim = _impossible(dataset)
+    if claim:
+      return None, header.Fault('unreadable', claim)
+    slope = float(dataset.RescaleSlope)
+    intercept = float(dataset.RescaleIntercept)
+    if not np.isfinite([slope, intercept]).all():
+      return None, header.Fault(
+        'unreadable', f'has the rescale {slope:g} and {intercept:g}, no numbers'
+      )
+    raw = _pixels(dataset)
+  except decoder.DecodingError as e:
+    return None, header.undecodable(e)
+  except decoder.StartError as e:
+    raise errors.InputError(
+      f'cannot start the process that decodes compressed DICOM images: {e}'
+    ) from None
+  # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
+  except Exception as e:
+    return None, _missing_codec(dataset, e) or header.unreadable(e)
+  if raw.ndim != 2:
+    return None, header.Fault(
+      'unreadable', f'holds {raw.shape} pixels, not an image'
+    )
+  hu = raw * slope + intercept
+  return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16), None
+
+
+def _impossible(dataset: pydicom.Dataset) -> str | None:
+  """Why an image cannot be one slice of CT, from what it claims to be.
+
+  Decoders allocate what is claimed, so it is judged before they run.
+  """
+  rows, columns = int(dataset.Rows), int(dataset.Columns)
+  frames = int(dataset.get('NumberOfFrames') or 1)
+  samples = int(dataset.get('SamplesPerPixel') or 1)
+  bits = int(dataset.BitsAllocated)
+  if frames != 1:
+    return f'holds {frames:.6g} frames, not an image'
+  if samples != 1:
+    return f'has {samples} samples per pixel, and CT has 1'
+  if bits not in _BITS:
+    return f'has {bits} bits allocated per pixel'
+  if not 0 < rows * columns <= _MOST_PIXELS:
+    return (
+      f'claims {rows} x {columns} pixels, and CT has up to {_MOST_PIXELS:,}'
+    )
+  syntax = dataset.file_meta.TransferSyntaxUID
+  if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+    return None
+  if not pixels.get_decoder(syntax).is_available:
+    return None  # nothing is decoded, and what to install is told
+  # One frame is all there is: a table of others would only mislead.
+  for name in ('ExtendedOffsetTable', 'ExtendedOffsetTableLengths'):
+    if name in dataset:
+      delattr(dataset, name)
+  stream = encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+  size = codestream.size(stream)
+  if size != (rows, columns, 1):
+    found = f'{size.rows} x {size.columns} pixels' if size else 'no image'
+    return f'claims {rows} x {columns} pixels, and its compressed data {found}'
+  return None
+
+
+def _pixels(dataset: pydicom.Dataset) -> np.ndarray:
+  """The raw values; of compressed images, as another process decodes them."""
+  syntax = dataset.file_meta.TransferSyntaxUID
+  if not syntax.is_encapsulated:
+    return dataset.pixel_array
+  available = pixels.get_decoder(syntax).available_plugins
+  if not available:
+    return dataset.pixel_array  # says what is missing
+  # Values do not depend on what else is installed; of an image that one cannot
+  # decode, pydicom would ask the others.
+  name = next((p for p in _DECODERS if p in available), '')
+  return _decode_apart(dataset, name)
+
+
+def _missing_codec(
+  dataset: pydicom.Dataset, e: Exception
+) -> header.Fault | None:
+  """The fault of a compressed image whose decoder is not installed."""
+  syntax = dataset.file_meta.get('TransferSyntaxUID', '')
+  if 'missing dependencies' not in str(e) or not syntax:
+    return None
+  high_throughput = 'High-Throughput' in syntax.name
+  package = _HIGH_THROUGHPUT_CODEC if high_throughput else _CODEC
+  return header.Fault(
+    'codec', f'is compressed ({syntax.name}); run: pip install {package}'
+  )
+
+
+def mend(path: str | os.PathLike, fault: header.Fault) -> errors.InputError:
+  if fault.kind == 'codec':
+    return errors.InputError(f'{path} {fault.reason}')
+  return errors.InputError(
+    f'{path} {fault.reason}; download it again, or delete it'
+  )

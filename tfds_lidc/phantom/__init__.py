@@ -1,0 +1,1 @@
+"""SIMULATED attenuation for real outlines and ratings. Door: `patch`."""

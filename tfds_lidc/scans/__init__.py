@@ -1,0 +1,1 @@
+"""Scans read for a build, and what could not be. Door: `reader`."""

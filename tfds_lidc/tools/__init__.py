@@ -1,0 +1,1 @@
+"""Commands for whoever maintains the dataset. Door: `make_nodules`."""
