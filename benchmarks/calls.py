@@ -53,9 +53,10 @@ def _arguments(config, stage):
   from mtnet_jax.models import strategies
   from mtnet_jax.training import optim
   from mtnet_jax.training import stages
+  from mtnet_jax.training import start as start_lib
 
   def shapes_of(stage):
-    return stages.stage_shapes(stage, size=config.image_size)
+    return start_lib.shapes(stage, size=config.image_size)
 
   tx = optim.make_optimizer(
     learning_rate=1e-4, schedule='constant', total_steps=1

@@ -21,6 +21,7 @@ from mtnet_jax.ops.native import library
 from mtnet_jax.system import devices as devices_lib
 from mtnet_jax.training import optim
 from mtnet_jax.training import stages
+from mtnet_jax.training import start
 from mtnet_jax.training import step as step_lib
 
 # XLA joins gradients' sums into rounds of so many bytes on GPUs
@@ -78,11 +79,11 @@ class Cost:
 @library.portable()
 def cost_of(stage, config):
   """The `Cost` of a step of a stage whose batch norms are synchronised."""
-  shapes = stages.stage_shapes(stage, size=config.image_size)
+  shapes = start.shapes(stage, size=config.image_size)
   nets = nets_lib.make_nets(config)
   givers = strategies.givers(config.strategy, stage.name)
   given = {
-    other.name: stages.stage_shapes(other, size=config.image_size)
+    other.name: start.shapes(other, size=config.image_size)
     for other in stages.make_stages(config)
     if other.name in givers
   }

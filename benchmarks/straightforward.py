@@ -17,6 +17,7 @@ from mtnet_jax.models import batch_norm
 from mtnet_jax.ops import conv
 from mtnet_jax.ops import depthwise
 from mtnet_jax.ops import folded
+from mtnet_jax.ops import pointwise
 from mtnet_jax.ops import pooling
 
 
@@ -49,7 +50,7 @@ def port():
   """Whatever is traced inside is the straightforward port."""
   with (
     mock.patch.object(conv, 'conv', _conv),
-    mock.patch.object(conv, 'pointwise_conv', _conv),
+    mock.patch.object(pointwise, 'conv', _conv),
     mock.patch.object(depthwise, 'conv', _conv),
     mock.patch.object(pooling, '_pool', _pool),
     mock.patch.object(batch_norm, 'BatchNorm', nn.BatchNorm),

@@ -34,6 +34,7 @@ import re
 
 from absl import logging
 
+from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
 from mtnet_jax.evaluation import averaging
 from mtnet_jax.evaluation import scores
@@ -113,7 +114,7 @@ def main():
   name = args.dataset or config.dataset.name
   if args.limit < 0:
     raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
-  split, data = lidc.load_for_evaluation(
+  split, data = choice.load_for_evaluation(
     name,
     args.split,
     data_dir=args.data_dir or config.dataset.data_dir,

@@ -12,8 +12,24 @@ keep the run or its bundle, and export again.
 
 import argparse
 
+from mtnet_jax.inference import bundles
 from mtnet_jax.inference import stablehlo
+from mtnet_jax.storage import files
 from mtnet_jax.system import errors
+
+
+def write(checkpoint, out):
+  """Exports a model into a new folder.
+
+  Args:
+    checkpoint: as `bundles.load` takes it.
+    out: the folder to make.
+
+  Raises:
+    errors.InputError: the model cannot be used, or the folder not written.
+  """
+  with files.new_folder(out) as staged:
+    stablehlo.write(bundles.load(checkpoint), staged, name=out)
 
 
 def main():
@@ -29,7 +45,7 @@ def main():
   )
   parser.add_argument('--out', required=True, help='folder to make')
   args = parser.parse_args()
-  stablehlo.write(args.checkpoint, args.out)
+  write(args.checkpoint, args.out)
   print(f'Written: {args.out}. How to call it: {args.out}/README.md')
 
 

@@ -11,12 +11,12 @@ import argparse
 
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files
-from mtnet_jax.weights import matching
+from mtnet_jax.weights import load
 
 
 def report(path, net=None):
   """What `--inspect` prints of a file; arguments as of the loaders."""
-  matched = matching.match(path, net)
+  matched = load.match(path, net)
   used, total = matched.parameters()
   source = matched.source
   with files.open_weights(path) as file:
@@ -27,7 +27,7 @@ def report(path, net=None):
     'network': f'{type(matched.net).__name__} ({source.task})',
     'tensors': f'{tensors}, {len(matched.tensors)} of them used',
     'parameters': f'{used:,} of {total:,}',
-    'dropped': matching.some(matched.dropped) or 'none',
+    'dropped': load.some(matched.dropped) or 'none',
     'stay new': ', '.join(source.fresh),
     'fields': ', '.join(f'{k}={v}' for k, v in source.fields.items()),
     'to use it': f'--config.pretrained.{source.task}={path}',

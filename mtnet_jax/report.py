@@ -17,9 +17,9 @@ from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import comparisons
 from mtnet_jax.evaluation import finished_run
+from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import records
 from mtnet_jax.models import nets
-from mtnet_jax.models import predictor
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page as page_lib
 from mtnet_jax.storage import workdir as workdir_lib
@@ -84,7 +84,7 @@ def _examples(run, nodules):
   chosen = examples.choose(values)
   shown = nodules.take([index for _, index in chosen])
   variables = workdir_lib.load_variables(run.path, nets.names(run.config))
-  outputs = predictor.predict(run.config, variables, shown, progress=iter)
+  outputs = outputs_lib.predict(run.config, variables, shown, progress=iter)
   for record, (_, index) in zip(
     records.make_records(shown, outputs), chosen, strict=True
   ):

@@ -5,7 +5,7 @@ import types
 import dicom_files
 import numpy as np
 
-from mtnet_jax.inference import model
+from mtnet_jax.inference import prediction
 from mtnet_jax.models import predictor
 
 AIR_HU, NODULE_HU = -900, 50
@@ -115,7 +115,7 @@ class Model:
 
   def predict(self, hu, pixel_spacing_mm):
     outputs = self.outputs(hu, pixel_spacing_mm)
-    return model.Prediction(**predictor.as_answer(outputs))
+    return prediction.Prediction(**predictor.as_answer(outputs))
 
   def outputs(self, hu, pixel_spacing_mm):
     assert hu.shape[1:] == (64, 64)

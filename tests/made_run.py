@@ -6,7 +6,7 @@ import project_configs
 
 from mtnet_jax import metrics
 from mtnet_jax.evaluation import scores
-from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.models import nets
 from mtnet_jax.storage import checkpoint
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
@@ -107,7 +107,7 @@ def write_results(directory, config=None, rows=None):
 
 def draw_variables(config, seed=3):
   """Random variables of the three networks, as `draw_like` draws them."""
-  return draw_like(variables_lib.variable_shapes(config), seed)
+  return draw_like(nets.variable_shapes(config), seed)
 
 
 def draw_like(shapes, seed):

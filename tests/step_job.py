@@ -27,8 +27,8 @@ import project_configs
 
 from mtnet_jax import metrics
 from mtnet_jax.data import nodules
+from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.models import nets as nets_lib
-from mtnet_jax.models import predictor
 from mtnet_jax.system import devices as devices_lib
 from mtnet_jax.training import optim
 from mtnet_jax.training import stages
@@ -98,7 +98,7 @@ def coarse_trainer(config, data, directory):
 
 def score(config, variables, data):
   """Outputs of the three networks, and the metrics of all and each."""
-  outputs = predictor.predict(config, variables, data, progress=iter)
+  outputs = outputs_lib.predict(config, variables, data, progress=iter)
   found = {f'output/{key}': value for key, value in outputs.items()}
   for name in ('coarse', 'fine'):
     values = metrics.segmentation_metrics(

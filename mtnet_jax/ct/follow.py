@@ -17,12 +17,10 @@ All nodules walk at once, so that their patches share batches.
 import dataclasses
 
 import numpy as np
-from scipy import ndimage
 
+from mtnet_jax.ct import components
 from mtnet_jax.ct import volume as ct_volume
 
-# A mask that comes no nearer to the point is not what the point means.
-MAX_MISS_MM = 10.0
 # From the point's slice, or sideways; nodules are at most 30 mm across.
 MAX_REACH_MM = 30.0
 # Share of the patch above which a mask is no outline.
@@ -31,11 +29,6 @@ MAX_SHARE = 0.5
 # Patches a call: one, so that none is computed in vain, or a full batch.
 _SMALL, _LARGE = 1, 16
 _FEW = 4  # starts for which compiling the large one does not pay
-
-# A patch whose centre is not farther off the mask's is not looked at again.
-_OFF_PX = 1
-
-_DIAGONAL_TOO = np.ones((3, 3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,21 +168,21 @@ def _find(start, volume):
   """
   (view,) = yield [_cut(volume, start.voxel)]
   nodule = Nodule(view)
-  found, note = _nearest(view, volume)
+  found, note = components.nearest(view, volume)
   if note:
     nodule.notes.append(note)
   if not found.any():
     return nodule
-  pixels = _pixels(view, found)
-  if _is_off(start.voxel, pixels) and not start.fixed:
-    (again,) = yield [_cut(volume, _centre(start.voxel[0], pixels))]
-    moved = _overlapping(again, pixels, volume)
+  pixels = components.pixels_of(view, found)
+  if components.is_off(start.voxel, pixels) and not start.fixed:
+    (again,) = yield [_cut(volume, components.centre(start.voxel[0], pixels))]
+    moved = components.overlapping(again, pixels, volume)
     if moved.any():
       nodule.view, found = again, moved
   if found.mean() > MAX_SHARE:
     nodule.notes.append('the mask fills the patch, and is no outline')
-  at_edge = {start.voxel[0]: _at_edge(found)}
-  nodule.pixels[start.voxel[0]] = _pixels(nodule.view, found)
+  at_edge = {start.voxel[0]: components.is_at_edge(found)}
+  nodule.pixels[start.voxel[0]] = components.pixels_of(nodule.view, found)
   if found.mean() <= MAX_SHARE:
     views = yield from _up_and_down(start.voxel[0], nodule, at_edge, volume)
     if not start.fixed:
@@ -212,7 +205,7 @@ def _up_and_down(first, nodule, at_edge, volume):
   """
   views = {first: nodule.view}
   last = {1: first, -1: first}  # step -> the slice that was reached
-  start_mm = volume.to_mm(_centre(first, nodule.pixels[first]))
+  start_mm = volume.to_mm(components.centre(first, nodule.pixels[first]))
   while last:
     asked = {}
     for step, k in list(last.items()):
@@ -230,15 +223,15 @@ def _up_and_down(first, nodule, at_edge, volume):
       break
     seen = yield list(asked.values())
     for step, view in zip(asked, seen, strict=True):
-      found = _overlapping(view, nodule.pixels[last[step]], volume)
+      found = components.overlapping(view, nodule.pixels[last[step]], volume)
       k = view.voxel[0]
       if found.mean() > MAX_SHARE:
         nodule.notes.append(
           f'the mask is cut off: it fills the patch at z={volume.z_mm[k]:g} mm'
         )
       elif found.any():
-        nodule.pixels[k] = _pixels(view, found)
-        at_edge[k] = _at_edge(found)
+        nodule.pixels[k] = components.pixels_of(view, found)
+        at_edge[k] = components.is_at_edge(found)
         views[k] = view
         last[step] = k
         continue
@@ -260,7 +253,7 @@ def _next(k, step, pixels, start_mm, volume):
   beside = volume.neighbour(k, step)
   if beside is None:
     return None
-  voxel = _centre(beside, pixels)
+  voxel = components.centre(beside, pixels)
   x, y, z = np.abs(np.subtract(volume.to_mm(voxel), start_mm))
   if max(z, np.hypot(x, y)) > MAX_REACH_MM:
     raise _LimitError(f'it reaches farther than {MAX_REACH_MM:g} mm')
@@ -281,83 +274,10 @@ def _settle(nodule, views, at_edge, volume):
   # The lowest of equals, as in the dataset.
   k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))
   nodule.view = views[k]
-  if not _is_off(nodule.view.voxel, nodule.pixels[k]):
+  if not components.is_off(nodule.view.voxel, nodule.pixels[k]):
     return
-  (nodule.view,) = yield [_cut(volume, _centre(k, nodule.pixels[k]))]
-  found = _overlapping(nodule.view, nodule.pixels[k], volume)
+  (nodule.view,) = yield [_cut(volume, components.centre(k, nodule.pixels[k]))]
+  found = components.overlapping(nodule.view, nodule.pixels[k], volume)
   if 0 < found.mean() <= MAX_SHARE:
-    nodule.pixels[k] = _pixels(nodule.view, found)
-    at_edge[k] = _at_edge(found)
-
-
-def _centre(k, pixels):
-  """(slice, row, column) of the middle of a mask."""
-  row, col = np.rint(pixels.mean(axis=0)).astype(int).tolist()
-  return k, row, col
-
-
-def _is_off(voxel, pixels):
-  """Whether a mask's middle is not the middle of the patch."""
-  difference = np.subtract(_centre(voxel[0], pixels), voxel)
-  return bool(np.abs(difference).max() > _OFF_PX)
-
-
-def _pixels(view, found):
-  """A mask of the patch as (n, 2) pixels of the slice."""
-  _, row, col = view.voxel
-  half = len(found) // 2
-  return np.argwhere(found) + (row - half, col - half)
-
-
-def _at_edge(found):
-  return bool(found[[0, -1]].any() or found[:, [0, -1]].any())
-
-
-def _components(view, volume):
-  """(64, 64) labels of the mask's components on the slice; 0 is outside."""
-  _, row, col = view.voxel
-  return ndimage.label(view.fine & volume.inside(row, col), _DIAGONAL_TOO)[0]
-
-
-def _nearest(view, volume):
-  """The component that holds the centre of the patch, or comes nearest.
-
-  Returns:
-    (64, 64) bool, and what to note, or None.
-  """
-  labels = _components(view, volume)
-  marked = np.argwhere(labels)
-  if not len(marked):
-    return labels > 0, 'the networks mark nothing there'
-  middle = len(labels) // 2
-  distances = np.hypot(*(marked - middle).T) * volume.pixel_spacing_mm
-  nearest = int(distances.argmin())
-  if distances[nearest] > MAX_MISS_MM:
-    return labels < 0, (
-      f'the networks mark nothing within {MAX_MISS_MM:g} mm of the point'
-    )
-  note = None
-  if distances[nearest]:
-    note = f'the mask is {distances[nearest]:.1f} mm from the point'
-  return labels == labels[tuple(marked[nearest])], note
-
-
-def _overlapping(view, before, volume):
-  """The component that shares most pixels with a mask of the slice beside.
-
-  Args:
-    view: of a patch.
-    before: (n, 2) pixels of the slice beside.
-    volume: `volume.CtVolume`.
-
-  Returns:
-    (64, 64) bool; empty where none shares any.
-  """
-  labels = _components(view, volume)
-  _, row, col = view.voxel
-  side = len(labels)
-  at = before - (row - side // 2, col - side // 2)
-  at = at[((at >= 0) & (at < side)).all(axis=1)]
-  shared = np.bincount(labels[tuple(at.T)], minlength=1)
-  shared[0] = 0
-  return labels == shared.argmax() if shared.any() else labels < 0
+    nodule.pixels[k] = components.pixels_of(nodule.view, found)
+    at_edge[k] = components.is_at_edge(found)

@@ -10,11 +10,11 @@ import pathlib
 
 import jax
 
-from mtnet_jax.data import lidc
+from mtnet_jax.data import choice
 from mtnet_jax.data import nodules
+from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import scores
 from mtnet_jax.models import nets as nets_lib
-from mtnet_jax.models import predictor
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page
 from mtnet_jax.reports import text as text_lib
@@ -68,7 +68,7 @@ def _run(config, workdir, splits, observer, say):
     if processes.is_first()
     else progress.Silent(),
   )
-  outputs = predictor.predict(
+  outputs = outputs_lib.predict(
     config,
     variables,
     splits['test'],
@@ -96,11 +96,11 @@ def check_same_config(config):
 
 def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
-  config = lidc.choose_dataset(config, say=say)
+  config = choice.choose_dataset(config, say=say)
   config = from_public.settle(config, workdir)
   workdir_lib.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
-  splits = lidc.load_for_training(config, say=say)
+  splits = choice.load_for_training(config, say=say)
   with config.unlocked():
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0

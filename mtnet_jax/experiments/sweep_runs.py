@@ -12,8 +12,8 @@ import time
 import jax
 import tqdm
 
+from mtnet_jax.data import choice
 from mtnet_jax.data import feeding
-from mtnet_jax.data import lidc
 from mtnet_jax.experiments import run as run_lib
 from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
@@ -59,7 +59,7 @@ def run(config, workdir=''):
   sweep_plan.claim(directory, config, plan)
   say = _each_once()
   plan = [
-    point._replace(config=lidc.choose_dataset(point.config, say=say))
+    point._replace(config=choice.choose_dataset(point.config, say=say))
     for point in plan
   ]
   _train(plan, directory, devices, say)
@@ -192,7 +192,7 @@ def _sizes(plan, say):
   for point in plan:
     key = _dataset_key(point.config)
     if key not in sizes:
-      train = lidc.load_for_training(point.config, say=say)['train']
+      train = choice.load_for_training(point.config, say=say)['train']
       sizes[key] = {
         'segmentation': len(train),
         'classification': len(train.labelled()),

@@ -12,16 +12,14 @@ import json
 import pathlib
 import re
 
-import safetensors.numpy
-
 import mtnet_jax
 from mtnet_jax.inference import card
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model
 from mtnet_jax.inference import remote
 from mtnet_jax.models import nets
-from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.storage import files
+from mtnet_jax.storage import tensors
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
@@ -123,7 +121,7 @@ def _read_bundle(folder):
     'config': workdir.read_config(folder),
     'metrics': workdir.read_metrics(folder),
     'card': files.read_bytes(folder / CARD).decode('utf-8'),
-    'variables': _read_weights(folder / _WEIGHTS),
+    'variables': tensors.read(folder / _WEIGHTS),
   }
 
 
@@ -148,16 +146,6 @@ def _digest(path):
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _read_weights(path):
-  try:
-    arrays = safetensors.numpy.load_file(path)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise errors.InputError(
-      f'{path} is damaged ({str(error)[:200]}): get the bundle again.'
-    ) from error
-  return nested(arrays)
-
-
 def write(run, out, *, name=None):
   """Packs a finished run.
 
@@ -175,7 +163,7 @@ def write(run, out, *, name=None):
   ):
     content = _read(folder, name=name or _name(run))
   config, variables = content['config'], content['variables']
-  variables_lib.check_variables(config, variables)
+  nets.check_variables(config, variables)
   with config.unlocked():
     # Where this machine keeps its data is nobody else's business.
     config.dataset.data_dir = ''
@@ -186,7 +174,7 @@ def write(run, out, *, name=None):
       staged / CARD,
       card.model_card(content['name'], config, content['metrics']),
     )
-    write_weights(staged / _WEIGHTS, variables)
+    tensors.write(staged / _WEIGHTS, variables)
     files.write_json(
       staged / _MANIFEST,
       {
@@ -196,38 +184,3 @@ def write(run, out, *, name=None):
         'files': {name: _digest(staged / name) for name in _FILES},
       },
     )
-
-
-def write_weights(path, variables):
-  """Writes variables as safetensors, under names like coarse/params/..."""
-  path.touch()
-  mode = path.stat().st_mode
-  try:
-    safetensors.numpy.save_file(dict(flat(variables)), path)
-    # It comes readable by this user only.
-    path.chmod(mode)
-  except safetensors.SafetensorError as error:
-    raise errors.InputError(
-      f'{path.parent} cannot be written ({error}): choose another --out.'
-    ) from error
-
-
-def flat(tree, path=()):
-  """Yields ('coarse/params/...', array) of every leaf of nested dicts."""
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield from flat(value, (*path, key))
-    else:
-      yield '/'.join((*path, key)), value
-
-
-def nested(arrays):
-  """Nested dicts of {'coarse/params/...': array}: the inverse of `flat`."""
-  tree = {}
-  for name, array in arrays.items():
-    *groups, leaf = name.split('/')
-    group = tree
-    for key in groups:
-      group = group.setdefault(key, {})
-    group[leaf] = array
-  return tree

@@ -9,14 +9,13 @@ the patch happens to lie, and no more.
 An answer is what `predictor.predict_step` returns: a dict of arrays.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from mtnet_jax import metrics
-from mtnet_jax.inference import model as model_lib
+from mtnet_jax.inference import prediction
 from mtnet_jax.models import predictor
 from mtnet_jax.system import errors
 
@@ -132,19 +131,6 @@ def disagreement(averaged):
   return found
 
 
-@dataclasses.dataclass(frozen=True)
-class AveragedPrediction(model_lib.Prediction):
-  """What several answers say together; see `model.Prediction`.
-
-  Attributes:
-    malignancy_members: (M, N), what each of them says.
-    uncertainty: (N, P, P) standard deviation of their `probability`.
-  """
-
-  malignancy_members: np.ndarray
-  uncertainty: np.ndarray
-
-
 class Ensemble:
   """Models that answer together, such as those of the folds.
 
@@ -176,7 +162,7 @@ class Ensemble:
       the eight answers of each.
     """
     averaged = average(self._answers(hu, pixel_spacing_mm))
-    return AveragedPrediction(
+    return prediction.AveragedPrediction(
       **predictor.as_answer(averaged.outputs),
       malignancy_members=averaged.malignancy_members,
       uncertainty=averaged.sd['fine'],

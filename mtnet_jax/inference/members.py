@@ -7,6 +7,7 @@ from typing import NamedTuple
 import ml_collections
 
 from mtnet_jax.data import lidc
+from mtnet_jax.evaluation import outputs
 from mtnet_jax.evaluation import records
 from mtnet_jax.inference import ensemble
 from mtnet_jax.models import nets
@@ -130,7 +131,7 @@ def listen(runs, nodules, *, symmetries, progress):
       variables = workdir.load_variables(run.path, nets.names(run.config))
 
       def look(hu, run=run, variables=variables):
-        return predictor.predict(
+        return outputs.predict(
           run.config,
           variables,
           dataclasses.replace(nodules, image=hu),

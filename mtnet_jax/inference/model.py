@@ -1,6 +1,5 @@
 """Trained networks as one thing: HU patches in, masks and malignancy out."""
 
-import dataclasses
 import functools
 import warnings
 
@@ -8,6 +7,7 @@ import flax.errors
 import jax
 import numpy as np
 
+from mtnet_jax.inference import prediction
 from mtnet_jax.models import nets
 from mtnet_jax.models import predictor
 from mtnet_jax.system import devices
@@ -17,27 +17,6 @@ PATCH_SIZE = 64
 # Scanners' padding and metal stay inside; what is not HU does not.
 _HU_RANGE = (-20_000, 70_000)
 _SPACING_RANGE_MM = (0.1, 5.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """What the networks say about N patches, on the patches' own pixels.
-
-  Attributes:
-    mask: (N, P, P) bool, the nodule: `probability` >= 0.5.
-    probability: (N, P, P) float32 of the Fine Seg-net.
-    malignancy: (N,) float32 probability of the Class-net: of the readers'
-      suspicion, not of a pathologist's finding.
-    coarse_mask: (N, P, P) bool of the Coarse Seg-net.
-    cam: (N, P, P) float32 class activation map; what is above 0 speaks for
-      malignant.
-  """
-
-  mask: np.ndarray
-  probability: np.ndarray
-  malignancy: np.ndarray
-  coarse_mask: np.ndarray
-  cam: np.ndarray
 
 
 class Model:
@@ -103,7 +82,9 @@ class Model:
     Raises:
       errors.InputError: what was given cannot be such patches.
     """
-    return Prediction(**predictor.as_answer(self.outputs(hu, pixel_spacing_mm)))
+    return prediction.Prediction(
+      **predictor.as_answer(self.outputs(hu, pixel_spacing_mm))
+    )
 
   def outputs(self, hu, pixel_spacing_mm):
     """The probabilities behind `predict`, of `predictor.predict_step`."""

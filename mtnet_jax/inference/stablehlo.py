@@ -7,11 +7,11 @@ from jax import export as jax_export
 import jax.numpy as jnp
 
 import mtnet_jax
-from mtnet_jax.inference import bundles
 from mtnet_jax.inference import model as model_lib
 from mtnet_jax.models import predictor
 from mtnet_jax.ops.native import library
 from mtnet_jax.storage import files
+from mtnet_jax.storage import tensors
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -67,14 +67,14 @@ def export(model):
   """
 
   def predict(weights, hu, pixel_spacing_mm):
-    outputs = model.predict_fn(bundles.nested(weights), hu, pixel_spacing_mm)
+    outputs = model.predict_fn(tensors.nested(weights), hu, pixel_spacing_mm)
     return predictor.as_answer(outputs)
 
   (batch,) = jax_export.symbolic_shape('b')
   side = model_lib.PATCH_SIZE
   weights = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    for name, x in bundles.flat(model.variables)
+    for name, x in tensors.flat(model.variables)
   }
   with library.portable():
     return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
@@ -84,32 +84,31 @@ def export(model):
     )
 
 
-def write(checkpoint, out):
+def write(model, folder, *, name):
   """Writes the program, its weights and how to call it.
 
   Args:
-    checkpoint: whatever `bundles.load` takes.
-    out: the folder to make.
+    model: a `model.Model`.
+    folder: `pathlib.Path` of one that exists.
+    name: what the README calls the folder.
 
   Raises:
-    errors.InputError: the one cannot be used, or the other not written.
+    errors.InputError: it cannot be written.
   """
-  with files.new_folder(out) as staged:
-    model = bundles.load(checkpoint)
-    files.write_bytes(staged / _PROGRAM, export(model).serialize())
-    bundles.write_weights(staged / _WEIGHTS, jax.device_get(model.variables))
-    files.write_text(
-      staged / 'README.md',
-      _README.format(
-        name=model.name,
-        simulated='Trained on SIMULATED CT. ' if model.simulated else '',
-        date=datetime.date.today().isoformat(),
-        jax=jax.__version__,
-        version=mtnet_jax.__version__,
-        platforms=', '.join(PLATFORMS),
-        out=out,
-        program=_PROGRAM,
-        weights=_WEIGHTS,
-        size=model_lib.PATCH_SIZE,
-      ),
-    )
+  files.write_bytes(folder / _PROGRAM, export(model).serialize())
+  tensors.write(folder / _WEIGHTS, jax.device_get(model.variables))
+  files.write_text(
+    folder / 'README.md',
+    _README.format(
+      name=model.name,
+      simulated='Trained on SIMULATED CT. ' if model.simulated else '',
+      date=datetime.date.today().isoformat(),
+      jax=jax.__version__,
+      version=mtnet_jax.__version__,
+      platforms=', '.join(PLATFORMS),
+      out=name,
+      program=_PROGRAM,
+      weights=_WEIGHTS,
+      size=model_lib.PATCH_SIZE,
+    ),
+  )

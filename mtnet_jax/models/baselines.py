@@ -10,7 +10,6 @@ paper's, float32 and no collectives.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import layers
-from mtnet_jax.models import mtnet
 from mtnet_jax.ops import pooling
 
 # First names of the variables that `SharedNet` has beside a Coarse Seg-net's.
@@ -77,14 +75,6 @@ class SharedNet(deeplab.DeepLabV3Plus):
       taps['class_fusion'] = x
     class_logits, taps['cam'] = ClassHead(name='class_head')(x)
     return {'fine': mask_logits, 'class': class_logits}, taps
-
-
-def segmentation_part(net):
-  """The Coarse Seg-net of a `SharedNet`, whose variables are part of its."""
-  names = {field.name for field in dataclasses.fields(mtnet.CoarseSegNet)}
-  return mtnet.CoarseSegNet(
-    **{name: getattr(net, name) for name in names - {'parent', 'name'}}
-  )
 
 
 class UpConv(nn.Module):

@@ -18,7 +18,6 @@ from jax import lax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import common
-from mtnet_jax.ops import folded as folded_lib
 from mtnet_jax.ops.native import library
 
 _PIXELS = (0, 1, 2)
@@ -134,9 +133,7 @@ class BatchNorm(nn.Module):
     factor = lax.rsqrt(variance.value + self.epsilon) * scale
     shift = bias - average.value * factor
     # Whatever the type that variables are kept in.
-    return folded_lib.Affine(
-      factor.astype(jnp.float32), shift.astype(jnp.float32)
-    )
+    return common.Affine(factor.astype(jnp.float32), shift.astype(jnp.float32))
 
   def __call__(self, x):
     average, variance, scale, bias = self._variables(x.shape[-1])

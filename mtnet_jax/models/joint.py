@@ -3,8 +3,6 @@
 from flax import linen as nn
 import jax
 
-from mtnet_jax.models import mtnet
-
 
 class JointNet(nn.Module):
   """The three networks in one, the coarse mask a soft one.
@@ -13,13 +11,14 @@ class JointNet(nn.Module):
   Seg-net which mask would have served them.
 
   Attributes:
-    coarse_net, class_net, fine_net: the networks. Their variables are those
-      that each has by itself, under these names.
+    coarse_net, class_net, fine_net: `mtnet.CoarseSegNet`, `ClassNet` and
+      `FineSegNet`. Their variables are those that each has by itself, under
+      these names.
   """
 
-  coarse_net: mtnet.CoarseSegNet
-  class_net: mtnet.ClassNet
-  fine_net: mtnet.FineSegNet
+  coarse_net: nn.Module
+  class_net: nn.Module
+  fine_net: nn.Module
 
   def __call__(self, images, *, train):
     """Segments, coarsely and finely, and classifies windowed CT.

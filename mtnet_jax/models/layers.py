@@ -7,6 +7,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from mtnet_jax.models import batch_norm as batch_norm_lib
+from mtnet_jax.ops import common
 from mtnet_jax.ops import conv as conv_lib
 from mtnet_jax.ops import depthwise as depthwise_lib
 from mtnet_jax.ops import few_channels
@@ -92,7 +93,7 @@ def _folded(norm, features, bias):
   scale, shift = norm.folded(features)
   if bias is not None:
     shift = scale * bias.astype(scale.dtype) + shift
-  return folded.Affine(scale, shift)
+  return common.Affine(scale, shift)
 
 
 def conv_norm_relu(conv, norm, x):

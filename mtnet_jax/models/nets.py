@@ -1,11 +1,16 @@
 """The networks of a config, by stage name."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 from mtnet_jax.models import baselines
 from mtnet_jax.models import joint
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import strategies
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.system import errors
 
 # Of MT-Net; other strategies have stages of their own.
 ORDER = strategies.stages_of('mtnet')
@@ -59,3 +64,37 @@ def _tuples(group):
     key: tuple(value) if isinstance(value, list) else value
     for key, value in group.items()
   }
+
+
+def variable_shapes(config):
+  """The variables of the networks of a config, as shapes and types.
+
+  Returns:
+    Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
+  """
+  nets, parts = (
+    make_nets(config),
+    strategies.STRATEGIES[config.strategy],
+  )
+  return {
+    name: variables_lib.shapes_of(
+      nets[name], config.image_size, parts[name].receives
+    )
+    for name in names(config)
+  }
+
+
+def check_variables(config, variables):
+  """Raises `errors.InputError` where variables are not those of a config."""
+  try:
+    jax.eval_shape(
+      functools.partial(
+        variables_lib.take_over, path=('variables',), fresh_only=()
+      ),
+      variable_shapes(config),
+      variables,
+    )
+  except ValueError as error:
+    raise errors.InputError(
+      f'weights and config do not belong together: {error}'
+    ) from error

@@ -12,7 +12,6 @@ import numpy as np
 from mtnet_jax import metrics
 from mtnet_jax.data import augment
 from mtnet_jax.models import chain
-from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import strategies
 from mtnet_jax.system import devices as devices_lib
 
@@ -192,24 +191,3 @@ class Predictor:
     return {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
-
-
-def predict(config, variables, nodules, *, progress):
-  """Runs the networks over a split.
-
-  Args:
-    config: the run's config.
-    variables: stage name -> variables as NumPy arrays.
-    nodules: `nodules.Nodules`.
-    progress: wraps the batches, as tqdm does.
-
-  Returns:
-    The outputs of `predictor.predict_step` for every nodule.
-  """
-  predictor = Predictor(
-    nets_lib.make_nets(config),
-    batch_size=min(config.eval_batch_size, len(nodules)),
-    precision=config.matmul_precision,
-    **options(config),
-  )
-  return predictor(devices_lib.replicate(variables), nodules.image, progress)

@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import strategies
-from mtnet_jax.system import errors
 
 # Of a normal distribution cut off at two standard deviations.
 _CUT_STD = 0.87962566103423978
@@ -97,36 +95,6 @@ def shapes_of(net, size, receives):
     jax.random.key(0),
     *input_shapes(receives, size),
   )
-
-
-def variable_shapes(config):
-  """The variables of the networks of a config, as shapes and types.
-
-  Returns:
-    Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
-  """
-  nets, parts = (
-    nets_lib.make_nets(config),
-    strategies.STRATEGIES[config.strategy],
-  )
-  return {
-    name: shapes_of(nets[name], config.image_size, parts[name].receives)
-    for name in nets_lib.names(config)
-  }
-
-
-def check_variables(config, variables):
-  """Raises `errors.InputError` where variables are not those of a config."""
-  try:
-    jax.eval_shape(
-      functools.partial(take_over, path=('variables',), fresh_only=()),
-      variable_shapes(config),
-      variables,
-    )
-  except ValueError as error:
-    raise errors.InputError(
-      f'weights and config do not belong together: {error}'
-    ) from error
 
 
 def take_over(fresh, trained, *, path, fresh_only=(FINE_LAYER,)):

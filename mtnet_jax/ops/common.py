@@ -104,3 +104,17 @@ def xla_conv(x, kernel, *, stride=1, dilation=1, pad):
     rhs_dilation=(dilation, dilation),
     dimension_numbers=_DIMENSIONS,
   )
+
+
+class Affine(NamedTuple):
+  """What a batch norm of fixed statistics does: x * scale + shift.
+
+  Attributes:
+    scale, shift: (C,) float32.
+  """
+
+  scale: jax.Array
+  shift: jax.Array
+
+  def __call__(self, x):
+    return x * self.scale + self.shift

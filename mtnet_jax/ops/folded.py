@@ -8,35 +8,20 @@ row, a depthwise and a pointwise one, what lies between stays in the cache.
 Gradients are those of the operations one by one.
 """
 
-from typing import NamedTuple
-
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax.ops import conv
+from mtnet_jax.ops import common
 from mtnet_jax.ops import depthwise as depthwise_lib
 from mtnet_jax.ops import few_channels
+from mtnet_jax.ops import pointwise as pointwise_lib
 from mtnet_jax.ops.native import library
-
-
-class Affine(NamedTuple):
-  """What a batch norm of fixed statistics does: x * scale + shift.
-
-  Attributes:
-    scale, shift: (C,) float32.
-  """
-
-  scale: jax.Array
-  shift: jax.Array
-
-  def __call__(self, x):
-    return x * self.scale + self.shift
 
 
 def identity(channels):
   """The `Affine` that changes nothing."""
-  return Affine(
+  return common.Affine(
     jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
   )
 
@@ -61,7 +46,7 @@ def few_channels_conv(x, kernel, after, *, stride, pad):
   """
 
   def plain(x, kernel, after):
-    return nn.relu(after(conv.conv(x, kernel, stride=stride, padding=pad)))
+    return nn.relu(after(few_channels.conv(x, kernel, stride, pad)))
 
   def native(x, kernel, after):
     return few_channels.native(
@@ -105,7 +90,7 @@ def separable_conv(
     x = nn.relu(x) if relu_before else x
     x = between(depthwise_lib.conv(x, depthwise, stride, dilation))
     x = nn.relu(x) if relu_between else x
-    x = after(conv.pointwise_conv(x, pointwise))
+    x = after(pointwise_lib.conv(x, pointwise))
     return nn.relu(x) if relu_after else x
 
   def native(x, depthwise, between, pointwise, after):

@@ -78,7 +78,7 @@ def pick(records, nodules, outputs):
   Args:
     records: of all its nodules, of `records.make_records`.
     nodules: all of them, `nodules.Nodules`.
-    outputs: of `predictor.predict`, for all of them.
+    outputs: of `outputs.predict`, for all of them.
 
   Returns:
     A list of `Example`.
@@ -101,7 +101,7 @@ def collect(chosen, records, nodules, outputs):
     chosen: of `choose`.
     records: of all nodules, of `records.make_records`.
     nodules: the chosen ones in their order, `nodules.Nodules`.
-    outputs: of `predictor.predict`, for the chosen ones.
+    outputs: of `outputs.predict`, for the chosen ones.
 
   Returns:
     A list of `Example`.

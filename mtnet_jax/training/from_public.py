@@ -11,13 +11,13 @@ import functools
 import pathlib
 
 from mtnet_jax.models import baselines
+from mtnet_jax.models import mtnet
 from mtnet_jax.models import nets
 from mtnet_jax.models import strategies
 from mtnet_jax.storage import files as files_lib
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files as weight_files
 from mtnet_jax.weights import load as weight_load
-from mtnet_jax.weights import matching
 from mtnet_jax.weights import sources
 
 # Task -> the stages that may start from its weights, of which the strategy's
@@ -68,7 +68,7 @@ def settle(config, workdir):
     if earlier is not None and not weight_files.exists(path):
       checksum, fields = earlier
     else:
-      fields = matching.match(path, net).source.fields
+      fields = weight_load.match(path, net).source.fields
       checksum = weight_files.sha256(path)
     for key, value in fields.items():
       if key in group and group[key] != value:
@@ -96,7 +96,7 @@ def _loading_net(config, task):
   """
   net = nets.make_nets(config).get(_stage_name(config, task))
   if isinstance(net, baselines.SharedNet):
-    return baselines.segmentation_part(net)
+    return segmentation_part(net)
   if net is None or isinstance(net, baselines.UNet):
     raise errors.InputError(
       f'config.pretrained.{task}: strategy {config.strategy!r} has no network'
@@ -165,3 +165,11 @@ def _load(path, stage, task, checksum, *, net):
     f' {", ".join(weights.fresh)}.'
   )
   return weights
+
+
+def segmentation_part(net):
+  """The Coarse Seg-net of a `SharedNet`, whose variables are part of its."""
+  names = {field.name for field in dataclasses.fields(mtnet.CoarseSegNet)}
+  return mtnet.CoarseSegNet(
+    **{name: getattr(net, name) for name in names - {'parent', 'name'}}
+  )

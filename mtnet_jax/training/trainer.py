@@ -24,7 +24,7 @@ from mtnet_jax.system import processes
 from mtnet_jax.system import stopping
 from mtnet_jax.training import calls as calls_lib
 from mtnet_jax.training import optim
-from mtnet_jax.training import stages
+from mtnet_jax.training import start as start_lib
 from mtnet_jax.training import step as step_lib
 
 
@@ -118,7 +118,9 @@ class Trainer:
   def fresh_state(self):
     """The state before the first step."""
     if self.stage.starts_from:
-      return self._state_from(started=stages.start(self.stage, self._trained))
+      return self._state_from(
+        started=start_lib.inherited(self.stage, self._trained)
+      )
     if self._load_weights is None:
       return self._state_from()
     weights = self._load_weights()
@@ -126,7 +128,7 @@ class Trainer:
 
   def _state_from(self, **start):
     return self._state_of(
-      stages.init_variables(
+      start_lib.init_variables(
         self.stage, self._seed, size=self._config.image_size, **start
       )
     )
@@ -217,7 +219,7 @@ class Trainer:
     return processes.on_first(self._best_variables), history
 
   def _starting_state(self):
-    shapes = stages.stage_shapes(self.stage, size=self._config.image_size)
+    shapes = start_lib.shapes(self.stage, size=self._config.image_size)
     loaded = self._checkpoints.load_latest(
       jax.eval_shape(self._state_of, shapes)
     )

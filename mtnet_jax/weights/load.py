@@ -1,20 +1,31 @@
 """Public weights as variables of these networks.
 
-What does not fit in every name and shape is an error, and nothing is loaded;
-see `matching`.
+Nothing is matched by guess: every tensor of a file is used or is named among
+those without a place, every variable of the network is taken from the file or
+is named among those that stay newly initialised. Anything else is an error, and
+nothing is loaded.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.models import mtnet
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files
-from mtnet_jax.weights import matching
+from mtnet_jax.weights import sources
+
+_SHOWN = 5
+
+_NETS = {'segmentation': mtnet.CoarseSegNet, 'classification': mtnet.ClassNet}
+
+_FIRST_KERNEL = 'params/backbone/conv1/kernel'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +92,12 @@ def load_deeplab(path, net=None):
 
 def _load(path, net):
   with files.open_weights(path) as file:
-    matched = matching.match_open(path, file, net)
+    matched = match_open(path, file, net)
     source = matched.source
     flat = {}
     for ours, theirs in matched.tensors.items():
       value = file.read(theirs)
-      axes = matching.kernel_axes(source, ours)
+      axes = kernel_axes(source, ours)
       # A copy of its own, for the file's memory goes with the file.
       value = np.array(
         value if axes is None else value.transpose(axes),
@@ -123,3 +134,147 @@ def _with_mask_channel(params):
   conv1 = averaged['backbone']['conv1']
   conv1['kernel'] = np.asarray(conv1['kernel'])
   return averaged
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+  """What a file is to a network, found without reading a tensor.
+
+  Attributes:
+    source: its `sources.Source`.
+    net: the network, with the source's fields.
+    tensors: our variable, such as 'params/backbone/conv1/kernel' -> its name
+      in the file.
+    dropped: names in the file without a place in our network.
+    shapes: our variable -> shape, of all variables of the network.
+  """
+
+  source: sources.Source
+  net: nn.Module
+  tensors: dict[str, str]
+  dropped: tuple[str, ...]
+  shapes: dict[str, tuple[int, ...]]
+
+  def parameters(self):
+    """How many parameters the file gives, and how many the network has."""
+    counts = [
+      sum(
+        int(np.prod(self.shapes[name]))
+        for name in names
+        if name.startswith('params/')
+      )
+      for names in (self.tensors, self.shapes)
+    ]
+    return tuple(counts)
+
+
+def match(path, net=None):
+  """What a file would give to a network.
+
+  Args:
+    path: of the file.
+    net: a `mtnet.CoarseSegNet` or `mtnet.ClassNet`; default: the paper's, of
+      the file's task.
+
+  Returns:
+    A `Match`.
+
+  Raises:
+    errors.InputError: the file is missing, damaged, of no known source or of
+      another network, or does not fit in a name or shape; the message names
+      the first of each.
+  """
+  with files.open_weights(path) as file:
+    return match_open(path, file, net)
+
+
+def match_open(path, file, net):
+  """`match` of a `files.WeightFile` that is open already."""
+  source, canonical = sources.recognise(tuple(file.shapes))
+  if source is None:
+    raise errors.InputError(
+      f'{path} is of no known source ('
+      f'{", ".join(s.title for s in sources.SOURCES)}). It holds'
+      f' {some(file.shapes)}.'
+    )
+  net = net or _NETS[source.task]()
+  if not isinstance(net, _NETS[source.task]):
+    raise errors.InputError(
+      f'{path} is {source.title}, for {source.task}: it does not fit'
+      f' {type(net).__name__}.'
+    )
+  shapes = _variable_shapes(net)
+  layers = source.layers(net)
+  wanted = {}  # ours -> theirs, as in the tables
+  for ours in shapes:
+    _, *layer, leaf = ours.split('/')
+    if (layer or [leaf])[0] not in source.fresh:
+      layer = '/'.join(layer)
+      wanted[ours] = source.leaf(layer, layers[layer], leaf)
+  dropped = {name for name in canonical if source.drops(canonical[name])}
+  found = {
+    name: given for given, name in canonical.items() if given not in dropped
+  }
+  lacking = set(wanted.values()) - found.keys()
+  unknown = found.keys() - set(wanted.values())
+  differing = [
+    f'{found[theirs]} is {file.shapes[found[theirs]]} and must be {shape}'
+    for ours, theirs in wanted.items()
+    if theirs in found
+    and (shape := _file_shape(source, ours, shapes[ours]))
+    != file.shapes[found[theirs]]
+  ]
+  if lacking or unknown or differing:
+    faults = (
+      ('lacks', sorted(lacking)),
+      ('has unknown', sorted(found[name] for name in unknown)),
+      ('shapes differ:', differing),
+    )
+    raise errors.InputError(
+      f'{path} ({source.title}) does not fit {type(net).__name__}: '
+      + '; '.join(f'{word} {some(names)}' for word, names in faults if names)
+      + '. Nothing was loaded.'
+    )
+  return Match(
+    source=source,
+    net=net.clone(**source.fields),
+    tensors={ours: found[theirs] for ours, theirs in wanted.items()},
+    dropped=tuple(sorted(dropped)),
+    shapes=shapes,
+  )
+
+
+def _variable_shapes(net):
+  """Our variable -> shape."""
+  inputs = [jnp.zeros((1, 64, 64, 3))]
+  if isinstance(net, mtnet.ClassNet):
+    inputs.append(jnp.zeros((1, 64, 64, 1)))
+  variables = jax.eval_shape(
+    functools.partial(net.init, train=False), jax.random.key(0), *inputs
+  )
+  flat = traverse_util.flatten_dict(dict(variables), sep='/')
+  return {name: leaf.shape for name, leaf in flat.items()}
+
+
+def kernel_axes(source, ours):
+  """The transposition to our layout; None where there is none."""
+  layer, _, leaf = ours.rpartition('/')
+  return source.kernel_axes(layer) if leaf == 'kernel' else None
+
+
+def _file_shape(source, ours, shape):
+  """The shape of a variable of ours as the file must have it."""
+  if ours == _FIRST_KERNEL:
+    # Without the mask's channel.
+    shape = (*shape[:2], 3, shape[3])
+  axes = kernel_axes(source, ours)
+  if axes is None:
+    return shape
+  return tuple(shape[axes.index(i)] for i in range(len(shape)))
+
+
+def some(names):
+  """The first of many names, for a message."""
+  names = list(names)
+  more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+  return ', '.join(names[:_SHOWN]) + more

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import step_cost
 from mtnet_jax.ops.native import library
 from mtnet_jax.training import stages
+from mtnet_jax.training import start
 
 
 def test_sums_inside_of_loops_and_calls_are_found():
@@ -32,7 +33,7 @@ def test_counts_of_a_step(stages_and_config, name):
   all_stages, config = stages_and_config
   cost = step_cost.cost_of(all_stages[name], config)
   shapes, coarse = (
-    stages.stage_shapes(all_stages[which], size=config.image_size)
+    start.shapes(all_stages[which], size=config.image_size)
     for which in (name, 'coarse')
   )
 

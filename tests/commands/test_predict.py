@@ -18,10 +18,10 @@ from mtnet_jax.ct import follow
 from mtnet_jax.ct import series
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import records
 from mtnet_jax.inference import bundles
 from mtnet_jax.models import nets
-from mtnet_jax.models import predictor
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 from tfds_lidc import build
@@ -282,7 +282,7 @@ def test_restored_networks_give_what_evaluate_gives(
 ):
   directory, data = annotated
   config = workdir.read_config(made_run_dir)
-  outputs = predictor.predict(
+  outputs = outputs_lib.predict(
     config,
     workdir.load_variables(made_run_dir, nets.ORDER),
     data,

@@ -11,8 +11,8 @@ from mtnet_jax import report
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import finished_run
+from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import records
-from mtnet_jax.models import predictor
 from mtnet_jax.system import errors
 
 _SPLITS = ('train', 'validation', 'test')
@@ -34,7 +34,9 @@ def _finished(tmp_path_factory, phantom_data_dir):
     config.dataset.limit = 12
     config.dataset.fingerprint = nodules_lib.fingerprint(splits)
   variables = made_run.draw_variables(config)
-  outputs = predictor.predict(config, variables, splits['test'], progress=iter)
+  outputs = outputs_lib.predict(
+    config, variables, splits['test'], progress=iter
+  )
   made_run.write(
     path, config, rows=records.make_records(splits['test'], outputs)
   )

@@ -10,7 +10,7 @@ import pytest
 from mtnet_jax.ct import follow
 from mtnet_jax.ct import series
 from mtnet_jax.ct import volume as ct_volume
-from mtnet_jax.inference import model as model_lib
+from mtnet_jax.inference import prediction
 
 BALLS = (((20, 40, 50), 6.0), ((12.3, 60, 80), 5.0), ((30, 10, 100), 4.0))
 
@@ -136,7 +136,7 @@ def test_a_mask_outside_of_the_slice_does_not_count(tmp_path):
 def test_a_mask_of_the_whole_patch_is_not_walked(directory):
   volume = series.find([directory])
   everything = types.SimpleNamespace(
-    predict=lambda hu, _: model_lib.Prediction(
+    predict=lambda hu, _: prediction.Prediction(
       mask=np.ones_like(hu, bool),
       probability=np.ones(hu.shape),
       coarse_mask=np.ones_like(hu, bool),

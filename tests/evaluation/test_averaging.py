@@ -10,10 +10,10 @@ from sklearn import metrics as sklearn_metrics
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import averaging
 from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.evaluation import outputs
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import members
-from mtnet_jax.models import predictor
 from mtnet_jax.reports import text as text_lib
 from mtnet_jax.storage import workdir
 
@@ -196,7 +196,7 @@ def test_runs_answer_one_after_the_other(monkeypatch):
       'class': np.full(len(nodules), variables),
     }
 
-  monkeypatch.setattr(predictor, 'predict', predict)
+  monkeypatch.setattr(outputs, 'predict', predict)
   monkeypatch.setattr(
     workdir, 'load_variables', lambda path, names: {'a': 0.2, 'b': 0.6}[path]
   )

@@ -12,6 +12,7 @@ import project_configs
 import pytest
 import step_job
 
+from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
 from mtnet_jax.experiments import run
 from mtnet_jax.system import errors
@@ -125,7 +126,7 @@ def test_without_the_real_dataset_a_banner_names_the_command(
 ):
   import importlib.util
 
-  from mtnet_jax.data import lidc
+  from mtnet_jax.data import choice
 
   spec = importlib.util.spec_from_file_location(
     'mtnet_config', main_job.ROOT / 'configs' / 'mtnet.py'
@@ -134,7 +135,7 @@ def test_without_the_real_dataset_a_banner_names_the_command(
   spec.loader.exec_module(configs)
   config = configs.get_config()
   config.dataset.data_dir = str(phantom_data_dir)
-  chosen = lidc.choose_dataset(config)
+  chosen = choice.choose_dataset(config)
   assert chosen.dataset.name == 'lidc_nodules/phantom'
   # What was asked for stays as it was.
   assert config.dataset.name == 'lidc_nodules/paper'
@@ -161,7 +162,7 @@ def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   for name, value in replacements.items():
     monkeypatch.setattr(run.input_pipeline, name, value)
   config = project_configs.CONFIGS.get_config('test')
-  assert lidc.load_for_training(config) is splits
+  assert choice.load_for_training(config) is splits
   splits[split] = one
   with pytest.raises(errors.InputError, match=f'the {split} split of .* lacks'):
-    lidc.load_for_training(config)
+    choice.load_for_training(config)

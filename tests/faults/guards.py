@@ -28,7 +28,7 @@ _CHECKPOINT = (
   'tests/storage/test_checkpoint_damage.py',
 )
 _INTERRUPTED = 'tests/training/test_trainer_interrupted.py'
-_DICOM, _HEADER = 'tfds_lidc/ct/series.py', 'tfds_lidc/ct/header.py'
+_PIXELS, _HEADER = 'tfds_lidc/ct/pixels.py', 'tfds_lidc/ct/header.py'
 _GEOMETRY = 'mtnet_jax/ct/geometry.py'
 _WEIGHTS = 'mtnet_jax/weights/files.py'
 _HDF5 = 'mtnet_jax/weights/hdf5.py'
@@ -75,7 +75,7 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/experiments/run.py',
-    '  locks.enter_context(run_lock.held(workdir))',
+    '  locks.enter_context(workdir_lib.lock(workdir))',
     '  pass',
     'tests/storage/test_run_lock.py',
   ),
@@ -197,43 +197,43 @@ GUARDS = (
   ),
   # DICOM.
   Guard(
-    _DICOM,
+    _PIXELS,
     '  if not 0 < rows * columns <= _MOST_PIXELS:',
     '  if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
   Guard(
-    _DICOM,
+    _PIXELS,
     '  if frames != 1:',
     '  if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
   Guard(
-    _DICOM,
+    _PIXELS,
     '  if samples != 1:',
     '  if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
   Guard(
-    _DICOM,
+    _PIXELS,
     '  if bits not in _BITS:',
     '  if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
   Guard(
-    _DICOM,
+    _PIXELS,
     '  if size != (rows, columns, 1):',
     '  if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
   Guard(
-    _DICOM,
+    _PIXELS,
     '    if not np.isfinite([slope, intercept]).all():',
     '    if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
   Guard(
-    _DICOM,
+    _PIXELS,
     '  return _decode_apart(dataset, name)',
     '  dataset.pixel_array_options(decoding_plugin=name)\n'
     '  return dataset.pixel_array',
@@ -368,13 +368,13 @@ GUARDS = (
     'tests/storage/test_workdir.py',
   ),
   Guard(
-    'mtnet_jax/bundle.py',
+    'mtnet_jax/inference/bundles.py',
     '  if path.exists() and not path.is_file():',
     '  if False:',
     'tests/inference/test_bundles.py -k pipe',
   ),
   Guard(
-    'mtnet_jax/bundle.py',
+    'mtnet_jax/inference/bundles.py',
     '  if found != expected:',
     '  if False:',
     'tests/inference/test_bundles.py',
@@ -411,13 +411,13 @@ GUARDS = (
   ),
   Guard(
     _WEIGHTS,
-    '  if sum(sizes) > hdf5_weights.MOST_BYTES:',
+    '  if sum(sizes) > hdf5.MOST_BYTES:',
     '  if False:',
     'tests/weights/test_load.py -k claim',
   ),
   Guard(
     _WEIGHTS,
-    '  hdf5_weights.probe(path)\n',
+    '  hdf5.probe(path)\n',
     '',
     'tests/weights/test_hdf5.py',
   ),

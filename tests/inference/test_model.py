@@ -10,9 +10,9 @@ import pytest
 
 from mtnet_jax.data import augment
 from mtnet_jax.data import nodules
+from mtnet_jax.evaluation import outputs
 from mtnet_jax.inference import model as model_lib
 from mtnet_jax.models import nets
-from mtnet_jax.models import predictor
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 from tfds_lidc.nodules import patches
@@ -35,7 +35,7 @@ def _model_of(run_dir, **changes):
 
 
 def _as_nodules(hu):
-  """What `predictor.predict` takes."""
+  """What `outputs.predict` takes."""
   zeros = np.zeros(hu.shape, np.uint8)
   label = np.zeros(len(hu), np.int32)
   return nodules.Nodules(hu, zeros, zeros, label, {}, simulated=True)
@@ -44,7 +44,7 @@ def _as_nodules(hu):
 def test_a_prediction_is_what_evaluation_says(made_model, made_run_dir):
   hu = made_run.patches(3)
   prediction = made_model.predict(hu, 0.7)
-  expected = predictor.predict(
+  expected = outputs.predict(
     workdir.read_config(made_run_dir),
     workdir.load_variables(made_run_dir, nets.ORDER),
     _as_nodules(hu),

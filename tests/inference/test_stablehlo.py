@@ -92,7 +92,7 @@ def test_it_is_for_every_platform(exported):
 
 def test_what_cannot_be_exported_is_refused(exported, tmp_path):
   with pytest.raises(errors.InputError, match='nowhere does not exist'):
-    stablehlo.write('nowhere', tmp_path / 'new')
+    export.write('nowhere', tmp_path / 'new')
   assert not list(tmp_path.iterdir())
   with pytest.raises(errors.InputError, match='exists already'):
-    stablehlo.write('nowhere', exported)
+    export.write('nowhere', exported)

@@ -14,7 +14,6 @@ import pytest
 
 from mtnet_jax.models import mtnet
 from mtnet_jax.weights import load
-from mtnet_jax.weights import matching
 
 keras = pytest.importorskip('keras', reason='needs the extra `interop`')
 
@@ -71,7 +70,7 @@ def ours(oracle, tmp_path_factory):
   params = weights.variables['params']
   params['classifier'] = {'kernel': np.zeros((1, 1, 2048, 1), np.float32)}
   params['bias'] = np.float32(0)
-  tensors = matching.match(path, net).tensors
+  tensors = load.match(path, net).tensors
   return net.clone(**weights.fields), weights.variables, tensors
 
 

@@ -18,7 +18,6 @@ from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
 from mtnet_jax.weights import load
-from mtnet_jax.weights import matching
 
 # Of the input, and in the first of many halvings.
 ODD, EVEN = (65, 103), (64, 84)
@@ -77,7 +76,7 @@ def xceptions(tmp_path_factory):
     'classifier': {'kernel': state['fc.weight'].numpy().T[None, None]},
     'bias': state['fc.bias'].numpy()[0],
   }
-  tensors = matching.match(path, net).tensors
+  tensors = load.match(path, net).tensors
   return oracle, net.clone(**weights.fields), weights.variables, tensors
 
 
@@ -117,7 +116,7 @@ def aligned_xceptions(tmp_path_factory):
   oracles.randomise_torch(oracle)
   path = save(oracle, tmp_path_factory.mktemp('timm') / 'x65.safetensors')
   weights = load.load_deeplab(path)
-  tensors = matching.match(path).tensors
+  tensors = load.match(path).tensors
   return oracle, Backbone(**weights.fields), weights.variables, tensors
 
 

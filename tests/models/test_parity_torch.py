@@ -13,7 +13,6 @@ import pytest
 
 from mtnet_jax.models import mtnet
 from mtnet_jax.weights import load
-from mtnet_jax.weights import matching
 
 pytest.importorskip('torch', reason='needs the extra `interop`')
 
@@ -48,7 +47,7 @@ def nets(tmp_path_factory):
   }
   tensors = {
     ours: theirs.removeprefix('module.')
-    for ours, theirs in matching.match(path).tensors.items()
+    for ours, theirs in load.match(path).tensors.items()
   }
   net = mtnet.CoarseSegNet(dropout_rates=(0.0, 0.0, 0.0), **weights.fields)
   # The range of the images is the caller's affair there.

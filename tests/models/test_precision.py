@@ -16,6 +16,7 @@ from mtnet_jax.models import predictor
 from mtnet_jax.system import devices
 from mtnet_jax.training import optim
 from mtnet_jax.training import stages
+from mtnet_jax.training import start
 from mtnet_jax.training import step
 
 _FLOAT32 = jnp.dtype('float32')
@@ -40,7 +41,7 @@ _TRAINED = ('class', 'fine')
 @functools.cache
 def _variables(name):
   """Shapes of a stage's variables."""
-  return stages.stage_shapes(_STAGES[name], size=_config().image_size)
+  return start.shapes(_STAGES[name], size=_config().image_size)
 
 
 @functools.cache

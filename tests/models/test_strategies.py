@@ -21,12 +21,12 @@ from mtnet_jax.models import baselines
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import strategies
-from mtnet_jax.models import variables
 from mtnet_jax.reports import paper
 from mtnet_jax.system import errors
 from mtnet_jax.training import check_config
 from mtnet_jax.training import from_public
 from mtnet_jax.training import stages
+from mtnet_jax.training import start
 from mtnet_jax.training import step
 from mtnet_jax.training import trainer as trainer_lib
 
@@ -75,7 +75,7 @@ def test_networks_are_those_of_the_stages(strategy):
   names = tuple(stage.name for stage in made)
   assert names == nets_lib.names(config) == strategies.stages_of(strategy)
   assert set(nets_lib.make_nets(config)) == set(names)
-  assert set(variables.variable_shapes(config)) == set(names)
+  assert set(nets_lib.variable_shapes(config)) == set(names)
   for stage in made:
     assert stage.epochs == config[f'{stage.name}_stage'].epochs
 
@@ -138,12 +138,12 @@ def _values(tree, value):
 
 def test_finetuning_starts_where_the_three_networks_ended():
   config = _config('finetune')
-  shapes = variables.variable_shapes(config)
+  shapes = nets_lib.variable_shapes(config)
   trained = {
     name: _values(shapes[name], i) for i, name in enumerate(nets_lib.ORDER, 1)
   }
   *_, stage = stages.make_stages(config)
-  started = stages.start(stage, trained)
+  started = start.inherited(stage, trained)
   for collection in ('params', 'batch_stats'):
     for i, name in enumerate(nets_lib.ORDER, 1):
       values = set(
@@ -157,14 +157,14 @@ def test_finetuning_starts_where_the_three_networks_ended():
       assert values == {i}
   # `take_over` refuses whatever does not fit in every name and shape.
   jax.eval_shape(
-    functools.partial(stages.init_variables, stage, 0, size=32, fresh_only=()),
+    functools.partial(start.init_variables, stage, 0, size=32, fresh_only=()),
     started=started,
   )
 
 
 def test_the_fine_layer_of_cam_reads_one_map_more():
   fine = {
-    strategy: variables.variable_shapes(_config(strategy))['fine']['params']
+    strategy: nets_lib.variable_shapes(_config(strategy))['fine']['params']
     for strategy in ('mtnet', 'cam')
   }
   kernels = {
@@ -179,13 +179,13 @@ def test_the_fine_layer_of_cam_reads_one_map_more():
 def test_public_weights_of_a_shared_net_are_those_of_its_coarse_net():
   config = _config('shared')
   net = nets_lib.make_nets(config)['joint']
-  part = baselines.segmentation_part(net)
+  part = from_public.segmentation_part(net)
   assert part == nets_lib.make_nets(_config('mtnet'))['coarse']
-  coarse = _values(variables.variable_shapes(_config('mtnet'))['coarse'], 1)
+  coarse = _values(nets_lib.variable_shapes(_config('mtnet'))['coarse'], 1)
   (stage,) = stages.make_stages(config)
   jax.eval_shape(
     functools.partial(
-      stages.init_variables,
+      start.init_variables,
       stage,
       0,
       size=32,
@@ -419,7 +419,7 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
   config.joint_stage.schedule = 'constant'
   data = step_job.made_up_nodules(16)
   *_, stage = stages.make_stages(config)
-  shapes = variables.variable_shapes(config)
+  shapes = nets_lib.variable_shapes(config)
   rng = np.random.default_rng(0)
   trained = {
     name: jax.tree.map(

@@ -29,7 +29,7 @@ def _drawn(shapes, seed=0):
 
 @pytest.mark.parametrize('strategy', strategies.STRATEGIES)
 def test_every_variable_of_every_network_is_known(strategy):
-  for name, shapes in variables.variable_shapes(_config(strategy)).items():
+  for name, shapes in nets_lib.variable_shapes(_config(strategy)).items():
     drawn = variables.draw(shapes, 0)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
       lambda x: (x.shape, x.dtype), shapes
@@ -97,7 +97,7 @@ def test_no_two_kernels_are_alike():
 def test_the_modules_own_initialisers_agree(strategy):
   config = _config(strategy)
   nets = nets_lib.make_nets(config)
-  for name, shapes in variables.variable_shapes(config).items():
+  for name, shapes in nets_lib.variable_shapes(config).items():
     kind = strategies.STRATEGIES[strategy][name].receives
     inputs = [jnp.zeros(x.shape) for x in variables.input_shapes(kind, 64)]
     init = jax.jit(functools.partial(nets[name].init, train=False))

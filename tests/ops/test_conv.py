@@ -12,6 +12,7 @@ from scipy import ndimage
 from mtnet_jax.models import batch_norm
 from mtnet_jax.ops import conv as conv_lib
 from mtnet_jax.ops import depthwise
+from mtnet_jax.ops import pointwise
 from mtnet_jax.ops import pooling
 from mtnet_jax.ops.native import library
 
@@ -31,7 +32,7 @@ def test_dilated_conv_beyond_the_grid_is_its_centre_tap():
   kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 2)), jnp.float32)
   np.testing.assert_allclose(
     conv_lib.conv(x, kernel, dilation=4),
-    conv_lib.pointwise_conv(x, kernel[1:2, 1:2]),
+    pointwise.conv(x, kernel[1:2, 1:2]),
     rtol=1e-5,
     atol=1e-6,
   )
@@ -53,7 +54,7 @@ def test_strided_pixels_are_written_out_before_a_product(platform):
   """XLA's GPU compiler ends the process where it fuses the two (JAX 0.10)."""
 
   def gradients(x, kernel, grad):
-    conv = functools.partial(conv_lib.pointwise_conv, stride=2)
+    conv = functools.partial(pointwise.conv, stride=2)
     return jax.vjp(conv, x, kernel)[1](grad)
 
   text = (

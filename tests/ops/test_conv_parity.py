@@ -16,6 +16,7 @@ import pytest
 
 from mtnet_jax.ops import conv
 from mtnet_jax.ops import depthwise
+from mtnet_jax.ops import pointwise
 
 # Always the same examples.
 _settings = functools.partial(
@@ -141,7 +142,7 @@ def _check_dense(
 
 _POINTWISE = hypothesis.given(
   **_ANY_DENSE,
-  form=st.sampled_from((conv.pointwise_conv, conv.conv)),
+  form=st.sampled_from((pointwise.conv, conv.conv)),
   stride=st.integers(1, 3),
 )
 
@@ -293,7 +294,7 @@ def test_layers_of_the_paper_s_network(dtype):
       **common,
     )
   _check_dense(
-    conv.pointwise_conv, channels=728, features=728, size=1, pad=0, **grid
+    pointwise.conv, channels=728, features=728, size=1, pad=0, **grid
   )
   _check_dilated(channels=2048, features=32, size=3, dilation=6, **grid)
 
@@ -302,7 +303,7 @@ def test_layers_of_the_paper_s_network(dtype):
   'form, kernel_shape',
   (
     (functools.partial(depthwise.conv, stride=2), (3, 3, 1, 5)),
-    (conv.pointwise_conv, (1, 1, 5, 4)),
+    (pointwise.conv, (1, 1, 5, 4)),
     (conv.conv, (3, 3, 5, 4)),
     (functools.partial(conv.conv, dilation=3), (3, 3, 5, 4)),
   ),

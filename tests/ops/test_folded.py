@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.models import mtnet
+from mtnet_jax.ops import common
 from mtnet_jax.ops import conv
 from mtnet_jax.ops import folded
 from mtnet_jax.ops.native import library
@@ -54,7 +55,7 @@ def _draw(rng, *, integers, batch, height, width, channels, features):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
   def affine(size):
-    return folded.Affine(values(size), values(size))
+    return common.Affine(values(size), values(size))
 
   return (
     values(batch, height, width, channels),
@@ -144,7 +145,7 @@ def test_few_channels_to_the_last_bit(shape, features, pad, stride):
     jnp.asarray(rng.integers(-3, 4, size), jnp.float32)
     for size in (shape, (3, 3, shape[-1], features), features, features)
   )
-  arguments = x, kernel, folded.Affine(scale, shift)
+  arguments = x, kernel, common.Affine(scale, shift)
   np.testing.assert_array_equal(
     folded.few_channels_conv(*arguments, stride=stride, pad=pad),
     _few_channels(*arguments, stride=stride, pad=pad),
@@ -165,7 +166,7 @@ def test_gradients_are_those_of_the_operations_one_by_one():
   kernel = jnp.asarray(
     np.random.default_rng(1).integers(-3, 4, (3, 3, 7, 4)), jnp.float32
   )
-  after = folded.Affine(kernel[0, 0, 0], kernel[1, 1, 1])
+  after = common.Affine(kernel[0, 0, 0], kernel[1, 1, 1])
   for form, reference, given in (
     (
       functools.partial(folded.separable_conv, **choices),

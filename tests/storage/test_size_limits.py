@@ -9,7 +9,7 @@ import pytest
 
 import mtnet_jax
 from mtnet_jax.inference import bundles
-from mtnet_jax.models import variables
+from mtnet_jax.models import nets
 from mtnet_jax.storage import size_limits
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
@@ -88,7 +88,7 @@ def test_all_together_are_bounded():
 def test_parameters_are_at_most_twice_their_estimate(net, variant):
   """Counted by Flax; the estimate decides what is refused."""
   config = project_configs.CONFIGS.get_config(variant)
-  shapes = variables.variable_shapes(config)[net]['params']
+  shapes = nets.variable_shapes(config)[net]['params']
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   group = config.class_net if net == 'class' else config.seg_net
   assert count <= 2 * size_limits._parameters(group)

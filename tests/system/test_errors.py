@@ -2,10 +2,10 @@
 
 import pytest
 
-from mtnet_jax.system import errors as mtnet_errors
+from mtnet_jax.system import errors as errors_lib
 from tfds_lidc import errors as lidc_errors
 
-pytestmark = pytest.mark.parametrize('errors', [mtnet_errors, lidc_errors])
+pytestmark = pytest.mark.parametrize('errors', [errors_lib, lidc_errors])
 
 
 def test_input_error_becomes_one_line(errors, capsys):

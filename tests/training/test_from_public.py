@@ -17,6 +17,7 @@ from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.training import from_public
 from mtnet_jax.training import stages
+from mtnet_jax.training import start
 
 _NAMES = {'segmentation': 'torch_deeplab', 'classification': 'keras_xception'}
 
@@ -144,7 +145,7 @@ def test_class_net_starts_from_its_file(files, tmp_path):
   stage = dataclasses.replace(stage, net=stage.net.clone(axis_name=None))
   weights = from_public.loader(settled, stage)()
   assert weights.title == 'Keras Xception'
-  variables = stages.init_variables(
+  variables = start.init_variables(
     stage,
     0,
     size=64,

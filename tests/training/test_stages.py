@@ -16,6 +16,7 @@ from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import devices
 from mtnet_jax.training import stages
+from mtnet_jax.training import start
 from mtnet_jax.training import step
 
 _SIZE = 32
@@ -189,7 +190,7 @@ def test_take_over_refuses_what_does_not_fit(trained, message):
 
 
 def test_fine_starts_as_coarse_except_the_fine_layer(by_name, trained):
-  variables = stages.init_variables(
+  variables = start.init_variables(
     by_name['fine'], 1, size=_SIZE, started=trained
   )
   ours, theirs = _paths(variables), _paths(trained)
@@ -207,7 +208,7 @@ def test_class_net_starts_with_an_averaged_mask_channel(by_name):
   stage = dataclasses.replace(
     stage, net=stage.net.clone(entry_widths=(4, 4), tail_widths=())
   )
-  variables = stages.init_variables(stage, 0, size=64)
+  variables = start.init_variables(stage, 0, size=64)
   backbone = variables['params']['backbone']
   kernel = backbone['conv1']['kernel']
   np.testing.assert_allclose(

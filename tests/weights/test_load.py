@@ -20,7 +20,6 @@ from mtnet_jax import pretrained
 from mtnet_jax.models import mtnet
 from mtnet_jax.system import errors
 from mtnet_jax.weights import load as weight_load
-from mtnet_jax.weights import matching
 
 SOURCES = tuple(weights_made_up.BESIDE)
 
@@ -40,7 +39,7 @@ def flat(tree):
 def _shapes_once(monkeypatch):
   # Finding shapes takes longer than all the rest.
   monkeypatch.setattr(
-    matching, '_variable_shapes', weights_made_up.variable_shapes
+    weight_load, '_variable_shapes', weights_made_up.variable_shapes
   )
 
 

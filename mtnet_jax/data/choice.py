@@ -1,0 +1,97 @@
+"""Which dataset a command takes, and which of its splits."""
+
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules
+from mtnet_jax.system import errors
+
+_BANNER = '=' * 78
+
+
+def choose_dataset(config, *, say=print):
+  """The config with the dataset that this run uses.
+
+  Args:
+    config: of `configs/mtnet.py`.
+    say: prints.
+
+  Raises:
+    errors.InputError: it is not on this disk, and no fallback is allowed.
+  """
+  dataset = config.dataset
+  name, data_dir = dataset.name, dataset.data_dir
+  if not lidc.is_simulated(name, data_dir) and (
+    not lidc.is_built(name, data_dir)
+  ):
+    command = lidc.build_command(name, data_dir)
+    if not dataset.fallback:
+      raise errors.InputError(
+        f'{name} was not built: build it with `{command}`, or set'
+        ' --config.dataset.fallback=lidc_nodules/phantom.'
+      )
+    say(
+      f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT instead'
+      f'\n({dataset.fallback}): its results say nothing about real nodules.\n'
+      f'To use real CT, first build it with\n\n    {command}\n{_BANNER}'
+    )
+    name = dataset.fallback
+  chosen = config.copy_and_resolve_references()
+  with chosen.unlocked():
+    chosen.dataset.name = name
+  return chosen
+
+
+def load_for_training(config, *, say=print):
+  """The three splits of the config's dataset, built first if simulated.
+
+  Args:
+    config: of `choose_dataset`.
+    say: prints.
+
+  Raises:
+    errors.InputError: a split is missing, or has one class only.
+  """
+  dataset = config.dataset
+  name, data_dir = dataset.name, dataset.data_dir
+  if lidc.is_simulated(name, data_dir) and (not lidc.is_built(name, data_dir)):
+    say(f'Building {name} (SIMULATED CT, once).')
+    lidc.build_phantoms(name, data_dir)
+  present = lidc.built_splits(name, data_dir)
+  missing = [split for split in lidc.SPLITS if split not in present]
+  if missing:
+    raise errors.InputError(
+      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
+      ' disk is of too few patients. Get more and build again with'
+      f' `{lidc.build_command(name, data_dir)} --overwrite`, or take'
+      ' --config.dataset.name=lidc_nodules/phantom.'
+    )
+  splits = lidc.load_splits(dataset)
+  for split in ('train', 'validation'):
+    if set(splits[split].labelled().label) != {0, 1}:
+      raise errors.InputError(
+        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
+        ' benign or malignant ones, so that nothing can be learned or chosen:'
+        ' build more of it, or raise config.dataset.limit.'
+      )
+  return splits
+
+
+def load_for_evaluation(name, split, *, data_dir, limit, rotate_folds):
+  """The asked split, or all where the dataset has no test split."""
+  present = lidc.built_splits(name, data_dir)
+  if split is None:
+    wanted = ['test'] if 'test' in present else present
+  else:
+    wanted = [split]
+  label = wanted[0] if len(wanted) == 1 else 'all'
+  return label, nodules.concatenate(
+    [
+      lidc.load(
+        name,
+        split,
+        data_dir=data_dir,
+        limit=limit,
+        rotate_folds=rotate_folds,
+      )
+      for split in wanted
+    ]
+  )

@@ -1,0 +1,125 @@
+"""What a sweep shows, in sentences, each claim with its interval."""
+
+from mtnet_jax.experiments import sweep_statistics
+from mtnet_jax.reports import paper
+from mtnet_jax.reports import tables
+
+NETS = tables.network_names()
+
+
+METRIC_NAMES = {'jaccard': 'Jaccard index', 'auc': 'AUC'}
+
+
+def title_of(result, results):
+  """The network, where several do the same, and what the point is."""
+  task = sweep_statistics.MAIN[result.output]
+  several = {
+    other.output
+    for other in results
+    if sweep_statistics.MAIN[other.output] == task
+  }
+  parts = [result.title]
+  if len(several) > 1 or not result.title:
+    parts.insert(0, NETS[result.output])
+  return ', '.join(filter(None, parts))
+
+
+def sentences(config, results, simulated):
+  """What the sweep shows, each claim with its interval."""
+  if config.kind == 'folds':
+    said = list(_of_folds(results))
+  elif config.kind in ('grid', 'curve'):
+    said = list(_of_grid(config, results))
+  else:
+    said = list(_of_points(config, results))
+  published = paper.SWEEP_STATEMENTS.get(config.name)
+  if published:
+    said.append(f'Paper: {published}')
+  if simulated:
+    said.append('SIMULATED CT: none of this is a measure of the paper.')
+  return said
+
+
+def _of_points(config, results):
+  for result in results:
+    if result.differences:
+      metric = sweep_statistics.MAIN[result.output]
+      title = title_of(result, results)
+      reference = reference_of(config, result)
+      yield (
+        f'{title[0].upper()}{title[1:]}: {METRIC_NAMES[metric]}'
+        f' {_in_words(result.differences[metric], reference)}'
+        f'{"" if result.paired else ", on other test nodules"}.'
+      )
+
+
+def reference_of(config, result):
+  """What a result is compared with, as a sentence calls it."""
+  if result.point == config.reference or result.against != result.output:
+    return NETS[result.against]
+  return 'the reference'
+
+
+def _in_words(difference, against='the reference'):
+  """'lower by 3.1 points (95 % interval of the difference -5.2 to -1.0)'."""
+  word = sweep_statistics.verdict(difference)
+  if word == 'no interval':
+    return 'not compared: there are too few patients for an interval'
+  low, high = map(tables.signed, difference['ci95'])
+  interval = f'95 % interval of the difference {low} to {high}'
+  if word == 'no difference shown':
+    return (
+      f'not shown to differ from {against}'
+      f' ({tables.signed(difference["value"])} points, {interval}, which holds'
+      ' 0)'
+    )
+  points = 100 * abs(difference['value'])
+  return f'{word} than {against} by {points:.1f} points ({interval})'
+
+
+def _of_grid(config, results):
+  metric = sweep_statistics.MAIN[results[0].output]
+  best = max(results, key=lambda r: r.estimates[metric]['value'] or 0)
+  reference = next(r for r in results if r.point == config.reference)
+  name = METRIC_NAMES[metric]
+  yield (
+    f'{name} at the reference, {reference.title}:'
+    f' {tables.percent(reference.estimates[metric])}.'
+  )
+  if best.differences:
+    yield (
+      f'It is highest at {best.title},'
+      f' {tables.percent(best.estimates[metric])}:'
+      f' {_in_words(best.differences[metric])}.'
+    )
+  else:
+    yield 'It is highest there.'
+  others = [r for r in results if r.differences]
+  words = [sweep_statistics.verdict(r.differences[metric]) for r in others]
+  yield (
+    f'Of the {len(others)} others {words.count("lower")} are lower than the'
+    f' reference and {words.count("higher")} higher, by intervals without 0,'
+    ' each for itself: of twenty such intervals one misses by chance. The'
+    ' highest of many also flatters itself: it was chosen on the test nodules.'
+  )
+
+
+def _of_folds(results):
+  for output in dict.fromkeys(result.output for result in results):
+    metric = sweep_statistics.MAIN[output]
+    pooled = next(
+      r
+      for r in results
+      if r.point == sweep_statistics.POOLED and r.output == output
+    )
+    text = (
+      f'{NETS[output]}: {METRIC_NAMES[metric]}'
+      f' {tables.percent(pooled.estimates[metric])} over all'
+      f' {pooled.nodules} nodules, each tested by the networks that had not'
+      ' seen its fold'
+    )
+    found = sweep_statistics.spread(results, output)
+    if found:
+      low, high, deviation = (f'{100 * x:.1f}' for x in found)
+      text += f'; single folds {low} to {high}, standard deviation {deviation}'
+    yield f'{text}.'

@@ -1,0 +1,50 @@
+"""Variables as safetensors, under names like coarse/params/..."""
+
+import safetensors.numpy
+
+from mtnet_jax.system import errors
+
+
+def read(path):
+  try:
+    arrays = safetensors.numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise errors.InputError(
+      f'{path} is damaged ({str(error)[:200]}): get the bundle again.'
+    ) from error
+  return nested(arrays)
+
+
+def write(path, variables):
+  """Writes variables as safetensors, under names like coarse/params/..."""
+  path.touch()
+  mode = path.stat().st_mode
+  try:
+    safetensors.numpy.save_file(dict(flat(variables)), path)
+    # It comes readable by this user only.
+    path.chmod(mode)
+  except safetensors.SafetensorError as error:
+    raise errors.InputError(
+      f'{path.parent} cannot be written ({error}): choose another --out.'
+    ) from error
+
+
+def flat(tree, path=()):
+  """Yields ('coarse/params/...', array) of every leaf of nested dicts."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from flat(value, (*path, key))
+    else:
+      yield '/'.join((*path, key)), value
+
+
+def nested(arrays):
+  """Nested dicts of {'coarse/params/...': array}: the inverse of `flat`."""
+  tree = {}
+  for name, array in arrays.items():
+    *groups, leaf = name.split('/')
+    group = tree
+    for key in groups:
+      group = group.setdefault(key, {})
+    group[leaf] = array
+  return tree

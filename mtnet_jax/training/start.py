@@ -1,0 +1,55 @@
+"""The variables that a stage starts from."""
+
+from mtnet_jax.models import joint
+from mtnet_jax.models import mtnet
+from mtnet_jax.models import variables as variables_lib
+
+
+def init_variables(
+  stage, seed, *, size, started=None, fresh_only=(variables_lib.FINE_LAYER,)
+):
+  """Variables of a stage's network before its first step.
+
+  Args:
+    stage: the stage.
+    seed: from 0.
+    size: side of the input.
+    started: trained variables, of `start`, or public weights. Every leaf of
+      theirs is taken over.
+    fresh_only: what they lack, and stays random: the fine layer where they
+      are the coarse net's.
+
+  Returns:
+    {'params': ..., 'batch_stats': ...}
+  """
+  shapes = variables_lib.shapes_of(stage.net, size, stage.receives)
+  variables = dict(variables_lib.draw(shapes, seed))
+  if stage.task == 'classification' and stage.net.use_coarse_mask:
+    variables['params'] = mtnet.average_fourth_channel(variables['params'])
+  if started is not None:
+    variables = {
+      name: variables_lib.take_over(
+        tree, started[name], path=(stage.name, name), fresh_only=fresh_only
+      )
+      for name, tree in variables.items()
+    }
+  return variables
+
+
+def shapes(stage, *, size):
+  """The shapes and types of `init_variables`."""
+  return variables_lib.shapes_of(stage.net, size, stage.receives)
+
+
+def inherited(stage, trained):
+  """Variables that a stage starts from.
+
+  Args:
+    stage: the stage.
+    trained: stage name -> variables, of `stage.starts_from` at least.
+  """
+  variables = {name: trained[name] for name in stage.starts_from}
+  if stage.task == 'both':
+    return joint.joined(variables)
+  (only,) = variables.values()
+  return only
