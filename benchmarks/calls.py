@@ -63,9 +63,11 @@ def _arguments(config, stage):
   )
   shapes = shapes_of(stage)
   state = shapes, jax.eval_shape(tx.init, shapes['params'])
-  givers = strategies.givers(config.strategy, stage.name)
-  given = [shapes_of(x) for x in stages.make_stages(config) if x.name in givers]
-  return jax.tree.map(lambda _: np.zeros(1, np.float32), (state, given))
+  upstream_names = strategies.upstream_names(config.strategy, stage.name)
+  upstream = [
+    shapes_of(x) for x in stages.make_stages(config) if x.name in upstream_names
+  ]
+  return jax.tree.map(lambda _: np.zeros(1, np.float32), (state, upstream))
 
 
 def measure(config, stage):
@@ -74,10 +76,10 @@ def measure(config, stage):
 
   from mtnet_jax.system import devices as devices_lib
 
-  def step(state, given, x):
+  def step(state, upstream, x):
     leaves, tree = jax.tree.flatten(state)
     # An argument that nothing depends on would be left out of the call.
-    for i, leaf in enumerate(jax.tree.leaves(given)):
+    for i, leaf in enumerate(jax.tree.leaves(upstream)):
       leaves[i % len(leaves)] += leaf
     return tree.unflatten([leaf + x for leaf in leaves])
 
@@ -88,11 +90,11 @@ def measure(config, stage):
     donate_argnums=0,
     options=devices_lib.lean_options(),
   )
-  state, given = devices_lib.replicate(arguments)
+  state, upstream = devices_lib.replicate(arguments)
   taken = []
   for _ in range(1 + _REPEATS.value):
     start = time.perf_counter()
-    state = call(state, given, np.ones(jax.device_count(), np.float32))
+    state = call(state, upstream, np.ones(jax.device_count(), np.float32))
     taken.append(time.perf_counter() - start)
     jax.block_until_ready(state)
   return {

@@ -1,7 +1,7 @@
 """What training costs as the dataset grows, on the devices and on the host.
 
     python -m benchmarks.growth
-    python -m benchmarks.growth --config.steps_at_once=16
+    python -m benchmarks.growth --config.steps_per_call=16
     python -m benchmarks.growth --config=configs/mtnet.py:demo --calls=9
 
 SIMULATED nodules, repeated. `order` is drawn once an epoch; `feed` is what the
@@ -49,12 +49,12 @@ _COLUMNS = {
 }
 
 
-def _trainer(config, nodules, folder, most_on_device):
+def _trainer(config, nodules, folder, max_bytes_on_device):
   from mtnet_jax.models import nets
   from mtnet_jax.training import stages
   from mtnet_jax.training import trainer as trainer_lib
 
-  feeding.MOST_ON_DEVICE = most_on_device
+  feeding.MAX_BYTES_ON_DEVICE = max_bytes_on_device
   return trainer_lib.Trainer(
     stages.make_stages(config)[0],
     config,
@@ -88,17 +88,17 @@ def measure(config, nodules, *, on_device, calls):
 
   with tempfile.TemporaryDirectory() as folder:
     trainer = _trainer(config, nodules, folder, 1 << 40 if on_device else -1)
-    state = trainer.place(trainer.fresh_state())
+    state = trainer.put_on_devices(trainer.init_state())
     start = time.perf_counter()
     trainer.feed.order_of(0)
     order_s = time.perf_counter() - start
     trainer.feed = feed = _TimedFeed(trainer.feed)
-    count = min(calls_lib.most(config), trainer.steps_per_epoch)
-    state, _ = jax.block_until_ready(trainer.steps(state, 0, count=count))
+    count = min(calls_lib.max_steps(config), trainer.steps_per_epoch)
+    state, _ = jax.block_until_ready(trainer.steps(state, 0, num_steps=count))
     host, step = [], []
     for number in range(count, (calls + 1) * count, count):
       start = time.perf_counter()
-      state, _ = trainer.steps(state, number, count=count)
+      state, _ = trainer.steps(state, number, num_steps=count)
       host.append(time.perf_counter() - start)
       state = jax.block_until_ready(state)
       step.append(time.perf_counter() - start)
@@ -138,7 +138,7 @@ def main(_):
     settings = {
       'simulated': True,
       'variant': config.variant,
-      'steps_at_once': config.steps_at_once,
+      'steps_per_call': config.steps_per_call,
       'calls': _CALLS.value,
     }
     timing.write_json(_JSON.value, settings=settings, rows=rows)

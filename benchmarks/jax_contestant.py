@@ -84,7 +84,7 @@ class Contestant:
     with jax.default_matmul_precision(precision):
       if mode == 'step':
         tx = optax.adam(1e-4)
-        opt_state = optim.fresh_state(tx, variables['params'])
+        opt_state = optim.init_state(tx, variables['params'])
         opt_state = jax.tree.map(jnp.array, opt_state)
         self._state = {**variables, 'opt_state': opt_state}
         step = jax.jit(

@@ -38,7 +38,7 @@ class Cost:
 
   Attributes:
     parameters: how many.
-    given_bytes: variables of the trained networks that run before this one.
+    upstream_bytes: variables of the trained networks that run before this one.
     gradient_bytes: summed over the devices at the end of a step, with the
       running statistics and the loss.
     statistics_bytes: summed by the batch norms, on the way.
@@ -48,7 +48,7 @@ class Cost:
   """
 
   parameters: int
-  given_bytes: int
+  upstream_bytes: int
   gradient_bytes: int
   statistics_bytes: int
   rounds: int
@@ -58,7 +58,7 @@ class Cost:
   @property
   def fixed_bytes(self):
     """Of a device, without any image."""
-    return _BYTES_PER_PARAMETER * self.parameters + self.given_bytes
+    return _BYTES_PER_PARAMETER * self.parameters + self.upstream_bytes
 
   def image_bytes(self, *, work):
     """Of a device, per image, `work` of the largest activations included."""
@@ -81,11 +81,11 @@ def cost_of(stage, config):
   """The `Cost` of a step of a stage whose batch norms are synchronised."""
   shapes = start.shapes(stage, size=config.image_size)
   nets = nets_lib.make_nets(config)
-  givers = strategies.givers(config.strategy, stage.name)
-  given = {
+  upstream_names = strategies.upstream_names(config.strategy, stage.name)
+  upstream = {
     other.name: start.shapes(other, size=config.image_size)
     for other in stages.make_stages(config)
-    if other.name in givers
+    if other.name in upstream_names
   }
   tx = optim.make_optimizer(
     learning_rate=1e-4, schedule='constant', total_steps=1
@@ -93,12 +93,12 @@ def cost_of(stage, config):
   step = functools.partial(
     step_lib.train_step,
     stage=stage,
-    nets=tuple((name, nets[name]) for name in givers),
+    nets=tuple((name, nets[name]) for name in upstream_names),
     tx=tx,
     options=step_lib.step_options(config, steps_per_epoch=1),
   )
   program = jax.make_jaxpr(step, axis_env=[(devices_lib.AXIS, 2)])(
-    _state(shapes, tx), given, *_one_example(), _numbers(config)
+    _state(shapes, tx), upstream, *_one_example(), _hyperparams(config)
   )
   # With the loss, which is one number.
   at_the_end = bytes_of(shapes) + 4
@@ -111,7 +111,7 @@ def cost_of(stage, config):
   each = [bytes_of(b) - bytes_of(a) for a, b in zip(one, two, strict=True)]
   return Cost(
     parameters=bytes_of(shapes['params']) // 4,
-    given_bytes=bytes_of(given),
+    upstream_bytes=bytes_of(upstream),
     gradient_bytes=at_the_end,
     statistics_bytes=sum(summed_bytes(program.jaxpr)) - at_the_end,
     rounds=2 * norms + math.ceil(at_the_end / _ROUND_BYTES),
@@ -158,16 +158,16 @@ def _one_example():
     'mask': jax.ShapeDtypeStruct(patches, jnp.uint8),
     'label': number,
   }
-  return data, {'index': number, 'look': number, 'place': number}
+  return data, {'index': number, 'view': number, 'position': number}
 
 
-def _numbers(config):
-  return {'seed': np.uint32(0), **step_lib.loss_numbers(config)}
+def _hyperparams(config):
+  return {'seed': np.uint32(0), **step_lib.loss_hyperparams(config)}
 
 
 def _kept(stage, shapes, size, batch_size):
   """Shapes of what a network's forward pass keeps, leaf by leaf."""
-  inputs = variables_lib.input_shapes(stage.receives, size, batch_size)
+  inputs = variables_lib.input_shapes(stage.inputs, size, batch_size)
   # Alone, for what it keeps depends on no other device.
   net = stage.net.clone(axis_name=None)
 

@@ -36,7 +36,7 @@ def get_config(name=''):
   config.name = name
   config.base = _MTNET['get_config'](variant)
   # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
-  config.shows = ()
+  config.outputs = ()
   with config.base.unlocked():
     _SWEEPS[name](config)
   return config.lock()
@@ -57,14 +57,14 @@ def _table4(config):
     with_mask='with the coarse mask',
     without_mask='without the coarse mask',
   )
-  config.shows = ('class',)
+  config.outputs = ('class',)
 
 
 def _table5(config):
   config.title = 'Coarse and Fine Seg-net, with and without mask (Table 5)'
   config.base.stages = ('coarse', 'fine')
   _with_and_without_mask(config, with_mask='', without_mask='without mask')
-  config.shows = ('coarse', 'fine')
+  config.outputs = ('coarse', 'fine')
 
 
 def _figure7(config):
@@ -72,7 +72,7 @@ def _figure7(config):
   config.kind = 'grid'
   config.base.stages = ('coarse',)
   # One compiled program for every K.
-  config.base.rank_loss.most = 50
+  config.base.rank_loss.max_top_k = 50
   config.reference = 'k20_margin30'
   config.points = {
     f'k{top_k}_margin{per_cent}': {
@@ -81,7 +81,7 @@ def _figure7(config):
     for top_k in (10, 20, 30, 40, 50)
     for per_cent in (10, 20, 30, 40)
   }
-  config.shows = ('coarse',)
+  config.outputs = ('coarse',)
 
 
 def _figure8(config):
@@ -93,7 +93,7 @@ def _figure8(config):
     f'gamma{per_cent:02}': {'rank_loss': {'weight': per_cent / 100}}
     for per_cent in (0, 1, 2, 5, 10)
   }
-  config.shows = ('coarse',)
+  config.outputs = ('coarse',)
 
 
 def _leakage(config):

@@ -54,7 +54,7 @@ def get_config(name=''):
   config.reference = 'mtnet'
   config.base = _MTNET['get_config'](variant)
   # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
-  config.shows = ('fine', 'class')
+  config.outputs = ('fine', 'class')
   config.title, config.titles, points = _SWEEPS[name](config.base)
   config.points = ml_collections.ConfigDict(points)
   return config.lock()

@@ -56,7 +56,7 @@ def _paper():
   # HU that become -1 and 1. Not given in the paper.
   config.window = (-1000.0, 400.0)
   # Original and nine augmentations of each image per epoch (3.1.2).
-  config.looks_per_epoch = 10
+  config.views_per_image = 10
   config.augment = ml_collections.ConfigDict()
   # Side of the square crop, as a share of the patch (3.1.2).
   config.augment.crop_min = 0.5
@@ -124,7 +124,7 @@ def _paper():
   config.rank_loss.margin = 0.3
   # Pixels that the compiled step sorts out, of which it counts the top_k; 0
   # for top_k. Sweeps set the most they need, so that one program serves all.
-  config.rank_loss.most = 0
+  config.rank_loss.max_top_k = 0
 
   # Of the classification loss, where one network learns both tasks.
   config.class_weight = 1.0
@@ -151,7 +151,7 @@ def _paper():
   # Most steps that the devices take in a row before they ask the host for more,
   # up to 1000; 0 for a quarter of a second of them on accelerators, and one on
   # CPUs. Another number may round otherwise, as another program does.
-  config.steps_at_once = 0
+  config.steps_per_call = 0
   # Longest time between two checkpoints; each epoch makes one anyway.
   config.checkpoint_minutes = 10.0
   # Steps between two updates of the loss shown.
@@ -181,7 +181,7 @@ def _demo(config):
   # Size is what says most about malignancy, and few epochs cannot average
   # over crops of twice the scale.
   config.augment.crop_min = 0.8
-  config.looks_per_epoch = 2
+  config.views_per_image = 2
   for name, epochs in (
     ('coarse_stage', 3),
     ('class_stage', 4),

@@ -38,7 +38,7 @@ def dice_loss(probs, mask, *, eps=1e-5):
   return 1 - 2 * overlap / (jnp.sum(probs + mask, axis=1) + eps)
 
 
-def rank_loss(probs, mask, *, top_k=20, margin=0.3, most=None):
+def rank_loss(probs, mask, *, top_k=20, margin=0.3, max_top_k=None):
   """Rank loss, equation (3), over the pixels hardest to segment.
 
   1 / K^2 * sum over i, j of max(0, H0_i - H1_j + margin): H0 are the K
@@ -47,9 +47,9 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3, most=None):
   Args:
     probs: (B, H, W, 1) in [0, 1].
     mask: (B, H, W, 1) of 0 and 1.
-    top_k: K, a Python integer, or a traced one where `most` is given.
+    top_k: K, a Python integer, or a traced one where `max_top_k` is given.
     margin: by how much nodule pixels should exceed background pixels.
-    most: the largest that a traced `top_k` may become. So many pixels are
+    max_top_k: the largest that a traced `top_k` may become. So many pixels are
       taken, and those from rank K on are left out: one compiled program serves
       every K up to here.
 
@@ -59,7 +59,7 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3, most=None):
   """
   probs, mask = _per_image(probs, mask)
   is_nodule = mask > 0.5
-  count = min(top_k if most is None else most, probs.shape[1])
+  count = min(top_k if max_top_k is None else max_top_k, probs.shape[1])
   # Errors lie in [0, 1], so -1 marks pixels of the other region.
   background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), count)
   nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), count)
@@ -73,10 +73,12 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3, most=None):
 
 
 def hybrid_loss(
-  probs, mask, *, rank_weight=0.02, top_k=20, margin=0.3, most=None
+  probs, mask, *, rank_weight=0.02, top_k=20, margin=0.3, max_top_k=None
 ):
   """Segmentation loss, equation (1): Dice + rank_weight * rank, (B,)."""
-  ranks = rank_loss(probs, mask, top_k=top_k, margin=margin, most=most)
+  ranks = rank_loss(
+    probs, mask, top_k=top_k, margin=margin, max_top_k=max_top_k
+  )
   return dice_loss(probs, mask) + rank_weight * ranks
 
 

@@ -28,7 +28,7 @@ def report(path, net=None):
     'tensors': f'{tensors}, {len(matched.tensors)} of them used',
     'parameters': f'{used:,} of {total:,}',
     'dropped': load.some(matched.dropped) or 'none',
-    'stay new': ', '.join(source.fresh),
+    'stay new': ', '.join(source.newly_initialised),
     'fields': ', '.join(f'{k}={v}' for k, v in source.fields.items()),
     'to use it': f'--config.pretrained.{source.task}={path}',
   }

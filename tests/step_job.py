@@ -144,7 +144,7 @@ def main(out, devices, sync, names, trained=None):
   if int(devices) > 1:
     calls = [(0, 1), (1, STEPS - 1)]
     with config.unlocked():
-      config.steps_at_once = STEPS
+      config.steps_per_call = STEPS
   found, variables = {}, {}
   before = {}
   for stage in stages.make_stages(config):
@@ -157,7 +157,7 @@ def main(out, devices, sync, names, trained=None):
       validation=data,
       directory=pathlib.Path(out).with_suffix('.checkpoints'),
     )
-    fresh = trainer.fresh_state()
+    fresh = trainer.init_state()
     if stage.name == 'coarse':
       # The same on any number of devices; what was trained differs by rounding.
       before['coarse'] = {
@@ -166,12 +166,12 @@ def main(out, devices, sync, names, trained=None):
       }
     if stage.name not in names.split(','):
       continue
-    state = trainer.place(fresh)
+    state = trainer.put_on_devices(fresh)
     losses = []
     for step, count in calls:
       # What the first call traces, later ones repeat.
       with mock.patch.object(nn, 'relu', smooth_relu):
-        state, values = trainer.steps(state, step, count=count)
+        state, values = trainer.steps(state, step, num_steps=count)
       losses.extend(devices_lib.unreplicate(values['loss'])[:count])
       if step == 0:
         host = devices_lib.unreplicate(state)

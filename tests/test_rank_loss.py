@@ -107,7 +107,9 @@ def test_gradient_is_a_subgradient_at_ties_and_hinges_too(
 @jax.jit
 def _of_any_k(probs, mask, margin, top_k):
   def total(probs):
-    loss = losses.rank_loss(probs, mask, top_k=top_k, margin=margin, most=50)
+    loss = losses.rank_loss(
+      probs, mask, top_k=top_k, margin=margin, max_top_k=50
+    )
     return loss.sum(), loss
 
   (_, loss), grad = jax.value_and_grad(total, has_aux=True)(probs)

@@ -86,7 +86,7 @@ def tensors(name, net=None, seed=0):
   ours_of = {}
   for ours, shape in variable_shapes(net).items():
     _, *layer, leaf = ours.split('/')
-    if (layer or [leaf])[0] in origin.fresh:
+    if (layer or [leaf])[0] in origin.newly_initialised:
       continue
     layer = '/'.join(layer)
     if layer == 'backbone/conv1':

@@ -35,8 +35,8 @@ from tfds_lidc.scans import reader
 # Every slice with a vote: as long as no nodule has more than 100 readers.
 _ANY_VOTE = selection.Policy('any_vote', slices='all', consensus=(1, 100))
 _LEVELS = sorted({policy.consensus for policy in selection.POLICIES.values()})
-_FEWEST_PARALLEL = 16  # scans
-_MOST_LINES = 20  # per fault, on the screen
+_MIN_PARALLEL = 16  # scans
+_MAX_LINES = 20  # per fault, on the screen
 _FOUND = (
   'found: the slice of the record, that of the largest consensus area, can be '
   'read;\nanother slice of the nodule that misses is named above, and costs '
@@ -81,7 +81,7 @@ def check(
       parallel.ordered_map(
         _check_scan,
         jobs,
-        workers=workers if len(jobs) >= _FEWEST_PARALLEL else 1,
+        workers=workers if len(jobs) >= _MIN_PARALLEL else 1,
         on_crash=_crashed,
       ),
       desc='reading slices of nodules',
@@ -191,13 +191,13 @@ def table(report: dict[str, Any]) -> str:
   lines += ['', 'no faults' if not faults else 'faults']
   for kind, members in sorted(faults.items()):
     lines.append(f'  {kind}: {len(members)}')
-    for fault in members[:_MOST_LINES]:
+    for fault in members[:_MAX_LINES]:
       touched = ', '.join(fault['nodules'])
       touched = f' [nodule {touched}]' if touched else ''
       found = errors.one_line(f'{fault["path"]} {fault["reason"]}{touched}')
       lines.append(f'    {found}')
-    if len(members) > _MOST_LINES:
-      rest = len(members) - _MOST_LINES
+    if len(members) > _MAX_LINES:
+      rest = len(members) - _MAX_LINES
       lines.append(f'    and {rest} more; --json lists them')
   columns = list(next(iter(report['policies'].values())))
   lines += ['', _FOUND]

@@ -34,7 +34,7 @@ _NEEDED_NUMBERS = {
   'PixelSpacing': (2, 1e3),
 }
 _OPTIONAL_NUMBERS = {'SliceThickness': 1e3, 'GantryDetectorTilt': 360}
-_MOST_SIDE = 1 << 16
+_MAX_SIDE = 1 << 16
 
 
 def by_position(series):
@@ -102,7 +102,7 @@ def read_header(path):
   for name, (count, most) in _NEEDED_NUMBERS.items():
     check(name, functools.partial(_are_numbers, shape=(count,), most=most))
   for name in ('Rows', 'Columns'):
-    check(name, lambda side: isinstance(side, int) and 0 < side < _MOST_SIDE)
+    check(name, lambda side: isinstance(side, int) and 0 < side < _MAX_SIDE)
   check('FrameOfReferenceUID', lambda uid: isinstance(uid, str))
   for name, most in _OPTIONAL_NUMBERS.items():
     check(

@@ -55,7 +55,7 @@ def _window(hu, low, high):
   return jnp.clip((hu - low) / (high - low), 0, 1) * 2 - 1
 
 
-def _look(key, plain, image, mask, *, augmentation, size, window):
+def _view(key, plain, image, mask, *, augmentation, size, window):
   in_size = image.shape[0]
   keys = jax.random.split(key, 4)
   uniform = jax.random.uniform
@@ -81,7 +81,7 @@ def _look(key, plain, image, mask, *, augmentation, size, window):
   return _window(image, *window), mask.astype(jnp.float32)
 
 
-def training_looks(keys, plain, image, mask, *, augmentation, size, window):
+def training_views(keys, plain, image, mask, *, augmentation, size, window):
   """Random looks at a batch of patches.
 
   Args:
@@ -98,8 +98,8 @@ def training_looks(keys, plain, image, mask, *, augmentation, size, window):
     (B, S, S, 1) of 0 and 1, float32.
   """
 
-  def look(key, plain, image, mask):
-    return _look(
+  def view(key, plain, image, mask):
+    return _view(
       key,
       plain,
       image,
@@ -109,7 +109,7 @@ def training_looks(keys, plain, image, mask, *, augmentation, size, window):
       window=window,
     )
 
-  image, mask = jax.vmap(look)(keys, plain, image, mask)
+  image, mask = jax.vmap(view)(keys, plain, image, mask)
   # Without it XLA's CPU backend computes the looks again inside every loop
   # that reads them, gradients included.
   image, mask = jax.lax.optimization_barrier((image, mask))

@@ -11,7 +11,7 @@ from mtnet_jax.system import devices
 
 # Bytes of a dataset up to which every device holds a copy of it. A nodule has
 # 12 KiB, so that this is 170,000 of them, or an eighth of a 16 GB card.
-MOST_ON_DEVICE = 2 << 30
+MAX_BYTES_ON_DEVICE = 2 << 30
 
 
 class Feeder:
@@ -19,25 +19,25 @@ class Feeder:
 
   Args:
     nodules: `nodules.Nodules`.
-    looks: how often each comes in an epoch; look 0 is the plain patch.
+    views: how often each comes in an epoch; look 0 is the plain patch.
     batch_size: over all devices.
     seed: of the order.
-    most_on_device: bytes; a larger dataset stays on the host.
+    max_bytes_on_device: bytes; a larger dataset stays on the host.
 
   Attributes:
     steps_per_epoch: steps in which every look at every nodule comes.
   """
 
-  def __init__(self, nodules, *, looks, batch_size, seed, most_on_device):
-    self.steps_per_epoch = steps_per_epoch(len(nodules), looks, batch_size)
+  def __init__(self, nodules, *, views, batch_size, seed, max_bytes_on_device):
+    self.steps_per_epoch = steps_per_epoch(len(nodules), views, batch_size)
     self._arrays = nodules.arrays()
-    self._looks, self._batch_size, self._seed = looks, batch_size, seed
-    self._most_on_device = most_on_device
+    self._views, self._batch_size, self._seed = views, batch_size, seed
+    self._most_on_device = max_bytes_on_device
     # Of which epoch the order is at hand.
     self._epoch = None
     self._on_devices = None
 
-  def place(self):
+  def put_on_devices(self):
     """Puts the dataset on the devices, if it fits."""
     size = sum(array.nbytes for array in self._arrays.values())
     if size <= self._most_on_device:
@@ -50,30 +50,30 @@ class Feeder:
       self._epoch = epoch
       self._order = epoch_order(
         len(self._arrays['label']),
-        looks=self._looks,
+        views=self._views,
         batch_size=self._batch_size,
         seed=(self._seed, epoch),
       )
     size = self._batch_size
     return self._order[position * size : (position + 1) * size]
 
-  def __call__(self, step, *, count=1, most=1):
+  def __call__(self, step, *, num_steps=1, max_steps=1):
     """What the devices need for some steps, from that one on.
 
     Args:
       step: from 0.
-      count: of steps.
-      most: steps for which there is room, of which the last stay empty.
+      num_steps: how many.
+      max_steps: steps for which there is room; the last ones stay empty.
 
     Returns:
       The arguments `data` and `batches` of `step.train_steps`: of every device
       of this process, along a first axis.
     """
-    orders = np.zeros((self._batch_size, most, 2), np.int64)
-    for i in range(count):
+    orders = np.zeros((self._batch_size, max_steps, 2), np.int64)
+    for i in range(num_steps):
       orders[:, i] = self.order_of(step + i)
-    index, look = orders[..., 0], orders[..., 1]
-    place = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
+    index, view = orders[..., 0], orders[..., 1]
+    position = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     if self._on_devices is None:
       data = {
         key: _flat(array[devices.share(index)])
@@ -81,10 +81,10 @@ class Feeder:
       }
       # Each device's examples are all that it is given.
       here = len(index) // devices.device_count()
-      index = place % here * most + np.arange(most)
+      index = position % here * max_steps + np.arange(max_steps)
     else:
       data = self._on_devices
-    batches = {'index': index, 'look': look, 'place': place}
+    batches = {'index': index, 'view': view, 'position': position}
     return data, {
       key: devices.share(value.astype(np.int32)).swapaxes(1, 2)
       for key, value in batches.items()
@@ -96,17 +96,17 @@ def _flat(x):
   return x.reshape(len(x), -1, *x.shape[3:])
 
 
-def steps_per_epoch(num_examples, looks, batch_size):
+def steps_per_epoch(num_examples, views, batch_size):
   """Steps in which every look at every example comes at least once."""
-  return -(-num_examples * looks // batch_size)
+  return -(-num_examples * views // batch_size)
 
 
-def epoch_order(num_examples, *, looks, batch_size, seed):
+def epoch_order(num_examples, *, views, batch_size, seed):
   """Examples and looks of one epoch, in the order of training.
 
   Args:
     num_examples: N.
-    looks: how often each example comes; look 0 is the plain patch.
+    views: how often each example comes; look 0 is the plain patch.
     batch_size: the order is filled up to a multiple of it from its own start,
       so that no look is left out.
     seed: a number or a tuple of numbers.
@@ -115,7 +115,7 @@ def epoch_order(num_examples, *, looks, batch_size, seed):
     (steps * batch_size, 2) integers: index, look.
   """
   rng = np.random.default_rng(seed)
-  order = rng.permutation(num_examples * looks)
-  steps = steps_per_epoch(num_examples, looks, batch_size)
+  order = rng.permutation(num_examples * views)
+  steps = steps_per_epoch(num_examples, views, batch_size)
   order = np.resize(order, steps * batch_size)
-  return np.stack([order // looks, order % looks], axis=1)
+  return np.stack([order // views, order % views], axis=1)

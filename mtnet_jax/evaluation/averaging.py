@@ -27,7 +27,7 @@ def judge(singles, records, unseen, *, seed):
 
   Returns:
     'nodules' and 'patients', how many, and if there are any the tree of
-    `compare`, and under 'doubts' that of `doubts`.
+    `compare`, and under 'doubts' that of `uncertainty`.
   """
 
   def of_unseen(rows):
@@ -41,7 +41,7 @@ def judge(singles, records, unseen, *, seed):
   if records:
     singles = [of_unseen(rows) for rows in singles]
     tree.update(compare(singles, records, seed=seed))
-    tree['doubts'] = doubts(records, seed=seed)
+    tree['uncertainty'] = uncertainty(records, seed=seed)
   return tree
 
 
@@ -82,7 +82,7 @@ def _mean(members):
   }
 
 
-def doubts(records, *, seed):
+def uncertainty(records, *, seed):
   """Whether answers disagree where they are wrong.
 
   Small nodules have a lower Dice and, being mostly edge, more disagreement; a

@@ -174,7 +174,12 @@ def claim(directory, config, plan):
     },
   }
   if path.exists():
-    found = list(workdir_lib.differences(files.read_json(path), now))
+    then = files.read_json(path)
+    then['points'] = {
+      name: workdir_lib.rename_keys(point)
+      for name, point in then.get('points', {}).items()
+    }
+    found = list(workdir_lib.differences(then, now))
     if found:
       more = f' and {len(found) - 3} more' if len(found) > 3 else ''
       raise errors.InputError(

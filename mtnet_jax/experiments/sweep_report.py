@@ -40,15 +40,15 @@ def write(directory, config, plan):
   records = {name: run.records for name, run in runs.items()}
   simulated = any(run.results['simulated'] for run in runs.values())
   _check_alike(runs)
-  shows, seed = config.get('shows', ()), config.base.seed
+  shown, seed = config.get('outputs', ()), config.base.seed
   if config.kind == 'folds':
-    results = sweep_statistics.of_folds(plan, records, shows=shows, seed=seed)
+    results = sweep_statistics.of_folds(plan, records, shown=shown, seed=seed)
   else:
     results = sweep_statistics.compare(
       plan,
       records,
       reference=config.reference,
-      shows=shows,
+      shown=shown,
       same_coarse_net=_same_coarse_net(plan, config.reference),
       seed=seed,
     )

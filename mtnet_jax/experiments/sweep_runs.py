@@ -206,7 +206,7 @@ def _steps(config, sizes):
     stage.epochs
     * feeding.steps_per_epoch(
       sizes.get(stage.task, sizes['segmentation']),
-      config.looks_per_epoch,
+      config.views_per_image,
       stage.batch_size,
     )
     for stage in stages.make_stages(config)

@@ -45,7 +45,7 @@ class Result(NamedTuple):
   paired: bool
 
 
-def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
+def compare(plan, records, *, reference, shown=(), same_coarse_net=(), seed=0):
   """Every output of every point, and how it differs from the reference.
 
   Args:
@@ -53,7 +53,7 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
     records: point name -> records of its test set.
     reference: name of a point. Others are compared with its output of the same
       name, or else its last mask; and its own masks with the last one.
-    shows: outputs to compare; all by default.
+    shown: outputs to compare; all by default.
     same_coarse_net: names of points that took the reference's coarse net over:
       its masks come once.
     seed: of the resampling.
@@ -67,7 +67,7 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
     return [
       output
       for output in records_lib.outputs_of(records[name])
-      if not shows or output in shows
+      if not shown or output in shown
     ]
 
   references = {
@@ -102,7 +102,7 @@ def compare(plan, records, *, reference, shows=(), same_coarse_net=(), seed=0):
   return results
 
 
-def of_folds(plan, records, *, shows=(), seed=0):
+def of_folds(plan, records, *, shown=(), seed=0):
   """Every fold by itself, and all nodules of the folds together.
 
   Raises:
@@ -119,7 +119,7 @@ def of_folds(plan, records, *, shows=(), seed=0):
   results = []
   for name, title, mine in [*named, (POOLED, POOLED, everything)]:
     for output in records_lib.outputs_of(mine):
-      if not shows or output in shows:
+      if not shown or output in shown:
         _, sampled = resampling.metrics(mine, output)
         results.append(_result(name, title, output, mine, sampled))
   return results

@@ -9,7 +9,7 @@ from mtnet_jax.models import strategies
 COARSE_MASKS = ('hard', 'soft', 'none')
 
 
-def hand_on(logits, kind):
+def pass_mask(logits, kind):
   """A mask as the other networks receive it.
 
   Args:
@@ -38,14 +38,14 @@ def cut_out(images, mask):
   return mask * images + (mask - 1)
 
 
-def receive(kind, images, said, *, coarse_mask):
+def stage_inputs(kind, images, outputs, *, coarse_mask):
   """Inputs of a network.
 
   Args:
-    kind: a name in `strategies.KINDS`.
+    kind: a name in `strategies.INPUTS`.
     images: (B, H, W, 3) in [-1, 1].
-    said: of `run`, with the givers of that kind.
-    coarse_mask: as `hand_on` takes it, of any mask that is handed on.
+    outputs: of `run`, with the givers of that kind.
+    coarse_mask: as `pass_mask` takes it, of any mask that is handed on.
 
   Returns:
     A tuple: images (B, H, W, 3), and maps (B, H, W, C) where the kind has any.
@@ -53,13 +53,13 @@ def receive(kind, images, said, *, coarse_mask):
   if kind == 'nothing':
     return (images,)
   if kind == 'cut_out':
-    return (cut_out(images, hand_on(said['fine'], coarse_mask)),)
-  mask = hand_on(said['coarse'], coarse_mask)
+    return (cut_out(images, pass_mask(outputs['fine'], coarse_mask)),)
+  mask = pass_mask(outputs['coarse'], coarse_mask)
   if kind == 'mask':
     return images, mask
   # As probabilities: bounded as the mask is.
   cam = jax.image.resize(
-    jax.nn.sigmoid(said['cam'])[..., None], mask.shape, 'linear'
+    jax.nn.sigmoid(outputs['cam'])[..., None], mask.shape, 'linear'
   )
   return images, jnp.concatenate([mask, cam], -1)
 
@@ -72,18 +72,18 @@ def run(names, nets, variables, images, *, strategy, coarse_mask):
     nets, variables: stage name -> network, and its variables.
     images: (B, H, W, 3) in [-1, 1].
     strategy: a name in `strategies.STRATEGIES`.
-    coarse_mask: as `hand_on` takes it.
+    coarse_mask: as `pass_mask` takes it.
 
   Returns:
     A dict of what they say: 'coarse' and 'fine' logits (B, H, W, 1), 'class'
     logits (B,), 'cam' (B, H', W').
   """
-  said = {}
+  outputs = {}
   for name in names:
-    kind = strategies.STRATEGIES[strategy][name].receives
-    inputs = receive(kind, images, said, coarse_mask=coarse_mask)
+    kind = strategies.STRATEGIES[strategy][name].inputs
+    inputs = stage_inputs(kind, images, outputs, coarse_mask=coarse_mask)
     logits, taps = nets[name].apply(variables[name], *inputs, train=False)
-    said.update(logits if isinstance(logits, dict) else {name: logits})
+    outputs.update(logits if isinstance(logits, dict) else {name: logits})
     if 'cam' in taps:
-      said['cam'] = taps['cam']
-  return said
+      outputs['cam'] = taps['cam']
+  return outputs

@@ -85,7 +85,7 @@ class DepthwiseConv(nn.Module):
 
 def folds(norm, x):
   """Whether `folded` can take x and what this batch norm does to it."""
-  return norm.use_running_average and folded.serves(x)
+  return norm.use_running_average and folded.supports(x)
 
 
 def _folded(norm, features, bias):

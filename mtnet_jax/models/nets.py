@@ -78,7 +78,7 @@ def variable_shapes(config):
   )
   return {
     name: variables_lib.shapes_of(
-      nets[name], config.image_size, parts[name].receives
+      nets[name], config.image_size, parts[name].inputs
     )
     for name in names(config)
   }
@@ -89,7 +89,7 @@ def check_variables(config, variables):
   try:
     jax.eval_shape(
       functools.partial(
-        variables_lib.take_over, path=('variables',), fresh_only=()
+        variables_lib.take_over, path=('variables',), newly_initialised=()
       ),
       variable_shapes(config),
       variables,

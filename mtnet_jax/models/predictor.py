@@ -23,12 +23,12 @@ def predict_step(
 
   Args:
     variables: stage name -> variables; with a stage its givers, see
-      `strategies.givers`.
+      `strategies.upstream_names`.
     hu: (B, P, P) HU at native spacing.
     nets: stage name -> network.
     size: side of the networks' input.
     window: (low, high) HU.
-    coarse_mask: 'hard', 'soft' or 'none', as in `chain.hand_on`.
+    coarse_mask: 'hard', 'soft' or 'none', as in `chain.pass_mask`.
     strategy: a name in `strategies.STRATEGIES`.
 
   Returns:
@@ -38,8 +38,8 @@ def predict_step(
   """
   patch_size = hu.shape[1]
   images = augment.plain_images(hu, size=size, window=window)
-  said = chain.run(
-    strategies.speakers(strategy, variables),
+  network_outputs = chain.run(
+    strategies.predicting(strategy, variables),
     nets,
     variables,
     images,
@@ -47,14 +47,16 @@ def predict_step(
     coarse_mask=coarse_mask,
   )
   outputs = {
-    name: augment.to_patch_grid(jax.nn.sigmoid(said[name][..., 0]), patch_size)
+    name: augment.to_patch_grid(
+      jax.nn.sigmoid(network_outputs[name][..., 0]), patch_size
+    )
     for name in ('coarse', 'fine')
-    if name in said
+    if name in network_outputs
   }
-  if 'class' in said:
-    outputs['class'] = jax.nn.sigmoid(said['class'])
+  if 'class' in network_outputs:
+    outputs['class'] = jax.nn.sigmoid(network_outputs['class'])
     outputs['cam'] = jax.image.resize(
-      said['cam'], (hu.shape[0], patch_size, patch_size), 'linear'
+      network_outputs['cam'], (hu.shape[0], patch_size, patch_size), 'linear'
     )
   return outputs
 

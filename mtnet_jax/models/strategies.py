@@ -23,24 +23,24 @@ from typing import NamedTuple
 STAGES = ('coarse', 'class', 'fine', 'joint')
 
 
-class Received(NamedTuple):
+class StageInputs(NamedTuple):
   """What a network receives beside the image.
 
   Attributes:
-    givers: stages whose networks run before it, in their order.
+    upstream: stages whose networks run before it, in their order.
     channels: of the maps beside the image.
   """
 
-  givers: tuple[str, ...] = ()
+  upstream: tuple[str, ...] = ()
   channels: int = 0
 
 
-KINDS = {
-  'nothing': Received(),
-  'mask': Received(('coarse',), 1),
-  'mask_and_cam': Received(('coarse', 'class'), 2),
+INPUTS = {
+  'nothing': StageInputs(),
+  'mask': StageInputs(('coarse',), 1),
+  'mask_and_cam': StageInputs(('coarse', 'class'), 2),
   # In the place of the image, not beside it.
-  'cut_out': Received(('fine',)),
+  'cut_out': StageInputs(('fine',)),
 }
 
 
@@ -48,11 +48,11 @@ class Part(NamedTuple):
   """A network's part in a strategy.
 
   Attributes:
-    receives: a name in `KINDS`.
+    inputs: a name in `INPUTS`.
     starts_from: stages whose trained variables it starts from.
   """
 
-  receives: str = 'nothing'
+  inputs: str = 'nothing'
   starts_from: tuple[str, ...] = ()
 
 
@@ -78,12 +78,12 @@ def stages_of(strategy):
   return tuple(STRATEGIES[strategy])
 
 
-def givers(strategy, stage):
+def upstream_names(strategy, stage):
   """Stages whose networks run before that of a stage, in their order."""
-  return KINDS[STRATEGIES[strategy][stage].receives].givers
+  return INPUTS[STRATEGIES[strategy][stage].inputs].upstream
 
 
-def speakers(strategy, stages):
+def predicting(strategy, stages):
   """Which networks predict where those of `stages` are at hand, in order.
 
   A joint network has all of the strategy's networks in it.

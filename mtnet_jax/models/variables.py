@@ -71,17 +71,17 @@ def _fan_in(shape):
   return shape[2] if shape[0] % 2 == 0 else math.prod(shape[:3])
 
 
-def input_shapes(receives, size, batch_size=1):
+def input_shapes(inputs, size, batch_size=1):
   """Shapes and types of what a network receives.
 
   Args:
-    receives: beside the image, of `strategies.KINDS`.
+    inputs: beside the image, of `strategies.INPUTS`.
     size: side of the images.
     batch_size: how many of them.
   """
   each = (batch_size, size, size)
   image = jax.ShapeDtypeStruct((*each, 3), jnp.float32)
-  channels = strategies.KINDS[receives].channels
+  channels = strategies.INPUTS[inputs].channels
   if not channels:
     return (image,)
   return image, jax.ShapeDtypeStruct((*each, channels), jnp.float32)
@@ -89,45 +89,45 @@ def input_shapes(receives, size, batch_size=1):
 
 # Kept: tracing a network takes longer than drawing its variables.
 @functools.lru_cache(maxsize=16)
-def shapes_of(net, size, receives):
+def shapes_of(net, size, inputs):
   return jax.eval_shape(
     functools.partial(net.init, train=False),
     jax.random.key(0),
-    *input_shapes(receives, size),
+    *input_shapes(inputs, size),
   )
 
 
-def take_over(fresh, trained, *, path, fresh_only=(FINE_LAYER,)):
-  """`fresh` with every leaf of `trained`.
+def take_over(initial, trained, *, path, newly_initialised=(FINE_LAYER,)):
+  """`initial` with every leaf of `trained`.
 
   Args:
-    fresh: nested dict of arrays.
-    trained: the same, without the names in `fresh_only`.
+    initial: nested dict of arrays.
+    trained: the same, without the names in `newly_initialised`.
     path: where in the tree this is, for messages.
-    fresh_only: names that only `fresh` has at its top, and that stay as they
-      are.
+    newly_initialised: names that only `initial` has at its top, and that stay
+      as they are.
 
   Returns:
-    A tree of the structure of `fresh`.
+    A tree of the structure of `initial`.
 
   Raises:
     ValueError: anything else is on one side only, or a shape differs.
   """
   where = '/'.join(path)
-  if isinstance(fresh, dict) != isinstance(trained, dict):
+  if isinstance(initial, dict) != isinstance(trained, dict):
     raise ValueError(f'{where}: a leaf on one side, a group on the other.')
-  if not isinstance(fresh, dict):
-    if fresh.shape != trained.shape:
+  if not isinstance(initial, dict):
+    if initial.shape != trained.shape:
       raise ValueError(
-        f'{where}: shape {trained.shape} does not fit {fresh.shape}.'
+        f'{where}: shape {trained.shape} does not fit {initial.shape}.'
       )
-    return jnp.asarray(trained, fresh.dtype)
-  kept = {key: fresh[key] for key in fresh if key in fresh_only}
-  differing = (fresh.keys() - kept.keys()) ^ trained.keys()
+    return jnp.asarray(trained, initial.dtype)
+  kept = {key: initial[key] for key in initial if key in newly_initialised}
+  differing = (initial.keys() - kept.keys()) ^ trained.keys()
   if differing:
     raise ValueError(f'{where}: on one side only: {sorted(differing)}.')
   taken = {
-    key: take_over(fresh[key], value, path=(*path, key), fresh_only=())
+    key: take_over(initial[key], value, path=(*path, key), newly_initialised=())
     for key, value in trained.items()
   }
   return {**taken, **kept}

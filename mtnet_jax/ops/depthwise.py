@@ -59,7 +59,7 @@ def _is_native(x, kernel, stride, dilation):
   return (
     kernel.shape[0] == 3
     and loops_take(stride, dilation)
-    and library.serves(x, kernel)
+    and library.supports(x, kernel)
   )
 
 

@@ -35,7 +35,7 @@ def conv(x, kernel, stride, pad):
   Returns:
     (B, H', W', F).
   """
-  if not library.serves(x, kernel):
+  if not library.supports(x, kernel):
     return common.xla_conv(x, kernel, stride=stride, pad=pad)
   features = kernel.shape[-1:]
   unit, zero = jnp.ones(features, x.dtype), jnp.zeros(features, x.dtype)
@@ -46,7 +46,7 @@ def native(x, kernel, scale, shift, *, stride, pad, relu):
   """The same by `native`, times a scale plus a shift per feature.
 
   Args:
-    x, kernel, stride, pad: as `conv` has them; `library.serves` both.
+    x, kernel, stride, pad: as `conv` has them; `library.supports` both.
     scale, shift: (F,).
     relu: whether a ReLU follows.
 
@@ -83,13 +83,13 @@ def _backward(stride, pad, residuals, grad):
 
 
 def _input_gradient(x, kernel, grad, stride, pad):
-  if stride == 1 and library.serves(grad, kernel):
+  if stride == 1 and library.supports(grad, kernel):
     return conv(grad, kernel[::-1, ::-1].swapaxes(2, 3), 1, 2 - pad)
   return _by_xla(x, kernel, grad, stride, pad)[0]
 
 
 def _kernel_gradient(x, kernel, grad, stride, pad):
-  if library.serves(x, grad):
+  if library.supports(x, grad):
     (grad_kernel,) = library.call(
       'conv3x3_kernel_gradient',
       [kernel.shape],

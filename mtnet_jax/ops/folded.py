@@ -26,9 +26,9 @@ def identity(channels):
   )
 
 
-def serves(x):
+def supports(x):
   """Whether the functions below can take x, from where this is called."""
-  return library.serves(x)
+  return library.supports(x)
 
 
 def few_channels_conv(x, kernel, after, *, stride, pad):

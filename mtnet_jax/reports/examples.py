@@ -7,14 +7,14 @@ import numpy as np
 from mtnet_jax import metrics
 from mtnet_jax.evaluation import records as records_lib
 
-_MOST_PER_PLACE = 2
+_MAX_PER_RANK = 2
 
 
 class Example(NamedTuple):
   """A nodule of the report's figure.
 
   Attributes:
-    place: 'best', 'median' or 'worst'.
+    rank: 'best', 'median' or 'worst'.
     record: of `records.make_records`.
     image: (P, P) HU.
     truth: (P, P) bool, the readers' consensus.
@@ -22,7 +22,7 @@ class Example(NamedTuple):
     cam: (P, P) class activation map; None without a classifier.
   """
 
-  place: str
+  rank: str
   record: dict
   image: np.ndarray
   truth: np.ndarray
@@ -55,21 +55,21 @@ def choose(values):
     values: (N,), the more the better.
 
   Returns:
-    List of (place, index), from best to worst: two of each where there are
+    List of (rank, index), from best to worst: two of each where there are
     six nodules, one of each where there are three.
   """
   order = np.argsort(-np.asarray(values), kind='stable').tolist()
-  each = max(1, min(_MOST_PER_PLACE, len(order) // 3))
+  each = max(1, min(_MAX_PER_RANK, len(order) // 3))
   middle = (len(order) - each) // 2
-  places = {}
-  for place, part in (
+  ranks = {}
+  for rank, part in (
     ('best', order[:each]),
     ('worst', order[-each:]),
     ('median', order[middle : middle + each]),
   ):
     for index in part:
-      places.setdefault(index, place)
-  return [(places[index], index) for index in order if index in places]
+      ranks.setdefault(index, rank)
+  return [(ranks[index], index) for index in order if index in ranks]
 
 
 def pick(records, nodules, outputs):
@@ -108,7 +108,7 @@ def collect(chosen, records, nodules, outputs):
   """
   return [
     Example(
-      place,
+      rank,
       records[index],
       nodules.image[i],
       nodules.mask[i] > 0,
@@ -119,5 +119,5 @@ def collect(chosen, records, nodules, outputs):
       },
       outputs['cam'][i] if 'cam' in outputs else None,
     )
-    for i, (place, index) in enumerate(chosen)
+    for i, (rank, index) in enumerate(chosen)
   ]

@@ -165,7 +165,7 @@ def _example_row(example):
   if example.cam is not None:
     texts.append(f'malignancy {record["malignancy_probability"]:.3f}')
   return Row(
-    label=example.place,
+    label=example.rank,
     hu=example.image,
     truth=example.truth,
     masks=example.masks,

@@ -247,7 +247,7 @@ def examples(chosen, names):
   """The nodules of the figure, of `examples.collect`."""
   drawn = list(chosen[0].masks)
   columns = [
-    ('place', 'Place'),
+    ('rank', 'Rank'),
     ('diameter_mm', 'Diameter, mm'),
     ('readers', 'Readers'),
     *([('malignancy', 'Malignancy')] if chosen[0].cam is not None else []),
@@ -257,7 +257,7 @@ def examples(chosen, names):
   for example in chosen:
     record = example.record
     cells = {
-      'place': example.place,
+      'rank': example.rank,
       'diameter_mm': f'{record["diameter_mm"]:.1f}',
       'readers': metrics.LABELS[record['label']],
       **{f'{name}_dice': f'{record[f"{name}_dice"]:.3f}' for name in drawn},

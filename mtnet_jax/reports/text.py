@@ -4,8 +4,8 @@ from mtnet_jax import metrics
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
-# What the numbers of `doubts` are called.
-_DOUBTS = {
+# What the numbers of `uncertainty` are called.
+_UNCERTAINTY = {
   'rank_correlation_with_fine_dice': (
     'Rank correlation with fine DI (0 says nothing)'
   ),
@@ -63,13 +63,13 @@ def averaging(tree, *, runs, symmetries, strategy, simulated):
     ]
     if rows:
       lines += [*tables.table(head, columns, rows), '']
-  if tree['doubts']:
+  if tree['uncertainty']:
     lines.append('Do the answers disagree where they are wrong?')
-  for question, found in tree['doubts'].items():
-    lines.append(f'  {_DOUBTS[question]}')
+  for question, found in tree['uncertainty'].items():
+    lines.append(f'  {_UNCERTAINTY[question]}')
     for name, estimate in found.items():
       said = tables.with_interval(estimate, '{:.2f}'.format)
-      lines.append(f'    {_DOUBTS[name]:<42}{said}')
+      lines.append(f'    {_UNCERTAINTY[name]:<42}{said}')
   return '\n'.join(lines)
 
 

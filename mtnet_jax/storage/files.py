@@ -13,7 +13,7 @@ import shutil
 from mtnet_jax.system import errors
 
 # A table of a hundred thousand nodules takes a third of it.
-_MOST_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 _PART = 1 << 20
 
 
@@ -128,8 +128,8 @@ def read_bytes(path):
     # In parts, for what is no ordinary file does not say how long it is.
     while part := file.read(_PART):
       data += part
-      if len(data) > _MOST_BYTES:
-        raise OSError(errno.EFBIG, f'it is over {_MOST_BYTES >> 20} MiB')
+      if len(data) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f'it is over {_MAX_BYTES >> 20} MiB')
   return bytes(data)
 
 

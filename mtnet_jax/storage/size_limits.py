@@ -32,8 +32,8 @@ _NET = {
   'bn_momentum': (float, 0, 1),
 }
 _NETS = ('seg_net', 'class_net', 'unet')
-_MOST_LAYERS = 32
-_MOST_PARAMETERS = 1 << 31
+_MAX_LAYERS = 32
+_MAX_PARAMETERS = 1 << 31
 
 
 def check(config, *, where='config'):
@@ -53,18 +53,18 @@ def check(config, *, where='config'):
     for key, bounds in _NET.items():
       if key in net:
         _check_all(net[key], bounds, f'{where}.{name}.{key}')
-    if _parameters(net) > _MOST_PARAMETERS:
+    if _parameters(net) > _MAX_PARAMETERS:
       raise errors.InputError(
         f'{where}.{name} asks for too many parameters: at most'
-        f' {_MOST_PARAMETERS:,} can be used.'
+        f' {_MAX_PARAMETERS:,} can be used.'
       )
 
 
 def _check_all(value, bounds, name):
   values = _values(value)
-  if not 0 < len(values) <= _MOST_LAYERS:
+  if not 0 < len(values) <= _MAX_LAYERS:
     raise errors.InputError(
-      f'{name} has {len(values)} values: 1 to {_MOST_LAYERS} can be used.'
+      f'{name} has {len(values)} values: 1 to {_MAX_LAYERS} can be used.'
     )
   for one in values:
     _check(one, bounds, name)

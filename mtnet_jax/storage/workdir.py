@@ -21,6 +21,12 @@ from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 
+# Keys that configs had before -> their names of today, in the same group.
+_FORMER_KEYS = {
+  'looks_per_epoch': 'views_per_image',
+  'steps_at_once': 'steps_per_call',
+  'rank_loss.most': 'max_top_k',
+}
 # Keys of a config without which nothing here can be rebuilt.
 _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -57,7 +63,7 @@ def claim(workdir, config):
   path = pathlib.Path(workdir, 'config.json')
   now = json.loads(config.to_json())
   if path.exists():
-    found = list(differences(_read(path, 'seed'), now))
+    found = list(differences(rename_keys(_read(path, 'seed')), now))
     if found:
       raise errors.InputError(
         f'{workdir} holds a run of another config: {"; ".join(found)}.'
@@ -66,6 +72,16 @@ def claim(workdir, config):
   make_folder(workdir)
   if not path.exists():
     files.write_json(path, now)
+
+
+def rename_keys(tree, group=''):
+  """A config as a dict, its keys under the names that they have today."""
+  return {
+    _FORMER_KEYS.get(group + key, key): (
+      rename_keys(value, f'{group}{key}.') if isinstance(value, dict) else value
+    )
+    for key, value in tree.items()
+  }
 
 
 def differences(then, now, prefix=''):
@@ -92,7 +108,7 @@ def read_config(workdir):
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
-  tree = _read(path, *_NEEDED)
+  tree = rename_keys(_read(path, *_NEEDED))
   for key in ('dataset', 'seg_net', 'class_net'):
     if not isinstance(tree[key], dict):
       raise errors.InputError(

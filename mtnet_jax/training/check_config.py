@@ -23,13 +23,13 @@ _AT_LEAST = {
   'dataset.limit': 0,
   'dataset.rotate_folds': 0,
   'image_size': 32,
-  'looks_per_epoch': 1,
+  'views_per_image': 1,
   'eval_batch_size': 1,
   'log_every': 1,
   'checkpoint_minutes': 0,
-  'steps_at_once': 0,
+  'steps_per_call': 0,
   'rank_loss.top_k': 1,
-  'rank_loss.most': 0,
+  'rank_loss.max_top_k': 0,
   'rank_loss.weight': 0,
   'rank_loss.margin': 0,
   'augment.crop_shift': 0,
@@ -45,7 +45,7 @@ _AT_LEAST = {
   **{f'{stage}_stage.learning_rate': 0 for stage in strategies.STAGES},
 }
 _AT_MOST = {
-  'steps_at_once': 1000,
+  'steps_per_call': 1000,
   'augment.crop_shift': 1,
   'augment.zoom_probability': 1,
   'augment.flip_probability': 1,
@@ -102,10 +102,11 @@ def check_config(config):
       ' must be shares above 0 and up to 1, the smaller one first.'
     )
   rank = config.rank_loss
-  if rank.most and rank.top_k > rank.most:
+  if rank.max_top_k and rank.top_k > rank.max_top_k:
     raise errors.InputError(
       f'config.rank_loss.top_k={rank.top_k} exceeds'
-      f' config.rank_loss.most={rank.most}: raise that, or set it to 0.'
+      f' config.rank_loss.max_top_k={rank.max_top_k}: raise that, or set it to'
+      ' 0.'
     )
   devices = devices_lib.device_count()
   for stage in nets.names(config):
@@ -129,7 +130,7 @@ def _check_stages(config):
     )
   for stage in trained:
     part = strategies.STRATEGIES[config.strategy][stage]
-    needed = {*strategies.KINDS[part.receives].givers, *part.starts_from}
+    needed = {*strategies.INPUTS[part.inputs].upstream, *part.starts_from}
     missing = sorted(needed - set(trained))
     if missing:
       raise errors.InputError(

@@ -158,11 +158,12 @@ def _load(path, stage, task, checksum, *, net):
     )
   if stage.task == 'both':
     weights = dataclasses.replace(
-      weights, fresh=(*weights.fresh, *baselines.CLASS_LAYERS)
+      weights,
+      newly_initialised=(*weights.newly_initialised, *baselines.CLASS_LAYERS),
     )
   print(
     f"Stage '{stage.name}' starts from {path} ({weights.title}); new:"
-    f' {", ".join(weights.fresh)}.'
+    f' {", ".join(weights.newly_initialised)}.'
   )
   return weights
 

@@ -42,7 +42,7 @@ def make_optimizer(*, learning_rate, schedule, total_steps):
   return optax.adam(rate)
 
 
-def fresh_state(tx, params):
+def init_state(tx, params):
   """`tx.init(params)` of a transformation of `make_optimizer`, in NumPy.
 
   Adam begins with zeros (Kingma & Ba, 2015, algorithm 1). JAX would compile and

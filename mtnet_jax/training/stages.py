@@ -34,8 +34,8 @@ class Stage:
     select_by: validation metric of which the highest epoch is kept.
     batch_size: over all devices.
     epochs, learning_rate, schedule: of the optimizer.
-    receives: what the network receives beside the image, of
-      `strategies.KINDS`.
+    inputs: what the network receives beside the image, of
+      `strategies.INPUTS`.
     starts_from: stages whose trained variables it starts from.
   """
 
@@ -47,7 +47,7 @@ class Stage:
   epochs: int
   learning_rate: float
   schedule: str
-  receives: str = 'nothing'
+  inputs: str = 'nothing'
   starts_from: tuple[str, ...] = ()
 
 
@@ -62,7 +62,7 @@ def make_stages(config):
       nets[name],
       task=_TASKS[name],
       select_by=_SELECT_BY[_TASKS[name]],
-      receives=part.receives,
+      inputs=part.inputs,
       starts_from=part.starts_from,
       **config[f'{name}_stage'],
     )

@@ -6,7 +6,12 @@ from mtnet_jax.models import variables as variables_lib
 
 
 def init_variables(
-  stage, seed, *, size, started=None, fresh_only=(variables_lib.FINE_LAYER,)
+  stage,
+  seed,
+  *,
+  size,
+  started=None,
+  newly_initialised=(variables_lib.FINE_LAYER,),
 ):
   """Variables of a stage's network before its first step.
 
@@ -14,22 +19,25 @@ def init_variables(
     stage: the stage.
     seed: from 0.
     size: side of the input.
-    started: trained variables, of `start`, or public weights. Every leaf of
+    started: trained variables, of `inherited`, or public weights. Every leaf of
       theirs is taken over.
-    fresh_only: what they lack, and stays random: the fine layer where they
-      are the coarse net's.
+    newly_initialised: names of what they lack, which stays random: the fine
+      layer where they are the coarse net's.
 
   Returns:
     {'params': ..., 'batch_stats': ...}
   """
-  shapes = variables_lib.shapes_of(stage.net, size, stage.receives)
+  shapes = variables_lib.shapes_of(stage.net, size, stage.inputs)
   variables = dict(variables_lib.draw(shapes, seed))
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:
     variables = {
       name: variables_lib.take_over(
-        tree, started[name], path=(stage.name, name), fresh_only=fresh_only
+        tree,
+        started[name],
+        path=(stage.name, name),
+        newly_initialised=newly_initialised,
       )
       for name, tree in variables.items()
     }
@@ -38,7 +46,7 @@ def init_variables(
 
 def shapes(stage, *, size):
   """The shapes and types of `init_variables`."""
-  return variables_lib.shapes_of(stage.net, size, stage.receives)
+  return variables_lib.shapes_of(stage.net, size, stage.inputs)
 
 
 def inherited(stage, trained):

@@ -1,7 +1,7 @@
 """One step of training, written per device.
 
-The numbers of the loss and the seed are arguments, not part of the program:
-runs that differ in nothing else share one compiled step.
+The hyperparameters of the loss and the seed are arguments, not part of the
+program: runs that differ in nothing else share one compiled step.
 
 Collectives run over `devices.AXIS`. Random numbers follow from the seed, the
 step and the example's place in the global batch, so that a run that was killed
@@ -52,7 +52,7 @@ class StepOptions:
 
   Attributes:
     size, window, strategy, coarse_mask, augmentation: as in the config.
-    rank_most: the largest K of the rank loss that the step can be given.
+    max_top_k: the largest K of the rank loss that the step can be given.
     steps_per_epoch: after so many the sum of the losses begins anew.
   """
 
@@ -61,11 +61,11 @@ class StepOptions:
   strategy: str
   coarse_mask: str
   augmentation: augment.Augmentation
-  rank_most: int
+  max_top_k: int
   steps_per_epoch: int
 
 
-def loss_of_task(task, logits, targets, numbers, *, rank_most):
+def loss_of_task(task, logits, targets, hyperparams, *, max_top_k):
   """(B,) losses of a stage.
 
   Args:
@@ -74,8 +74,8 @@ def loss_of_task(task, logits, targets, numbers, *, rank_most):
       'class'.
     targets: 'mask' (B, H, W, 1) and 'label' (B,); labels of -1 count for
       segmentation only.
-    numbers: of `loss_numbers`.
-    rank_most: the largest 'top_k' that may be among them.
+    hyperparams: of `loss_hyperparams`.
+    max_top_k: the largest 'top_k' that may be among them.
   """
   if task == 'classification':
     return losses.classification_loss(logits, targets['label'])
@@ -84,10 +84,10 @@ def loss_of_task(task, logits, targets, numbers, *, rank_most):
     return losses.hybrid_loss(
       jax.nn.sigmoid(logits),
       targets['mask'],
-      rank_weight=numbers['rank_weight'],
-      top_k=numbers['top_k'],
-      margin=numbers['margin'],
-      most=rank_most,
+      rank_weight=hyperparams['rank_weight'],
+      top_k=hyperparams['top_k'],
+      margin=hyperparams['margin'],
+      max_top_k=max_top_k,
     )
 
   if task == 'segmentation':
@@ -99,16 +99,16 @@ def loss_of_task(task, logits, targets, numbers, *, rank_most):
   )
   malignant = jnp.where(labels >= 0, malignant, 0.0)
   return (
-    sum(map(segmentation_loss, masks)) + numbers['class_weight'] * malignant
+    sum(map(segmentation_loss, masks)) + hyperparams['class_weight'] * malignant
   )
 
 
 def train_step(
   state,
-  given,
+  upstream,
   data,
   batch,
-  numbers,
+  hyperparams,
   *,
   stage,
   nets,
@@ -119,26 +119,26 @@ def train_step(
 
   Args:
     state: `TrainState`.
-    given: stage name -> variables of the trained networks that run before
+    upstream: stage name -> variables of the trained networks that run before
       this one; they stay as they are.
     data: the whole split, or what some steps need of it: 'image' and 'mask'
       (N, P, P), 'label' (N,).
     batch: 'index' (b,) into data, 'look' (b,), of which 0 is the plain patch,
-      'place' (b,) in the global batch.
-    numbers: 'seed', and those of `loss_numbers`, each ().
+      'position' (b,) in the global batch.
+    hyperparams: 'seed', and those of `loss_hyperparams`, each ().
     stage, nets, tx, options: static; nets are (stage name, network) pairs,
-      of `given` at least.
+      of `upstream` at least.
 
   Returns:
     The new state, and {'loss': (), 'finite': ()}: the mean over the global
     batch, and whether it and its gradient are finite.
   """
-  rng = jax.random.fold_in(jax.random.key(numbers['seed']), state.step)
-  look_rng, dropout_rng = jax.random.split(rng)
-  keys = jax.vmap(lambda i: jax.random.fold_in(look_rng, i))(batch['place'])
-  images, mask = augment.training_looks(
+  rng = jax.random.fold_in(jax.random.key(hyperparams['seed']), state.step)
+  view_rng, dropout_rng = jax.random.split(rng)
+  keys = jax.vmap(lambda i: jax.random.fold_in(view_rng, i))(batch['position'])
+  images, mask = augment.training_views(
     keys,
-    batch['look'] == 0,
+    batch['view'] == 0,
     data['image'][batch['index']],
     data['mask'][batch['index']],
     augmentation=options.augmentation,
@@ -146,16 +146,16 @@ def train_step(
     window=options.window,
   )
   targets = {'mask': mask, 'label': data['label'][batch['index']]}
-  said = chain.run(
-    strategies.givers(options.strategy, stage.name),
+  upstream_outputs = chain.run(
+    strategies.upstream_names(options.strategy, stage.name),
     dict(nets),
-    given,
+    upstream,
     images,
     strategy=options.strategy,
     coarse_mask=options.coarse_mask,
   )
-  inputs = chain.receive(
-    stage.receives, images, said, coarse_mask=options.coarse_mask
+  inputs = chain.stage_inputs(
+    stage.inputs, images, upstream_outputs, coarse_mask=options.coarse_mask
   )
   dropout_rng = jax.random.fold_in(dropout_rng, lax.axis_index(devices.AXIS))
 
@@ -168,7 +168,7 @@ def train_step(
       mutable=['batch_stats'],
     )
     each = loss_of_task(
-      stage.task, logits, targets, numbers, rank_most=options.rank_most
+      stage.task, logits, targets, hyperparams, max_top_k=options.max_top_k
     )
     return jnp.mean(each), updates['batch_stats']
 
@@ -191,45 +191,44 @@ def train_step(
   return state, {'loss': loss, 'finite': finite}
 
 
-def train_steps(state, given, data, batches, count, numbers, **static):
+def train_steps(
+  state, upstream, data, batches, num_steps, hyperparams, **static
+):
   """Some steps on one device, one after the other.
 
   Args:
-    state, given, data, numbers: of `train_step`.
-    batches: of `train_step`, for the most steps that there may be: (K, b).
-    count: of steps to take, at most K, (). Where K is 1 it is 1.
+    state, upstream, data, hyperparams: of `train_step`.
+    batches: of `train_step`, for as many steps as there may be: (K, b).
+    num_steps: steps to run, at most K, (). Where K is 1 it is 1.
     **static: of `train_step`.
 
   Returns:
     The new state, and {'loss': (K,), 'finite': (K,)}, of which the first
-    `count` are filled in.
+    `num_steps` are filled in.
   """
-  (most,) = {len(x) for x in batches.values()}
+  (max_steps,) = {len(x) for x in batches.values()}
 
-  def take(state, i):
+  def run_step(state, i):
     batch = {key: x[i] for key, x in batches.items()}
-    return train_step(state, given, data, batch, numbers, **static)
+    return train_step(state, upstream, data, batch, hyperparams, **static)
 
-  if most == 1:
-    state, values = take(state, 0)
+  if max_steps == 1:
+    state, values = run_step(state, 0)
     return state, {key: x[None] for key, x in values.items()}
 
-  def one_more(carry):
-    i, state, taken = carry
-    state, values = take(state, i)
-    return (
-      i + 1,
-      state,
-      {key: taken[key].at[i].set(values[key]) for key in taken},
-    )
+  def next_step(carry):
+    i, state, found = carry
+    state, values = run_step(state, i)
+    found = {key: found[key].at[i].set(values[key]) for key in found}
+    return i + 1, state, found
 
-  taken = {'loss': jnp.zeros(most), 'finite': jnp.zeros(most, bool)}
-  # Not `lax.scan`, whose length would be the program's: an epoch ends with as
-  # many steps as are left of it.
-  _, state, taken = lax.while_loop(
-    lambda carry: carry[0] < count, one_more, (jnp.int32(0), state, taken)
+  found = {'loss': jnp.zeros(max_steps), 'finite': jnp.zeros(max_steps, bool)}
+  # Not `lax.scan`, whose length would be the program's: the last call of an
+  # epoch has as many steps as remain.
+  _, state, found = lax.while_loop(
+    lambda carry: carry[0] < num_steps, next_step, (jnp.int32(0), state, found)
   )
-  return state, taken
+  return state, found
 
 
 def step_options(config, *, steps_per_epoch):
@@ -240,13 +239,13 @@ def step_options(config, *, steps_per_epoch):
     strategy=config.strategy,
     coarse_mask=config.coarse_mask,
     augmentation=augment.Augmentation(**config.augment),
-    rank_most=config.rank_loss.most or config.rank_loss.top_k,
+    max_top_k=config.rank_loss.max_top_k or config.rank_loss.top_k,
     steps_per_epoch=steps_per_epoch,
   )
 
 
-def loss_numbers(config):
-  """The numbers of a config's loss, of which no program depends on any."""
+def loss_hyperparams(config):
+  """Hyperparameters of a config's loss, on whose values no program depends."""
   rank = config.rank_loss
   return {
     'rank_weight': np.float32(rank.weight),

@@ -74,10 +74,10 @@ class Trainer:
     self._train, self._validation = train, validation
     self.feed = feeding.Feeder(
       train,
-      looks=config.looks_per_epoch,
+      views=config.views_per_image,
       batch_size=stage.batch_size,
       seed=self._seed,
-      most_on_device=feeding.MOST_ON_DEVICE,
+      max_bytes_on_device=feeding.MAX_BYTES_ON_DEVICE,
     )
     self.steps_per_epoch = self.feed.steps_per_epoch
     self.total_steps = self.steps_per_epoch * stage.epochs
@@ -90,23 +90,23 @@ class Trainer:
       schedule=stage.schedule,
       total_steps=self.total_steps,
     )
-    givers = strategies.givers(config.strategy, stage.name)
+    upstream_names = strategies.upstream_names(config.strategy, stage.name)
     self._trained = trained
-    self._given = {name: trained[name] for name in givers}
+    self._upstream = {name: trained[name] for name in upstream_names}
     self._predictor = predictor.Predictor(
       nets,
       batch_size=config.eval_batch_size,
       precision=config.matmul_precision,
       **predictor.options(config),
     )
-    self._most_at_once = calls_lib.most(config)
-    self._numbers = {
+    self._max_steps = calls_lib.max_steps(config)
+    self._hyperparams = {
       'seed': np.uint32(self._seed),
-      **step_lib.loss_numbers(config),
+      **step_lib.loss_hyperparams(config),
     }
     self._steps = step_lib.mapped(
       stage=stage,
-      nets=tuple((name, nets[name]) for name in givers),
+      nets=tuple((name, nets[name]) for name in upstream_names),
       tx=self._tx,
       options=step_lib.step_options(
         config, steps_per_epoch=self.steps_per_epoch
@@ -115,7 +115,7 @@ class Trainer:
       device=devices.only_device(),
     )
 
-  def fresh_state(self):
+  def init_state(self):
     """The state before the first step."""
     if self.stage.starts_from:
       return self._state_from(
@@ -124,7 +124,9 @@ class Trainer:
     if self._load_weights is None:
       return self._state_from()
     weights = self._load_weights()
-    return self._state_from(started=weights.variables, fresh_only=weights.fresh)
+    return self._state_from(
+      started=weights.variables, newly_initialised=weights.newly_initialised
+    )
 
   def _state_from(self, **start):
     return self._state_of(
@@ -138,24 +140,24 @@ class Trainer:
       step=np.int32(0),
       params=variables['params'],
       batch_stats=variables['batch_stats'],
-      opt_state=optim.fresh_state(self._tx, variables['params']),
+      opt_state=optim.init_state(self._tx, variables['params']),
       loss_sum=np.float32(0),
     )
 
-  def place(self, state):
+  def put_on_devices(self, state):
     """Puts the data, what is given and a state on the devices."""
-    self.feed.place()
-    self._given_on_devices = devices.replicate(self._given)
+    self.feed.put_on_devices()
+    self._upstream_on_devices = devices.replicate(self._upstream)
     return devices.replicate(state)
 
-  def steps(self, state, step, *, count=1):
-    """Takes `count` steps, from that number on; see `step.train_steps`."""
+  def steps(self, state, step, *, num_steps=1):
+    """Takes `num_steps` steps, from that number on; see `step.train_steps`."""
     return self._steps(
       state,
-      self._given_on_devices,
-      *self.feed(step, count=count, most=self._most_at_once),
-      np.int32(count),
-      self._numbers,
+      self._upstream_on_devices,
+      *self.feed(step, num_steps=num_steps, max_steps=self._max_steps),
+      np.int32(num_steps),
+      self._hyperparams,
     )
 
   def validate(self, variables):
@@ -165,7 +167,7 @@ class Trainer:
     index and the AUC.
     """
     outputs = self._predictor(
-      {**self._given_on_devices, self.stage.name: variables},
+      {**self._upstream_on_devices, self.stage.name: variables},
       self._validation.image,
       progress=_stoppable,
     )
@@ -203,15 +205,15 @@ class Trainer:
       {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
       dict per epoch.
     """
-    # Taken from the first process even if fresh: other processors may round
-    # another way, and states that differ would stay different.
+    # The first process's, even where there is no checkpoint: other processors
+    # may round differently, and states that differ would stay different.
     state, history = processes.on_first(self._starting_state)
     step = int(state.step)
     observer.start(self, step, history)
     try:
       if len(history) < self.stage.epochs:
         # Under the same name: the host's copy is not needed any more.
-        state = self.place(state)
+        state = self.put_on_devices(state)
         self._loop(state, step, history, observer)
     finally:
       stopping.release()
@@ -224,7 +226,7 @@ class Trainer:
       jax.eval_shape(self._state_of, shapes)
     )
     if loaded is None:
-      return self.fresh_state(), []
+      return self.init_state(), []
     state, meta = loaded
     return state, meta['history']
 
@@ -242,25 +244,25 @@ class Trainer:
       self.steps,
       pace=calls_lib.Pace(self._config),
       observer=observer,
-      went_wrong=self._stop_at,
+      on_not_finite=self._stop_at,
     )
     saved_at = epoch_started = time.monotonic()
     try:
       while len(history) < self.stage.epochs:
         # Also where it goes on after the last step of an epoch, which was
         # stopped before it was validated.
-        left = (len(history) + 1) * self.steps_per_epoch - step
-        if left:
-          state, count = calls.hand_over(state, step, left)
-          step += count
+        remaining = (len(history) + 1) * self.steps_per_epoch - step
+        if remaining:
+          state, num_steps = calls.dispatch(state, step, remaining)
+          step += num_steps
         else:
-          calls.settle()
+          calls.wait()
           row = self._end_epoch(state, step, history, epoch_started)
           observer.epoch(row, history)
           epoch_started = time.monotonic()
         minutes = (time.monotonic() - saved_at) / 60
-        if not left or minutes > self._config.checkpoint_minutes:
-          calls.settle()
+        if not remaining or minutes > self._config.checkpoint_minutes:
+          calls.wait()
           self._save(state, step, history)
           saved_at = time.monotonic()
         stopping.check()
@@ -268,7 +270,7 @@ class Trainer:
       # Otherwise it is on disk, and a call that was being handed over when the
       # signal came may have taken the state's arrays with it.
       if stopping.holds():
-        calls.settle()
+        calls.wait()
         self._save(state, step, history)
       raise
 
@@ -282,8 +284,8 @@ class Trainer:
     )
 
   def _stop_at(self, step, loss):
-    """Writes which nodules a step that went wrong saw, and ends the run."""
-    index, look = self.feed.order_of(step - 1).T
+    """Writes which nodules a step that is not finite saw; ends the run."""
+    index, view = self.feed.order_of(step - 1).T
     path = pathlib.Path(self._directory, 'not_finite.json')
     report = {
       'stage': self.stage.name,
@@ -291,7 +293,7 @@ class Trainer:
       'step': step,
       'loss': loss if np.isfinite(loss) else str(loss),
       'nodule_ids': self._train.info['nodule_id'][index].tolist(),
-      'looks': look.tolist(),
+      'views': view.tolist(),
     }
     if processes.is_first():
       files.write_json(path, report)

@@ -218,9 +218,9 @@ def _open_torch(path, stack):
 
 def _check_size(sizes):
   """Raises `ValueError` where tensors of these bytes are no weights."""
-  if sum(sizes) > hdf5.MOST_BYTES:
+  if sum(sizes) > hdf5.MAX_BYTES:
     raise ValueError(
-      f'it claims more than {hdf5.MOST_BYTES >> 30} GiB of weights'
+      f'it claims more than {hdf5.MAX_BYTES >> 30} GiB of weights'
     )
 
 

@@ -13,7 +13,7 @@ import sys
 _SECONDS = 60
 # The largest known file of weights has 0.3 GB; compressed, a few bytes could
 # become any number.
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 
 def probe(path):
@@ -62,8 +62,8 @@ def datasets(file):
       raise ValueError(f'{name} is no tensor')
     if dataset.external or dataset.is_virtual:
       raise ValueError(f'{name} lies in another file')
-  if sum(dataset.nbytes for dataset in found.values()) > MOST_BYTES:
-    raise ValueError(f'it claims more than {MOST_BYTES >> 30} GiB of weights')
+  if sum(dataset.nbytes for dataset in found.values()) > MAX_BYTES:
+    raise ValueError(f'it claims more than {MAX_BYTES >> 30} GiB of weights')
   return found
 
 

@@ -34,17 +34,17 @@ class Weights:
 
   Attributes:
     variables: {'params': ..., 'batch_stats': ...} of NumPy arrays, without
-      what is in `fresh`.
+      what is in `newly_initialised`.
     fields: of the network, which these weights need, such as
       {'bn_epsilon': 0.001}: `mtnet.ClassNet(**fields)`.
-    fresh: first names of the variables that the file does not have.
+    newly_initialised: first names of the variables that the file does not have.
     dropped: names in the file without a place in our network.
     title: of the source.
   """
 
   variables: dict[str, Any]
   fields: dict[str, Any]
-  fresh: tuple[str, ...]
+  newly_initialised: tuple[str, ...]
   dropped: tuple[str, ...]
   title: str
 
@@ -116,7 +116,7 @@ def _load(path, net):
   return Weights(
     variables=variables,
     fields=dict(source.fields),
-    fresh=source.fresh,
+    newly_initialised=source.newly_initialised,
     dropped=matched.dropped,
     title=source.title,
   )
@@ -208,7 +208,7 @@ def match_open(path, file, net):
   wanted = {}  # ours -> theirs, as in the tables
   for ours in shapes:
     _, *layer, leaf = ours.split('/')
-    if (layer or [leaf])[0] not in source.fresh:
+    if (layer or [leaf])[0] not in source.newly_initialised:
       layer = '/'.join(layer)
       wanted[ours] = source.leaf(layer, layers[layer], leaf)
   dropped = {name for name in canonical if source.drops(canonical[name])}

@@ -77,7 +77,7 @@ class Source:
     kernel_axes: our layer -> the transposition of a kernel of theirs to ours.
     canonical: names in a file -> names as in the tables.
     dropped: patterns of the names for which our network has no place.
-    fresh: what the file lacks, and stays newly initialised.
+    newly_initialised: what the file lacks.
     fields: of our network, that its weights need.
   """
 
@@ -89,7 +89,7 @@ class Source:
   kernel_axes: Callable[[str], tuple[int, ...]]
   canonical: Callable[..., dict[str, str]]
   dropped: tuple[str, ...]
-  fresh: tuple[str, ...]
+  newly_initialised: tuple[str, ...]
   fields: dict
 
   def drops(self, name):
@@ -114,7 +114,7 @@ SOURCES = (
     signature='aspp.branch1.0.weight',
     layers=weight_names.torch_deeplab,
     dropped=(r'cls_conv\.(weight|bias)', _BATCH_COUNTERS),
-    fresh=('classifier',),
+    newly_initialised=('classifier',),
     fields={
       'bn_epsilon': 1e-5,
       'tail_dilation': 1,
@@ -131,7 +131,7 @@ SOURCES = (
     signature='blocks.0.stack.conv1.conv_dw.weight',
     layers=weight_names.timm_xception65,
     dropped=(r'head\.fc\.(weight|bias)', _BATCH_COUNTERS),
-    fresh=('aspp', *_DECODER),
+    newly_initialised=('aspp', *_DECODER),
     fields={
       'bn_epsilon': 1e-3,
       'tail_dilation': 2,
@@ -157,7 +157,7 @@ SOURCES = (
       r'(?:aspp\d|image_pooling|concat_projection|decoder)'
       r'(?:_depthwise|_pointwise)?/.*',
     ),
-    fresh=('aspp', *_DECODER),
+    newly_initialised=('aspp', *_DECODER),
     fields={
       'bn_epsilon': 1e-3,
       'tail_dilation': 2,
@@ -176,7 +176,7 @@ SOURCES = (
     kernel_axes=_from_hwio,
     canonical=weight_names.number_keras_skips,
     dropped=(r'predictions/[01]',),
-    fresh=('classifier', 'bias'),
+    newly_initialised=('classifier', 'bias'),
     fields={
       'bn_epsilon': 1e-3,
       'pool_padding': 'same',
@@ -192,7 +192,7 @@ SOURCES = (
     signature='block1.rep.0.conv1.weight',
     layers=weight_names.timm_xception,
     dropped=(r'fc\.(weight|bias)', _BATCH_COUNTERS),
-    fresh=('classifier', 'bias'),
+    newly_initialised=('classifier', 'bias'),
     fields={
       'bn_epsilon': 1e-5,
       'pool_padding': 'symmetric',

@@ -43,7 +43,7 @@ def test_counts_of_a_step(stages_and_config, name):
   parameters = count(shapes['params'])
   statistics = count(shapes['batch_stats'])
   assert cost.parameters == parameters
-  assert cost.given_bytes == (4 * count(coarse) if name == 'class' else 0)
+  assert cost.upstream_bytes == (4 * count(coarse) if name == 'class' else 0)
   # Gradients, running statistics and the loss.
   assert cost.gradient_bytes == 4 * (parameters + statistics + 1)
   # Of each channel that has a mean and a variance: two sums forward, and two
@@ -77,7 +77,7 @@ def test_what_is_kept_grows_with_the_type_and_the_image(stages_and_config):
 def test_memory_and_time_by_hand():
   cost = step_cost.Cost(
     parameters=1000,
-    given_bytes=4000,
+    upstream_bytes=4000,
     gradient_bytes=6000,
     statistics_bytes=2000,
     rounds=10,

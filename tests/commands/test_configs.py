@@ -44,7 +44,7 @@ def test_every_key_is_read(variant):
   assert set(config.class_net) <= names(mtnet.ClassNet)
   assert set(config.unet) <= names(baselines.UNet)
   # `step` names these one by one.
-  assert set(config.rank_loss) == {'weight', 'top_k', 'margin', 'most'}
+  assert set(config.rank_loss) == {'weight', 'top_k', 'margin', 'max_top_k'}
   for stage in strategies.STAGES:
     assert set(config[f'{stage}_stage']) <= names(stages.Stage)
   # The others are read one by one.
@@ -65,7 +65,7 @@ def test_unknown_variant_names_the_known_ones():
 
 def test_paper_variant_is_the_design():
   config = project_configs.CONFIGS.get_config()
-  assert (config.image_size, config.looks_per_epoch) == (224, 10)
+  assert (config.image_size, config.views_per_image) == (224, 10)
   assert config.coarse_stage.batch_size == 16
   assert config.class_stage.batch_size == 32
   assert config.fine_stage.epochs == 100

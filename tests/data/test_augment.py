@@ -20,7 +20,7 @@ def _training_looks(
   seeds, plain, image, mask, *, augmentation, size=_S, window=(0.0, 16.0)
 ):
   keys = jax.vmap(jax.random.key)(seeds)
-  return augment.training_looks(
+  return augment.training_views(
     keys,
     plain,
     image,
@@ -31,7 +31,7 @@ def _training_looks(
   )
 
 
-def _looks(image, mask=None, *, seeds=None, plain=False, **kwargs):
+def _views(image, mask=None, *, seeds=None, plain=False, **kwargs):
   image = jnp.asarray(image)
   count = len(image)
   return _training_looks(
@@ -56,12 +56,12 @@ def _positions(count, augmentation):
   """Row and column of the patch at which each look's pixels were taken.
 
   The images are a ramp along the rows or the columns: HU is the position, and
-  the window (0, 16) of `_looks` makes it 2 * HU / 16 - 1.
+  the window (0, 16) of `_views` makes it 2 * HU / 16 - 1.
   """
   rows = np.broadcast_to(np.arange(_P, dtype=np.float32)[:, None], (_P, _P))
   decoded = []
   for ramp in (rows, rows.T):
-    images, _ = _looks(
+    images, _ = _views(
       np.broadcast_to(ramp, (count, _P, _P)), augmentation=augmentation
     )
     decoded.append((np.asarray(images[..., 0]) + 1) * 8)
@@ -73,7 +73,7 @@ def test_plain_look_is_a_bilinear_resize():
   hu = rng.integers(-1200, 600, (2, _P, _P)).astype(np.int16)
   mask = (rng.random((2, _P, _P)) < 0.5).astype(np.uint8)
   window = (-1000.0, 400.0)
-  images, masks = _looks(
+  images, masks = _views(
     hu,
     mask,
     plain=True,
@@ -108,11 +108,11 @@ def test_plain_images_at_their_own_size_are_only_windowed():
 def test_a_plain_look_ignores_its_key():
   rng = np.random.default_rng(0)
   hu = np.repeat(rng.uniform(0, 16, (1, _P, _P)), 2, axis=0)
-  images, _ = _looks(
+  images, _ = _views(
     hu, seeds=[3, 4], plain=True, augmentation=augment.Augmentation()
   )
   np.testing.assert_array_equal(images[0], images[1])
-  images, _ = _looks(hu, seeds=[3, 4], augmentation=augment.Augmentation())
+  images, _ = _views(hu, seeds=[3, 4], augmentation=augment.Augmentation())
   assert np.abs(images[0] - images[1]).max() > 0.1
 
 
@@ -123,8 +123,8 @@ def test_certain_flips_turn_the_patch_around():
   flipped = augment.Augmentation(
     crop_min=1.0, crop_max=1.0, zoom_probability=0.0, flip_probability=1.0
   )
-  images, masks = _looks(hu, mask, augmentation=flipped)
-  expected, expected_masks = _looks(hu, mask, augmentation=_IDENTITY)
+  images, masks = _views(hu, mask, augmentation=flipped)
+  expected, expected_masks = _views(hu, mask, augmentation=_IDENTITY)
   np.testing.assert_allclose(images, expected[:, ::-1, ::-1], atol=1e-5)
   # Where the interpolated mask is exactly 1/2, rounding may decide.
   assert np.mean(masks != expected_masks[:, ::-1, ::-1]) < 0.01
@@ -210,12 +210,12 @@ def test_a_look_depends_on_its_key_and_not_on_its_place():
   plain = np.array([False, True, False, False, False, True])
   seeds = np.arange(6) + 10
   options = {'augmentation': augment.Augmentation()}
-  together = _looks(hu, mask, seeds=seeds, plain=plain, **options)
+  together = _views(hu, mask, seeds=seeds, plain=plain, **options)
   order = np.array([4, 2, 5, 0, 3, 1])
-  shuffled = _looks(
+  shuffled = _views(
     hu[order], mask[order], seeds=seeds[order], plain=plain[order], **options
   )
-  alone = _looks(hu[4:5], mask[4:5], seeds=seeds[4:5], **options)
+  alone = _views(hu[4:5], mask[4:5], seeds=seeds[4:5], **options)
   for whole, other, one in zip(together, shuffled, alone, strict=True):
     np.testing.assert_allclose(whole[order], other, atol=1e-5)
     np.testing.assert_allclose(whole[4], one[0], atol=1e-5)
@@ -226,7 +226,7 @@ def test_mask_and_image_stay_aligned():
   # same sums: at or above half the window is where the mask must be.
   rng = np.random.default_rng(0)
   mask = (rng.random((32, _P, _P)) < 0.5).astype(np.uint8)
-  images, masks = _looks(
+  images, masks = _views(
     mask.astype(np.float32) * 16,
     mask,
     augmentation=augment.Augmentation(),
@@ -237,7 +237,7 @@ def test_mask_and_image_stay_aligned():
 
 def test_constant_attenuation_stays_constant():
   # 4 of the window (0, 16) is 2 * 4 / 16 - 1.
-  images, masks = _looks(
+  images, masks = _views(
     np.full((32, _P, _P), 4, np.int16),
     np.ones((32, _P, _P), np.uint8),
     augmentation=augment.Augmentation(),

@@ -9,22 +9,22 @@ from mtnet_jax.data import feeding
 from mtnet_jax.system import devices
 
 
-def _feeder(nodules, most_on_device):
+def _feeder(nodules, max_bytes_on_device):
   feed = feeding.Feeder(
     nodules,
-    looks=3,
+    views=3,
     batch_size=2 * jax.device_count(),
     seed=5,
-    most_on_device=most_on_device,
+    max_bytes_on_device=max_bytes_on_device,
   )
-  feed.place()
+  feed.put_on_devices()
   return feed
 
 
 def _seen(feed, step, **calls):
   """What steps read, example by example: index each device's data."""
   data, batches = feed(step, **calls)
-  for i in range(calls.get('count', 1)):
+  for i in range(calls.get('num_steps', 1)):
     rows = [
       {key: np.asarray(array)[device][index] for key, array in data.items()}
       for device, index in enumerate(batches['index'][:, i])
@@ -32,8 +32,10 @@ def _seen(feed, step, **calls):
     examples = {
       key: np.concatenate([row[key] for row in rows]) for key in rows[0]
     }
-    look, place = (batches[key][:, i].ravel() for key in ('look', 'place'))
-    yield examples, look, place
+    view, position = (
+      batches[key][:, i].ravel() for key in ('view', 'position')
+    )
+    yield examples, view, position
 
 
 def test_examples_are_the_same_from_the_devices_and_from_the_host():
@@ -49,13 +51,13 @@ def test_examples_are_the_same_from_the_devices_and_from_the_host():
     np.testing.assert_array_equal(from_host[0]['image'], nodules.image[index])
 
 
-@pytest.mark.parametrize('most_on_device', (0, feeding.MOST_ON_DEVICE))
-def test_steps_of_one_call_see_what_each_would(most_on_device):
+@pytest.mark.parametrize('max_bytes_on_device', (0, feeding.MAX_BYTES_ON_DEVICE))
+def test_steps_of_one_call_see_what_each_would(max_bytes_on_device):
   nodules = step_job.made_up_nodules(7)
-  feed = _feeder(nodules, most_on_device)
+  feed = _feeder(nodules, max_bytes_on_device)
   # 7 nodules three times, in an epoch of ten steps and one look again.
   alone = [seen for step in (1, 2, 3) for seen in _seen(feed, step)]
-  together = list(_seen(feed, 1, count=3, most=5))
+  together = list(_seen(feed, 1, num_steps=3, max_steps=5))
   assert len(together) == len(alone) == 3
   jax.tree.map(np.testing.assert_array_equal, together, alone)
 
@@ -69,7 +71,7 @@ def test_the_host_sends_no_more_than_a_batch():
 
 def test_training_is_the_same_bit_for_bit(tmp_path, monkeypatch):
   reference = _losses(tmp_path / 'reference')
-  monkeypatch.setattr(feeding, 'MOST_ON_DEVICE', 0)
+  monkeypatch.setattr(feeding, 'MAX_BYTES_ON_DEVICE', 0)
   assert _losses(tmp_path / 'other') == reference
 
 
@@ -78,7 +80,7 @@ def _losses(directory):
   trainer = step_job.coarse_trainer(
     config, step_job.made_up_nodules(6), directory
   )
-  state = trainer.place(trainer.fresh_state())
+  state = trainer.put_on_devices(trainer.init_state())
   found = []
   for step in range(3):
     state, losses = trainer.steps(state, step)

@@ -30,28 +30,28 @@ def _nodules(label):
 @hypothesis.settings(deadline=None, derandomize=True, database=None)
 @hypothesis.given(
   num_examples=st.integers(1, 40),
-  looks=st.integers(1, 10),
+  views=st.integers(1, 10),
   batch_size=st.integers(1, 64),
 )
-def test_an_epoch_holds_every_look_in_whole_batches(
-  num_examples, looks, batch_size
+def test_an_epoch_holds_every_view_in_whole_batches(
+  num_examples, views, batch_size
 ):
   order = feeding.epoch_order(
-    num_examples, looks=looks, batch_size=batch_size, seed=(3, 0)
+    num_examples, views=views, batch_size=batch_size, seed=(3, 0)
   )
-  steps = feeding.steps_per_epoch(num_examples, looks, batch_size)
+  steps = feeding.steps_per_epoch(num_examples, views, batch_size)
   assert order.shape == (steps * batch_size, 2)
-  assert len(order) - num_examples * looks in range(batch_size)
+  assert len(order) - num_examples * views in range(batch_size)
   pairs, counts = np.unique(order, axis=0, return_counts=True)
-  expected = [(i, j) for i in range(num_examples) for j in range(looks)]
+  expected = [(i, j) for i in range(num_examples) for j in range(views)]
   assert list(map(tuple, pairs)) == expected
   # What fills up the last batch comes from everywhere alike.
   assert counts.max() - counts.min() <= 1
 
 
 def test_a_batch_larger_than_the_epoch_is_one_step():
-  # 2 examples x 2 looks, filled up from its own start to 10.
-  order = feeding.epoch_order(2, looks=2, batch_size=10, seed=0)
+  # 2 examples x 2 views, filled up from its own start to 10.
+  order = feeding.epoch_order(2, views=2, batch_size=10, seed=0)
   assert len(order) == 10
   np.testing.assert_array_equal(order[4:8], order[:4])
   np.testing.assert_array_equal(order[8:], order[:2])
@@ -60,7 +60,7 @@ def test_a_batch_larger_than_the_epoch_is_one_step():
 
 def test_order_follows_the_seed_and_the_epoch():
   def order(*seed):
-    return feeding.epoch_order(20, looks=3, batch_size=8, seed=seed).tolist()
+    return feeding.epoch_order(20, views=3, batch_size=8, seed=seed).tolist()
 
   assert order(1, 0) == order(1, 0)
   assert order(1, 0) != order(1, 1)
@@ -69,12 +69,12 @@ def test_order_follows_the_seed_and_the_epoch():
 
 
 @pytest.mark.parametrize(
-  'examples, looks, batch, steps',
+  'examples, views, batch, steps',
   ((16, 1, 16, 1), (17, 1, 16, 2), (854, 10, 16, 534), (1, 1, 16, 1)),
 )
-def test_steps_per_epoch(examples, looks, batch, steps):
+def test_steps_per_epoch(examples, views, batch, steps):
   # 8540 / 16 = 533.75.
-  assert feeding.steps_per_epoch(examples, looks, batch) == steps
+  assert feeding.steps_per_epoch(examples, views, batch) == steps
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,13 @@ def test_outputs_that_are_not_there_are_not_compared():
     del record['malignancy_probability']
   tree = averaging.compare([records], records, seed=0)
   assert [list(part) for part in tree.values()] == [['coarse']] * 3
-  assert averaging.doubts(records, seed=0) == {}
+  assert averaging.uncertainty(records, seed=0) == {}
 
 
 def test_doubts_are_those_of_scipy_and_scikit_learn():
   records = _doubtful(make_records())
   records[3]['label'] = -1  # counts for the mask only
-  tree = averaging.doubts(records, seed=0)
+  tree = averaging.uncertainty(records, seed=0)
 
   def column(key, rows):
     return np.array([row[key] for row in rows])
@@ -118,7 +118,7 @@ def test_doubt_in_the_right_places():
     record['malignancy_sd'] = 0.3 if wrong else 0.1
 
   def found():
-    tree = averaging.doubts(records, seed=0)
+    tree = averaging.uncertainty(records, seed=0)
     return (
       tree['rank_correlation_with_fine_dice']['fine_uncertainty'],
       tree['auc_for_wrong_labels']['malignancy_sd'],

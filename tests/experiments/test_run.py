@@ -156,11 +156,11 @@ def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   splits = {name: both for name in lidc.SPLITS}
   replacements = {
     'is_simulated': lambda *_: False,
-    'splits': lambda *_: lidc.SPLITS,
+    'built_splits': lambda *_: lidc.SPLITS,
     'load_splits': lambda _: splits,
   }
   for name, value in replacements.items():
-    monkeypatch.setattr(run.input_pipeline, name, value)
+    monkeypatch.setattr(lidc, name, value)
   config = project_configs.CONFIGS.get_config('test')
   assert choice.load_for_training(config) is splits
   splits[split] = one

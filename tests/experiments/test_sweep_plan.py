@@ -32,7 +32,7 @@ def test_every_sweep_can_be_trained(name, variant):
     check_config.check_config(point.config)
     # No two points are the same run.
     assert configs[i] not in configs[:i]
-  assert {output for output in config.shows} <= set(config.base.stages)
+  assert {output for output in config.outputs} <= set(config.base.stages)
 
 
 def test_unknown_sweeps_and_variants_are_named():
@@ -126,6 +126,21 @@ def claim(directory, name='table4,test', **changes):
   config = project_configs.ABLATIONS.get_config(name)
   config.base.update(changes)
   sweep_plan.claim(directory, config, sweep_plan.points(config))
+
+
+def test_a_sweep_of_the_former_names_of_keys_goes_on(tmp_path):
+  claim(tmp_path)
+  path = tmp_path / 'sweep.json'
+  text = path.read_text()
+  for key, former in (
+    ('views_per_image', 'looks_per_epoch'),
+    ('steps_per_call', 'steps_at_once'),
+    ('max_top_k', 'most'),
+  ):
+    assert f'"{key}"' in text
+    text = text.replace(f'"{key}"', f'"{former}"')
+  path.write_text(text)
+  claim(tmp_path)
 
 
 def test_a_directory_is_claimed_once_and_again(tmp_path):

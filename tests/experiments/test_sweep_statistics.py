@@ -26,7 +26,7 @@ def test_differences_on_the_same_nodules_are_paired():
   }
   found = by_place(
     sweep_statistics.compare(
-      [point('a'), point('b')], records, reference='a', shows=('fine',)
+      [point('a'), point('b')], records, reference='a', shown=('fine',)
     )
   )
   assert found['a', 'fine'].differences is None
@@ -71,7 +71,7 @@ def test_malignancy_is_compared_by_the_same_draws():
   }
   found = by_place(
     sweep_statistics.compare(
-      [point('a'), point('b')], records, reference='a', shows=('class',)
+      [point('a'), point('b')], records, reference='a', shown=('class',)
     )
   )
   assert set(found) == {('a', 'class'), ('b', 'class')}
@@ -113,7 +113,7 @@ def test_a_coarse_net_that_was_taken_over_comes_once():
         [point('a'), point('b')],
         records,
         reference='a',
-        shows=('coarse', 'fine'),
+        shown=('coarse', 'fine'),
         same_coarse_net=shared,
       )
     )

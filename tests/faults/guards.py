@@ -118,20 +118,20 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/training/step.py',
-    'carry[0] < count',
-    'carry[0] < most',
+    'carry[0] < num_steps',
+    'carry[0] < max_steps',
     'tests/training/test_pace.py -k share_a_call',
   ),
   Guard(
     'mtnet_jax/training/calls.py',
-    'return min(left, self._at_once)',
-    'return self._at_once',
+    'return min(remaining, self._num_steps)',
+    'return self._num_steps',
     'tests/training/test_pace.py -k a_number_in_the_config',
   ),
   Guard(
     'mtnet_jax/data/feeding.py',
-    'index = place % here * most + np.arange(most)',
-    'index = place % here',
+    'index = position % here * max_steps + np.arange(max_steps)',
+    'index = position % here',
     'tests/data/test_feeding.py -k one_call',
   ),
   Guard(
@@ -142,7 +142,7 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/training/trainer.py',
-    '        calls.settle()\n        self._save(state, step, history)\n'
+    '        calls.wait()\n        self._save(state, step, history)\n'
     '      raise',
     '        pass\n      raise',
     f'{_INTERRUPTED} -k after_a_step',
@@ -179,7 +179,7 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/storage/size_limits.py',
-    '    if _parameters(net) > _MOST_PARAMETERS:',
+    '    if _parameters(net) > _MAX_PARAMETERS:',
     '    if False:',
     'tests/storage/test_size_limits.py -k together',
   ),
@@ -198,7 +198,7 @@ GUARDS = (
   # DICOM.
   Guard(
     _PIXELS,
-    '  if not 0 < rows * columns <= _MOST_PIXELS:',
+    '  if not 0 < rows * columns <= _MAX_PIXELS:',
     '  if False:',
     'tests/dataset/ct/test_dicom_series.py',
   ),
@@ -399,7 +399,7 @@ GUARDS = (
   ),
   Guard(
     _HDF5,
-    '  if sum(dataset.nbytes for dataset in found.values()) > MOST_BYTES:',
+    '  if sum(dataset.nbytes for dataset in found.values()) > MAX_BYTES:',
     '  if False:',
     'tests/weights/test_hdf5.py',
   ),
@@ -411,7 +411,7 @@ GUARDS = (
   ),
   Guard(
     _WEIGHTS,
-    '  if sum(sizes) > hdf5.MOST_BYTES:',
+    '  if sum(sizes) > hdf5.MAX_BYTES:',
     '  if False:',
     'tests/weights/test_load.py -k claim',
   ),

@@ -36,7 +36,7 @@ MOMENTS = {
 }
 _WEIGHTS = (4, 1, 3, 1)
 # So that a run comes to its end.
-_MOST_PER_RUN = 8
+_MAX_PER_RUN = 8
 _BEFORE_DATA = ('starting', 'building')
 _FILES = ('metrics.json', 'records.csv')
 
@@ -196,7 +196,7 @@ def run_kills(*, kills, seed, out, environment):
     number += 1
     directory = out / f'run{number}'
     of_this = 0
-    while of_this < _MOST_PER_RUN and len(rows) < kills:
+    while of_this < _MAX_PER_RUN and len(rows) < kills:
       process = start(directory, environment)
       (moment,) = rng.choices(list(MOMENTS), _WEIGHTS)
       if moment == 'building' and reached(directory) not in _BEFORE_DATA:

@@ -532,7 +532,7 @@ def _read_flags(folder):
   check_config.check_config(config)
   nets.make_nets(config)
   stages.make_stages(config)
-  step.loss_numbers(config)
+  step.loss_hyperparams(config)
 
 
 # What is remembered between runs.

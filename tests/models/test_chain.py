@@ -56,7 +56,7 @@ def _fakes():
 def _run(fakes, images, strategy, stages=None, coarse_mask='hard'):
   stages = stages or strategies.stages_of(strategy)
   return chain.run(
-    strategies.speakers(strategy, stages),
+    strategies.predicting(strategy, stages),
     fakes,
     dict.fromkeys(stages, 'variables'),
     images,

@@ -70,8 +70,8 @@ def _traced_step(name):
     'mask': abstract('uint8', 9, 64, 64),
     'label': abstract('int32', 9),
   }
-  batch = {key: abstract('int32', 4) for key in ('index', 'look', 'place')}
-  numbers = {'seed': abstract('uint32'), **step.loss_numbers(config)}
+  batch = {key: abstract('int32', 4) for key in ('index', 'view', 'position')}
+  hyperparams = {'seed': abstract('uint32'), **step.loss_hyperparams(config)}
   jaxpr, (new_state, losses) = jax.make_jaxpr(
     functools.partial(
       step.train_step,
@@ -82,7 +82,7 @@ def _traced_step(name):
     ),
     axis_env=[(devices.AXIS, 1)],
     return_shape=True,
-  )(state, {'coarse': _variables('coarse')}, data, batch, numbers)
+  )(state, {'coarse': _variables('coarse')}, data, batch, hyperparams)
   return jaxpr, state, new_state, losses
 
 

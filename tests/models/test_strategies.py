@@ -63,7 +63,10 @@ def test_givers_and_starts_come_before(strategy):
   before = set()
   for stage, part in strategies.STRATEGIES[strategy].items():
     assert stage in strategies.STAGES
-    assert {*strategies.givers(strategy, stage), *part.starts_from} <= before
+    assert {
+      *strategies.upstream_names(strategy, stage),
+      *part.starts_from,
+    } <= before
     before.add(stage)
 
 
@@ -157,7 +160,9 @@ def test_finetuning_starts_where_the_three_networks_ended():
       assert values == {i}
   # `take_over` refuses whatever does not fit in every name and shape.
   jax.eval_shape(
-    functools.partial(start.init_variables, stage, 0, size=32, fresh_only=()),
+    functools.partial(
+      start.init_variables, stage, 0, size=32, newly_initialised=()
+    ),
     started=started,
   )
 
@@ -189,7 +194,7 @@ def test_public_weights_of_a_shared_net_are_those_of_its_coarse_net():
       stage,
       0,
       size=32,
-      fresh_only=baselines.CLASS_LAYERS,
+      newly_initialised=baselines.CLASS_LAYERS,
     ),
     started=coarse,
   )
@@ -216,13 +221,13 @@ def _loss(labels, logits, weight):
   config = _config('shared', {'class_weight': weight})
   rng = np.random.default_rng(0)
   mask = jnp.asarray(rng.random((len(labels), 6, 6, 1)) < 0.5, jnp.float32)
-  numbers = step.loss_numbers(config)
+  numbers = step.loss_hyperparams(config)
   each = step.loss_of_task(
     'both',
     logits,
     {'mask': mask, 'label': jnp.asarray(labels)},
     numbers,
-    rank_most=20,
+    max_top_k=20,
   )
   return each, mask
 
@@ -286,7 +291,7 @@ def test_a_joint_stage_keeps_the_epoch_of_the_best_mean(joint_trainer):
   # One of the six pairs of a malignant and a benign nodule is the wrong way
   # round: AUC 5/6. The open one's would change it.
   malignancy = np.asarray([0.9, 0.1, 1.0, 0.3, 0.4, 0.2], np.float32)
-  trainer._given_on_devices = {}
+  trainer._upstream_on_devices = {}
   trainer._predictor = lambda *_, **__: {'fine': probs, 'class': malignancy}
   found = trainer.validate({})
   jaccard = metrics.segmentation_metrics(probs[..., None], data.mask[..., None])
@@ -386,7 +391,7 @@ def test_a_run_of_every_strategy(strategy, tmp_path, phantom_data_dir, capsys):
     strategy,
     {
       'dataset': {'data_dir': str(phantom_data_dir)},
-      'looks_per_epoch': 1,
+      'views_per_image': 1,
       **{f'{stage}_stage': {'epochs': 1} for stage in strategies.STAGES},
     },
   )
@@ -437,9 +442,9 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
     validation=data,
     directory=tmp_path,
   )
-  state = trainer.fresh_state()
+  state = trainer.init_state()
   before = jax.tree.map(np.asarray, state.params)
-  after, values = trainer.steps(trainer.place(state), 0)
+  after, values = trainer.steps(trainer.put_on_devices(state), 0)
   assert np.isfinite(np.asarray(values['loss'])).all()
   moved = jax.tree.map(
     lambda old, new: bool(np.any(old != np.asarray(new)[0])),

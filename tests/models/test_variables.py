@@ -98,7 +98,7 @@ def test_the_modules_own_initialisers_agree(strategy):
   config = _config(strategy)
   nets = nets_lib.make_nets(config)
   for name, shapes in nets_lib.variable_shapes(config).items():
-    kind = strategies.STRATEGIES[strategy][name].receives
+    kind = strategies.STRATEGIES[strategy][name].inputs
     inputs = [jnp.zeros(x.shape) for x in variables.input_shapes(kind, 64)]
     init = jax.jit(functools.partial(nets[name].init, train=False))
     theirs = traverse_util.flatten_dict(

@@ -27,10 +27,10 @@ def _draw(*shape):
 @_needs_compiler
 def test_they_are_there_where_a_compiler_is():
   assert library.loaded()
-  assert library.serves(_draw(1))
-  assert not library.serves(_draw(1).astype(jnp.bfloat16))
+  assert library.supports(_draw(1))
+  assert not library.supports(_draw(1).astype(jnp.bfloat16))
   with library.portable():
-    assert not library.serves(_draw(1))
+    assert not library.supports(_draw(1))
 
 
 def _calls(function, *arguments):

@@ -81,7 +81,7 @@ def test_what_is_shown_is_of_the_chosen_nodules(nodules):
 def test_of_a_whole_split_each_comes_with_its_own(nodules):
   records = [{'fine_dice': 0.2}, {'fine_dice': 0.7}]
   best, worst = examples.pick(records, nodules, {'fine': nodules.image / 8})
-  assert (best.place, worst.place) == ('best', 'worst')
+  assert (best.rank, worst.rank) == ('best', 'worst')
   assert (best.record, worst.record) == (records[1], records[0])
   np.testing.assert_array_equal(best.image, nodules.image[1])
   assert best.masks['fine'].all() and not worst.masks['fine'].any()

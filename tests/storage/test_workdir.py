@@ -48,6 +48,33 @@ def test_another_config_is_refused_with_every_difference(tmp_path):
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 0
 
 
+_OF_BEFORE = {
+  'looks_per_epoch': 10,
+  'steps_at_once': 0,
+  'rank_loss': {'top_k': 20, 'most': 50},
+}
+_OF_TODAY = {
+  'views_per_image': 10,
+  'steps_per_call': 0,
+  'rank_loss': {'top_k': 20, 'max_top_k': 50},
+}
+
+
+def test_keys_that_had_another_name_are_read_under_their_name_of_today(
+  tmp_path,
+):
+  workdir.claim(tmp_path, config(**_OF_BEFORE))
+  found = workdir.read_config(tmp_path).to_dict()
+  assert found == workdir.rename_keys(config(**_OF_TODAY).to_dict()) | {
+    'seg_net': {'widths': [1, 2]},
+    'stages': ['coarse'],
+  }
+  # The same run, which goes on; another value is another run.
+  workdir.claim(tmp_path, config(**_OF_TODAY))
+  with pytest.raises(errors.InputError, match='views_per_image was 10 and is'):
+    workdir.claim(tmp_path, config(**_OF_TODAY | {'views_per_image': 9}))
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(errors.InputError, match='file/run.*--workdir'):

@@ -150,7 +150,7 @@ def test_class_net_starts_from_its_file(files, tmp_path):
     0,
     size=64,
     started=weights.variables,
-    fresh_only=weights.fresh,
+    newly_initialised=weights.newly_initialised,
   )
   ours = traverse_util.flatten_dict(variables, sep='/')
   loaded = traverse_util.flatten_dict(weights.variables, sep='/')

@@ -84,7 +84,7 @@ def test_the_fresh_state_is_that_of_init(schedule):
     learning_rate=1e-3, schedule=schedule, total_steps=40
   )
   params = {'a': jnp.ones((2, 3)), 'b': {'c': jnp.ones(4, jnp.bfloat16)}}
-  ours, theirs = optim.fresh_state(tx, params), tx.init(params)
+  ours, theirs = optim.init_state(tx, params), tx.init(params)
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
   for mine, its in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
     assert mine.dtype == its.dtype

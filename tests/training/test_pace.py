@@ -17,49 +17,49 @@ from mtnet_jax.training import calls as calls_lib
 from mtnet_jax.training import progress
 
 
-def _pace(backend, monkeypatch, *, steps_at_once=0):
+def _pace(backend, monkeypatch, *, steps_per_call=0):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
   return calls_lib.Pace(
-    ml_collections.ConfigDict({'steps_at_once': steps_at_once})
+    ml_collections.ConfigDict({'steps_per_call': steps_per_call})
   )
 
 
 @pytest.mark.parametrize(
-  ('seconds', 'at_once'),
+  ('seconds', 'expected'),
   ((0.0124, 20), (0.1, 2), (0.2, 1), (3.0, 1), (0.0078125, 32)),
 )
-def test_steps_of_a_quarter_of_a_second(monkeypatch, seconds, at_once):
+def test_steps_of_a_quarter_of_a_second(monkeypatch, seconds, expected):
   pace = _pace('gpu', monkeypatch)
   # The first call waits for the compiler, and one of the others for the disk.
   # Alone, a step takes as long again as in a loop.
   for took in (90.0, 2 * seconds, 9 * seconds, 2 * seconds):
-    assert pace.times and pace.at_once(100) == 1
-    pace.took(1, took)
+    assert pace.is_timing and pace.num_steps(100) == 1
+    pace.record(1, took)
   for took in (seconds, 9 * seconds, seconds):
-    assert pace.times
-    steps = pace.at_once(100)
-    assert steps == max(1, at_once // 2)
-    pace.took(steps, took * steps)
-  assert not pace.times and pace.step_seconds == pytest.approx(seconds)
-  assert pace.at_once(100) == at_once
+    assert pace.is_timing
+    steps = pace.num_steps(100)
+    assert steps == max(1, expected // 2)
+    pace.record(steps, took * steps)
+  assert not pace.is_timing and pace.step_seconds == pytest.approx(seconds)
+  assert pace.num_steps(100) == expected
   # No call goes beyond the end of an epoch.
-  assert pace.at_once(3) == min(at_once, 3)
-  assert pace.most == 32
+  assert pace.num_steps(3) == min(expected, 3)
+  assert pace.max_steps == 32
 
 
 def test_one_step_a_call_on_a_cpu(monkeypatch):
   pace = _pace('cpu', monkeypatch)
   for took in (1.0, 0.001, 0.001, 0.001):
-    pace.took(1, took)
-  assert (pace.most, pace.at_once(100)) == (1, 1)
+    pace.record(1, took)
+  assert (pace.max_steps, pace.num_steps(100)) == (1, 1)
 
 
 def test_a_number_in_the_config_is_taken(monkeypatch):
-  pace = _pace('cpu', monkeypatch, steps_at_once=5)
-  assert (pace.most, pace.at_once(100), pace.at_once(2)) == (5, 5, 2)
+  pace = _pace('cpu', monkeypatch, steps_per_call=5)
+  assert (pace.max_steps, pace.num_steps(100), pace.num_steps(2)) == (5, 5, 2)
   for took in (60.0, 20.0, 20.0, 20.0):
-    pace.took(5, took)
-  assert (pace.step_seconds, pace.at_once(100)) == (4.0, 5)
+    pace.record(5, took)
+  assert (pace.step_seconds, pace.num_steps(100)) == (4.0, 5)
 
 
 def test_several_processes_look_at_the_same_calls(monkeypatch):
@@ -70,13 +70,15 @@ def test_several_processes_look_at_the_same_calls(monkeypatch):
     monkeypatch.setattr(jax, 'process_count', lambda n=processes: n)
     records = _Records()
     calls = calls_lib.Calls(
-      lambda state, step, count: (state, done),
-      pace=mock.Mock(times=False, at_once=lambda left: min(left, 2)),
+      lambda state, step, num_steps: (state, done),
+      pace=mock.Mock(
+        is_timing=False, num_steps=lambda remaining: min(remaining, 2)
+      ),
       observer=records,
-      went_wrong=None,
+      on_not_finite=None,
     )
     for first in (0, 2, 4):
-      calls.hand_over(None, first, 5 - first)
+      calls.dispatch(None, first, 5 - first)
     stopping.release()
     assert [step for step, _ in records.told] == told
 
@@ -85,12 +87,12 @@ def test_several_processes_look_at_the_same_calls(monkeypatch):
 _STEPS, _EPOCHS = 5, 2
 
 
-def _trainer(directory, steps_at_once, **changes):
+def _trainer(directory, steps_per_call, **changes):
   config = step_job.coarse_config()
   with config.unlocked():
     config.coarse_stage.epochs = _EPOCHS
-    config.looks_per_epoch = 3
-    config.steps_at_once = steps_at_once
+    config.views_per_image = 3
+    config.steps_per_call = steps_per_call
     config.coarse_stage.update(changes)
   data = step_job.made_up_nodules(6)
   data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])

@@ -25,12 +25,12 @@ def compiled():
   jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def _coarse_trainer(directory, *, most, top_k, margin, seed=0):
+def _coarse_trainer(directory, *, max_top_k, top_k, margin, seed=0):
   config = step_job.coarse_config()
   with config.unlocked():
     config.seed = seed
     config.rank_loss.weight = 1.0
-    config.rank_loss.most = most
+    config.rank_loss.max_top_k = max_top_k
     config.rank_loss.top_k = top_k
     config.rank_loss.margin = margin
   return step_job.coarse_trainer(config, step_job.made_up_nodules(4), directory)
@@ -38,7 +38,7 @@ def _coarse_trainer(directory, *, most, top_k, margin, seed=0):
 
 def _loss(trainer):
   """Of the first step; an evaluation follows it."""
-  state = trainer.place(trainer.fresh_state())
+  state = trainer.put_on_devices(trainer.init_state())
   state, values = trainer.steps(state, 0)
   trainer.validate({'params': state.params, 'batch_stats': state.batch_stats})
   return float(devices.unreplicate(values['loss'])[0])
@@ -46,16 +46,18 @@ def _loss(trainer):
 
 def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
   first, *others = (
-    _coarse_trainer(tmp_path, most=50, top_k=top_k, margin=margin, seed=seed)
+    _coarse_trainer(
+      tmp_path, max_top_k=50, top_k=top_k, margin=margin, seed=seed
+    )
     for seed, (top_k, margin) in enumerate(_GRID)
   )
   for other in others:
     assert other._steps is first._steps
     assert other._predictor._step is first._predictor._step
-    assert other._numbers != first._numbers
-  # Without `most` the number of pixels taken is that of the program.
+    assert other._hyperparams != first._hyperparams
+  # Without `max_top_k` the number of pixels taken is that of the program.
   ten, fifty = (
-    _coarse_trainer(tmp_path, most=0, top_k=top_k, margin=0.3)._steps
+    _coarse_trainer(tmp_path, max_top_k=0, top_k=top_k, margin=0.3)._steps
     for top_k in (10, 50)
   )
   assert ten is not fifty
@@ -69,7 +71,7 @@ def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
   losses = set()
   for point, (top_k, margin) in enumerate(_GRID):
     trainer = _coarse_trainer(
-      tmp_path, most=50, top_k=top_k, margin=margin, seed=point // 2
+      tmp_path, max_top_k=50, top_k=top_k, margin=margin, seed=point // 2
     )
     losses.add(_loss(trainer))
     if point == 0:

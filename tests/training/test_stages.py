@@ -64,9 +64,9 @@ def _paths(tree):
 def test_stages_come_in_order(by_name):
   assert tuple(by_name) == nets_lib.ORDER
   coarse, classify, fine = (by_name[name] for name in nets_lib.ORDER)
-  assert (coarse.receives, coarse.starts_from) == ('nothing', ())
-  assert (classify.receives, classify.starts_from) == ('mask', ())
-  assert (fine.receives, fine.starts_from) == ('mask', ('coarse',))
+  assert (coarse.inputs, coarse.starts_from) == ('nothing', ())
+  assert (classify.inputs, classify.starts_from) == ('mask', ())
+  assert (fine.inputs, fine.starts_from) == ('mask', ('coarse',))
   assert coarse.select_by == fine.select_by == 'jaccard'
   assert classify.select_by == 'auc'
 
@@ -94,7 +94,7 @@ def test_losses_follow_the_config():
   config.rank_loss.weight = 0.5
   config.rank_loss.top_k = 3
   config.rank_loss.margin = 0.7
-  numbers = step.loss_numbers(config)
+  numbers = step.loss_hyperparams(config)
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.normal(size=(2, 5, 5, 1)), jnp.float32)
   mask = jnp.asarray(rng.random((2, 5, 5, 1)) < 0.5, jnp.float32)
@@ -104,7 +104,7 @@ def test_losses_follow_the_config():
   coarse, classify, fine = (stage.task for stage in stages.make_stages(config))
   assert coarse == fine
   np.testing.assert_allclose(
-    step.loss_of_task(coarse, logits, {'mask': mask}, numbers, rank_most=9),
+    step.loss_of_task(coarse, logits, {'mask': mask}, numbers, max_top_k=9),
     expected,
     rtol=1e-5,
   )
@@ -115,7 +115,7 @@ def test_losses_follow_the_config():
       jnp.asarray([0.0, np.log(3.0)]),
       {'label': jnp.asarray([1, 0])},
       numbers,
-      rank_most=9,
+      max_top_k=9,
     ),
     [np.log(2), np.log(4)],
     rtol=1e-5,
@@ -125,13 +125,13 @@ def test_losses_follow_the_config():
 def test_hand_on_hard_is_zero_or_one():
   # A probability of exactly 1/2 (logit 0) is nodule.
   logits = jnp.asarray([-3.0, -1e-3, 0.0, 2.0]).reshape(1, 2, 2, 1)
-  mask = chain.hand_on(logits, 'hard')
+  mask = chain.pass_mask(logits, 'hard')
   assert mask.dtype == jnp.float32 and mask.shape == (1, 2, 2, 1)
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
 def test_hand_on_none_is_zeros():
-  mask = chain.hand_on(jnp.full((1, 2, 2, 1), 9.0), 'none')
+  mask = chain.pass_mask(jnp.full((1, 2, 2, 1), 9.0), 'none')
   assert mask.dtype == jnp.float32
   np.testing.assert_array_equal(mask, np.zeros((1, 2, 2, 1)))
 
@@ -147,13 +147,13 @@ def test_only_the_stages_asked_for_are_trained():
 
 def test_hand_on_knows_no_other_kind():
   with pytest.raises(ValueError, match='hrad'):
-    chain.hand_on(jnp.zeros((1, 1, 1, 1)), 'hrad')
+    chain.pass_mask(jnp.zeros((1, 1, 1, 1)), 'hrad')
 
 
 def test_hand_on_soft_is_the_probability():
   logits = jnp.asarray([-np.log(3.0), 0.0, np.log(3.0)]).reshape(1, 1, 3, 1)
   np.testing.assert_allclose(
-    chain.hand_on(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
+    chain.pass_mask(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
   )
 
 

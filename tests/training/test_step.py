@@ -54,8 +54,8 @@ def eight(paths):
   return dict(np.load(paths[1]))
 
 
-def tree(found, *place):
-  prefix = '/'.join(place) + '/'
+def tree(found, *position):
+  prefix = '/'.join(position) + '/'
   leaves = {
     key.removeprefix(prefix): np.asarray(value, np.float64)
     for key, value in found.items()

@@ -25,7 +25,7 @@ def _trainer(directory, **changes):
   config = step_job.coarse_config()
   with config.unlocked():
     config.coarse_stage.epochs = _EPOCHS
-    config.looks_per_epoch = 2
+    config.views_per_image = 2
     config.coarse_stage.update(changes)
   data = step_job.made_up_nodules(6)
   data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
@@ -103,8 +103,8 @@ def test_stopped_while_a_call_is_handed_over(
   trainer = _trainer(tmp_path)
   take = trainer.steps
 
-  def stopped(state, step, *, count):
-    after = take(state, step, count=count)
+  def stopped(state, step, *, num_steps):
+    after = take(state, step, num_steps=num_steps)
     if step == call:
       # What the handler of the signal does where nothing is held.
       assert not stopping.holds()
@@ -140,7 +140,7 @@ def test_stopped_within_the_validation(undisturbed, tmp_path, monkeypatch):
 
 def _batch_of(trainer, step):
   order = feeding.epoch_order(
-    6, looks=2, batch_size=4, seed=(trainer._seed, (step - 1) // _STEPS)
+    6, views=2, batch_size=4, seed=(trainer._seed, (step - 1) // _STEPS)
   )
   first = (step - 1) % _STEPS * 4
   return order[first : first + 4]
@@ -158,7 +158,7 @@ def _assert_stops(trainer, directory, step):
   assert report['simulated'] is True
   assert report['step'] == step
   assert report['nodule_ids'] == [f'nodule-{i}' for i in batch[:, 0]]
-  assert report['looks'] == batch[:, 1].tolist()
+  assert report['views'] == batch[:, 1].tolist()
   return report
 
 
@@ -174,8 +174,8 @@ def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
 def test_the_last_good_checkpoint_stays(tmp_path):
   _stop(_trainer(tmp_path), _StopsAt(2))
   trainer = _trainer(tmp_path)
-  trainer._numbers['margin'] = np.float32(np.nan)
-  trainer._numbers['rank_weight'] = np.float32(1)
+  trainer._hyperparams['margin'] = np.float32(np.nan)
+  trainer._hyperparams['rank_weight'] = np.float32(1)
   _assert_stops(trainer, tmp_path, 3)
   state, _ = trainer._checkpoints.load_latest(None)
   assert state['step'] == 2
@@ -185,10 +185,10 @@ def test_the_last_good_checkpoint_stays(tmp_path):
 def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path, monkeypatch):
   right = step_lib.loss_of_task
 
-  def infinitely_steep(task, logits, targets, numbers, **kwargs):
+  def infinitely_steep(task, logits, targets, hyperparams, **kwargs):
     # Adds 0, whose derivative is 0 / 0.
     steep = jnp.sqrt(jnp.sum(logits * 0, axis=(1, 2, 3)))
-    return right(task, logits, targets, numbers, **kwargs) + steep
+    return right(task, logits, targets, hyperparams, **kwargs) + steep
 
   step_lib.mapped.cache_clear()
   monkeypatch.setattr(step_lib, 'loss_of_task', infinitely_steep)
@@ -206,6 +206,6 @@ def test_a_batch_larger_than_the_dataset_repeats_it(tmp_path):
   batch = trainer.feed.order_of(0)
   assert batch.shape == (32, 2)
   assert {tuple(pair) for pair in batch.tolist()} == {
-    (index, look) for index in range(6) for look in range(2)
+    (index, view) for index in range(6) for view in range(2)
   }
   np.testing.assert_array_equal(batch[12:24], batch[:12])

@@ -69,7 +69,7 @@ def test_every_tensor_is_used_or_dropped_by_name(name, tmp_path):
   assert set(weights.dropped) == set(weights_made_up.BESIDE[name])
   everything = weights_made_up.variable_shapes(weights_made_up.net_of(name))
   assert {path.split('/')[1] for path in everything.keys() - loaded.keys()} == (
-    set(weights.fresh)
+    set(weights.newly_initialised)
   )
   for theirs, ours in ours_of.items():
     value = loaded[ours]

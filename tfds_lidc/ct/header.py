@@ -36,7 +36,7 @@ _DICOMDIR_CLASS = '1.2.840.10008.1.3.10'  # Media Storage Directory Storage
 _PIXEL_DATA = struct.pack('<HH', 0x7FE0, 0x0010)
 _SEQUENCE_END = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
 # What a deflated file may become: a CT image of 4096 x 4096, eight times over.
-_MOST_INFLATED = 1 << 28
+_MAX_INFLATED = 1 << 28
 _LONGEST_REASON = 200
 _LONGEST_UID = 64  # PS3.5, 6.2
 
@@ -188,7 +188,7 @@ def _parse(
   if _inflates_beyond_measure(f):
     return None, Fault(
       'unreadable',
-      f'inflates to more than {_MOST_INFLATED >> 20} MiB, which is no CT image',
+      f'inflates to more than {_MAX_INFLATED >> 20} MiB, which is no CT image',
     )
   return pydicom.dcmread(f, **kwargs), None
 
@@ -208,7 +208,7 @@ def _inflates_beyond_measure(f: BinaryIO) -> bool:
   beyond = False
   if deflated:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    left = _MOST_INFLATED
+    left = _MAX_INFLATED
     while left > 0 and (block := inflater.unconsumed_tail or f.read(1 << 16)):
       left -= len(inflater.decompress(block, 1 << 20))
     beyond = left <= 0

@@ -27,7 +27,7 @@ from tfds_lidc.ct import series as dicom_series
 
 _FORMAT = 1  # of the remembered file; raise it when an entry changes
 _CHUNK = 200  # files that a process reads at a time
-_FEWEST_PARALLEL = 2000  # below that, starting processes takes longer
+_MIN_PARALLEL = 2000  # below that, starting processes takes longer
 
 _Read = tuple[dicom_header.Header | None, dicom_header.Fault | None]
 
@@ -176,7 +176,7 @@ def _read_all(
       parallel.ordered_map(
         _read_chunk,
         chunks,
-        workers=workers if len(paths) >= _FEWEST_PARALLEL else 1,
+        workers=workers if len(paths) >= _MIN_PARALLEL else 1,
         on_crash=_crashed,
       ),
       strict=True,

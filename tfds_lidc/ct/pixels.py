@@ -20,7 +20,7 @@ _INT16 = np.iinfo(np.int16)
 
 
 # No CT image is larger; what claims to be is refused before it is decoded.
-_MOST_PIXELS = 4096 * 4096
+_MAX_PIXELS = 4096 * 4096
 
 
 _BITS = (1, 8, 16, 32)
@@ -115,10 +115,8 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
     return f'has {samples} samples per pixel, and CT has 1'
   if bits not in _BITS:
     return f'has {bits} bits allocated per pixel'
-  if not 0 < rows * columns <= _MOST_PIXELS:
-    return (
-      f'claims {rows} x {columns} pixels, and CT has up to {_MOST_PIXELS:,}'
-    )
+  if not 0 < rows * columns <= _MAX_PIXELS:
+    return f'claims {rows} x {columns} pixels, and CT has up to {_MAX_PIXELS:,}'
   syntax = dataset.file_meta.TransferSyntaxUID
   if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
     return None

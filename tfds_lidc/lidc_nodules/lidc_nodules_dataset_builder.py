@@ -24,7 +24,7 @@ from tfds_lidc.scans import files
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
-_FEWEST_PARALLEL = 16  # scans; below, starting processes takes longer
+_MIN_PARALLEL = 16  # scans; below, starting processes takes longer
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -210,7 +210,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       outcomes = parallel.ordered_map(
         files.ReadToFile(directory),
         jobs,
-        workers=self.workers if len(jobs) >= _FEWEST_PARALLEL else 1,
+        workers=self.workers if len(jobs) >= _MIN_PARALLEL else 1,
         on_crash=files.crashed,
       )
     return self._progress(outcomes, 'reading scans', 'scan', len(jobs))

@@ -27,7 +27,7 @@ CREDIT = (
   'CT and outlines: LIDC-IDRI, The Cancer Imaging Archive,'
   ' doi.org/10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0'
 )
-_FEWEST_PX = 20  # of a core that counts
+_MIN_PX = 20  # of a core that counts
 _REAL, _SIMULATED = '#1b5e9b', '#d1642c'
 
 
@@ -59,7 +59,7 @@ def sample(images, votes, nodules):
   levels = np.array(
     [
       hu_statistics.levels(image, part)
-      if part.core.sum() >= _FEWEST_PX
+      if part.core.sum() >= _MIN_PX
       else np.full(len(hu_statistics.Levels._fields), np.nan)
       for image, part in zip(images, parts, strict=True)
     ]

@@ -52,7 +52,7 @@ def for_this_cpu():
   return not _portable.value and jax.default_backend() == 'cpu'
 
 
-def serves(*arrays):
+def supports(*arrays):
   """Whether these can go to the C++ loops, from where this is called.
 
   Args:
@@ -64,7 +64,7 @@ def serves(*arrays):
 
 
 def call(name, shapes, *arrays, **attributes):
-  """Calls a loop, which `serves` these arrays.
+  """Calls a loop, which `supports` these arrays.
 
   Args:
     name: of the handler, without its prefix.

@@ -142,7 +142,7 @@ def test_processes_find_the_same(tmp_path, monkeypatch):
     dicom_files.write_slice(tmp_path / f'{i}.dcm', _RAW, float(i), f'1.{i % 2}')
   (tmp_path / '9.dcm').write_text('no image')
   alone = series_index.load(tmp_path)
-  monkeypatch.setattr(series_index, '_FEWEST_PARALLEL', 0)
+  monkeypatch.setattr(series_index, '_MIN_PARALLEL', 0)
   monkeypatch.setattr(series_index, '_CHUNK', 2)
   assert series_index.load(tmp_path, workers=2) == alone
 

@@ -79,7 +79,7 @@ def _jobs(directory):
 @pytest.fixture
 def three_ways(tmp_path, monkeypatch):
   """A function: the contents by 1 worker, by 4 and by Beam, which are one."""
-  monkeypatch.setattr(lidc_nodules_dataset_builder, '_FEWEST_PARALLEL', 0)
+  monkeypatch.setattr(lidc_nodules_dataset_builder, '_MIN_PARALLEL', 0)
 
   def build_all(config, lidc_dir=None):
     alone, four, by_beam = (

@@ -277,7 +277,7 @@ def test_workers_change_nothing(tmp_path, monkeypatch):
 
 
 def test_workers_change_nothing_of_ct(faulty, built, tmp_path, monkeypatch):
-  monkeypatch.setattr(lidc_nodules_dataset_builder, '_FEWEST_PARALLEL', 0)
+  monkeypatch.setattr(lidc_nodules_dataset_builder, '_MIN_PARALLEL', 0)
   again = build.build(
     'all', lidc_dir=faulty.directory, data_dir=tmp_path, workers=4
   )
