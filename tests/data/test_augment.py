@@ -16,7 +16,7 @@ _IDENTITY = augment.Augmentation(
 
 
 @functools.partial(jax.jit, static_argnames=('augmentation', 'size', 'window'))
-def _training_looks(
+def _training_views(
   seeds, plain, image, mask, *, augmentation, size=_S, window=(0.0, 16.0)
 ):
   keys = jax.vmap(jax.random.key)(seeds)
@@ -34,7 +34,7 @@ def _training_looks(
 def _views(image, mask=None, *, seeds=None, plain=False, **kwargs):
   image = jnp.asarray(image)
   count = len(image)
-  return _training_looks(
+  return _training_views(
     jnp.arange(count) if seeds is None else jnp.asarray(seeds),
     jnp.broadcast_to(jnp.asarray(plain), (count,)),
     image,
@@ -68,7 +68,7 @@ def _positions(count, augmentation):
   return decoded[0][:, :, 0], decoded[1][:, 0, :]
 
 
-def test_plain_look_is_a_bilinear_resize():
+def test_plain_view_is_a_bilinear_resize():
   rng = np.random.default_rng(0)
   hu = rng.integers(-1200, 600, (2, _P, _P)).astype(np.int16)
   mask = (rng.random((2, _P, _P)) < 0.5).astype(np.uint8)
@@ -105,7 +105,7 @@ def test_plain_images_at_their_own_size_are_only_windowed():
   np.testing.assert_allclose(images[0, ..., 0], [[-1, -1], [0, 1]], atol=1e-6)
 
 
-def test_a_plain_look_ignores_its_key():
+def test_a_plain_view_ignores_its_key():
   rng = np.random.default_rng(0)
   hu = np.repeat(rng.uniform(0, 16, (1, _P, _P)), 2, axis=0)
   images, _ = _views(
@@ -162,7 +162,7 @@ def test_crops_keep_their_bounds():
   assert abs(np.corrcoef(*moved)[0, 1]) < 0.2
 
 
-def test_default_looks_zoom_and_flip_half_of_the_time():
+def test_default_views_zoom_and_flip_half_of_the_time():
   count = 400
   rows, columns = _positions(count, augment.Augmentation())
   for at in (rows, columns):
@@ -203,7 +203,7 @@ def test_zoom_magnifies_the_middle():
   )
 
 
-def test_a_look_depends_on_its_key_and_not_on_its_place():
+def test_a_view_depends_on_its_key_and_not_on_its_place():
   rng = np.random.default_rng(0)
   hu = rng.uniform(0, 16, (6, _P, _P))
   mask = (rng.random((6, _P, _P)) < 0.5).astype(np.uint8)
