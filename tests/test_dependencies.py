@@ -7,6 +7,7 @@ name that users import.
 import ast
 import configparser
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -227,6 +228,32 @@ def test_files_are_rooms():
   for modules in _FILES.values():
     for path in modules.values():
       assert len(path.read_text(encoding='utf-8').splitlines()) <= 350, path
+
+
+def test_the_map_in_the_documents_is_that_of_the_tree():
+  page = (_ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+  folders = {
+    package: {name for name in rows if (_ROOT / package / name).is_dir()}
+    for package, rows in _MAY_IMPORT.items()
+  }
+  ours, lidc, path = (
+    page.partition(start)[2].partition(end)[0]
+    for start, end in (
+      ('## Folders', 'and beside them'),
+      ('| folder of `tfds_lidc/`', 'Data flows'),
+      ('Twelve files', '##'),
+    )
+  )
+  for text, package in ((ours, 'mtnet_jax'), (lidc, 'tfds_lidc')):
+    assert (
+      set(re.findall(r'^\| `(\w+)/`', text, re.MULTILINE)) == (folders[package])
+    )
+    for file in re.findall(r'`([\w/]+\.py)` \|$', text, re.MULTILINE):
+      assert (_ROOT / package / file).exists(), file
+  files = re.findall(r'^\d+\. `([\w/]+\.py)`', path, re.MULTILINE)
+  assert len(files) == len(set(files)) == 12
+  for file in files:
+    assert (_ROOT / 'mtnet_jax' / file).exists(), file
 
 
 @pytest.mark.parametrize('module', sorted(_FILES['mtnet_jax']))

@@ -51,7 +51,9 @@ def test_examples_are_the_same_from_the_devices_and_from_the_host():
     np.testing.assert_array_equal(from_host[0]['image'], nodules.image[index])
 
 
-@pytest.mark.parametrize('max_bytes_on_device', (0, feeding.MAX_BYTES_ON_DEVICE))
+@pytest.mark.parametrize(
+  'max_bytes_on_device', (0, feeding.MAX_BYTES_ON_DEVICE)
+)
 def test_steps_of_one_call_see_what_each_would(max_bytes_on_device):
   nodules = step_job.made_up_nodules(7)
   feed = _feeder(nodules, max_bytes_on_device)
