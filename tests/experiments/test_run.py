@@ -14,7 +14,6 @@ import step_job
 
 from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
-from mtnet_jax.experiments import run
 from mtnet_jax.system import errors
 
 STAGES = ('coarse', 'class', 'fine')
