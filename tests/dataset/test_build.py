@@ -10,6 +10,7 @@ import threading
 
 import dicom_files
 import numpy as np
+import pydicom
 import pytest
 import tensorflow_datasets as tfds
 
@@ -306,7 +307,7 @@ def test_overwrite_builds_again(tmp_path, synthetic_ct):
   shutil.copytree(synthetic_ct, tmp_path / 'ct')
   build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data')
   for path in (tmp_path / 'ct').iterdir():
-    dataset = dicom_series.pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path)
     dataset.RescaleIntercept = 0
     dataset.save_as(path)
   again = build.build(

@@ -10,6 +10,7 @@ import time
 
 import faulty_dicom
 import numpy as np
+import pydicom
 import pytest
 
 from tfds_lidc import build
@@ -161,7 +162,7 @@ def test_a_broken_slice_gives_way_to_its_double(tmp_path):
     path.write_bytes(
       path.read_bytes().replace(b'MONOCHROME2', b'PALETTE\0\0\0\0')
     )
-    dataset = dicom_series.pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path)
     dataset.BitsAllocated = 7
     dataset.save_as(path)
   builder = build.build(
