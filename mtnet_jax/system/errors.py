@@ -9,6 +9,19 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
+def translated(kind):
+  """Turns exceptions of another package into `InputError`.
+
+  Args:
+    kind: the class of them; its messages are meant for users, and stay.
+  """
+  try:
+    yield
+  except kind as error:
+    raise InputError(str(error)) from error
+
+
+@contextlib.contextmanager
 def of_wrong_values(says, *, way_out):
   """Turns what values of other types than expected lead to into `InputError`.
 

@@ -5,9 +5,10 @@ import pytest
 from mtnet_jax.system import errors as errors_lib
 from tfds_lidc import errors as lidc_errors
 
-pytestmark = pytest.mark.parametrize('errors', [errors_lib, lidc_errors])
+both_packages = pytest.mark.parametrize('errors', [errors_lib, lidc_errors])
 
 
+@both_packages
 def test_input_error_becomes_one_line(errors, capsys):
   def main():
     raise errors.InputError('no such file:\n  x.dcm')
@@ -18,6 +19,7 @@ def test_input_error_becomes_one_line(errors, capsys):
   assert capsys.readouterr().err == 'error: no such file: x.dcm\n'
 
 
+@both_packages
 def test_what_is_quoted_of_a_file_commands_no_terminal(errors, capsys):
   def main():
     raise errors.InputError('its id is \x1b]0;title\x07\x1b[2J\x9b1m\u202e.')
@@ -29,6 +31,7 @@ def test_what_is_quoted_of_a_file_commands_no_terminal(errors, capsys):
   )
 
 
+@both_packages
 def test_an_interrupt_is_one_line(errors, capsys):
   def main():
     raise KeyboardInterrupt
@@ -39,6 +42,7 @@ def test_an_interrupt_is_one_line(errors, capsys):
   assert capsys.readouterr().err == 'error: interrupted\n'
 
 
+@both_packages
 @pytest.mark.parametrize('code', [None, 0, 3])
 def test_return_value_is_the_exit_code(errors, code):
   with pytest.raises(SystemExit) as e:
@@ -46,6 +50,20 @@ def test_return_value_is_the_exit_code(errors, code):
   assert e.value.code == code
 
 
+@both_packages
 def test_defects_are_not_hidden(errors):
   with pytest.raises(ZeroDivisionError):
     errors.exit_on_input_error(lambda: 1 / 0)
+
+
+def test_errors_of_another_package_keep_their_message():
+  with pytest.raises(errors_lib.InputError, match='^no such file: x$') as e:
+    with errors_lib.translated(lidc_errors.InputError):
+      raise lidc_errors.InputError('no such file: x')
+  assert isinstance(e.value.__cause__, lidc_errors.InputError)
+
+
+def test_other_errors_are_not_translated():
+  with pytest.raises(ZeroDivisionError):
+    with errors_lib.translated(lidc_errors.InputError):
+      raise ZeroDivisionError
