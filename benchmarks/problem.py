@@ -51,4 +51,4 @@ def phantoms(split, *, data_dir):
 
   if not lidc.is_built(_PHANTOMS, data_dir):
     lidc.build_phantoms(_PHANTOMS, data_dir)
-  return lidc.load(_PHANTOMS, split, data_dir=data_dir)
+  return lidc.load_split(_PHANTOMS, split, data_dir=data_dir)

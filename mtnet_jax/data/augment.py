@@ -7,6 +7,7 @@ nothing.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """How a look differs from the plain patch.
+  """How a view differs from the plain patch.
 
   Attributes:
     crop_min, crop_max: side of the square crop, as a share of the patch.
@@ -82,7 +83,7 @@ def _view(key, plain, image, mask, *, augmentation, size, window):
 
 
 def training_views(keys, plain, image, mask, *, augmentation, size, window):
-  """Random looks at a batch of patches.
+  """Random views of a batch of patches.
 
   Args:
     keys: (B,) one random key per example.
@@ -97,20 +98,11 @@ def training_views(keys, plain, image, mask, *, augmentation, size, window):
     images (B, S, S, 3) in [-1, 1], three equal channels, and masks
     (B, S, S, 1) of 0 and 1, float32.
   """
-
-  def view(key, plain, image, mask):
-    return _view(
-      key,
-      plain,
-      image,
-      mask,
-      augmentation=augmentation,
-      size=size,
-      window=window,
-    )
-
+  view = functools.partial(
+    _view, augmentation=augmentation, size=size, window=window
+  )
   image, mask = jax.vmap(view)(keys, plain, image, mask)
-  # Without it XLA's CPU backend computes the looks again inside every loop
+  # Without it XLA's CPU backend computes the views again inside every loop
   # that reads them, gradients included.
   image, mask = jax.lax.optimization_barrier((image, mask))
   return _three_channels(image), mask[..., None]

@@ -1,4 +1,4 @@
-"""Which dataset a command takes, and which of its splits."""
+"""Which dataset a command uses, and which of its splits."""
 
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules
@@ -19,9 +19,7 @@ def choose_dataset(config, *, say=print):
   """
   dataset = config.dataset
   name, data_dir = dataset.name, dataset.data_dir
-  if not lidc.is_simulated(name, data_dir) and (
-    not lidc.is_built(name, data_dir)
-  ):
+  if not (lidc.is_simulated(name, data_dir) or lidc.is_built(name, data_dir)):
     command = lidc.build_command(name, data_dir)
     if not dataset.fallback:
       raise errors.InputError(
@@ -52,7 +50,7 @@ def load_for_training(config, *, say=print):
   """
   dataset = config.dataset
   name, data_dir = dataset.name, dataset.data_dir
-  if lidc.is_simulated(name, data_dir) and (not lidc.is_built(name, data_dir)):
+  if lidc.is_simulated(name, data_dir) and not lidc.is_built(name, data_dir):
     say(f'Building {name} (SIMULATED CT, once).')
     lidc.build_phantoms(name, data_dir)
   present = lidc.built_splits(name, data_dir)
@@ -76,22 +74,25 @@ def load_for_training(config, *, say=print):
 
 
 def load_for_evaluation(name, split, *, data_dir, limit, rotate_folds):
-  """The asked split, or all where the dataset has no test split."""
+  """The nodules that a run is evaluated on.
+
+  Args:
+    name, data_dir, limit, rotate_folds: as in `lidc.load_split`.
+    split: the split; None for the test split, or for all splits where the
+      dataset has no test split.
+
+  Returns:
+    The name of the split, 'all' for several, and `nodules.Nodules`.
+  """
   present = lidc.built_splits(name, data_dir)
-  if split is None:
-    wanted = ['test'] if 'test' in present else present
-  else:
-    wanted = [split]
+  if split is None and 'test' in present:
+    split = 'test'
+  wanted = present if split is None else [split]
+  parts = [
+    lidc.load_split(
+      name, part, data_dir=data_dir, limit=limit, rotate_folds=rotate_folds
+    )
+    for part in wanted
+  ]
   label = wanted[0] if len(wanted) == 1 else 'all'
-  return label, nodules.concatenate(
-    [
-      lidc.load(
-        name,
-        split,
-        data_dir=data_dir,
-        limit=limit,
-        rotate_folds=rotate_folds,
-      )
-      for split in wanted
-    ]
-  )
+  return label, nodules.concatenate(parts)

@@ -1,8 +1,8 @@
-"""Which examples each step of training sees, and from where it takes them.
+"""Which examples each step of training sees, and where they are kept.
 
 A dataset that fits lives on the devices, and the host sends indices. A larger
 one stays on the host, which sends each call the examples of its batches. Steps
-cannot tell: they index what they are given, and their results are the same.
+cannot tell: they index what they receive, and their results are the same.
 """
 
 import numpy as np
@@ -19,32 +19,32 @@ class Feeder:
 
   Args:
     nodules: `nodules.Nodules`.
-    views: how often each comes in an epoch; look 0 is the plain patch.
+    views: how often each comes in an epoch; view 0 is the plain patch.
     batch_size: over all devices.
     seed: of the order.
     max_bytes_on_device: bytes; a larger dataset stays on the host.
 
   Attributes:
-    steps_per_epoch: steps in which every look at every nodule comes.
+    steps_per_epoch: steps in which every view of every nodule comes.
   """
 
   def __init__(self, nodules, *, views, batch_size, seed, max_bytes_on_device):
     self.steps_per_epoch = steps_per_epoch(len(nodules), views, batch_size)
     self._arrays = nodules.arrays()
     self._views, self._batch_size, self._seed = views, batch_size, seed
-    self._most_on_device = max_bytes_on_device
-    # Of which epoch the order is at hand.
+    self._max_bytes_on_device = max_bytes_on_device
+    # The epoch whose order is at hand.
     self._epoch = None
     self._on_devices = None
 
   def put_on_devices(self):
     """Puts the dataset on the devices, if it fits."""
     size = sum(array.nbytes for array in self._arrays.values())
-    if size <= self._most_on_device:
+    if size <= self._max_bytes_on_device:
       self._on_devices = devices.replicate(self._arrays)
 
   def order_of(self, step):
-    """(batch_size, 2): the examples and looks of a step, from 0."""
+    """(batch_size, 2): the examples and views of a step, from 0."""
     epoch, position = divmod(step, self.steps_per_epoch)
     if epoch != self._epoch:
       self._epoch = epoch
@@ -79,7 +79,7 @@ class Feeder:
         key: _flat(array[devices.share(index)])
         for key, array in self._arrays.items()
       }
-      # Each device's examples are all that it is given.
+      # A device receives the examples of its own batches, and no others.
       here = len(index) // devices.device_count()
       index = position % here * max_steps + np.arange(max_steps)
     else:
@@ -97,22 +97,22 @@ def _flat(x):
 
 
 def steps_per_epoch(num_examples, views, batch_size):
-  """Steps in which every look at every example comes at least once."""
+  """Steps in which every view of every example comes at least once."""
   return -(-num_examples * views // batch_size)
 
 
 def epoch_order(num_examples, *, views, batch_size, seed):
-  """Examples and looks of one epoch, in the order of training.
+  """Examples and views of one epoch, in the order of training.
 
   Args:
     num_examples: N.
-    views: how often each example comes; look 0 is the plain patch.
+    views: how often each example comes; view 0 is the plain patch.
     batch_size: the order is filled up to a multiple of it from its own start,
-      so that no look is left out.
+      so that no view is left out.
     seed: a number or a tuple of numbers.
 
   Returns:
-    (steps * batch_size, 2) integers: index, look.
+    (steps * batch_size, 2) integers: index, view.
   """
   rng = np.random.default_rng(seed)
   order = rng.permutation(num_examples * views)

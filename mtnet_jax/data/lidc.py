@@ -1,8 +1,7 @@
-"""Nodules from TFDS into memory, and the order in which training sees them.
+"""Nodules from TFDS into memory.
 
-The whole dataset is about 12 MB: it lives on the devices, and the host sends
-indices only. `tensorflow_datasets` and `tfds_lidc` are imported where they are
-needed, so that the networks can be used without them.
+`tensorflow_datasets` and `tfds_lidc` are imported where they are needed, so
+that the networks can be used without them.
 """
 
 import re
@@ -62,12 +61,10 @@ def _policy_builder(config, policy, data_dir):
   from tfds_lidc import errors as lidc_errors
   from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
-  try:
+  with errors.translated(lidc_errors.InputError):
     return lidc_nodules_dataset_builder.Builder(
       config=build.find_config(config, policy), data_dir=data_dir or None
     )
-  except lidc_errors.InputError as error:
-    raise errors.InputError(str(error)) from error
 
 
 def _config_and_policy(name):
@@ -95,11 +92,9 @@ def build_phantoms(name, data_dir):
   from tfds_lidc import build
   from tfds_lidc import errors as lidc_errors
 
-  try:
-    config, policy = _config_and_policy(name)
+  config, policy = _config_and_policy(name)
+  with errors.translated(lidc_errors.InputError):
     build.build(config, policy=policy, data_dir=data_dir or None)
-  except lidc_errors.InputError as error:
-    raise errors.InputError(str(error)) from error
 
 
 def build_command(name, data_dir):
@@ -131,14 +126,14 @@ def _built(name, data_dir):
   return source
 
 
-def load(name, split, *, data_dir='', limit=0, rotate_folds=0):
+def load_split(name, split, *, data_dir='', limit=0, rotate_folds=0):
   """Reads one split into memory.
 
   Args:
     name: 'lidc_nodules/NAME'.
     split: a split that was built.
     data_dir: where TFDS keeps datasets; '' for its usual place.
-    limit: at most so many nodules; 0 for all.
+    limit: the largest number of nodules; 0 for all.
     rotate_folds: by how many folds the splits are moved on, cyclically.
 
   Returns:
@@ -150,26 +145,24 @@ def load(name, split, *, data_dir='', limit=0, rotate_folds=0):
   if rotate_folds:
     everything = nodules_lib.concatenate(
       [
-        load(name, part, data_dir=data_dir)
+        load_split(name, part, data_dir=data_dir)
         for part in built_splits(name, data_dir)
       ]
     )
-    moved = everything.take(
-      np.isin(everything.info['fold'], folds(split, rotate_folds))
-    )
-    return moved.take(slice(0, limit or None))
+    moved = np.isin(everything.info['fold'], folds(split, rotate_folds))
+    return everything.take(moved).take(slice(0, limit or None))
   return _read(_built(name, data_dir), name, split, data_dir, limit)
 
 
 def load_splits(dataset, data_dir=None):
-  """Every split of `SPLITS`, of a config's dataset; see `load`.
+  """Reads the splits of a config's dataset into memory, by name.
 
   Args:
     dataset: group of the config.
     data_dir: where TFDS keeps datasets; None for where the config says.
   """
   return {
-    split: load(
+    split: load_split(
       dataset.name,
       split,
       data_dir=dataset.data_dir if data_dir is None else data_dir,

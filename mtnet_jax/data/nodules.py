@@ -39,15 +39,8 @@ class Nodules:
     return {'image': self.image, 'mask': self.mask, 'label': self.label}
 
   def take(self, where):
-    """The nodules at the given indices or where a mask is true."""
-    return dataclasses.replace(
-      self,
-      **{
-        name: getattr(self, name)[where]
-        for name in ('image', 'mask', 'votes', 'label')
-      },
-      info={name: values[where] for name, values in self.info.items()},
-    )
+    """The nodules at some indices or where a mask is true."""
+    return _combined([self], lambda arrays: arrays[0][where])
 
   def labelled(self):
     """Those that are benign or malignant."""
@@ -56,16 +49,20 @@ class Nodules:
 
 def concatenate(parts):
   """Several `Nodules` of one dataset as one."""
-  first = parts[0]
+  return _combined(parts, np.concatenate)
+
+
+def _combined(parts, combine_fn):
+  """`Nodules` whose arrays are each made of those of the parts."""
   return dataclasses.replace(
-    first,
+    parts[0],
     **{
-      name: np.concatenate([getattr(part, name) for part in parts])
+      name: combine_fn([getattr(part, name) for part in parts])
       for name in ('image', 'mask', 'votes', 'label')
     },
     info={
-      name: np.concatenate([part.info[name] for part in parts])
-      for name in first.info
+      name: combine_fn([part.info[name] for part in parts])
+      for name in parts[0].info
     },
   )
 

@@ -25,21 +25,14 @@ def masks(nodules):
     errors.InputError: the readers' contours cannot be read.
   """
   from tfds_lidc import errors as lidc_errors
-
-  try:
-    return _all_masks(nodules)
-  except lidc_errors.InputError as error:
-    raise errors.InputError(str(error)) from error
-
-
-def _all_masks(nodules):
   from tfds_lidc.nodules import selection
 
-  clusters = {cluster.nodule_id: cluster for cluster in selection.clusters()}
-  return [
-    _masks_of(clusters.get(str(nodules.info['nodule_id'][i])), nodules, i)
-    for i in range(len(nodules))
-  ]
+  with errors.translated(lidc_errors.InputError):
+    clusters = {cluster.nodule_id: cluster for cluster in selection.clusters()}
+    return [
+      _masks_of(clusters.get(str(nodule_id)), nodules, i)
+      for i, nodule_id in enumerate(nodules.info['nodule_id'])
+    ]
 
 
 def _masks_of(cluster, nodules, i):

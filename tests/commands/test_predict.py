@@ -238,7 +238,7 @@ def annotated(tmp_path_factory):
   )
   build.build('all', lidc_dir=root / 'ct', data_dir=root / 'data')
   data = [
-    lidc.load('lidc_nodules/all', split, data_dir=root / 'data')
+    lidc.load_split('lidc_nodules/all', split, data_dir=root / 'data')
     for split in lidc.built_splits('lidc_nodules/all', root / 'data')
   ]
   return root / 'ct', nodules_lib.concatenate(data)

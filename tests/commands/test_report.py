@@ -24,7 +24,7 @@ def _finished(tmp_path_factory, phantom_data_dir):
   path = tmp_path_factory.mktemp('report') / 'run'
   config = made_run.config_of()
   splits = {
-    name: lidc.load(
+    name: lidc.load_split(
       'lidc_nodules/phantom', name, data_dir=phantom_data_dir, limit=12
     )
     for name in _SPLITS

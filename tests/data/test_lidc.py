@@ -162,7 +162,7 @@ def _built(monkeypatch):
 
 
 def test_load_reads_records(built):
-  nodules = lidc.load('lidc_nodules/phantom', 'test')
+  nodules = lidc.load_split('lidc_nodules/phantom', 'test')
   assert len(nodules) == 3 and nodules.simulated
   assert nodules.image.shape == (3, 2, 2) and nodules.image.dtype == np.int16
   assert nodules.mask.dtype == nodules.votes.dtype == np.uint8
@@ -178,9 +178,9 @@ def test_load_reads_records(built):
 
 
 def test_load_stops_at_the_limit(built):
-  nodules = lidc.load('lidc_nodules/paper', 'test', limit=2)
+  nodules = lidc.load_split('lidc_nodules/paper', 'test', limit=2)
   assert len(nodules) == 2
-  assert len(lidc.load('lidc_nodules/paper', 'test', limit=9)) == 3
+  assert len(lidc.load_split('lidc_nodules/paper', 'test', limit=9)) == 3
 
 
 @pytest.fixture(name='folded')
@@ -208,7 +208,7 @@ def test_folds_rotate(folded, turn, train, validation, test):
     ('validation', validation),
     ('test', test),
   ):
-    nodules = lidc.load('lidc_nodules/phantom', split, rotate_folds=turn)
+    nodules = lidc.load_split('lidc_nodules/phantom', split, rotate_folds=turn)
     assert set(nodules.info['fold']) == folds
     # Every nodule of these folds, each with its own image.
     expected = {f'n{i}' for i in range(10) if i % 5 in folds}
@@ -218,7 +218,7 @@ def test_folds_rotate(folded, turn, train, validation, test):
       nodules.image[:, 0, 0],
       [int(name[1:]) - 1000 for name in nodules.info['nodule_id']],
     )
-    limited = lidc.load(
+    limited = lidc.load_split(
       'lidc_nodules/phantom', split, rotate_folds=turn, limit=1
     )
     assert set(limited.info['fold']) <= folds and len(limited) == 1
@@ -227,7 +227,7 @@ def test_folds_rotate(folded, turn, train, validation, test):
 def test_patients_that_a_run_keeps_follow_its_folds(folded):
   everything = nodules_lib.concatenate(
     [
-      lidc.load('lidc_nodules/phantom', split)
+      lidc.load_split('lidc_nodules/phantom', split)
       for split in ('train', 'validation', 'test')
     ]
   )
@@ -248,7 +248,7 @@ def test_patients_that_a_run_keeps_follow_its_folds(folded):
 
 def test_a_missing_split_names_those_there_are(built):
   with pytest.raises(errors.InputError, match="'train'.*test"):
-    lidc.load('lidc_nodules/paper', 'train')
+    lidc.load_split('lidc_nodules/paper', 'train')
 
 
 @pytest.mark.parametrize('name', ('nonesuch/paper', 'lidc_nodules/nonesuch'))
@@ -263,12 +263,12 @@ def test_a_dataset_that_is_not_built_says_how_to_build_it(tmp_path):
     errors.InputError,
     match=f'tfds_lidc.build --config=paper .*--data_dir={tmp_path}',
   ):
-    lidc.load('lidc_nodules/paper', 'train', data_dir=str(tmp_path))
+    lidc.load_split('lidc_nodules/paper', 'train', data_dir=str(tmp_path))
 
 
 def test_simulated_is_what_the_dataset_says(built):
   built.info.metadata['simulated'] = False
-  assert not lidc.load('lidc_nodules/phantom', 'test').simulated
+  assert not lidc.load_split('lidc_nodules/phantom', 'test').simulated
 
 
 @pytest.mark.parametrize('name, simulated', (('phantom', True), ('all', False)))

@@ -16,7 +16,7 @@ READERS[0, :2] = READERS[1, :1] = READERS[2, 2:] = True
 
 @pytest.fixture(scope='module', name='nodules')
 def _nodules(phantom_data_dir):
-  return lidc.load(
+  return lidc.load_split(
     'lidc_nodules/phantom', 'test', data_dir=phantom_data_dir, limit=24
   )
 

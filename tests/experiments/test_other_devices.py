@@ -24,7 +24,7 @@ from mtnet_jax.storage import workdir
 assert jax.device_count() == 8
 run, data_dir, out = sys.argv[1:]
 config = workdir.read_config(run)
-data = lidc.load(
+data = lidc.load_split(
   config.dataset.name, 'test', data_dir=data_dir, limit=config.dataset.limit
 )
 variables = workdir.load_variables(run, nets.ORDER)
@@ -55,7 +55,7 @@ def test_a_run_of_eight_devices_opens_on_one(
   assert done.returncode == 0, done.stderr[-3000:]
 
   config = workdir.read_config(run)
-  data = lidc.load(
+  data = lidc.load_split(
     config.dataset.name,
     'test',
     data_dir=phantom_data_dir,

@@ -155,7 +155,7 @@ def dataset(directory):
 
   return nodules.fingerprint(
     {
-      split: lidc.load(
+      split: lidc.load_split(
         'lidc_nodules/phantom', split, data_dir=directory / 'data'
       )
       for split in lidc.SPLITS
