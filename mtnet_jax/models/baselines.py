@@ -68,7 +68,7 @@ class SharedNet(deeplab.DeepLabV3Plus):
       features = deeplab.average_onto(taps['decoder'], x)
       x = deeplab.ConvBnRelu(
         x.shape[-1],
-        norm=layers.batch_norm_of(self, train=train),
+        norm=self.batch_norm(train=train),
         dtype=self.dtype,
         name='class_fusion',
       )(jnp.concatenate([x, features], -1))
@@ -121,20 +121,16 @@ class DoubleConv(nn.Module):
     return x
 
 
-class UNet(nn.Module):
+class UNet(layers.Network):
   """U-Net with batch norm and "same" padding: one logit per pixel.
 
   Attributes:
     widths: channels of each level and, last, of the bottom; four poolings by
       default.
-    bn_epsilon, bn_momentum, axis_name, dtype: as in `deeplab.DeepLabV3Plus`.
+    Others: as in `layers.Network`.
   """
 
   widths: Sequence[int] = (64, 128, 256, 512, 1024)
-  bn_epsilon: float = 1e-5
-  bn_momentum: float = 0.9
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images, *, train):
@@ -148,7 +144,7 @@ class UNet(nn.Module):
       logits (B, H, W, 1) float32, and taps: `down<i>` and `up<i>` of level i,
       `bottom`.
     """
-    norm = layers.batch_norm_of(self, train=train)
+    norm = self.batch_norm(train=train)
 
     def double_conv(x, width, name):
       taps[name] = DoubleConv(width, norm=norm, dtype=self.dtype, name=name)(x)

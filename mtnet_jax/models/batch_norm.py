@@ -57,11 +57,10 @@ def normalise(x, scale, bias, epsilon, axis_name):
     (B, H, W, C) of x's type; mean and variance (C,), float32 or wider. No
     gradient passes the statistics.
   """
-  y, mean, var, _ = _normalise(x, scale, bias, epsilon, axis_name)
-  return y, mean, var
+  return _forward(x, scale, bias, epsilon, axis_name)[0]
 
 
-def _normalise(x, scale, bias, epsilon, axis_name):
+def _forward(x, scale, bias, epsilon, axis_name):
   count = x.size // x.shape[-1]
   mean, square = _over_devices(
     tuple(total / count for total in _moments(x)), axis_name
@@ -70,18 +69,13 @@ def _normalise(x, scale, bias, epsilon, axis_name):
   var = jnp.maximum(square - mean * mean, 0)
   inverse = lax.rsqrt(var + epsilon)
   y = (common.wide(x) - mean) * (inverse * scale) + bias
-  return y.astype(x.dtype), mean, var, inverse
-
-
-def _forward(x, scale, bias, epsilon, axis_name):
-  y, mean, var, inverse = _normalise(x, scale, bias, epsilon, axis_name)
-  return (y, mean, var), (x, scale, mean, inverse)
+  return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
 def _backward(epsilon, axis_name, residuals, grads):
   del epsilon
   x, scale, mean, inverse = residuals
-  # Of this device: gradients of parameters are averaged with all others.
+  # These stay this device's own: gradients of parameters are averaged later.
   grad_bias, products = _gradient_sums(grads[0], x, mean)
   grad_scale = products * inverse
   count = x.size // x.shape[-1]
@@ -127,19 +121,22 @@ class BatchNorm(nn.Module):
     bias = self.param('bias', nn.initializers.zeros_init(), shape)
     return average, variance, scale, bias
 
+  def _factor(self, variance, scale):
+    return lax.rsqrt(variance.value + self.epsilon) * scale
+
   def folded(self, channels):
-    """The `folded.Affine` that it is by its running statistics."""
+    """The `common.Affine` that its running statistics make of it."""
     average, variance, scale, bias = self._variables(channels)
-    factor = lax.rsqrt(variance.value + self.epsilon) * scale
+    factor = self._factor(variance, scale)
     shift = bias - average.value * factor
-    # Whatever the type that variables are kept in.
+    # Float32, regardless of the type that variables are kept in.
     return common.Affine(factor.astype(jnp.float32), shift.astype(jnp.float32))
 
   def __call__(self, x):
     average, variance, scale, bias = self._variables(x.shape[-1])
     x = x.astype(self.dtype)
     if self.use_running_average:
-      factor = lax.rsqrt(variance.value + self.epsilon) * scale
+      factor = self._factor(variance, scale)
       return ((common.wide(x) - average.value) * factor + bias).astype(
         self.dtype
       )
@@ -169,12 +166,12 @@ def over_pixels(one, other):
 
 
 def one_by_one(one, other):
-  """`over_pixels` as CPUs have it."""
+  """`over_pixels` on CPUs."""
   return jnp.sum(one, _PIXELS), jnp.sum(other, _PIXELS)
 
 
 def together(one, other):
-  """`over_pixels` as others have it."""
+  """`over_pixels` elsewhere."""
   zero = jnp.zeros((), one.dtype)
 
   def add(left, right):

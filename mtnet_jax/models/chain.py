@@ -1,4 +1,4 @@
-"""What networks tell each other, in training as in prediction."""
+"""What networks receive from those before them, in training and prediction."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def pass_mask(logits, kind):
 
   Args:
     logits: (B, H, W, 1) of the network that predicts it.
-    kind: 'hard' thresholds the probability, 'soft' hands it on, 'none' hands on
+    kind: 'hard' thresholds the probability, 'soft' passes it, 'none' passes
       zeros: the same networks without what the other one knows.
   """
   if kind not in COARSE_MASKS:
@@ -34,7 +34,7 @@ def cut_out(images, mask):
     images: (B, H, W, 3) in [-1, 1].
     mask: (B, H, W, 1); between 0 and 1 it fades towards air.
   """
-  # Exact where the mask is 0 or 1: nothing of what is cut away is left.
+  # Exact where the mask is 0 or 1: nothing remains of what is cut away.
   return mask * images + (mask - 1)
 
 
@@ -44,8 +44,8 @@ def stage_inputs(kind, images, outputs, *, coarse_mask):
   Args:
     kind: a name in `strategies.INPUTS`.
     images: (B, H, W, 3) in [-1, 1].
-    outputs: of `run`, with the givers of that kind.
-    coarse_mask: as `pass_mask` takes it, of any mask that is handed on.
+    outputs: of `run`, with those of the kind's upstream networks.
+    coarse_mask: the `kind` in `pass_mask` of every mask that is passed.
 
   Returns:
     A tuple: images (B, H, W, 3), and maps (B, H, W, C) where the kind has any.
@@ -65,17 +65,17 @@ def stage_inputs(kind, images, outputs, *, coarse_mask):
 
 
 def run(names, nets, variables, images, *, strategy, coarse_mask):
-  """Runs trained networks one after the other, each told by those before it.
+  """Runs trained networks in order, each on the outputs of those before it.
 
   Args:
     names: of stages, in the order of `strategies.stages_of`.
     nets, variables: stage name -> network, and its variables.
     images: (B, H, W, 3) in [-1, 1].
     strategy: a name in `strategies.STRATEGIES`.
-    coarse_mask: as `pass_mask` takes it.
+    coarse_mask: the `kind` in `pass_mask`.
 
   Returns:
-    A dict of what they say: 'coarse' and 'fine' logits (B, H, W, 1), 'class'
+    A dict of their outputs: 'coarse' and 'fine' logits (B, H, W, 1), 'class'
     logits (B,), 'cam' (B, H', W').
   """
   outputs = {}

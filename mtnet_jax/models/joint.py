@@ -7,8 +7,8 @@ import jax
 class JointNet(nn.Module):
   """The three networks in one, the coarse mask a soft one.
 
-  Probabilities are handed on, so that Class-net and Fine Seg-net tell Coarse
-  Seg-net which mask would have served them.
+  Probabilities are passed, so that the gradients of Class-net and Fine Seg-net
+  reach Coarse Seg-net through its mask.
 
   Attributes:
     coarse_net, class_net, fine_net: `mtnet.CoarseSegNet`, `ClassNet` and

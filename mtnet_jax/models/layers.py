@@ -1,6 +1,7 @@
 """Convolution layers on `ops`, and the choices all networks make once."""
 
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -12,6 +13,7 @@ from mtnet_jax.ops import conv as conv_lib
 from mtnet_jax.ops import depthwise as depthwise_lib
 from mtnet_jax.ops import few_channels
 from mtnet_jax.ops import folded
+from mtnet_jax.ops.native import library
 
 _KERNEL_INIT = nn.initializers.variance_scaling(
   2.0, 'fan_in', 'truncated_normal'
@@ -83,13 +85,13 @@ class DepthwiseConv(nn.Module):
     )
 
 
-def folds(norm, x):
+def _can_fold(norm, x):
   """Whether `folded` can take x and what this batch norm does to it."""
-  return norm.use_running_average and folded.supports(x)
+  return norm.use_running_average and library.supports(x)
 
 
 def _folded(norm, features, bias):
-  """`folded.Affine` of a batch norm, and of a bias before it or None."""
+  """`common.Affine` of a bias, which may be None, and a batch norm after it."""
   scale, shift = norm.folded(features)
   if bias is not None:
     shift = scale * bias.astype(scale.dtype) + shift
@@ -110,7 +112,7 @@ def conv_norm_relu(conv, norm, x):
   x = x.astype(conv.dtype)
   channels = min(x.shape[-1], conv.features)
   is_first = conv.size == 3 and conv.dilation == 1
-  if not (is_first and channels < few_channels.LIMIT and folds(norm, x)):
+  if not (is_first and channels < few_channels.LIMIT and _can_fold(norm, x)):
     return nn.relu(norm(conv(x)))
   kernel, bias = conv.variables_for(x.shape[-1])
   return folded.few_channels_conv(
@@ -147,9 +149,9 @@ def separable_conv(
     (B, ceil(H / stride), ceil(W / stride), F).
   """
   x = x.astype(depthwise.dtype)
-  takes = depthwise_lib.loops_take(depthwise.stride, depthwise.dilation)
+  has_loop = depthwise_lib.has_loop(depthwise.stride, depthwise.dilation)
   is_pointwise = (pointwise.size, pointwise.stride) == (1, 1)
-  if takes and is_pointwise and folds(after, x):
+  if has_loop and is_pointwise and _can_fold(after, x):
     channels = x.shape[-1]
     kernel, bias = pointwise.variables_for(channels)
     return folded.separable_conv(
@@ -204,12 +206,42 @@ def batch_norm(*, train, axis_name, epsilon, momentum, dtype):
   return make
 
 
-def batch_norm_of(net, *, train):
-  """`batch_norm` by the fields that every network has for it."""
-  return batch_norm(
-    train=train,
-    axis_name=net.axis_name,
-    epsilon=net.bn_epsilon,
-    momentum=net.bn_momentum,
-    dtype=net.dtype,
-  )
+class Network(nn.Module):
+  """Fields that every network has, and what follows from them.
+
+  Attributes:
+    bn_epsilon, bn_momentum: of every batch norm. The momentum is the share of
+      the old average that is kept.
+    axis_name: axis over which batch statistics are averaged; None outside a
+      pmap.
+    dtype: compute type; parameters, statistics and logits are float32.
+  """
+
+  bn_epsilon: float = 1e-5
+  bn_momentum: float = 0.9
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  def batch_norm(self, *, train):
+    """The constructor of this network's batch norms, by name."""
+    return batch_norm(
+      train=train,
+      axis_name=self.axis_name,
+      epsilon=self.bn_epsilon,
+      momentum=self.bn_momentum,
+      dtype=self.dtype,
+    )
+
+
+def fields_of(module, kind):
+  """Values that a module has for the fields of another class of modules.
+
+  Args:
+    module: has all these fields.
+    kind: the class.
+
+  Returns:
+    A dict: keyword arguments of `kind`.
+  """
+  names = {field.name for field in dataclasses.fields(kind)}
+  return {name: getattr(module, name) for name in names - {'parent', 'name'}}

@@ -4,7 +4,6 @@ Without arguments they have the paper's size, float32 and no collectives.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ class CoarseSegNet(deeplab.DeepLabV3Plus):
 
 
 class FineSegNet(deeplab.DeepLabV3Plus):
-  """Fine Seg-net: the same network told where to look (section 3.2.3)."""
+  """Fine Seg-net: the same network, guided by a coarse mask (section 3.2.3)."""
 
   @nn.compact
   def __call__(self, images, coarse_mask, *, train):
@@ -50,33 +49,20 @@ class FineSegNet(deeplab.DeepLabV3Plus):
     return self._segment(images, coarse_mask, train=train)
 
 
-class ClassNet(nn.Module):
+class ClassNet(xception.XceptionFields, layers.Network):
   """Class-net: benign or malignant (section 3.2.4).
 
   Attributes:
-    stem_widths ... tail_widths, tail_dilation, exit_pool, pool_padding,
-      skip_relu: as in `xception.Xception`.
     use_coarse_mask: False leaves the fourth input channel out: plain Xception.
-    input_mean, input_std, bn_epsilon, bn_momentum, axis_name, dtype: as in
-      `deeplab.DeepLabV3Plus`. The coarse mask is never scaled.
+    input_mean, input_std: range the weights expect; see `layers.InputScale`.
+      The coarse mask is never scaled.
+    Others: as in `xception.XceptionFields`, for the backbone, and
+      `layers.Network`.
   """
 
-  stem_widths: Sequence[int] = (32, 64)
-  entry_widths: Sequence[int] = (128, 256, 728)
-  middle_blocks: int = 8
-  exit_width: int = 1024
-  tail_widths: Sequence[int] = (1536, 2048)
-  tail_dilation: int = 2
-  exit_pool: bool = False
-  pool_padding: str = 'symmetric'
-  skip_relu: bool = False
   use_coarse_mask: bool = True
   input_mean: Sequence[float] = (0.0,)
   input_std: Sequence[float] = (1.0,)
-  bn_epsilon: float = 1e-5
-  bn_momentum: float = 0.9
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images, coarse_mask=None, *, train):
@@ -96,19 +82,9 @@ class ClassNet(nn.Module):
     x = layers.InputScale(self.input_mean, self.input_std)(images)
     if self.use_coarse_mask:
       x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
-    norm = layers.batch_norm_of(self, train=train)
     x, taps = xception.Xception(
-      norm=norm,
-      stem_widths=self.stem_widths,
-      entry_widths=self.entry_widths,
-      middle_blocks=self.middle_blocks,
-      exit_width=self.exit_width,
-      tail_widths=self.tail_widths,
-      tail_dilation=self.tail_dilation,
-      exit_pool=self.exit_pool,
-      pool_padding=self.pool_padding,
-      skip_relu=self.skip_relu,
-      dtype=self.dtype,
+      **layers.fields_of(self, xception.XceptionFields),
+      norm=self.batch_norm(train=train),
       name='backbone',
     )(x)
     # The map first, its mean after: both are linear, so the order does not
@@ -133,7 +109,4 @@ def average_fourth_channel(params):
   backbone = params['backbone']
   image = backbone['conv1']['kernel'][:, :, :3]
   kernel = jnp.concatenate([image, image.mean(2, keepdims=True)], 2)
-  return {
-    **params,
-    'backbone': {**backbone, 'conv1': {'kernel': kernel}},
-  }
+  return {**params, 'backbone': {**backbone, 'conv1': {'kernel': kernel}}}

@@ -12,7 +12,7 @@ from mtnet_jax.models import strategies
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import errors
 
-# Of MT-Net; other strategies have stages of their own.
+# The stages of MT-Net; other strategies have their own.
 ORDER = strategies.stages_of('mtnet')
 
 
@@ -72,10 +72,7 @@ def variable_shapes(config):
   Returns:
     Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
   """
-  nets, parts = (
-    make_nets(config),
-    strategies.STRATEGIES[config.strategy],
-  )
+  nets, parts = make_nets(config), strategies.STRATEGIES[config.strategy]
   return {
     name: variables_lib.shapes_of(
       nets[name], config.image_size, parts[name].inputs

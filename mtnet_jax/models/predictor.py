@@ -19,11 +19,11 @@ from mtnet_jax.system import devices as devices_lib
 def predict_step(
   variables, hu, *, nets, size, window, coarse_mask, strategy='mtnet'
 ):
-  """What the networks at hand say about plain patches.
+  """Outputs of the networks at hand for plain patches.
 
   Args:
-    variables: stage name -> variables; with a stage its givers, see
-      `strategies.upstream_names`.
+    variables: stage name -> variables; with a stage those of its upstream
+      networks, see `strategies.upstream_names`.
     hu: (B, P, P) HU at native spacing.
     nets: stage name -> network.
     size: side of the networks' input.
@@ -62,7 +62,7 @@ def predict_step(
 
 
 def options(config):
-  """What a config says of `predict_step`."""
+  """The options of `predict_step` that a config has."""
   return {
     'size': config.image_size,
     'window': tuple(config.window),
@@ -97,7 +97,7 @@ def predict_at_spacing(
 
 
 def as_answer(outputs):
-  """What a user is told, of the outputs of `predict_step`.
+  """The answer to a user, from the outputs of `predict_step`.
 
   Returns:
     A dict of `mask` and `coarse_mask` (B, P, P) bool, `probability` and `cam`
@@ -113,16 +113,9 @@ def as_answer(outputs):
 
 
 @functools.lru_cache(maxsize=8)
-def _mapped(nets, *, size, window, coarse_mask, strategy, precision, device):
+def _mapped(nets, *, precision, device, **predict_options):
   return devices_lib.mapped(
-    functools.partial(
-      predict_step,
-      nets=dict(nets),
-      size=size,
-      window=window,
-      coarse_mask=coarse_mask,
-      strategy=strategy,
-    ),
+    functools.partial(predict_step, nets=dict(nets), **predict_options),
     precision=precision,
     device=device,
     options=devices_lib.lean_options(),
@@ -135,32 +128,22 @@ class Predictor:
   Predictors of equal arguments share what they compile.
 
   Args:
-    nets, size, window, coarse_mask, strategy: of `predict_step`.
+    nets: of `predict_step`.
     batch_size: over all devices; rounded up to a multiple of their number.
     precision: of float32 products, as in `devices.mapped`.
+    **predict_options: of `options`.
   """
 
   def __init__(
-    self,
-    nets,
-    *,
-    size,
-    window,
-    coarse_mask,
-    batch_size,
-    strategy='mtnet',
-    precision='highest',
+    self, nets, *, batch_size, precision='highest', **predict_options
   ):
     devices = devices_lib.device_count()
     self._batch = devices * -(-batch_size // devices)
     self._step = _mapped(
       tuple(sorted(nets.items())),
-      size=size,
-      window=tuple(window),
-      coarse_mask=coarse_mask,
-      strategy=strategy,
       precision=precision,
       device=devices_lib.only_device(),
+      **predict_options,
     )
 
   def __call__(self, variables, hu, progress=lambda batches: batches):

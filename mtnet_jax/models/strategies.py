@@ -1,4 +1,4 @@
-"""Strategies: which networks learn the two tasks, and who tells whom what.
+"""Strategies: which networks learn the two tasks, and from which inputs.
 
 'mtnet' is the paper's. Four are those it compares itself with (table 1), on
 the same blocks:
@@ -6,7 +6,7 @@ the same blocks:
     shared    [30]: one encoder, two heads
     feedback  [31]: the same, and the classifier reads segmentation features
     serial    [1]: the classifier sees only what the predicted mask cuts out
-    single    U-Net and Xception, which know nothing of each other
+    single    U-Net and Xception, independent of each other
 
 and two go beyond it:
 

@@ -16,9 +16,8 @@ import numpy as np
 
 from mtnet_jax.models import strategies
 
-# Of a normal distribution cut off at two standard deviations.
+# The standard deviation of a normal distribution cut off at two of its own.
 _CUT_STD = 0.87962566103423978
-
 
 FINE_LAYER = 'fine_layer'
 
@@ -67,7 +66,7 @@ _CONSTANTS = {'scale': 1, 'var': 1, 'bias': 0, 'mean': 0}
 
 def _fan_in(shape):
   """How many products add up in a pixel, of a kernel (k, k, C, F)."""
-  # Of an even side are upsampling kernels, whose taps do not overlap.
+  # Kernels of an even side are those of upsampling, whose taps do not overlap.
   return shape[2] if shape[0] % 2 == 0 else math.prod(shape[:3])
 
 
@@ -87,7 +86,7 @@ def input_shapes(inputs, size, batch_size=1):
   return image, jax.ShapeDtypeStruct((*each, channels), jnp.float32)
 
 
-# Kept: tracing a network takes longer than drawing its variables.
+# Cached: tracing a network takes longer than drawing its variables.
 @functools.lru_cache(maxsize=16)
 def shapes_of(net, size, inputs):
   return jax.eval_shape(

@@ -22,67 +22,88 @@ from mtnet_jax.models import layers
 from mtnet_jax.ops import pooling
 
 
-class AlignedSeparableConv(nn.Module):
-  """Depthwise, BN, pointwise, BN; ReLU before, or after both."""
+class SeparableConv(nn.Module):
+  """Depthwise and pointwise convolution, BN: Keras's layout.
+
+  Attributes:
+    features: output channels.
+    norm: constructor of batch norms, by name.
+    stride, dilation: of the depthwise convolution.
+    aligned: batch norm after the depthwise convolution, too.
+    relu: where a ReLU is: 'before', 'after' every batch norm, or None.
+    dtype: compute type.
+  """
 
   features: int
   norm: Callable[[str], nn.Module]
   stride: int = 1
   dilation: int = 1
-  relu: str = 'before'
+  aligned: bool = False
+  relu: str | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    depthwise = layers.DepthwiseConv(
-      self.stride, self.dilation, self.dtype, name='depthwise'
-    )
-    depthwise_bn = self.norm('depthwise_bn')
-    pointwise = layers.Conv(self.features, dtype=self.dtype, name='pointwise')
-    pointwise_bn = self.norm('pointwise_bn')
-    after = self.relu == 'after'
     return layers.separable_conv(
       x,
-      depthwise,
-      depthwise_bn,
-      pointwise,
-      pointwise_bn,
+      layers.DepthwiseConv(
+        self.stride, self.dilation, self.dtype, name='depthwise'
+      ),
+      self.norm('depthwise_bn') if self.aligned else None,
+      layers.Conv(self.features, dtype=self.dtype, name='pointwise'),
+      self.norm('pointwise_bn' if self.aligned else 'bn'),
       relu_before=self.relu == 'before',
-      relu_between=after,
-      relu_after=after,
+      relu_between=self.aligned and self.relu == 'after',
+      relu_after=self.relu == 'after',
     )
 
 
-class AlignedBlock(nn.Module):
+class _Block(nn.Module):
+  """What both kinds of blocks have.
+
+  Attributes:
+    widths: channels of the separable convolutions.
+    norm: constructor of batch norms, by name.
+    skip_relu: the identity skip carries relu(x).
+    dtype: compute type.
+  """
+
+  widths: Sequence[int]
+  norm: Callable[[str], nn.Module]
+  skip_relu: bool = False
+  dtype: Any = jnp.float32
+
+  def _skip(self, x, stride):
+    """The skip: 1 x 1 convolution and BN where the block changes the shape."""
+    features = self.widths[-1]
+    if stride == 1 and x.shape[-1] == features:
+      return nn.relu(x) if self.skip_relu else x
+    conv = layers.Conv(features, stride=stride, dtype=self.dtype, name='skip')
+    x = conv(x)
+    return self.norm('skip_bn')(x)
+
+
+class AlignedBlock(_Block):
   """Three separable convolutions, the last one strided, and a skip.
 
   Returns the sum and the second convolution's output: DeepLabv3+ takes its
   low-level feature there, after the batch norm and before any ReLU.
   """
 
-  widths: Sequence[int]
-  norm: Callable[[str], nn.Module]
   stride: int = 1
-  skip_relu: bool = False
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    skip = x
-    if x.shape[-1] != self.widths[-1] or self.stride > 1:
-      skip = layers.Conv(
-        self.widths[-1], stride=self.stride, dtype=self.dtype, name='skip'
-      )(x)
-      skip = self.norm('skip_bn')(skip)
-    elif self.skip_relu:
-      skip = nn.relu(x)
+    skip = self._skip(x, self.stride)
     second = None
     for i, width in enumerate(self.widths, 1):
       last = i == len(self.widths)
-      x = AlignedSeparableConv(
+      x = SeparableConv(
         width,
         norm=self.norm,
         stride=self.stride if last else 1,
+        aligned=True,
+        relu='before',
         dtype=self.dtype,
         name=f'sepconv{i}',
       )(x)
@@ -98,15 +119,16 @@ class AlignedBlock(nn.Module):
 _MiddleAlignedBlock = nn.jit(AlignedBlock)
 
 
-class AlignedXception(nn.Module):
-  """Modified aligned Xception; the defaults are Xception-65.
+class AlignedXceptionFields(nn.Module):
+  """Fields of `AlignedXception`, and of every network around one.
+
+  The defaults are Xception-65.
 
   Attributes:
-    norm: constructor of batch norms, by name.
     stem_widths: channels of the two plain convolutions.
     entry_widths: channels of the entry blocks; each halves the grid.
     middle_blocks: identity blocks of the last entry width.
-    exit_width: channels of the exit block, which keeps the grid.
+    exit_width: channels of the exit block.
     tail_widths: channels of the last separable convolutions.
     tail_dilation: their dilation: 2 in DeepLabv3+ at output stride 16; 1 where
       the weights were trained without.
@@ -115,7 +137,6 @@ class AlignedXception(nn.Module):
     dtype: compute type.
   """
 
-  norm: Callable[[str], nn.Module]
   stem_widths: Sequence[int] = (32, 64)
   entry_widths: Sequence[int] = (128, 256, 728)
   middle_blocks: int = 16
@@ -125,6 +146,32 @@ class AlignedXception(nn.Module):
   skip_relu: bool = False
   dtype: Any = jnp.float32
 
+
+def _stem(backbone, x, padding=None):
+  """Plain 3 x 3 convolutions, the first one strided; BN and ReLU after each."""
+  for i, width in enumerate(backbone.stem_widths, 1):
+    conv = layers.Conv(
+      width,
+      3,
+      stride=2 if i == 1 else 1,
+      padding=padding,
+      dtype=backbone.dtype,
+      name=f'conv{i}',
+    )
+    x = layers.conv_norm_relu(conv, backbone.norm(f'bn{i}'), x)
+  return x
+
+
+class AlignedXception(AlignedXceptionFields, kw_only=True):
+  """Modified aligned Xception.
+
+  Attributes:
+    norm: constructor of batch norms, by name.
+    Others: as in `AlignedXceptionFields`. The exit block keeps the grid.
+  """
+
+  norm: Callable[[str], nn.Module]
+
   @nn.compact
   def __call__(self, x):
     """Maps (B, H, W, 3) to features (B, H/16, W/16, tail_widths[-1]).
@@ -133,12 +180,7 @@ class AlignedXception(nn.Module):
       The features, and taps: `low_level` at stride 4, `block<i>`, `backbone`.
     """
     taps = {}
-    for i, width in enumerate(self.stem_widths, 1):
-      stride = 2 if i == 1 else 1
-      conv = layers.Conv(
-        width, 3, stride=stride, dtype=self.dtype, name=f'conv{i}'
-      )
-      x = layers.conv_norm_relu(conv, self.norm(f'bn{i}'), x)
+    x = _stem(self, x)
 
     def block(x, widths, stride=1, kind=AlignedBlock):
       index = sum(name.startswith('block') for name in taps) + 1
@@ -162,10 +204,11 @@ class AlignedXception(nn.Module):
       x, _ = block(x, (width,) * 3, kind=_MiddleAlignedBlock)
     x, _ = block(x, (width, self.exit_width, self.exit_width))
     for i, width in enumerate(self.tail_widths, 1):
-      x = AlignedSeparableConv(
+      x = SeparableConv(
         width,
         norm=self.norm,
         dilation=self.tail_dilation,
+        aligned=True,
         relu='after',
         dtype=self.dtype,
         name=f'sepconv{i}',
@@ -174,62 +217,22 @@ class AlignedXception(nn.Module):
     return x, taps
 
 
-class SeparableConv(nn.Module):
-  """Depthwise, pointwise, BN: Keras's layout; ReLU before, after, or none."""
-
-  features: int
-  norm: Callable[[str], nn.Module]
-  dilation: int = 1
-  relu: str | None = None
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x):
-    return layers.separable_conv(
-      x,
-      layers.DepthwiseConv(
-        dilation=self.dilation, dtype=self.dtype, name='depthwise'
-      ),
-      None,
-      layers.Conv(self.features, dtype=self.dtype, name='pointwise'),
-      self.norm('bn'),
-      relu_before=self.relu == 'before',
-      relu_after=self.relu == 'after',
-    )
-
-
-class XceptionBlock(nn.Module):
+class XceptionBlock(_Block):
   """Separable convolutions, ReLU before each, and a skip.
 
   Attributes:
-    widths: channels of the convolutions.
-    norm: constructor of batch norms.
     pool: max-pooling 3 x 3 / 2 at the end, and a strided skip.
     first_relu: whether the first convolution has its ReLU.
-    skip_relu: the identity skip carries relu(x).
     pool_padding: as in `pooling.max_pool`.
-    dtype: compute type.
   """
 
-  widths: Sequence[int]
-  norm: Callable[[str], nn.Module]
   pool: bool = False
   first_relu: bool = True
-  skip_relu: bool = False
   pool_padding: str = 'symmetric'
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    skip = x
-    if self.pool or x.shape[-1] != self.widths[-1]:
-      stride = 2 if self.pool else 1
-      skip = layers.Conv(
-        self.widths[-1], stride=stride, dtype=self.dtype, name='skip'
-      )(x)
-      skip = self.norm('skip_bn')(skip)
-    elif self.skip_relu:
-      skip = nn.relu(x)
+    skip = self._skip(x, 2 if self.pool else 1)
     for i, width in enumerate(self.widths, 1):
       x = SeparableConv(
         width,
@@ -246,49 +249,37 @@ class XceptionBlock(nn.Module):
 _MiddleXceptionBlock = nn.jit(XceptionBlock)
 
 
-class Xception(nn.Module):
+class XceptionFields(AlignedXceptionFields):
+  """Fields of `Xception`, and of every network around one.
+
+  Attributes:
+    tail_dilation: dilation of the last separable convolutions, and padding.
+    exit_pool: keep the exit flow's max-pooling, as the original does.
+    pool_padding: as in `pooling.max_pool`; Keras pads 'same'.
+    Others: as in `AlignedXceptionFields`, with other defaults.
+  """
+
+  middle_blocks: int = 8
+  tail_widths: Sequence[int] = (1536, 2048)
+  exit_pool: bool = False
+  pool_padding: str = 'symmetric'
+
+
+class Xception(XceptionFields, kw_only=True):
   """Xception without its last max-pooling, the tail dilated instead.
 
   Attributes:
     norm: constructor of batch norms, by name.
-    stem_widths: channels of the two plain convolutions ("valid" padding).
-    entry_widths: channels of the entry blocks; each halves the grid.
-    middle_blocks: identity blocks of the last entry width.
-    exit_width: channels of the exit block.
-    tail_widths: channels of the last separable convolutions.
-    tail_dilation: their dilation, and padding.
-    exit_pool: keep the exit flow's max-pooling, as the original does.
-    pool_padding: as in `pooling.max_pool`; Keras pads 'same'.
-    skip_relu: identity skips carry relu(x).
-    dtype: compute type.
+    Others: as in `XceptionFields`. The stem has "valid" padding.
   """
 
   norm: Callable[[str], nn.Module]
-  stem_widths: Sequence[int] = (32, 64)
-  entry_widths: Sequence[int] = (128, 256, 728)
-  middle_blocks: int = 8
-  exit_width: int = 1024
-  tail_widths: Sequence[int] = (1536, 2048)
-  tail_dilation: int = 2
-  exit_pool: bool = False
-  pool_padding: str = 'symmetric'
-  skip_relu: bool = False
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
     """Maps (B, H, W, C) to features (B, H', W', tail_widths[-1]), and taps."""
     taps = {}
-    for i, width in enumerate(self.stem_widths, 1):
-      conv = layers.Conv(
-        width,
-        3,
-        stride=2 if i == 1 else 1,
-        padding=0,
-        dtype=self.dtype,
-        name=f'conv{i}',
-      )
-      x = layers.conv_norm_relu(conv, self.norm(f'bn{i}'), x)
+    x = _stem(self, x, padding=0)
 
     def block(x, widths, kind=XceptionBlock, **kwargs):
       index = len(taps) + 1

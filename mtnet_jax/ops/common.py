@@ -70,7 +70,7 @@ def pad(x, rows, columns, value=0):
   )
 
 
-def shifted_views(padded, *, size, stride, dilation, out_hw):
+def shifted_views(padded, size, out_hw, *, stride=1, dilation=1):
   """The size * size views of a padded input that meet each tap, row by row."""
   height, width = out_hw
   for i in range(size):

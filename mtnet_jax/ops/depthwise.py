@@ -1,8 +1,8 @@
 """Depthwise convolution: each channel by itself.
 
-On a CPU in float32 the loops of `native` compute a 3 x 3 one, where they can be
-had. Otherwise it is the k * k shifted views of the padded input times a weight
-per channel, added up, of which XLA makes one loop.
+On a CPU in float32 the loops of `native` compute a 3 x 3 one, where these are
+available. Otherwise it is the k * k shifted views of the padded input times a
+weight per channel, added up, of which XLA makes one loop.
 
 On accelerators that loop takes in the padding, too, and in the backward pass
 the gradient of the ReLU before; the kernel gradient is a sum per tap.
@@ -50,7 +50,7 @@ def _on_cpu(x, kernel, stride, dilation):
   return _forward(x, kernel, stride, dilation)[0]
 
 
-def loops_take(stride, dilation):
+def has_loop(stride, dilation):
   """Whether `native` has 3 x 3 convolutions of these steps."""
   return stride == 1 or (stride, dilation) == (2, 1)
 
@@ -58,7 +58,7 @@ def loops_take(stride, dilation):
 def _is_native(x, kernel, stride, dilation):
   return (
     kernel.shape[0] == 3
-    and loops_take(stride, dilation)
+    and has_loop(stride, dilation)
     and library.supports(x, kernel)
   )
 
@@ -80,13 +80,9 @@ def _forward(x, kernel, stride, dilation):
     return out, (x, kernel)
   padded = _pad_once(x, *_border(kernel, dilation))
   out = _multiply_add(
-    padded,
-    kernel,
-    stride=stride,
-    dilation=dilation,
-    out_hw=_out_hw(x, stride),
+    padded, kernel, _out_hw(x, stride), stride=stride, dilation=dilation
   )
-  # Padded, which the gradient reads, too.
+  # The gradient reads the padded input, too.
   return out, (padded, kernel)
 
 
@@ -119,12 +115,9 @@ _on_cpu.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _fused(x, kernel, stride, dilation):
+  padded = common.pad(x, *_border(kernel, dilation))
   return _multiply_add(
-    common.pad(x, *_border(kernel, dilation)),
-    kernel,
-    stride=stride,
-    dilation=dilation,
-    out_hw=_out_hw(x, stride),
+    padded, kernel, _out_hw(x, stride), stride=stride, dilation=dilation
   )
 
 
@@ -144,11 +137,7 @@ def _fused_backward(stride, dilation, residuals, grad):
     pad=common.pad,
   )
   views = common.shifted_views(
-    padded,
-    size=len(kernel),
-    stride=stride,
-    dilation=dilation,
-    out_hw=grad.shape[1:3],
+    padded, len(kernel), grad.shape[1:3], stride=stride, dilation=dilation
   )
   wide = common.wide(grad)
   # XLA makes one pass of every two of these.
@@ -167,19 +156,15 @@ def _pad_once(x, rows, columns):
 
 
 def _border(kernel, dilation):
-  """Of the rows and of the columns, as `common.pad` has them."""
+  """The padding of rows and of columns, as `common.pad` has them."""
   pad = dilation * (kernel.shape[0] // 2)
   return (pad, pad, 0), (pad, pad, 0)
 
 
-def _multiply_add(padded, kernel, *, stride, dilation, out_hw):
+def _multiply_add(padded, kernel, out_hw, *, stride=1, dilation):
   taps = common.wide(kernel.reshape(-1, kernel.shape[-1]))
   views = common.shifted_views(
-    padded,
-    size=kernel.shape[0],
-    stride=stride,
-    dilation=dilation,
-    out_hw=out_hw,
+    padded, len(kernel), out_hw, stride=stride, dilation=dilation
   )
   total = functools.reduce(
     jnp.add,
@@ -203,9 +188,8 @@ def _input_gradient(
   return _multiply_add(
     pad(grad, *map(spread, grad.shape[1:3], in_hw)),
     kernel[::-1, ::-1],
-    stride=1,
+    in_hw,
     dilation=dilation,
-    out_hw=in_hw,
   )
 
 
@@ -218,16 +202,12 @@ def _kernel_gradient(padded, grad, *, size, stride, dilation):
   """
 
   def products(index):
-    """Of one image: k * k arrays (H', W', C)."""
+    """The products of one image: k * k arrays (H', W', C)."""
     image, image_grad = (
       lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
     )
     views = common.shifted_views(
-      image,
-      size=size,
-      stride=stride,
-      dilation=dilation,
-      out_hw=grad.shape[1:3],
+      image, size, grad.shape[1:3], stride=stride, dilation=dilation
     )
     return [common.wide(view[0]) * common.wide(image_grad[0]) for view in views]
 

@@ -1,8 +1,8 @@
 """3 x 3 convolutions of few channels on CPUs: a network's first ones.
 
-In float32 the loops of `native` compute them, where they can be had. Otherwise
-XLA does, but for the kernel gradient, which `few_channels` makes of products
-of matrices where channels are not too few for these.
+In float32 the loops of `native` compute them, where these are available.
+Otherwise XLA does, except the kernel gradient, which is made of products of
+matrices here where channels are not too few for these.
 """
 
 import functools
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from mtnet_jax.ops import common
 from mtnet_jax.ops.native import library
 
-# From so many in and out on, Winograd's form is taken. It is faster from
-# 32 on, but in a network's first layers its rounding, ten times that of the sum
-# over taps, grows through dozens of batch norms.
+# Convolutions of at least so many channels in and out take Winograd's form. It
+# is faster from 32 on, but in a network's first layers its rounding, ten times
+# that of the sum over taps, grows through dozens of batch norms.
 LIMIT = 128
-# From so many in and out on, products of matrices beat XLA's own loop.
+# With at least so many in and out, products of matrices beat XLA's own loop.
 _PRODUCT_CHANNELS = 16
 
 
@@ -91,12 +91,7 @@ def _input_gradient(x, kernel, grad, stride, pad):
 def _kernel_gradient(x, kernel, grad, stride, pad):
   if library.supports(x, grad):
     (grad_kernel,) = library.call(
-      'conv3x3_kernel_gradient',
-      [kernel.shape],
-      x,
-      grad,
-      stride=stride,
-      pad=pad,
+      'conv3x3_kernel_gradient', [kernel.shape], x, grad, stride=stride, pad=pad
     )
     return grad_kernel
   if stride == 1 and min(kernel.shape[2:]) >= _PRODUCT_CHANNELS:
@@ -107,7 +102,7 @@ def _kernel_gradient(x, kernel, grad, stride, pad):
 
 
 def _by_xla(x, kernel, grad, stride, pad):
-  """Both gradients; what is not used XLA leaves out."""
+  """Both gradients; XLA leaves out the one that is not used."""
   conv_ = functools.partial(common.xla_conv, stride=stride, pad=pad)
   return jax.vjp(conv_, x, kernel)[1](grad)
 

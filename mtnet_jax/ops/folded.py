@@ -5,7 +5,8 @@ of `native` apply them, and ReLUs, to sums that they have in registers: an array
 is written and read once, and not once per operation. Of two convolutions in a
 row, a depthwise and a pointwise one, what lies between stays in the cache.
 
-Gradients are those of the operations one by one.
+Gradients are those of the operations one by one. All of this is for arrays that
+`library.supports`.
 """
 
 from flax import linen as nn
@@ -24,11 +25,6 @@ def identity(channels):
   return common.Affine(
     jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
   )
-
-
-def supports(x):
-  """Whether the functions below can take x, from where this is called."""
-  return library.supports(x)
 
 
 def few_channels_conv(x, kernel, after, *, stride, pad):

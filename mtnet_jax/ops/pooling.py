@@ -53,7 +53,8 @@ def _out_size(size, low_high, window, stride):
 def _largest(x, size, stride, pads):
   """The largest of every window, and which of its pixels that is.
 
-  Of equal ones the first, row by row, as PyTorch and XLA have it.
+  Where several are equal it is the first one, row by row, as in PyTorch and
+  XLA.
   """
   rows, columns = ((*low_high, 0) for low_high in pads)
   padded = common.pad(x, rows, columns, -jnp.inf)
@@ -62,9 +63,7 @@ def _largest(x, size, stride, pads):
     for length, low_high in zip(x.shape[1:3], pads, strict=True)
   )
   best = which = None
-  views = common.shifted_views(
-    padded, size=size, stride=stride, dilation=1, out_hw=(height, width)
-  )
+  views = common.shifted_views(padded, size, (height, width), stride=stride)
   for tap, view in enumerate(views):
     if best is None:
       best, which = view, jnp.zeros(view.shape, jnp.int8)
@@ -80,14 +79,20 @@ def _forward(x, size, stride, pads):
 
 
 def _backward(size, stride, pads, residuals, grad):
-  """Every pixel asks the windows that it lies in.
+  """Every pixel collects the gradients of the windows whose largest it was.
 
-  Along either axis the pixels of a stride lie in the window that begins there
-  and in those `reach` before it. All pixels of a stride do so at once: a
-  concatenation of one array per pixel would be a slow loop of XLA's.
+  An example in one dimension: windows of 3 pixels at a stride of 2 over padded
+  pixels 0 to 6 are 0-2, 2-4 and 4-6. Cut into strides, (0, 1), (2, 3), (4, 5)
+  and (6, -), the pixels of a stride lie in the window that begins there, as its
+  taps 0 and 1, and in the one before (`reach` is 1), of which pixel 2 is tap 2
+  and pixel 3 is none. So the gradient of (2, 3) is that of window 2-4 where
+  `which` is (0, 1), plus that of window 0-2 where `which` is (2, no tap).
+
+  All pixels of a stride are computed at once: a concatenation of one array per
+  pixel would be a slow loop of XLA's.
   """
   which, shape = residuals
-  # Of the padded input, in strides of which no window's part is lost.
+  # Strides of the padded input, as many as hold every pixel of it.
   down, across = (
     -(-(length + sum(low_high)) // stride)
     for length, low_high in zip(shape[1:3], pads, strict=True)
@@ -123,10 +128,19 @@ def _backward(size, stride, pads, residuals, grad):
 
 
 def _taps(size, stride, up, left):
-  """Which tap a stride's pixels are of a window so many strides before.
+  """Which tap a stride's pixels are of a window that begins before it.
+
+  With a size of 3 and a stride of 2 the pixels of a row are taps (0, 1) of the
+  window that begins with them, `left` 0, and (2, outside) of the one that
+  begins a stride before, `left` 1.
+
+  Args:
+    size, stride: of the pooling.
+    up, left: strides from the window's start down and across to the pixels.
 
   Returns:
-    (stride, stride) int8; -2 where they lie outside it.
+    (stride, stride) int8: row * size + column in the window; -2 where a pixel
+    lies outside it.
   """
   rows = np.arange(stride)[:, None] + up * stride
   columns = np.arange(stride) + left * stride

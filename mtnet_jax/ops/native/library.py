@@ -36,13 +36,14 @@ _LOOPS = (
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared')
 
-# Part of what JAX's caches of programs go by: none is taken for another.
+# JAX keys its caches of programs by this value, so that a portable program and
+# one for this CPU are never mistaken for each other.
 _portable = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
 def portable():
-  """Whatever is traced inside runs on any machine: `jax.export` needs it."""
+  """Everything traced inside runs on any machine, as `jax.export` needs it."""
   with _portable(True):
     yield
 
@@ -79,7 +80,7 @@ def call(name, shapes, *arrays, **attributes):
   function = jax.ffi.ffi_call(
     f'mtnet_{name}', results, vmap_method='sequential'
   )
-  # XLA hands on int64, whatever JAX's default.
+  # The loops read int64, regardless of JAX's default.
   return function(
     *arrays, **{key: np.int64(value) for key, value in attributes.items()}
   )
