@@ -1,10 +1,10 @@
-"""Public weights in: files of other people's, as variables of our networks.
+"""Public weights, from other people's files, as variables of our networks.
 
     python -m mtnet_jax.pretrained --inspect FILE
 
 says what a file is, what of it would be loaded, and what follows for the
 network. What does not fit in every name and shape is an error, and nothing is
-loaded; see `matching`.
+loaded; see `weights.load`.
 """
 
 import argparse
@@ -13,19 +13,24 @@ from mtnet_jax.system import errors
 from mtnet_jax.weights import files
 from mtnet_jax.weights import load
 
+# The names under which users import them.
+load_deeplab = load.load_deeplab
+load_xception = load.load_xception
+
 
 def report(path, net=None):
-  """What `--inspect` prints of a file; arguments as of the loaders."""
+  """What `--inspect` prints about a file; arguments as in `load.match`."""
   matched = load.match(path, net)
   used, total = matched.parameters()
   source = matched.source
-  with files.open_weights(path) as file:
-    tensors = len(file.shapes)
   rows = {
     'source': source.title,
     'sha256': files.sha256(path),
     'network': f'{type(matched.net).__name__} ({source.task})',
-    'tensors': f'{tensors}, {len(matched.tensors)} of them used',
+    'tensors': (
+      f'{len(matched.tensors) + len(matched.dropped)},'
+      f' {len(matched.tensors)} of them used'
+    ),
     'parameters': f'{used:,} of {total:,}',
     'dropped': load.some(matched.dropped) or 'none',
     'stay new': ', '.join(source.newly_initialised),

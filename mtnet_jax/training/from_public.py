@@ -1,8 +1,8 @@
-"""Which public weights a run starts from, and what they make of its config.
+"""Which public weights a run starts from, and what they change in its config.
 
 The fields that weights need (batch-norm epsilon, input range, ...) go into the
 groups of the networks, and the files' checksums beside their paths: the
-config.json of a run then says all about its networks, whether or not the
+config.json of a run then describes its networks completely, whether or not the
 files are still there.
 """
 
@@ -11,6 +11,7 @@ import functools
 import pathlib
 
 from mtnet_jax.models import baselines
+from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import nets
 from mtnet_jax.models import strategies
@@ -29,28 +30,27 @@ _STAGES = {
 _GROUP = {'segmentation': 'seg_net', 'classification': 'class_net'}
 
 
-def _paths(config):
-  """Task -> path, of those that were given."""
-  paths = {
-    'segmentation': config.pretrained.segmentation,
-    'classification': config.pretrained.classification,
-  }
-  return {task: path for task, path in paths.items() if path}
+def _files(config):
+  """Task -> path and checksum, of the tasks that start from public weights.
 
-
-def _recorded(config):
-  """Task -> checksum, '' where none was filled in."""
-  return {
-    'segmentation': config.pretrained.segmentation_sha256,
-    'classification': config.pretrained.classification_sha256,
+  The checksum is '' where none was filled in.
+  """
+  pretrained = config.pretrained
+  found = {
+    'segmentation': (pretrained.segmentation, pretrained.segmentation_sha256),
+    'classification': (
+      pretrained.classification,
+      pretrained.classification_sha256,
+    ),
   }
+  return {task: file for task, file in found.items() if file[0]}
 
 
 def settle(config, workdir):
   """The config with what follows from its weights' files.
 
-  A file that is gone is no hindrance to a run that began with it: what
-  followed is then taken from the run's config.json.
+  A run that began with a file resumes without it: what followed from the file
+  is then read from the run's config.json.
 
   Args:
     config: of `configs/mtnet.py`.
@@ -61,7 +61,7 @@ def settle(config, workdir):
       value of a field that the weights need.
   """
   settled = config.copy_and_resolve_references()
-  for task, path in _paths(config).items():
+  for task, (path, _) in _files(config).items():
     net = _loading_net(config, task)
     group = settled[_GROUP[task]]
     earlier = _earlier(workdir, task, path)
@@ -111,15 +111,15 @@ def _earlier(workdir, task, path):
   if not saved.exists():
     return None
   tree = files_lib.read_json(saved)
-  given = tree.get('pretrained', {})
-  if given.get(task) != path:
+  pretrained = tree.get('pretrained', {})
+  if pretrained.get(task) != path:
     return None
   fields = {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in tree[_GROUP[task]].items()
     if key in sources.FIELDS
   }
-  return given[f'{task}_sha256'], fields
+  return pretrained[f'{task}_sha256'], fields
 
 
 def loader(config, stage):
@@ -132,25 +132,15 @@ def loader(config, stage):
   Returns:
     () -> `load.Weights`, or None if the stage has none to start from.
   """
-  for task, path in _paths(config).items():
+  for task, (path, checksum) in _files(config).items():
     if _stage_name(config, task) == stage.name:
-      return functools.partial(
-        _load,
-        path,
-        stage,
-        task,
-        _recorded(config)[task],
-        net=_loading_net(config, task),
-      )
+      net = _loading_net(config, task)
+      return functools.partial(_load, path, checksum, net=net, stage=stage)
   return None
 
 
-def _load(path, stage, task, checksum, *, net):
-  load = {
-    'segmentation': weight_load.load_deeplab,
-    'classification': weight_load.load_xception,
-  }[task]
-  weights = load(path, net)
+def _load(path, checksum, *, net, stage):
+  weights = weight_load.load(path, net)
   if weight_files.sha256(path) != checksum:
     raise errors.InputError(
       f'{path} is not the file that this run began with (its checksum was'
@@ -169,8 +159,5 @@ def _load(path, stage, task, checksum, *, net):
 
 
 def segmentation_part(net):
-  """The Coarse Seg-net of a `SharedNet`, whose variables are part of its."""
-  names = {field.name for field in dataclasses.fields(mtnet.CoarseSegNet)}
-  return mtnet.CoarseSegNet(
-    **{name: getattr(net, name) for name in names - {'parent', 'name'}}
-  )
+  """The Coarse Seg-net whose variables are part of a `SharedNet`'s."""
+  return mtnet.CoarseSegNet(**layers.fields_of(net, mtnet.CoarseSegNet))

@@ -4,7 +4,7 @@ The HDF5 library hangs on some damaged files, and could crash on others, out of
 Python's reach; `probe` lets a process of its own read a file first. Run as a
 script, so that nothing else is imported:
 
-    python -P hdf5_weights.py FILE
+    python -P hdf5.py FILE
 """
 
 import subprocess

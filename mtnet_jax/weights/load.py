@@ -7,7 +7,7 @@ nothing is loaded.
 """
 
 import dataclasses
-import functools
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.models import mtnet
+from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files
 from mtnet_jax.weights import sources
@@ -67,7 +68,7 @@ def load_xception(path, net=None):
     errors.InputError: the file is missing, damaged, of another network, or
       does not fit in a name or shape.
   """
-  return _load(path, net or mtnet.ClassNet())
+  return load(path, net or mtnet.ClassNet())
 
 
 def load_deeplab(path, net=None):
@@ -87,22 +88,21 @@ def load_deeplab(path, net=None):
     errors.InputError: the file is missing, damaged, of another network, or
       does not fit in a name or shape.
   """
-  return _load(path, net or mtnet.CoarseSegNet())
+  return load(path, net or mtnet.CoarseSegNet())
 
 
-def _load(path, net):
+def load(path, net):
+  """What `load_xception` and `load_deeplab` do, for either network."""
   with files.open_weights(path) as file:
-    matched = match_open(path, file, net)
+    matched = _match(path, file, net)
     source = matched.source
     flat = {}
     for ours, theirs in matched.tensors.items():
       value = file.read(theirs)
-      axes = kernel_axes(source, ours)
+      axes = _kernel_axes(source, ours)
       # A copy of its own, for the file's memory goes with the file.
       value = np.array(
-        value if axes is None else value.transpose(axes),
-        np.float32,
-        order='C',
+        value if axes is None else value.transpose(axes), np.float32, order='C'
       )
       if not np.isfinite(value).all():
         raise errors.InputError(
@@ -125,15 +125,11 @@ def _load(path, net):
 def _with_mask_channel(params):
   """Adds the fourth input channel, for the mask."""
   backbone = params['backbone']
-  kernel = jnp.pad(
-    backbone['conv1']['kernel'], ((0, 0), (0, 0), (0, 1), (0, 0))
-  )
+  conv1 = jax.tree.map(jnp.asarray, backbone['conv1'])
   averaged = mtnet.average_fourth_channel(
-    {**params, 'backbone': {**backbone, 'conv1': {'kernel': kernel}}}
+    {**params, 'backbone': {**backbone, 'conv1': conv1}}
   )
-  conv1 = averaged['backbone']['conv1']
-  conv1['kernel'] = np.asarray(conv1['kernel'])
-  return averaged
+  return jax.tree.map(np.asarray, averaged)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,15 +153,14 @@ class Match:
 
   def parameters(self):
     """How many parameters the file gives, and how many the network has."""
-    counts = [
+    return tuple(
       sum(
-        int(np.prod(self.shapes[name]))
+        math.prod(self.shapes[name])
         for name in names
         if name.startswith('params/')
       )
       for names in (self.tensors, self.shapes)
-    ]
-    return tuple(counts)
+    )
 
 
 def match(path, net=None):
@@ -185,11 +180,10 @@ def match(path, net=None):
       the first of each.
   """
   with files.open_weights(path) as file:
-    return match_open(path, file, net)
+    return _match(path, file, net)
 
 
-def match_open(path, file, net):
-  """`match` of a `files.WeightFile` that is open already."""
+def _match(path, file, net):
   source, canonical = sources.recognise(tuple(file.shapes))
   if source is None:
     raise errors.InputError(
@@ -212,9 +206,8 @@ def match_open(path, file, net):
       layer = '/'.join(layer)
       wanted[ours] = source.leaf(layer, layers[layer], leaf)
   dropped = {name for name in canonical if source.drops(canonical[name])}
-  found = {
-    name: given for given, name in canonical.items() if given not in dropped
-  }
+  # The name in the tables -> the name in the file.
+  found = {canonical[name]: name for name in canonical if name not in dropped}
   lacking = set(wanted.values()) - found.keys()
   unknown = found.keys() - set(wanted.values())
   differing = [
@@ -246,17 +239,13 @@ def match_open(path, file, net):
 
 def _variable_shapes(net):
   """Our variable -> shape."""
-  inputs = [jnp.zeros((1, 64, 64, 3))]
-  if isinstance(net, mtnet.ClassNet):
-    inputs.append(jnp.zeros((1, 64, 64, 1)))
-  variables = jax.eval_shape(
-    functools.partial(net.init, train=False), jax.random.key(0), *inputs
-  )
-  flat = traverse_util.flatten_dict(dict(variables), sep='/')
+  inputs = 'mask' if isinstance(net, mtnet.ClassNet) else 'nothing'
+  shapes = variables_lib.shapes_of(net, 64, inputs)
+  flat = traverse_util.flatten_dict(dict(shapes), sep='/')
   return {name: leaf.shape for name, leaf in flat.items()}
 
 
-def kernel_axes(source, ours):
+def _kernel_axes(source, ours):
   """The transposition to our layout; None where there is none."""
   layer, _, leaf = ours.rpartition('/')
   return source.kernel_axes(layer) if leaf == 'kernel' else None
@@ -267,7 +256,7 @@ def _file_shape(source, ours, shape):
   if ours == _FIRST_KERNEL:
     # Without the mask's channel.
     shape = (*shape[:2], 3, shape[3])
-  axes = kernel_axes(source, ours)
+  axes = _kernel_axes(source, ours)
   if axes is None:
     return shape
   return tuple(shape[axes.index(i)] for i in range(len(shape)))

@@ -18,13 +18,38 @@ def _tail(net):
   return range(1, len(net.tail_widths) + 1)
 
 
-def _aligned(ours, theirs, members):
-  """The four layers of an aligned separable convolution."""
-  parts = ('depthwise', 'depthwise_bn', 'pointwise', 'pointwise_bn')
-  return {
-    f'{ours}/{part}': f'{theirs}{member}'
-    for part, member in zip(parts, members, strict=True)
-  }
+def _aligned_xception(net, *, stem, block, skip, sepconv, tail, members):
+  """The backbone of those that have the aligned Xception.
+
+  Args:
+    net: has its sizes.
+    stem: number of a plain convolution -> its name, and that of its BN.
+    block: number of a block -> its name.
+    skip: ends of the names of a block's skip, and of its BN.
+    sepconv: end of the name of a block's separable convolution, by its number.
+    tail: number of a last separable convolution -> its name.
+    members: ends of the names of the four layers of a separable convolution.
+  """
+
+  def separable(ours, theirs):
+    parts = ('depthwise', 'depthwise_bn', 'pointwise', 'pointwise_bn')
+    return {
+      f'{ours}/{part}': f'{theirs}{member}'
+      for part, member in zip(parts, members, strict=True)
+    }
+
+  names = {}
+  for i in (1, 2):
+    names[f'backbone/conv{i}'], names[f'backbone/bn{i}'] = stem(i)
+  for i in _blocks(net):
+    ours, theirs = f'backbone/block{i}', block(i)
+    names[f'{ours}/skip'] = f'{theirs}{skip[0]}'
+    names[f'{ours}/skip_bn'] = f'{theirs}{skip[1]}'
+    for j in (1, 2, 3):
+      names |= separable(f'{ours}/sepconv{j}', theirs + sepconv.format(j))
+  for i in _tail(net):
+    names |= separable(f'backbone/sepconv{i}', tail(i))
+  return names
 
 
 # Aligned Xception-65 and DeepLabv3+.
@@ -32,21 +57,15 @@ def _aligned(ours, theirs, members):
 
 def torch_deeplab(net):
   """DeepLabv3+ of github.com/YudeWang/deeplabv3plus-pytorch."""
-  members = ('depthwise', 'bn1', 'pointwise', 'bn2')
-  names = {
-    'backbone/conv1': 'backbone.conv1',
-    'backbone/bn1': 'backbone.bn1',
-    'backbone/conv2': 'backbone.conv2',
-    'backbone/bn2': 'backbone.bn2',
-  }
-  for i in _blocks(net):
-    ours, theirs = f'backbone/block{i}', f'backbone.block{i}'
-    names[f'{ours}/skip'] = f'{theirs}.skip'
-    names[f'{ours}/skip_bn'] = f'{theirs}.skipbn'
-    for j in (1, 2, 3):
-      names |= _aligned(f'{ours}/sepconv{j}', f'{theirs}.sepconv{j}.', members)
-  for i in _tail(net):
-    names |= _aligned(f'backbone/sepconv{i}', f'backbone.conv{i + 2}.', members)
+  names = _aligned_xception(
+    net,
+    stem=lambda i: (f'backbone.conv{i}', f'backbone.bn{i}'),
+    block='backbone.block{}'.format,
+    skip=('.skip', '.skipbn'),
+    sepconv='.sepconv{}',
+    tail=lambda i: f'backbone.conv{i + 2}',
+    members=('.depthwise', '.bn1', '.pointwise', '.bn2'),
+  )
   convolutions = {
     'low_level': 'shortcut_conv.{}',
     'decoder1': 'cat_conv.{}',
@@ -69,62 +88,49 @@ def torch_deeplab(net):
 
 def timm_xception65(net):
   """`timm.models.xception_aligned`, variant xception65."""
-  members = ('conv_dw', 'bn_dw', 'conv_pw', 'bn_pw')
-  names = {
-    'backbone/conv1': 'stem.0.conv',
-    'backbone/bn1': 'stem.0.bn',
-    'backbone/conv2': 'stem.1.conv',
-    'backbone/bn2': 'stem.1.bn',
-  }
-  for i in _blocks(net):
-    ours, theirs = f'backbone/block{i}', f'blocks.{i - 1}'
-    names[f'{ours}/skip'] = f'{theirs}.shortcut.conv'
-    names[f'{ours}/skip_bn'] = f'{theirs}.shortcut.bn'
-    for j in (1, 2, 3):
-      names |= _aligned(
-        f'{ours}/sepconv{j}', f'{theirs}.stack.conv{j}.', members
-      )
-  for i in _tail(net):
-    theirs = f'blocks.{len(_blocks(net))}.stack.conv{i}.'
-    names |= _aligned(f'backbone/sepconv{i}', theirs, members)
-  return names
+  return _aligned_xception(
+    net,
+    stem=lambda i: (f'stem.{i - 1}.conv', f'stem.{i - 1}.bn'),
+    block=lambda i: f'blocks.{i - 1}',
+    skip=('.shortcut.conv', '.shortcut.bn'),
+    sepconv='.stack.conv{}',
+    tail=lambda i: f'blocks.{len(_blocks(net))}.stack.conv{i}',
+    members=('.conv_dw', '.bn_dw', '.conv_pw', '.bn_pw'),
+  )
 
 
 def tensorflow_deeplab(net):
   """`xception_65` of github.com/tensorflow/models, research/deeplab."""
-  members = (
-    '_depthwise',
-    '_depthwise/BatchNorm',
-    '_pointwise',
-    '_pointwise/BatchNorm',
-  )
-  scope = 'xception_65'
-  names = {
-    f'backbone/{ours}{i}': f'{scope}/entry_flow/conv1_{i}{theirs}'
-    for i in (1, 2)
-    for ours, theirs in (('conv', ''), ('bn', '/BatchNorm'))
-  }
   entry = len(net.entry_widths)
-  for i in _blocks(net):
+
+  def stem(i):
+    conv = f'xception_65/entry_flow/conv1_{i}'
+    return conv, f'{conv}/BatchNorm'
+
+  def block(i):
     if i <= entry:
       unit = f'entry_flow/block{i}/unit_1'
     elif i <= entry + net.middle_blocks:
       unit = f'middle_flow/block1/unit_{i - entry}'
     else:
       unit = 'exit_flow/block1/unit_1'
-    ours, theirs = f'backbone/block{i}', f'{scope}/{unit}/xception_module'
-    names[f'{ours}/skip'] = f'{theirs}/shortcut'
-    names[f'{ours}/skip_bn'] = f'{theirs}/shortcut/BatchNorm'
-    for j in (1, 2, 3):
-      names |= _aligned(
-        f'{ours}/sepconv{j}', f'{theirs}/separable_conv{j}', members
-      )
-  for i in _tail(net):
-    theirs = f'{scope}/exit_flow/block2/unit_1/xception_module'
-    names |= _aligned(
-      f'backbone/sepconv{i}', f'{theirs}/separable_conv{i}', members
-    )
-  return names
+    return f'xception_65/{unit}/xception_module'
+
+  tail = 'xception_65/exit_flow/block2/unit_1/xception_module/separable_conv{}'
+  return _aligned_xception(
+    net,
+    stem=stem,
+    block=block,
+    skip=('/shortcut', '/shortcut/BatchNorm'),
+    sepconv='/separable_conv{}',
+    tail=tail.format,
+    members=(
+      '_depthwise',
+      '_depthwise/BatchNorm',
+      '_pointwise',
+      '_pointwise/BatchNorm',
+    ),
+  )
 
 
 # Xception.
@@ -132,12 +138,8 @@ def tensorflow_deeplab(net):
 
 def timm_xception(net):
   """`timm.models.xception`, variant legacy_xception; Cadene's names too."""
-  names = {
-    'backbone/conv1': 'conv1',
-    'backbone/bn1': 'bn1',
-    'backbone/conv2': 'conv2',
-    'backbone/bn2': 'bn2',
-  }
+  stem = ('conv1', 'bn1', 'conv2', 'bn2')
+  names = {f'backbone/{name}': name for name in stem}
   for i in _blocks(net):
     ours, theirs = f'backbone/block{i}', f'block{i}'
     names[f'{ours}/skip'] = f'{theirs}.skip'

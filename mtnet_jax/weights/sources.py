@@ -16,52 +16,44 @@ _MINUS_ONE_TO_ONE = {'input_mean': (0.0,), 'input_std': (1.0,)}
 # (x + 1) / 2.
 _ZERO_TO_ONE = {'input_mean': (-1.0,), 'input_std': (2.0,)}
 
+# As published, except the epsilon: see `xception.AlignedXceptionFields`.
+_ALIGNED = {'tail_dilation': 2, 'skip_relu': False, **_MINUS_ONE_TO_ONE}
+_XCEPTION = {'skip_relu': False, **_MINUS_ONE_TO_ONE}
+
 _DECODER = ('low_level', 'decoder1', 'decoder2', 'classifier')
 
 
-def _torch_leaf(ours, theirs, leaf):
-  del ours
-  names = {
-    'kernel': 'weight',
-    'scale': 'weight',
-    'bias': 'bias',
-    'mean': 'running_mean',
-    'var': 'running_var',
-  }
-  return f'{theirs}.{names[leaf]}'
+# Our leaf -> the end of their tensor's name. A leaf of one kind of layers comes
+# as 'LAYER/LEAF'.
+_TORCH_LEAVES = {
+  'kernel': '.weight',
+  'scale': '.weight',
+  'bias': '.bias',
+  'mean': '.running_mean',
+  'var': '.running_var',
+}
+_TENSORFLOW_LEAVES = {
+  'kernel': '/weights',
+  'depthwise/kernel': '/depthwise_weights',
+  'scale': '/gamma',
+  'bias': '/beta',
+  'mean': '/moving_mean',
+  'var': '/moving_variance',
+}
+# Keras's are numbered within their layer; see `files`.
+_KERAS_LEAVES = {
+  'kernel': '/0',
+  'pointwise/kernel': '/1',
+  'scale': '/0',
+  'bias': '/1',
+  'mean': '/2',
+  'var': '/3',
+}
 
-
-def _tensorflow_leaf(ours, theirs, leaf):
-  names = {
-    'kernel': 'depthwise_weights' if ours.endswith('depthwise') else 'weights',
-    'scale': 'gamma',
-    'bias': 'beta',
-    'mean': 'moving_mean',
-    'var': 'moving_variance',
-  }
-  return f'{theirs}/{names[leaf]}'
-
-
-def _keras_leaf(ours, theirs, leaf):
-  # By their place in the layer, see `files`.
-  places = {
-    'kernel': 1 if ours.endswith('pointwise') else 0,
-    'scale': 0,
-    'bias': 1,
-    'mean': 2,
-    'var': 3,
-  }
-  return f'{theirs}/{places[leaf]}'
-
-
-def _from_oihw(ours):
-  del ours
-  return (2, 3, 1, 0)
-
-
-def _from_hwio(ours):
-  # Depthwise kernels are (3, 3, C, 1) there and (3, 3, 1, C) here.
-  return (0, 1, 3, 2) if ours.endswith('depthwise') else (0, 1, 2, 3)
+# The transposition of their kernels to ours, by the layer as above.
+_FROM_OIHW = {'': (2, 3, 1, 0)}
+# Depthwise kernels are (3, 3, C, 1) there and (3, 3, 1, C) here.
+_FROM_HWIO = {'': (0, 1, 2, 3), 'depthwise': (0, 1, 3, 2)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +65,8 @@ class Source:
     task: 'segmentation' or 'classification'.
     signature: a name that only its files have.
     layers: network -> table of our layers and theirs; see `names`.
-    leaf: (our layer, their layer, our leaf) -> their tensor.
-    kernel_axes: our layer -> the transposition of a kernel of theirs to ours.
+    leaves: our leaf -> the end of their tensor's name.
+    axes: kind of layer -> the transposition of a kernel of theirs to ours.
     canonical: names in a file -> names as in the tables.
     dropped: patterns of the names for which our network has no place.
     newly_initialised: what the file lacks.
@@ -85,12 +77,21 @@ class Source:
   task: str
   signature: str
   layers: Callable[..., dict[str, str]]
-  leaf: Callable[[str, str, str], str]
-  kernel_axes: Callable[[str], tuple[int, ...]]
+  leaves: dict[str, str]
+  axes: dict[str, tuple[int, ...]]
   canonical: Callable[..., dict[str, str]]
   dropped: tuple[str, ...]
   newly_initialised: tuple[str, ...]
   fields: dict
+
+  def leaf(self, ours, theirs, leaf):
+    """Their tensor, of our layer, theirs and our leaf."""
+    kind = ours.rpartition('/')[2]
+    return theirs + self.leaves.get(f'{kind}/{leaf}', self.leaves[leaf])
+
+  def kernel_axes(self, ours):
+    """The transposition of a kernel of theirs to that of our layer."""
+    return self.axes.get(ours.rpartition('/')[2], self.axes[''])
 
   def drops(self, name):
     """Whether a name is one of those without a place."""
@@ -98,8 +99,8 @@ class Source:
 
 
 _TORCH = {
-  'leaf': _torch_leaf,
-  'kernel_axes': _from_oihw,
+  'leaves': _TORCH_LEAVES,
+  'axes': _FROM_OIHW,
   'canonical': weight_names.without_module,
 }
 _BATCH_COUNTERS = r'.*\.num_batches_tracked'
@@ -132,12 +133,7 @@ SOURCES = (
     layers=weight_names.timm_xception65,
     dropped=(r'head\.fc\.(weight|bias)', _BATCH_COUNTERS),
     newly_initialised=('aspp', *_DECODER),
-    fields={
-      'bn_epsilon': 1e-3,
-      'tail_dilation': 2,
-      'skip_relu': False,
-      **_MINUS_ONE_TO_ONE,
-    },
+    fields={'bn_epsilon': 1e-3, **_ALIGNED},
     **_TORCH,
   ),
   # research/deeplab/core/feature_extractor.py: batch_norm_epsilon=1e-3;
@@ -147,8 +143,8 @@ SOURCES = (
     task='segmentation',
     signature='xception_65/entry_flow/conv1_1/weights',
     layers=weight_names.tensorflow_deeplab,
-    leaf=_tensorflow_leaf,
-    kernel_axes=_from_hwio,
+    leaves=_TENSORFLOW_LEAVES,
+    axes=_FROM_HWIO,
     canonical=lambda names: {name: name for name in names},
     dropped=(
       r'(?:.*/)?global_step',
@@ -158,12 +154,7 @@ SOURCES = (
       r'(?:_depthwise|_pointwise)?/.*',
     ),
     newly_initialised=('aspp', *_DECODER),
-    fields={
-      'bn_epsilon': 1e-3,
-      'tail_dilation': 2,
-      'skip_relu': False,
-      **_MINUS_ONE_TO_ONE,
-    },
+    fields={'bn_epsilon': 1e-3, **_ALIGNED},
   ),
   # keras/src/applications/xception.py: BatchNormalization's default epsilon;
   # pooling with padding='same'; preprocess_input in mode 'tf'.
@@ -172,17 +163,12 @@ SOURCES = (
     task='classification',
     signature='block1_conv1/0',
     layers=weight_names.keras_xception,
-    leaf=_keras_leaf,
-    kernel_axes=_from_hwio,
+    leaves=_KERAS_LEAVES,
+    axes=_FROM_HWIO,
     canonical=weight_names.number_keras_skips,
     dropped=(r'predictions/[01]',),
     newly_initialised=('classifier', 'bias'),
-    fields={
-      'bn_epsilon': 1e-3,
-      'pool_padding': 'same',
-      'skip_relu': False,
-      **_MINUS_ONE_TO_ONE,
-    },
+    fields={'bn_epsilon': 1e-3, 'pool_padding': 'same', **_XCEPTION},
   ),
   # timm/models/xception.py: PyTorch's default epsilon; MaxPool2d(3, 2, 1);
   # mean and std 0.5 of [0, 1].
@@ -193,12 +179,7 @@ SOURCES = (
     layers=weight_names.timm_xception,
     dropped=(r'fc\.(weight|bias)', _BATCH_COUNTERS),
     newly_initialised=('classifier', 'bias'),
-    fields={
-      'bn_epsilon': 1e-5,
-      'pool_padding': 'symmetric',
-      'skip_relu': False,
-      **_MINUS_ONE_TO_ONE,
-    },
+    fields={'bn_epsilon': 1e-5, 'pool_padding': 'symmetric', **_XCEPTION},
     **_TORCH,
   ),
 )

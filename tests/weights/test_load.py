@@ -27,8 +27,8 @@ SOURCES = tuple(weights_made_up.BESIDE)
 def load(name, path, **kwargs):
   net = weights_made_up.net_of(name, **kwargs)
   if name in weights_made_up.SEGMENTATION:
-    return weight_load.load_deeplab(path, net)
-  return weight_load.load_xception(path, net)
+    return pretrained.load_deeplab(path, net)
+  return pretrained.load_xception(path, net)
 
 
 def flat(tree):

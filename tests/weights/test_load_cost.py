@@ -19,7 +19,6 @@ _MEASURE = """
 import json, resource, sys, time
 import numpy as np
 from mtnet_jax import pretrained
-from mtnet_jax.weights import files, matching
 
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
