@@ -50,8 +50,8 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3, max_top_k=None):
     top_k: K, a Python integer, or a traced one where `max_top_k` is given.
     margin: by how much nodule pixels should exceed background pixels.
     max_top_k: the largest that a traced `top_k` may become. So many pixels are
-      taken, and those from rank K on are left out: one compiled program serves
-      every K up to here.
+      sorted out, and those from rank K on are masked: one compiled program
+      supports every K up to here.
 
   Returns:
     (B,). A region of fewer than K pixels contributes its real pixels only; an

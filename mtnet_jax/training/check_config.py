@@ -15,41 +15,33 @@ from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices as devices_lib
 from mtnet_jax.system import errors
 
-# Letters of a value; paths are the longest.
-_LONGEST = 4096
-# Smallest values of the numbers of a config.
-_AT_LEAST = {
-  'seed': 0,
-  'dataset.limit': 0,
-  'dataset.rotate_folds': 0,
-  'image_size': 32,
-  'views_per_image': 1,
-  'eval_batch_size': 1,
-  'log_every': 1,
-  'checkpoint_minutes': 0,
-  'steps_per_call': 0,
-  'rank_loss.top_k': 1,
-  'rank_loss.max_top_k': 0,
-  'rank_loss.weight': 0,
-  'rank_loss.margin': 0,
-  'augment.crop_shift': 0,
-  'augment.zoom_probability': 0,
-  'augment.flip_probability': 0,
-  'augment.zoom': 0.01,
-  'class_weight': 0,
+# Letters of a value, of which paths have the most.
+_MAX_LETTERS = 4096
+# Smallest and largest value of the numbers of a config.
+_BOUNDS = {
+  'seed': (0, math.inf),
+  'dataset.limit': (0, math.inf),
+  'dataset.rotate_folds': (0, math.inf),
+  'image_size': (32, math.inf),
+  'views_per_image': (1, math.inf),
+  'eval_batch_size': (1, math.inf),
+  'log_every': (1, math.inf),
+  'checkpoint_minutes': (0, math.inf),
+  'steps_per_call': (0, 1000),
+  'rank_loss.top_k': (1, math.inf),
+  'rank_loss.max_top_k': (0, math.inf),
+  'rank_loss.weight': (0, math.inf),
+  'rank_loss.margin': (0, math.inf),
+  'augment.crop_shift': (0, 1),
+  'augment.zoom_probability': (0, 1),
+  'augment.flip_probability': (0, 1),
+  'augment.zoom': (0.01, 100),
+  'class_weight': (0, math.inf),
   **{
-    f'{stage}_stage.{key}': 1
+    f'{stage}_stage.{key}': (low, math.inf)
     for stage in strategies.STAGES
-    for key in ('batch_size', 'epochs')
+    for key, low in (('batch_size', 1), ('epochs', 1), ('learning_rate', 0))
   },
-  **{f'{stage}_stage.learning_rate': 0 for stage in strategies.STAGES},
-}
-_AT_MOST = {
-  'steps_per_call': 1000,
-  'augment.crop_shift': 1,
-  'augment.zoom_probability': 1,
-  'augment.flip_probability': 1,
-  'augment.zoom': 100,
 }
 _ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
@@ -69,21 +61,19 @@ def check_config(config):
   Args:
     config: of `configs/mtnet.py`.
   """
-  for key, value in _fields(config):
+  values = dict(_fields(config))
+  for key, value in values.items():
     _check_value(key, value)
   size_limits.check(config)
-  for key, least in _AT_LEAST.items():
-    value = _get(config, key)
-    if not value >= least:
-      raise errors.InputError(f'config.{key}={value} must be at least {least}.')
-  for key, most in _AT_MOST.items():
-    value = _get(config, key)
-    if not value <= most:
-      raise errors.InputError(f'config.{key}={value} must be at most {most}.')
-  for key, values in _ONE_OF.items():
-    if _get(config, key) not in values:
+  for key, (low, high) in _BOUNDS.items():
+    value = values[key]
+    if not low <= value <= high:
+      bound = f'at most {high}' if value > high else f'at least {low}'
+      raise errors.InputError(f'config.{key}={value} must be {bound}.')
+  for key, known in _ONE_OF.items():
+    if values[key] not in known:
       raise errors.InputError(
-        f'config.{key}={_get(config, key)!r} is none of {", ".join(values)}.'
+        f'config.{key}={values[key]!r} is none of {", ".join(known)}.'
       )
   _check_stages(config)
   window = config.window
@@ -147,7 +137,7 @@ def _check_stages(config):
 
 
 def _check_value(key, value):
-  if value is None or len(str(value)) > _LONGEST:
+  if value is None or len(str(value)) > _MAX_LETTERS:
     raise errors.InputError(f'config.{key} has no value that can be used.')
   values = value if isinstance(value, (list, tuple)) else [value]
   for one in values:
@@ -170,9 +160,3 @@ def _fields(config, prefix=''):
       yield from _fields(value, f'{prefix}{key}.')
     else:
       yield f'{prefix}{key}', value
-
-
-def _get(config, key):
-  for part in key.split('.'):
-    config = config[part]
-  return config

@@ -9,7 +9,7 @@ import optax
 from mtnet_jax.system import errors
 
 
-# Kept, so that runs with the same optimizer share their compiled steps.
+# Cached, so that runs with the same optimizer share their compiled steps.
 @functools.lru_cache(maxsize=16)
 def make_optimizer(*, learning_rate, schedule, total_steps):
   """Adam under a learning-rate schedule.

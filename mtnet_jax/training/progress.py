@@ -37,9 +37,9 @@ class Observer:
 
   Args:
     workdir: the run directory.
-    simulated: says so in the bar and in TensorBoard's tags.
+    simulated: whether CT is simulated; the bar and TensorBoard's tags show it.
     log_every: steps between updates of the shown loss.
-    bar: of several runs, to move on instead of showing a bar and a line per
+    bar: of several runs, to update instead of showing a bar and a line per
       epoch; None to show them.
   """
 
@@ -62,7 +62,7 @@ class Observer:
       str(self._workdir / 'tb' / name), purge_step=step + 1
     )
     if self._shared_bar is not None:
-      # What was done before is not part of what it counts.
+      # It counts only the steps that are still to be run.
       self._bar = self._shared_bar
       self._bar.total -= step
       return
@@ -80,7 +80,7 @@ class Observer:
     )
 
   def step(self, step, loss):
-    """A step was taken."""
+    """A step was run."""
     self._bar.update()
     if step % self._log_every == 0:
       if self._shared_bar is None:
@@ -91,7 +91,7 @@ class Observer:
       self._writer.add_scalar(self._tag('loss'), loss, step)
 
   def timed(self, step_seconds):
-    """It became known how long a step takes."""
+    """The time of a step is known now."""
     hours = step_seconds * (self._bar.total - self._bar.n) / 3600
     alone = self._shared_bar is None
     if alone and jax.default_backend() == 'cpu' and hours > _SLOW_HOURS:

@@ -17,7 +17,7 @@ _TASKS = {
 _SELECT_BY = {
   'segmentation': 'jaccard',
   'classification': 'auc',
-  # The mean of the two.
+  # This is the mean of the two.
   'both': 'jaccard_and_auc',
 }
 

@@ -27,8 +27,7 @@ def init_variables(
   Returns:
     {'params': ..., 'batch_stats': ...}
   """
-  shapes = variables_lib.shapes_of(stage.net, size, stage.inputs)
-  variables = dict(variables_lib.draw(shapes, seed))
+  variables = dict(variables_lib.draw(shapes(stage, size=size), seed))
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:

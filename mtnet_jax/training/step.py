@@ -52,8 +52,8 @@ class StepOptions:
 
   Attributes:
     size, window, strategy, coarse_mask, augmentation: as in the config.
-    max_top_k: the largest K of the rank loss that the step can be given.
-    steps_per_epoch: after so many the sum of the losses begins anew.
+    max_top_k: the largest K of the rank loss that the step supports.
+    steps_per_epoch: steps after which the sum of the losses begins anew.
   """
 
   size: int
@@ -104,16 +104,7 @@ def loss_of_task(task, logits, targets, hyperparams, *, max_top_k):
 
 
 def train_step(
-  state,
-  upstream,
-  data,
-  batch,
-  hyperparams,
-  *,
-  stage,
-  nets,
-  tx,
-  options,
+  state, upstream, data, batch, hyperparams, *, stage, nets, tx, options
 ):
   """One step on one device.
 
@@ -123,7 +114,7 @@ def train_step(
       this one; they stay as they are.
     data: the whole split, or what some steps need of it: 'image' and 'mask'
       (N, P, P), 'label' (N,).
-    batch: 'index' (b,) into data, 'look' (b,), of which 0 is the plain patch,
+    batch: 'index' (b,) into data, 'view' (b,), of which 0 is the plain patch,
       'position' (b,) in the global batch.
     hyperparams: 'seed', and those of `loss_hyperparams`, each ().
     stage, nets, tx, options: static; nets are (stage name, network) pairs,

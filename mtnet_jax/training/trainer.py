@@ -2,7 +2,7 @@
 
 Which example comes when follows from the seed and the epoch, and the step's
 random numbers from the seed and the step: a run that was killed repeats itself
-exactly from its last checkpoint. Of several processes all take every step, and
+exactly from its last checkpoint. Of several processes all run every step, and
 only the first reads and writes checkpoints.
 """
 
@@ -117,18 +117,13 @@ class Trainer:
 
   def init_state(self):
     """The state before the first step."""
+    start = {}
     if self.stage.starts_from:
-      return self._state_from(
-        started=start_lib.inherited(self.stage, self._trained)
-      )
-    if self._load_weights is None:
-      return self._state_from()
-    weights = self._load_weights()
-    return self._state_from(
-      started=weights.variables, newly_initialised=weights.newly_initialised
-    )
-
-  def _state_from(self, **start):
+      start['started'] = start_lib.inherited(self.stage, self._trained)
+    elif self._load_weights is not None:
+      weights = self._load_weights()
+      start['started'] = weights.variables
+      start['newly_initialised'] = weights.newly_initialised
     return self._state_of(
       start_lib.init_variables(
         self.stage, self._seed, size=self._config.image_size, **start
@@ -145,13 +140,13 @@ class Trainer:
     )
 
   def put_on_devices(self, state):
-    """Puts the data, what is given and a state on the devices."""
+    """Puts the data, the upstream variables and a state on the devices."""
     self.feed.put_on_devices()
     self._upstream_on_devices = devices.replicate(self._upstream)
     return devices.replicate(state)
 
   def steps(self, state, step, *, num_steps=1):
-    """Takes `num_steps` steps, from that number on; see `step.train_steps`."""
+    """Runs `num_steps` steps, from that one on; see `step.train_steps`."""
     return self._steps(
       state,
       self._upstream_on_devices,
@@ -199,7 +194,7 @@ class Trainer:
     """Trains to the end and returns the best epoch's variables.
 
     Args:
-      observer: told of the progress; see `progress.Observer`.
+      observer: `progress.Observer`, or `progress.Silent`.
 
     Returns:
       {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
@@ -249,26 +244,25 @@ class Trainer:
     saved_at = epoch_started = time.monotonic()
     try:
       while len(history) < self.stage.epochs:
-        # Also where it goes on after the last step of an epoch, which was
-        # stopped before it was validated.
+        # Also 0 where a run resumes after the last step of an epoch that was
+        # not validated before it stopped.
         remaining = (len(history) + 1) * self.steps_per_epoch - step
         if remaining:
           state, num_steps = calls.dispatch(state, step, remaining)
           step += num_steps
-        else:
-          calls.wait()
-          row = self._end_epoch(state, step, history, epoch_started)
-          observer.epoch(row, history)
-          epoch_started = time.monotonic()
         minutes = (time.monotonic() - saved_at) / 60
         if not remaining or minutes > self._config.checkpoint_minutes:
           calls.wait()
+          if not remaining:
+            row = self._end_epoch(state, step, history, epoch_started)
+            observer.epoch(row, history)
+            epoch_started = time.monotonic()
           self._save(state, step, history)
           saved_at = time.monotonic()
         stopping.check()
     except stopping.Stopped:
-      # Otherwise it is on disk, and a call that was being handed over when the
-      # signal came may have taken the state's arrays with it.
+      # Otherwise the state is on disk, and its arrays may be gone with a call
+      # that was being dispatched when the signal came.
       if stopping.holds():
         calls.wait()
         self._save(state, step, history)

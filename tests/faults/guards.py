@@ -167,7 +167,7 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/training/check_config.py',
-    'if value is None or len(str(value)) > _LONGEST:',
+    'if value is None or len(str(value)) > _MAX_LETTERS:',
     'if False:',
     'tests/commands/test_bad_input.py -k values_that',
   ),
