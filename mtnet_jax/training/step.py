@@ -166,8 +166,8 @@ def train_step(
   (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(
     state.params
   )
-  # Without synchronised batch norm the devices' statistics differ; their mean
-  # is what evaluation uses.
+  # Without synchronised batch norm the devices' statistics differ; evaluation
+  # uses their mean.
   loss, grads, batch_stats = lax.pmean((loss, grads, batch_stats), devices.AXIS)
   starts_epoch = state.step % options.steps_per_epoch == 0
   updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -158,8 +158,8 @@ class Trainer:
   def validate(self, variables):
     """The selection metric and its companions on the validation split.
 
-    Of a stage that learns both tasks: the mean of the final mask's Jaccard
-    index and the AUC.
+    A stage that learns both tasks is selected by the mean of the final mask's
+    Jaccard index and the AUC.
     """
     outputs = self._predictor(
       {**self._upstream_on_devices, self.stage.name: variables},
@@ -200,14 +200,14 @@ class Trainer:
       {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
       dict per epoch.
     """
-    # The first process's, even where there is no checkpoint: other processors
-    # may round differently, and states that differ would stay different.
+    # All start from the first process's state, even without a checkpoint: other
+    # processors may round differently, and the difference would stay.
     state, history = processes.on_first(self._starting_state)
     step = int(state.step)
     observer.start(self, step, history)
     try:
       if len(history) < self.stage.epochs:
-        # Under the same name: the host's copy is not needed any more.
+        # The name is reused so that the host's copy can be freed.
         state = self.put_on_devices(state)
         self._loop(state, step, history, observer)
     finally:
@@ -278,7 +278,7 @@ class Trainer:
     )
 
   def _stop_at(self, step, loss):
-    """Writes which nodules a step that is not finite saw; ends the run."""
+    """Writes the nodules of a step that is not finite, and ends the run."""
     index, view = self.feed.order_of(step - 1).T
     path = pathlib.Path(self._directory, 'not_finite.json')
     report = {
