@@ -14,6 +14,8 @@ LABELS = {0: 'benign', 1: 'malignant', -1: 'open'}
 
 SEGMENTATION = ('dice', 'jaccard', 'accuracy', 'recall', 'specificity')
 CLASSIFICATION = ('accuracy', 'auc', 'sensitivity', 'specificity')
+# Of pixels, from which every metric of segmentation follows.
+COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
 
 
 def pixel_counts(pred, truth):
@@ -46,26 +48,15 @@ def segmentation_from_counts(counts):
   Empty masks: as this module says at its top.
   """
   overlap, predicted, truth, pixels = (
-    np.asarray(counts[key], np.float64)
-    for key in ('overlap', 'predicted', 'truth', 'pixels')
+    np.asarray(counts[key], np.float64) for key in COUNTS
   )
   union = predicted + truth - overlap
-
-  def ratio(numerator, denominator, when_empty):
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    return np.divide(
-      numerator,
-      denominator,
-      out=np.full(denominator.shape, when_empty),
-      where=denominator > 0,
-    )
-
   return {
     'dice': ratio(2 * overlap, predicted + truth, 1.0),
     'jaccard': ratio(overlap, union, 1.0),
     'accuracy': (pixels - union + overlap) / pixels,
-    'recall': ratio(overlap, truth, np.nan),
-    'specificity': ratio(pixels - union, pixels - truth, np.nan),
+    'recall': ratio(overlap, truth),
+    'specificity': ratio(pixels - union, pixels - truth),
   }
 
 
@@ -102,7 +93,7 @@ def classification_metrics(
   correct = (scores >= threshold) == (labels == 1)
 
   def share_correct(among):
-    return _ratio(
+    return ratio(
       weights @ (among & correct).astype(np.float64),
       weights @ among.astype(np.float64),
     )
@@ -131,7 +122,7 @@ def area_under_roc(scores, labels, weights):
   malignant, benign, _ = weights_by_score(scores, labels, weights)
   # Of the benign: those below, and half of those that tie.
   below = np.cumsum(benign, axis=-1) - benign / 2
-  return _ratio(
+  return ratio(
     np.sum(malignant * below, axis=-1),
     np.sum(malignant, axis=-1) * np.sum(benign, axis=-1),
   )
@@ -151,10 +142,8 @@ def average_precision(scores, labels, weights):
   # From the highest score down.
   found = np.cumsum(malignant[..., ::-1], axis=-1)
   called = found + np.cumsum(benign[..., ::-1], axis=-1)
-  precision = np.divide(
-    found, called, out=np.zeros_like(found), where=called > 0
-  )
-  return _ratio(
+  precision = ratio(found, called, 0.0)
+  return ratio(
     np.sum(precision * malignant[..., ::-1], axis=-1),
     np.sum(malignant, axis=-1),
   )
@@ -167,22 +156,25 @@ def weights_by_score(scores, labels, weights):
     malignant (..., M), benign (..., M), scores (M,).
   """
   labels, weights = np.asarray(labels), np.asarray(weights, np.float64)
-  values, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
-  order = np.argsort(place, kind='stable')
-  starts = np.searchsorted(place[order], np.arange(len(values)))
+  values, position = np.unique(
+    np.asarray(scores, np.float64), return_inverse=True
+  )
+  order = np.argsort(position, kind='stable')
+  starts = np.searchsorted(position[order], np.arange(len(values)))
 
-  def summed(label):
+  def weight_of(label):
     counted = (weights * (labels == label))[..., order]
     return np.add.reduceat(counted, starts, axis=-1)
 
-  return summed(1), summed(0), values
+  return weight_of(1), weight_of(0), values
 
 
-def _ratio(numerator, denominator):
-  """NaN where nothing is divided by."""
+def ratio(numerator, denominator, undefined=np.nan):
+  """Quotients; `undefined` where nothing is divided by."""
+  numerator, denominator = np.broadcast_arrays(numerator, denominator)
   return np.divide(
     numerator,
     denominator,
-    out=np.full(np.shape(denominator), np.nan),
+    out=np.full(denominator.shape, undefined),
     where=denominator > 0,
   )[()]  # A number where there is one set of weights.

@@ -1,6 +1,6 @@
 """What averaging several answers is worth, and whether they know when to doubt.
 
-Single is what one run scores with one look at each patch: its own metrics, of
+Single is what one run scores on each patch as it is: its own metrics, of
 several runs the mean of theirs. Averaged is what their mean probabilities
 score. Both are of the same nodules, resampled together, so that the difference
 is a paired one. Its interval is of the patients: what other runs than these
@@ -27,19 +27,13 @@ def judge(singles, records, unseen, *, seed):
 
   Returns:
     'nodules' and 'patients', how many, and if there are any the tree of
-    `compare`, and under 'doubts' that of `uncertainty`.
+    `compare`, and under 'uncertainty' that of `uncertainty`.
   """
-
-  def of_unseen(rows):
-    return [rows[index] for index in np.flatnonzero(unseen)]
-
-  records = of_unseen(records)
-  tree = {
-    'nodules': len(records),
-    'patients': len({record['patient_id'] for record in records}),
-  }
+  records = records_lib.select(records, unseen)
+  counts = records_lib.count(records)
+  tree = {key: counts[key] for key in ('nodules', 'patients')}
   if records:
-    singles = [of_unseen(rows) for rows in singles]
+    singles = [records_lib.select(rows, unseen) for rows in singles]
     tree.update(compare(singles, records, seed=seed))
     tree['uncertainty'] = uncertainty(records, seed=seed)
   return tree
@@ -55,7 +49,7 @@ def compare(singles, averaged, *, seed):
     'single', 'averaged' and 'averaged_minus_single': output -> metric ->
     {'value', 'ci95'}, outputs being 'coarse', 'fine' and 'class'.
   """
-  weights = _weights(averaged, seed)
+  weights = records_lib.patient_weights(averaged, seed=seed)
   tree = {'single': {}, 'averaged': {}, 'averaged_minus_single': {}}
   for output in records_lib.outputs_of(averaged):
     together = scores.of_output(averaged, output, weights)
@@ -105,33 +99,39 @@ def uncertainty(records, *, seed):
 
     A value is None where nothing differs, or no label is wrong.
   """
-  weights = _weights(records, seed)
+  weights = records_lib.patient_weights(records, seed=seed)
+
+  def estimates(metrics_fn):
+    return scores.estimates(
+      bootstrap.replicated(metrics_fn, weights, len(records))
+    )
+
   tree = {}
   if 'fine_uncertainty' in records[0]:
     dice = records_lib.column(records, 'fine_dice')
-    tree['rank_correlation_with_fine_dice'] = {
-      name: _replicated(
-        rank_correlation, records_lib.column(records, name), dice, weights
-      )
-      for name in ('fine_uncertainty', 'fine_predicted')
-    }
+    tree['rank_correlation_with_fine_dice'] = estimates(
+      lambda weights: {
+        name: rank_correlation(records_lib.column(records, name), dice, weights)
+        for name in ('fine_uncertainty', 'fine_predicted')
+      }
+    )
   if 'malignancy_sd' in records[0]:
     labels = records_lib.column(records, 'label')
     known = labels >= 0
     probability = records_lib.column(records, 'malignancy_probability')
     wrong = (probability >= metrics.THRESHOLD) != labels
-    tree['auc_for_wrong_labels'] = {
-      name: _replicated(
-        metrics.area_under_roc,
-        values[known],
-        wrong[known],
-        None if weights is None else weights[:, known],
-      )
-      for name, values in (
-        ('malignancy_sd', records_lib.column(records, 'malignancy_sd')),
-        ('nearness_to_half', -np.abs(probability - metrics.THRESHOLD)),
-      )
+    signals = {
+      'malignancy_sd': records_lib.column(records, 'malignancy_sd'),
+      'nearness_to_half': -np.abs(probability - metrics.THRESHOLD),
     }
+    tree['auc_for_wrong_labels'] = estimates(
+      lambda weights: {
+        name: metrics.area_under_roc(
+          values[known], wrong[known], weights[..., known]
+        )
+        for name, values in signals.items()
+      }
+    )
   return tree
 
 
@@ -146,23 +146,10 @@ def rank_correlation(x, y, weights):
     (...); NaN where all x, or all y, are the same.
   """
 
-  def of_one(counts):
-    one, other = (np.repeat(values, counts) for values in (x, y))
-    if min(len(np.unique(one)), len(np.unique(other))) < 2:
+  def correlation(counts):
+    repeated = [np.repeat(values, counts) for values in (x, y)]
+    if min(len(np.unique(values)) for values in repeated) < 2:
       return np.nan
-    return stats.spearmanr(one, other).statistic
+    return stats.spearmanr(*repeated).statistic
 
-  return np.apply_along_axis(of_one, -1, np.asarray(weights, int))
-
-
-def _replicated(statistic, x, y, weights):
-  return bootstrap.estimate(
-    statistic(x, y, np.ones(len(x))),
-    None if weights is None else statistic(x, y, weights),
-  )
-
-
-def _weights(records, seed):
-  return bootstrap.patient_weights(
-    [record['patient_id'] for record in records], seed=seed
-  )
+  return np.apply_along_axis(correlation, -1, np.asarray(weights, int))

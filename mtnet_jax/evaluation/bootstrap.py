@@ -6,6 +6,8 @@ Nodules of one patient are alike, so whole patients are drawn with replacement
 
 import numpy as np
 
+from mtnet_jax import metrics
+
 REPLICATES = 1000
 
 
@@ -46,6 +48,24 @@ def estimate(value, replicate_values):
   }
 
 
+def replicated(metrics_fn, weights, num_nodules):
+  """Metrics of weighted nodules, and their replicates.
+
+  Args:
+    metrics_fn: weights (..., N) -> metric -> (...).
+    weights: of `patient_weights`.
+    num_nodules: N.
+
+  Returns:
+    metric -> (value, (R,) replicates or None).
+  """
+  values = metrics_fn(np.ones(num_nodules))
+  replicates = {} if weights is None else metrics_fn(weights)
+  return {
+    metric: (value, replicates.get(metric)) for metric, value in values.items()
+  }
+
+
 def mean(values, weights):
   """Estimate of the mean over nodules, NaN left out.
 
@@ -66,6 +86,4 @@ def replicated_mean(values, weights):
     return values[known].mean(), None
   totals = weights[:, known].sum(1)
   sums = weights[:, known] @ values[known]
-  return values[known].mean(), np.divide(
-    sums, totals, out=np.full(len(sums), np.nan), where=totals > 0
-  )
+  return values[known].mean(), metrics.ratio(sums, totals)

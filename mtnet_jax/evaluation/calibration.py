@@ -5,6 +5,8 @@ Bins: ten of equal width from 0 to 1, as in scikit-learn's `calibration_curve`.
 
 import numpy as np
 
+from mtnet_jax import metrics
+
 NUM_BINS = 10
 
 
@@ -49,7 +51,7 @@ def expected_error(scores, labels, weights):
   """
   predicted, observed, total = curve(scores, labels, weights)
   gaps = np.where(total > 0, np.abs(observed - predicted), 0.0)
-  return _mean(gaps, total)
+  return metrics.ratio(np.sum(gaps * total, axis=-1), np.sum(total, axis=-1))
 
 
 def brier(scores, labels, weights):
@@ -62,7 +64,10 @@ def brier(scores, labels, weights):
     (...); NaN where nothing counts.
   """
   errors = (np.asarray(scores, np.float64) - np.asarray(labels)) ** 2
-  return _mean(errors, np.asarray(weights, np.float64))
+  weights = np.asarray(weights, np.float64)
+  return metrics.ratio(
+    np.sum(errors * weights, axis=-1), np.sum(weights, axis=-1)
+  )
 
 
 def expected_error_if_calibrated(scores, *, seed, replicates):
@@ -79,8 +84,8 @@ def expected_error_if_calibrated(scores, *, seed, replicates):
     (replicates,) errors.
   """
   scores = np.asarray(scores, np.float64)
-  drawn = np.random.default_rng(seed).random((replicates, len(scores)))
-  labels = (drawn < scores).astype(np.float64)
+  uniform = np.random.default_rng(seed).random((replicates, len(scores)))
+  labels = (uniform < scores).astype(np.float64)
   return np.asarray(
     [expected_error(scores, row, np.ones(len(scores))) for row in labels]
   )
@@ -97,16 +102,6 @@ def centred(value, replicates):
     replicates: (R,) of resampled nodules.
 
   Returns:
-    (R,), of mean `value` but for those that would be negative, which are 0.
+    (R,), of mean `value`, except that negative ones are 0.
   """
   return np.maximum(replicates - np.nanmean(replicates) + value, 0.0)
-
-
-def _mean(values, weights):
-  total = weights.sum(axis=-1)
-  return np.divide(
-    np.sum(values * weights, axis=-1),
-    total,
-    out=np.full(np.shape(total), np.nan),
-    where=total > 0,
-  )[()]

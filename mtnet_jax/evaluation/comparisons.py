@@ -7,8 +7,6 @@ resampling the patients of both at once.
 import pathlib
 from typing import NamedTuple
 
-from mtnet_jax import metrics
-from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.evaluation import scores
@@ -59,7 +57,7 @@ def read(paths, run):
   """
   found = {}
   for path in paths:
-    here = {}
+    compared = {}
     for directory in _run_directories(path):
       other = finished_run.read(directory)
       names = names_of(other.config)
@@ -67,18 +65,18 @@ def read(paths, run):
         continue
       _check_pair(run, other)
       for name in names:
-        if name in found or name in here:
+        if name in found or name in compared:
           raise errors.InputError(
             f'{directory} is a second run of {name}: give one of each.'
           )
-      compared = compare(run.records, other.records, seed=run.config.seed)
-      here.update(dict.fromkeys(names, compared))
-    if not here:
+      comparison = compare(run.records, other.records, seed=run.config.seed)
+      compared.update(dict.fromkeys(names, comparison))
+    if not compared:
       raise errors.InputError(
         f'{path} holds nothing to compare with: give the directory of a'
         ' finished sweep or comparison run.'
       )
-    found.update(here)
+    found.update(compared)
   return found
 
 
@@ -90,7 +88,7 @@ def _run_directories(path):
 
 
 def _check_pair(run, other):
-  for what, of in (
+  for what, value_of in (
     ('dataset', lambda r: r.config.dataset.name),
     ('nodules', lambda r: r.config.dataset.fingerprint),
     ('variant', lambda r: r.config.variant),
@@ -101,7 +99,7 @@ def _check_pair(run, other):
       ],
     ),
   ):
-    if of(run) != of(other):
+    if value_of(run) != value_of(other):
       raise errors.InputError(
         f'{other.path} cannot be compared with {run.path}: they differ in their'
         f' {what}.'
@@ -110,9 +108,7 @@ def _check_pair(run, other):
 
 def compare(records, others, *, seed):
   """`Comparison` of two runs' records of the same nodules in one order."""
-  weights = bootstrap.patient_weights(
-    [record['patient_id'] for record in records], seed=seed
-  )
+  weights = records_lib.patient_weights(records, seed=seed)
   return Comparison(
     *_segmentation(records, others, weights),
     *_classification(records, others, weights),
@@ -121,44 +117,30 @@ def compare(records, others, *, seed):
 
 def _segmentation(records, others, weights):
   """That run's estimates and the difference, of the last mask of each."""
-  drawn = records_lib.masks_of(others)
-  if not drawn:
+  masks, other_masks = map(records_lib.masks_of, (records, others))
+  if not other_masks:
     return None, None
-  theirs = {
-    metric: records_lib.column(others, f'{drawn[-1]}_{metric}')
-    for metric in metrics.SEGMENTATION
-  }
-  estimates = {
-    metric: bootstrap.mean(values, weights) for metric, values in theirs.items()
-  }
-  if not records_lib.masks_of(records):
+  estimates = scores.estimates(
+    scores.of_output(others, other_masks[-1], weights)
+  )
+  if not masks:
     return estimates, None
-  last = records_lib.masks_of(records)[-1]
-  return estimates, {
-    metric: bootstrap.mean(
-      records_lib.column(records, f'{last}_{metric}') - values, weights
-    )
-    for metric, values in theirs.items()
-  }
+  return estimates, scores.mask_difference(
+    (records, masks[-1]), (others, other_masks[-1]), weights
+  )
 
 
 def _classification(records, others, weights):
-  labels = records_lib.column(records, 'label')
-  known = labels >= 0
-  weights = None if weights is None else weights[:, known]
-
-  def classified(rows):
-    if 'malignancy_probability' not in rows[0]:
-      return None
-    return scores.replicated(
-      scores.classification,
-      records_lib.column(rows, 'malignancy_probability')[known],
-      labels[known],
-      weights,
-    )
-
-  ours, theirs = classified(records), classified(others)
-  if theirs is None:
+  """That run's estimates and the difference."""
+  values, other_values = (
+    scores.of_output(rows, 'class', weights)
+    if 'class' in records_lib.outputs_of(rows)
+    else None
+    for rows in (records, others)
+  )
+  if other_values is None:
     return None, None
-  estimates = scores.estimates(theirs)
-  return estimates, None if ours is None else scores.difference(ours, theirs)
+  estimates = scores.estimates(other_values)
+  if values is None:
+    return estimates, None
+  return estimates, scores.difference(values, other_values)

@@ -14,7 +14,7 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
-# Of the same numbers computed twice, on whatever machine.
+# Between the same numbers, computed on two machines.
 _TOLERANCE = 1e-6
 
 
@@ -64,7 +64,7 @@ def _read(path):
   histories = _histories(_read_csv(path / 'train_log.csv'))
   run = FinishedRun(path, config, results, records, histories)
   _check(run)
-  nets.make_nets(config)  # fields that no network has are told here
+  nets.make_nets(config)  # It refuses fields that no network has.
   return run
 
 
@@ -120,14 +120,15 @@ def _check(run):
       ' training command again with another --workdir.'
     )
 
-  for key, ours in (
+  for key, expected in (
     ('dataset', config.dataset.name),
     ('seed', config.seed),
     ('variant', config.variant),
   ):
-    if results.get(key) != ours:
+    if results.get(key) != expected:
       raise mixed(
-        f'{key} is {ours} in config.json and {results.get(key)} in metrics.json'
+        f'{key} is {expected} in config.json and {results.get(key)} in'
+        ' metrics.json'
       )
   for name, rows in (
     ('records.csv', run.records),

@@ -59,16 +59,16 @@ def columns(nodules, final_masks):
     '<name>_reader_dice' (with single readers, their mean): (N,) each.
   """
   readers = readers_lib.masks(nodules)
-  drawn = {'consensus': nodules.mask > 0, **final_masks}
+  masks = {'consensus': nodules.mask > 0, **final_masks}
   return {
     'reader_dice': np.array([pairwise_dice(x) for x in readers]),
     **{
       f'{name}_reader_dice': np.array(
         [
-          dice_with_readers(mask, of_one)
-          for mask, of_one in zip(own, readers, strict=True)
+          dice_with_readers(mask, readers_of_one)
+          for mask, readers_of_one in zip(own, readers, strict=True)
         ]
       )
-      for name, own in drawn.items()
+      for name, own in masks.items()
     },
   }

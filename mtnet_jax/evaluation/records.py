@@ -3,6 +3,7 @@
 import numpy as np
 
 from mtnet_jax import metrics
+from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import reader_agreement
 
 
@@ -11,8 +12,30 @@ def column(records, key):
   return np.asarray([record.get(key) for record in records], np.float64)
 
 
+def select(records, mask):
+  """The records where an (N,) mask is true."""
+  return [record for record, kept in zip(records, mask, strict=True) if kept]
+
+
+def count(records):
+  """How many nodules, of how many patients."""
+  labels = column(records, 'label')
+  return {
+    'nodules': len(records),
+    'labelled': int((labels >= 0).sum()),
+    'malignant': int((labels == 1).sum()),
+    'patients': len({record['patient_id'] for record in records}),
+  }
+
+
+def patient_weights(records, *, seed):
+  """`bootstrap.patient_weights` of the patients of the records."""
+  patients = [record['patient_id'] for record in records]
+  return bootstrap.patient_weights(patients, seed=seed)
+
+
 def masks_of(records):
-  """Which networks drew masks: of 'coarse' and 'fine'."""
+  """Which networks have masks in the records: of 'coarse' and 'fine'."""
   return [
     name
     for name in ('coarse', 'fine')
@@ -48,17 +71,17 @@ def make_records(nodules, outputs, more=None, *, readers=True):
   }
   if 'class' in outputs:
     columns['malignancy_probability'] = outputs['class']
-  drawn = {
+  predicted = {
     name: outputs[name] >= metrics.THRESHOLD
     for name in ('coarse', 'fine')
     if name in outputs
   }
-  for name, masks in drawn.items():
+  for name, masks in predicted.items():
     counts = metrics.pixel_counts(masks, nodules.mask)
     values = {**metrics.segmentation_from_counts(counts), **counts}
     columns.update({f'{name}_{key}': x for key, x in values.items()})
   if readers:
-    columns.update(reader_agreement.columns(nodules, drawn))
+    columns.update(reader_agreement.columns(nodules, predicted))
   columns.update(more or {})
   return [
     {key: _plain(values[i]) for key, values in columns.items()}

@@ -12,8 +12,6 @@ from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.evaluation import records as records_lib
 
-_COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
-
 
 def fit_diameter_only(nodules):
   """Logistic regression on the readers' diameter: the baseline to beat.
@@ -46,14 +44,9 @@ def summarise(records, *, diameter_model, seed):
   Returns:
     The tree that metrics.json holds under 'test'.
   """
-  patients = [record['patient_id'] for record in records]
-  weights = bootstrap.patient_weights(patients, seed=seed)
-  labels = records_lib.column(records, 'label')
+  weights = records_lib.patient_weights(records, seed=seed)
   return {
-    'nodules': len(records),
-    'labelled': int((labels >= 0).sum()),
-    'malignant': int((labels == 1).sum()),
-    'patients': len(set(patients)),
+    **records_lib.count(records),
     'segmentation': _segmentation(records, weights),
     **_classification(records, diameter_model, weights, seed),
     'readers': _readers(records, weights),
@@ -66,19 +59,17 @@ def of_output(records, output, weights):
   Args:
     records: of `records.make_records`.
     output: of `outputs_of`.
-    weights: of `bootstrap.patient_weights`.
+    weights: of `records.patient_weights`.
 
   Returns:
     metric -> (value, replicates or None).
   """
   if output == 'class':
-    labels = records_lib.column(records, 'label')
-    known = labels >= 0
-    return replicated(
-      classification,
-      records_lib.column(records, 'malignancy_probability')[known],
-      labels[known],
-      None if weights is None else weights[:, known],
+    return _of_probabilities(
+      metrics.classification_metrics,
+      records_lib.column(records, 'malignancy_probability'),
+      records_lib.column(records, 'label'),
+      weights,
     )
   return {
     metric: bootstrap.replicated_mean(
@@ -86,6 +77,18 @@ def of_output(records, output, weights):
     )
     for metric in metrics.SEGMENTATION
   }
+
+
+def _of_probabilities(metrics_fn, probabilities, labels, weights):
+  """As `of_output`, of a function of the nodules that have a label."""
+  known = labels >= 0
+  return bootstrap.replicated(
+    lambda weights: metrics_fn(
+      probabilities[known], labels[known], weights=weights[..., known]
+    ),
+    weights,
+    len(labels),
+  )
 
 
 def malignancy_scores(records, diameter_model):
@@ -100,7 +103,7 @@ def malignancy_scores(records, diameter_model):
     + diameter_model['intercept']
   )
   scores = {}
-  if records and 'malignancy_probability' in records[0]:
+  if 'class' in records_lib.outputs_of(records):
     scores['classification'] = records_lib.column(
       records, 'malignancy_probability'
     )
@@ -108,46 +111,30 @@ def malignancy_scores(records, diameter_model):
 
 
 def _segmentation(records, weights):
-  tree = {}
-  for name in records_lib.masks_of(records):
-    tree[name] = {
-      metric: bootstrap.mean(
-        records_lib.column(records, f'{name}_{metric}'), weights
-      )
-      for metric in metrics.SEGMENTATION
+  tree = {
+    name: {
+      **estimates(of_output(records, name, weights)),
+      'pooled': _pooled(records, name, weights),
     }
-    counts = {
-      key: records_lib.column(records, f'{name}_{key}') for key in _COUNTS
-    }
-    tree[name]['pooled'] = _pooled(counts, weights)
+    for name in records_lib.masks_of(records)
+  }
   if len(tree) == 2:
-    tree['fine_minus_coarse'] = {
-      metric: bootstrap.mean(
-        records_lib.column(records, f'fine_{metric}')
-        - records_lib.column(records, f'coarse_{metric}'),
-        weights,
-      )
-      for metric in metrics.SEGMENTATION
-    }
+    tree['fine_minus_coarse'] = mask_difference(
+      (records, 'fine'), (records, 'coarse'), weights
+    )
   return tree
 
 
 def _classification(records, diameter_model, weights, seed):
   labels = records_lib.column(records, 'label')
-  known = labels >= 0
-  weights = None if weights is None else weights[:, known]
-  scores = {
-    name: values[known]
-    for name, values in malignancy_scores(records, diameter_model).items()
-  }
-  classified = {
-    name: replicated(classification, values, labels[known], weights)
-    for name, values in scores.items()
-  }
-  rated = {
-    name: replicated(probability_quality, values, labels[known], weights)
-    for name, values in scores.items()
-  }
+  scores = malignancy_scores(records, diameter_model)
+  classified, rated = (
+    {
+      name: _of_probabilities(metrics_fn, values, labels, weights)
+      for name, values in scores.items()
+    }
+    for metrics_fn in (metrics.classification_metrics, probability_quality)
+  )
   for values in rated.values():
     value, replicates = values['calibration_error']
     if replicates is not None and np.isfinite(value):
@@ -155,37 +142,30 @@ def _classification(records, diameter_model, weights, seed):
         value,
         calibration.centred(value, replicates),
       )
-  tree = {name: estimates(values) for name, values in classified.items()}
-  tree['probabilities'] = {
-    name: estimates(values) for name, values in rated.items()
-  }
+  tree, probabilities = (
+    {name: estimates(values) for name, values in measured.items()}
+    for measured in (classified, rated)
+  )
+  tree['probabilities'] = probabilities
   if 'classification' in scores:
-    key = 'classification_minus_diameter_only'
-    tree[key] = difference(
-      classified['classification'], classified['diameter_only']
-    )
-    tree['probabilities'][key] = difference(
-      rated['classification'], rated['diameter_only']
-    )
-  replicates = 0 if weights is None else len(weights)
-  for name, values in scores.items():
-    if replicates and len(values):
-      by_chance = calibration.expected_error_if_calibrated(
-        values, seed=seed, replicates=replicates
+    for branch, measured in ((tree, classified), (probabilities, rated)):
+      branch['classification_minus_diameter_only'] = difference(
+        measured['classification'], measured['diameter_only']
       )
-      tree['probabilities'][name]['calibration_error_if_calibrated'] = (
+  known = labels >= 0
+  if weights is not None and known.any():
+    for name, values in scores.items():
+      by_chance = calibration.expected_error_if_calibrated(
+        values[known], seed=seed, replicates=len(weights)
+      )
+      probabilities[name]['calibration_error_if_calibrated'] = (
         bootstrap.estimate(by_chance.mean(), by_chance)
       )
   return tree
 
 
-def classification(scores, labels, weights):
-  """`metrics.classification_metrics` with its weights by position."""
-  return metrics.classification_metrics(scores, labels, weights=weights)
-
-
 def probability_quality(scores, labels, weights):
-  """How good probabilities are, whatever the threshold.
+  """How good probabilities are at any threshold.
 
   Returns:
     'average_precision', 'calibration_error', 'brier': (...) for weights
@@ -198,54 +178,57 @@ def probability_quality(scores, labels, weights):
   }
 
 
-def replicated(metrics_fn, scores, labels, weights):
-  """metric -> (value, replicates or None) of a function of weighted nodules."""
-  values = metrics_fn(scores, labels, np.ones(len(scores)))
-  replicates = {}
-  if weights is not None:
-    replicates = metrics_fn(scores, labels, weights)
-  return {
-    metric: (value, replicates.get(metric)) for metric, value in values.items()
-  }
-
-
 def estimates(values):
-  """metric -> {'value', 'ci95'}, of what `replicated` returns."""
+  """metric -> {'value', 'ci95'}, of what `of_output` returns."""
   return {
     metric: bootstrap.estimate(*value_and_replicates)
     for metric, value_and_replicates in values.items()
   }
 
 
-def difference(ours, others):
-  """Estimates of ours minus others', in the same replicates.
+def difference(values, others):
+  """Estimates of values minus others, of the same number of replicates.
 
   Args:
-    ours, others: of `replicated`, for the same nodules and weights.
+    values, others: of `of_output`; paired if the weights were the same.
   """
   tree = {}
-  for metric, (value, replicates) in ours.items():
+  for metric, (value, replicates) in values.items():
     other, other_replicates = others[metric]
+    known = replicates is not None and other_replicates is not None
     tree[metric] = bootstrap.estimate(
-      value - other,
-      None if replicates is None else replicates - other_replicates,
+      value - other, replicates - other_replicates if known else None
     )
   return tree
+
+
+def mask_difference(masks, others, weights):
+  """Estimates of the mean over nodules of one mask's metrics minus another's.
+
+  Args:
+    masks, others: (records, 'coarse' or 'fine'), of the same nodules.
+    weights: of `records.patient_weights`.
+  """
+  (records, name), (other_records, other_name) = masks, others
+  return {
+    metric: bootstrap.mean(
+      records_lib.column(records, f'{name}_{metric}')
+      - records_lib.column(other_records, f'{other_name}_{metric}'),
+      weights,
+    )
+    for metric in metrics.SEGMENTATION
+  }
 
 
 def _readers(records, weights):
   """The readers' agreement with each other and with the networks."""
   agreement = records_lib.column(records, 'reader_dice')
   known = np.isfinite(agreement)
-  patients = {
-    record['patient_id']
-    for record, used in zip(records, known, strict=True)
-    if used
-  }
-  tree = {'nodules': int(known.sum()), 'patients': len(patients)}
+  counts = records_lib.count(records_lib.select(records, known))
+  tree = {key: counts[key] for key in ('nodules', 'patients')}
   if not known.any():
     return tree
-  if len(patients) < 2:
+  if tree['patients'] < 2:
     weights = None
   tree['with_each_other'] = bootstrap.mean(agreement, weights)
   for name in ('consensus', *records_lib.masks_of(records)):
@@ -257,20 +240,20 @@ def _readers(records, weights):
   return tree
 
 
-def _pooled(counts, weights):
+def _pooled(records, name, weights):
   """Equations (7)-(11) over all pixels of all nodules together."""
-  values = metrics.segmentation_from_counts(
-    {key: x.sum() for key, x in counts.items()}
-  )
-  replicates = {}
-  if weights is not None:
-    replicates = metrics.segmentation_from_counts(
-      {key: weights @ x for key, x in counts.items()}
-    )
-  return {
-    metric: bootstrap.estimate(value, replicates.get(metric))
-    for metric, value in values.items()
+  counts = {
+    key: records_lib.column(records, f'{name}_{key}') for key in metrics.COUNTS
   }
+  return estimates(
+    bootstrap.replicated(
+      lambda weights: metrics.segmentation_from_counts(
+        {key: weights @ count for key, count in counts.items()}
+      ),
+      weights,
+      len(records),
+    )
+  )
 
 
 def score(config, nodules, outputs, *, diameter_model, more=None):

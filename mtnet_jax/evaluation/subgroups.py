@@ -5,6 +5,7 @@ so that runs can be compared: sizes at Fleischner's 6 and 8 mm, texture halfway
 between the ratings that LIDC calls non-solid (1), part-solid (3) and solid (5).
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -34,46 +35,32 @@ class Group(NamedTuple):
   estimates: dict
 
 
-# Family, column of the records, and groups: name, from (included), to.
+# Family, column of the records, edges, and names of the groups between them; a
+# group holds its lower edge.
 _FAMILIES = (
   (
     'Diameter',
     'diameter_mm',
-    (
-      ('below 6 mm', 0, 6),
-      ('6 to 8 mm', 6, 8),
-      ('8 to 15 mm', 8, 15),
-      ('15 mm and more', 15, np.inf),
-    ),
+    (0, 6, 8, 15, np.inf),
+    ('below 6 mm', '6 to 8 mm', '8 to 15 mm', '15 mm and more'),
   ),
   (
     'Texture (mean rating)',
     'texture',
-    (
-      ('non-solid, below 2', 0, 2),
-      ('part-solid, 2 to 4', 2, 4),
-      ('solid, 4 and more', 4, np.inf),
-    ),
+    (0, 2, 4, np.inf),
+    ('non-solid, below 2', 'part-solid, 2 to 4', 'solid, 4 and more'),
   ),
   (
     "Readers' Dice with each other",
     'reader_dice',
-    (
-      ('below 75 %', -np.inf, 0.75),
-      ('75 to 85 %', 0.75, 0.85),
-      ('85 % and more', 0.85, np.inf),
-    ),
+    (-np.inf, 0.75, 0.85, np.inf),
+    ('below 75 %', '75 to 85 %', '85 % and more'),
   ),
   (
     'Readers who marked it',
     'num_readers',
-    (
-      ('1', 1, 2),
-      ('2', 2, 3),
-      ('3', 3, 4),
-      ('4', 4, 5),
-      ('more', 5, np.inf),
-    ),
+    (1, 2, 3, 4, 5, np.inf),
+    ('1', '2', '3', '4', 'more'),
   ),
 )
 
@@ -89,46 +76,23 @@ def make(records, *, seed):
     A list of `Group`; families of which the records say nothing are left out.
   """
   groups = []
-  for family, key, limits in _FAMILIES:
+  for family, key, edges, names in _FAMILIES:
     values = records_lib.column(records, key)
-    for name, low, high in limits:
-      inside = [
-        record
-        for record, value in zip(records, values, strict=True)
-        if low <= value < high
-      ]
+    for name, (low, high) in zip(names, itertools.pairwise(edges), strict=True):
+      inside = records_lib.select(records, (low <= values) & (values < high))
       if inside:
         groups.append(_group(family, name, inside, seed))
   return groups
 
 
 def _group(family, name, records, seed):
-  patients = [record['patient_id'] for record in records]
-  weights = bootstrap.patient_weights(patients, seed=seed)
-  labels = records_lib.column(records, 'label')
+  weights = records_lib.patient_weights(records, seed=seed)
+  masks = records_lib.masks_of(records)
   estimates = {
     key: bootstrap.mean(records_lib.column(records, key), weights)
-    for key in (
-      'reader_dice',
-      *(f'{network}_dice' for network in records_lib.masks_of(records)),
-    )
+    for key in ('reader_dice', *(f'{mask}_dice' for mask in masks))
   }
-  if 'malignancy_probability' in records[0]:
-    known = labels >= 0
-    found = scores.replicated(
-      scores.classification,
-      records_lib.column(records, 'malignancy_probability')[known],
-      labels[known],
-      None if weights is None else weights[:, known],
-    )
-    for metric in ('accuracy', 'auc'):
-      estimates[metric] = bootstrap.estimate(*found[metric])
-  return Group(
-    family,
-    name,
-    len(records),
-    len(set(patients)),
-    int((labels >= 0).sum()),
-    int((labels == 1).sum()),
-    estimates,
-  )
+  if 'class' in records_lib.outputs_of(records):
+    found = scores.estimates(scores.of_output(records, 'class', weights))
+    estimates.update({metric: found[metric] for metric in ('accuracy', 'auc')})
+  return Group(family, name, **records_lib.count(records), estimates=estimates)

@@ -9,13 +9,12 @@ interval: that takes sweeps of several seeds.
 import statistics
 from typing import NamedTuple
 
-from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.evaluation import scores
 from mtnet_jax.system import errors
 
 CLASS = 'class'
-# What is said in words, of masks and of malignancy.
+# The metric that sentences are about, of masks and of malignancy.
 MAIN = {'coarse': 'jaccard', 'fine': 'jaccard', CLASS: 'auc'}
 POOLED = 'all folds together'
 
@@ -29,7 +28,7 @@ class Result(NamedTuple):
     output: 'coarse', 'fine' or 'class'.
     nodules, patients: how many it was tested on.
     estimates: metric -> {'value', 'ci95'}.
-    differences: the same, of this less the reference; None for the reference.
+    differences: the same, of this minus the reference; None for the reference.
     against: the reference's output that this is compared with; None if it is.
     paired: whether both were tested on the same nodules.
   """
@@ -54,52 +53,49 @@ def compare(plan, records, *, reference, shown=(), same_coarse_net=(), seed=0):
     reference: name of a point. Others are compared with its output of the same
       name, or else its last mask; and its own masks with the last one.
     shown: outputs to compare; all by default.
-    same_coarse_net: names of points that took the reference's coarse net over:
-      its masks come once.
+    same_coarse_net: names of points with a copy of the reference's coarse net,
+      whose masks are compared once.
     seed: of the resampling.
 
   Returns:
     A list of `Result`.
   """
   resampling = _Resampling(seed)
-
-  def outputs(name):
-    return [
-      output
-      for output in records_lib.outputs_of(records[name])
-      if not shown or output in shown
-    ]
-
   references = {
     output: resampling.metrics(records[reference], output)
-    for output in outputs(reference)
+    for output in _shown_outputs(records[reference], shown)
   }
   # Of several masks the last.
   finals = {MAIN[output]: output for output in references}
   results = []
   for point in plan:
-    mine = records[point.name]
-    for output in outputs(point.name):
+    rows = records[point.name]
+    for output in _shown_outputs(rows, shown):
       is_other = point.name != reference
       if is_other and output == 'coarse' and point.name in same_coarse_net:
         continue
-      drawn, sampled = resampling.metrics(mine, output)
-      result = _result(point.name, point.title, output, mine, sampled)
+      draw, values = resampling.metrics(rows, output)
+      result = _result(point.name, point.title, output, rows, values)
       against = output
       if not is_other or output not in references:
         against = finals.get(MAIN[output])
       if against and (is_other or against != output):
-        reference_drawn, reference_sampled = references[against]
+        reference_draw, reference_values = references[against]
         result = result._replace(
-          differences={
-            metric: _difference(sampled[metric], reference_sampled[metric])
-            for metric in sampled
-          },
+          differences=scores.difference(values, reference_values),
           against=against,
-          paired=drawn == reference_drawn,
+          paired=draw == reference_draw,
         )
       results.append(result)
   return results
+
+
+def _shown_outputs(records, shown):
+  return [
+    output
+    for output in records_lib.outputs_of(records)
+    if not shown or output in shown
+  ]
 
 
 def of_folds(plan, records, *, shown=(), seed=0):
@@ -115,14 +111,12 @@ def of_folds(plan, records, *, shown=(), seed=0):
     raise errors.InputError(
       'a nodule is in the test sets of two folds: they are not of one dataset.'
     )
-  named = [(point.name, point.title, records[point.name]) for point in plan]
-  results = []
-  for name, title, mine in [*named, (POOLED, POOLED, everything)]:
-    for output in records_lib.outputs_of(mine):
-      if not shown or output in shown:
-        _, sampled = resampling.metrics(mine, output)
-        results.append(_result(name, title, output, mine, sampled))
-  return results
+  folds = [(point.name, point.title, records[point.name]) for point in plan]
+  return [
+    _result(name, title, output, rows, resampling.metrics(rows, output)[1])
+    for name, title, rows in [*folds, (POOLED, POOLED, everything)]
+    for output in _shown_outputs(rows, shown)
+  ]
 
 
 def spread(results, output):
@@ -148,17 +142,16 @@ def verdict(estimate):
   return 'lower' if high < 0 else 'no difference shown'
 
 
-def _result(name, title, output, records, sampled):
+def _result(name, title, output, records, values):
   """A `Result` that is compared with nothing."""
+  counts = records_lib.count(records)
   return Result(
     point=name,
     title=title,
     output=output,
-    nodules=len(records),
-    patients=len({record['patient_id'] for record in records}),
-    estimates={
-      metric: bootstrap.estimate(*values) for metric, values in sampled.items()
-    },
+    nodules=counts['nodules'],
+    patients=counts['patients'],
+    estimates=scores.estimates(values),
     differences=None,
     against=None,
     paired=False,
@@ -166,15 +159,9 @@ def _result(name, title, output, records, sampled):
 
 
 def _nodules(records):
-  return [(record['nodule_id'], record['slice_index']) for record in records]
-
-
-def _difference(mine, reference):
-  """Estimate of the difference of two (value, replicates or None)."""
-  replicates = None
-  if mine[1] is not None and reference[1] is not None:
-    replicates = mine[1] - reference[1]
-  return bootstrap.estimate(mine[0] - reference[0], replicates)
+  return tuple(
+    (record['nodule_id'], record['slice_index']) for record in records
+  )
 
 
 class _Resampling:
@@ -182,23 +169,18 @@ class _Resampling:
 
   def __init__(self, seed):
     self._seed = seed
-    self._drawn = []
-
-  def _draw(self, records):
-    nodules = _nodules(records)
-    for index, (known, weights) in enumerate(self._drawn):
-      if known == nodules:
-        return index, weights
-    index = len(self._drawn)
-    weights = bootstrap.patient_weights(
-      [record['patient_id'] for record in records],
-      # The first is drawn as in its metrics.json; others not in step with it.
-      seed=(self._seed, index) if index else self._seed,
-    )
-    self._drawn.append((nodules, weights))
-    return index, weights
+    self._draws = {}
 
   def metrics(self, records, output):
-    """Which draw it was, and metric -> (value, replicates or None)."""
-    index, weights = self._draw(records)
+    """Which draw it was, and what `scores.of_output` makes of it."""
+    nodules = _nodules(records)
+    if nodules not in self._draws:
+      index = len(self._draws)
+      # The first is drawn as in its metrics.json; the others independently.
+      seed = (self._seed, index) if index else self._seed
+      self._draws[nodules] = (
+        index,
+        records_lib.patient_weights(records, seed=seed),
+      )
+    index, weights = self._draws[nodules]
     return index, scores.of_output(records, output, weights)
