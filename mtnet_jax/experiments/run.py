@@ -37,9 +37,9 @@ def run(config, workdir='', *, observer=None, say=print):
   Args:
     config: of `configs/mtnet.py`, the same in every process.
     workdir: the run directory, the first process's; '' for runs/<variant>.
-    observer: makes, of (workdir, simulated=..., log_every=...), what is told
-      of the progress; `progress.Observer` by default.
-    say: prints what there is to tell.
+    observer: called with (workdir, simulated=..., log_every=...), returns the
+      observer of the progress; `progress.Observer` by default.
+    say: prints a line.
 
   Raises:
     errors.InputError: something the user gave cannot be used.
@@ -89,8 +89,8 @@ def check_same_config(config):
     if differences:
       raise errors.InputError(
         f'process {process} was given another config than process 0:'
-        f' {"; ".join(differences)}. Give every process the same command but'
-        ' for --process_id.'
+        f' {"; ".join(differences)}. Give every process the same command'
+        ' except for --process_id.'
       )
 
 

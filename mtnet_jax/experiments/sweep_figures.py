@@ -11,15 +11,6 @@ _COLORS = (figures.BLUE, figures.ORANGE, figures.GREEN, '#CC79A7')
 _MARKERS = 'osD^'
 
 
-def _values_and_errors(estimates):
-  """Per cent: (N,) values and (2, N) lengths of the bars; 0 for none."""
-  values = np.asarray([x['value'] for x in estimates], np.float64)
-  ends = np.asarray(
-    [x['ci95'] or (x['value'],) * 2 for x in estimates], np.float64
-  ).T
-  return 100 * values, 100 * np.abs(ends - values)
-
-
 def rows(titles, estimates, *, metric, title, simulated):
   """A row per point: a dot and its interval; the first one's value as a line.
 
@@ -33,12 +24,19 @@ def rows(titles, estimates, *, metric, title, simulated):
   figure, (ax,) = figures.with_axes(
     title, simulated=simulated, size=(6.4, 1.2 + 0.42 * len(titles))
   )
-  values, errors = _values_and_errors(estimates)
-  places = -np.arange(len(titles))
-  ax.axvline(values[0], color='0.7', linestyle=':', linewidth=1)
-  ax.errorbar(values, places, xerr=errors, fmt='o', color=_COLORS[0], capsize=3)
-  ax.set_yticks(places, titles, fontsize=8)
-  ax.set_ylim(places[-1] - 0.6, 0.6)
+  values, bars = figures.values_and_bars(estimates)
+  positions = -np.arange(len(titles))
+  ax.axvline(100 * values[0], color='0.7', linestyle=':', linewidth=1)
+  ax.errorbar(
+    100 * values,
+    positions,
+    xerr=100 * bars,
+    fmt='o',
+    color=_COLORS[0],
+    capsize=3,
+  )
+  ax.set_yticks(positions, titles, fontsize=8)
+  ax.set_ylim(positions[-1] - 0.6, 0.6)
   ax.set_xlabel(f'{metric}, per cent (95 % interval over patients)', fontsize=9)
   return figure
 
@@ -59,11 +57,11 @@ def curves(series, *, x_name, metric, title, simulated):
   for index, (name, points) in enumerate(series.items()):
     shift = (index - (len(series) - 1) / 2) * 0.12 * gap
     x = np.asarray([x for x, _ in points]) + shift
-    values, errors = _values_and_errors([estimate for _, estimate in points])
+    values, bars = figures.values_and_bars([found for _, found in points])
     ax.errorbar(
       x,
-      values,
-      yerr=errors,
+      100 * values,
+      yerr=100 * bars,
       color=_COLORS[index % len(_COLORS)],
       marker=_MARKERS[index % len(_MARKERS)],
       markersize=4,

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 from typing import NamedTuple
 
+from flax import traverse_util
 import ml_collections
 
 import mtnet_jax
@@ -19,7 +20,7 @@ from mtnet_jax.system import errors
 
 FORMAT = 1
 _FILE = 'sweep.json'
-# What the coarse stage does not depend on; whatever is not named here, does.
+# The coarse stage depends on every key of the config except these.
 _NOT_OF_THE_COARSE_STAGE = (
   'checkpoint_minutes',
   'class_net',
@@ -58,7 +59,7 @@ class Point(NamedTuple):
 
 
 def points(config):
-  """The points of a sweep's config by name, but for tables the reference first.
+  """The points of a sweep's config by name; in a table the reference is first.
 
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
@@ -69,7 +70,7 @@ def points(config):
   if config.reference not in config.points:
     raise errors.InputError(
       f'config.reference={config.reference!r} is no point of {config.name}:'
-      f' take one of {", ".join(config.points)}.'
+      f' choose one of {", ".join(config.points)}.'
     )
   titles = config.get('titles', {})
   found = []
@@ -99,17 +100,9 @@ def leaves(overrides):
   """(dotted key, value) of every override, those with names in `AXES` first."""
   order = list(AXES)
   return sorted(
-    _leaves(overrides, ''),
+    traverse_util.flatten_dict(overrides, sep='.').items(),
     key=lambda pair: order.index(pair[0]) if pair[0] in AXES else len(order),
   )
-
-
-def _leaves(overrides, prefix):
-  for key, value in overrides.items():
-    if isinstance(value, dict):
-      yield from _leaves(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}', value
 
 
 def describe(overrides):
@@ -139,20 +132,20 @@ def _coarse_key(config):
   return json.dumps(tree, sort_keys=True)
 
 
-def take_coarse_stage(donor, workdir):
-  """Gives a run the trained coarse stage of another, unless it has its own.
+def copy_coarse_stage(donor, workdir):
+  """Copies the trained coarse stage of another run, unless there is one.
 
   Args:
     donor: directory of a finished run whose coarse stage has the same config.
     workdir: the run directory; need not exist yet.
   """
-  here = workdir_lib.checkpoint_dir(donor, 'coarse')
-  there = workdir_lib.checkpoint_dir(workdir, 'coarse')
-  if there.exists() or not here.exists():
+  source = workdir_lib.checkpoint_dir(donor, 'coarse')
+  target = workdir_lib.checkpoint_dir(workdir, 'coarse')
+  if target.exists() or not source.exists():
     return
-  workdir_lib.make_folder(there.parent)
-  with files.new_folder(there) as staged:
-    shutil.copytree(here, staged, dirs_exist_ok=True)
+  workdir_lib.make_folder(target.parent)
+  with files.new_folder(target) as staged:
+    shutil.copytree(source, staged, dirs_exist_ok=True)
 
 
 def claim(directory, config, plan):

@@ -60,22 +60,14 @@ def write(directory, config, plan):
     for name, figure, alt in _draw(config, plan, results, simulated):
       page.add_picture(name, figure, alt)
     files.write_csv(folder / 'results.csv', _csv_rows(results, simulated))
-    html = (
-      page_lib.environment()
-      .get_template('sweep.html')
-      .render(
-        config=config,
-        simulated=simulated,
-        facts=_facts(config, runs),
-        sentences=sentences,
-        tables=page.tables,
-        pictures=page.pictures,
-        points=_point_rows(plan, runs, config.reference),
-        unpaired=any(r.differences and not r.paired for r in results),
-        citation=paper.CITATION,
-      )
+    page.write(
+      'sweep.html',
+      config=config,
+      facts=_facts(config, runs),
+      sentences=sentences,
+      points=_point_rows(plan, runs, config.reference),
+      unpaired=any(r.differences and not r.paired for r in results),
     )
-    files.write_text(folder / 'index.html', html)
   return '\n'.join([config.title, *(f'  {line}' for line in sentences)])
 
 
@@ -89,16 +81,16 @@ def _same_coarse_net(plan, reference):
 
 def _check_alike(runs):
   """Runs that were made of different things cannot be compared."""
-  for what, of in (
+  for what, value_of in (
     ('are simulated or not', lambda run: run.results['simulated']),
     ('versions of jax', lambda run: run.results['versions']['jax']),
   ):
-    found = {name: of(run) for name, run in runs.items()}
+    found = {name: value_of(run) for name, run in runs.items()}
     if len(set(found.values())) > 1:
-      said = ', '.join(f'{name}: {value}' for name, value in found.items())
+      values = ', '.join(f'{name}: {value}' for name, value in found.items())
       raise errors.InputError(
-        f'the runs of this sweep are mixed up, they differ in {what} ({said}):'
-        ' delete the folders of those that do not belong here.'
+        f'the runs of this sweep are mixed up, they differ in {what}'
+        f' ({values}): delete the folders of those that do not belong here.'
       )
 
 
@@ -108,51 +100,48 @@ def _make_tables(config, results):
     ('segmentation', tables.SEGMENTATION),
     ('classification', tables.CLASSIFICATION),
   ):
-    mine = [r for r in results if columns[1][0] in r.estimates]
-    if not mine:
+    # By their second metric: both tasks have an accuracy.
+    found = [r for r in results if columns[1].key in r.estimates]
+    if not found:
       continue
-    shown = tables.percent_columns(columns)
     if config.kind in ('grid', 'curve'):
       # A row each, or twenty points would be forty rows.
-      shown.append(
-        tables.Column('difference', 'JA less the reference', 'plain')
-      )
-      rows = [_row_of_grid(result, columns) for result in mine]
+      rows = [_row_of_grid(result, columns) for result in found]
+      columns = [
+        *columns,
+        tables.Column('difference', 'JA minus the reference', 'plain'),
+      ]
     else:
       rows = [
         row
-        for result in mine
+        for result in found
         for row in _rows(
-          config, result, sweep_text.title_of(result, mine), columns
+          config, result, sweep_text.title_of(result, found), columns
         )
       ]
-    yield tables.Table(name, config.title, shown, rows)
+    yield tables.Table(name, config.title, columns, rows)
 
 
 def _row_of_grid(result, columns):
-  change = '-'
+  change, mark = '-', ' (reference)'
   if result.differences:
-    change = tables.difference(
-      result.differences[sweep_statistics.MAIN[result.output]]
-    )
+    metric = sweep_statistics.MAIN[result.output]
+    estimate, mark = result.differences[metric], ''
+    change = tables.cell_text(estimate, kind='difference')
   cells = [*tables.cells(result.estimates, columns), change]
-  mark = '' if result.differences else ' (reference)'
   return tables.Row(result.title + mark, cells, 'nodules')
 
 
 def _rows(config, result, title, columns):
-  yield tables.Row(title, tables.cells(result.estimates, columns), 'nodules')
+  yield tables.row(title, result.estimates, columns)
   published = paper.SWEEPS.get(config.name, {}).get(
     (result.point, result.output)
   )
   if published:
-    yield tables.published_row(published, columns)
+    yield tables.row('paper, real CT', published, columns, 'paper')
   if result.differences:
-    yield tables.Row(
-      f'less {sweep_text.reference_of(config, result)}',
-      tables.cells(result.differences, columns),
-      'difference',
-    )
+    title = f'minus {sweep_text.reference_of(config, result)}'
+    yield tables.row(title, result.differences, columns, 'difference')
 
 
 def _csv_rows(results, simulated):
@@ -191,7 +180,7 @@ def _draw(config, plan, results, simulated):
   for output_metric in dict.fromkeys(
     sweep_statistics.MAIN[result.output] for result in results
   ):
-    mine = [
+    found = [
       r
       for r in results
       if sweep_statistics.MAIN[r.output] == output_metric
@@ -199,18 +188,18 @@ def _draw(config, plan, results, simulated):
     ]
     name = sweep_text.METRIC_NAMES[output_metric]
     common = {'metric': name, 'title': config.title, 'simulated': simulated}
-    if not mine:
+    if not found:
       continue
     if config.kind in ('grid', 'curve'):
       figure = sweep_figures.curves(
-        _series(mine, overrides, output_metric),
-        x_name=_axis(overrides[mine[0].point], 0),
+        _series(found, overrides, output_metric),
+        x_name=_axis(overrides[found[0].point], 0),
         **common,
       )
     else:
       figure = sweep_figures.rows(
-        [sweep_text.title_of(result, results) for result in mine],
-        [result.estimates[output_metric] for result in mine],
+        [sweep_text.title_of(result, results) for result in found],
+        [result.estimates[output_metric] for result in found],
         **common,
       )
     yield output_metric, figure, f'{name} of every point with its interval'
@@ -235,18 +224,14 @@ def _facts(config, runs):
   """(name, text) of what was run, on what, with what."""
   datasets = dict.fromkeys(run.results['dataset'] for run in runs.values())
   first = next(iter(runs.values()))
-  hardware = first.results['hardware']
+  ct, hardware = page_lib.ct_and_hardware(first.results)
   return [
     ('Sweep', f'{config.name}, {len(runs)} runs of {config.base.variant}'),
     ('Dataset', ', '.join(datasets)),
-    ('CT', 'SIMULATED' if first.results['simulated'] else 'real'),
+    ('CT', ct),
     ('Seed', config.base.seed),
     *([] if config.kind == 'folds' else [('Reference', config.reference)]),
-    (
-      'Hardware',
-      f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]}) a'
-      ' run',
-    ),
+    ('Hardware', f'{hardware} a run'),
     (
       'Versions',
       f'mtnet_jax {mtnet_jax.__version__}, jax'

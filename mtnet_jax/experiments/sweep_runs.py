@@ -70,11 +70,11 @@ def run(config, workdir=''):
 
 def _each_once():
   """A `print` that says nothing twice."""
-  said = set()
+  printed = set()
 
   def say(text=''):
-    if text not in said:
-      said.add(text)
+    if text not in printed:
+      printed.add(text)
       tqdm.tqdm.write(text, file=sys.stdout)
 
   return say
@@ -136,7 +136,7 @@ def _train_group(group, directory, bar, stop, numbers, count):
     new = not (workdir / 'metrics.json').exists()
     bar.set_description(point.name)
     if new and trained is not None:
-      sweep_plan.take_coarse_stage(trained, workdir)
+      sweep_plan.copy_coarse_stage(trained, workdir)
     try:
       run_lib.run(
         point.config,
@@ -147,25 +147,27 @@ def _train_group(group, directory, bar, stop, numbers, count):
     except errors.InputError as error:
       raise errors.InputError(f'point {point.name}: {error}') from error
     trained = workdir
-    took = _minutes(time.monotonic() - before) if new else 'finished before'
+    elapsed = _minutes(time.monotonic() - before) if new else 'finished before'
     summary = workdir_lib.read_metrics(workdir)['test']
     bar.write(
-      f'{next(numbers)}/{count} {point.name}: {_in_short(summary)}, {took}',
+      f'{next(numbers)}/{count} {point.name}: {_in_short(summary)}, {elapsed}',
       file=sys.stdout,
     )
 
 
 def _in_short(summary):
   """'JA 71.2 (68.0-74.1), AUC 90.1 (85.0-93.2)'."""
-  parts = []
-  for name in ('fine', 'coarse'):
-    if name in summary['segmentation']:
-      jaccard = summary['segmentation'][name]['jaccard']
-      parts.append(f'JA {tables.percent(jaccard)}')
-      break
-  if 'classification' in summary:
-    parts.append(f'AUC {tables.percent(summary["classification"]["auc"])}')
-  return ', '.join(parts)
+  masks = summary['segmentation']
+  mask = masks.get('fine', masks.get('coarse'))
+  found = {
+    'JA': mask and mask['jaccard'],
+    'AUC': summary.get('classification', {}).get('auc'),
+  }
+  return ', '.join(
+    f'{name} {tables.cell_text(estimate)}'
+    for name, estimate in found.items()
+    if estimate
+  )
 
 
 class _Observer(progress.Observer):

@@ -5,9 +5,8 @@ from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
 NETS = tables.network_names()
-
-
 METRIC_NAMES = {'jaccard': 'Jaccard index', 'auc': 'AUC'}
+_SIMULATED = 'SIMULATED CT: none of this is a measure of the paper.'
 
 
 def title_of(result, results):
@@ -27,17 +26,17 @@ def title_of(result, results):
 def sentences(config, results, simulated):
   """What the sweep shows, each claim with its interval."""
   if config.kind == 'folds':
-    said = list(_of_folds(results))
+    found = _of_folds(results)
   elif config.kind in ('grid', 'curve'):
-    said = list(_of_grid(config, results))
+    found = _of_grid(config, results)
   else:
-    said = list(_of_points(config, results))
+    found = _of_points(config, results)
   published = paper.SWEEP_STATEMENTS.get(config.name)
-  if published:
-    said.append(f'Paper: {published}')
-  if simulated:
-    said.append('SIMULATED CT: none of this is a measure of the paper.')
-  return said
+  return [
+    *found,
+    *([f'Paper: {published}'] if published else []),
+    *([_SIMULATED] if simulated else []),
+  ]
 
 
 def _of_points(config, results):
@@ -84,12 +83,12 @@ def _of_grid(config, results):
   name = METRIC_NAMES[metric]
   yield (
     f'{name} at the reference, {reference.title}:'
-    f' {tables.percent(reference.estimates[metric])}.'
+    f' {tables.cell_text(reference.estimates[metric])}.'
   )
   if best.differences:
     yield (
       f'It is highest at {best.title},'
-      f' {tables.percent(best.estimates[metric])}:'
+      f' {tables.cell_text(best.estimates[metric])}:'
       f' {_in_words(best.differences[metric])}.'
     )
   else:
@@ -114,7 +113,7 @@ def _of_folds(results):
     )
     text = (
       f'{NETS[output]}: {METRIC_NAMES[metric]}'
-      f' {tables.percent(pooled.estimates[metric])} over all'
+      f' {tables.cell_text(pooled.estimates[metric])} over all'
       f' {pooled.nodules} nodules, each tested by the networks that had not'
       ' seen its fold'
     )

@@ -2,6 +2,7 @@
 
 from mtnet_jax.data import lidc
 from mtnet_jax.reports import paper
+from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 
 # Selections of `lidc_nodules`; tfds_lidc.cohort holds the rules themselves.
@@ -113,10 +114,8 @@ def model_card(name, config, metrics):
       if metrics['simulated']
       else 'The paper beside them chose its nodules otherwise.'
     ),
-    segmentation=_table(tables.SEGMENTATION, tables.segmentation_rows(summary)),
-    classification=_table(
-      tables.CLASSIFICATION, tables.classification_rows(summary)
-    ),
+    segmentation=_markdown(run_tables.segmentation(summary)),
+    classification=_markdown(run_tables.classification(summary)),
     spacing=(
       f'patches are resampled to {spacing_mm:g} mm'
       if spacing_mm
@@ -140,12 +139,12 @@ def _cohort(dataset):
   return f'{text}; changed as the name says ({changes})' if changes else text
 
 
-def _table(columns, rows):
+def _markdown(table):
   lines = [
-    '| | ' + ' | '.join(title for _, title in columns) + ' |',
-    '|---' * (len(columns) + 1) + '|',
+    '| | ' + ' | '.join(column.title for column in table.columns) + ' |',
+    '|---' * (len(table.columns) + 1) + '|',
   ]
-  for row in rows:
-    cells = ' | '.join(tables.texts(row))
+  for row in table.rows:
+    cells = ' | '.join(tables.texts(table, row))
     lines.append(f'| {row.title} | {cells} |')
   return '\n'.join(lines)

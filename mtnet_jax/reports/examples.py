@@ -18,7 +18,7 @@ class Example(NamedTuple):
     record: of `records.make_records`.
     image: (P, P) HU.
     truth: (P, P) bool, the readers' consensus.
-    masks: of 'coarse' and 'fine' what there is -> (P, P) bool.
+    masks: 'coarse' and 'fine', those that the run has -> (P, P) bool.
     cam: (P, P) class activation map; None without a classifier.
   """
 
@@ -31,16 +31,15 @@ class Example(NamedTuple):
 
 
 def order_by(records):
-  """What tells good nodules from bad ones: title and (N,), the more the better.
+  """What ranks the nodules: its name and (N,) values, higher is better.
 
   The Dice of the last mask; without masks, the probability of the right label
   (of one half where it is open).
   """
-  drawn = records_lib.masks_of(records)
-  if drawn:
-    return f'Dice of the {drawn[-1]} mask', records_lib.column(
-      records, f'{drawn[-1]}_dice'
-    )
+  masks = records_lib.masks_of(records)
+  if masks:
+    dice = records_lib.column(records, f'{masks[-1]}_dice')
+    return f'Dice of the {masks[-1]} mask', dice
   malignancy = records_lib.column(records, 'malignancy_probability')
   labels = records_lib.column(records, 'label')
   return 'probability of the right label', np.where(
@@ -52,7 +51,7 @@ def choose(values):
   """The best, median and worst nodules, each at most once.
 
   Args:
-    values: (N,), the more the better.
+    values: (N,), higher is better.
 
   Returns:
     List of (rank, index), from best to worst: two of each where there are

@@ -12,6 +12,7 @@ from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 import numpy as np
 
+from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import files
 
@@ -21,8 +22,6 @@ _DPI = 160
 # Several runs of a sweep may end at once, and Matplotlib is not thread-safe.
 _DRAWING = threading.Lock()
 SIZE = (4.4, 4.0)  # inches, of a figure that stands beside another
-
-
 _MARKERS = {'coarse': (ORANGE, 'x'), 'fine': (BLUE, 'o')}
 
 
@@ -50,6 +49,14 @@ def with_axes(title, *, simulated, size=SIZE, rows=1, columns=1, **subplots):
   return figure, axes
 
 
+def values_and_bars(estimates):
+  """(N,) values, and (2, N) lengths of their error bars; 0 for no interval."""
+  values = np.asarray([x['value'] for x in estimates], np.float64)
+  ends = [x['ci95'] or (x['value'],) * 2 for x in estimates]
+  low, high = np.asarray(ends, np.float64).T
+  return values, np.maximum([values - low, high - values], 0)
+
+
 def training_curves(history, *, title, metric, metric_name, simulated):
   """Loss and selection metric of one stage, the kept epoch marked.
 
@@ -67,7 +74,7 @@ def training_curves(history, *, title, metric, metric_name, simulated):
   style = {'marker': '.', 'linewidth': 1.4, 'color': BLUE}
   above.plot(epochs, [row['loss'] for row in history], **style)
   below.plot(epochs, [row[metric] for row in history], **style)
-  kept = kept_row(history)
+  kept = run_tables.kept_row(history)
   for ax in (above, below):
     ax.axvline(kept['epoch'], color=ORANGE, linestyle=':', linewidth=1.2)
   below.plot(
@@ -83,11 +90,6 @@ def training_curves(history, *, title, metric, metric_name, simulated):
   below.set_xlabel('epoch')
   below.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   return figure
-
-
-def kept_row(history):
-  """The epoch whose variables were kept: the last that was the best yet."""
-  return [row for row in history if row['best']][-1]
 
 
 def dice_by_diameter(records, networks, *, simulated, names=None):
@@ -135,37 +137,32 @@ def by_group(groups, series, *, xlabel, title, simulated):
   """
   height = 1.1 + 0.3 * (len(groups) + len({group.family for group in groups}))
   figure, (ax,) = with_axes(title, simulated=simulated, size=(SIZE[0], height))
-  styles = (
-    (BLUE, 'o'),
-    (ORANGE, 's'),
-    (GREEN, 'D'),
-  )
-  places, texts, family, place = [], [], None, 0
+  styles = ((BLUE, 'o'), (ORANGE, 's'), (GREEN, 'D'))
+  positions, texts, family, position = [], [], None, 0
   for group in groups:
     if group.family != family:
       family = group.family
       ax.text(
         0.0,
-        place,
+        position,
         family,
         transform=ax.get_yaxis_transform(),
         fontsize=7.5,
         fontweight='bold',
         va='center',
       )
-      place += 1
+      position += 1
     for shift, ((key, name), (color, marker)) in enumerate(
       zip(series, styles, strict=False)
     ):
       found = group.estimates.get(key)
       if found is None or found['value'] is None:
         continue
-      value = found['value']
-      low, high = found['ci95'] or (value, value)
+      value, bars = values_and_bars([found])
       ax.errorbar(
         value,
-        place + 0.22 * (shift - (len(series) - 1) / 2),
-        xerr=np.reshape([max(value - low, 0), max(high - value, 0)], (2, 1)),
+        position + 0.22 * (shift - (len(series) - 1) / 2),
+        xerr=bars,
         fmt=marker,
         color=color,
         markersize=4,
@@ -173,11 +170,11 @@ def by_group(groups, series, *, xlabel, title, simulated):
         capsize=2,
         label=name,
       )
-    places.append(place)
+    positions.append(position)
     texts.append(f'{group.name} (n={group.nodules})')
-    place += 1
-  ax.set_yticks(places, texts, fontsize=7.5)
-  ax.set(xlabel=xlabel, ylim=(place - 0.4, -0.6))
+    position += 1
+  ax.set_yticks(positions, texts, fontsize=7.5)
+  ax.set(xlabel=xlabel, ylim=(position - 0.4, -0.6))
   handles, labels = ax.get_legend_handles_labels()
   unique = dict(zip(labels, handles, strict=True))
   ax.legend(unique.values(), unique.keys(), fontsize=7.5, loc='best')

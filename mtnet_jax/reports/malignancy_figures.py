@@ -8,9 +8,9 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from mtnet_jax import metrics
-from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.reports import figures
+from mtnet_jax.reports import tables
 
 _STYLES = {
   'classification': (figures.BLUE, '-'),
@@ -38,15 +38,17 @@ def roc(labels, scores, summary, *, names, simulated):
       true_rate,
       color=color,
       linestyle=line,
-      label=f'{_title(name, names)}, AUC {_number(summary[name]["auc"])}',
+      label=_label(name, names, 'AUC', summary[name]['auc']),
     )
-    specificity = summary[name]['specificity']
-    sensitivity = summary[name]['sensitivity']
+    specificity, across = figures.values_and_bars(
+      [summary[name]['specificity']]
+    )
+    sensitivity, up = figures.values_and_bars([summary[name]['sensitivity']])
     ax.errorbar(
-      1 - specificity['value'],
-      sensitivity['value'],
-      xerr=_arms(specificity, flipped=True),
-      yerr=_arms(sensitivity),
+      1 - specificity,
+      sensitivity,
+      xerr=across[::-1],  # of 1 - specificity
+      yerr=up,
       fmt='o',
       color=color,
       capsize=2,
@@ -74,27 +76,26 @@ def precision_recall(labels, scores, summary, *, names, simulated):
     precision, recall, _ = sklearn_metrics.precision_recall_curve(
       labels, values
     )
-    area = _number(summary['probabilities'][name]['average_precision'])
+    area = summary['probabilities'][name]['average_precision']
     ax.step(
       recall,
       precision,
       where='pre',
       color=color,
       linestyle=line,
-      label=f'{_title(name, names)}, AP {area}',
+      label=_label(name, names, 'AP', area),
     )
   ax.legend(loc='lower left', fontsize=7.5)
   _unit_square(ax, 'recall (sensitivity)', 'precision')
   return figure
 
 
-def reliability(labels, scores, summary, patients, *, seed, names, simulated):
+def reliability(labels, scores, summary, weights, *, names, simulated):
   """Share of malignant nodules by predicted probability, and how many.
 
   Args:
     labels, scores, summary, names, simulated: as in `roc`.
-    patients: (N,).
-    seed: of the intervals.
+    weights: of `bootstrap.patient_weights`, from which the intervals are.
   """
   figure, (above, below) = figures.with_axes(
     'calibration of malignancy',
@@ -104,34 +105,33 @@ def reliability(labels, scores, summary, patients, *, seed, names, simulated):
     height_ratios=(3, 1),
   )
   above.plot([0, 1], [0, 1], color='0.7', linestyle=':', linewidth=1)
-  weights = bootstrap.patient_weights(patients, seed=seed)
   centres = (np.arange(calibration.NUM_BINS) + 0.5) / calibration.NUM_BINS
   width = 0.42 / calibration.NUM_BINS
-  for place, (name, values) in enumerate(scores.items()):
+  for position, (name, values) in enumerate(scores.items()):
     color, _ = _STYLES[name]
     predicted, observed, count = calibration.curve(
       values, labels, np.ones(len(labels))
     )
     filled = count > 0
-    arms = None
+    bars = None
     if weights is not None:
       _, replicates, _ = calibration.curve(values, labels, weights)
       low, high = np.nanquantile(replicates[:, filled], (0.025, 0.975), axis=0)
       middle = observed[filled]
-      arms = np.maximum([middle - low, high - middle], 0)
-    error = _number(summary['probabilities'][name]['calibration_error'])
+      bars = np.maximum([middle - low, high - middle], 0)
+    error = summary['probabilities'][name]['calibration_error']
     above.errorbar(
       predicted[filled],
       observed[filled],
-      yerr=arms,
-      fmt='o-' if place == 0 else 's--',
+      yerr=bars,
+      fmt='o-' if position == 0 else 's--',
       markersize=4,
       capsize=2,
       linewidth=1,
       color=color,
-      label=f'{_title(name, names)}, ECE {error}',
+      label=_label(name, names, 'ECE', error),
     )
-    below.bar(centres + (place - 0.5) * width, count, width, color=color)
+    below.bar(centres + (position - 0.5) * width, count, width, color=color)
   # Room for the legend above what can be.
   above.set(ylabel='share malignant', xlim=(0, 1), ylim=(-0.02, 1.25))
   above.set_yticks(np.linspace(0, 1, 6))
@@ -163,7 +163,7 @@ def confusion(labels, called, summary, *, names, simulated):
       text = str(counts[row, column])
       if row == column:
         found = summary['classification'][right[row]]
-        text += f'\n{right[row]}\n{_number(found)}'
+        text += f'\n{right[row]}\n{tables.cell_text(found, "fraction")}'
       ax.text(
         column,
         row,
@@ -179,30 +179,13 @@ def confusion(labels, called, summary, *, names, simulated):
   return figure
 
 
-def _title(name, names):
-  return names['class'] if name == 'classification' else 'Diameter only'
+def _label(name, names, metric, estimate):
+  """'Class-net, AUC 0.891 (0.848-0.929)'."""
+  title = names['class'] if name == 'classification' else 'Diameter only'
+  return f'{title}, {metric} {tables.cell_text(estimate, "fraction")}'
 
 
 def _unit_square(ax, xlabel, ylabel):
   ax.set(
     xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02), aspect='equal'
   )
-
-
-def _number(estimate):
-  """'0.891 (0.848-0.929)'."""
-  if estimate['value'] is None:
-    return 'n/a'
-  text = f'{estimate["value"]:.3f}'
-  if estimate['ci95']:
-    text += ' ({:.3f}-{:.3f})'.format(*estimate['ci95'])
-  return text
-
-
-def _arms(estimate, *, flipped=False):
-  """Lengths of error bars below and above, of 1 - x if flipped."""
-  if not estimate['ci95']:
-    return None
-  value, (low, high) = estimate['value'], estimate['ci95']
-  arms = [max(value - low, 0), max(high - value, 0)]
-  return np.reshape(arms[::-1] if flipped else arms, (2, 1))

@@ -23,7 +23,7 @@ from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import files
 
-# What the coarse net hands on, by config.coarse_mask.
+# In which form the coarse mask is passed on, by config.coarse_mask.
 _COARSE_MASKS = {
   'hard': 'thresholded',
   'soft': 'as probabilities',
@@ -49,27 +49,20 @@ def write(
   """
   with files.replaced_folder(directory) as folder:
     page = Page(folder, results['simulated'])
-    _add_results(page, results, records, comparisons or {})
-    _add_malignancy(page, results, records)
-    _add_readers_and_groups(page, results, records)
-    _add_examples(page, results, records, examples)
-    _add_training(page, results, histories)
-    html = (
-      environment()
-      .get_template('report.html')
-      .render(
-        results=results,
-        summary=results['test'],
-        simulated=results['simulated'],
-        facts=_facts(results),
-        tables=page.tables,
-        pictures=page.pictures,
-        why_no_roc=_why_no_roc(records),
-        replicates=bootstrap.REPLICATES,
-        citation=paper.CITATION,
-      )
+    names = tables.network_names(_strategy(results))
+    _add_results(page, results, records, names, comparisons or {})
+    _add_malignancy(page, results, records, names)
+    _add_readers_and_groups(page, results, records, names)
+    _add_examples(page, records, examples, names)
+    _add_training(page, histories, names)
+    page.write(
+      'report.html',
+      results=results,
+      summary=results['test'],
+      facts=_facts(results),
+      why_no_roc=_why_no_roc(records),
+      replicates=bootstrap.REPLICATES,
     )
-    files.write_text(folder / 'index.html', html)
 
 
 class Page:
@@ -78,6 +71,21 @@ class Page:
   def __init__(self, folder, simulated):
     self.folder, self.simulated = folder, simulated
     self.tables, self.pictures = {}, {}
+
+  def write(self, template, **values):
+    """Writes index.html, of a template and what only this page shows."""
+    html = (
+      _environment()
+      .get_template(template)
+      .render(
+        simulated=self.simulated,
+        tables=self.tables,
+        pictures=self.pictures,
+        citation=paper.CITATION,
+        **values,
+      )
+    )
+    files.write_text(self.folder / 'index.html', html)
 
   def add_table(self, table):
     rows = tables.csv_rows(table, simulated=self.simulated)
@@ -95,7 +103,7 @@ class Page:
     }
 
 
-def _add_results(page, results, records, comparisons):
+def _add_results(page, results, records, names, comparisons):
   summary, strategy = results['test'], _strategy(results)
   if results.get('cohort'):
     page.add_table(run_tables.cohort(results['cohort'], results['dataset']))
@@ -105,22 +113,19 @@ def _add_results(page, results, records, comparisons):
   if strategy == 'mtnet' and _coarse_mask(results) != 'none':
     for table in paper_tables.make(summary, comparisons):
       page.add_table(table)
-  drawn = records_lib.masks_of(records)
-  if drawn:
+  masks = records_lib.masks_of(records)
+  if masks:
     page.add_picture(
       'dice',
       figures.dice_by_diameter(
-        records,
-        drawn,
-        simulated=page.simulated,
-        names=tables.network_names(strategy),
+        records, masks, simulated=page.simulated, names=names
       ),
       'Dice of every test nodule against its diameter',
     )
 
 
-def _add_malignancy(page, results, records):
-  summary, names = results['test'], _names(results)
+def _add_malignancy(page, results, records, names):
+  summary = results['test']
   page.add_table(run_tables.probabilities(summary, names))
   if _why_no_roc(records):
     return
@@ -129,25 +134,23 @@ def _add_malignancy(page, results, records):
   probabilities = scores.malignancy_scores(
     known, results['diameter_only_model']
   )
+  measured = labels, probabilities, summary
   common = {'simulated': page.simulated, 'names': names}
-  for name, draw, alt in (
-    ('roc', malignancy_figures.roc, 'ROC curves'),
-    (
-      'precision-recall',
-      malignancy_figures.precision_recall,
-      'Precision-recall curves',
-    ),
-  ):
-    figure = draw(labels, probabilities, summary, **common)
-    page.add_picture(name, figure, f'{alt} of malignancy')
+  page.add_picture(
+    'roc',
+    malignancy_figures.roc(*measured, **common),
+    'ROC curves of malignancy',
+  )
+  page.add_picture(
+    'precision-recall',
+    malignancy_figures.precision_recall(*measured, **common),
+    'Precision-recall curves of malignancy',
+  )
   page.add_picture(
     'calibration',
     malignancy_figures.reliability(
-      labels,
-      probabilities,
-      summary,
-      [record['patient_id'] for record in known],
-      seed=results['seed'],
+      *measured,
+      records_lib.patient_weights(known, seed=results['seed']),
       **common,
     ),
     'Share of malignant nodules by predicted probability',
@@ -162,30 +165,20 @@ def _add_malignancy(page, results, records):
     )
 
 
-def _add_readers_and_groups(page, results, records):
-  summary, names = results['test'], _names(results)
+def _add_readers_and_groups(page, results, records, names):
+  summary = results['test']
   if 'with_each_other' in summary['readers']:
     page.add_table(run_tables.readers(summary, names))
   groups = subgroups.make(records, seed=results['seed'])
   page.add_table(run_tables.subgroups(groups, names))
-  for name, title, xlabel, series in (
-    (
-      'subgroups-dice',
-      'Dice by group',
-      'Dice',
-      [
-        *(
-          (f'{x}_dice', names[x])
-          for x in reversed(records_lib.masks_of(records))
-        ),
-        ('reader_dice', 'Readers with each other'),
-      ],
-    ),
-    ('subgroups-auc', 'AUC by group', 'AUC', [('auc', names['class'])]),
-  ):
+  masks = reversed(records_lib.masks_of(records))
+  dice = [(f'{mask}_dice', names[mask]) for mask in masks]
+  dice.append(('reader_dice', 'Readers with each other'))
+  for xlabel, series in (('Dice', dice), ('AUC', [('auc', names['class'])])):
     if any(_has_value(group, key) for group in groups for key, _ in series):
+      title = f'{xlabel} by group'
       page.add_picture(
-        name,
+        f'subgroups-{xlabel.lower()}',
         figures.by_group(
           groups, series, xlabel=xlabel, title=title, simulated=page.simulated
         ),
@@ -197,8 +190,7 @@ def _has_value(group, key):
   return group.estimates.get(key, {}).get('value') is not None
 
 
-def _add_examples(page, results, records, examples):
-  names = _names(results)
+def _add_examples(page, records, examples, names):
   order, _ = examples_lib.order_by(records)
   page.add_table(run_tables.examples(examples, names))
   page.add_picture(
@@ -210,8 +202,7 @@ def _add_examples(page, results, records, examples):
   )
 
 
-def _add_training(page, results, histories):
-  names = _names(results)
+def _add_training(page, histories, names):
   trained = {name: history for name, history in histories.items() if history}
   stages = {
     name: _stage(name, history, names) for name, history in trained.items()
@@ -219,28 +210,27 @@ def _add_training(page, results, histories):
   if trained:
     page.add_table(run_tables.training(trained, stages))
   for name, history in trained.items():
-    title, metric, metric_name = stages[name]
+    stage = stages[name]
     page.add_picture(
       f'training-{name}',
-      figures.training_curves(
-        history,
-        title=title,
-        metric=metric,
-        metric_name=metric_name,
-        simulated=page.simulated,
-      ),
-      f'Training of {title}: loss and {metric_name} by epoch',
+      figures.training_curves(history, **stage, simulated=page.simulated),
+      f'Training of {stage["title"]}: loss and {stage["metric_name"]} by epoch',
     )
 
 
 def _stage(name, history, names):
-  """Title, key and name of the metric by which the best epoch is kept."""
-  metric, metric_name = 'val_auc', 'AUC'
-  if 'val_jaccard_and_auc' in history[0]:
-    metric, metric_name = 'val_jaccard_and_auc', 'mean of Jaccard index and AUC'
-  elif 'val_jaccard' in history[0]:
-    metric, metric_name = 'val_jaccard', 'Jaccard index'
-  return names.get(name, f'stage {name}'), metric, metric_name
+  """Its title, and the metric by which its best epoch is kept."""
+  metric_names = {
+    'val_jaccard_and_auc': 'mean of Jaccard index and AUC',
+    'val_jaccard': 'Jaccard index',
+    'val_auc': 'AUC',
+  }
+  metric = next(key for key in metric_names if key in history[0])
+  return {
+    'title': names.get(name, f'stage {name}'),
+    'metric': metric,
+    'metric_name': metric_names[metric],
+  }
 
 
 def _strategy(results):
@@ -251,11 +241,7 @@ def _coarse_mask(results):
   return results.get('coarse_mask', 'hard')
 
 
-def _names(results):
-  return tables.network_names(_strategy(results))
-
-
-def environment():
+def _environment():
   """Of the templates of all pages."""
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('mtnet_jax.reports'),
@@ -264,13 +250,22 @@ def environment():
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  environment.globals.update(texts=tables.column_texts, heading=tables.heading)
+  environment.globals.update(texts=tables.texts, heading=tables.heading)
   return environment
+
+
+def ct_and_hardware(results):
+  """Facts of metrics.json as the header of a page shows them."""
+  hardware = results['hardware']
+  return (
+    'SIMULATED' if results['simulated'] else 'real',
+    f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]})',
+  )
 
 
 def _facts(results):
   """(name, text) of what was run, on what, with what."""
-  summary, hardware = results['test'], results['hardware']
+  summary, (ct, hardware) = results['test'], ct_and_hardware(results)
   benign = summary['labelled'] - summary['malignant']
   open_ones = summary['nodules'] - summary['labelled']
   nodules = f'{summary["nodules"]}: {summary["malignant"]} malignant,'
@@ -278,17 +273,14 @@ def _facts(results):
   strategy = _strategy(results)
   return [
     ('Dataset', results['dataset']),
-    ('CT', 'SIMULATED' if results['simulated'] else 'real'),
+    ('CT', ct),
     ('Test nodules', nodules),
     ('Test patients', summary['patients']),
     ('Variant', results['variant']),
     *([] if strategy == 'mtnet' else [('Strategy', strategy)]),
     ('Coarse mask', _COARSE_MASKS[_coarse_mask(results)]),
     ('Seed', results['seed']),
-    (
-      'Hardware',
-      f'{hardware["devices"]} x {hardware["kind"]} ({hardware["platform"]})',
-    ),
+    ('Hardware', hardware),
     (
       'Versions',
       ', '.join(f'{k} {v}' for k, v in results['versions'].items()),

@@ -16,9 +16,14 @@ COMMANDS = {
   'class_without_mask': f'{_SWEEP}ablations.py:table4',
   'fine_without_mask': f'{_SWEEP}ablations.py:table5',
 }
-_SEGMENTATION = tables.percent_columns(tables.SEGMENTATION)
-_CLASSIFICATION = tables.percent_columns(tables.CLASSIFICATION)
-_YEAR = tables.Column('year', 'Year', 'plain')
+_COLUMNS = {
+  'segmentation': tables.SEGMENTATION,
+  'classification': tables.CLASSIFICATION,
+}
+_PUBLISHED = {
+  'segmentation': paper.FINE_SEGMENTATION,
+  'classification': paper.CLASSIFICATION,
+}
 
 
 def make(summary, comparisons):
@@ -32,38 +37,59 @@ def make(summary, comparisons):
   Returns:
     A list of `tables.Table`.
   """
+  ours = {
+    'segmentation': summary['segmentation'].get('fine'),
+    'classification': summary.get('classification'),
+  }
   return [
-    _multi_task(summary, comparisons),
-    _segmentation(summary, comparisons),
-    _classification(summary, comparisons),
-    _class_net_with_and_without(summary, comparisons),
-    _fine_and_coarse(summary, comparisons),
+    _multi_task(ours, comparisons),
+    tables.Table(
+      'table2',
+      'Table 2: segmentation methods',
+      _with_year('segmentation'),
+      _single_task(
+        'segmentation', paper.SEGMENTATION_METHODS, ours, comparisons
+      ),
+      head='Method',
+    ),
+    tables.Table(
+      'table3',
+      'Table 3: classification methods',
+      _with_year('classification'),
+      [
+        *_single_task(
+          'classification', paper.CLASSIFICATION_METHODS, ours, comparisons
+        ),
+        _row(
+          'Diameter only, here',
+          year='',
+          classification=summary['diameter_only'],
+        ),
+      ],
+      head='Method',
+    ),
+    _class_net_with_and_without(ours, comparisons),
+    _fine_and_coarse(summary['segmentation'], comparisons),
   ]
 
 
-def _multi_task(summary, comparisons):
-  both = tables.SEGMENTATION, tables.CLASSIFICATION
+def _multi_task(ours, comparisons):
   rows = []
-  for strategy, (method, *published) in paper.MULTI_TASK.items():
-    values = [_published(x, c) for x, c in zip(published, both, strict=True)]
-    rows.append(tables.Row(f'{method}, its paper', sum(values, []), 'paper'))
-    rows += _rows_of(strategy, comparisons, *both)
+  for strategy, (method, *values) in paper.MULTI_TASK.items():
+    published = dict(zip(_COLUMNS, values, strict=True))
+    rows.append(_row(f'{method}, its paper', 'paper', **published))
+    rows += _rows_of(strategy, comparisons, *_COLUMNS)
   for strategy in _others(comparisons):
-    rows += _rows_of(strategy, comparisons, *both)
-  values = (
-    _published(paper.FINE_SEGMENTATION, both[0]),
-    _published(paper.CLASSIFICATION, both[1]),
-  )
-  rows.append(tables.Row('MT-Net, paper', sum(values, []), 'paper'))
-  rows.append(
-    tables.Row('MT-Net, here', _fine(summary) + _class(summary), 'nodules')
-  )
+    rows += _rows_of(strategy, comparisons, *_COLUMNS)
+  rows.append(_row('MT-Net, paper', 'paper', **_PUBLISHED))
+  rows.append(_row('MT-Net, here', **ours))
   return tables.Table(
     'table1',
     'Table 1: multi-task methods',
     [
-      *tables.percent_columns(tables.SEGMENTATION, 'segmentation_'),
-      *tables.percent_columns(tables.CLASSIFICATION, 'classification_'),
+      column._replace(key=f'{task}_{column.key}')
+      for task, columns in _COLUMNS.items()
+      for column in columns
     ],
     rows,
     'Segmentation DI to SPE, then classification ACC to SPE. The methods of'
@@ -72,104 +98,74 @@ def _multi_task(summary, comparisons):
   )
 
 
-def _single_task(columns, methods, published, ours, comparisons):
+def _with_year(task):
+  return [tables.Column('year', 'Year', 'plain'), *_COLUMNS[task]]
+
+
+def _single_task(task, methods, ours, comparisons):
   """Rows of a table of methods for one task: theirs, MT-Net's, the others'."""
-  methods = [*methods, ('MT-Net, paper', 2024, published)]
-  return [
+  methods = [*methods, ('MT-Net, paper', 2024, _PUBLISHED[task])]
+  names = [*paper.MULTI_TASK, *_others(comparisons)]
+  missing = [name for name in names if name not in comparisons]
+  rows = [
     *(
-      tables.Row(method, [year, *_published(values, columns)], 'paper')
+      _row(method, 'paper', year=year, **{task: values})
       for method, year, values in methods
     ),
-    tables.Row('MT-Net, here', ['', *ours], 'nodules'),
-    *_strategies(comparisons, columns),
+    _row('MT-Net, here', year='', **{task: ours[task]}),
   ]
+  for name in names:
+    if name in comparisons:
+      rows += _rows_of(name, comparisons, task, year='')
+  if missing:
+    title = f'{", ".join(missing)}, here'
+    rows.append(tables.Row(title, [], 'missing', COMMANDS['single']))
+  return rows
 
 
-def _segmentation(summary, comparisons):
-  rows = _single_task(
-    tables.SEGMENTATION,
-    paper.SEGMENTATION_METHODS,
-    paper.FINE_SEGMENTATION,
-    _fine(summary),
-    comparisons,
-  )
-  return tables.Table(
-    'table2',
-    'Table 2: segmentation methods',
-    [_YEAR, *_SEGMENTATION],
-    rows,
-    head='Method',
-  )
-
-
-def _classification(summary, comparisons):
-  columns = tables.CLASSIFICATION
-  rows = _single_task(
-    columns,
-    paper.CLASSIFICATION_METHODS,
-    paper.CLASSIFICATION,
-    _class(summary),
-    comparisons,
-  )
-  diameter = tables.cells(summary['diameter_only'], columns)
-  rows.append(tables.Row('Diameter only, here', ['', *diameter], 'nodules'))
-  return tables.Table(
-    'table3',
-    'Table 3: classification methods',
-    [_YEAR, *_CLASSIFICATION],
-    rows,
-    head='Method',
-  )
-
-
-def _class_net_with_and_without(summary, comparisons):
-  columns = tables.CLASSIFICATION
-  rows = [
-    tables.published_row(
-      paper.CLASSIFICATION_WITHOUT_COARSE, columns, 'Without, paper'
-    ),
-    *_rows_of(
-      'class_without_mask', comparisons, columns, title='Without, here'
-    ),
-    tables.published_row(paper.CLASSIFICATION, columns, 'With, paper'),
-    tables.Row('With, here', _class(summary), 'nodules'),
-  ]
+def _class_net_with_and_without(ours, comparisons):
+  without = paper.CLASSIFICATION_WITHOUT_COARSE
   return tables.Table(
     'table4',
     'Table 4: Class-net without and with the coarse mask',
-    _CLASSIFICATION,
-    rows,
+    tables.CLASSIFICATION,
+    [
+      _row('Without, paper', 'paper', classification=without),
+      *_rows_of(
+        'class_without_mask',
+        comparisons,
+        'classification',
+        title='Without, here',
+      ),
+      _row('With, paper', 'paper', classification=paper.CLASSIFICATION),
+      _row('With, here', classification=ours['classification']),
+    ],
     head='Coarse mask',
   )
 
 
-def _fine_and_coarse(summary, comparisons):
-  columns = tables.SEGMENTATION
-  tree = summary['segmentation']
+def _fine_and_coarse(tree, comparisons):
   rows = [
-    tables.published_row(
-      paper.COARSE_SEGMENTATION, columns, 'Coarse Seg-net alone, paper'
-    ),
-    tables.Row(
-      'Coarse Seg-net alone, here',
-      _cells(tree.get('coarse'), columns),
-      'nodules',
-    ),
-    tables.published_row(
-      paper.FINE_SEGMENTATION, columns, 'Coarse and Fine, paper'
-    ),
-    tables.Row('Coarse and Fine, here', _fine(summary), 'nodules'),
+    _row(title, kind, segmentation=values)
+    for title, kind, values in (
+      ('Coarse Seg-net alone, paper', 'paper', paper.COARSE_SEGMENTATION),
+      ('Coarse Seg-net alone, here', 'nodules', tree.get('coarse')),
+      ('Coarse and Fine, paper', 'paper', paper.FINE_SEGMENTATION),
+      ('Coarse and Fine, here', 'nodules', tree.get('fine')),
+      ('Fine - coarse, here', 'difference', tree.get('fine_minus_coarse')),
+    )
+    if kind != 'difference' or values
   ]
-  if 'fine_minus_coarse' in tree:
-    change = tables.cells(tree['fine_minus_coarse'], columns)
-    rows.append(tables.Row('Fine - coarse, here', change, 'difference'))
   rows += _rows_of(
-    'fine_without_mask', comparisons, columns, title='Fine without mask, here'
+    'fine_without_mask',
+    comparisons,
+    'segmentation',
+    title='Fine without mask, here',
   )
   return tables.Table(
     'table5',
     'Table 5: segmentation without and with the coarse mask',
-    _SEGMENTATION,
+    tables.SEGMENTATION,
     rows,
     "The paper's first row is Coarse Seg-net by itself, which Fine Seg-net"
     ' goes on training from; what the mask alone is worth shows against the'
@@ -178,21 +174,30 @@ def _fine_and_coarse(summary, comparisons):
   )
 
 
-def _rows_of(name, comparisons, *groups, title=None):
+def _row(title, kind='nodules', *, year=None, **values):
+  """A row of the values of one task, or of both."""
+  cells = [] if year is None else [year]
+  for task, tree in values.items():
+    cells += tables.cells(tree, _COLUMNS[task], kind)
+  return tables.Row(title, cells, kind)
+
+
+def _rows_of(name, comparisons, *tasks, title=None, year=None):
   """A comparison's numbers and what MT-Net is better by; or what is missing."""
   title = title or f'{name}, here'
   if name not in comparisons:
     return [tables.Row(title, [], 'missing', COMMANDS[name])]
-  found, change = [], []
-  for columns in groups:
-    # By their first column: both groups have an accuracy.
-    part = 'segmentation' if columns[0][0] == 'dice' else 'classification'
-    tree = comparisons[name]
-    found += _cells(getattr(tree, part), columns)
-    change += _cells(getattr(tree, f'{part}_difference'), columns)
   return [
-    tables.Row(title, found, 'nodules'),
-    tables.Row(f'MT-Net - {title}', change, 'difference'),
+    _row(
+      title,
+      kind,
+      year=year,
+      **{task: getattr(comparisons[name], task + part) for task in tasks},
+    )
+    for title, kind, part in (
+      (title, 'nodules', ''),
+      (f'MT-Net - {title}', 'difference', '_difference'),
+    )
   ]
 
 
@@ -200,36 +205,3 @@ def _others(comparisons):
   """Strategies that the paper's Table 1 does not have."""
   known = {*COMMANDS, *paper.MULTI_TASK}
   return ['single', *(name for name in comparisons if name not in known)]
-
-
-def _strategies(comparisons, columns):
-  names = [*paper.MULTI_TASK, *_others(comparisons)]
-  present = [name for name in names if name in comparisons]
-  rows = [
-    row._replace(cells=['', *row.cells])
-    for name in present
-    for row in _rows_of(name, comparisons, columns)
-  ]
-  if len(present) < len(names):
-    missing = ', '.join(name for name in names if name not in comparisons)
-    rows.append(
-      tables.Row(f'{missing}, here', [], 'missing', COMMANDS['single'])
-    )
-  return rows
-
-
-def _fine(summary):
-  return _cells(summary['segmentation'].get('fine'), tables.SEGMENTATION)
-
-
-def _class(summary):
-  return _cells(summary.get('classification'), tables.CLASSIFICATION)
-
-
-def _cells(tree, columns):
-  """None where there is no such network: `not run`."""
-  return [None] * len(columns) if tree is None else tables.cells(tree, columns)
-
-
-def _published(values, columns):
-  return tables.published_row(values, columns).cells

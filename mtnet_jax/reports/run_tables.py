@@ -2,10 +2,12 @@
 
 from mtnet_jax import metrics
 from mtnet_jax.data import lidc
-from mtnet_jax.reports import figures
+from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
-_PLAIN, _FRACTION = 'plain', 'fraction'
+
+def _plain(*keys_and_titles):
+  return [tables.Column(*names, 'plain') for names in keys_and_titles]
 
 
 def cohort(counts, dataset):
@@ -19,7 +21,7 @@ def cohort(counts, dataset):
   return tables.Table(
     'cohort',
     'nodules and patients',
-    [tables.Column(key, key, _PLAIN) for key in columns],
+    _plain(*((key, key) for key in columns)),
     [
       tables.Row(split, [count[key] for key in columns], 'counts')
       for split, count in counts.items()
@@ -30,25 +32,56 @@ def cohort(counts, dataset):
   )
 
 
-def segmentation(summary, strategy):
-  """Masks: means over nodules, pooled pixels, the paper, the difference."""
+def segmentation(summary, strategy='mtnet'):
+  """Masks: means over nodules, pooled pixels, the paper, the difference.
+
+  Args:
+    summary: of `scores.summarise`.
+    strategy: of the config.
+  """
+  columns = tables.SEGMENTATION
+  tree, names = summary['segmentation'], tables.network_names(strategy)
+  rows = []
+  for name in ('coarse', 'fine'):
+    found = tree.get(name)
+    if found is None and strategy != 'mtnet':  # It has no such network.
+      continue
+    rows.append(tables.row(names[name], found, columns))
+    if found is not None:
+      pooled = found['pooled']
+      rows.append(tables.row('pooled pixels', pooled, columns, 'pooled'))
+    rows += _published(strategy, name, columns)
+  if 'fine_minus_coarse' in tree:
+    change = tree['fine_minus_coarse']
+    rows.append(tables.row('Fine - coarse', change, columns, 'difference'))
   return tables.Table(
     'segmentation',
     'segmentation of the test nodules',
-    tables.percent_columns(tables.SEGMENTATION),
-    tables.segmentation_rows(summary, strategy=strategy),
+    columns,
+    rows,
     'DI Dice, JA Jaccard index, ACC accuracy, SPE specificity of pixels.',
     'Network',
   )
 
 
-def classification(summary, strategy):
-  """Benign or malignant, beside the paper and the diameter alone."""
+def classification(summary, strategy='mtnet'):
+  """Benign or malignant, beside the paper and the diameter alone.
+
+  Args:
+    summary, strategy: as in `segmentation`.
+  """
+  columns = tables.CLASSIFICATION
+  name = tables.network_names(strategy)['class']
+  (ours, baseline, *change) = (
+    tables.row(title, summary.get(key), columns, kind)
+    for key, title, kind in _classifiers(name)
+    if kind == 'nodules' or key in summary
+  )
   return tables.Table(
     'classification',
     'classification of the test nodules',
-    tables.percent_columns(tables.CLASSIFICATION),
-    tables.classification_rows(summary, strategy=strategy),
+    columns,
+    [ours, *_published(strategy, 'class', columns), baseline, *change],
     'ACC accuracy, AUC area under the ROC curve, SEN sensitivity, SPE'
     ' specificity; a nodule is called malignant from a probability of'
     f' {metrics.THRESHOLD} on. Diameter only: logistic regression on the'
@@ -57,38 +90,48 @@ def classification(summary, strategy):
   )
 
 
+def _published(strategy, output, columns):
+  """The paper's row, if it has one."""
+  values = paper.STRATEGIES.get(strategy, {}).get(output)
+  if values:
+    yield tables.row('paper, real CT', values, columns, 'paper')
+
+
+def _classifiers(name):
+  """(key in the summary, title, kind) of the rows about classifiers."""
+  return (
+    ('classification', name, 'nodules'),
+    ('diameter_only', 'Diameter only', 'nodules'),
+    (
+      'classification_minus_diameter_only',
+      f'{name} - diameter only',
+      'difference',
+    ),
+  )
+
+
 def probabilities(summary, names):
-  """Whatever the threshold: average precision, calibration error, Brier."""
+  """At any threshold: average precision, calibration error, Brier."""
   tree = summary['probabilities']
   columns = [
-    tables.Column('average_precision', 'AP', _FRACTION),
-    tables.Column('calibration_error', 'ECE', _FRACTION),
-    tables.Column('brier', 'Brier score', _FRACTION),
-    tables.Column(
-      'calibration_error_if_calibrated', 'ECE if calibrated', _FRACTION
-    ),
+    tables.Column(key, title, 'fraction')
+    for key, title in (
+      ('average_precision', 'AP'),
+      ('calibration_error', 'ECE'),
+      ('brier', 'Brier score'),
+      ('calibration_error_if_calibrated', 'ECE if calibrated'),
+    )
   ]
-  undefined = {'value': None, 'ci95': None}
+  # Of a difference, or without resampling.
+  undefined = {'calibration_error_if_calibrated': {'value': None, 'ci95': None}}
   rows = [
-    tables.Row(
-      title,
-      [tree[name].get(column.key, undefined) for column in columns],
-      kind,
-    )
-    for name, title, kind in (
-      ('classification', names['class'], 'nodules'),
-      ('diameter_only', 'Diameter only', 'nodules'),
-      (
-        'classification_minus_diameter_only',
-        f'{names["class"]} - diameter only',
-        'difference',
-      ),
-    )
+    tables.row(title, {**undefined, **tree[name]}, columns, kind)
+    for name, title, kind in _classifiers(names['class'])
     if name in tree
   ]
   return tables.Table(
     'probabilities',
-    'probabilities of malignancy, whatever the threshold',
+    'probabilities of malignancy, regardless of the threshold',
     columns,
     rows,
     'AP average precision. ECE expected calibration error: the mean distance of'
@@ -121,10 +164,7 @@ def confusion(labels, called, names):
   return tables.Table(
     'confusion',
     f'{names["class"]} at a probability of {metrics.THRESHOLD}',
-    [
-      tables.Column(f'called_{word}', f'called {word}', _PLAIN)
-      for word in words
-    ],
+    _plain(*((f'called_{word}', f'called {word}') for word in words)),
     rows,
     head='Nodules',
   )
@@ -133,17 +173,19 @@ def confusion(labels, called, names):
 def readers(summary, names):
   """The readers' agreement with each other, and the networks' with them."""
   tree = summary['readers']
-  drawn = [name for name in ('coarse', 'fine') if name in tree]
-  rows = [('with_each_other', 'Readers with each other', 'nodules')]
-  rows += [(name, f'{names[name]} with readers', 'nodules') for name in drawn]
-  rows += [('consensus', 'Their consensus with readers', 'nodules')]
-  rows += [
-    (
-      f'{name}_minus_with_each_other',
-      f'{names[name]} - readers',
-      'difference',
-    )
-    for name in drawn
+  masks = [name for name in ('coarse', 'fine') if name in tree]
+  rows = [
+    ('with_each_other', 'Readers with each other', 'nodules'),
+    *((name, f'{names[name]} with readers', 'nodules') for name in masks),
+    ('consensus', 'Their consensus with readers', 'nodules'),
+    *(
+      (
+        f'{name}_minus_with_each_other',
+        f'{names[name]} - readers',
+        'difference',
+      )
+      for name in masks
+    ),
   ]
   return tables.Table(
     'readers',
@@ -177,7 +219,7 @@ def subgroups(groups, names):
     'subgroups',
     'results by size, texture and reader agreement',
     [
-      *(tables.Column(key, key, _PLAIN) for key in counts),
+      *_plain(*((key, key) for key in counts)),
       *(tables.Column(key, titles[key]) for key in present),
     ],
     [
@@ -204,38 +246,29 @@ def training(histories, stages):
 
   Args:
     histories: stage name -> a dict per epoch.
-    stages: name -> (title, metric, its name) of the stages to list.
+    stages: stage name -> 'title', 'metric' and 'metric_name'.
   """
   rows = []
   for name, history in histories.items():
-    title, metric, metric_name = stages[name]
-    kept = figures.kept_row(history)
-    rows.append(
-      tables.Row(
-        title,
-        [
-          len(history),
-          kept['epoch'],
-          metric_name,
-          f'{kept[metric]:.3f}',
-          _duration(sum(row['seconds'] for row in history)),
-        ],
-        'counts',
-      )
-    )
+    stage, kept = stages[name], kept_row(history)
+    cells = [
+      len(history),
+      kept['epoch'],
+      stage['metric_name'],
+      f'{kept[stage["metric"]]:.3f}',
+      _duration(sum(row['seconds'] for row in history)),
+    ]
+    rows.append(tables.Row(stage['title'], cells, 'counts'))
   return tables.Table(
     'training',
     'the stages of training',
-    [
-      tables.Column(key, title, _PLAIN)
-      for key, title in (
-        ('epochs', 'Epochs'),
-        ('kept_epoch', 'Kept epoch'),
-        ('metric', 'Validation metric'),
-        ('value', 'Value'),
-        ('time', 'Time'),
-      )
-    ],
+    _plain(
+      ('epochs', 'Epochs'),
+      ('kept_epoch', 'Kept epoch'),
+      ('metric', 'Validation metric'),
+      ('value', 'Value'),
+      ('time', 'Time'),
+    ),
     rows,
     'Kept: the epoch of the highest validation metric. It is a single number of'
     ' the split by which it was chosen, and no result.',
@@ -245,38 +278,40 @@ def training(histories, stages):
 
 def examples(chosen, names):
   """The nodules of the figure, of `examples.collect`."""
-  drawn = list(chosen[0].masks)
   columns = [
     ('rank', 'Rank'),
     ('diameter_mm', 'Diameter, mm'),
     ('readers', 'Readers'),
-    *([('malignancy', 'Malignancy')] if chosen[0].cam is not None else []),
-    *((f'{name}_dice', f'{names[name]} Dice') for name in drawn),
   ]
+  numbers = []  # keys of the records
+  if chosen[0].cam is not None:
+    columns.append(('malignancy', 'Malignancy'))
+    numbers.append('malignancy_probability')
+  for mask in chosen[0].masks:
+    columns.append((f'{mask}_dice', f'{names[mask]} Dice'))
+    numbers.append(f'{mask}_dice')
   rows = []
-  for example in chosen:
-    record = example.record
-    cells = {
-      'rank': example.rank,
-      'diameter_mm': f'{record["diameter_mm"]:.1f}',
-      'readers': metrics.LABELS[record['label']],
-      **{f'{name}_dice': f'{record[f"{name}_dice"]:.3f}' for name in drawn},
-    }
-    if example.cam is not None:
-      cells['malignancy'] = f'{record["malignancy_probability"]:.3f}'
-    rows.append(
-      tables.Row(
-        str(record['nodule_id']), [cells[key] for key, _ in columns], 'counts'
-      )
-    )
+  for rank, record, *_ in chosen:
+    cells = [
+      rank,
+      f'{record["diameter_mm"]:.1f}',
+      metrics.LABELS[record['label']],
+      *(f'{record[key]:.3f}' for key in numbers),
+    ]
+    rows.append(tables.Row(str(record['nodule_id']), cells, 'counts'))
   return tables.Table(
     'examples',
     'the nodules of the figure',
-    [tables.Column(key, title, _PLAIN) for key, title in columns],
+    _plain(*columns),
     rows,
     'Readers: their label. Malignancy: the predicted probability.',
     'Nodule',
   )
+
+
+def kept_row(history):
+  """The epoch whose variables were kept: the last that was the best yet."""
+  return [row for row in history if row['best']][-1]
 
 
 def _duration(seconds):

@@ -2,6 +2,7 @@
 
 from mtnet_jax import metrics
 from mtnet_jax.reports import paper
+from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 
 # What the numbers of `uncertainty` are called.
@@ -15,6 +16,8 @@ _UNCERTAINTY = {
   'malignancy_sd': 'malignancy_sd',
   'nearness_to_half': 'nearness of the probability to 0.5 alone',
 }
+_TITLE_WIDTH = 26
+_CELL_WIDTH = 24
 
 
 def averaging(tree, *, runs, symmetries, strategy, simulated):
@@ -36,23 +39,19 @@ def averaging(tree, *, runs, symmetries, strategy, simulated):
   together = [] if runs == 1 else [f'{runs} runs']
   if symmetries:
     together.append('8 symmetries')
-  where = 'SIMULATED CT' if simulated else 'CT'
-  intervals = '95 % interval over patients, not over other runs'
-  if tree['patients'] < 2:
-    intervals = 'no intervals with one patient'
   lines = [
-    f'What averaging is worth ({" x ".join(together)}), on {tree["nodules"]}'
-    f' nodules, {tree["patients"]} patient(s), {where}.',
-    f'Single: {single}. Per cent, {intervals}.',
+    f'What averaging is worth ({" x ".join(together)}), on'
+    f' {_sample(tree, simulated)}.',
+    f'Single: {single}. Per cent, {_intervals(tree, ", not over other runs")}.',
     '',
   ]
   names = tables.network_names(strategy)
-  for head, columns, outputs in (
-    ('Segmentation', tables.SEGMENTATION, ('coarse', 'fine')),
-    ('Classification', tables.CLASSIFICATION, ('class',)),
+  for task, columns, outputs in (
+    ('segmentation', tables.SEGMENTATION, ('coarse', 'fine')),
+    ('classification', tables.CLASSIFICATION, ('class',)),
   ):
     rows = [
-      tables.Row(title, tables.cells(tree[part][output], columns), kind)
+      tables.row(title, tree[part][output], columns, kind)
       for output in outputs
       if output in tree['single']
       for title, part, kind in (
@@ -62,14 +61,14 @@ def averaging(tree, *, runs, symmetries, strategy, simulated):
       )
     ]
     if rows:
-      lines += [*tables.table(head, columns, rows), '']
+      lines += _lines(tables.Table(task, 'averaging', columns, rows))
   if tree['uncertainty']:
     lines.append('Do the answers disagree where they are wrong?')
   for question, found in tree['uncertainty'].items():
     lines.append(f'  {_UNCERTAINTY[question]}')
     for name, estimate in found.items():
-      said = tables.with_interval(estimate, '{:.2f}'.format)
-      lines.append(f'    {_UNCERTAINTY[name]:<42}{said}')
+      value = tables.cell_text(estimate, 'statistic')
+      lines.append(f'    {_UNCERTAINTY[name]:<42}{value}')
   return '\n'.join(lines)
 
 
@@ -84,35 +83,43 @@ def beside_the_paper(summary, *, simulated, strategy='mtnet'):
   Returns:
     Several lines of text.
   """
-  where = 'SIMULATED CT' if simulated else 'CT'
-  intervals = (
-    '95 % interval over patients'
-    if summary['patients'] > 1
-    else 'no intervals with one patient'
-  )
   lines = [
-    f'{summary["nodules"]} nodules, {summary["patients"]} patient(s), {where}.'
-    f' Per cent, mean over nodules, {intervals}.',
+    f'{_sample(summary, simulated)}.'
+    f' Per cent, mean over nodules, {_intervals(summary)}.',
     '',
-  ]
-  for head, columns, rows in (
-    (
-      'Segmentation',
-      tables.SEGMENTATION,
-      tables.segmentation_rows(summary, strategy=strategy),
-    ),
-    (
-      'Classification',
-      tables.CLASSIFICATION,
-      tables.classification_rows(summary, strategy=strategy),
-    ),
-  ):
-    lines += [*tables.table(head, columns, rows), '']
-  lines.append(
+    *_lines(run_tables.segmentation(summary, strategy)),
+    *_lines(run_tables.classification(summary, strategy)),
     f'Paper: {paper.CITATION}.'
-    + (' Simulated CT is no measure of it.' if simulated else '')
-  )
+    + (' Simulated CT is no measure of it.' if simulated else ''),
+  ]
   return '\n'.join(lines)
+
+
+def _sample(tree, simulated):
+  where = 'SIMULATED CT' if simulated else 'CT'
+  return f'{tree["nodules"]} nodules, {tree["patients"]} patient(s), {where}'
+
+
+def _intervals(tree, scope=''):
+  if tree['patients'] < 2:
+    return 'no intervals with one patient'
+  return f'95 % interval over patients{scope}'
+
+
+def _lines(table):
+  """A table as lines of text, below its name, with an empty line at its end."""
+  titles = [column.title for column in table.columns]
+  yield _line(table.name.capitalize(), titles)
+  for row in table.rows:
+    indent = '  ' if row.kind in ('pooled', 'paper') else ''
+    yield _line(indent + row.title, tables.texts(table, row))
+  yield ''
+
+
+def _line(title, cells):
+  return f'  {title:<{_TITLE_WIDTH}}' + ''.join(
+    f'{cell:>{_CELL_WIDTH}}' for cell in cells
+  )
 
 
 def per_nodule(records, *, most=20):

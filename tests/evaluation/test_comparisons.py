@@ -117,7 +117,7 @@ def test_they_fill_the_rows_of_the_paper_s_tables(folder, run):
   assert change.kind == 'difference'
   rows = {row.title: row for row in table5.rows}
   change = rows['MT-Net - Fine without mask, here']
-  assert tables.column_texts(table5, change)[0] == '+25.0 (+25.0 to +25.0)'
+  assert tables.texts(table5, change)[0] == '+25.0 (+25.0 to +25.0)'
 
 
 def test_other_strategies_have_rows_of_their_own(run):

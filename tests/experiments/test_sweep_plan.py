@@ -185,6 +185,6 @@ def test_a_coarse_stage_is_taken_over_whole_and_only_once(tmp_path):
   save('donor', 1.0)
   save('own', 2.0)
   for name in ('new', 'own'):
-    sweep_plan.take_coarse_stage(tmp_path / 'donor', tmp_path / name)
+    sweep_plan.copy_coarse_stage(tmp_path / 'donor', tmp_path / name)
   assert best('new') == 1
   assert best('own') == 2

@@ -337,8 +337,8 @@ def test_the_card_says_what_it_must(packed):
     'not pathology',
     'lidc_nodules/phantom',
     '3 patients',
-    tables.percent(results['segmentation']['fine']['dice']),
-    tables.percent(results['classification']['auc']),
+    tables.cell_text(results['segmentation']['fine']['dice']),
+    tables.cell_text(results['classification']['auc']),
   ):
     assert words in card, words
   assert '{' not in card

@@ -27,7 +27,7 @@ def test_texts(cell, form, kind, text):
   column = tables.Column('x', 'X', form)
   row = tables.Row('r', [cell], kind)
   table = tables.Table('t', 'T', [column], [row])
-  assert tables.column_texts(table, row) == [text]
+  assert tables.texts(table, row) == [text]
 
 
 def test_csv_rows():

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.reports import malignancy_figures
 from mtnet_jax.reports import tables
 
@@ -63,8 +64,7 @@ def test_reliability_by_hand():
     np.array([0, 1, 1, 1]),
     {'classification': np.array([0.12, 0.18, 0.71, 0.75])},
     SUMMARY,
-    ['a', 'b', 'c', 'c'],
-    seed=0,
+    bootstrap.patient_weights(['a', 'b', 'c', 'c'], seed=0),
     **COMMON,
   )
   above, below = figure.axes

@@ -11,7 +11,7 @@ def estimate(value, low=None, high=None):
 
 
 def _tree(columns, value):
-  return {key: estimate(value) for key, _ in columns}
+  return {key: estimate(value) for key, *_ in columns}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def summary():
   ],
 )
 def test_percent(given, expected):
-  assert tables.percent(given) == expected
+  assert tables.cell_text(given) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_percent(given, expected):
   ],
 )
 def test_difference(given, expected):
-  assert tables.difference(given) == expected
+  assert tables.cell_text(given, kind='difference') == expected
 
 
 def _rows(text):
