@@ -29,10 +29,8 @@ def find(paths, *, series_uid=None, show_progress=True):
   from tfds_lidc.ct import index as series_index
 
   where = ', '.join(str(path) for path in paths)
-  try:
+  with errors.translated(lidc_errors.InputError):
     index = series_index.read(_files(paths), show_progress=show_progress)
-  except lidc_errors.InputError as error:
-    raise errors.InputError(str(error)) from error
   usable = {uid: s for uid, s in index.series.items() if s.slices}
   if not usable:
     raise _no_ct(where, index)

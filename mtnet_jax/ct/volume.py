@@ -257,10 +257,8 @@ class CtVolume:
     from tfds_lidc.ct import pixels
 
     if path not in self._planes:
-      try:
+      with errors.translated(lidc_errors.InputError):
         self._planes[path] = pixels.try_read_hu(path)
-      except lidc_errors.InputError as error:
-        raise errors.InputError(str(error)) from error
       self.num_read += 1
     return self._planes[path]
 
