@@ -11,23 +11,19 @@ checked whenever it is opened. It opens anywhere, on one CPU or one GPU:
     model.predict(hu, pixel_spacing_mm)
 """
 
-import argparse
 import pathlib
 
 from mtnet_jax.inference import bundles
+from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
 
 def main():
-  parser = argparse.ArgumentParser(
-    prog='python -m mtnet_jax.bundle',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser(__doc__, 'bundle')
   parser.add_argument(
     '--run', required=True, help='run directory of a finished training'
   )
-  parser.add_argument('--out', required=True, help='folder to make')
+  parser.add_argument('--out', **command_line.NEW_FOLDER)
   parser.add_argument(
     '--name', help="of the model (default: the run directory's)"
   )

@@ -28,11 +28,8 @@ test, the others were trained on. What averaging is worth is told of patients
 only that none of the runs has seen.
 """
 
-import argparse
 import pathlib
 import re
-
-from absl import logging
 
 from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
@@ -49,11 +46,7 @@ from mtnet_jax.system import host_memory
 
 
 def _parse():
-  parser = argparse.ArgumentParser(
-    prog='python -m mtnet_jax.evaluate',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser(__doc__, 'evaluate')
   parser.add_argument(
     '--workdir',
     required=True,
@@ -63,12 +56,7 @@ def _parse():
     help='run directory of a finished training; of several, the mean of their'
     " probabilities, on the first one's split",
   )
-  parser.add_argument(
-    '--symmetries',
-    action='store_true',
-    help='average over the eight rotations and reflections of each patch; it'
-    ' takes eight times as long',
-  )
+  parser.add_argument('--symmetries', **command_line.SYMMETRIES)
   parser.add_argument(
     '--dataset',
     help='lidc_nodules/NAME; default: the one the run was trained on',
@@ -76,10 +64,7 @@ def _parse():
   parser.add_argument(
     '--split', help='default: test; all splits where there is no test'
   )
-  parser.add_argument(
-    '--data_dir',
-    help='where TFDS keeps datasets (default: as in the run)',
-  )
+  parser.add_argument('--data_dir', **command_line.DATA_DIR)
   parser.add_argument(
     '--limit', type=int, default=0, help='at most so many nodules a split'
   )
@@ -106,8 +91,7 @@ def _folder(args, name, split):
 
 def main():
   args = _parse()
-  # Libraries warn of what is said better below, such as a dataset not built.
-  logging.set_verbosity(logging.ERROR)
+  command_line.hide_warnings()
   host_memory.keep()
   runs = members.read(args.workdir)
   (_, config, trained), *_ = runs

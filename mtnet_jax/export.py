@@ -10,11 +10,10 @@ JAX opens such a file for about six months after the version that wrote it:
 keep the run or its bundle, and export again.
 """
 
-import argparse
-
 from mtnet_jax.inference import bundles
 from mtnet_jax.inference import stablehlo
 from mtnet_jax.storage import files
+from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
 
@@ -33,17 +32,13 @@ def write(checkpoint, out):
 
 
 def main():
-  parser = argparse.ArgumentParser(
-    prog='python -m mtnet_jax.export',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser(__doc__, 'export')
   parser.add_argument(
     '--checkpoint',
     required=True,
     help='run directory or bundle, or a URL of one',
   )
-  parser.add_argument('--out', required=True, help='folder to make')
+  parser.add_argument('--out', **command_line.NEW_FOLDER)
   args = parser.parse_args()
   write(args.checkpoint, args.out)
   print(f'Written: {args.out}. How to call it: {args.out}/README.md')

@@ -12,17 +12,12 @@ On several hosts, on each of them with its own --process_id:
         --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0
 """
 
-import sys
-
 from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import config_flags
 
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
-from mtnet_jax.system import host_memory
-from mtnet_jax.system import stopping
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File and variant, such as configs/mtnet.py:demo.'
@@ -47,18 +42,10 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 
 def main(_):
-  # Also where the output goes to a file, a line shows when it is printed.
-  sys.stdout.reconfigure(line_buffering=True)
-  # Libraries warn of what is normal here, such as a dataset not built yet.
-  logging.set_verbosity(logging.ERROR)
-  host_memory.keep(several_processes=bool(_COORDINATOR.value))
-  stopping.listen()
+  command_line.prepare_training(several_processes=bool(_COORDINATOR.value))
   # Heavy imports wait until the flags are known to be right.
   from mtnet_jax.experiments import run
-  from mtnet_jax.system import compilation_cache
   from mtnet_jax.system import processes
-
-  compilation_cache.enable()
 
   def train():
     processes.connect(
@@ -75,5 +62,7 @@ def main(_):
 if __name__ == '__main__':
   app.run(
     main,
-    flags_parser=command_line.parser(_CONFIG, example='configs/mtnet.py:demo'),
+    flags_parser=command_line.config_flags_parser(
+      _CONFIG, example='configs/mtnet.py:demo'
+    ),
   )

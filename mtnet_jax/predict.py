@@ -23,7 +23,6 @@ Exit code: 0 all points were served, 1 some were not or miss slices, 2 nothing
 could be done. Each point that failed is a line on stderr.
 """
 
-import argparse
 import functools
 import pathlib
 import sys
@@ -39,15 +38,12 @@ from mtnet_jax.ct import places
 from mtnet_jax.ct import points as points_lib
 from mtnet_jax.ct import series
 from mtnet_jax.storage import files
+from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
 
 def _parse(argv):
-  parser = argparse.ArgumentParser(
-    prog='python -m mtnet_jax.predict',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser(__doc__, 'predict')
   parser.add_argument(
     '--checkpoint',
     required=True,
@@ -56,12 +52,7 @@ def _parse(argv):
     help='a trained run, a bundle of one, or the URL of either; of several,'
     " such as those of five folds, the average, with each one's malignancy",
   )
-  parser.add_argument(
-    '--symmetries',
-    action='store_true',
-    help='average over the eight rotations and reflections of each patch; it'
-    ' takes eight times as long',
-  )
+  parser.add_argument('--symmetries', **command_line.SYMMETRIES)
   parser.add_argument(
     '--dicom',
     required=True,

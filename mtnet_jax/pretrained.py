@@ -7,8 +7,7 @@ network. What does not fit in every name and shape is an error, and nothing is
 loaded; see `weights.load`.
 """
 
-import argparse
-
+from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files
 from mtnet_jax.weights import load
@@ -43,11 +42,7 @@ def report(path, net=None):
 
 
 def main():
-  parser = argparse.ArgumentParser(
-    prog='python -m mtnet_jax.pretrained',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser(__doc__, 'pretrained')
   parser.add_argument(
     '--inspect', required=True, metavar='FILE', help='file of public weights'
   )

@@ -8,10 +8,7 @@ sweep, or a run of another strategy; as often as needed) fills the rows of the
 paper's tables that other runs belong in, with the difference to this one.
 """
 
-import argparse
 import pathlib
-
-from absl import logging
 
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules as nodules_lib
@@ -23,6 +20,7 @@ from mtnet_jax.models import nets
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page as page_lib
 from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
 # How far a nodule's Dice may be from its record where the networks ran on
@@ -105,11 +103,7 @@ def _check_record(run, found, stored):
 
 
 def main():
-  parser = argparse.ArgumentParser(
-    prog='python -m mtnet_jax.report',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser(__doc__, 'report')
   parser.add_argument(
     '--workdir', required=True, help='run directory of a finished training'
   )
@@ -120,13 +114,9 @@ def main():
     metavar='DIR',
     help='a finished sweep or comparison run (may be given more than once)',
   )
-  parser.add_argument(
-    '--data_dir',
-    help='where TFDS keeps datasets (default: as in the run)',
-  )
+  parser.add_argument('--data_dir', **command_line.DATA_DIR)
   args = parser.parse_args()
-  # Libraries warn of what is normal here.
-  logging.set_verbosity(logging.ERROR)
+  command_line.hide_warnings()
   page = write_again(
     pathlib.Path(args.workdir), compare=args.compare, data_dir=args.data_dir
   )

@@ -17,19 +17,13 @@ Stop it at any time: the same command goes on, and leaves alone what is
 finished. With several devices each trains its own points.
 """
 
-import sys
-
 from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import config_flags
 
 from mtnet_jax.experiments import sweep_runs
 from mtnet_jax.system import command_line
-from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
-from mtnet_jax.system import host_memory
-from mtnet_jax.system import stopping
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File, sweep and variant: configs/ablations.py:table4,test.'
@@ -40,12 +34,7 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main(_):
-  sys.stdout.reconfigure(line_buffering=True)
-  # Libraries warn of what is normal here, such as a dataset not built yet.
-  logging.set_verbosity(logging.ERROR)
-  host_memory.keep()
-  stopping.listen()
-  compilation_cache.enable()
+  command_line.prepare_training()
   errors.exit_on_input_error(
     lambda: sweep_runs.run(_CONFIG.value, _WORKDIR.value)
   )
@@ -54,7 +43,7 @@ def main(_):
 if __name__ == '__main__':
   app.run(
     main,
-    flags_parser=command_line.parser(
+    flags_parser=command_line.config_flags_parser(
       _CONFIG, example='configs/ablations.py:table4,test'
     ),
   )

@@ -1,14 +1,69 @@
-"""Flags of the commands that take a config, and what is wrong with them."""
+"""What the commands share: their flags, and how they set up their process."""
 
+import argparse
 import functools
 import re
 import sys
 
 from absl import flags
+from absl import logging
 import tqdm
 
+from mtnet_jax.system import host_memory
+from mtnet_jax.system import stopping
 
-def parser(holder, *, example):
+# Arguments of `add_argument` for flags that several commands have.
+DATA_DIR = {'help': 'where TFDS keeps datasets (default: as in the run)'}
+NEW_FOLDER = {'required': True, 'help': 'folder to make'}
+SYMMETRIES = {
+  'action': 'store_true',
+  'help': (
+    'average over the eight rotations and reflections of each patch; it takes'
+    ' eight times as long'
+  ),
+}
+
+
+def parser(doc, name):
+  """A parser of the flags of `python -m mtnet_jax.NAME`.
+
+  Args:
+    doc: the command's docstring, which --help shows as it is.
+    name: of the command.
+  """
+  return argparse.ArgumentParser(
+    prog=f'python -m mtnet_jax.{name}',
+    description=doc,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+
+
+def hide_warnings():
+  """Hides what libraries warn of, such as a dataset that is not built yet.
+
+  The commands check for such things themselves, and say what to do.
+  """
+  logging.set_verbosity(logging.ERROR)
+
+
+def prepare_training(*, several_processes=False):
+  """Sets up the process of a command that trains, before JAX is used.
+
+  Args:
+    several_processes: as in `host_memory.keep`.
+  """
+  # A line appears when it is printed, also where the output goes to a file.
+  sys.stdout.reconfigure(line_buffering=True)
+  hide_warnings()
+  host_memory.keep(several_processes=several_processes)
+  stopping.listen()
+  # It imports JAX, which takes seconds: wrong flags are reported before.
+  from mtnet_jax.system import compilation_cache
+
+  compilation_cache.enable()
+
+
+def config_flags_parser(holder, *, example):
   """A `flags_parser` for `absl.app.run`.
 
   Args:
@@ -42,7 +97,7 @@ def parser(holder, *, example):
         message = f"the config has no key '{key}'"
         if meant:
           message += f"; did you mean '{meant[0]}'?"
-      # Of an error in a config file it shows the whole way there.
+      # An error in a config file comes with its whole traceback.
       elif raised := re.findall(r'^\w+Error: (.*)', message, re.MULTILINE):
         message = raised[-1]
       message = ' '.join(message.split())
