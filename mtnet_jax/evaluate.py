@@ -115,7 +115,7 @@ def main():
   seen = lidc.of_training_patients(data, members.rotations(runs))
   if seen.any():
     print(members.caution(runs, int(seen.sum())))
-  workdir.make_folder(out, '--out' if args.out else '--workdir')
+  files.make_folder(out, '--out' if args.out else '--workdir')
   singles, averaged = members.listen(
     runs,
     data,

@@ -55,11 +55,8 @@ def write(path, volume, nodules):
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}')
   try:
-    nibabel.save(image, temporary)
-    files.write_bytes(path, temporary.read_bytes())
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written: {error.strerror}.'
-    ) from error
+    with files.writing(path):
+      nibabel.save(image, temporary)
+      files.write_bytes(path, temporary.read_bytes())
   finally:
     temporary.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
   config = from_public.settle(config, workdir)
-  workdir_lib.make_folder(workdir)
+  files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
   splits = choice.load_for_training(config, say=say)
   with config.unlocked():

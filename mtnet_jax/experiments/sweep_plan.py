@@ -143,7 +143,7 @@ def copy_coarse_stage(donor, workdir):
   target = workdir_lib.checkpoint_dir(workdir, 'coarse')
   if target.exists() or not source.exists():
     return
-  workdir_lib.make_folder(target.parent)
+  files.make_folder(target.parent)
   with files.new_folder(target) as staged:
     shutil.copytree(source, staged, dirs_exist_ok=True)
 
@@ -185,5 +185,5 @@ def claim(directory, config, plan):
       f'{directory} is no sweep (it has no {_FILE}), and not empty: choose'
       ' another --workdir.'
     )
-  workdir_lib.make_folder(directory)
+  files.make_folder(directory)
   files.write_json(path, now)

@@ -9,12 +9,35 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 
 from mtnet_jax.system import errors
 
 # A table of a hundred thousand nodules takes a third of it.
 _MAX_BYTES = 64 << 20
 _PART = 1 << 20
+
+
+@contextlib.contextmanager
+def writing(path, flag=None):
+  """Turns errors of the operating system into `InputError`.
+
+  Args:
+    path: what the block writes.
+    flag: by which another path can be chosen, if there is one.
+  """
+  try:
+    yield
+  except OSError as error:
+    reason = f': {error.strerror}'
+    if flag:
+      reason = f' ({error.strerror}): choose another {flag}'
+    raise errors.InputError(f'{path} cannot be written{reason}.') from error
+
+
+def _temporary(path, ending=''):
+  """A name beside `path`, of this process; see `remove_leftovers`."""
+  return path.with_name(f'.{path.name}.{os.getpid()}{ending}')
 
 
 def write_bytes(path, data):
@@ -24,20 +47,40 @@ def write_bytes(path, data):
     errors.InputError: it cannot be written; what was there stays.
   """
   path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-  except OSError as error:
-    temporary.unlink(missing_ok=True)
-    raise errors.InputError(
-      f'{path} cannot be written: {error.strerror}.'
-    ) from error
+  temporary = _temporary(path)
+  with writing(path):
+    try:
+      temporary.write_bytes(data)
+      os.replace(temporary, path)
+    except OSError:
+      temporary.unlink(missing_ok=True)
+      raise
+
+
+def make_folder(path, flag='--workdir'):
+  """Creates a folder, unless it exists, and proves that it can be written.
+
+  Args:
+    path: the folder.
+    flag: by which another can be chosen.
+
+  Returns:
+    `pathlib.Path` of it.
+
+  Raises:
+    errors.InputError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  with writing(path, flag):
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  return path
 
 
 @contextlib.contextmanager
 def new_folder(path):
-  """Gives a folder beside `path` to write, and moves it there when complete.
+  """Yields a folder beside `path` to write, and moves it there when complete.
 
   Raises:
     errors.InputError: there is something already, or it cannot be written;
@@ -48,22 +91,19 @@ def new_folder(path):
     raise errors.InputError(
       f'{path} exists already: choose another --out, or delete it.'
     )
-  staged = path.with_name(f'.{path.name}.{os.getpid()}')
+  staged = _temporary(path)
   try:
-    staged.mkdir(parents=True)
-    yield staged
-    os.replace(staged, path)
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written ({error.strerror}): choose another --out.'
-    ) from error
+    with writing(path, '--out'):
+      staged.mkdir(parents=True)
+      yield staged
+      os.replace(staged, path)
   finally:
     shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def replaced_folder(path):
-  """Gives a folder beside `path` to write, which takes its place if complete.
+  """Yields a folder beside `path` to write, which replaces it when complete.
 
   What was at `path` stays until then, and stays if anything is raised.
 
@@ -71,23 +111,19 @@ def replaced_folder(path):
     errors.InputError: it cannot be written.
   """
   path = pathlib.Path(path).absolute()
-  staged = path.with_name(f'.{path.name}.{os.getpid()}')
-  old = path.with_name(f'.{path.name}.{os.getpid()}.old')
+  staged, old = _temporary(path), _temporary(path, '.old')
   try:
-    staged.mkdir(parents=True)
-    yield staged
-    if path.exists():
-      os.replace(path, old)
-    try:
-      os.replace(staged, path)
-    except BaseException:
-      if old.exists():
-        os.replace(old, path)
-      raise
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written: {error.strerror}.'
-    ) from error
+    with writing(path):
+      staged.mkdir(parents=True)
+      yield staged
+      if path.exists():
+        os.replace(path, old)
+      try:
+        os.replace(staged, path)
+      except BaseException:
+        if old.exists():
+          os.replace(old, path)
+        raise
   finally:
     shutil.rmtree(staged, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

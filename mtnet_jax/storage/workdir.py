@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import pathlib
 import platform
-import tempfile
 
 import filelock
 import jax
@@ -32,27 +31,6 @@ _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def make_folder(path, flag='--workdir'):
-  """Creates a folder and proves that it can be written.
-
-  Args:
-    path: the folder.
-    flag: by which another can be chosen.
-
-  Raises:
-    errors.InputError: it cannot.
-  """
-  path = pathlib.Path(path)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-      pass
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written ({error.strerror}): choose another {flag}.'
-    ) from error
-
-
 def claim(workdir, config):
   """Makes `workdir` this config's run directory, or checks that it is.
 
@@ -69,7 +47,7 @@ def claim(workdir, config):
         f'{workdir} holds a run of another config: {"; ".join(found)}.'
         ' Choose another --workdir, or delete that one.'
       )
-  make_folder(workdir)
+  files.make_folder(workdir)
   if not path.exists():
     files.write_json(path, now)
 

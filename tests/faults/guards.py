@@ -57,8 +57,8 @@ GUARDS = (
   _checkpoint('      manager.delete(step)\n', '      return\n'),
   Guard(
     'mtnet_jax/storage/files.py',
-    '    temporary.unlink(missing_ok=True)\n    raise',
-    '    raise',
+    '      temporary.unlink(missing_ok=True)\n      raise',
+    '      raise',
     'tests/storage/test_files.py',
   ),
   Guard(

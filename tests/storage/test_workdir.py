@@ -5,6 +5,7 @@ import json
 import ml_collections
 import pytest
 
+from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 
@@ -78,7 +79,7 @@ def test_keys_that_had_another_name_are_read_under_their_name_of_today(
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(errors.InputError, match='file/run.*--workdir'):
-    workdir.make_folder(tmp_path / 'file' / 'run')
+    files.make_folder(tmp_path / 'file' / 'run')
 
 
 def test_what_is_no_run_or_not_finished_says_so(tmp_path):
