@@ -19,12 +19,12 @@ holds the point or comes nearest to it.
 --points is a CSV file; its header says what the numbers are: x,y,z patient mm
 (LPS, as in DICOM), row,col,slice or i,j,k voxels from 0; a column id is kept.
 
-Exit code: 0 all points were served, 1 some were not or miss slices, 2 nothing
+Exit code: 0 all points were handled, 1 some were not or miss slices, 2 nothing
 could be done. Each point that failed is a line on stderr.
 """
 
 import functools
-import pathlib
+import importlib
 import sys
 import threading
 
@@ -83,7 +83,7 @@ def _parse(argv):
 
 
 def _load(paths, *, symmetries):
-  # JAX takes seconds: bad input is told before.
+  # JAX takes seconds to import: bad input is reported before.
   from mtnet_jax.inference import bundles
   from mtnet_jax.inference import ensemble
 
@@ -93,95 +93,29 @@ def _load(paths, *, symmetries):
   return ensemble.Ensemble(models, symmetries=symmetries)
 
 
-def _import_drawing():
-  """Imports what draws, which brings Matplotlib and takes a second."""
-  from mtnet_jax.ct import records as ct_records
-  from mtnet_jax.reports import figures as figures_lib
-  from mtnet_jax.reports import overlays as overlays_lib
-
-  return figures_lib, ct_records, overlays_lib
+def _print_errors(faults, before=''):
+  for name, error in faults:
+    line = errors.one_line(f'point {name}: {before}{error}{error.detail}')
+    print('error:', line, file=sys.stderr)
 
 
-def run(args):
-  """Serves every point that can be served.
-
-  Args:
-    args: of the command line.
+def _find(wanted, volume, model):
+  """Finds the nodules at places.
 
   Returns:
-    The exit code: 0, or 1 where some points failed.
-
-  Raises:
-    errors.InputError: nothing could be done.
+    A list of (place, nodule), and one of (id, error) of the other places.
   """
-  points = points_lib.read(args.points) if args.points else None
-  volume = series.find(args.dicom, series_uid=args.series)
-  if points:
-    targets, faults = places.of_points(points, volume)
-    faults = [(name, why, '') for name, why in points.faults] + _told(faults)
-  else:
-    targets, faults = places.annotated(volume, args.annotated)
-    faults = _told(faults)
-  if args.nifti:
-    nifti.check(volume)
-  if targets:
-    out = _make_folder(args.out)
-    model = _load(args.checkpoint, symmetries=args.symmetries)
-    predict_fn = functools.partial(
-      model.predict, pixel_spacing_mm=volume.pixel_spacing_mm
-    )
-    served, more = _walk(targets, volume, predict_fn)
-    faults += _told(more)
-  else:
-    served = []
-  cut_off = _told(
-    [
-      (target.target_id, error)
-      for target, nodule in served
-      for error in nodule.missing
-    ]
-  )
-  for name, why, detail in faults:
-    _complain(name, f'{why}{detail}')
-  for name, why, detail in cut_off:
-    _complain(name, f'the mask may be cut off: {why}{detail}')
-  if not served:
-    raise errors.InputError(
-      f'none of the {len(faults)} points could be served: nothing was written.'
-    )
-  table = _write(out, served, faults, volume, model, with_nifti=args.nifti)
-  _print(table, volume, model, out)
-  return int(bool(faults or cut_off))
-
-
-def _complain(name, what):
-  print('error:', errors.one_line(f'point {name}: {what}'), file=sys.stderr)
-
-
-def _told(faults):
-  """(id, what, detail) of (id, `volume.SliceError`)."""
-  return [(name, str(error), error.detail) for name, error in faults]
-
-
-def _make_folder(path):
-  path = pathlib.Path(path)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be written ({error.strerror}): choose another --out.'
-    ) from error
-  return path
-
-
-def _walk(targets, volume, predict_fn):
-  """[(target, nodule)] of those served, [(id, error)] of the others."""
-  # While the networks compute, the interpreter has nothing to do.
-  threading.Thread(target=_import_drawing, daemon=True).start()
+  # While the networks compute, the interpreter has time to import what draws:
+  # Matplotlib takes a second.
+  threading.Thread(
+    target=importlib.import_module, args=('mtnet_jax.ct.records',), daemon=True
+  ).start()
   starts = [
-    follow.Start(target.voxel, fixed=target.truth is not None)
-    for target in targets
+    follow.Start(place.voxel, fixed=place.truth is not None) for place in wanted
   ]
+  predict_fn = functools.partial(
+    model.predict, pixel_spacing_mm=volume.pixel_spacing_mm
+  )
   with tqdm.tqdm(
     total=len(starts),
     desc='nodules',
@@ -190,36 +124,38 @@ def _walk(targets, volume, predict_fn):
     disable=None,  # shown on a terminal only
   ) as bar:
     results = follow.follow(starts, volume, predict_fn, on_done=bar.update)
-  served, failed = [], []
-  for target, result in zip(targets, results, strict=True):
+  nodules, faults = [], []
+  for place, result in zip(wanted, results, strict=True):
     if isinstance(result, follow.Nodule):
-      served.append((target, result))
+      nodules.append((place, result))
     else:
-      failed.append((target.target_id, result))
-  return served, failed
+      faults.append((place.place_id, result))
+  return nodules, faults
 
 
-def _write(out, served, faults, volume, model, *, with_nifti):
+def _write(out, nodules, faults, volume, model, *, with_nifti):
   """Writes every file; returns the records as text."""
-  figures, nodule_records, overlays = _import_drawing()
-  records = []
+  from mtnet_jax.ct import records as ct_records
+  from mtnet_jax.reports import figures
+  from mtnet_jax.reports import overlays
+
+  records, masks = [], {}
   trained = ', networks trained on SIMULATED CT' if model.simulated else ''
-  for target, nodule in served:
-    record = nodule_records.make(
-      target, nodule, volume, trained_on_simulated=model.simulated
+  for place, nodule in nodules:
+    record = ct_records.make(
+      place, nodule, volume, trained_on_simulated=model.simulated
     )
-    record['figure'] = f'{target.target_id}.png'
+    record['figure'] = f'{place.place_id}.png'
     picture = overlays.draw(
-      [nodule_records.picture(target, nodule, record)],
-      title=target.target_id + trained,
+      [ct_records.picture(place, nodule, record)],
+      title=place.place_id + trained,
       simulated=volume.simulated,
     )
     figures.save(picture, out / record['figure'])
+    if nodule.pixels:
+      masks[place.place_id] = nodule.pixels
+      record['segment_number'] = len(masks)
     records.append(record)
-  masks = {t.target_id: n.pixels for t, n in served if n.pixels}
-  for number, name in enumerate(masks, 1):
-    (record,) = (r for r in records if r['id'] == name)
-    record['segment_number'] = number
   written = _write_masks(out, masks, volume, model, with_nifti=with_nifti)
   files.write_json(
     out / 'predictions.json',
@@ -234,10 +170,10 @@ def _write(out, served, faults, volume, model, *, with_nifti):
       'slice_spacing_mm': volume.slice_spacing_mm,
       'files': written,
       'points': records,
-      'failed': [{'id': name, 'reason': why} for name, why, _ in faults],
+      'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
     },
   )
-  return nodule_records.table(records)
+  return ct_records.table(records)
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):
@@ -259,7 +195,39 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
   return [path.name for path in (seg, nii)[: 1 + with_nifti]]
 
 
-def _print(table, volume, model, out):
+def main(argv=None):
+  """Runs the command; returns its exit code, 0 or 1.
+
+  Raises:
+    errors.InputError: nothing could be done.
+  """
+  args = _parse(argv)
+  points = points_lib.read(args.points) if args.points else None
+  volume = series.find(args.dicom, series_uid=args.series)
+  if points:
+    wanted, faults = places.of_points(points, volume)
+  else:
+    wanted, faults = places.annotated(volume, args.annotated)
+  if args.nifti:
+    nifti.check(volume)
+  nodules = []
+  if wanted:
+    out = files.make_folder(args.out, '--out')
+    model = _load(args.checkpoint, symmetries=args.symmetries)
+    nodules, failed = _find(wanted, volume, model)
+    faults += failed
+  cut_off = [
+    (place.place_id, error)
+    for place, nodule in nodules
+    for error in nodule.missing
+  ]
+  _print_errors(faults)
+  _print_errors(cut_off, 'the mask may be cut off: ')
+  if not nodules:
+    raise errors.InputError(
+      f'none of the {len(faults)} points could be handled: nothing was written.'
+    )
+  table = _write(out, nodules, faults, volume, model, with_nifti=args.nifti)
   print(
     f'Series {volume.series_uid}'
     f' ({"SIMULATED CT" if volume.simulated else "CT"}), model {model.name},'
@@ -267,10 +235,7 @@ def _print(table, volume, model, out):
   )
   print(table)
   print(f'Written: {out}/predictions.json, pictures, masks')
-
-
-def main(argv=None):
-  return run(_parse(argv))
+  return int(bool(faults or cut_off))
 
 
 if __name__ == '__main__':

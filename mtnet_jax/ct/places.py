@@ -1,4 +1,4 @@
-"""What `predict` looks at: points of a file, or the dataset's own nodules."""
+"""Places in a CT to look at: points of a file, or the dataset's own nodules."""
 
 from typing import Any
 from typing import NamedTuple
@@ -9,18 +9,18 @@ from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.system import errors
 
 
-class Target(NamedTuple):
+class Place(NamedTuple):
   """One place.
 
   Attributes:
-    target_id: also the name of its files.
+    place_id: also the name of its files.
     voxel: (slice, row, column), the nearest voxel.
     position_mm: (x, y, z) as given, or of the voxel.
     truth: (64, 64) bool, the readers' mask around the voxel; None if unknown.
-    readers: what they said of it, for the record; empty if unknown.
+    readers: their ratings and sizes, for the record; empty if unknown.
   """
 
-  target_id: str
+  place_id: str
   voxel: tuple[int, int, int]
   position_mm: tuple[float, float, float]
   truth: np.ndarray | None = None
@@ -28,14 +28,15 @@ class Target(NamedTuple):
 
 
 def of_points(points, volume):
-  """Targets of a points file.
+  """The places of a points file.
 
   Args:
     points: `points.Points`.
     volume: `volume.CtVolume`.
 
   Returns:
-    Targets, and (id, `volume.SliceError`) of the points that are none.
+    A list of `Place`, and one of (id, `volume.PlaceError`) of the rows that
+    cannot be used and of the points that are no place of the volume.
 
   Raises:
     errors.InputError: all lie outside, or voxels cannot be told.
@@ -48,8 +49,8 @@ def of_points(points, volume):
   found, faults = [], []
   for point in points.points:
     try:
-      found.append(_target(point, points.in_mm, volume))
-    except ct_volume.SliceError as error:
+      found.append(_place(point, points.in_mm, volume))
+    except ct_volume.PlaceError as error:
       faults.append((point.point_id, error))
   outside = [isinstance(e, ct_volume.OutsideError) for _, e in faults]
   if points.points and sum(outside) == len(points.points):
@@ -58,14 +59,15 @@ def of_points(points, volume):
       f'all {len(outside)} points are outside, such as {name}: {why}.'
       f' {_other_reading(points, volume)}'
     )
-  return found, faults
+  bad_rows = [(name, ct_volume.PlaceError(why)) for name, why in points.faults]
+  return found, bad_rows + faults
 
 
-def _target(point, in_mm, volume):
+def _place(point, in_mm, volume):
   if in_mm:
-    return Target(point.point_id, volume.to_voxel(point.at), point.at)
+    return Place(point.point_id, volume.to_voxel(point.at), point.at)
   voxel = volume.check_voxel(point.at)
-  return Target(point.point_id, voxel, volume.to_mm(voxel))
+  return Place(point.point_id, voxel, volume.to_mm(voxel))
 
 
 def _other_reading(points, volume):
@@ -98,7 +100,7 @@ def _inside(check, value):
     check(tuple(value))
   except ct_volume.OutsideError:
     return False
-  except ct_volume.SliceError:  # missing, but not outside
+  except ct_volume.SliceError:  # it is missing, but not outside
     pass
   return True
 
@@ -145,15 +147,15 @@ def annotated(volume, policy_name):
     z_mm = annotations.slice_positions(nodule.scan_id)
     try:
       if not placed:
-        raise ct_volume.SliceError('on no pixel enough readers agree')
+        raise ct_volume.PlaceError('on no pixel enough readers agree')
       (patch,) = placed
       k = volume.slice_at(float(z_mm[patch.slice_index]))
-    except ct_volume.SliceError as error:
+    except ct_volume.PlaceError as error:
       faults.append((nodule.nodule_id, error))
       continue
     voxel = k, patch.row, patch.col
     found.append(
-      Target(
+      Place(
         nodule.nodule_id,
         voxel,
         volume.to_mm(voxel),

@@ -1,6 +1,6 @@
-"""What `predict` says of a nodule: a record, and a row of a table.
+"""What `predict` reports about a nodule: a record, and a row of a table.
 
-Nothing of the CT's header is in them but what its user gave, the series UID.
+No text of the CT's header is in them.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from mtnet_jax.reports import overlays
 _EDGE_MIDPOINTS = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
 
 
-def make(target, nodule, volume, *, trained_on_simulated):
+def make(place, nodule, volume, *, trained_on_simulated):
   """The record of one nodule.
 
   Args:
-    target: `places.Target`.
+    place: `places.Place`.
     nodule: `follow.Nodule`.
     volume: `volume.CtVolume`.
     trained_on_simulated: whether the networks were.
@@ -25,12 +25,12 @@ def make(target, nodule, volume, *, trained_on_simulated):
   """
   k, row, col = nodule.view.voxel
   record = {
-    'id': target.target_id,
+    'id': place.place_id,
     'status': _status(nodule),
     'simulated_ct': volume.simulated,
     'trained_on_simulated': trained_on_simulated,
-    'position_mm': _named('xyz', target.position_mm),
-    'voxel': _named(('slice', 'row', 'col'), target.voxel),
+    'position_mm': _named('xyz', place.position_mm),
+    'voxel': _named(('slice', 'row', 'col'), place.voxel),
     # Of the patch that malignancy and figure are of.
     'patch_position_mm': _named('xyz', volume.to_mm((k, row, col))),
     'patch_voxel': {'slice': k, 'row': row, 'col': col},
@@ -45,16 +45,16 @@ def make(target, nodule, volume, *, trained_on_simulated):
   if members:
     record['malignancy_range'] = [_round(min(members)), _round(max(members))]
     record['malignancy_members'] = [_round(member) for member in members]
-  split = target.readers.get('split', 'test')
+  split = place.readers.get('split', 'test')
   if split != 'test':
     record['notes'].append(
       f'its patient is in the {split} split: networks trained on lidc_nodules'
       ' know the outlines'
     )
-  if target.truth is not None:
-    record['readers'] = target.readers
+  if place.truth is not None:
+    record['readers'] = place.readers
     for name in ('coarse', 'fine'):
-      record[f'{name}_dice'] = dice(getattr(nodule.view, name), target.truth)
+      record[f'{name}_dice'] = dice(getattr(nodule.view, name), place.truth)
   return record
 
 
@@ -97,7 +97,7 @@ def _round(value):
   return round(float(value), 4) if isinstance(value, float) else int(value)
 
 
-def picture(target, nodule, record):
+def picture(place, nodule, record):
   """The row of a figure."""
   texts = [
     f'z={record["patch_position_mm"]["z"]:g} mm,'
@@ -107,12 +107,12 @@ def picture(target, nodule, record):
     f' {record["mask"]["volume_mm3"]:.0f} mm³',
     f'malignancy {record["malignancy"]:.3f}',
   ]
-  if target.truth is not None:
-    said = target.readers
+  if place.truth is not None:
+    readers = place.readers
     texts.insert(
       1,
-      f'{said["diameter_mm"]:.1f} mm, rated'
-      f' {said["malignancy_rating_mean"]:.1f} of 5',
+      f'{readers["diameter_mm"]:.1f} mm, rated'
+      f' {readers["malignancy_rating_mean"]:.1f} of 5',
     )
     texts[2] = f'Dice {record["coarse_dice"]:.3f}'
     texts[3] = f'Dice {record["fine_dice"]:.3f}'
@@ -122,7 +122,7 @@ def picture(target, nodule, record):
   return overlays.Row(
     label='',
     hu=nodule.view.hu,
-    truth=target.truth,
+    truth=place.truth,
     masks={'coarse': nodule.view.coarse, 'fine': nodule.view.fine},
     cam=nodule.view.cam,
     uncertainty=nodule.view.uncertainty,

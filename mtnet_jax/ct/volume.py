@@ -11,17 +11,19 @@ from mtnet_jax.ct import geometry
 from mtnet_jax.system import errors
 
 _PATCH_SIZE = 64  # of the dataset; `patches.cut` has the same default
-# A wider step than this many usual ones is a slice that is missing; and none
-# is walked over in which a nodule could end.
-_GAP, _GAP_MM = 1.5, 6.0
+# Where two slices are farther apart than this many usual steps, slices between
+# them are missing.
+_MAX_USUAL_STEPS = 1.5
+# A nodule is not followed across a wider step, in which it could end unseen.
+_MAX_STEP_MM = 6.0
 
 
-class SliceError(Exception):
-  """A slice that is not there or cannot be read.
+class PlaceError(Exception):
+  """A place that cannot be used.
 
   Attributes:
-    detail: which files, for the user's eyes: paths can name a patient, and so
-      stay out of what is written.
+    detail: which files, for the terminal only: paths can name a patient, and
+      so stay out of what is written.
   """
 
   def __init__(self, what, detail=''):
@@ -29,7 +31,11 @@ class SliceError(Exception):
     self.detail = detail
 
 
-class OutsideError(SliceError):
+class SliceError(PlaceError):
+  """A slice that is missing or cannot be read."""
+
+
+class OutsideError(PlaceError):
   """A point outside of the volume."""
 
 
@@ -84,13 +90,13 @@ class CtVolume:
   def misses_slices(self):
     """Whether slices are missing between others."""
     return len(self) > 1 and bool(
-      np.diff(self.z_mm).max() > _GAP * self.slice_spacing_mm
+      np.diff(self.z_mm).max() > _MAX_USUAL_STEPS * self.slice_spacing_mm
     )
 
   @property
-  def _widest_mm(self):
-    """The widest step between slices that follow each other."""
-    return min(_GAP * self.slice_spacing_mm, _GAP_MM)
+  def _max_step_mm(self):
+    """The widest step between slices that counts as one to the next."""
+    return min(_MAX_USUAL_STEPS * self.slice_spacing_mm, _MAX_STEP_MM)
 
   @property
   def is_regular(self):
@@ -109,7 +115,8 @@ class CtVolume:
     """(x, y, z) in patient mm -> (slice, row, column), the nearest voxel.
 
     Raises:
-      SliceError: it lies outside, or its slice is missing.
+      OutsideError: it lies outside.
+      SliceError: its slice is missing.
     """
     x, y, z = position_mm
     offset = np.array([x, y]) - self.affine[:2, 3]
@@ -136,7 +143,7 @@ class CtVolume:
     """Rounds (slice, row, column).
 
     Raises:
-      SliceError: it lies outside.
+      OutsideError: it lies outside.
     """
     k, row, col = voxel
     if not (self._on_slice(row, col) and -0.5 <= k <= len(self) - 0.5):
@@ -192,7 +199,7 @@ class CtVolume:
     if not 0 <= k + step < len(self):
       return None
     distance = abs(self.z_mm[k + step] - self.z_mm[k])
-    if distance > self._widest_mm:
+    if distance > self._max_step_mm:
       side = 'above' if step > 0 else 'below'
       raise SliceError(
         f'the slice {side} z={self.z_mm[k]:g} mm is missing',
@@ -211,12 +218,12 @@ class CtVolume:
     return ''
 
   def thickness_mm(self, slices):
-    """(n,) what each slice stands for: half the way to both neighbours."""
+    """(n,) thickness of slices: from half the way below to half above."""
     if len(self) == 1:
       return np.full(len(slices), self.slice_spacing_mm)
     steps = np.diff(self.z_mm)
     # Beside a gap, or the end, a slice stands for no more than usual.
-    steps = np.minimum(steps, self._widest_mm)
+    steps = np.minimum(steps, self._max_step_mm)
     below = np.concatenate([steps[:1], steps])
     above = np.concatenate([steps, steps[-1:]])
     return ((below + above) / 2)[list(slices)]

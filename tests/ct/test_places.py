@@ -38,7 +38,7 @@ def test_both_systems_lead_to_the_same_voxel(volume):
   (voxel,), _ = places.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
   assert mm.voxel == voxel.voxel == (4, 10, 20)
   assert voxel.position_mm == pytest.approx((-26.5, -113.25, -294))
-  assert mm.truth is None and mm.target_id == 'p0'
+  assert mm.truth is None and mm.place_id == 'p0'
 
 
 def test_points_between_voxels_keep_their_place(volume):
@@ -55,7 +55,7 @@ def test_a_point_outside_costs_itself_only(volume):
   found, faults = places.of_points(
     _points(MM, (0, 0, 0), (-26.5, -113.25, -294)), volume
   )
-  assert [t.target_id for t in found] == ['p1']
+  assert [t.place_id for t in found] == ['p1']
   ((name, error),) = faults
   assert name == 'p0' and 'outside the volume' in str(error)
 
@@ -91,7 +91,7 @@ def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
   found, faults = places.of_points(
     _points(MM, (-26.5, -113, -294), (-26.5, -113, -292.5)), volume
   )
-  assert [t.target_id for t in found] == ['p0']
+  assert [t.place_id for t in found] == ['p0']
   assert 'z=-292.5 mm is missing' in str(faults[0][1])
 
 
@@ -106,15 +106,15 @@ def test_annotated_nodules_are_those_of_the_dataset(policy):
     if n.series_uid == dicom_files.SERIES_UID
   ]
   assert not faults and len(found) == len(nodules) > 0
-  for target, nodule in zip(found, nodules, strict=True):
+  for place, nodule in zip(found, nodules, strict=True):
     (patch,) = patches.place_nodule(nodule, selection.POLICIES[policy])
-    assert target.target_id == nodule.nodule_id
+    assert place.place_id == nodule.nodule_id
     # The series is complete: its slices are counted as the database's.
-    assert target.voxel == (patch.slice_index, patch.row, patch.col)
-    np.testing.assert_array_equal(target.truth, patch.mask)
-    assert target.readers['num_readers'] == nodule.num_readers
+    assert place.voxel == (patch.slice_index, patch.row, patch.col)
+    np.testing.assert_array_equal(place.truth, patch.mask)
+    assert place.readers['num_readers'] == nodule.num_readers
     # The patient's fold is 2 in nodules.csv: 0 to 2 are for training.
-    assert target.readers['split'] == 'train'
+    assert place.readers['split'] == 'train'
 
 
 def test_nodules_whose_slice_is_missing_are_faults():

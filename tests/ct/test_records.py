@@ -29,9 +29,9 @@ def _view(voxel=(4, 10, 20)):
 
 
 def _make(volume, nodule, **kwargs):
-  target = places.Target('n', (4, 10, 20), volume.to_mm((4, 10, 20)), **kwargs)
-  record = records.make(target, nodule, volume, trained_on_simulated=False)
-  return json.loads(json.dumps(record, allow_nan=False)), target
+  place = places.Place('n', (4, 10, 20), volume.to_mm((4, 10, 20)), **kwargs)
+  record = records.make(place, nodule, volume, trained_on_simulated=False)
+  return json.loads(json.dumps(record, allow_nan=False)), place
 
 
 def test_sizes_in_millimetres(volume):
@@ -66,10 +66,10 @@ def test_dice_where_truth_is_known(volume):
   truth = _view().fine
   nodule = follow.Nodule(_view(), {4: np.array([[9, 20]])})
   readers = {'diameter_mm': 4.5, 'malignancy_rating_mean': 3.5}
-  record, target = _make(volume, nodule, truth=truth, readers=readers)
+  record, place = _make(volume, nodule, truth=truth, readers=readers)
   assert (record['fine_dice'], record['coarse_dice']) == (1.0, 0.5)
   assert record['readers'] == readers
-  row = records.picture(target, nodule, record)
+  row = records.picture(place, nodule, record)
   assert row.truth is truth and len(row.texts) == 5
   assert row.texts[2:4] == ('Dice 0.500', 'Dice 1.000')
   assert 'fine' in records.table([record])
@@ -87,12 +87,10 @@ def test_what_the_networks_know_already_is_told(volume, split):
 
 
 def test_nothing_found_and_missing_slices(volume):
-  record, target = _make(
-    volume, follow.Nodule(_view((5, 11, 21)), notes=['so'])
-  )
+  record, place = _make(volume, follow.Nodule(_view((5, 11, 21)), notes=['so']))
   assert record['status'] == 'nothing found' and record['notes'] == ['so']
   assert record['mask']['volume_mm3'] == record['mask']['diameter_mm'] == 0
-  row = records.picture(target, follow.Nodule(_view((5, 11, 21))), record)
+  row = records.picture(place, follow.Nodule(_view((5, 11, 21))), record)
   assert row.texts[0] == 'z=-292.5 mm, slice 5' and len(row.texts) == 4
   missing = [ct_volume.SliceError('slice 6 is missing', ' (/secret/path)')]
   nodule = follow.Nodule(_view(), {4: np.array([[9, 20]])}, missing=missing)
