@@ -3,14 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
-# A mask that comes no nearer to the point is not what the point means.
+# A mask farther from the point than this is not the one that the point means.
 MAX_MISS_MM = 10.0
-
-
-# A patch whose centre is not farther off the mask's is not looked at again.
+# A patch whose centre is within this distance of the mask's is not cut again.
 _OFF_PX = 1
-
-
 _DIAGONAL_TOO = np.ones((3, 3))
 
 
@@ -28,9 +24,12 @@ def is_off(voxel, pixels):
 
 def pixels_of(view, found):
   """A mask of the patch as (n, 2) pixels of the slice."""
-  _, row, col = view.voxel
-  half = len(found) // 2
-  return np.argwhere(found) + (row - half, col - half)
+  return np.argwhere(found) + _corner(view)
+
+
+def _corner(view):
+  """(row, column) of the patch's first pixel."""
+  return np.subtract(view.voxel[1:], len(view.fine) // 2)
 
 
 def is_at_edge(found):
@@ -78,10 +77,8 @@ def overlapping(view, before, volume):
     (64, 64) bool; empty where none shares any.
   """
   labels = _components(view, volume)
-  _, row, col = view.voxel
-  side = len(labels)
-  at = before - (row - side // 2, col - side // 2)
-  at = at[((at >= 0) & (at < side)).all(axis=1)]
+  at = before - _corner(view)
+  at = at[((at >= 0) & (at < len(labels))).all(axis=1)]
   shared = np.bincount(labels[tuple(at.T)], minlength=1)
   shared[0] = 0
   return labels == shared.argmax() if shared.any() else labels < 0

@@ -2,16 +2,16 @@
 
 The networks see one patch at a time. On the point's slice, the patch is
 centred on the point, and once more on the mask found there where that is
-elsewhere. From that slice the walk goes up and down, each time with the patch
-centred on the mask of the slice before, until there is none that overlaps it.
+elsewhere. From that slice the nodule is followed up and down, each time with
+the patch centred on the mask of the slice before, until none overlaps it.
 
 Of a mask, only one connected component counts: on the point's slice the one
 that holds the point or comes nearest to it, on the others the one that overlaps
 the slice before most. So what the networks mark elsewhere in the patch, such as
 another nodule, is left out. A mask of more than half of the patch is no outline
-(the coarse network sometimes marks everything): the walk does not enter it.
+(the coarse network sometimes marks everything): it is not followed.
 
-All nodules walk at once, so that their patches share batches.
+All nodules are followed at once, so that their patches share batches.
 """
 
 import dataclasses
@@ -21,25 +21,26 @@ import numpy as np
 from mtnet_jax.ct import components
 from mtnet_jax.ct import volume as ct_volume
 
-# From the point's slice, or sideways; nodules are at most 30 mm across.
+# How far a mask is followed, up, down or sideways; nodules are at most 30 mm
+# across.
 MAX_REACH_MM = 30.0
 # Share of the patch above which a mask is no outline.
 MAX_SHARE = 0.5
 
-# Patches a call: one, so that none is computed in vain, or a full batch.
+# Patches in a call: one, so that none is computed in vain, or a full batch.
 _SMALL, _LARGE = 1, 16
-_FEW = 4  # starts for which compiling the large one does not pay
+# Compiling the large batch does not pay for so few nodules.
+_FEW = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """Where a walk starts.
+  """Where a nodule is looked for.
 
   Attributes:
     voxel: (slice, row, column).
-    fixed: whether patch and slice stay as they are for what is said of the
-      nodule, as for one of the dataset; else the slice of the largest mask
-      counts.
+    fixed: whether the nodule is judged by this very patch, as one of the
+      dataset is; else by that of the slice of its largest mask.
   """
 
   voxel: tuple[int, int, int]
@@ -48,7 +49,7 @@ class Start:
 
 @dataclasses.dataclass
 class View:
-  """One patch and what the networks say about it.
+  """One patch and the networks' outputs for it.
 
   Attributes:
     voxel: (slice, row, column) of its centre.
@@ -56,8 +57,8 @@ class View:
     fine, coarse: (64, 64) bool, whole masks.
     cam: (64, 64) float, class activation map.
     malignancy: probability.
-    malignancy_members: of each that was averaged; empty where none was.
-    uncertainty: (64, 64) float, of the fine mask; None where none was.
+    malignancy_members: of each output that was averaged; empty where none was.
+    uncertainty: (64, 64) float, of the fine mask; None where none was averaged.
   """
 
   voxel: tuple[int, int, int]
@@ -72,10 +73,10 @@ class View:
 
 @dataclasses.dataclass
 class Nodule:
-  """What a walk found.
+  """What was found from a start.
 
   Attributes:
-    view: the patch that speaks for the nodule: malignancy, figure.
+    view: the patch that the nodule is judged by: malignancy, figure.
     pixels: slice -> (n, 2) row and column of the mask's pixels there; empty
       where nothing was found.
     notes: what a reader should know, a clause each.
@@ -103,57 +104,57 @@ def follow(starts, volume, predict_fn, *, on_done=lambda: None):
     For each start a `Nodule`, or the `volume.SliceError` that ended it.
   """
   results = [None] * len(starts)
-  walks = {i: _find(start, volume) for i, start in enumerate(starts)}
-  replies = dict.fromkeys(walks)
-  while walks:
-    asked = {}  # walk -> [(voxel, patch)]
-    for i, one in list(walks.items()):
+  searches = {i: _find(start, volume) for i, start in enumerate(starts)}
+  replies = dict.fromkeys(searches)
+  while searches:
+    requests = {}  # search -> [(voxel, patch)]
+    for i, search in list(searches.items()):
       try:
-        asked[i] = one.send(replies[i])
+        requests[i] = search.send(replies[i])
         continue
       except StopIteration as stop:
         results[i] = stop.value
       except ct_volume.SliceError as error:
         results[i] = error
-      del walks[i]
+      del searches[i]
       on_done()
-    cuts = sum(asked.values(), [])
-    views = iter(_look(cuts, predict_fn, many=len(starts) > _FEW))
-    replies = {i: [next(views) for _ in cuts] for i, cuts in asked.items()}
+    cuts = sum(requests.values(), [])
+    views = iter(_predict(cuts, predict_fn, many=len(starts) > _FEW))
+    replies = {i: [next(views) for _ in cuts] for i, cuts in requests.items()}
   return results
 
 
-def _look(cuts, predict_fn, *, many):
+def _predict(cuts, predict_fn, *, many):
   """Views of (voxel, patch) pairs, in full batches."""
   views = []
   while len(views) < len(cuts):
-    left = cuts[len(views) :]
+    remaining = cuts[len(views) :]
     # Half full, the large batch is not slower than several small ones.
-    size = _LARGE if many and len(left) >= _LARGE // 2 else _SMALL
-    part = left[:size]
+    size = _LARGE if many and len(remaining) >= _LARGE // 2 else _SMALL
+    part = remaining[:size]
     # The last batch is filled up to the compiled shape and cut again.
     filled = [part[min(i, len(part) - 1)][1] for i in range(size)]
-    seen = predict_fn(np.stack(filled))
+    outputs = predict_fn(np.stack(filled))
     views += [
       View(
         voxel,
         hu,
-        np.asarray(seen.mask[i], bool),
-        np.asarray(seen.coarse_mask[i]) >= 0.5,
-        np.asarray(seen.cam[i], np.float32),
-        float(seen.malignancy[i]),
-        *_disagreement(seen, i),
+        np.asarray(outputs.mask[i], bool),
+        np.asarray(outputs.coarse_mask[i]) >= 0.5,
+        np.asarray(outputs.cam[i], np.float32),
+        float(outputs.malignancy[i]),
+        *_disagreement(outputs, i),
       )
       for i, (voxel, hu) in enumerate(part)
     ]
   return views
 
 
-def _disagreement(seen, i):
-  members = getattr(seen, 'malignancy_members', None)
+def _disagreement(outputs, i):
+  members = getattr(outputs, 'malignancy_members', None)
   if members is None:
     return (), None
-  return tuple(members[:, i].tolist()), seen.uncertainty[i]
+  return tuple(members[:, i].tolist()), outputs.uncertainty[i]
 
 
 def _cut(volume, voxel):
@@ -161,7 +162,7 @@ def _cut(volume, voxel):
 
 
 def _find(start, volume):
-  """One walk: yields lists of (voxel, patch), is sent their views.
+  """One nodule's search: yields lists of (voxel, patch), is sent their views.
 
   Raises:
     ct_volume.SliceError: the slice of the start cannot be read.
@@ -186,7 +187,7 @@ def _find(start, volume):
   if found.mean() <= MAX_SHARE:
     views = yield from _up_and_down(start.voxel[0], nodule, at_edge, volume)
     if not start.fixed:
-      yield from _settle(nodule, views, at_edge, volume)
+      yield from _judge_by_largest(nodule, views, at_edge, volume)
   if any(at_edge.values()):
     nodule.notes.append(
       f'the mask reaches the edge of its patch on {sum(at_edge.values())} of'
@@ -198,7 +199,7 @@ def _find(start, volume):
 
 
 def _up_and_down(first, nodule, at_edge, volume):
-  """Walks both ways at once; fills `nodule.pixels` and `at_edge`.
+  """Follows a mask both ways at once; fills `nodule.pixels` and `at_edge`.
 
   Returns:
     The view of each slice.
@@ -207,22 +208,23 @@ def _up_and_down(first, nodule, at_edge, volume):
   last = {1: first, -1: first}  # step -> the slice that was reached
   start_mm = volume.to_mm(components.centre(first, nodule.pixels[first]))
   while last:
-    asked = {}
+    requests = {}
     for step, k in list(last.items()):
       try:
-        asked[step] = _next(k, step, nodule.pixels[k], start_mm, volume)
+        cut = _next(k, step, nodule.pixels[k], start_mm, volume)
+        if cut is not None:
+          requests[step] = cut
+          continue
       except ct_volume.SliceError as error:
         nodule.missing.append(error)
       except _LimitError as limit:
         side = 'above' if step > 0 else 'below'
         nodule.notes.append(f'the mask is cut off {side}: {limit}')
-      if not asked.get(step):
-        asked.pop(step, None)
-        del last[step]
-    if not asked:
+      del last[step]
+    if not requests:
       break
-    seen = yield list(asked.values())
-    for step, view in zip(asked, seen, strict=True):
+    seen = yield list(requests.values())
+    for step, view in zip(requests, seen, strict=True):
       found = components.overlapping(view, nodule.pixels[last[step]], volume)
       k = view.voxel[0]
       if found.mean() > MAX_SHARE:
@@ -260,10 +262,10 @@ def _next(k, step, pixels, start_mm, volume):
   return _cut(volume, voxel)
 
 
-def _settle(nodule, views, at_edge, volume):
-  """Lets the slice of the largest mask speak, seen from the mask's middle.
+def _judge_by_largest(nodule, views, at_edge, volume):
+  """Takes the view of the largest mask's slice, centred on that mask.
 
-  So were the training examples cut.
+  The training examples were cut like this.
 
   Args:
     nodule: changed in place.
@@ -271,7 +273,7 @@ def _settle(nodule, views, at_edge, volume):
     at_edge: changed in place.
     volume: `volume.CtVolume`.
   """
-  # The lowest of equals, as in the dataset.
+  # Of equal ones the lowest counts, as in the dataset.
   k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))
   nodule.view = views[k]
   if not components.is_off(nodule.view.voxel, nodule.pixels[k]):

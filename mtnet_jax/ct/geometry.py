@@ -1,13 +1,11 @@
 """Where the slices of a CT series lie, and which series are refused.
 
-Only what the networks were trained on is taken: axial slices, stacked without
-shear, with square pixels. Everything else is refused rather than resampled.
+Only series like those the networks were trained on are accepted: axial slices,
+stacked without shear, with square pixels. Others are refused, not resampled.
 `tfds_lidc` and `pydicom` are imported where they are needed, for the networks
 load without them. No text of a header gets into a message: it could name the
 patient.
 """
-
-import functools
 
 import numpy as np
 
@@ -16,25 +14,38 @@ from mtnet_jax.system import errors
 # Cosines between an axis of the slice and z; 0.001 is 0.06 degrees.
 _AXIAL = 1e-3
 _TILT_DEGREES = 0.5
-_TAGS = (
-  'ImagePositionPatient',
-  'ImageOrientationPatient',
-  'PixelSpacing',
-  'Rows',
-  'Columns',
-  'SliceThickness',
-  'GantryDetectorTilt',
-  'FrameOfReferenceUID',
-)
-# Tag -> how many numbers, and the largest of them in size: lengths in mm, and
-# what is no length of a body is none.
-_NEEDED_NUMBERS = {
-  'ImagePositionPatient': (3, 1e5),
-  'ImageOrientationPatient': (6, 1.01),
-  'PixelSpacing': (2, 1e3),
-}
-_OPTIONAL_NUMBERS = {'SliceThickness': 1e3, 'GantryDetectorTilt': 360}
 _MAX_SIDE = 1 << 16
+
+
+def _numbers(*shape, limit):
+  """A check for numbers of a shape and of at most `limit` in size."""
+
+  def check(values):
+    values = np.array(values, float)
+    # Written so that NaN fails.
+    return values.shape == shape and bool((np.abs(values) <= limit).all())
+
+  return check
+
+
+def _is_side(value):
+  return isinstance(value, int) and 0 < value < _MAX_SIDE
+
+
+# Tag -> whether its value can be used. Lengths are in mm, and bounded by what
+# can be a length in a body.
+_NEEDED = {
+  'ImagePositionPatient': _numbers(3, limit=1e5),
+  'ImageOrientationPatient': _numbers(6, limit=1.01),
+  'PixelSpacing': _numbers(2, limit=1e3),
+  'Rows': _is_side,
+  'Columns': _is_side,
+  'FrameOfReferenceUID': lambda uid: isinstance(uid, str),
+}
+_OPTIONAL = {
+  'SliceThickness': _numbers(limit=1e3),
+  'GantryDetectorTilt': _numbers(limit=360),
+}
 
 
 def by_position(series):
@@ -72,7 +83,7 @@ def by_position(series):
 
 
 def read_header(path):
-  """What the header of a slice says of its place and size.
+  """What the header of a slice says about its position and size.
 
   Args:
     path: of a CT image.
@@ -81,42 +92,24 @@ def read_header(path):
     A `pydicom.Dataset` of the tags that the functions below read.
 
   Raises:
-    errors.InputError: without one of them the place cannot be told.
+    errors.InputError: one of them is missing or cannot be used.
   """
-  header = parse(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-
-  def check(name, is_sound, optional=False):
-    # What a stranger wrote surfaces as nearly any exception of pydicom.
+  checks = {**_NEEDED, **_OPTIONAL}
+  header = parse(path, stop_before_pixels=True, specific_tags=list(checks))
+  for name, is_usable in checks.items():
+    # pydicom raises nearly any exception on what strangers wrote.
     try:
       value = header.get(name)
       missing = value is None or value == ''
-      sound = optional if missing else is_sound(value)
+      usable = name in _OPTIONAL if missing else is_usable(value)
     except Exception:
-      missing, sound = False, False
-    if not sound:
+      missing, usable = False, False
+    if not usable:
       what = f'has no {name}' if missing else f'has no usable {name}'
       raise errors.InputError(
         f'{path} {what}: positions cannot be told. Export the series again.'
       )
-
-  for name, (count, most) in _NEEDED_NUMBERS.items():
-    check(name, functools.partial(_are_numbers, shape=(count,), most=most))
-  for name in ('Rows', 'Columns'):
-    check(name, lambda side: isinstance(side, int) and 0 < side < _MAX_SIDE)
-  check('FrameOfReferenceUID', lambda uid: isinstance(uid, str))
-  for name, most in _OPTIONAL_NUMBERS.items():
-    check(
-      name,
-      functools.partial(_are_numbers, shape=(), most=most),
-      optional=True,
-    )
   return header
-
-
-def _are_numbers(values, *, shape, most):
-  values = np.array(values, float)
-  # Written so that NaN fails.
-  return values.shape == shape and bool((np.abs(values) <= most).all())
 
 
 def parse(path, **kwargs):
@@ -141,7 +134,7 @@ def parse(path, **kwargs):
 
 
 def check_slice(path, header, first):
-  """Refuses what is no stack of axial slices with square pixels.
+  """Refuses a slice that does not belong to an axial stack of square pixels.
 
   Args:
     path: of the slice, for the message.
@@ -231,7 +224,7 @@ def slice_spacing_mm(z_mm, first, path):
 
 
 def affine(first, spacing_mm):
-  """The matrix from voxels to places in the patient.
+  """The matrix from voxels to positions in the patient.
 
   Args:
     first: header of the first slice, of `read_header`.
