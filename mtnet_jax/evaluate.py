@@ -116,7 +116,7 @@ def main():
   if seen.any():
     print(members.caution(runs, int(seen.sum())))
   files.make_folder(out, '--out' if args.out else '--workdir')
-  singles, averaged = members.listen(
+  singles, averaged = members.predict(
     runs,
     data,
     symmetries=args.symmetries,

@@ -1,12 +1,12 @@
-"""Several answers about the same patches as one: of models, of symmetries.
+"""Averages of several outputs for the same patches: of models, of symmetries.
 
-What is averaged are probabilities. That they disagree is kept: the malignancy
-of every answer, and a map of the standard deviation of the fine probability.
-Members of one training set share its faults, so neither is an interval of
-confidence: it says how much the answer hangs on the seed, the fold or the way
-the patch happens to lie, and no more.
+Probabilities are averaged. Their disagreement is kept: the malignancy of every
+output, and a map of the standard deviation of the fine probability. Members of
+one training set share its faults, so neither is an interval of confidence: it
+only shows how much the result depends on the seed, the fold or the orientation
+of the patch.
 
-An answer is what `predictor.predict_step` returns: a dict of arrays.
+An output is what `predictor.predict_step` returns: a dict of arrays.
 """
 
 import functools
@@ -21,20 +21,20 @@ from mtnet_jax.system import errors
 
 # Rotations and reflections of the square.
 NUM_SYMMETRIES = 8
-# Outputs of which the disagreement is kept.
+# Arrays whose disagreement is kept.
 _SPREAD = ('class', 'fine')
 
 
 class Averaged(NamedTuple):
-  """What M answers about the same N patches say together.
+  """Means of M outputs for the same N patches, and their disagreement.
 
   Attributes:
-    outputs: means, by the names of the answers.
+    outputs: means, by the names of the arrays.
     sd: standard deviations (over M, not M - 1) of 'class' (N,) and 'fine'
-      (N, P, P), as far as there are such outputs.
+      (N, P, P), of those that there are.
     malignancy_members: (M, N), 'class' of each; None where there is none.
-    marked: (N, P, P) bool, pixels that the fine mask of at least one answer
-      holds; None where there is none.
+    marked: (N, P, P) bool, pixels in at least one of the fine masks; None where
+      there is none.
   """
 
   outputs: dict
@@ -43,33 +43,33 @@ class Averaged(NamedTuple):
   marked: np.ndarray | None
 
 
-def average(answers):
-  """Averages answers one by one, so that they need not be in memory together.
+def average(all_outputs):
+  """Averages outputs one by one, so that they need not be in memory together.
 
   Args:
-    answers: dicts of float arrays, about the same patches; at least one.
+    all_outputs: dicts of float arrays, for the same patches; at least one.
 
   Returns:
-    An `Averaged`. Where all answers are equal, the means are exactly these and
+    An `Averaged`. Where all outputs are equal, the means are exactly these and
     the standard deviations exactly 0.
   """
   mean, squares, members, marked, count = {}, {}, [], None, 0
-  for count, answer in enumerate(answers, 1):
+  for count, outputs in enumerate(all_outputs, 1):
     if count == 1:
-      mean = {key: np.zeros_like(x) for key, x in answer.items()}
+      mean = {key: np.zeros_like(x) for key, x in outputs.items()}
       squares = {key: mean[key] for key in _SPREAD if key in mean}
     # Welford's method.
-    change = {key: x - mean[key] for key, x in answer.items()}
+    change = {key: x - mean[key] for key, x in outputs.items()}
     mean = {key: mean[key] + x / count for key, x in change.items()}
     squares = {
-      key: x + change[key] * (answer[key] - mean[key])
+      key: x + change[key] * (outputs[key] - mean[key])
       for key, x in squares.items()
     }
-    if 'class' in answer:
-      members.append(answer['class'])
-    if 'fine' in answer:
-      drawn = answer['fine'] >= metrics.THRESHOLD
-      marked = drawn if marked is None else marked | drawn
+    if 'class' in outputs:
+      members.append(outputs['class'])
+    if 'fine' in outputs:
+      mask = outputs['fine'] >= metrics.THRESHOLD
+      marked = mask if marked is None else marked | mask
   return Averaged(
     outputs=mean,
     sd={key: np.sqrt(x / count) for key, x in squares.items()},
@@ -78,23 +78,28 @@ def average(answers):
   )
 
 
-def symmetric(predict, hu):
-  """Answers about a patch in all ways in which it can lie on the grid.
+def views(predict_fn, hu, *, symmetries):
+  """The outputs for patches as they are, and for their other orientations.
 
   Args:
-    predict: (N, P, P) HU -> an answer.
+    predict_fn: (N, P, P) HU -> an output.
     hu: (N, P, P).
+    symmetries: whether all rotations and reflections are wanted.
 
   Yields:
-    `NUM_SYMMETRIES` answers, maps turned back; of the patch as it is first.
+    One output, or `NUM_SYMMETRIES` with maps turned back; that for the patches
+    as they are comes first.
   """
+  if not symmetries:
+    yield predict_fn(hu)
+    return
   hu = np.asarray(hu)
   for reflected in (False, True):
     for quarter_turns in range(4):
-      answer = predict(_turn(quarter_turns, reflected, hu))
+      outputs = predict_fn(_turn(quarter_turns, reflected, hu))
       yield {
         key: _turn_back(quarter_turns, reflected, x) if x.ndim == 3 else x
-        for key, x in answer.items()
+        for key, x in outputs.items()
       }
 
 
@@ -109,17 +114,17 @@ def _turn_back(quarter_turns, reflected, maps):
 
 
 def disagreement(averaged):
-  """How far answers differ about each patch, as columns of records.
+  """How far outputs differ for each patch, as columns of records.
 
   Args:
     averaged: an `Averaged`.
 
   Returns:
-    As far as there are such outputs, 'malignancy_sd': (N,) standard deviation
-    of the probability of malignancy, and 'fine_uncertainty': (N,) mean of the
-    standard deviation of the fine probability over the pixels that at least one
-    answer marks: the mask, and what is in doubt around it. 0 where none marks
-    anything, for so they agree.
+    Of those that there are, 'malignancy_sd': (N,) standard deviation of the
+    probability of malignancy, and 'fine_uncertainty': (N,) mean of the standard
+    deviation of the fine probability over the pixels in at least one mask: the
+    mask, and what is in doubt around it. 0 where all masks are empty, because
+    they agree.
   """
   found = {}
   if 'class' in averaged.sd:
@@ -132,13 +137,13 @@ def disagreement(averaged):
 
 
 class Ensemble:
-  """Models that answer together, such as those of the folds.
+  """Models whose outputs are averaged, such as those of the folds.
 
   Attributes:
     models: of `model.Model`.
-    symmetries: whether each of them looks at a patch in all eight ways in which
-      it can lie.
-    name: theirs.
+    symmetries: whether each of them sees a patch in all eight rotations and
+      reflections.
+    name: the names of the models.
     simulated: whether any was trained on SIMULATED attenuation.
   """
 
@@ -155,23 +160,23 @@ class Ensemble:
     return f'<mtnet_jax ensemble {self.name!r}, trained on {data}>'
 
   def predict(self, hu, pixel_spacing_mm):
-    """As `model.Model.predict`, of the mean probabilities of all answers.
+    """As `model.Model.predict`, from the mean probabilities of all outputs.
 
     Returns:
       An `AveragedPrediction`; its members are the models, with `symmetries`
-      the eight answers of each.
+      the eight outputs of each.
     """
-    averaged = average(self._answers(hu, pixel_spacing_mm))
+    averaged = average(
+      outputs
+      for model in self.models
+      for outputs in views(
+        functools.partial(model.outputs, pixel_spacing_mm=pixel_spacing_mm),
+        hu,
+        symmetries=self.symmetries,
+      )
+    )
     return prediction.AveragedPrediction(
       **predictor.as_answer(averaged.outputs),
       malignancy_members=averaged.malignancy_members,
       uncertainty=averaged.sd['fine'],
     )
-
-  def _answers(self, hu, pixel_spacing_mm):
-    for model in self.models:
-      look = functools.partial(model.outputs, pixel_spacing_mm=pixel_spacing_mm)
-      if self.symmetries:
-        yield from symmetric(look, hu)
-      else:
-        yield look(hu)

@@ -1,4 +1,4 @@
-"""Runs that answer together: which can, and which patients they have seen."""
+"""Runs whose outputs are averaged, and the patients that they have seen."""
 
 import dataclasses
 import pathlib
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 
 def read(paths):
-  """Reads runs whose answers can be averaged.
+  """Reads runs whose outputs can be averaged.
 
   Raises:
     errors.InputError: one is not finished, is given twice, or is not of the
@@ -41,9 +41,9 @@ def read(paths):
     Run(path, workdir.read_config(path), workdir.read_metrics(path))
     for path in paths
   ]
-  places = [pathlib.Path(path).resolve() for path in paths]
+  folders = [pathlib.Path(path).resolve() for path in paths]
   for number, run in enumerate(runs):
-    if places[number] in places[:number]:
+    if folders[number] in folders[:number]:
       raise errors.InputError(f'{run.path} is given twice: give it once.')
     _check_alike(run, runs[0])
   return runs
@@ -70,7 +70,7 @@ def _method(config):
 
 
 def described(runs):
-  """What metrics.json says of them."""
+  """Their description in metrics.json."""
   return [
     {
       'workdir': run.path,
@@ -82,43 +82,43 @@ def described(runs):
 
 
 def rotations(runs):
-  """By how many folds the splits of each are moved on."""
+  """By how many folds the splits of each run are rotated."""
   return [run.config.dataset.rotate_folds for run in runs]
 
 
 def caution(runs, count):
-  """That metrics are too good, and why.
+  """Says that metrics are too optimistic, and why.
 
   Args:
     runs: of `read`.
-    count: how many nodules are of patients that any of them has seen.
+    count: how many nodules belong to patients that any of the runs has seen.
   """
-  kept = [lidc.folds('test', turn)[0] for turn in rotations(runs)]
-  who = 'the run was' if len(runs) == 1 else 'at least one of the runs was'
-  folds = f'all folds but {kept[0]}'
-  if len(set(kept)) > 1:
-    folds = f'they keep folds {", ".join(map(str, kept))}: none in common'
+  test_folds = [lidc.folds('test', turn)[0] for turn in rotations(runs)]
+  used_by = 'of the run' if len(runs) == 1 else 'of at least one of the runs'
+  folds = f'all folds except {test_folds[0]}'
+  if len(set(test_folds)) > 1:
+    listed = ', '.join(map(str, test_folds))
+    folds = f'the test folds are {listed}: none in common'
   return (
-    f'CAUTION: {count} of them are of patients whose nodules {who} trained on'
-    f' or chosen by\n({folds}), at least with their outlines: the numbers'
-    ' below flatter it.'
+    f'CAUTION: {count} of these nodules belong to patients used in training or'
+    f' model selection\n{used_by} ({folds}); the metrics are too optimistic.'
   )
 
 
-def listen(runs, nodules, *, symmetries, progress):
-  """Lets runs answer about a split, one after the other.
+def predict(runs, nodules, *, symmetries, progress):
+  """Runs the networks of each run over a split, one after the other.
 
   Args:
     runs: of `members.read`.
     nodules: `nodules.Nodules`.
-    symmetries: whether each looks at every patch in all eight ways in which it
-      can lie.
-    progress: of a description makes what wraps the batches, as
-      `command_line.progress_bar`.
+    symmetries: whether each sees every patch in all eight rotations and
+      reflections.
+    progress: makes the function that wraps the batches, from a description, as
+      `command_line.progress_bar` does.
 
   Returns:
-    Records of each run by itself, of one look at the patches as they are; and
-    all answers as an `ensemble.Averaged`.
+    The records of each run by itself, for the patches as they are; and all
+    outputs as an `ensemble.Averaged`.
   """
   singles = []
   total = len(runs) * (ensemble.NUM_SYMMETRIES if symmetries else 1)
@@ -126,11 +126,11 @@ def listen(runs, nodules, *, symmetries, progress):
     f'evaluating, {number} of {total}' for number in range(1, total + 1)
   )
 
-  def answers():
+  def all_outputs():
     for run in runs:
       variables = workdir.load_variables(run.path, nets.names(run.config))
 
-      def look(hu, run=run, variables=variables):
+      def predict_fn(hu, run=run, variables=variables):
         return outputs.predict(
           run.config,
           variables,
@@ -138,14 +138,11 @@ def listen(runs, nodules, *, symmetries, progress):
           progress=progress(next(titles)),
         )
 
-      if symmetries:
-        looks = ensemble.symmetric(look, nodules.image)
-      else:
-        looks = iter([look(nodules.image)])
-      plain = next(looks)
+      views = ensemble.views(predict_fn, nodules.image, symmetries=symmetries)
+      plain = next(views)
       singles.append(records.make_records(nodules, plain, readers=False))
       yield plain
-      yield from looks
+      yield from views
 
-  averaged = ensemble.average(answers())
+  averaged = ensemble.average(all_outputs())
   return singles, averaged

@@ -1,4 +1,4 @@
-"""What a user gets for patches: `Prediction`, and that of several models."""
+"""What a user gets for patches, from one model or from several."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What the networks say about N patches, on the patches' own pixels.
+  """The networks' results for N patches, on the patches' own pixels.
 
   Attributes:
     mask: (N, P, P) bool, the nodule: `probability` >= 0.5.
@@ -15,8 +15,8 @@ class Prediction:
     malignancy: (N,) float32 probability of the Class-net: of the readers'
       suspicion, not of a pathologist's finding.
     coarse_mask: (N, P, P) bool of the Coarse Seg-net.
-    cam: (N, P, P) float32 class activation map; what is above 0 speaks for
-      malignant.
+    cam: (N, P, P) float32 class activation map; values above 0 are evidence for
+      malignancy.
   """
 
   mask: np.ndarray
@@ -28,10 +28,10 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class AveragedPrediction(Prediction):
-  """What several answers say together; see `model.Prediction`.
+  """The mean of several outputs.
 
   Attributes:
-    malignancy_members: (M, N), what each of them says.
+    malignancy_members: (M, N), the `malignancy` of each.
     uncertainty: (N, P, P) standard deviation of their `probability`.
   """
 

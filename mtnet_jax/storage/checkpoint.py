@@ -1,15 +1,15 @@
-"""Checkpoints of one stage: where to go on, and the best epoch.
+"""Checkpoints of one stage: where training continues, and the best epoch.
 
-    DIR/latest/<step>/{state,meta}    everything that training needs to go on
+    DIR/latest/<step>/{state,meta}    everything that training continues from
     DIR/best/<step>/{state,meta}      params and batch_stats of the best epoch
 
 Orbax writes under a temporary name and renames, so a killed process leaves
 the previous checkpoint. Arrays are saved from the host without any device
-layout: a checkpoint of eight GPUs opens on one CPU. Of several processes the
-first has them to itself, so that hosts need no common file system.
+layout: a checkpoint of eight GPUs opens on one CPU. Only the first of several
+processes reads and writes them, so that hosts need no common file system.
 
-A digest tells whether what is read is what was written: Orbax's own files have
-none of the arrays, and bits do flip on disks and on the way.
+A digest shows whether the arrays that are read are those that were written:
+Orbax keeps none of them, and bits do flip on disks and in transfers.
 """
 
 import contextlib
@@ -72,8 +72,8 @@ class Checkpoints:
   def load_latest(self, like):
     """The newest state, in the structure of `like`, and its meta; or None.
 
-    With `like=None` it comes as plain dicts. A checkpoint that is damaged is
-    put aside, with a warning, and the one before it taken.
+    With `like=None` it comes as plain dicts. A damaged checkpoint is moved
+    aside, with a warning, and the one before it is used.
 
     Raises:
       errors.InputError: there is none that is not damaged, or another version
@@ -139,11 +139,12 @@ def _load_best(manager):
 
 
 def _save(manager, step, tree, meta):
-  tree = _on_host(tree)
+  tree = jax.tree.map(np.asarray, tree)
   meta = {'format': FORMAT, 'sha256': _digest(tree), **meta}
   try:
-    # A run killed between its two saves comes past the same step again, with
-    # the same values; one stopped at the end of an epoch, with its row.
+    # A run that was killed between its two saves saves the same step again,
+    # with the same values; one that was stopped at the end of an epoch, with
+    # the row of that epoch.
     if step in manager.all_steps():
       if _restore_meta(manager, step) == meta:
         return
@@ -162,52 +163,40 @@ def _save(manager, step, tree, meta):
 
 @contextlib.contextmanager
 def _quiet():
-  """Without what Orbax's threads show of an error, for it is raised as well."""
+  """Hides the errors that Orbax's threads print: they are raised as well."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.FATAL)
   shown = sys.unraisablehook
   sys.unraisablehook = functools.partial(_show_unless_late, shown)
   try:
     yield
-    # After an error it stays, for the other arrays' threads are still at it.
+    # After an error the hook stays: threads of other arrays are still writing.
     sys.unraisablehook = shown
   finally:
     logging.set_verbosity(verbosity)
 
 
 def _show_unless_late(shown, unraisable):
-  """Drops the report of a write to a loop that another's error has ended."""
+  """Hides errors of writes to a loop that another write's error has closed."""
   error = unraisable.exc_value
   if not (isinstance(error, RuntimeError) and 'loop is closed' in str(error)):
     shown(unraisable)
 
 
 def _reason(error):
-  """What the operating system said, of an error from below Orbax."""
-  said = re.search(r'([^:]*) \[os_error_code=', str(error))
-  return said[1].strip() if said else _first_line(error)
-
-
-def _on_host(tree):
-  if isinstance(tree, dict):
-    return {key: _on_host(value) for key, value in tree.items()}
-  return np.asarray(tree)
+  """The operating system's message in an error that Orbax raised."""
+  message = re.search(r'([^:]*) \[os_error_code=', str(error))
+  return message[1].strip() if message else _first_line(error)
 
 
 def _digest(tree):
-  """Of the names, types, shapes and bytes of a tree of host arrays."""
+  """SHA-256 of the names, types, shapes and bytes of nested dicts of arrays."""
   digest = hashlib.sha256()
-
-  def add(path, leaf):
-    if isinstance(leaf, dict):
-      for key in sorted(leaf):
-        add(f'{path}/{key}', leaf[key])
-      return
+  for keys, leaf in jax.tree.leaves_with_path(tree):
+    path = jax.tree_util.keystr(keys, simple=True, separator='/')
     leaf = np.asarray(leaf)
-    digest.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
+    digest.update(f'/{path} {leaf.dtype} {leaf.shape}'.encode())
     digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
-
-  add('', tree)
   return digest.hexdigest()
 
 
@@ -219,7 +208,7 @@ def _restore(manager, step):
     errors.InputError: another version wrote them.
   """
   try:
-    # First, for another version's arrays may be written in another way.
+    # The meta comes first: another version may write arrays in another way.
     meta = _restore_meta(manager, step)
     found = meta.get('format')
     if found in _READABLE:
@@ -227,7 +216,7 @@ def _restore(manager, step):
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
       ).state
       damaged = found >= 2 and _digest(state) != meta['sha256']
-  # Damage can be anywhere, so that anything may be raised.
+  # Damage can be anywhere, so any exception may be raised.
   except Exception as error:
     raise _DamagedError(
       f'{manager.directory}/{step} is damaged ({_first_line(error)})'

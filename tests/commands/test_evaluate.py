@@ -200,5 +200,6 @@ def test_runs_of_other_folds_have_seen_the_test_nodules(
   # Runs of equal weights: nothing is in doubt.
   assert {float(row['malignancy_sd']) for row in rows} == {0}
   said = capsys.readouterr().out
-  assert 'CAUTION: 4 of them are of patients whose nodules at least one' in said
+  assert 'CAUTION: 4 of these nodules belong to patients' in said
+  assert 'of at least one of the runs' in said
   assert 'averaging is worth cannot be told' in said

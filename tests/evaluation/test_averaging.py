@@ -202,7 +202,7 @@ def test_runs_answer_one_after_the_other(monkeypatch):
   )
   titles = []
   runs = [members.Run(path, made_run.config_of(), {}) for path in 'ab']
-  singles, averaged = members.listen(
+  singles, averaged = members.predict(
     runs, nodules, symmetries=True, progress=titles.append
   )
   assert averaged.malignancy_members.shape == (16, 2)

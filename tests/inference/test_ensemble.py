@@ -91,7 +91,7 @@ def test_a_network_that_turns_with_its_patch_is_not_changed():
     seen.append(hu.tobytes())
     return model.outputs(hu, ct_files.SPACING_MM)
 
-  for answer in ensemble.symmetric(predict, hu):
+  for answer in ensemble.views(predict, hu, symmetries=True):
     np.testing.assert_array_equal(answer['fine'], alone.probability)
     np.testing.assert_array_equal(answer['cam'], alone.cam)
   assert len(set(seen)) == 8 and seen[0] == hu.tobytes()
@@ -112,8 +112,8 @@ def test_a_network_that_does_not_turn_disagrees_with_itself():
     fine[:, :32] = 1
     return {'fine': fine, 'class': fine.mean((1, 2))}
 
-  looks = ensemble.symmetric(upper_half, made_run.patches(1))
-  together = ensemble.average(looks)
+  views = ensemble.views(upper_half, made_run.patches(1), symmetries=True)
+  together = ensemble.average(views)
   # Each half of the patch is the upper one in two of eight positions: a corner
   # is marked by two halves, in four of them.
   np.testing.assert_allclose(together.outputs['fine'], 0.5)

@@ -65,9 +65,10 @@ def test_the_caution_says_who_keeps_what(write):
   first, seed = write('a'), write('b', seed=1)
   fold = write('c', **{'dataset.rotate_folds': 1})
   said = members.caution(members.read([first]), 3)
-  assert said.startswith('CAUTION: 3 of them')
-  assert 'the run was trained' in said and '(all folds but 4)' in said
+  assert said.startswith('CAUTION: 3 of these nodules belong to patients used')
+  assert 'of the run' in said and '(all folds except 4)' in said
+  assert said.endswith('the metrics are too optimistic.')
   said = members.caution(members.read([first, seed]), 3)
-  assert 'at least one of the runs was' in said and '(all folds but 4)' in said
+  assert 'of at least one of the runs (all folds except 4)' in said
   said = members.caution(members.read([first, fold]), 3)
-  assert '(they keep folds 4, 0: none in common)' in said
+  assert '(the test folds are 4, 0: none in common)' in said
