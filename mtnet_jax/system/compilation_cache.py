@@ -1,8 +1,8 @@
 """Keeps compiled programs on this disk, so that the next process starts fast.
 
-JAX has the cache; by default it is off. What a person has set, by
-JAX_COMPILATION_CACHE_DIR or `jax.config`, stays as it is, and
-JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
+JAX has this cache, but it is off by default. A folder that the user has chosen,
+by JAX_COMPILATION_CACHE_DIR or `jax.config`, is kept, and
+JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off.
 """
 
 import os
@@ -18,6 +18,6 @@ def default_dir():
 
 
 def enable():
-  """Turns JAX's persistent cache on, unless something was chosen already."""
+  """Turns JAX's persistent cache on, unless its folder was chosen already."""
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update('jax_compilation_cache_dir', str(default_dir()))

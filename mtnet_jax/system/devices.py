@@ -1,8 +1,8 @@
-"""Trees over the devices: replicate, split, map, bring back.
+"""Trees over the devices: replicate, split, map, gather.
 
 A step is written for one device and mapped over all devices of all processes.
-Its batches are global: every process makes the same ones and hands its devices
-their share.
+Its batches are global: every process makes the same batches and passes its own
+devices their share.
 """
 
 import functools
@@ -15,22 +15,22 @@ import numpy as np
 # axis of this name; inputs placed otherwise would compile everything twice.
 AXIS = 'batch'
 
-# Of the orders in which a program can run, one that needs little memory: a
-# quarter less in a training step. Its results are the same, bit for bit.
+# XLA runs the operations of a program in an order that needs little memory: a
+# quarter less in a training step. The results are the same, bit for bit.
 _LEAN = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
-# On accelerators what is rounded to bfloat16 stays so. XLA may take such a step
-# back, and then writes and reads float32: a fifth more bytes in a training step
-# of Coarse Seg-net, and as much more memory.
+# On accelerators values that are rounded to bfloat16 stay rounded. By default
+# XLA may drop the rounding, and then writes and reads float32: a fifth more bytes
+# in a training step of Coarse Seg-net, and as much more memory.
 ROUNDED = {'xla_allow_excess_precision': False}
-# No kind of operation is fused into calls of YNNPACK.
+# XLA fuses no operations into calls of YNNPACK; see `forward_options`.
 _WITH_EIGEN = {**_LEAN, 'xla_cpu_experimental_ynn_fusion_type': ''}
 
 
 def only_device():
-  """The one device that is used here, or None for all.
+  """The one device that this thread uses, or None for all.
 
-  That is the device of a surrounding `with jax.default_device(...)`, which
-  holds in its thread only: so that threads can train a run each, on a device
+  It is the device of a surrounding `with jax.default_device(...)`, which holds
+  for its thread only, so that several threads can each train a run on a device
   of their own.
   """
   device = jax.config.jax_default_device
@@ -48,7 +48,7 @@ def _local_devices():
 
 
 def at_precision(fn, precision):
-  """`fn`, to be traced with products of a precision.
+  """`fn`, traced with matrix products of a precision.
 
   Args:
     fn: any function.
@@ -70,9 +70,10 @@ def mapped(fn, *, precision, device=None, options=None, **kwargs):
     fn: takes and returns trees of one device.
     precision: as in `at_precision`.
     device: of `only_device`.
-    options: of `lean_options`. Several processes do without: what joins
-      them, `jax.pmap` does outside the program. In bfloat16 on accelerators
-      they round otherwise than one, unless XLA_FLAGS gives all of them
+    options: compiler options, such as `lean_options`. Several processes ignore
+      them, because `jax.pmap` joins the processes outside of the program that
+      `jax.jit` would compile. In bfloat16 on accelerators several processes
+      therefore round differently from one, unless XLA_FLAGS of each holds
       --xla_allow_excess_precision=false.
     **kwargs: of `jax.pmap`.
   """
@@ -89,7 +90,7 @@ def mapped(fn, *, precision, device=None, options=None, **kwargs):
 def lean_options():
   """`compiler_options` of `jax.jit` that save memory.
 
-  On CPUs they change no result, on accelerators none of float32.
+  They change no result on CPUs, and no float32 result on accelerators.
 
   Returns:
     A dict; None where XLA does not know them.
@@ -98,11 +99,11 @@ def lean_options():
 
 
 def forward_options():
-  """`lean_options` and others, for programs without gradients.
+  """`lean_options` and more, for programs without gradients.
 
-  On CPUs XLA gives matrix products to YNNPACK. Eigen's, to which it gave them
-  before, take 5 to 19 % less time in whole forward passes of these networks,
-  and more in training steps, whose gradients are products of other layouts
+  On CPUs XLA computes matrix products with YNNPACK by default. With Eigen,
+  whole forward passes of these networks take 5 to 19 % less time, but training
+  steps take more, because their gradients are products of other layouts
   (docs/decisions.md).
 
   Returns:
@@ -168,7 +169,7 @@ def share(x):
 
 
 def gather(tree):
-  """The global batch of which every process holds a share: `share` undone.
+  """The global batch, of which every process holds a share: undoes `share`.
 
   Args:
     tree: of (local D, b, ...) outputs of a mapped step.

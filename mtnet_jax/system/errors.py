@@ -1,11 +1,11 @@
-"""Errors that the user can mend, and how a command shows them."""
+"""Errors that the user can fix, and how a command shows them."""
 
 import contextlib
 import sys
 
 
 class InputError(ValueError):
-  """What was given cannot be used; the message says what, where, way out."""
+  """An input cannot be used; the message says which, why, and what to do."""
 
 
 @contextlib.contextmanager
@@ -23,13 +23,13 @@ def translated(kind):
 
 @contextlib.contextmanager
 def of_wrong_values(says, *, way_out):
-  """Turns what values of other types than expected lead to into `InputError`.
+  """Turns errors that unexpected values cause into `InputError`.
 
-  For files that anyone may have written, around what reads their values.
+  For code that uses values of files that anyone may have written.
 
   Args:
-    says: which file, and what it must be; begins the message.
-    way_out: ends it.
+    says: which file it is, and what it must be; begins the message.
+    way_out: what the user can do; ends the message.
   """
   try:
     yield
@@ -58,16 +58,16 @@ def translated(kind):
 
 
 def one_line(error):
-  """`str(error)` without what would move or colour a terminal."""
+  """`str(error)` without characters that would control a terminal."""
   line = ' '.join(str(error).split())
   unknown = '\N{REPLACEMENT CHARACTER}'
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
 def exit_on_input_error(main):
-  """Exits with main()'s code; an `InputError` is one line and code 2.
+  """Exits with the code of `main()`; an `InputError` is one line and code 2.
 
-  Ctrl-C is a line, too, and the shell's usual code for it.
+  Ctrl-C is one line as well, with the shell's usual exit code for it.
   """
   try:
     sys.exit(main())

@@ -1,21 +1,22 @@
-"""Keeps the memory that programs on a CPU give back, for the next step.
+"""Keeps the memory that a step on a CPU frees, for the next step.
 
-XLA asks for the memory of a step when it starts, gigabytes of it, and gives it
-back at the end. The GNU C library returns blocks so large to the kernel, which
-hands them out page by page and zeroed: a quarter of a step's processor time.
-Told to keep them, and to let all threads share one heap (others cannot hold
-blocks so large), it hands out the same pages again.
+XLA allocates the memory of a step, gigabytes of it, when the step starts, and
+frees it at the end. By default the GNU C library returns such large blocks to
+the kernel, and gets them back page by page, zeroed: this takes a quarter of a
+step's processor time. `keep` does three things about it:
 
-Compiling leaves holes, hundreds of megabytes of them, in which no step's memory
-finds room: after it what is free goes back to the kernel once. And steps are
-computed where they are called, not behind the caller's back: of those that
-wait, each would hold the memory of a step already.
+- The C library keeps freed blocks and uses their pages again. All threads share
+  one heap, because only the main heap can hold blocks of this size.
+- After a long compilation, free memory is returned to the kernel once:
+  compiling leaves hundreds of megabytes in holes that are too small for a step.
+- Steps are computed synchronously, when they are called. Steps that JAX
+  dispatched and that wait for their turn would each hold a step's memory.
 """
 
 import ctypes
 import importlib.util
 
-# Of <malloc.h>.
+# Parameters of `mallopt`, from <malloc.h>.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
@@ -25,24 +26,24 @@ _ACCELERATORS = (
   'jax_rocm7_plugin',
   'libtpu',
 )
-# What `jax.monitoring` calls compiling, or loading what was compiled before.
+# The event of `jax.monitoring` for compiling, or loading what was compiled.
 _COMPILING = '/jax/core/compile/backend_compile_duration'
-# Shorter ones leave little, and going through the heap takes time.
+# Shorter compilations leave few holes, and searching the heap takes time.
 _LONG_SECONDS = 1
 
 
 def keep(*, several_processes=False):
   """Keeps freed memory in this process, where JAX computes on the CPU.
 
-  Before JAX is used, for its threads choose their heap when they start. Does
-  nothing where an accelerator's plugin is installed, or where the C library
-  has no `mallopt`. For commands, which own their process, and not for a
-  library.
+  Call it before JAX is used, because JAX's threads choose their heap when they
+  start. It does nothing where an accelerator's plugin is installed, or where
+  the C library has no `mallopt`. It is for commands, which own their process,
+  not for a library.
 
   Args:
-    several_processes: whether this is one of several. Where another one ends,
-      a step that is computed where it was called does not come back in time to
-      say so: JAX aborts the process first. So theirs may wait.
+    several_processes: whether this is one of several processes. Their steps
+      stay asynchronous: when another process ends, a synchronous step does not
+      return before JAX aborts this process, so that nothing could report it.
 
   Returns:
     Whether memory is kept from now on.
@@ -55,7 +56,7 @@ def keep(*, several_processes=False):
   except (AttributeError, OSError, TypeError):
     return False
   settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
-  # Each returns 1 where it was taken.
+  # `mallopt` returns 1 where it accepts a setting.
   if not all([mallopt(name, value) == 1 for name, value in settings]):
     return False
   import jax

@@ -1,8 +1,8 @@
 """Several processes, one per host, that run the same program as one.
 
-The first process reads and writes every file: what the others need of it goes
-over the network, so that hosts need no common file system, cannot read
-different data, and cannot write over each other. With one process everything
+The first process reads and writes every file, and sends the others what they
+need over the network: hosts need no common file system, cannot read different
+data, and cannot overwrite each other's files. With one process every function
 here is a plain call.
 """
 
@@ -17,14 +17,14 @@ import numpy as np
 
 from mtnet_jax.system import errors
 
-# Has JAX look for the other processes itself.
+# The value with which JAX finds the other processes itself.
 AUTO = 'auto'
 # How long a process that ends waits for the others to end, too.
 _SHUTDOWN_SECONDS = 30
 
 
 def connect(coordinator, *, num_processes=None, process_id=None):
-  """Joins this process to the others; before anything else touches JAX.
+  """Joins this process to the others. Call it before anything else uses JAX.
 
   Args:
     coordinator: HOST:PORT of the first process, the same for all. 'auto' takes
@@ -117,10 +117,10 @@ def is_first():
 
 
 def gather(value):
-  """What every process holds, in their order, on every process.
+  """The values of all processes, in their order, on every process.
 
   Args:
-    value: any picklable value; may be another one in each process.
+    value: any picklable value, which may differ between processes.
   """
   if jax.process_count() == 1:
     return [value]
@@ -138,7 +138,7 @@ def gather(value):
 def on_first(make):
   """Calls `make()` on the first process and returns its value on all.
 
-  The others wait meanwhile. What it raises ends all of them.
+  The other processes wait for it. An exception that it raises ends all of them.
 
   Raises:
     errors.InputError: `make` raised it; or, on the others, it failed there.

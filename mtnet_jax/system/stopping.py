@@ -1,7 +1,8 @@
-"""SIGTERM, which machines send before they take themselves away.
+"""Handles SIGTERM, which a machine sends before it is taken away.
 
-What is not on disk yet is saved first, by who holds it; who holds nothing ends
-at once, in the middle of a compilation, too. The same command goes on.
+A thread whose work is not on disk yet saves it first. Where there is none, the
+process ends at once, even in the middle of a compilation. The same command
+continues later.
 """
 
 import os
@@ -11,9 +12,9 @@ import sys
 import threading
 import time
 
-# What a shell says of a process that SIGTERM ended.
+# The exit code that a shell reports for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
-# How long a thread that holds nothing may take to unwind.
+# How long a thread without unsaved work may take to unwind.
 _UNWIND_SECONDS = 3
 _LINE = 'SIGTERM: stopped. The same command goes on {}.'
 _LAST = 'from the last checkpoint'
@@ -24,16 +25,16 @@ _holding = set()
 
 
 class Stopped(SystemExit):
-  """Ends the process in order, after SIGTERM."""
+  """Ends the process cleanly, after SIGTERM."""
 
   def __init__(self):
     super().__init__(EXIT_CODE)
 
 
 def listen():
-  """Has SIGTERM end this process in order. For commands, in the main thread."""
-  # A handler in Python waits for the code in C++ that runs, such as a
-  # compilation; a thread that reads this does not.
+  """Lets SIGTERM end this process cleanly. For commands, in the main thread."""
+  # A handler in Python runs only after the C++ code that is running, such as a
+  # compilation. A thread that reads from this socket does not wait for it.
   reader, writer = socket.socketpair()
   writer.setblocking(False)
   signal.signal(signal.SIGTERM, _handle)
@@ -53,7 +54,10 @@ def check():
 
 
 def hold():
-  """This thread has work that is not on disk: it will `check`, and save."""
+  """Says that this thread has work that is not on disk.
+
+  The thread calls `check` regularly, and saves its work when that raises.
+  """
   _holding.add(threading.get_ident())
 
 
@@ -63,10 +67,10 @@ def holds():
 
 
 def release(where=None):
-  """This thread has saved its work, or dropped it.
+  """Says that this thread has saved its work, or dropped it.
 
   Args:
-    where: the command would go on, to tell a person who stopped it.
+    where: from where the command would continue, for the person who stopped it.
   """
   _holding.discard(threading.get_ident())
   if where and _asked.is_set():
