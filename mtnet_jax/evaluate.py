@@ -4,8 +4,7 @@
 
 writes records.csv (a row per nodule) and metrics.json into
 RUN/evaluations/DATASET-SPLIT and prints the first rows and the metrics. Every
-metric is computed from the records, so that whoever has them can compute
-others.
+metric is computed from the records, so that others can be computed from them.
 
 Masks are compared on the patch's own pixels: the networks' probabilities are
 averaged from their input grid back onto it. Metrics are means over nodules
@@ -14,18 +13,19 @@ pixels stand beside them.
 
     python -m mtnet_jax.evaluate --workdir RUN RUN2 ... --symmetries
 
-scores what several runs say together, such as those of several seeds, and the
-average over the eight ways in which a patch can lie: either, or both. It also
-says, with an interval, what that is worth over a single run with one look, and
-whether answers disagree where they are wrong. records.csv then has the columns
-malignancy_sd (standard deviation of the probability of malignancy over the
-answers) and fine_uncertainty (mean standard deviation of the fine probability
-over the pixels that at least one answer marks). Results go into the first
-run's evaluations/DATASET-SPLIT-ensembleN-symmetries, or into --out.
+scores the average of several runs, such as those of several seeds, and over
+the eight rotations and reflections of a patch: either, or both. It also
+reports, with an interval, how much better this is than a single run on the
+patches as they are, and whether the outputs disagree where they are wrong.
+records.csv then has the columns malignancy_sd (standard deviation of the
+probability of malignancy over the outputs) and fine_uncertainty (mean standard
+deviation of the fine probability over the pixels in at least one mask). Results
+go into the first run's evaluations/DATASET-SPLIT-ensembleN-symmetries, or into
+--out.
 
-Runs of different folds have no test split in common: what one keeps for its
-test, the others were trained on. What averaging is worth is told of patients
-only that none of the runs has seen.
+Runs of different folds have no test split in common: the others were trained
+on the patients that one of them keeps for its test. The effect of averaging is
+reported for patients that none of the runs has seen.
 """
 
 import pathlib
@@ -77,8 +77,8 @@ def _parse():
 def _folder(args, name, split):
   """Where the results go."""
   if args.out:
-    return pathlib.Path(args.out)
-  # A policy in the name has letters that no folder should.
+    return args.out
+  # A policy in the name has characters that no folder should have.
   folder = re.sub(r'[^\w.]+', '-', f'{name}-{split}')
   if args.limit:
     folder += f'-limit{args.limit}'
@@ -105,7 +105,6 @@ def main():
     limit=args.limit,
     rotate_folds=config.dataset.rotate_folds,
   )
-  out = _folder(args, name, split)
   print(
     f'{" + ".join(args.workdir)}: {len(data)}'
     f' {"SIMULATED" if data.simulated else "real"}'
@@ -115,7 +114,9 @@ def main():
   seen = lidc.of_training_patients(data, members.rotations(runs))
   if seen.any():
     print(members.caution(runs, int(seen.sum())))
-  files.make_folder(out, '--out' if args.out else '--workdir')
+  out = files.make_folder(
+    _folder(args, name, split), '--out' if args.out else '--workdir'
+  )
   singles, averaged = members.predict(
     runs,
     data,

@@ -6,6 +6,7 @@ demands: it is as confidential as the CT. `highdicom` and `pydicom` are imported
 where they are needed.
 """
 
+import contextlib
 import logging
 import warnings
 
@@ -38,21 +39,21 @@ def write(path, volume, nodules, *, model_name, simulated):
     volume: `volume.CtVolume`.
     nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
       least one pixel in all.
-    model_name: what made the masks.
-    simulated: whether CT or model are; says so where viewers show it.
+    model_name: the model that made the masks.
+    simulated: whether CT or model are; the series description says so.
 
   Raises:
-    errors.InputError: it cannot be written, or not made of these headers.
+    errors.InputError: it cannot be written, or not made from these headers.
   """
-  with _Silence():
+  with _silence():
     try:
       data = _encode(
         volume, nodules, model_name=model_name, simulated=simulated
       )
     except errors.InputError:
       raise
-    # Headers that lack or garble what the standard wants surface as nearly any
-    # exception of highdicom and pydicom, which may quote them.
+    # highdicom and pydicom raise nearly any exception on headers that lack or
+    # garble what the standard demands, and may quote them.
     except Exception as error:
       raise errors.InputError(
         f'{path} cannot be written: the headers of series {volume.series_uid}'
@@ -99,7 +100,7 @@ def _encode(volume, nodules, *, model_name, simulated):
 
 
 def _source_images(volume, slices):
-  """Headers of the slices; type 2 attributes that are amiss become empty."""
+  """Headers of the slices; type 2 attributes that are invalid become empty."""
   headers = volume.headers(slices)
   for header in headers:
     for name in _TYPE_2:
@@ -154,10 +155,10 @@ def _describe(number, name, model_name):
 def _presence(nodules, slices, shape):
   """(planes, rows, columns) that show which segment is on which plane.
 
-  highdicom takes either planes of segment numbers, where no two nodules can
-  share a pixel, or a stack of planes for every segment, which is gigabytes for
-  a hundred. So it is shown one pixel of each, from which it makes the frames,
-  and `_set_pixels` fills them.
+  highdicom accepts either planes of segment numbers, in which no two nodules
+  can share a pixel, or a stack of planes for every segment, which is gigabytes
+  for a hundred. It is therefore given one pixel of each segment, from which it
+  makes the frames, and `_set_pixels` fills them.
   """
   planes = np.zeros((len(slices), shape[0] * shape[1]), np.uint16)
   for number, pixels in enumerate(nodules.values(), 1):
@@ -173,7 +174,7 @@ def _set_pixels(segmentation, nodules, volume):
   covered = {}  # slice -> pixels of all its segments, repeated where shared
   for mask, frame in zip(masks, frames, strict=True):
     number = 1
-    if len(pixels_of) > 1:  # else it is told once for all frames
+    if len(pixels_of) > 1:  # else the number is not in every frame
       segment = frame.SegmentIdentificationSequence[0]
       number = segment.ReferencedSegmentNumber
     k = volume.slice_at(frame.PlanePositionSequence[0].ImagePositionPatient[2])
@@ -189,16 +190,14 @@ def _set_pixels(segmentation, nodules, volume):
   segmentation.SegmentsOverlap = 'YES' if overlap else 'NO'
 
 
-class _Silence:
-  """No warnings meanwhile: they quote headers, such as the patient's name."""
-
-  def __enter__(self):
-    self._warnings = warnings.catch_warnings()
-    self._warnings.__enter__()
-    warnings.simplefilter('ignore')
-    self._before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-
-  def __exit__(self, *exception):
-    logging.disable(self._before)
-    self._warnings.__exit__(*exception)
+@contextlib.contextmanager
+def _silence():
+  """Hides warnings: they quote headers, such as the patient's name."""
+  before = logging.root.manager.disable
+  logging.disable(logging.CRITICAL)
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      yield
+  finally:
+    logging.disable(before)

@@ -2,9 +2,9 @@
 
 Only series like those the networks were trained on are accepted: axial slices,
 stacked without shear, with square pixels. Others are refused, not resampled.
-`tfds_lidc` and `pydicom` are imported where they are needed, for the networks
-load without them. No text of a header gets into a message: it could name the
-patient.
+`tfds_lidc` and `pydicom` are imported where they are needed, because the
+networks load without them. No text of a header gets into a message: it could
+name the patient.
 """
 
 import numpy as np
@@ -126,7 +126,7 @@ def parse(path, **kwargs):
 
   header, fault = dicom_header.parse(path, **kwargs)
   if fault:
-    # Its reason may quote the header.
+    # The reason is left out: it may quote the header.
     raise errors.InputError(
       f'{path} cannot be read ({fault.kind}): export the series again.'
     )

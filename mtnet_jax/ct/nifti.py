@@ -13,10 +13,10 @@ _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def check(volume):
-  """Fails before anything is computed that could not be written.
+  """Fails before anything is computed, if a label map could not be written.
 
   Raises:
-    errors.InputError: nibabel is missing, or slices are.
+    errors.InputError: nibabel is missing, or slices are not evenly spaced.
   """
   if importlib.util.find_spec('nibabel') is None:
     raise errors.InputError(

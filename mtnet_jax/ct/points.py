@@ -41,9 +41,9 @@ class Points:
   """What a points file holds.
 
   Attributes:
-    columns: the three that hold the coordinates.
+    columns: names of the three columns of coordinates.
     points: in the order of the file.
-    faults: (name of the point, what is wrong) of the rows that cannot be used.
+    faults: (name of the point, reason) of the rows that cannot be used.
   """
 
   columns: tuple[str, str, str]
@@ -86,7 +86,7 @@ def read(path):
     name = name or str(number)
     reason = _bad_id(name, taken) or _bad_cells(row, cells, header, order)
     if reason:
-      # What is no id is not repeated: it could hold anything.
+      # A name that is no id is not repeated: it could hold anything.
       shown = name if _ID.fullmatch(name) else f'row {number}'
       faults.append((shown, reason))
       continue
@@ -118,7 +118,7 @@ def _rows(path):
 
 
 def _columns(path, header):
-  """Which three columns count."""
+  """The three columns of coordinates."""
   given = [names for names in SYSTEMS if set(names) <= set(header)]
   if len(given) > 1:
     raise errors.InputError(

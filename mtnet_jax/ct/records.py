@@ -21,7 +21,7 @@ def make(place, nodule, volume, *, trained_on_simulated):
     trained_on_simulated: whether the networks were.
 
   Returns:
-    A dict of what JSON knows; lengths in mm, indices from 0.
+    A dict that JSON can hold; lengths in mm, indices from 0.
   """
   k, row, col = nodule.view.voxel
   record = {
@@ -31,7 +31,7 @@ def make(place, nodule, volume, *, trained_on_simulated):
     'trained_on_simulated': trained_on_simulated,
     'position_mm': _named('xyz', place.position_mm),
     'voxel': _named(('slice', 'row', 'col'), place.voxel),
-    # Of the patch that malignancy and figure are of.
+    # The patch of which malignancy and figure are.
     'patch_position_mm': _named('xyz', volume.to_mm((k, row, col))),
     'patch_voxel': {'slice': k, 'row': row, 'col': col},
     'malignancy': _round(nodule.view.malignancy),
@@ -59,7 +59,7 @@ def make(place, nodule, volume, *, trained_on_simulated):
 
 
 def dice(mask, truth):
-  """Of two (P, P) masks, as `evaluate` computes it."""
+  """Dice of two (P, P) masks, as `evaluate` computes it."""
   counts = metrics.pixel_counts(mask[None], truth[None])
   return float(metrics.segmentation_from_counts(counts)['dice'][0])
 
@@ -166,7 +166,7 @@ def diameter_mm(pixels, pixel_spacing_mm):
   """
   if not len(pixels):
     return 0.0
-  # What lies between two pixels of its row is no corner of the outline.
+  # Only the first and the last pixel of a row can be corners of the outline.
   by_row = pixels[np.lexsort((pixels[:, 1], pixels[:, 0]))]
   changes = np.diff(by_row[:, 0]) != 0
   ends = by_row[np.append(changes, True) | np.append(True, changes)]

@@ -1,7 +1,7 @@
 """Finds a CT series among the folders and files that a user names.
 
-`tfds_lidc` is imported where it is needed, for the networks load without it. No
-text of a header gets into a message: it could name the patient.
+`tfds_lidc` is imported where it is needed, because the networks load without
+it. No text of a header gets into a message: it could name the patient.
 """
 
 import os
@@ -11,7 +11,7 @@ from mtnet_jax.system import errors
 
 
 def find(paths, *, series_uid=None, show_progress=True):
-  """Finds the series that is meant.
+  """Finds the only series, or the one with a UID.
 
   Args:
     paths: folders, searched at any depth, and files.
@@ -70,21 +70,21 @@ def _files(paths):
 
 
 def _no_ct(where, index):
-  """The error for files of which none is a CT image that can be used."""
+  """The error for files without any CT image that can be used."""
   if index.faults:
     fault = index.faults[0]
     more = len(index.faults) - 1
-    said = f'{fault.path} {fault.reason}'
+    found = f'{fault.path} {fault.reason}'
     if more:
-      said += f' (and {more} more files cannot be used)'
+      found += f' (and {more} more files cannot be used)'
   elif index.others:
-    said = ', '.join(
+    found = ', '.join(
       f'{len(files)} {modality} images of series {uid}'
       for (modality, _, uid), files in sorted(index.others.items())
     )
   else:
-    said = f'{index.num_files} files, none of them DICOM'
+    found = f'{index.num_files} files, none of them DICOM'
   return errors.InputError(
-    f'{where} holds no CT series: {said}. Give the folder or files of one as'
+    f'{where} holds no CT series: {found}. Give the folder or files of one as'
     ' --dicom.'
   )

@@ -1,8 +1,8 @@
-"""A CT series as a volume of which few slices are read.
+"""A CT series as a volume; only the slices that are needed are read.
 
 Slice 0 is the one of lowest z, as in the dataset, and HU and patches come from
 the dataset's own code. `tfds_lidc` and `pydicom` are imported where they are
-needed, for the networks load without them.
+needed, because the networks load without them.
 """
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from mtnet_jax.ct import geometry
 from mtnet_jax.system import errors
 
-_PATCH_SIZE = 64  # of the dataset; `patches.cut` has the same default
+# The dataset's; `patches.cut` has the same default.
+_PATCH_SIZE = 64
 # Where two slices are farther apart than this many usual steps, slices between
 # them are missing.
 _MAX_USUAL_STEPS = 1.5
@@ -62,7 +63,7 @@ class CtVolume:
       faults: `index.FileFault`s that may be its slices.
 
     Raises:
-      errors.InputError: it is no stack of axial slices with square pixels.
+      errors.InputError: it is not a stack of axial slices with square pixels.
     """
     self.series_uid = series.uid
     self.simulated = series.simulated
@@ -152,7 +153,7 @@ class CtVolume:
         f'slice {k:g}, row {row:g}, column {col:g} is outside the volume of'
         f' {slices} slices, {rows} rows, {cols} columns'
       )
-    # What rounds up at the very edge is still the last one.
+    # An index that rounds up at the very edge belongs to the last voxel.
     return tuple(
       int(np.clip(np.rint(index), 0, side - 1))
       for index, side in zip(voxel, self.shape, strict=True)
@@ -209,12 +210,12 @@ class CtVolume:
 
   def _hint(self, low_mm, high_mm):
     """Names a broken file that is, or could be, a slice between two z."""
-    sure = [f for f in self._faults if f.z_mm is not None]
-    sure = [f for f in sure if low_mm <= f.z_mm <= high_mm]
-    unsure = [f for f in self._faults if f.z_mm is None]
-    for fault in [*sure, *unsure]:
-      perhaps = '' if sure else 'perhaps '
-      return f' ({perhaps}{fault.path} {fault.reason})'
+    for fault in self._faults:
+      if fault.z_mm is not None and low_mm <= fault.z_mm <= high_mm:
+        return f' ({fault.path} {fault.reason})'
+    for fault in self._faults:
+      if fault.z_mm is None:
+        return f' (perhaps {fault.path} {fault.reason})'
     return ''
 
   def thickness_mm(self, slices):
@@ -222,7 +223,7 @@ class CtVolume:
     if len(self) == 1:
       return np.full(len(slices), self.slice_spacing_mm)
     steps = np.diff(self.z_mm)
-    # Beside a gap, or the end, a slice stands for no more than usual.
+    # Beside a gap, or at the end, a slice is no thicker than usual.
     steps = np.minimum(steps, self._max_step_mm)
     below = np.concatenate([steps[:1], steps])
     above = np.concatenate([steps, steps[-1:]])

@@ -1,9 +1,6 @@
 """Bundles: written from a run, verified and loaded as a model.
 
-A bundle holds what prediction needs and what a reader wants to know, and
-nothing of training: README.md (the model card), config.json, metrics.json,
-weights.safetensors, and manifest.json with the SHA-256 of each, which is
-checked whenever it is opened.
+`mtnet_jax.bundle` says what is in one.
 """
 
 import errno
@@ -25,18 +22,11 @@ from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
 
 FORMAT = 1
-
-
 _CONFIG, _METRICS, CARD = 'config.json', 'metrics.json', 'README.md'
-
-
 _WEIGHTS, _MANIFEST = 'weights.safetensors', 'manifest.json'
-
-
 _FILES = (CARD, _CONFIG, _METRICS, _WEIGHTS)
-
-
-# What a model needs of a folder elsewhere: of a run, not what training needs.
+# The files that are downloaded from elsewhere. Of a run these are the ones that
+# a model needs, not those that training needs.
 _WANTED = re.compile(
   '|'.join(map(re.escape, (*_FILES, _MANIFEST))) + r'|checkpoints/[^/]+/best/.*'
 )
@@ -55,7 +45,7 @@ def load(path):
     A `model.Model`; of a list an `ensemble.Ensemble`.
 
   Raises:
-    errors.InputError: nothing that can be used is there.
+    errors.InputError: there is no run or bundle, or it cannot be used.
   """
   compilation_cache.enable()
   if isinstance(path, (list, tuple)):
@@ -65,7 +55,7 @@ def load(path):
       with _damage(folder):
         return model.Model(**_read(folder, name=_name(path)))
     except errors.InputError as error:
-      # What was downloaded is known to the user by its address.
+      # The user knows a download by its address.
       raise errors.InputError(
         str(error).replace(str(folder), str(path))
       ) from error
@@ -165,7 +155,7 @@ def write(run, out, *, name=None):
   config, variables = content['config'], content['variables']
   nets.check_variables(config, variables)
   with config.unlocked():
-    # Where this machine keeps its data is nobody else's business.
+    # The path to the data on this machine concerns nobody else.
     config.dataset.data_dir = ''
   with files.new_folder(out) as staged:
     files.write_json(staged / _CONFIG, json.loads(config.to_json()))

@@ -1,4 +1,4 @@
-"""Trained networks as one thing: HU patches in, masks and malignancy out."""
+"""The trained networks as one model: HU patches in, masks, malignancy out."""
 
 import functools
 import warnings
@@ -14,7 +14,7 @@ from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 
 PATCH_SIZE = 64
-# Scanners' padding and metal stay inside; what is not HU does not.
+# Padding of scanners and metal stay inside; values that are not HU do not.
 _HU_RANGE = (-20_000, 70_000)
 _SPACING_RANGE_MM = (0.1, 5.0)
 
@@ -23,13 +23,13 @@ class Model:
   """The three trained networks, on this process's first device.
 
   Attributes:
-    name: of the run that it comes from.
+    name: that of the run it comes from.
     config: the run's, a locked `ConfigDict`.
     metrics: the run's metrics.json, a dict.
-    card: what the model is for and how good it is, Markdown.
+    card: the model card, Markdown.
     simulated: whether it was trained on SIMULATED attenuation.
     spacing_mm: in-plane spacing that patches are resampled to; None where they
-      are taken as they are.
+      are not resampled.
     variables: stage name -> {'params', 'batch_stats'}, on the device.
     predict_fn: the pure function behind `predict`, as `jax.export` wants it.
   """
@@ -68,8 +68,8 @@ class Model:
   def predict(self, hu, pixel_spacing_mm):
     """Segments and classifies the nodules in the middle of patches.
 
-    Patches run in batches of `config.eval_batch_size`, the last one filled up
-    to a power of two: one program each is compiled, when first needed.
+    Patches run in batches of `config.eval_batch_size`; the last one is filled
+    up to a power of two. Each size is compiled when it first occurs.
 
     Args:
       hu: (N, 64, 64) attenuation in HU, not windowed, at the spacing of the
@@ -80,7 +80,7 @@ class Model:
       A `Prediction` of NumPy arrays.
 
     Raises:
-      errors.InputError: what was given cannot be such patches.
+      errors.InputError: the arguments cannot be such patches.
     """
     return prediction.Prediction(
       **predictor.as_answer(self.outputs(hu, pixel_spacing_mm))
@@ -117,20 +117,20 @@ class Model:
     }
 
 
-def batch_sizes(count, most):
-  """How many patches run together: `most`, and a power of two for the rest."""
-  full, rest = divmod(count, most)
-  sizes = [most] * full
-  if rest:
-    sizes.append(min(most, 1 << (rest - 1).bit_length()))
+def batch_sizes(count, max_size):
+  """Sizes of batches: `max_size`, and a power of two for the remainder."""
+  full, remainder = divmod(count, max_size)
+  sizes = [max_size] * full
+  if remainder:
+    sizes.append(min(max_size, 1 << (remainder - 1).bit_length()))
   return sizes
 
 
 def check_hu(hu):
-  """(N, 64, 64) float32 of what should be HU.
+  """Checks HU and returns them as (N, 64, 64) float32.
 
   Raises:
-    errors.InputError: it is not; the message says why and what would be.
+    errors.InputError: they are no HU; the message says why, and what would be.
   """
   hu = np.asarray(hu)
   shape = f'(N, {PATCH_SIZE}, {PATCH_SIZE})'
@@ -167,7 +167,7 @@ def check_hu(hu):
 
 
 def check_spacing(pixel_spacing_mm, count):
-  """(N,) float32 of a number or N numbers.
+  """Checks one spacing, or N, and returns them as (N,) float32.
 
   Raises:
     errors.InputError: it is neither, or no spacing of a CT.

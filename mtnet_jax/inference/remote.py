@@ -1,4 +1,4 @@
-"""Folders that may be elsewhere: on this disk, or at any URL of fsspec's."""
+"""Folders on this disk, or at any URL that fsspec reads."""
 
 import contextlib
 import pathlib
@@ -18,15 +18,15 @@ _INSTALL = {
 
 @contextlib.contextmanager
 def local_folder(path, *, wanted):
-  """Gives a folder on this disk with the files of a folder anywhere.
+  """Yields a folder on this disk with the files of a folder anywhere.
 
   Args:
-    path: a folder of this disk, given as it is; or a URL such as
+    path: a folder of this disk, yielded as it is; or a URL such as
       gs://bucket/run, downloaded to a temporary folder.
-    wanted: which files to download: takes a relative path, tells yes or no.
+    wanted: relative path -> whether to download the file.
 
   Yields:
-    `pathlib.Path`; of a download only until the end of the context.
+    `pathlib.Path`; a download is deleted at the end of the context.
 
   Raises:
     errors.InputError: nothing is there, or it cannot be read.
@@ -45,7 +45,7 @@ def local_folder(path, *, wanted):
     folder = pathlib.Path(folder)
     try:
       count = _download(url, folder, wanted)
-    # Every filesystem has errors of its own: of the network, of credentials.
+    # Every filesystem raises its own errors about network and credentials.
     except Exception as error:
       raise errors.InputError(_explain(url, error)) from error
     if not count:
@@ -62,12 +62,12 @@ def _download(url, folder, wanted):
   sources = {}
   for source in filesystem.find(root):
     name = source.removeprefix(root).lstrip('/')
-    # A name that climbs would be written outside the folder.
+    # A name with '..' would be written outside the folder.
     if '..' not in name.split('/') and wanted(name):
       sources[name] = source
   for name in sources:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-  # All at once: filesystems of the network fetch several together.
+  # In one call, because network filesystems fetch several files at once.
   filesystem.get(
     list(sources.values()), [str(folder / name) for name in sources]
   )

@@ -14,11 +14,7 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-
-
 _PROGRAM, _WEIGHTS = 'mtnet.jax_export', 'weights.safetensors'
-
-
 _README = """# {name}: StableHLO
 
 {simulated}A program exported by `jax.export` on {date} with JAX {jax}

@@ -19,8 +19,8 @@ AXIS = 'batch'
 # quarter less in a training step. The results are the same, bit for bit.
 _LEAN = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 # On accelerators values that are rounded to bfloat16 stay rounded. By default
-# XLA may drop the rounding, and then writes and reads float32: a fifth more bytes
-# in a training step of Coarse Seg-net, and as much more memory.
+# XLA may drop the rounding, and then writes and reads float32: a fifth more
+# bytes in a training step of Coarse Seg-net, and as much more memory.
 ROUNDED = {'xla_allow_excess_precision': False}
 # XLA fuses no operations into calls of YNNPACK; see `forward_options`.
 _WITH_EIGEN = {**_LEAN, 'xla_cpu_experimental_ynn_fusion_type': ''}
