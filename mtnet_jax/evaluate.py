@@ -13,9 +13,9 @@ pixels stand beside them.
 
     python -m mtnet_jax.evaluate --workdir RUN RUN2 ... --symmetries
 
-scores the average of several runs, such as those of several seeds, and over
-the eight rotations and reflections of a patch: either, or both. It also
-reports, with an interval, how much better this is than a single run on the
+averages over several runs, such as those of several seeds, over the eight
+rotations and reflections of a patch, or over both, and scores the average. It
+also reports, with an interval, how much better that is than a single run on the
 patches as they are, and whether the outputs disagree where they are wrong.
 records.csv then has the columns malignancy_sd (standard deviation of the
 probability of malignancy over the outputs) and fine_uncertainty (mean standard

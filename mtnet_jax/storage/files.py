@@ -13,7 +13,7 @@ import tempfile
 
 from mtnet_jax.system import errors
 
-# A table of a hundred thousand nodules takes a third of it.
+# A table of a hundred thousand nodules takes a third of this.
 _MAX_BYTES = 64 << 20
 _PART = 1 << 20
 
@@ -130,10 +130,10 @@ def replaced_folder(path):
 
 
 def remove_leftovers(directory):
-  """Removes what processes that were killed had not finished writing.
+  """Removes the unfinished files and folders of processes that were killed.
 
   Args:
-    directory: in which no other process writes now.
+    directory: one in which no other process writes now.
   """
   for path in pathlib.Path(directory).iterdir():
     if re.fullmatch(r'\..+\.\d+(\.old)?', path.name):
@@ -149,7 +149,7 @@ def write_text(path, text):
 
 
 def write_json(path, tree):
-  """Writes indented JSON; NaN is refused, for JSON has none."""
+  """Writes indented JSON; NaN is refused, because JSON has none."""
   write_text(path, json.dumps(tree, indent=2, allow_nan=False) + '\n')
 
 
@@ -157,11 +157,11 @@ def read_bytes(path):
   """Reads a JSON, CSV or other text, which anyone may have written.
 
   Raises:
-    OSError: it cannot be read, or is larger than any that is meant.
+    OSError: it cannot be read, or is larger than any such file should be.
   """
   data = bytearray()
   with open(path, 'rb') as file:
-    # In parts, for what is no ordinary file does not say how long it is.
+    # In parts, because only ordinary files have a known length.
     while part := file.read(_PART):
       data += part
       if len(data) > _MAX_BYTES:

@@ -1,13 +1,13 @@
-"""Bounds of what a config may ask of networks.
+"""Bounds of the sizes of networks in a config.
 
 Configs come with other people's runs and bundles: a few bytes of one could ask
-for terabytes, or for networks that take hours to build. No network that is
-meant reaches these bounds.
+for terabytes, or for networks that take hours to build. No sensible network
+reaches these bounds.
 """
 
 from mtnet_jax.system import errors
 
-# Name -> (type, least, most) of it, or of each of its values.
+# Name -> (type, lowest, highest) of its value, or of each of its values.
 _RUN = {
   'image_size': (int, 1, 2048),
   'eval_batch_size': (int, 1, 4096),
@@ -40,8 +40,8 @@ def check(config, *, where='config'):
   """Raises `errors.InputError` naming the first value out of its bounds.
 
   Args:
-    config: a config as a dict of dicts, of which any key may be missing.
-    where: begins the name of the value.
+    config: a config as a dict of dicts; any key may be missing.
+    where: prefix of the names of values in messages.
   """
   for key, bounds in _RUN.items():
     if key in config:
@@ -71,24 +71,24 @@ def _check_all(value, bounds, name):
 
 
 def _check(value, bounds, name):
-  kind, least, most = bounds
+  kind, low, high = bounds
   kinds = (int,) if kind is int else (int, float)
   # Written so that NaN fails.
   if (
     not isinstance(value, kinds)
     or isinstance(value, bool)
-    or not least <= value <= most
+    or not low <= value <= high
   ):
     number = 'a whole number' if kind is int else 'a number'
     raise errors.InputError(
-      f'{name}={str(value)[:20]} must be {number} from {least} to {most}.'
+      f'{name}={str(value)[:20]} must be {number} from {low} to {high}.'
     )
 
 
 def _parameters(net):
-  """Not less than half of those that the checked values of a network make.
+  """An estimate of a network's number of parameters, at least half of it.
 
-  As of 3 x 3 kernels between any two neighbours, and of the middle flow.
+  It counts 3 x 3 kernels between neighbouring layers, and the middle flow.
   """
   widths = [
     width

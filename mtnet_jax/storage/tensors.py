@@ -6,6 +6,11 @@ from mtnet_jax.system import errors
 
 
 def read(path):
+  """Reads nested dicts of arrays.
+
+  Raises:
+    errors.InputError: the file is damaged.
+  """
   try:
     arrays = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as error:
@@ -16,12 +21,16 @@ def read(path):
 
 
 def write(path, variables):
-  """Writes variables as safetensors, under names like coarse/params/..."""
+  """Writes nested dicts of arrays.
+
+  Raises:
+    errors.InputError: they cannot be written.
+  """
   path.touch()
   mode = path.stat().st_mode
   try:
     safetensors.numpy.save_file(dict(flat(variables)), path)
-    # It comes readable by this user only.
+    # safetensors makes it readable by this user only.
     path.chmod(mode)
   except safetensors.SafetensorError as error:
     raise errors.InputError(

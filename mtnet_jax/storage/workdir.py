@@ -26,7 +26,7 @@ _FORMER_KEYS = {
   'steps_at_once': 'steps_per_call',
   'rank_loss.most': 'max_top_k',
 }
-# Keys of a config without which nothing here can be rebuilt.
+# Keys of a config without which no network can be rebuilt.
 _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -76,8 +76,8 @@ def read_config(workdir):
   """The config of a run.
 
   Raises:
-    errors.InputError: there is none, it is damaged, or it asks for what no
-      machine has.
+    errors.InputError: there is none, it is damaged, or its networks are larger
+      than any machine can hold.
   """
   path = pathlib.Path(workdir, 'config.json')
   if not path.exists():
@@ -142,7 +142,7 @@ def load_variables(workdir, names):
   Raises:
     errors.InputError: a stage has no checkpoint yet.
   """
-  # It brings Orbax, which takes long to import; a bundle needs none.
+  # This imports Orbax, which takes long; a bundle is read without it.
   from mtnet_jax.storage import checkpoint
 
   variables = {}
@@ -159,7 +159,7 @@ def load_variables(workdir, names):
 
 
 def header(config, *, dataset, simulated):
-  """What every metrics.json says first."""
+  """The first entries of every metrics.json."""
   return {
     'dataset': dataset,
     'simulated': simulated,
@@ -191,11 +191,11 @@ def _hardware():
 def lock(directory):
   """Keeps other processes out of a directory while the block runs.
 
-  The lock is the operating system's: it ends with the process that holds it,
-  however that ends, and the file that stays behind means nothing.
+  The operating system keeps the lock, and drops it when the process ends in any
+  way. The file that stays behind means nothing.
 
   Args:
-    directory: one that exists.
+    directory: an existing directory.
 
   Raises:
     errors.InputError: another process holds it, or it cannot be locked.

@@ -91,7 +91,7 @@ def config_flags_parser(holder, *, example):
       flags.Error,
     ) as error:
       message = str(error)
-      # ml_collections raises an AttributeError of the KeyError.
+      # ml_collections raises an AttributeError from the KeyError.
       if isinstance(error.__context__ or error, KeyError):
         key, *meant = re.findall(r'[\w.]+(?=\\?[\'"])', message)
         message = f"the config has no key '{key}'"

@@ -191,8 +191,8 @@ GUARDS = (
   ),
   Guard(
     'mtnet_jax/storage/size_limits.py',
-    '    or not least <= value <= most',
-    '    or least > value or value > most',
+    '    or not low <= value <= high',
+    '    or low > value or value > high',
     'tests/storage/test_size_limits.py',
   ),
   # DICOM.
