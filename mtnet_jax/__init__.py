@@ -8,7 +8,7 @@ __version__ = '0.1.0'
 
 
 def __getattr__(name):
-  # Only who loads a model pays for importing JAX.
+  # Importing JAX takes seconds, and only `load` needs it.
   if name == 'load':
     from mtnet_jax.inference import bundles
 

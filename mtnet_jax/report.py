@@ -23,8 +23,8 @@ from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
-# How far a nodule's Dice may be from its record where the networks ran on
-# another machine: a pixel or two at the threshold.
+# How far a nodule's Dice may be from its record when the networks run on
+# another machine: a pixel or two at the threshold may differ.
 _DICE_TOLERANCE = 0.05
 
 

@@ -88,7 +88,7 @@ def _encode(volume, nodules, *, model_name, simulated):
     manufacturer_model_name='MT-Net',
     software_versions=mtnet_jax.__version__,
     device_serial_number='none',
-    # Any name can be written in it, whatever the CT's is written in.
+    # UTF-8 can hold any name, regardless of the CT's character set.
     specific_character_set='ISO_IR 192',
     content_label='NODULES',
     content_description='For research, no medical device',

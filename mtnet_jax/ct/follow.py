@@ -7,11 +7,11 @@ the patch centred on the mask of the slice before, until none overlaps it.
 
 Of a mask, only one connected component counts: on the point's slice the one
 that holds the point or comes nearest to it, on the others the one that overlaps
-the slice before most. So what the networks mark elsewhere in the patch, such as
-another nodule, is left out. A mask of more than half of the patch is no outline
+the slice before most. Masks elsewhere in the patch, such as that of another
+nodule, are left out. A mask of more than half of the patch is no outline
 (the coarse network sometimes marks everything): it is not followed.
 
-All nodules are followed at once, so that their patches share batches.
+All nodules are followed in step, so that their patches share batches.
 """
 
 import dataclasses
@@ -199,7 +199,7 @@ def _find(start, volume):
 
 
 def _up_and_down(first, nodule, at_edge, volume):
-  """Follows a mask both ways at once; fills `nodule.pixels` and `at_edge`.
+  """Follows a mask up and down in step; fills `nodule.pixels` and `at_edge`.
 
   Returns:
     The view of each slice.

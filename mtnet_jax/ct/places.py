@@ -39,7 +39,8 @@ def of_points(points, volume):
     cannot be used and of the points that are no place of the volume.
 
   Raises:
-    errors.InputError: all lie outside, or voxels cannot be told.
+    errors.InputError: all lie outside, or voxels are given for a series that
+      misses slices.
   """
   if not points.in_mm and volume.misses_slices:
     raise errors.InputError(

@@ -78,19 +78,19 @@ def read(path):
   columns = _columns(path, header)
   order = [header.index(name) for name in SYSTEMS[columns]]
   id_at = header.index('id') if 'id' in header else None
-  points, faults, taken = [], [], set()
+  points, faults, used_ids = [], [], set()
   for number, row in enumerate(rows[1:], 1):
     cells = [cell.strip() for cell in row]
     cells += [''] * (len(header) - len(cells))
     name = cells[id_at] if id_at is not None else ''
     name = name or str(number)
-    reason = _bad_id(name, taken) or _bad_cells(row, cells, header, order)
+    reason = _bad_id(name, used_ids) or _bad_cells(row, cells, header, order)
     if reason:
       # A name that is no id is not repeated: it could hold anything.
       shown = name if _ID.fullmatch(name) else f'row {number}'
       faults.append((shown, reason))
       continue
-    taken.add(name.casefold())
+    used_ids.add(name.casefold())
     points.append(Point(name, tuple(float(cells[k]) for k in order)))
   if not points and not faults:
     raise errors.InputError(f'{path} holds a header and no point.')
@@ -119,30 +119,30 @@ def _rows(path):
 
 def _columns(path, header):
   """The three columns of coordinates."""
-  given = [names for names in SYSTEMS if set(names) <= set(header)]
-  if len(given) > 1:
+  found = [names for names in SYSTEMS if set(names) <= set(header)]
+  if len(found) > 1:
     raise errors.InputError(
-      f'{path} has both {" and ".join(map(",".join, given))}: keep one.'
+      f'{path} has both {" and ".join(map(",".join, found))}: keep one.'
     )
-  if not given:
+  if not found:
     shown = ','.join(header)
     raise errors.InputError(
       f'{path} has the columns {shown[:60]!r}: it needs a header with'
       f' {_WANTED}.'
     )
-  for name in (*given[0], 'id'):
+  for name in (*found[0], 'id'):
     if header.count(name) > 1:
       raise errors.InputError(f'{path} has the column {name} twice: keep one.')
-  return given[0]
+  return found[0]
 
 
-def _bad_id(name, taken):
+def _bad_id(name, used_ids):
   if not _ID.fullmatch(name):
     return (
       'its id becomes the name of a file: take up to 64 of A-Z, a-z, 0-9, and'
       ' . _ - after the first'
     )
-  if name.casefold() in taken:
+  if name.casefold() in used_ids:
     return 'its id was taken by a point before it'
   return None
 
