@@ -22,7 +22,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import selection
 
 _FOLD_SEED = 0
-_DEFAULT_OUT = pathlib.Path(__file__).with_name('nodules.csv')
+DEFAULT_OUT = pathlib.Path(__file__).parents[1] / 'nodules.csv'
 
 
 def scan_nodules(scan_id: int) -> list[selection.Nodule]:
@@ -121,7 +121,7 @@ def main() -> None:
   parser.add_argument(
     '--out',
     type=pathlib.Path,
-    default=_DEFAULT_OUT,
+    default=DEFAULT_OUT,
     help='where to write it (default: %(default)s)',
   )
   parser.add_argument(

@@ -32,5 +32,6 @@ def test_file_is_what_would_be_written():
   nodules.sort(
     key=lambda n: (n.patient_id, n.scan_id, int(n.nodule_id.rsplit('_', 1)[1]))
   )
-  text = resources.files('tfds_lidc').joinpath('nodules.csv').read_text()
-  assert selection.write_csv(nodules) == text
+  path = resources.files('tfds_lidc').joinpath('nodules.csv')
+  assert make_nodules.DEFAULT_OUT == path
+  assert selection.write_csv(nodules) == path.read_text()
