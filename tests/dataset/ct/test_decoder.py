@@ -176,7 +176,7 @@ def test_an_image_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
 
   Found by damaging sound images at random; see docs/reliability.md.
   """
-  stream = (main_job.ROOT / 'tests' / 'data' / 'slow.jls').read_bytes()
+  stream = (main_job.ROOT / 'tests' / 'fixtures' / 'slow.jls').read_bytes()
   _compressed(tmp_path / '1.dcm', uid.JPEGLSLossless, stream)
   decode = decoder.Decoder(seconds=0.25)
   monkeypatch.setattr(pixels, '_decode_apart', decode)
