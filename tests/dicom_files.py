@@ -7,6 +7,9 @@ import pydicom
 from pydicom import uid as pydicom_uid
 import pytest
 
+from tfds_lidc.ct import index
+from tfds_lidc.ct import pixels as ct_pixels
+from tfds_lidc.ct import series as ct_series
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -40,6 +43,18 @@ def needed_z() -> list[float]:
   return sorted(
     {float(annotations.slice_positions(SCAN_ID)[p.slice_index]) for p in placed}
   )
+
+
+def series_of(directory: pathlib.Path) -> dict[str, ct_series.Series]:
+  """The CT series below a directory, by UID."""
+  return index.load(directory, show_progress=False).series
+
+
+def read_hu(path: str | pathlib.Path) -> np.ndarray:
+  """The HU of a file in which nothing is wrong."""
+  hu, fault = ct_pixels.try_read_hu(path)
+  assert fault is None, fault
+  return hu
 
 
 def write_slice(

@@ -42,13 +42,16 @@ _MAY_IMPORT = {
   'tfds_lidc': {
     'errors': '',
     'parallel': '',
+    'command_line': 'parallel',
     'ct': 'errors parallel',
     'nodules': 'errors parallel',
-    'phantom': 'errors nodules',
+    'phantom': 'errors command_line nodules',
     'scans': 'errors parallel ct nodules phantom',
     'lidc_nodules': 'errors parallel ct nodules phantom scans',
     # Commands alone, which nobody imports.
-    'tools': 'errors parallel ct nodules phantom scans lidc_nodules',
+    'tools': (
+      'errors parallel command_line ct nodules phantom scans lidc_nodules'
+    ),
   },
 }
 _COMMANDS = {

@@ -12,7 +12,6 @@ from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.system import errors
 from tfds_lidc import errors as lidc_errors
 from tfds_lidc.ct import pixels
-from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -177,7 +176,7 @@ def test_real_patches_are_the_datasets():
   assert not volume.simulated and volume.is_regular
   policy = selection.POLICIES['all']
   nodules = tuple(dicom_files.nodules())
-  series = dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  series = dicom_files.series_of(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
   examples, _, _ = reader.read(reader.Job(nodules, policy, series))
   assert len(examples) == 4
   for nodule, example in zip(nodules, examples, strict=True):

@@ -16,7 +16,6 @@ import tensorflow_datasets as tfds
 
 from tfds_lidc import build
 from tfds_lidc import errors
-from tfds_lidc.ct import pixels
 from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import annotations
@@ -173,14 +172,14 @@ def test_real_series(tmp_path):
   assert returncode == 0, stderr
   assert '4 records (train 4)' in stdout
   assert '1 used, 882 not on this disk' in stdout
-  series = dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  series = dicom_files.series_of(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
   records = _records(build.build('all', data_dir=tmp_path))
   for nodule in dicom_files.nodules():
     patch = patches.place(
       annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (1, 2)
     )
     # The z order of the files is the database's, so ranks may serve here.
-    hu = pixels.read_hu(series.slices[patch.slice_index].path)
+    hu = dicom_files.read_hu(series.slices[patch.slice_index].path)
     np.testing.assert_array_equal(
       records[nodule.nodule_id]['image'][..., 0],
       hu[patch.row - 32 : patch.row + 32, patch.col - 32 : patch.col + 32],

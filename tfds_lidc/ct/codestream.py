@@ -1,7 +1,7 @@
 """How large a compressed image says it is, before anything decodes it.
 
-Decoders allocate what the compressed data claim, whatever the DICOM header
-says: a few kilobytes can claim 60,000 x 60,000 pixels.
+Decoders allocate what the compressed data claim, regardless of the DICOM
+header: a few kilobytes can claim 60,000 x 60,000 pixels.
 """
 
 import struct
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 _SOI, _SOC = b'\xff\xd8', b'\xff\x4f'
 _SIZ = b'\xff\x51'
-# Start of frame: of JPEG, but for C4, C8 and CC, and of JPEG-LS.
+# Start of frame: of JPEG, except C4, C8 and CC, and of JPEG-LS.
 _SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 # A JPEG 2000 file, which DICOM does not want and some writers write.
 _JP2 = b'\0\0\0\x0cjP  '

@@ -6,7 +6,7 @@ that nothing but pydicom and NumPy is imported:
 
     python -P decoder.py
 
-It says that it is ready by an empty line, reads (decoder, dataset, seconds)
+It writes an empty line when it is ready, reads (decoder, dataset, seconds)
 pickled from its standard input, and answers with a line of JSON, which the
 values follow. It ends with its input.
 """
@@ -75,7 +75,7 @@ class Decoder:
     seconds = self.seconds * max(1, pixels / _MILLION)
     request = pickle.dumps((decoder, dataset, seconds))
     with self._lock:
-      # Twice, for it can be killed for what others do, as for want of memory.
+      # Twice: other programs can be why it was killed, by using up the memory.
       for _ in range(2):
         try:
           return self._ask(request)
@@ -143,7 +143,7 @@ class Decoder:
     return process.returncode
 
   def _forget(self):
-    """In a fork: the process is its parent's, as is who holds the lock."""
+    """In a fork: the process and the holder of the lock are the parent's."""
     self._lock = threading.Lock()
     process, self._process = self._process, None
     if process:
@@ -219,20 +219,20 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _set_timer(seconds: float) -> None:
-  # Of processor time: others may keep the machine busy.
+  # Processor time: other programs may keep the machine busy.
   if _HAS_TIMER:
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _main() -> None:
-  # These are for who waits for an answer, with whom this process ends.
+  # They are meant for the parent, and this process ends with its parent.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   if _HAS_TIMER:
     # A parent may have it ignored or blocked, and children inherit that.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
-  # What a library in C prints must not get between the answers.
+  # What a C library prints must not get between the answers.
   answers = os.fdopen(os.dup(1), 'wb')
   nowhere = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, 1)

@@ -4,6 +4,7 @@ Nothing here raises: a download of 240,000 files holds some that are broken, and
 the others are wanted all the same.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -48,6 +49,9 @@ class Fault(NamedTuple):
   reason: str
 
 
+_NOT_DICOM = Fault('not DICOM', 'is not a DICOM file in spite of its name')
+
+
 class Header(NamedTuple):
   """What the header of an image says; the position is that of CT only."""
 
@@ -63,7 +67,7 @@ class Header(NamedTuple):
 def read_header(
   path: str | os.PathLike,
 ) -> tuple[Header | None, Fault | None]:
-  """Reads the header of a file, whatever the file is.
+  """Reads the header of any file.
 
   Args:
     path: any file.
@@ -122,9 +126,9 @@ def _not_dicom(f: BinaryIO) -> Fault:
   try:
     start.decode('utf-8')
   except UnicodeDecodeError:
-    return Fault('not DICOM', 'is not a DICOM file in spite of its name')
+    return _NOT_DICOM
   if b'\0' in start:
-    return Fault('not DICOM', 'is not a DICOM file in spite of its name')
+    return _NOT_DICOM
   return Fault('text', 'is text, not a DICOM file in spite of its name')
 
 
@@ -170,31 +174,25 @@ def parse(
   Returns:
     (dataset, None), or (None, what is wrong).
   """
+  is_path = isinstance(source, (str, os.PathLike))
   try:
-    if isinstance(source, (str, os.PathLike)):
-      with _File(source) as f:
-        return _parse(f, **kwargs)
-    return _parse(source, **kwargs)
+    with _File(source) if is_path else contextlib.nullcontext(source) as f:
+      if _inflates_beyond_measure(f):
+        return None, Fault(
+          'unreadable',
+          f'inflates to more than {_MAX_INFLATED >> 20} MiB, which is no CT '
+          'image',
+        )
+      return pydicom.dcmread(f, **kwargs), None
   except pydicom_errors.InvalidDicomError:
-    return None, Fault('not DICOM', 'is not a DICOM file in spite of its name')
+    return None, _NOT_DICOM
   # A truncated header surfaces as nearly any exception of pydicom or struct.
   except Exception as e:
     return None, unreadable(e)
 
 
-def _parse(
-  f: BinaryIO, **kwargs: Any
-) -> tuple[pydicom.Dataset | None, Fault | None]:
-  if _inflates_beyond_measure(f):
-    return None, Fault(
-      'unreadable',
-      f'inflates to more than {_MAX_INFLATED >> 20} MiB, which is no CT image',
-    )
-  return pydicom.dcmread(f, **kwargs), None
-
-
 def _inflates_beyond_measure(f: BinaryIO) -> bool:
-  """Whether a deflated file is a bomb; pydicom inflates whatever it is given.
+  """Whether a deflated file is a bomb; pydicom inflates all of it.
 
   Leaves the file at its start.
   """

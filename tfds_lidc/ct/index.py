@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import tqdm
 
+from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import header as dicom_header
 from tfds_lidc.ct import series as dicom_series
@@ -50,8 +51,8 @@ class SeriesIndex:
     series: CT by SeriesInstanceUID; without the slices that are faulty.
     others: (modality, patient, SeriesInstanceUID) -> files, for the rest.
     faults: the files that cannot be used, by path.
-    num_files: how many files there are, of whatever kind.
-    num_read: of how many the header was read this time.
+    num_files: how many files there are, of any kind.
+    num_read: of how many of them the header was read this time.
   """
 
   series: dict[str, dicom_series.Series]
@@ -133,7 +134,10 @@ def load(
         },
       )
   if not found_ct:
-    raise dicom_series.no_ct(lidc_dir, len(stats))
+    raise errors.InputError(
+      f'no CT series below {lidc_dir} (0 CT images among {len(stats)} files); '
+      'give the folder that holds the DICOM files of LIDC-IDRI'
+    )
   return _join(entries, faults, len(unread))
 
 
@@ -190,32 +194,58 @@ def _read_chunk(paths: list[str]) -> list[_Read]:
 
 
 def _crashed(paths: list[str]) -> list[_Read]:
-  fault = dicom_header.Fault('unreadable', 'or a neighbour kills its reader')
+  fault = dicom_header.Fault(
+    'unreadable',
+    'or another file of its batch crashed the process that read them',
+  )
   return [(None, fault) for _ in paths]
 
 
 def _join(
   entries: dict[str, Sequence[Any]], faults: list[FileFault], num_read: int
 ) -> SeriesIndex:
-  headers, broken, others = [], [], collections.defaultdict(list)
-  for path, (header, fault) in entries.items():
+  """Sorts files by their series; `faults` are of what has no entry."""
+  slices = collections.defaultdict(list)
+  folders = collections.defaultdict(set)
+  others = collections.defaultdict(list)
+  patients, simulated = {}, set()
+  # Broken files first, so that the header of a whole one decides.
+  for path, (header, fault) in sorted(
+    entries.items(), key=lambda entry: not entry[1][1]
+  ):
     header = header and dicom_header.Header(*header)
     if fault:
       where = (header.series_uid, header.z_mm) if header else ()
       faults.append(FileFault(path, *fault, *where))
-      if header:
-        broken.append((path, header))
-    elif header and header.modality == 'CT':
-      headers.append((path, header))
-    elif header:
-      others[header.modality, header.patient_id, header.series_uid].append(path)
-  return SeriesIndex(
-    dicom_series.join(headers, broken),
-    dict(others),
-    sorted(faults, key=lambda f: f.path),
-    len(entries),
-    num_read,
-  )
+    if not header:
+      continue
+    uid = header.series_uid
+    if header.modality != 'CT':
+      others[header.modality, header.patient_id, uid].append(path)
+      continue
+    # A series of which every file is broken is there, without slices.
+    folders[uid].add(os.path.dirname(path))
+    patients[uid] = header.patient_id
+    if not fault:
+      slices[uid].append(
+        dicom_series.Slice(
+          header.z_mm, header.instance_number, path, header.image_id
+        )
+      )
+      if header.simulated:
+        simulated.add(uid)
+  series = {
+    uid: dicom_series.Series(
+      uid,
+      patient_id,
+      tuple(sorted(slices[uid])),
+      os.path.commonpath(folders[uid]),
+      uid in simulated,
+    )
+    for uid, patient_id in patients.items()
+  }
+  faults = sorted(faults, key=lambda f: f.path)
+  return SeriesIndex(series, dict(others), faults, len(entries), num_read)
 
 
 def _cache_file(
@@ -241,7 +271,7 @@ def _recall(cache: pathlib.Path) -> dict[str, list[Any]]:
 
 
 def _check_entry(size: Any, mtime: Any, header: Any, fault: Any) -> None:
-  """Raises `TypeError` where a remembered file is no such thing."""
+  """Raises `TypeError` where a remembered entry has other fields."""
   fields = (size, mtime, *(header or ()), *(fault or ()))
   kinds = [int, int]
   if header:

@@ -17,57 +17,35 @@ from tfds_lidc.ct import decoder
 from tfds_lidc.ct import header
 
 _INT16 = np.iinfo(np.int16)
-
-
 # No CT image is larger; what claims to be is refused before it is decoded.
 _MAX_PIXELS = 4096 * 4096
-
-
 _BITS = (1, 8, 16, 32)
-
 
 # Installed with this package.
 _DECODERS = ('pydicom', 'pillow', 'pyjpegls')
-
+# What decodes the images that these cannot: JPEG Lossless and Extended;
+# High-Throughput JPEG 2000, which GDCM cannot either. The extra `jpeg` has all.
+_CODEC = 'python-gdcm'
+_HIGH_THROUGHPUT_CODEC = 'pylibjpeg pylibjpeg-openjpeg'
 
 _decode_apart = decoder.Decoder()
 
 
-# What decodes the images that pydicom, Pillow and pyjpegls, which are installed
-# with this package, cannot: JPEG Lossless and Extended; High-Throughput JPEG
-# 2000, which GDCM cannot either. The extra `jpeg` has both.
-_CODEC = 'python-gdcm'
-
-
-_HIGH_THROUGHPUT_CODEC = 'pylibjpeg pylibjpeg-openjpeg'
-
-
-def read_hu(path: str | os.PathLike) -> np.ndarray:
+def try_read_hu(
+  path: str | os.PathLike,
+) -> tuple[np.ndarray | None, header.Fault | None]:
   """Reads one CT image.
 
   Args:
     path: a DICOM file.
 
   Returns:
-    (rows, columns) int16, HU: raw * RescaleSlope + RescaleIntercept, rounded
-    where the slope is fractional, saturated where it leaves int16.
+    (HU, None), or (None, what is wrong). The HU are (rows, columns) int16:
+    raw * RescaleSlope + RescaleIntercept, rounded where the slope is
+    fractional, saturated where it leaves int16.
 
   Raises:
-    InputError: the file has no pixels or no rescale, or cannot be decoded.
-  """
-  hu, fault = try_read_hu(path)
-  if fault:
-    raise mend(path, fault)
-  return hu
-
-
-def try_read_hu(
-  path: str | os.PathLike,
-) -> tuple[np.ndarray | None, header.Fault | None]:
-  """`read_hu` that returns (HU, None), or (None, what is wrong).
-
-  Raises:
-    InputError: compressed images cannot be decoded here, whatever they are.
+    InputError: no compressed image can be decoded on this machine.
   """
   dataset, fault = header.parse(path)
   if fault:
@@ -121,7 +99,7 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
   if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
     return None
   if not pixels.get_decoder(syntax).is_available:
-    return None  # nothing is decoded, and what to install is told
+    return None  # nothing is decoded; the fault says what to install
   # One frame is all there is: a table of others would only mislead.
   for name in ('ExtendedOffsetTable', 'ExtendedOffsetTableLengths'):
     if name in dataset:
@@ -159,12 +137,4 @@ def _missing_codec(
   package = _HIGH_THROUGHPUT_CODEC if high_throughput else _CODEC
   return header.Fault(
     'codec', f'is compressed ({syntax.name}); run: pip install {package}'
-  )
-
-
-def mend(path: str | os.PathLike, fault: header.Fault) -> errors.InputError:
-  if fault.kind == 'codec':
-    return errors.InputError(f'{path} {fault.reason}')
-  return errors.InputError(
-    f'{path} {fault.reason}; download it again, or delete it'
   )

@@ -7,17 +7,15 @@ as Markdown what both look like in numbers (`hu_statistics`), with all phantoms
 of the config `phantom` as a third column.
 """
 
-import argparse
 import os
 from typing import NamedTuple
 
 import numpy as np
 
+from tfds_lidc import command_line
 from tfds_lidc import errors
-from tfds_lidc.ct import series as dicom_series
-from tfds_lidc.nodules import patches
+from tfds_lidc.ct import index as series_index
 from tfds_lidc.nodules import selection
-from tfds_lidc.phantom import patch as phantom_patch
 from tfds_lidc.scans import reader
 from tfds_lidc.tools import hu_statistics
 
@@ -96,46 +94,44 @@ def real_and_phantom(lidc_dir):
     InputError: no nodule of LIDC-IDRI can be read there, or it is SIMULATED.
   """
   policy = selection.POLICIES['all']
-  series = dicom_series.index(lidc_dir)
-  nodules, images, votes, simulated = [], [], [], []
-  found = [n for n in selection.select(policy) if n.series_uid in series]
-  for nodule in sorted(found, key=lambda n: -n.diameter_mm)[:NUM_NODULES]:
-    if series[nodule.series_uid].simulated:
-      raise errors.InputError(
-        f'{series[nodule.series_uid].folder} is SIMULATED, and would be shown '
-        'as real; give a folder with CT of LIDC-IDRI'
-      )
-    job = reader.Job((nodule,), policy, series[nodule.series_uid])
-    examples, _, losses = reader.read(job)
-    if losses:
-      raise errors.InputError(f'{losses[0].path} {losses[0].reason}')
-    (patch,) = patches.place_nodule(nodule, policy)
-    nodules.append(nodule)
-    images.append(examples[0].image)
-    votes.append(examples[0].votes)
-    simulated.append(phantom_patch.simulate(nodule, patch))
+  series = series_index.load(lidc_dir).series
+  nodules = [n for n in selection.select(policy) if n.series_uid in series]
+  nodules = sorted(nodules, key=lambda n: -n.diameter_mm)[:NUM_NODULES]
   if not nodules:
     raise errors.InputError(
       f'{lidc_dir} holds no nodule of LIDC-IDRI; give a folder with a whole '
       'series, such as that of LIDC-IDRI-0003'
     )
-  return (
-    nodules,
-    sample(images, votes, nodules),
-    sample(simulated, votes, nodules),
-  )
+  jobs = [reader.Job((n,), policy, series[n.series_uid]) for n in nodules]
+  for job in jobs:
+    if job.series.simulated:
+      raise errors.InputError(
+        f'{job.series.folder} is SIMULATED, and would be shown as real; give '
+        'a folder with CT of LIDC-IDRI'
+      )
+  phantom_jobs = [reader.Job((n,), policy) for n in nodules]
+  return nodules, _read(jobs), _read(phantom_jobs)
 
 
 def phantoms(every=1):
   """The SIMULATED Sample of the config `phantom`, or of one in `every`."""
   policy = selection.POLICIES['paper']
-  nodules, images, votes = [], [], []
-  for nodule in selection.select(policy)[::every]:
-    for patch in patches.place_nodule(nodule, policy):
-      nodules.append(nodule)
-      images.append(phantom_patch.simulate(nodule, patch))
-      votes.append(patch.votes)
-  return sample(images, votes, nodules)
+  nodules = selection.select(policy)[::every]
+  return _read([reader.Job((n,), policy) for n in nodules])
+
+
+def _read(jobs):
+  """The Sample of jobs of one nodule each."""
+  nodules, examples = [], []
+  for job in jobs:
+    found, _, losses = reader.read(job)
+    if losses:
+      raise errors.InputError(f'{losses[0].path} {losses[0].reason}')
+    nodules += job.nodules[: len(found)]  # none without consensus
+    examples += found
+  return sample(
+    [e.image for e in examples], [e.votes for e in examples], nodules
+  )
 
 
 def table(samples):
@@ -244,11 +240,7 @@ def _histogram(axis, name, real, simulated):
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.tools.compare_phantom',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser('tools.compare_phantom', __doc__)
   parser.add_argument(
     '--lidc_dir', required=True, metavar='DIR', help='DICOM files of LIDC-IDRI'
   )

@@ -6,7 +6,6 @@ Clusters are those of pylidc's `Scan.cluster_annotations` at its defaults. The
 result is the same bytes every time.
 """
 
-import argparse
 from collections.abc import Iterable
 import dataclasses
 import multiprocessing
@@ -17,6 +16,7 @@ import numpy as np
 from sklearn import model_selection
 import tqdm
 
+from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import selection
@@ -96,7 +96,7 @@ def assign_folds(nodules: Iterable[selection.Nodule]) -> list[selection.Nodule]:
 
 def make_nodules(processes: int | None = None) -> list[selection.Nodule]:
   """All nodules of LIDC-IDRI, by patient, scan and z, with their folds."""
-  scan_ids = annotations.scan_ids()
+  scan_ids = sorted(scan.scan_id for scan in annotations.scans().values())
   nodules = []
   # Spawned, not forked: a database connection must not be shared.
   with multiprocessing.get_context('spawn').Pool(processes) as pool:
@@ -113,11 +113,7 @@ def make_nodules(processes: int | None = None) -> list[selection.Nodule]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.tools.make_nodules',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser('tools.make_nodules', __doc__)
   parser.add_argument(
     '--out',
     type=pathlib.Path,

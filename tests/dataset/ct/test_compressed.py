@@ -12,7 +12,6 @@ import pytest
 
 from tfds_lidc import build
 from tfds_lidc.ct import header
-from tfds_lidc.ct import pixels
 
 _ROWS, _COLS = np.mgrid[:48, :64]
 _FRINGE = _ROWS + _COLS < 20  # outside of the field of view
@@ -98,7 +97,7 @@ def test_hu(tmp_path, syntax, kind):
   )
   _compress(path, syntax, bits)
   assert header.read_header(path)[1] is None
-  hu = pixels.read_hu(path)
+  hu = dicom_files.read_hu(path)
   assert hu.dtype == np.int16
   np.testing.assert_array_equal(hu, _hu(raw, slope, intercept))
 
@@ -146,7 +145,7 @@ def test_jpeg_2000_by_pillow(tmp_path):
     'pillow'
     in pydicom.pixels.get_decoder(uid.JPEG2000Lossless).available_plugins
   )
-  np.testing.assert_array_equal(pixels.read_hu(path), _hu(raw, 1, -1024))
+  np.testing.assert_array_equal(dicom_files.read_hu(path), _hu(raw, 1, -1024))
 
 
 def test_what_is_above_the_stored_bits_is_not_the_image(tmp_path):
@@ -161,7 +160,7 @@ def test_what_is_above_the_stored_bits_is_not_the_image(tmp_path):
     dataset.BitsStored, dataset.HighBit = 12, 11
     dataset.PixelRepresentation = signed
     dataset.save_as(path)
-    np.testing.assert_array_equal(pixels.read_hu(path), expected)
+    np.testing.assert_array_equal(dicom_files.read_hu(path), expected)
 
 
 @pytest.mark.parametrize('padding', [-2048, -2000, 63536])
@@ -170,9 +169,9 @@ def test_padding_stays_what_it_is(tmp_path, padding):
   dtype = np.int16 if padding < 0 else np.uint16
   raw = np.full((2, 2), padding, dtype)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, intercept=0)
-  undeclared = pixels.read_hu(path)
+  undeclared = dicom_files.read_hu(path)
   dataset = pydicom.dcmread(path)
   dataset.add_new('PixelPaddingValue', 'SS' if padding < 0 else 'US', padding)
   dataset.save_as(path)
-  np.testing.assert_array_equal(pixels.read_hu(path), undeclared)
+  np.testing.assert_array_equal(dicom_files.read_hu(path), undeclared)
   assert (undeclared == min(padding, 32767)).all()

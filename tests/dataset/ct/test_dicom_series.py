@@ -10,8 +10,8 @@ import pytest
 
 from tfds_lidc import errors
 from tfds_lidc.ct import header as dicom_header
+from tfds_lidc.ct import index as series_index
 from tfds_lidc.ct import pixels as dicom_pixels
-from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.nodules import annotations
 
 _RAW = np.arange(16, dtype=np.int16).reshape(4, 4)
@@ -19,7 +19,7 @@ _RAW = np.arange(16, dtype=np.int16).reshape(4, 4)
 
 @dicom_files.needs_real_series
 def test_real_series():
-  series = dicom_series.index(dicom_files.REAL_DIR)
+  series = dicom_files.series_of(dicom_files.REAL_DIR)
   assert set(series) == {dicom_files.SERIES_UID}
   found = series[dicom_files.SERIES_UID]
   assert found.patient_id == 'LIDC-IDRI-0003'
@@ -31,12 +31,12 @@ def test_real_series():
 
 @dicom_files.needs_real_series
 def test_real_hu_equal_pydicoms():
-  series = dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  series = dicom_files.series_of(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
   for z_mm in dicom_files.needed_z():
     path = series.path_at(z_mm)
     dataset = pydicom.dcmread(path)
     assert float(dataset.ImagePositionPatient[2]) == z_mm
-    hu = dicom_pixels.read_hu(path)
+    hu = dicom_files.read_hu(path)
     assert hu.dtype == np.int16
     np.testing.assert_array_equal(
       hu,
@@ -49,7 +49,7 @@ def test_index_orders_by_z_in_any_layout(tmp_path):
   dicom_files.write_slice(tmp_path / 'a' / 'z.dcm', _RAW, -5.0, '1.2')
   dicom_files.write_slice(tmp_path / 'b' / 'no_suffix', _RAW, -10.0, '1.2')
   dicom_files.write_slice(tmp_path / 'b' / '1-001.dcm', _RAW, 3.0, '1.3')
-  series = dicom_series.index(tmp_path)
+  series = dicom_files.series_of(tmp_path)
   assert set(series) == {'1.2', '1.3'}
   assert [s.z_mm for s in series['1.2'].slices] == [-10.0, -5.0]
   assert series['1.2'].path_at(-10.05) == str(tmp_path / 'b' / 'no_suffix')
@@ -61,7 +61,7 @@ def test_index_follows_links_once(tmp_path):
   (tmp_path / 'lidc').mkdir()
   os.symlink(tmp_path / 'real', tmp_path / 'lidc' / 'patient')
   os.symlink(tmp_path / 'lidc', tmp_path / 'lidc' / 'loop')
-  assert len(dicom_series.index(tmp_path / 'lidc')['1.2'].slices) == 1
+  assert len(dicom_files.series_of(tmp_path / 'lidc')['1.2'].slices) == 1
 
 
 def test_index_ignores_what_is_not_ct(tmp_path):
@@ -70,7 +70,7 @@ def test_index_ignores_what_is_not_ct(tmp_path):
   (tmp_path / 'LICENSE').write_text('CC BY 3.0')
   (tmp_path / 'annotations.xml').write_text('<LidcReadMessage/>')
   (tmp_path / '._1.dcm').write_bytes(b'resource fork')
-  assert set(dicom_series.index(tmp_path)) == {'1.2'}
+  assert set(dicom_files.series_of(tmp_path)) == {'1.2'}
 
 
 def test_same_z_twice_takes_the_lower_instance(tmp_path):
@@ -79,7 +79,7 @@ def test_same_z_twice_takes_the_lower_instance(tmp_path):
     dataset = pydicom.dcmread(path)
     dataset.InstanceNumber = instance
     dataset.save_as(path)
-  assert dicom_series.index(tmp_path)['1.2'].path_at(1.0) == str(
+  assert dicom_files.series_of(tmp_path)['1.2'].path_at(1.0) == str(
     tmp_path / 'b.dcm'
   )
 
@@ -98,7 +98,7 @@ def test_hu_are_int16_without_wrap(tmp_path, raw, slope, intercept, hu):
   path = dicom_files.write_slice(
     tmp_path / '1.dcm', np.full((2, 2), raw), slope=slope, intercept=intercept
   )
-  np.testing.assert_array_equal(dicom_pixels.read_hu(path), np.full((2, 2), hu))
+  np.testing.assert_array_equal(dicom_files.read_hu(path), np.full((2, 2), hu))
 
 
 def _error(function, *args):
@@ -107,16 +107,20 @@ def _error(function, *args):
   return str(e.value)
 
 
+def _fault(path):
+  hu, fault = dicom_pixels.try_read_hu(path)
+  assert hu is None
+  return fault
+
+
 def test_directory_without_ct(tmp_path):
   missing = tmp_path / 'missing'
-  assert str(missing) in _error(dicom_series.index, missing)
-  assert 'does not exist' in _error(dicom_series.index, missing)
-  assert 'is empty' in _error(dicom_series.index, tmp_path)
+  assert str(missing) in _error(series_index.load, missing)
+  assert 'does not exist' in _error(series_index.load, missing)
+  assert 'is empty' in _error(series_index.load, tmp_path)
   (tmp_path / 'readme.txt').write_text('nothing here')
-  assert 'not a directory' in _error(
-    dicom_series.index, tmp_path / 'readme.txt'
-  )
-  assert '0 CT images among 1 files' in _error(dicom_series.index, tmp_path)
+  assert 'not a directory' in _error(series_index.load, tmp_path / 'readme.txt')
+  assert '0 CT images among 1 files' in _error(series_index.load, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -132,15 +136,16 @@ def test_broken_header_names_the_file(tmp_path, size, says):
   whole = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   broken = tmp_path / '2.dcm'
   broken.write_bytes(whole.read_bytes()[:size])
-  message = _error(dicom_series.index, tmp_path)
-  assert str(broken) in message and says in message
+  (fault,) = series_index.load(tmp_path).faults
+  assert fault.path == str(broken) and says in fault.reason
 
 
 def test_broken_pixels_name_the_file(tmp_path):
   path = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   path.write_bytes(path.read_bytes()[:-4])
-  dicom_series.index(tmp_path)  # the header is whole
-  assert str(path) in _error(dicom_pixels.read_hu, path)
+  header, _ = dicom_header.read_header(path)
+  assert header.series_uid == dicom_files.SERIES_UID  # it is whole
+  assert _fault(path).kind == 'unreadable'
 
 
 def test_missing_rescale_names_the_file(tmp_path):
@@ -148,8 +153,7 @@ def test_missing_rescale_names_the_file(tmp_path):
   dataset = pydicom.dcmread(path)
   del dataset.RescaleSlope
   dataset.save_as(path)
-  message = _error(dicom_pixels.read_hu, path)
-  assert str(path) in message and 'RescaleSlope' in message
+  assert 'RescaleSlope' in _fault(path).reason
 
 
 @pytest.mark.parametrize(
@@ -172,9 +176,9 @@ def test_a_missing_codec_is_named(tmp_path, syntax, package, monkeypatch):
   # As on a machine with no codec; what is installed here does not matter.
   monkeypatch.setattr(decoder, '_unavailable', {'pylibjpeg': ('pylibjpeg',)})
   monkeypatch.setattr(decoder, '_available', {})
-  message = _error(dicom_pixels.read_hu, path)
-  assert str(path) in message and package in message
-  assert syntax.name in message and 'delete' not in message
+  fault = _fault(path)
+  assert fault.kind == 'codec'
+  assert package in fault.reason and syntax.name in fault.reason
 
 
 def test_unfinished_pixels_show_without_reading_them(tmp_path):
@@ -205,13 +209,12 @@ def _claiming(path, syntax=None, stream=None, **tags):
 
 
 def _peak_mib(path):
-  """What a failing `read_hu` allocates, and its message."""
+  """What a failing `try_read_hu` allocates, and why it fails."""
   tracemalloc.start()
-  message = _error(dicom_pixels.read_hu, path)
+  reason = _fault(path).reason
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  assert str(path) in message
-  return peak / 2**20, message
+  return peak / 2**20, reason
 
 
 # A frame of JPEG-LS and of JPEG 2000 that says 60,000 x 60,000, and no more.
@@ -250,8 +253,8 @@ def test_pixels_that_are_claimed_are_not_allocated(
 ):
   path = _claiming(tmp_path / '1.dcm', syntax, stream, **tags)
   assert path.stat().st_size < 10_000
-  mebibytes, message = _peak_mib(path)
-  assert says in message
+  mebibytes, reason = _peak_mib(path)
+  assert says in reason
   assert mebibytes < 1
 
 
@@ -259,7 +262,7 @@ def test_jpeg_2000_says_its_size_before_it_is_decoded(tmp_path, monkeypatch):
   path = _claiming(tmp_path / '1.dcm', pydicom.uid.JPEG2000Lossless, _J2K)
   decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEG2000Lossless)
   monkeypatch.setattr(decoder, '_available', {'any': lambda *_: b''})
-  assert '60000 x 60000' in _error(dicom_pixels.read_hu, path)
+  assert '60000 x 60000' in _fault(path).reason
 
 
 def test_a_deflated_bomb_is_refused(tmp_path):
@@ -305,7 +308,7 @@ def test_a_pipe_is_no_slice(tmp_path):
 )
 def test_a_rescale_that_is_no_number(tmp_path, tags):
   path = _claiming(tmp_path / '1.dcm', **tags)
-  assert 'rescale' in _error(dicom_pixels.read_hu, path)
+  assert 'rescale' in _fault(path).reason
 
 
 def test_a_position_that_is_no_number(tmp_path):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import dicom_files
 import faulty_dicom
 import numpy as np
 import pydicom
@@ -10,8 +11,6 @@ import pytest
 
 from tfds_lidc import build
 from tfds_lidc import check
-from tfds_lidc.ct import pixels
-from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -41,7 +40,7 @@ def directory(tmp_path_factory):
 
 def test_identity_and_geometry_are_the_databases(directory):
   (scan,) = (s for s in annotations.scans().values() if s.patient_id == PATIENT)
-  series = dicom_series.index(directory)[scan.series_uid]
+  series = dicom_files.series_of(directory)[scan.series_uid]
   z_mm = annotations.slice_positions(scan.scan_id)
   np.testing.assert_allclose([s.z_mm for s in series.slices], z_mm, atol=1e-6)
   for s in series.slices[:: len(z_mm) // 4]:
@@ -52,7 +51,7 @@ def test_identity_and_geometry_are_the_databases(directory):
     assert image.StudyInstanceUID == scan.study_uid
     assert float(image.PixelSpacing[0]) == scan.pixel_spacing_mm
     assert float(image.SliceThickness) == scan.slice_thickness_mm
-    hu = pixels.read_hu(s.path)
+    hu = dicom_files.read_hu(s.path)
     assert hu.shape == (512, 512)
     assert hu[0, 0] == -2000  # outside the field of view
     assert hu[256, 256] > -200  # the mediastinum

@@ -13,8 +13,6 @@ import pydicom
 import pytest
 
 from tfds_lidc import parallel
-from tfds_lidc.ct import pixels as dicom_pixels
-from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -23,7 +21,7 @@ from tfds_lidc.scans import reader
 
 @pytest.fixture(scope='module')
 def series():
-  return dicom_series.index(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
+  return dicom_files.series_of(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
 
 
 @pytest.fixture(scope='module')
@@ -127,7 +125,7 @@ def test_one_scan_builds_in_half_a_second(tmp_path):
 
 @dicom_files.needs_real_series
 def test_border_of_a_real_slice(series):
-  plane = dicom_pixels.read_hu(series.slices[70].path)
+  plane = dicom_files.read_hu(series.slices[70].path)
   dataset = pydicom.dcmread(series.slices[70].path)
   hu = dataset.pixel_array.astype(int) * int(dataset.RescaleSlope) + int(
     dataset.RescaleIntercept
@@ -187,7 +185,7 @@ def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
     dicom_files.write_slice(
       tmp_path / f'{k}.dcm', ramp, float(z_mm[k]), nodules[0].series_uid
     )
-  (series,) = dicom_series.index(tmp_path).values()
+  (series,) = dicom_files.series_of(tmp_path).values()
   job = reader.Job(tuple(nodules), policy, series)
   apart = parallel.Apart(_peak_mib, on_crash=None)
   once, again = apart(job), apart(job)

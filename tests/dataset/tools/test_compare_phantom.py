@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfds_lidc import errors
-from tfds_lidc.ct import series as dicom_series
+from tfds_lidc.ct import index as series_index
 from tfds_lidc.nodules import selection
 from tfds_lidc.tools import compare_phantom
 
@@ -23,11 +23,11 @@ def test_of_no_nodule_nothing_can_be_shown(tmp_path):
 
 def test_a_simulated_series_is_not_shown_as_real(tmp_path, monkeypatch):
   dicom_files.write_slice(tmp_path / '1.dcm', np.zeros((8, 8), np.int16))
-  series = {
-    uid: dataclasses.replace(one, simulated=True)
-    for uid, one in dicom_series.index(tmp_path).items()
-  }
-  monkeypatch.setattr(dicom_series, 'index', lambda _: series)
+  index = series_index.load(tmp_path)
+  (uid,) = index.series
+  series = dataclasses.replace(index.series[uid], simulated=True)
+  index = dataclasses.replace(index, series={uid: series})
+  monkeypatch.setattr(series_index, 'load', lambda _: index)
   with pytest.raises(errors.InputError, match='SIMULATED'):
     compare_phantom.real_and_phantom(tmp_path)
 

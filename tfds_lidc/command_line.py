@@ -1,0 +1,40 @@
+"""What the commands share: a parser that shows their docstring, and flags."""
+
+import argparse
+
+from tfds_lidc import parallel
+
+DEFAULT_DATA_DIR = '~/tensorflow_datasets'
+
+
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+  """A parser of a command's flags.
+
+  Args:
+    command: the module, below `tfds_lidc`.
+    description: its docstring, which --help shows as it is written.
+  """
+  return argparse.ArgumentParser(
+    prog=f'python -m tfds_lidc.{command}',
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+
+
+def add_data_dir(flags: argparse.ArgumentParser, use: str = '') -> None:
+  """Adds --data_dir; `use` continues its help."""
+  flags.add_argument(
+    '--data_dir',
+    default=DEFAULT_DATA_DIR,
+    help=f'where TFDS keeps its datasets{use} (default: %(default)s)',
+  )
+
+
+def add_workers(flags: argparse.ArgumentParser) -> None:
+  """Adds --workers."""
+  flags.add_argument(
+    '--workers',
+    type=int,
+    default=parallel.all_cores(),
+    help='processes (default: all cores, %(default)s)',
+  )
