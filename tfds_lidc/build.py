@@ -21,7 +21,7 @@ machines have this package and share both folders, at the same path:
         --flink_master=HOST:8081 --environment_type=EXTERNAL \\
         --environment_config=localhost:50000
 
-Everything behind the -- is Beam's own, for whatever runner; without it Beam's
+Everything behind the -- goes to Beam, for any runner; without it Beam's
 DirectRunner reads the scans here. The records are the same. (Only the
 DirectRunner and the PortableRunner were tried.)
 
@@ -47,15 +47,13 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tfds_lidc import cohort
+from tfds_lidc import command_line
 from tfds_lidc import errors
-from tfds_lidc import parallel
 from tfds_lidc.ct import series
 from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import overrides
-
-DEFAULT_DATA_DIR = '~/tensorflow_datasets'
 
 _Builder = lidc_nodules_dataset_builder.Builder
 _LidcConfig = lidc_nodules_dataset_builder.LidcConfig
@@ -81,9 +79,9 @@ def build(
   Args:
     config: 'paper', 'all', 'phantom', or a config of one's own.
     lidc_dir: where the DICOM files are; not needed for phantoms.
-    data_dir: where datasets live; `DEFAULT_DATA_DIR` by default.
+    data_dir: where datasets live; ~/tensorflow_datasets by default.
     overwrite: build again, and replace what is there.
-    policy: `key=value,...` that changes the config, see `overrides`.
+    policy: `key=value,...` that changes the config, see `nodules.overrides`.
     strict: fail on the first file that cannot be used, instead of leaving out
       the nodules that need it.
     workers: processes. They are spawned: with more than one, the script that
@@ -117,8 +115,8 @@ def build(
     series.check_directory(lidc_dir)
     download_config = download_config.replace(manual_dir=lidc_dir)
   staging.check_writable(data_dir)
-  with staging.alone(data_dir, config.name):
-    # By the one that was waited for, perhaps.
+  with staging.exclusive(data_dir, config.name):
+    # The process that this one waited for may have built it.
     if overwrite or not is_built(config, data_dir=data_dir):
       _build(
         config,
@@ -133,7 +131,7 @@ def build(
 
 def _build(config, data_dir, download_config, *, strict, workers, beam_options):
   """Builds beside its place, moves there, and forgets what it remembered."""
-  staging.sweep(data_dir)
+  staging.remove_leftovers(data_dir)
   try:
     with tempfile.TemporaryDirectory(
       prefix=staging.prefix(), dir=data_dir
@@ -241,11 +239,11 @@ def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
       f'--data_dir={data_dir} is not on this machine; build into a local '
       'folder and copy it there'
     )
-  return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
+  return pathlib.Path(data_dir or command_line.DEFAULT_DATA_DIR).expanduser()
 
 
 def _beam_options(args: argparse.Namespace) -> Any:
-  """Of Apache Beam, or None where it is not asked for."""
+  """The options of Apache Beam, or None without --beam."""
   if args.beam:
     from tfds_lidc.scans import beam  # needs the extra `beam`
 
@@ -259,11 +257,7 @@ def _beam_options(args: argparse.Namespace) -> Any:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.build',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser('build', __doc__)
   parser.add_argument(
     '--config',
     required=True,
@@ -276,11 +270,7 @@ def main() -> None:
     help='folder with the DICOM files of LIDC-IDRI, in any '
     'layout; not needed for --config=phantom',
   )
-  parser.add_argument(
-    '--data_dir',
-    default=DEFAULT_DATA_DIR,
-    help='where TFDS keeps its datasets (default: %(default)s)',
-  )
+  command_line.add_data_dir(parser)
   parser.add_argument(
     '--overwrite',
     action='store_true',
@@ -293,12 +283,7 @@ def main() -> None:
     help='fail where a file cannot be used, instead of leaving out the '
     'nodules that need it',
   )
-  parser.add_argument(
-    '--workers',
-    type=int,
-    default=parallel.all_cores(),
-    help='processes (default: all cores, %(default)s)',
-  )
+  command_line.add_workers(parser)
   parser.add_argument(
     '--beam',
     action='store_true',

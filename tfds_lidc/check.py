@@ -11,7 +11,6 @@ which slice that is, and the slice can be read. Another slice of the nodule may
 miss: it is named, and costs only what is built with slices=all.
 """
 
-import argparse
 import collections
 import json
 import os
@@ -22,6 +21,8 @@ from typing import NamedTuple
 import tqdm
 
 from tfds_lidc import build
+from tfds_lidc import cohort
+from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
@@ -32,8 +33,6 @@ from tfds_lidc.scans import findings
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
-# Every slice with a vote: as long as no nodule has more than 100 readers.
-_ANY_VOTE = selection.Policy('any_vote', slices='all', consensus=(1, 100))
 _LEVELS = sorted({policy.consensus for policy in selection.POLICIES.values()})
 _MIN_PARALLEL = 16  # scans
 _MAX_LINES = 20  # per fault, on the screen
@@ -75,7 +74,7 @@ def check(
   index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
   known = annotations.scans()
   found = {uid: s for uid, s in index.series.items() if uid in known}
-  jobs = reader.jobs(selection.clusters(), _ANY_VOTE, index)
+  jobs = reader.jobs(selection.clusters(), selection.ANY_VOTE, index)
   checked = list(
     tqdm.tqdm(
       parallel.ordered_map(
@@ -98,7 +97,7 @@ def check(
       known[uid].scan_id, series, index, losses
     )
     faults += findings.duplicates(series)
-  faults += findings.strangers(index)
+  faults += findings.other_series(index)
   missing = [scan.patient_id for uid, scan in known.items() if uid not in found]
   return {
     'lidc_dir': os.fspath(lidc_dir),
@@ -158,16 +157,8 @@ def _policy_counts(
   whole = {i for scan in checked for i in scan.whole[policy.consensus]}
   nodules = selection.select(policy)
   there = [n for n in nodules if n.nodule_id in whole]
-  labels = collections.Counter(n.label for n in there)
-  return {
-    'selected': len(nodules),
-    'found': len(there),
-    'benign': labels[selection.BENIGN],
-    'malignant': labels[selection.MALIGNANT],
-    'open': labels[selection.OPEN],
-    'patients': len({n.patient_id for n in there}),
-    'scans': len({n.series_uid for n in there}),
-  }
+  counts = selection.counts(there)
+  return {'selected': len(nodules), 'found': counts.pop('nodules'), **counts}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -199,37 +190,21 @@ def table(report: dict[str, Any]) -> str:
     if len(members) > _MAX_LINES:
       rest = len(members) - _MAX_LINES
       lines.append(f'    and {rest} more; --json lists them')
-  columns = list(next(iter(report['policies'].values())))
-  lines += ['', _FOUND]
-  lines += [f'{"policy":<18}' + ''.join(f'{c:>11}' for c in columns)]
-  for name, counts in report['policies'].items():
-    row = ''.join(f'{counts[column]:>11}' for column in columns)
-    lines.append(f'{name:<18}{row}')
+  lines += ['', _FOUND, cohort.aligned(report['policies'])]
   return '\n'.join(lines)
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.check',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser('check', __doc__)
   parser.add_argument(
     '--lidc_dir', required=True, help='folder with the DICOM files'
   )
   parser.add_argument('--json', help='file to write everything to')
-  parser.add_argument(
-    '--data_dir',
-    default=build.DEFAULT_DATA_DIR,
-    help='where TFDS keeps its datasets; headers that were read are '
-    'remembered there, for the build too (default: %(default)s)',
+  command_line.add_data_dir(
+    parser,
+    '; headers that were read are remembered there, for the build too',
   )
-  parser.add_argument(
-    '--workers',
-    type=int,
-    default=parallel.all_cores(),
-    help='processes (default: all cores, %(default)s)',
-  )
+  command_line.add_workers(parser)
   args = parser.parse_args()
   lidc_dir = pathlib.Path(args.lidc_dir).expanduser()
   try:

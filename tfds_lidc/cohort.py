@@ -3,10 +3,11 @@
 python -m tfds_lidc.cohort
 """
 
-import argparse
 import collections
 from collections.abc import Iterable
+from collections.abc import Mapping
 
+from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc.nodules import overrides
 from tfds_lidc.nodules import selection
@@ -14,45 +15,37 @@ from tfds_lidc.nodules import selection
 
 def table(policies: Iterable[selection.Policy] | None = None) -> str:
   """What policies select, as text; all `selection.POLICIES` by default."""
-  columns = (
-    'policy',
-    'benign',
-    'malignant',
-    'open',
-    'nodules',
-    'patients',
-    'scans',
-    *selection.SPLITS,
-  )
-  policies = list(selection.POLICIES.values() if policies is None else policies)
-  width = max(18, *(len(policy.name) + 2 for policy in policies))
-  lines = [
-    f'{len(selection.clusters())} clusters in nodules.csv',
-    '',
-    f'{columns[0]:<{width}}' + ''.join(f'{c:>11}' for c in columns[1:]),
-  ]
-  for policy in policies:
+  rows = {}
+  for policy in selection.POLICIES.values() if policies is None else policies:
     nodules = selection.select(policy)
-    labels = collections.Counter(n.label for n in nodules)
     splits = collections.Counter(n.split for n in nodules)
-    row = (
-      labels[selection.BENIGN],
-      labels[selection.MALIGNANT],
-      labels[selection.OPEN],
-      len(nodules),
-      len({n.patient_id for n in nodules}),
-      len({n.scan_id for n in nodules}),
-      *(splits[split] for split in selection.SPLITS),
-    )
-    lines.append(f'{policy.name:<{width}}' + ''.join(f'{c:>11}' for c in row))
-  return '\n'.join(lines)
+    rows[policy.name] = {
+      **selection.counts(nodules),
+      **{split: splits[split] for split in selection.SPLITS},
+    }
+  num_clusters = len(selection.clusters())
+  return f'{num_clusters} clusters in nodules.csv\n\n{aligned(rows)}'
+
+
+def aligned(rows: Mapping[str, Mapping[str, int]]) -> str:
+  """Counts as text, in columns.
+
+  Args:
+    rows: name of a policy -> name of a column -> count; at least one policy,
+      and the same columns for all.
+  """
+  columns = next(iter(rows.values()))
+  width = max(18, *(len(name) + 2 for name in rows))
+  cells = [('policy', columns)]
+  cells += [(name, row.values()) for name, row in rows.items()]
+  return '\n'.join(
+    f'{name:<{width}}' + ''.join(f'{cell:>11}' for cell in row)
+    for name, row in cells
+  )
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.cohort',
-    description='Prints what every policy selects.',
-  )
+  parser = command_line.parser('cohort', __doc__)
   parser.add_argument(
     '--config', default='paper', help='what --policy changes (%(default)s)'
   )
@@ -62,11 +55,10 @@ def main() -> None:
     raise errors.InputError(
       f'--config={args.config} is none of {", ".join(selection.POLICIES)}'
     )
+  policies = None
   if args.policy:
-    changed = overrides.apply(selection.POLICIES[args.config], args.policy)
-    print(table([changed]))
-  else:
-    print(table())
+    policies = [overrides.apply(selection.POLICIES[args.config], args.policy)]
+  print(table(policies))
 
 
 if __name__ == '__main__':

@@ -37,8 +37,8 @@ def check_tensorflow(purpose: str) -> None:
     raise errors.InputError(f'{purpose} {_WITHOUT_TENSORFLOW}')
 
 
-def settle(info: tfds.core.DatasetInfo, wanted: Any) -> None:
-  """Settles which files a new builder writes, or reads.
+def choose(info: tfds.core.DatasetInfo, wanted: Any) -> None:
+  """Chooses which files a new builder writes, or reads.
 
   Args:
     info: the builder's; changed. What is on the disk decides.
@@ -63,7 +63,7 @@ def settle(info: tfds.core.DatasetInfo, wanted: Any) -> None:
     info.set_file_format(wanted)
 
 
-def serve_tf_data(info: tfds.core.DatasetInfo, build_command: str) -> None:
+def use_tfrecord(info: tfds.core.DatasetInfo, build_command: str) -> None:
   """Makes `as_dataset` read TFRecord files.
 
   Args:

@@ -50,7 +50,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     show_progress: whether a build shows, on a terminal, bars that know
       their ends; TFDS's do not.
     workers: processes that read headers and scans.
-    beam_options: of Apache Beam, which then reads the scans; see `beam`.
+    beam_options: of Apache Beam, which then reads the scans; see
+      `scans.beam`.
     strict: whether a file that cannot be used ends the build.
     cache_dir: where headers and scans that were read are kept, for the next
       run; None for nowhere.
@@ -96,12 +97,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def __init__(self, *, file_format: Any = None, **kwargs: Any):
     super().__init__(**kwargs)
-    file_formats.settle(self.info, file_format)
+    file_formats.choose(self.info, file_format)
 
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
     config, changed, _ = self.builder_config.name.partition('-')
-    file_formats.serve_tf_data(
+    file_formats.use_tfrecord(
       self.info,
       f'python -m tfds_lidc.build --config={config}'
       f'{" --policy=..." if changed else ""} --data_dir={self.data_dir_root}',
@@ -141,7 +142,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     dl_manager: tfds.download.DownloadManager,
     download_config: tfds.download.DownloadConfig | None = None,
   ) -> None:
-    self._most = download_config and download_config.max_examples_per_split
+    self._max_per_split = (
+      download_config and download_config.max_examples_per_split
+    )
     with contextlib.ExitStack() as stack:
       if self.cache_dir:
         self._scan_dir = scan_dir(self.cache_dir, self.builder_config.name)
@@ -157,8 +160,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         'tfds_lidc.cohort --policy=... counts what a policy selects'
       )
     if self.builder_config.simulated:
-      if self._most:  # else most would be simulated in vain
-        nodules = _first_of_each_split(nodules, self._most)
+      if self._max_per_split:  # else most would be simulated in vain
+        nodules = _first_of_each_split(nodules, self._max_per_split)
       index = None
     else:
       index = series_index.load(
@@ -177,9 +180,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     # TFDS rejects a split without examples; one patient fills only one.
     members = {n.nodule_id: n for n in nodules}
-    read = {
-      members[nodule_id].split for o in outcomes for nodule_id in o.nodules
-    }
+    read = {members[i].split for outcome in outcomes for i in outcome.nodules}
     return {
       split: self._generate_examples(members, outcomes, split)
       for split in selection.SPLITS
@@ -213,7 +214,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         workers=self.workers if len(jobs) >= _MIN_PARALLEL else 1,
         on_crash=files.crashed,
       )
-    return self._progress(outcomes, 'reading scans', 'scan', len(jobs))
+    return self._progress(outcomes, 'reading scans', len(jobs))
 
   def _account(
     self,
@@ -223,7 +224,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   ) -> None:
     """Says what became of every scan and nodule, in metadata and quarantine."""
     metadata = self.info.metadata
-    metadata['dropped'] = accounting.dropped(outcomes)
+    metadata['dropped'] = [i for outcome in outcomes for i in outcome.dropped]
     if metadata['dropped']:
       logging.info(
         'No pixel reaches the consensus, dropped: %s',
@@ -231,12 +232,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       )
     if index is None:
       return
-    account = accounting.settle(
+    counts, losses = accounting.account(
       nodules, outcomes, index.faults, strict=self.strict
     )
-    metadata.update(account.counts)
-    quarantine.write(self.data_path, account.losses, account.counts)
-    logging.info('Built from %s', account.counts)
+    metadata.update(counts)
+    quarantine.write(self.data_path, losses, counts)
+    logging.info('Built from %s', counts)
 
   def _generate_examples(
     self,
@@ -246,9 +247,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (key, example), by patient, scan and z."""
     policy = self.builder_config.policy
-    for outcome in self._progress(
-      outcomes, f'writing {split}', 'scan', len(outcomes)
-    ):
+    for outcome in self._progress(outcomes, f'writing {split}', len(outcomes)):
       if not any(members[i].split == split for i in outcome.nodules):
         continue
       for example in files.load_examples(outcome):
@@ -259,12 +258,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             key += f'_{example.slice_index}'
           yield key, record.of_example(nodule, example, policy.spacing_mm)
 
-  def _progress(self, items: Any, description: str, unit: str, total: int):
+  def _progress(self, scans: Any, description: str, total: int):
     return tqdm.tqdm(
-      items,
+      scans,
       description,
       total=total,
-      unit=unit,
+      unit='scan',
       delay=1,
       mininterval=0.5,
       leave=False,
@@ -279,9 +278,10 @@ def scan_dir(cache_dir: str | os.PathLike, config_name: str) -> pathlib.Path:
 
 
 def _first_of_each_split(
-  nodules: list[selection.Nodule], most: int
+  nodules: list[selection.Nodule], max_per_split: int
 ) -> list[selection.Nodule]:
-  first = []
-  for split in selection.SPLITS:
-    first += [n for n in nodules if n.split == split][:most]
-  return first
+  return [
+    nodule
+    for split in selection.SPLITS
+    for nodule in [n for n in nodules if n.split == split][:max_per_split]
+  ]

@@ -33,7 +33,7 @@ def prefix() -> str:
   return f'.incomplete_{os.getpid()}@{socket.gethostname()}_'
 
 
-def sweep(data_dir: pathlib.Path) -> None:
+def remove_leftovers(data_dir: pathlib.Path) -> None:
   """Removes what builds that were killed on this machine left behind."""
   for path in data_dir.glob(f'.incomplete_*@{socket.gethostname()}_*'):
     pid = path.name.removeprefix('.incomplete_').partition('@')[0]
@@ -46,7 +46,7 @@ def sweep(data_dir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(data_dir: pathlib.Path, config: str) -> Iterator[None]:
+def exclusive(data_dir: pathlib.Path, config: str) -> Iterator[None]:
   """Lets one build of a config at a time through; others on this machine wait.
 
   They would clear away the scans that each other remembers.

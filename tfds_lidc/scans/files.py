@@ -60,7 +60,7 @@ class ReadToFile:
       'losses': losses,
       'examples': [e[:2] for e in examples],
     }
-    # A name that no process has, on whatever machine.
+    # A name that no other process uses, on any machine.
     partial = path.with_suffix(f'.{uuid.uuid4().hex}')
     with open(partial, 'wb') as f:
       np.savez(
@@ -108,12 +108,12 @@ def load_examples(outcome: Outcome) -> list[reader.Example]:
 
 
 def crashed(job: reader.Job) -> Outcome:
-  """The outcome of a scan that killed its reader."""
+  """The outcome of a scan that crashed the process that read it."""
   return Outcome('', (), (), (reader.crash(job),))
 
 
 def _fingerprint(job: reader.Job) -> str:
-  """Changes with whatever the examples depend on: nodules, policy, files."""
+  """Changes with all that the examples depend on: nodules, policy, files."""
   digest = hashlib.sha256()
   policy = job.policy
   digest.update(

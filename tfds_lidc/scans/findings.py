@@ -62,7 +62,7 @@ def duplicates(series: dicom_series.Series) -> Iterator[quarantine.Loss]:
       )
 
 
-def strangers(index: series_index.SeriesIndex) -> Iterator[quarantine.Loss]:
+def other_series(index: series_index.SeriesIndex) -> Iterator[quarantine.Loss]:
   """Series that are no scans of LIDC-IDRI."""
   patients = {scan.patient_id for scan in annotations.scans().values()}
   for (modality, patient, uid), paths in sorted(index.others.items()):

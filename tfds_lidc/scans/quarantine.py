@@ -48,14 +48,14 @@ def merge(
 
 def complaint(losses: list[Loss]) -> str:
   """The first losses, and the way out, for an error message."""
-  told = [
+  shown = [
     f'{loss.path} {loss.reason}'
     + (f', needed by nodule {", ".join(loss.nodules)}' if loss.nodules else '')
     for loss in losses[:3]
   ]
   more = f' (and {len(losses) - 3} more)' if len(losses) > 3 else ''
   return (
-    f'{"; ".join(told)}{more}; download it again, or build without --strict '
+    f'{"; ".join(shown)}{more}; download it again, or build without --strict '
     'to go on without it'
   )
 

@@ -180,12 +180,14 @@ def _missing_slice(
 
 
 def misses(series: dicom_series.Series, z_mm: float) -> str:
-  """How the absence of a slice is told."""
+  """The fault of a missing slice; continues a sentence."""
   return f'misses the slice at z={z_mm} mm of series {series.uid}'
 
 
 def crash(job: Job) -> quarantine.Loss:
-  """The loss of a scan that kills its reader."""
+  """The loss of a scan that crashes the process that reads it."""
   ids = tuple(n.nodule_id for n in job.nodules)
   where = job.series.folder if job.series else ids[0]
-  return quarantine.Loss(where, 'crash', 'kills the process that reads it', ids)
+  return quarantine.Loss(
+    where, 'crash', 'crashes the process that reads it', ids
+  )

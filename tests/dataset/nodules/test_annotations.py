@@ -121,7 +121,7 @@ def test_slice_0_is_lowest_z():
   z_mm = annotations.slice_positions(14)
   assert z_mm.shape == (140,)
   assert (np.diff(z_mm) > 0).all()
-  assert len(annotations.scan_ids()) == 1018
+  assert len(annotations.scans()) == 1018
 
 
 def test_masks_lie_on_the_slices_of_their_contours():

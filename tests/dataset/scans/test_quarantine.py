@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import dicom_files
 import faulty_dicom
 import numpy as np
 import pydicom
@@ -233,7 +234,7 @@ def test_a_killed_build_goes_on(tmp_path):
   assert list(tmp_path.glob('.incomplete_*'))
   alive = tmp_path / staging.prefix()
   alive.mkdir()
-  staging.sweep(tmp_path)
+  staging.remove_leftovers(tmp_path)
   assert list(tmp_path.glob('.incomplete_*')) == [alive]
   policy = selection.POLICIES['paper']
   (scan_dir,) = {path.parent for path in kept}
@@ -250,7 +251,7 @@ def test_a_killed_build_goes_on(tmp_path):
 
 def test_a_changed_file_is_read_again(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
-  (series,) = dicom_series.index(tmp_path / 'ct').values()
+  (series,) = dicom_files.series_of(tmp_path / 'ct').values()
   policy = selection.POLICIES['all']
   job = reader.Job(
     tuple(faulty_dicom.nodules_of(faulty_dicom.OTHER)), policy, series
