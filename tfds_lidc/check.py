@@ -138,7 +138,7 @@ def _check_scan(job: reader.Job) -> _Checked:
         broken.add(patch.slice_index)
         losses.append(loss)
     for level in _LEVELS:
-      # Of all fields of a policy, only the consensus moves the largest slice.
+      # Only the consensus of a policy decides which slice is the largest.
       placed = patches.place_nodule(
         nodule, selection.Policy('', consensus=level)
       )

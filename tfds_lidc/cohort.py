@@ -1,4 +1,4 @@
-"""Prints what every policy selects.
+"""Prints what every policy selects; with --policy, what that one selects.
 
 python -m tfds_lidc.cohort
 """

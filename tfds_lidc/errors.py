@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend, and how a command reports them."""
+"""Mistakes that a user can correct, and how a command reports them."""
 
 from collections.abc import Callable
 import sys

@@ -51,12 +51,12 @@ def ordered_map(
         yield result
     except process.BrokenProcessPool:
       with contextlib.closing(
-        Apart(function, on_crash=on_crash, tries=1)
-      ) as apart:
-        yield apart(todo.popleft())
+        SeparateProcess(function, on_crash=on_crash, tries=1)
+      ) as separate:
+        yield separate(todo.popleft())
 
 
-class Apart:
+class SeparateProcess:
   """Calls a function in another process, so that a crash is not the caller's.
 
   The process is started at the first call, and kept until `close`.

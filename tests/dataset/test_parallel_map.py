@@ -46,9 +46,11 @@ def test_an_exception_is_raised():
 
 
 def test_a_call_apart_survives_its_crash():
-  apart = parallel.Apart(_crash_at_3, on_crash=lambda item: f'lost {item}')
-  assert [apart(item) for item in (2, 3, 4)] == [2, 'lost 3', 4]
-  apart.close()
+  separate = parallel.SeparateProcess(
+    _crash_at_3, on_crash=lambda item: f'lost {item}'
+  )
+  assert [separate(item) for item in (2, 3, 4)] == [2, 'lost 3', 4]
+  separate.close()
 
 
 def _stay(_):

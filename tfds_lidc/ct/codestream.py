@@ -16,7 +16,7 @@ _JP2 = b'\0\0\0\x0cjP  '
 
 
 class Size(NamedTuple):
-  """Of an image, as its compressed data say."""
+  """The size of an image, as its compressed data give it."""
 
   rows: int
   columns: int

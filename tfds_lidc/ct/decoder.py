@@ -26,7 +26,7 @@ import weakref
 import numpy as np
 import pydicom
 
-# Of processor time, for a million pixels; those take some tenths of a second.
+# Processor time for a million pixels, which take some tenths of a second.
 SECONDS = 3
 _MILLION = 2**20
 _HAS_TIMER = hasattr(signal, 'setitimer')
@@ -108,7 +108,8 @@ class Decoder:
     if self._process:
       return
     try:
-      # Unbuffered, so that a fork has nothing to write of its parent's.
+      # Unbuffered: a fork would inherit what its parent has yet to write, and
+      # the lock of a buffer that one of its threads is reading.
       self._process = subprocess.Popen(
         [sys.executable, '-P', __file__],
         stdin=subprocess.PIPE,

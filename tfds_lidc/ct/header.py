@@ -99,7 +99,7 @@ def read_header(
       if not math.isfinite(z_mm):
         return None, Fault('unreadable', f'lies at z={z_mm} mm')
       if len(dataset.SeriesInstanceUID) > _LONGEST_UID:
-        return None, Fault('unreadable', 'has a SeriesInstanceUID that is none')
+        return None, Fault('unreadable', 'has an invalid SeriesInstanceUID')
       header = Header(
         str(modality),
         str(dataset.get('PatientID', '')),

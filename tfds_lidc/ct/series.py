@@ -80,8 +80,8 @@ def files(
 
   Args:
     directory: searched at any depth, links to directories included.
-    on_error: told of a directory that cannot be listed; raises `InputError`
-      by default.
+    on_error: called with the error of a directory that cannot be listed;
+      raises `InputError` by default.
 
   Yields:
     Paths.
@@ -89,7 +89,7 @@ def files(
 
   def fail(e: OSError):
     raise errors.InputError(
-      f'cannot list {e.filename}: {e.strerror}; mend its permissions'
+      f'cannot list {e.filename}: {e.strerror}; change its permissions'
     )
 
   seen = set()

@@ -119,7 +119,7 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
   except (OSError, lazy_imports_utils.tensorflow.errors.OpError) as e:
     raise errors.InputError(
       f'cannot write TFRecord files into {folder} ({e}); free some space '
-      'there, or mend its permissions'
+      'there, or change its permissions'
     ) from e
 
 

@@ -160,7 +160,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         'tfds_lidc.cohort --policy=... counts what a policy selects'
       )
     if self.builder_config.simulated:
-      if self._max_per_split:  # else most would be simulated in vain
+      if self._max_per_split:  # the others would be simulated in vain
         nodules = _first_of_each_split(nodules, self._max_per_split)
       index = None
     else:

@@ -77,7 +77,7 @@ def apply(policy: selection.Policy, text: str) -> selection.Policy:
     `policy` and of every override that makes a difference.
 
   Raises:
-    InputError: an unknown key, a key twice, or a value that is none.
+    InputError: an unknown key, a key twice, or an invalid value.
   """
   if len(text) > _LONGEST:
     raise errors.InputError(

@@ -97,8 +97,8 @@ class Policy:
 
   Attributes:
     name: for messages.
-    min_readers: fewest readers who marked it.
-    max_readers: most; more than 4 means that clustering joined two nodules.
+    min_readers: smallest number of readers who marked it.
+    max_readers: largest; above 4, the clustering joined several nodules.
     min_diameter_mm: smallest mean diameter, included.
     max_diameter_mm: largest mean diameter, included.
     max_thickness_mm: thickest slices of a scan, included.

@@ -149,7 +149,7 @@ def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
       (_ROWS / (1.35 * width)) ** 2 + ((_COLS - side * 105) / width) ** 2 < 1
     ] = lung
   noise = rng.standard_normal((SIZE, SIZE), np.float32)
-  # Much as `lung.noise`: 1 / (4 pi s^2) is left of the variance.
+  # Much as `lung.noise`: the variance becomes 1 / (4 pi s^2).
   s = np.mean(phantom_lung.NOISE_PX)
   noise = ndimage.gaussian_filter(noise, s) * np.sqrt(4 * np.pi) * s
   hu = ndimage.gaussian_filter(hu, phantom_patch.PSF_PX) + 20 * noise

@@ -37,12 +37,10 @@ def account(
     [loss for o in outcomes for loss in o.losses], faults
   )
   if losses and strict:
-    raise errors.InputError(quarantine.complaint(losses))
+    raise errors.InputError(quarantine.describe(losses))
   used = sum(len(o.nodules) for o in outcomes)
   if not used and any(o.losses for o in outcomes):
-    raise errors.InputError(
-      f'no nodule is left: {quarantine.complaint(losses)}'
-    )
+    raise errors.InputError(f'no nodule is left: {quarantine.describe(losses)}')
   dropped = sum(len(o.dropped) for o in outcomes)
   lost = len({i for loss in losses for i in loss.nodules})
   whole = sum(bool(o.nodules) or not o.losses for o in outcomes)

@@ -52,8 +52,8 @@ def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
     flags: `--name=value` or `--name`, `value`; none for Beam's DirectRunner.
 
   Raises:
-    InputError: an unknown flag or runner, a value that is none, or one that
-      the runner needs and misses.
+    InputError: an unknown flag or runner, an invalid value, or a flag that
+      the runner needs and that is missing.
   """
   # Beam would skip silently what is neither a flag nor a value of one.
   for previous, flag in zip(['--=', *flags], flags, strict=False):
@@ -132,7 +132,7 @@ class _ReadScan(apache_beam.DoFn):
 
   def setup(self):
     # A crash would end the worker, and after some retries the whole pipeline.
-    self._apart = parallel.Apart(self._read, on_crash=files.crashed)
+    self._reader = parallel.SeparateProcess(self._read, on_crash=files.crashed)
 
   def process(self, k):
     path = pathlib.Path(self._exchange_dir) / str(k)
@@ -140,7 +140,7 @@ class _ReadScan(apache_beam.DoFn):
       job = _load(path.with_suffix('.job'))
       # An outcome where possible: Beam prints exceptions in pages.
       outcome = (
-        self._apart(job)
+        self._reader(job)
         if _is_visible(job)
         else _blind(f'sees no file of {job.series.folder}')
       )
@@ -149,7 +149,7 @@ class _ReadScan(apache_beam.DoFn):
       raise _blind(f'cannot go on ({e})') from e
 
   def teardown(self):
-    self._apart.close()
+    self._reader.close()
 
 
 def _is_visible(job: reader.Job) -> bool:

@@ -46,7 +46,7 @@ def merge(
   )
 
 
-def complaint(losses: list[Loss]) -> str:
+def describe(losses: list[Loss]) -> str:
   """The first losses, and the way out, for an error message."""
   shown = [
     f'{loss.path} {loss.reason}'

@@ -43,7 +43,7 @@ class Levels(NamedTuple):
 
 
 class Texture(NamedTuple):
-  """Of lung without vessels, after a plane was taken off each window."""
+  """Noise in lung without vessels, after a plane was subtracted per window."""
 
   sd: float  # HU
   lag_1: float  # autocorrelation at 1 px, along rows and columns

@@ -187,9 +187,9 @@ def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
     )
   (series,) = dicom_files.series_of(tmp_path).values()
   job = reader.Job(tuple(nodules), policy, series)
-  apart = parallel.Apart(_peak_mib, on_crash=None)
-  once, again = apart(job), apart(job)
-  apart.close()
+  separate = parallel.SeparateProcess(_peak_mib, on_crash=None)
+  once, again = separate(job), separate(job)
+  separate.close()
   assert again < 1024
   # Its 97 slices (48.5 MiB) are given back before the next scan.
   assert again - once < 24
