@@ -307,19 +307,16 @@ def main() -> None:
   if args.tfrecord:
     file_formats.check_tensorflow('--tfrecord')
 
+  config = find_config(args.config, args.policy)
   if args.policy:
-    config = find_config(args.config, args.policy)
     print(cohort.table([config.policy]), flush=True)
-  if not args.overwrite and is_built(
-    args.config, data_dir=args.data_dir, policy=args.policy
-  ):
+  if not args.overwrite and is_built(config, data_dir=args.data_dir):
     print('already built; --overwrite builds it again')
   builder = build(
-    args.config,
+    config,
     lidc_dir=args.lidc_dir,
     data_dir=args.data_dir,
     overwrite=args.overwrite,
-    policy=args.policy,
     strict=args.strict,
     workers=args.workers,
     beam_options=beam_options,

@@ -163,14 +163,11 @@ def _missing_slice(
       fault.series_uid == job.series.uid
       and abs(fault.z_mm - z_mm) <= dicom_series.Z_TOLERANCE_MM
     ):
-      return quarantine.Loss(fault.path, fault.kind, fault.reason, ids)
+      return quarantine.Loss(*fault[:3], ids)
   unknown = [f for f in job.faults if f.series_uid is None]
-  if unknown:
-    hint = f'; {unknown[0].path} {unknown[0].reason}'
-    if len(unknown) > 1:
-      hint += f' (and {len(unknown) - 1} more there)'
-  else:
-    hint = ''
+  hint = f'; {unknown[0].path} {unknown[0].reason}' if unknown else ''
+  if len(unknown) > 1:
+    hint += f' (and {len(unknown) - 1} more there)'
   return quarantine.Loss(
     job.series.folder,
     'missing slice',
