@@ -9,10 +9,9 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from tfds_lidc.nodules import patches
 from tfds_lidc.phantom import vessels
 
-_SIZE = patches.PATCH_SIZE  # px
+PATCH_SIZE = vessels.PATCH_SIZE
 
 # HU. The lung's level is that of three LIDC scans, the other tissues' are the
 # usual textbook values.
@@ -34,9 +33,9 @@ WALL_SHARE, TOUCHING_SHARE, MEDIASTINUM_SHARE, RIB_SHARE = 0.5, 0.12, 0.4, 0.6
 NOISE_PX = (0.6, 0.95)
 NOISE_SD = (10.0, 32.0)  # HU, low-dose scans are the noisy ones
 
-ROWS, COLS = np.mgrid[:_SIZE, :_SIZE].astype(float)
+ROWS, COLS = np.mgrid[:PATCH_SIZE, :PATCH_SIZE].astype(float)
 _LOW = np.cos(
-  np.pi * (np.arange(_SIZE)[:, None] + 0.5) * np.arange(1, 5) / _SIZE
+  np.pi * (np.arange(PATCH_SIZE)[:, None] + 0.5) * np.arange(1, 5) / PATCH_SIZE
 )  # (64, 4), a slow cosine basis
 
 
@@ -61,7 +60,7 @@ def background(distance, spacing, rng):
 def _wall(distance, spacing, rng):
   """Chest wall or mediastinum on one side: HU and share, (64, 64) each."""
   angle = rng.uniform(0, 2 * np.pi)
-  centre = (_SIZE - 1) / 2
+  centre = (PATCH_SIZE - 1) / 2
   out = (
     (ROWS - centre) * math.sin(angle) + (COLS - centre) * math.cos(angle)
   ) * spacing
@@ -106,7 +105,7 @@ def noise(correlation_px, rng):
   reach = math.ceil(4 * correlation_px)
   weights = np.exp(-((np.arange(-reach, reach + 1) / correlation_px) ** 2) / 2)
   weights /= math.sqrt((weights**2).sum())
-  noise = rng.normal(size=(_SIZE, _SIZE))
+  noise = rng.normal(size=(PATCH_SIZE, PATCH_SIZE))
   for axis in (0, 1):
     noise = ndimage.correlate1d(noise, weights, axis, mode='wrap')
   return noise

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-from tfds_lidc.nodules import patches
 from tfds_lidc.phantom import lung as phantom_lung
 from tfds_lidc.phantom import vessels
 
@@ -132,7 +131,7 @@ def spikes(distance, centre, rating, spacing, rng):
   length = rng.uniform(0.3, 1.0, (slots, 1))
   width = rng.uniform(*SPIKE_RADIUS_PX, (slots, 1))
   bend = rng.normal(0, 0.12, (slots, 1))
-  reach = np.arange(0, patches.PATCH_SIZE // 2, 0.5)  # px from the centre
+  reach = np.arange(0, phantom_lung.PATCH_SIZE // 2, 0.5)  # px from the centre
   # Each ray starts where it leaves the nodule for good.
   row, col = _ray(centre, angle, reach)
   crossed = distance[vessels.to_index(row), vessels.to_index(col)]

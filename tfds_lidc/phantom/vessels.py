@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_lidc.nodules import patches
-
-_SIZE = patches.PATCH_SIZE  # px
+PATCH_SIZE = 64  # px, the dataset's patch
 
 SLAB_MM = (1.0, 3.0)  # the slice's thickness
 # Trees start up to so far outside of the patch, and above and below the slice.
@@ -80,7 +78,7 @@ def vessels(distance, spacing, rng):
 def _trees(spacing, rng):
   """All vessels of all trees around the patch."""
   low = np.array([[-AROUND_MM], [-AROUND_MM], [-ABOVE_MM]])
-  side = _SIZE * spacing + AROUND_MM
+  side = PATCH_SIZE * spacing + AROUND_MM
   high = np.array([[side], [side], [ABOVE_MM]])
   count = rng.poisson(TREES_PER_CM3 * np.prod(high - low) / 1000)
   start = rng.uniform(low, high, (3, count))
@@ -118,7 +116,7 @@ def _near_slice(tubes, slab, spacing):
   path = [tubes.at(t) for t in (0.0, 0.5, 1.0)]
   low = np.minimum.reduce(path) - tubes.radius
   high = np.maximum.reduce(path) + tubes.radius
-  side = _SIZE * spacing
+  side = PATCH_SIZE * spacing
   outside = (low > [[side], [side], [slab / 2]]) | (
     high < [[0], [0], [-slab / 2]]
   )
@@ -152,7 +150,7 @@ def _feeders(distance, slab, spacing, rng):
   """Share of the vessels that run into the nodule, (64, 64)."""
   count = rng.poisson(FEEDERS)
   inside = distance > 0
-  cover = np.zeros((_SIZE, _SIZE))
+  cover = np.zeros((PATCH_SIZE, PATCH_SIZE))
   if not count or not inside.any():
     return cover
   centre = np.argwhere(inside).mean(axis=0)
@@ -189,7 +187,7 @@ def stamp(row, col, radius, share):
   Returns:
     (64, 64).
   """
-  image = np.zeros((_SIZE, _SIZE))
+  image = np.zeros((PATCH_SIZE, PATCH_SIZE))
   # Most discs are small: those of a size share a window.
   for low, high in ((-1, 1), (1, 2), (2, 4), (4, math.inf)):
     some = (low < radius) & (radius <= high)
@@ -203,14 +201,14 @@ def _stamp(row, col, radius, share):
   half = math.ceil(radius.max())  # reach of a disc, from its rounded centre
   points = np.stack([row, col, radius, share])
   seen = np.all(
-    (points[:2] > -0.5 - half) & (points[:2] < _SIZE - 0.5 + half), axis=0
+    (points[:2] > -0.5 - half) & (points[:2] < PATCH_SIZE - 0.5 + half), axis=0
   )
   row, col, radius, share = points[:, seen, None]
   window = np.mgrid[-half : half + 1, -half : half + 1].reshape(2, 1, -1)
   rows, cols = np.rint(row) + window[0], np.rint(col) + window[1]
   value = share * np.clip(radius + 0.5 - np.hypot(rows - row, cols - col), 0, 1)
   pad = 2 * half + 1  # room for the discs that stick out
-  image = np.zeros((_SIZE + 2 * pad,) * 2)
+  image = np.zeros((PATCH_SIZE + 2 * pad,) * 2)
   np.maximum.at(
     image, ((rows + pad).astype(int), (cols + pad).astype(int)), value
   )
@@ -219,4 +217,4 @@ def _stamp(row, col, radius, share):
 
 def to_index(index):
   """The pixel at a row or column that may lie outside."""
-  return np.clip(np.rint(index), 0, _SIZE - 1).astype(int)
+  return np.clip(np.rint(index), 0, PATCH_SIZE - 1).astype(int)
