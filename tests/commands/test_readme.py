@@ -119,3 +119,25 @@ def test_the_dataset_is_read_alone(phantom_data_dir, tmp_path):
   code += 'import sys; print(nodules[0]["image"].shape, "jax" in sys.modules)'
   said = _run(['-c', code], tmp_path, TFDS_DATA_DIR=str(phantom_data_dir))
   assert said == '(64, 64, 1) False\n'
+
+
+def test_ci_runs_these_commands():
+  """What `.ci/run` takes from here, and the test files that it names."""
+  script = (main_job.ROOT / '.ci' / 'run').read_text(encoding='utf-8')
+  patterns = re.findall(r"readme_command (?:'([^']+)'|\"([^\"]+)\")", script)
+  commands = []
+  for pattern in map(''.join, patterns):
+    commands.append(re.search(f'^    ({pattern}.*)', _TEXT, re.MULTILINE)[1])
+  assert commands == re.findall(
+    r'^    (pip install -e \.\[(?:test|beam).*|pytest .*)', _TEXT, re.MULTILINE
+  )
+  named = re.findall(r'^ +(tests/\S+)', script, re.MULTILINE)
+  listed = subprocess.run(
+    ['bash', '-c', f'printf "%s\\n" {" ".join(named)}'],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.split()
+  assert len(listed) == 10
+  for path in listed:
+    assert (main_job.ROOT / path).is_file(), path
