@@ -54,6 +54,6 @@ def port():
     mock.patch.object(depthwise, 'conv', _conv),
     mock.patch.object(pooling, '_pool', _pool),
     mock.patch.object(batch_norm, 'BatchNorm', nn.BatchNorm),
-    mock.patch.object(folded, 'serves', lambda x: False),
+    mock.patch.object(folded, 'supports', lambda x: False),
   ):
     yield
