@@ -5,40 +5,98 @@ import os
 import shutil
 import tempfile
 
+import filelock
 import main_job
 import pytest
 
 # Loading a model keeps compiled programs on disk: those of tests not among the
-# user's own. Read when JAX is imported, so before any test module is.
-_COMPILED = tempfile.mkdtemp(prefix='mtnet_jax-tests-')
-atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
+# user's own. Read when JAX is imported, so before any test module is. Workers
+# of pytest-xdist inherit the folder of the process that starts them.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _COMPILED = tempfile.mkdtemp(prefix='mtnet_jax-tests-')
+  atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 # Read when Keras is first imported, which TensorFlow may do, for whichever test
 # is collected first.
 os.environ['KERAS_BACKEND'] = 'jax'
 
+# Files that take longest come first, so that workers end at the same time:
+# those of slow tests, and then the others. pytest-xdist on its own would begin
+# with the files of most tests, and end with one worker that trains.
+_LONGEST = (
+  'experiments/test_bfloat16_run.py',
+  'experiments/test_determinism.py',
+  'experiments/test_kills.py',
+  'training/test_step.py',
+  'training/test_trainer.py',
+  'commands/test_sweep.py',
+  'experiments/test_run.py',
+  'ops/test_folded.py',
+  'ops/test_native.py',
+  'ops/test_conv_parity.py',
+  'benchmarks/test_step_cost.py',
+)
+
+
+def pytest_configure(config):
+  config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config, items):
+  rank = {config.rootpath / 'tests' / x: i for i, x in enumerate(_LONGEST)}
+  items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope='session')
-def phantom_data_dir(tmp_path_factory):
-  """A TFDS folder that holds the whole phantom dataset."""
-  from tfds_lidc import build
+def make_once(tmp_path_factory):
+  """Function (name, make) -> folder that the first worker to ask fills.
 
-  data_dir = tmp_path_factory.mktemp('tensorflow_datasets')
-  build.build('phantom', data_dir=data_dir)
-  return data_dir
-
-
-@pytest.fixture(scope='session')
-def compiled(tmp_path_factory):
-  """Environment in which child processes share what they compiled."""
-  folder = tmp_path_factory.getbasetemp()
+  `make` is called with the folder, which is empty; other workers wait for it.
+  Where it fails, the next one to ask tries again.
+  """
+  parent = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:
-    # Workers have folders in that of the session. Whoever reads a program that
-    # another is just writing compiles it again.
-    folder = folder.parent
+    # Workers have folders of their own in that of the session.
+    parent = parent.parent
+  parent /= 'made_once'
+  parent.mkdir(exist_ok=True)
+
+  def folder_of(name, make):
+    folder, made = parent / name, parent / f'{name}.made'
+    with filelock.FileLock(parent / f'{name}.lock'):
+      if not made.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        make(folder)
+        made.touch()
+    return folder
+
+  return folder_of
+
+
+@pytest.fixture(scope='session')
+def phantom_data_dir(make_once):
+  """A TFDS folder that holds the whole phantom dataset; not to change."""
+
+  def make(folder):
+    from tfds_lidc import build
+
+    build.build('phantom', data_dir=folder)
+
+  return make_once('tensorflow_datasets', make)
+
+
+@pytest.fixture(scope='session')
+def compiled():
+  """Environment in which child processes share what was compiled before."""
+  # Whoever reads a program that another is just writing compiles it again.
   return {
-    'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
+    name: os.environ[name]
+    for name in (
+      'JAX_COMPILATION_CACHE_DIR',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS',
+    )
   }
 
 
@@ -59,11 +117,15 @@ def made_model(made_run_dir):
 
 
 @pytest.fixture(scope='session')
-def finished_run(tmp_path_factory, phantom_data_dir, compiled):
+def finished_run(make_once, phantom_data_dir, compiled):
   """Run directory of an undisturbed run of the test size, and its output."""
-  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
-  done = main_job.run(
-    main_job.test_size_job(workdir, phantom_data_dir), **compiled
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  return workdir, done.stdout
+
+  def make(folder):
+    done = main_job.run(
+      main_job.test_size_job(folder / 'run', phantom_data_dir), **compiled
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder / 'stdout').write_text(done.stdout)
+
+  folder = make_once('undisturbed', make)
+  return folder / 'run', (folder / 'stdout').read_text()
