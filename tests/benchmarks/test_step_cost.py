@@ -1,5 +1,7 @@
 """What a step sends and keeps is counted right."""
 
+import functools
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -28,10 +30,19 @@ def stages_and_config():
   return {stage.name: stage for stage in stages.make_stages(config)}, config
 
 
-@pytest.mark.parametrize('name', ('coarse', 'class'))
-def test_counts_of_a_step(stages_and_config, name):
+@pytest.fixture(scope='module')
+def cost_of(stages_and_config):
+  """`step_cost.cost_of` a stage by name: tracing takes seconds."""
   all_stages, config = stages_and_config
-  cost = step_cost.cost_of(all_stages[name], config)
+  return functools.cache(
+    lambda name: step_cost.cost_of(all_stages[name], config)
+  )
+
+
+@pytest.mark.parametrize('name', ('coarse', 'class'))
+def test_counts_of_a_step(stages_and_config, cost_of, name):
+  all_stages, config = stages_and_config
+  cost = cost_of(name)
   shapes, coarse = (
     start.shapes(all_stages[which], size=config.image_size)
     for which in (name, 'coarse')
@@ -53,16 +64,20 @@ def test_counts_of_a_step(stages_and_config, name):
   assert cost.rounds == 2 * norms + 1
 
 
-def test_counts_do_not_depend_on_the_machine(stages_and_config, monkeypatch):
+def test_counts_do_not_depend_on_the_machine(
+  stages_and_config, cost_of, monkeypatch
+):
   all_stages, config = stages_and_config
-  here = step_cost.cost_of(all_stages['coarse'], config)
+  here = cost_of('coarse')
   monkeypatch.setattr(library, 'loaded', lambda: False)
   assert step_cost.cost_of(all_stages['coarse'], config) == here
 
 
-def test_what_is_kept_grows_with_the_type_and_the_image(stages_and_config):
-  all_stages, config = stages_and_config
-  cost = step_cost.cost_of(all_stages['coarse'], config)
+def test_what_is_kept_grows_with_the_type_and_the_image(
+  stages_and_config, cost_of
+):
+  _, config = stages_and_config
+  cost = cost_of('coarse')
   assert cost.largest_bytes < cost.kept_bytes
   config = config.copy_and_resolve_references().unlock()
   config.image_size *= 2

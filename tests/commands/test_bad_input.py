@@ -1,11 +1,14 @@
 """What a user can get wrong ends in one clear line, not in a traceback."""
 
 import re
+import subprocess
+import sys
 
 import main_job
 import project_configs
 import pytest
 
+from mtnet_jax import evaluate
 from mtnet_jax.system import errors
 from mtnet_jax.training import check_config
 
@@ -142,13 +145,19 @@ def test_main_refuses_a_dataset_of_too_few_patients(tmp_path, phantom_data_dir):
   ],
 )
 def test_evaluate_refuses_a_dataset_that_is_not_there(
-  finished_run, tmp_path, name, says
+  made_run_dir, tmp_path, monkeypatch, capsys, name, says
 ):
-  done = run_module(
-    'mtnet_jax.evaluate',
-    f'--workdir={finished_run[0]}',
+  arguments = (
+    f'--workdir={made_run_dir}',
     f'--dataset={name}',
     f'--data_dir={tmp_path}',
+  )
+  # In this process, for importing all of it takes seconds.
+  monkeypatch.setattr(sys, 'argv', ['evaluate', *arguments])
+  with pytest.raises(SystemExit) as e:
+    errors.exit_on_input_error(evaluate.main)
+  done = subprocess.CompletedProcess(
+    arguments, e.value.code, stderr=capsys.readouterr().err
   )
   assert_refused(done, name, says)
 

@@ -71,6 +71,7 @@ def test_the_host_sends_no_more_than_a_batch():
   np.testing.assert_array_equal(batch['index'], [[[0, 1]]] * jax.device_count())
 
 
+@pytest.mark.slow
 def test_training_is_the_same_bit_for_bit(tmp_path, monkeypatch):
   reference = _losses(tmp_path / 'reference')
   monkeypatch.setattr(feeding, 'MAX_BYTES_ON_DEVICE', 0)

@@ -83,7 +83,7 @@ _DEPTHWISE = hypothesis.given(
 )
 
 
-@_settings(max_examples=6)
+@_settings(max_examples=3)
 @_DEPTHWISE
 def test_depthwise_is_the_grouped_convolution(**case):
   _check_depthwise(**case)
@@ -96,7 +96,7 @@ def test_depthwise_is_the_grouped_convolution_at_length(**case):
   _check_depthwise(**case, optimized=True)
 
 
-@_settings(max_examples=5)
+@_settings(max_examples=2)
 @_DEPTHWISE
 def test_depthwise_of_accelerators(**case):
   _check_depthwise(**case, elsewhere=True)
@@ -147,7 +147,7 @@ _POINTWISE = hypothesis.given(
 )
 
 
-@_settings(max_examples=4)
+@_settings(max_examples=2)
 @_POINTWISE
 def test_pointwise_is_the_1x1_convolution(**case):
   _check_dense(**case, size=1, pad=0)
@@ -180,7 +180,7 @@ _PLAIN = hypothesis.given(
 )
 
 
-@_settings(max_examples=4)
+@_settings(max_examples=2)
 @_PLAIN
 def test_plain_conv_is_xla_s(**case):
   _check_plain(**case)
@@ -245,7 +245,7 @@ _DILATED = hypothesis.given(
 )
 
 
-@_settings(max_examples=4)
+@_settings(max_examples=2)
 @_DILATED
 def test_dilated_conv_at_any_rate(**case):
   _check_dilated(**case)

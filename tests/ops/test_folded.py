@@ -8,6 +8,7 @@ import hypothesis
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
+import made_run
 import numpy as np
 import pytest
 
@@ -206,10 +207,9 @@ def test_variables_of_other_types(wide):
   x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
   with jax.enable_x64(wide):
     forward = _jit(lambda *given: net.apply(*given, train=False)[0])
-    variables = _jit(functools.partial(net.init, train=False))(
-      jax.random.key(0), x
+    variables = jax.tree.map(
+      lambda value: jnp.asarray(value, dtype), _variables(net, x)
     )
-    variables = jax.tree.map(lambda value: value.astype(dtype), variables)
     assert '@mtnet_separable(' in forward.lower(variables, x).as_text()
     logits = forward(variables, x)
     with library.portable():
@@ -220,6 +220,14 @@ def test_variables_of_other_types(wide):
     kernel = jnp.ones((3, 3, 3, 4), jnp.float32)
     total = jnp.sum(conv.conv(jnp.asarray(x), kernel))
     np.testing.assert_allclose(total, 4 * np.sum(_nine_times(x)), rtol=1e-3)
+
+
+def _variables(net, *inputs):
+  """Random ones, of which none are those of a fresh network."""
+  shapes = jax.eval_shape(
+    functools.partial(net.init, train=False), jax.random.key(0), *inputs
+  )
+  return made_run.draw_like(shapes, seed=0)
 
 
 def _nine_times(x):
@@ -274,16 +282,7 @@ def test_networks_fold_in_evaluation_only(net, separable, dense):
   inputs = (x,)
   if isinstance(net, mtnet.ClassNet):
     inputs = x, jnp.abs(x[..., :1])
-  init = _jit(functools.partial(net.init, train=False))
-  # Statistics, scales and biases that are not those of a fresh network.
-  variables = jax.tree_util.tree_map_with_path(
-    lambda path, value: (
-      value
-      if path[-1].key == 'kernel'
-      else value + 0.2 * rng.uniform(size=value.shape)
-    ),
-    init(jax.random.key(0), *inputs),
-  )
+  variables = _variables(net, *inputs)
 
   def train(variables, *inputs):
     return net.apply(
