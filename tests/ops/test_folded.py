@@ -67,12 +67,14 @@ def _draw(rng, *, integers, batch, height, width, channels, features):
   )
 
 
+# Always the same examples: a few by default, many among the slow tests.
+_settings = functools.partial(
+  hypothesis.settings, deadline=None, derandomize=True, database=None
+)
+
 # Channels and features in vectors of every length and several at once; rows in
 # bands that end unevenly, some of one row.
-@hypothesis.settings(
-  max_examples=30, deadline=None, derandomize=True, database=None
-)
-@hypothesis.given(
+_SEPARABLE = hypothesis.given(
   sizes=st.fixed_dictionaries(
     {
       'batch': st.integers(1, 3),
@@ -85,9 +87,9 @@ def _draw(rng, *, integers, batch, height, width, channels, features):
   step=st.sampled_from(((1, 1), (1, 2), (1, 3), (2, 1))),
   relus=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
-def test_separable_is_the_same_to_the_last_bit_where_sums_are_exact(
-  sizes, step, relus
-):
+
+
+def _check_separable(sizes, step, relus):
   choices = {
     'stride': step[0],
     'dilation': step[1],
@@ -98,6 +100,19 @@ def test_separable_is_the_same_to_the_last_bit_where_sums_are_exact(
     folded.separable_conv(*arguments, **choices),
     _separable(*arguments, **choices),
   )
+
+
+@_settings(max_examples=10)
+@_SEPARABLE
+def test_separable_is_the_same_to_the_last_bit_where_sums_are_exact(**case):
+  _check_separable(**case)
+
+
+@pytest.mark.slow
+@_settings(max_examples=30)
+@_SEPARABLE
+def test_separable_is_the_same_to_the_last_bit_at_length(**case):
+  _check_separable(**case)
 
 
 # The paper's shapes, of which the first has bands for its size, not for the
