@@ -48,15 +48,6 @@ def of_wrong_values(says, *, way_out):
     ) from error
 
 
-@contextlib.contextmanager
-def translated(kind):
-  """Turns exceptions of a class, such as another package's, into `InputError`."""
-  try:
-    yield
-  except kind as error:
-    raise InputError(str(error)) from error
-
-
 def one_line(error):
   """`str(error)` without characters that would control a terminal."""
   line = ' '.join(str(error).split())

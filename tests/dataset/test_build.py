@@ -16,7 +16,6 @@ import tensorflow_datasets as tfds
 
 from tfds_lidc import build
 from tfds_lidc import errors
-from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches

@@ -16,7 +16,6 @@ import pytest
 
 from tfds_lidc import build
 from tfds_lidc import errors
-from tfds_lidc.ct import series as dicom_series
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import selection
