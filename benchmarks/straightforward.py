@@ -14,9 +14,9 @@ from jax import lax
 import jax.numpy as jnp
 
 from mtnet_jax.models import batch_norm
+from mtnet_jax.models import layers
 from mtnet_jax.ops import conv
 from mtnet_jax.ops import depthwise
-from mtnet_jax.ops import folded
 from mtnet_jax.ops import pointwise
 from mtnet_jax.ops import pooling
 
@@ -54,6 +54,6 @@ def port():
     mock.patch.object(depthwise, 'conv', _conv),
     mock.patch.object(pooling, '_pool', _pool),
     mock.patch.object(batch_norm, 'BatchNorm', nn.BatchNorm),
-    mock.patch.object(folded, 'supports', lambda x: False),
+    mock.patch.object(layers, '_can_fold', lambda norm, x: False),
   ):
     yield

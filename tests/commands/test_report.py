@@ -90,14 +90,14 @@ def test_no_networks(run_dir):
 
 
 def test_another_dataset(run_dir, monkeypatch):
-  real = lidc.load
+  real = lidc.load_split
 
   def inverted(*args, **kwargs):
     nodules = real(*args, **kwargs)
     np.negative(nodules.image, out=nodules.image)
     return nodules
 
-  monkeypatch.setattr(lidc, 'load', inverted)
+  monkeypatch.setattr(lidc, 'load_split', inverted)
   with pytest.raises(errors.InputError, match='its nodules differ'):
     report.write_again(run_dir)
 
