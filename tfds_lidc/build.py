@@ -36,210 +36,19 @@ Then, anywhere on this machine:
 """
 
 import argparse
-import contextlib
-import dataclasses
-import os
-import pathlib
-import shutil
-import tempfile
 from typing import Any
-
-import tensorflow_datasets as tfds
 
 from tfds_lidc import cohort
 from tfds_lidc import command_line
 from tfds_lidc import errors
-from tfds_lidc.ct import series
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.lidc_nodules import file_formats
-from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
-from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import overrides
 
-_Builder = lidc_nodules_dataset_builder.Builder
-_LidcConfig = lidc_nodules_dataset_builder.LidcConfig
-
-
-def build(
-  config: str | _LidcConfig,
-  *,
-  lidc_dir: str | os.PathLike | None = None,
-  data_dir: str | os.PathLike | None = None,
-  overwrite: bool = False,
-  policy: str = '',
-  strict: bool = False,
-  workers: int = 1,
-  beam_options: Any = None,
-  download_config: tfds.download.DownloadConfig | None = None,
-) -> _Builder:
-  """Builds one config, unless it is there already.
-
-  The files are written beside their place and moved there when they are
-  complete: what fails leaves the disk as it was.
-
-  Args:
-    config: 'paper', 'all', 'phantom', or a config of one's own.
-    lidc_dir: where the DICOM files are; not needed for phantoms.
-    data_dir: where datasets live; ~/tensorflow_datasets by default.
-    overwrite: build again, and replace what is there.
-    policy: `key=value,...` that changes the config, see `nodules.overrides`.
-    strict: fail on the first file that cannot be used, instead of leaving out
-      the nodules that need it.
-    workers: processes. They are spawned: with more than one, the script that
-      calls this needs `if __name__ == '__main__'`.
-    beam_options: Apache Beam's `PipelineOptions`, to read the scans with it;
-      `workers` then read headers only.
-    download_config: passed on to TFDS; its `manual_dir` is `lidc_dir`.
-
-  Returns:
-    The builder; `as_data_source(split)` reads, `info.metadata` says what the
-    build was made of.
-
-  Raises:
-    InputError: no such config or policy; nothing usable in `lidc_dir`;
-      `data_dir` cannot be written; a fault, if `strict`.
-  """
-  config = find_config(config, policy)
-  data_dir = _local_dir(data_dir)
-  if not overwrite and is_built(config, data_dir=data_dir):
-    return _Builder(config=config, data_dir=data_dir)
-
-  download_config = download_config or tfds.download.DownloadConfig()
-  if not config.simulated:
-    if not lidc_dir:
-      raise errors.InputError(
-        f'--config={config.name} needs the CT of LIDC-IDRI: give its folder '
-        'as --lidc_dir, or use --config=phantom, which needs no download'
-      )
-    # Absolute, as other machines and a later reader of the quarantine need it.
-    lidc_dir = pathlib.Path(lidc_dir).expanduser().absolute()
-    series.check_directory(lidc_dir)
-    download_config = download_config.replace(manual_dir=lidc_dir)
-  staging.check_writable(data_dir)
-  with staging.exclusive(data_dir, config.name):
-    # The process that this one waited for may have built it.
-    if overwrite or not is_built(config, data_dir=data_dir):
-      _build(
-        config,
-        data_dir,
-        download_config,
-        strict=strict,
-        workers=workers,
-        beam_options=beam_options,
-      )
-  return _Builder(config=config, data_dir=data_dir)
-
-
-def _build(config, data_dir, download_config, *, strict, workers, beam_options):
-  """Builds beside its place, moves there, and forgets what it remembered."""
-  staging.remove_leftovers(data_dir)
-  try:
-    with tempfile.TemporaryDirectory(
-      prefix=staging.prefix(), dir=data_dir
-    ) as folder:
-      staged = _Builder(config=config, data_dir=folder)
-      staged.show_progress = True
-      staged.strict = strict
-      staged.workers = workers
-      staged.beam_options = beam_options
-      staged.cache_dir = cache_dir(data_dir)
-      with staging.quiet_tfds():
-        staged.download_and_prepare(download_config=download_config)
-      staging.publish(pathlib.Path(folder), data_dir, staged.data_path)
-  except OSError as e:
-    raise errors.InputError(
-      f'cannot write the dataset into {data_dir} ({e}); free some space '
-      'there, or choose another --data_dir'
-    ) from e
-  scans = lidc_nodules_dataset_builder.scan_dir(
-    cache_dir(data_dir), config.name
-  )
-  shutil.rmtree(scans, ignore_errors=True)
-  with contextlib.suppress(OSError):  # another build's are there
-    scans.parent.rmdir()
-
-
-def is_built(
-  config: str | _LidcConfig,
-  *,
-  data_dir: str | os.PathLike | None = None,
-  policy: str = '',
-) -> bool:
-  """Whether a complete build of the config is there; see `build`."""
-  builder = _Builder(
-    config=find_config(config, policy), data_dir=_local_dir(data_dir)
-  )
-  return (builder.data_path / 'dataset_info.json').exists()
-
-
-def summary(builder: _Builder) -> str:
-  """What a build holds and what it was made of, in one to four lines."""
-  info = builder.info
-  splits = ', '.join(
-    f'{name} {split.num_examples}' for name, split in info.splits.items()
-  )
-  records = sum(split.num_examples for split in info.splits.values())
-  simulated = ' SIMULATED' if info.metadata['simulated'] else ''
-  lines = [
-    f'{info.full_name}: {records}{simulated} records ({splits}) in '
-    f'{builder.data_dir}'
-  ]
-  if 'scans_used' in info.metadata:
-    lines.append(
-      f'scans: {info.metadata["scans_used"]} used, '
-      f'{info.metadata["scans_missing"]} not on this disk'
-    )
-    if info.metadata.get('nodules_quarantined'):
-      lines.append(
-        f'quarantined: {info.metadata["nodules_quarantined"]} nodules, '
-        f'{info.metadata["scans_quarantined"]} scans as a whole; '
-        f'{builder.data_path / "quarantine.csv"} says why'
-      )
-  if info.metadata['dropped']:
-    lines.append(
-      f'dropped, as no pixel reaches the consensus: '
-      f'{", ".join(info.metadata["dropped"])}'
-    )
-  return '\n'.join(lines)
-
-
-def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
-  """A config by name, changed by `key=value,...` where that is given.
-
-  Raises:
-    InputError: no such config, or no such policy.
-  """
-  if isinstance(config, str):
-    if config not in _Builder.builder_configs:
-      raise errors.InputError(
-        f'--config={config} does not exist; it is one of '
-        f'{", ".join(_Builder.builder_configs)}'
-      )
-    config = _Builder.builder_configs[config]
-  changed = overrides.apply(
-    dataclasses.replace(config.policy, name=config.name), policy
-  )
-  if changed.name == config.name:
-    return config
-  return _LidcConfig(
-    name=changed.name,
-    policy=changed,
-    simulated=config.simulated,
-    description=f'{config.description} Changed: {policy}.',
-  )
-
-
-def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-  """Where headers and scans that were read are remembered."""
-  return _local_dir(data_dir) / _Builder.name / '.cache'
-
-
-def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
-  if '://' in str(data_dir):  # `Path` would make a folder `gs:` of it
-    raise errors.InputError(
-      f'--data_dir={data_dir} is not on this machine; build into a local '
-      'folder and copy it there'
-    )
-  return pathlib.Path(data_dir or command_line.DEFAULT_DATA_DIR).expanduser()
+# The same from Python.
+build = building.build
+is_built = building.is_built
+summary = building.summary
 
 
 def _beam_options(args: argparse.Namespace) -> Any:
@@ -307,7 +116,7 @@ def main() -> None:
   if args.tfrecord:
     file_formats.check_tensorflow('--tfrecord')
 
-  config = find_config(args.config, args.policy)
+  config = building.find_config(args.config, args.policy)
   if args.policy:
     print(cohort.table([config.policy]), flush=True)
   if not args.overwrite and is_built(config, data_dir=args.data_dir):

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import tqdm
 
-from tfds_lidc import build
 from tfds_lidc import cohort
 from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -210,7 +210,7 @@ def main() -> None:
   try:
     report = check(
       lidc_dir,
-      cache_dir=build.cache_dir(args.data_dir),
+      cache_dir=building.cache_dir(args.data_dir),
       workers=args.workers,
     )
     if args.json:

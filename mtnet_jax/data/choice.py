@@ -38,41 +38,6 @@ def choose_dataset(config, *, say=print):
   return chosen
 
 
-def load_for_training(config, *, say=print):
-  """The three splits of the config's dataset, built first if simulated.
-
-  Args:
-    config: of `choose_dataset`.
-    say: prints.
-
-  Raises:
-    errors.InputError: a split is missing, or has one class only.
-  """
-  dataset = config.dataset
-  name, data_dir = dataset.name, dataset.data_dir
-  if lidc.is_simulated(name, data_dir) and not lidc.is_built(name, data_dir):
-    say(f'Building {name} (SIMULATED CT, once).')
-    lidc.build_phantoms(name, data_dir)
-  present = lidc.built_splits(name, data_dir)
-  missing = [split for split in lidc.SPLITS if split not in present]
-  if missing:
-    raise errors.InputError(
-      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
-      ' disk is of too few patients. Get more and build again with'
-      f' `{lidc.build_command(name, data_dir)} --overwrite`, or take'
-      ' --config.dataset.name=lidc_nodules/phantom.'
-    )
-  splits = lidc.load_splits(dataset)
-  for split in ('train', 'validation'):
-    if set(splits[split].labelled().label) != {0, 1}:
-      raise errors.InputError(
-        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
-        ' benign or malignant ones, so that nothing can be learned or chosen:'
-        ' build more of it, or raise config.dataset.limit.'
-      )
-  return splits
-
-
 def load_for_evaluation(name, split, *, data_dir, limit, rotate_folds):
   """The nodules that a run is evaluated on.
 

@@ -57,13 +57,13 @@ def builder(name, data_dir):
 
 
 def _policy_builder(config, policy, data_dir):
-  from tfds_lidc import build
   from tfds_lidc import errors as lidc_errors
+  from tfds_lidc.lidc_nodules import building
   from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
   with errors.translated(lidc_errors.InputError):
     return lidc_nodules_dataset_builder.Builder(
-      config=build.find_config(config, policy), data_dir=data_dir or None
+      config=building.find_config(config, policy), data_dir=data_dir or None
     )
 
 
@@ -89,12 +89,12 @@ def build_phantoms(name, data_dir):
   Raises:
     errors.InputError: it could not be written.
   """
-  from tfds_lidc import build
   from tfds_lidc import errors as lidc_errors
+  from tfds_lidc.lidc_nodules import building
 
   config, policy = _config_and_policy(name)
   with errors.translated(lidc_errors.InputError):
-    build.build(config, policy=policy, data_dir=data_dir or None)
+    building.build(config, policy=policy, data_dir=data_dir or None)
 
 
 def build_command(name, data_dir):
@@ -171,6 +171,41 @@ def load_splits(dataset, data_dir=None):
     )
     for split in SPLITS
   }
+
+
+def load_for_training(config, *, say=print):
+  """The three splits of the config's dataset, built first if simulated.
+
+  Args:
+    config: of `choice.choose_dataset`.
+    say: prints.
+
+  Raises:
+    errors.InputError: a split is missing, or has one class only.
+  """
+  dataset = config.dataset
+  name, data_dir = dataset.name, dataset.data_dir
+  if is_simulated(name, data_dir) and not is_built(name, data_dir):
+    say(f'Building {name} (SIMULATED CT, once).')
+    build_phantoms(name, data_dir)
+  present = built_splits(name, data_dir)
+  missing = [split for split in SPLITS if split not in present]
+  if missing:
+    raise errors.InputError(
+      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
+      ' disk is of too few patients. Get more and build again with'
+      f' `{build_command(name, data_dir)} --overwrite`, or take'
+      ' --config.dataset.name=lidc_nodules/phantom.'
+    )
+  splits = load_splits(dataset)
+  for split in ('train', 'validation'):
+    if set(splits[split].labelled().label) != {0, 1}:
+      raise errors.InputError(
+        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
+        ' benign or malignant ones, so that nothing can be learned or chosen:'
+        ' build more of it, or raise config.dataset.limit.'
+      )
+  return splits
 
 
 def folds(split, rotate_folds=0):

@@ -11,6 +11,7 @@ import pathlib
 import jax
 
 from mtnet_jax.data import choice
+from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules
 from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import scores
@@ -100,7 +101,7 @@ def _prepare(config, workdir, say, locks):
   config = from_public.settle(config, workdir)
   files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
-  splits = choice.load_for_training(config, say=say)
+  splits = lidc.load_for_training(config, say=say)
   with config.unlocked():
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0

@@ -14,6 +14,7 @@ import tqdm
 
 from mtnet_jax.data import choice
 from mtnet_jax.data import feeding
+from mtnet_jax.data import lidc
 from mtnet_jax.experiments import run as run_lib
 from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
@@ -194,7 +195,7 @@ def _sizes(plan, say):
   for point in plan:
     key = _dataset_key(point.config)
     if key not in sizes:
-      train = choice.load_for_training(point.config, say=say)['train']
+      train = lidc.load_for_training(point.config, say=say)['train']
       sizes[key] = {
         'segmentation': len(train),
         'classification': len(train.labelled()),

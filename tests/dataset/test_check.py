@@ -10,6 +10,7 @@ import pytest
 
 from tfds_lidc import build
 from tfds_lidc import check
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -161,7 +162,7 @@ def test_a_slice_missing_beside_the_record_is_named_and_costs_nothing(tmp_path):
 
 
 def test_the_build_reads_no_header_again(faulty, tmp_path):
-  cache_dir = build.cache_dir(tmp_path)
+  cache_dir = building.cache_dir(tmp_path)
   check.check(faulty.directory, cache_dir=cache_dir)
   index = check.series_index.load(faulty.directory, cache_dir=cache_dir)
   assert index.num_read == 0

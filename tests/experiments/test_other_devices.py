@@ -18,7 +18,8 @@ import sys
 import jax
 import numpy as np
 from mtnet_jax.data import lidc
-from mtnet_jax.models import nets, predictor
+from mtnet_jax.evaluation import outputs as outputs_lib
+from mtnet_jax.models import nets
 from mtnet_jax.storage import workdir
 
 assert jax.device_count() == 8
@@ -28,7 +29,7 @@ data = lidc.load_split(
   config.dataset.name, 'test', data_dir=data_dir, limit=config.dataset.limit
 )
 variables = workdir.load_variables(run, nets.ORDER)
-outputs = predictor.predict(
+outputs = outputs_lib.predict(
   config, variables, data, progress=lambda batches: batches
 )
 np.savez(out, **outputs)

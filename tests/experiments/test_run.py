@@ -125,8 +125,6 @@ def test_without_the_real_dataset_a_banner_names_the_command(
 ):
   import importlib.util
 
-  from mtnet_jax.data import choice
-
   spec = importlib.util.spec_from_file_location(
     'mtnet_config', main_job.ROOT / 'configs' / 'mtnet.py'
   )
@@ -161,7 +159,7 @@ def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   for name, value in replacements.items():
     monkeypatch.setattr(lidc, name, value)
   config = project_configs.CONFIGS.get_config('test')
-  assert choice.load_for_training(config) is splits
+  assert lidc.load_for_training(config) is splits
   splits[split] = one
   with pytest.raises(errors.InputError, match=f'the {split} split of .* lacks'):
-    choice.load_for_training(config)
+    lidc.load_for_training(config)

@@ -66,7 +66,7 @@ def test_several_processes_look_at_the_same_calls(monkeypatch):
   """Whatever is done already: one that ends leaves no other in a call."""
   done = {'loss': jnp.ones((1, 2)), 'finite': jnp.ones((1, 2), bool)}
   jax.block_until_ready(done)
-  for processes, told in ((2, [1, 2]), (1, [1, 2, 3, 4, 5])):
+  for processes, steps in ((2, [1, 2]), (1, [1, 2, 3, 4, 5])):
     monkeypatch.setattr(jax, 'process_count', lambda n=processes: n)
     records = _Records()
     calls = calls_lib.Calls(
@@ -80,10 +80,10 @@ def test_several_processes_look_at_the_same_calls(monkeypatch):
     for first in (0, 2, 4):
       calls.dispatch(None, first, 5 - first)
     stopping.release()
-    assert [step for step, _ in records.told] == told
+    assert [step for step, _ in records.steps] == steps
 
 
-# 6 nodules, 3 looks, batch 4: epochs of five steps.
+# 6 nodules, 3 views, batch 4: epochs of five steps.
 _STEPS, _EPOCHS = 5, 2
 
 
@@ -100,57 +100,59 @@ def _trainer(directory, steps_per_call, **changes):
 
 
 class _Records(progress.Silent):
-  """What an observer is told; stops the run after a step, as SIGTERM does."""
+  """Records what an observer is told; stops the run after a step, as SIGTERM does."""
 
   def __init__(self, stop_at=None):
-    self.told = []
+    self.steps = []
     self._stop_at = stop_at
 
   def step(self, step, loss):
-    self.told.append((step, loss))
+    self.steps.append((step, loss))
     if step == self._stop_at:
       stopping._asked.set()
 
 
-def _run(trainer, *, at_once=None):
+def _run(trainer, *, num_steps=None):
   """Its steps, best, history and last state, of so many steps a call."""
   records = _Records()
   chosen = contextlib.nullcontext()
-  if at_once:
+  if num_steps:
     chosen = mock.patch.object(
-      calls_lib.Pace, 'at_once', lambda _, left: min(left, at_once)
+      calls_lib.Pace,
+      'num_steps',
+      lambda _, remaining: min(remaining, num_steps),
     )
   with chosen:
     best, history = trainer.run(records)
   last, _ = trainer._checkpoints.load_latest(None)
   history = [{**row, 'seconds': None} for row in history]
-  return records.told, best, history, last
+  return records.steps, best, history, last
 
 
 @pytest.fixture(scope='module')
 def one_by_one(tmp_path_factory):
   """Of a program that could take four steps at once."""
-  return _run(_trainer(tmp_path_factory.mktemp('one_by_one'), 4), at_once=1)
+  return _run(_trainer(tmp_path_factory.mktemp('one_by_one'), 4), num_steps=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('at_once', (3, 4))
+@pytest.mark.parametrize('num_steps', (3, 4))
 def test_bits_do_not_depend_on_how_many_share_a_call(
-  one_by_one, tmp_path, at_once
+  one_by_one, tmp_path, num_steps
 ):
-  told, *_ = one_by_one
-  assert [step for step, _ in told] == list(range(1, _STEPS * _EPOCHS + 1))
-  assert len({loss for _, loss in told}) == len(told)
-  found = _run(_trainer(tmp_path, 4), at_once=at_once)
+  steps, *_ = one_by_one
+  assert [step for step, _ in steps] == list(range(1, _STEPS * _EPOCHS + 1))
+  assert len({loss for _, loss in steps}) == len(steps)
+  found = _run(_trainer(tmp_path, 4), num_steps=num_steps)
   jax.tree.map(np.testing.assert_array_equal, found, one_by_one)
 
 
 @pytest.mark.slow
 def test_the_program_without_a_loop_differs_by_rounding(one_by_one, tmp_path):
-  told, *_ = _run(_trainer(tmp_path, 1))
+  steps, *_ = _run(_trainer(tmp_path, 1))
   # Backward, differences of 1e-7 of the first step grow from step to step.
-  np.testing.assert_allclose(told, one_by_one[0], rtol=1e-4)
-  np.testing.assert_allclose(told[0], one_by_one[0][0], rtol=1e-6)
+  np.testing.assert_allclose(steps, one_by_one[0], rtol=1e-4)
+  np.testing.assert_allclose(steps[0], one_by_one[0][0], rtol=1e-6)
 
 
 @pytest.mark.slow

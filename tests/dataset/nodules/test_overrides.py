@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from tfds_lidc import build
 from tfds_lidc import errors
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.nodules import overrides
 from tfds_lidc.nodules import selection
 
@@ -74,8 +75,8 @@ def test_names_follow_from_what_differs():
     )
     == _PAPER
   )
-  assert build.find_config('phantom', 'size=3-25').name == 'phantom'
-  assert build.find_config('phantom', 'size=3-9').simulated
+  assert building.find_config('phantom', 'size=3-25').name == 'phantom'
+  assert building.find_config('phantom', 'size=3-9').simulated
 
 
 @pytest.mark.parametrize(

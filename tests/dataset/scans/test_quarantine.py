@@ -16,6 +16,7 @@ import pytest
 
 from tfds_lidc import build
 from tfds_lidc import errors
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import selection
@@ -220,7 +221,7 @@ def test_a_killed_build_goes_on(tmp_path):
     '--workers=1',
     f'--data_dir={tmp_path}',
   ]
-  cache = build.cache_dir(tmp_path)
+  cache = building.cache_dir(tmp_path)
   with subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed:
     deadline = time.monotonic() + 60
     while len(list(cache.rglob('*.npz'))) < 20:

@@ -102,9 +102,10 @@ def test_one_scan_builds_in_half_a_second(tmp_path):
   code = (
     'import sys, time\n'
     'from tfds_lidc import build\n'
+    'from tfds_lidc.lidc_nodules import building\n'
     'from tfds_lidc.ct import index\n'
     'ct, data = sys.argv[1:]\n'
-    'index.load(ct, cache_dir=build.cache_dir(data))\n'
+    'index.load(ct, cache_dir=building.cache_dir(data))\n'
     'start = time.process_time()\n'
     'build.build("all", lidc_dir=ct, data_dir=data)\n'
     'print(time.process_time() - start)\n'
