@@ -120,13 +120,13 @@ GUARDS = (
     'mtnet_jax/training/step.py',
     'carry[0] < num_steps',
     'carry[0] < max_steps',
-    'tests/training/test_pace.py -k share_a_call',
+    'tests/training/test_calls.py -k share_a_call',
   ),
   Guard(
     'mtnet_jax/training/calls.py',
     'return min(remaining, self._num_steps)',
     'return self._num_steps',
-    'tests/training/test_pace.py -k a_number_in_the_config',
+    'tests/training/test_calls.py -k a_number_in_the_config',
   ),
   Guard(
     'mtnet_jax/data/feeding.py',
