@@ -17,7 +17,7 @@ the last two variants run on phantoms. Fields of it are flags, too:
         --config.strategy=serial
 
 but with the budget of MT-Net, which that command leaves as it is. The budget is
-of epochs, of which each has the same looks at the same nodules:
+of epochs, each of which shows the same views of the same nodules:
 
 * MT-Net segments with two networks one after the other, and classifies with a
   third. Whatever segments elsewhere has the epochs of both (200 at the paper's

@@ -32,7 +32,7 @@ def get_config(variant='mtnet'):
 def _paper():
   config = ml_collections.ConfigDict()
   config.variant = 'mtnet'
-  # Of everything random: parameters, order, augmentation, dropout.
+  # Seed of everything random: parameters, order, augmentation, dropout.
   config.seed = 0
 
   config.dataset = ml_collections.ConfigDict()
@@ -41,7 +41,8 @@ def _paper():
   config.dataset.fallback = 'lidc_nodules/phantom'
   # Where TFDS keeps datasets; '' for ~/tensorflow_datasets.
   config.dataset.data_dir = ''
-  # Of the nodules, filled in by the run: it refuses to go on with others.
+  # Fingerprint of the nodules, filled in by the run: it refuses to go on with
+  # others.
   config.dataset.fingerprint = ''
   # In-plane spacing of the patches, filled in by the run; 0 for native.
   config.dataset.spacing_mm = 0.0
@@ -69,9 +70,9 @@ def _paper():
 
   # Compute type: 'float32' or 'bfloat16'. Parameters are float32.
   config.dtype = 'float32'
-  # Of float32 products: 'highest' is float32; 'default' is what the backend
-  # likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU; 'high' is
-  # between the two.
+  # Precision of float32 products: 'highest' is float32; 'default' is what the
+  # backend likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU;
+  # 'high' is between the two.
   config.matmul_precision = 'highest'
   # How the two tasks are organised: 'mtnet', or one of those it is compared
   # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'; see
@@ -113,7 +114,8 @@ def _paper():
   config.pretrained = ml_collections.ConfigDict()
   config.pretrained.segmentation = ''
   config.pretrained.classification = ''
-  # Of these files, filled in by the run: it refuses to go on with others.
+  # Checksums of these files, filled in by the run: it refuses to go on with
+  # others.
   config.pretrained.segmentation_sha256 = ''
   config.pretrained.classification_sha256 = ''
 
@@ -126,7 +128,7 @@ def _paper():
   # for top_k. Sweeps set the most they need, so that one program serves all.
   config.rank_loss.max_top_k = 0
 
-  # Of the classification loss, where one network learns both tasks.
+  # Weight of the classification loss, where one network learns both tasks.
   config.class_weight = 1.0
 
   # Which stages are trained, of those that the strategy has; see

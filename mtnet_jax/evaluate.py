@@ -42,7 +42,6 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
-from mtnet_jax.system import host_memory
 
 
 def _parse():
@@ -91,8 +90,7 @@ def _folder(args, name, split):
 
 def main():
   args = _parse()
-  command_line.hide_warnings()
-  host_memory.keep()
+  command_line.prepare_evaluation()
   runs = members.read(args.workdir)
   (_, config, trained), *_ = runs
   name = args.dataset or config.dataset.name

@@ -15,6 +15,7 @@ from mtnet_jax.weights import load
 # The names under which users import them.
 load_deeplab = load.load_deeplab
 load_xception = load.load_xception
+Weights = load.Weights
 
 
 def report(path, net=None):

@@ -45,7 +45,7 @@ def write_again(workdir, *, compare=(), data_dir=None):
   """
   run = finished_run.read(workdir)
   compared = comparisons.read(compare, run)
-  splits = _load_splits(run, data_dir)
+  splits = _load_same_splits(run, data_dir)
   page_lib.write(
     run.path / 'report',
     results={
@@ -60,7 +60,7 @@ def write_again(workdir, *, compare=(), data_dir=None):
   return run.path / 'report' / 'index.html'
 
 
-def _load_splits(run, data_dir):
+def _load_same_splits(run, data_dir):
   dataset = run.config.dataset
   splits = lidc.load_splits(dataset, data_dir)
   if nodules_lib.fingerprint(splits) != dataset.fingerprint:
@@ -116,7 +116,7 @@ def main():
   )
   parser.add_argument('--data_dir', **command_line.DATA_DIR)
   args = parser.parse_args()
-  command_line.hide_warnings()
+  command_line.prepare_evaluation()
   page = write_again(
     pathlib.Path(args.workdir), compare=args.compare, data_dir=args.data_dir
   )

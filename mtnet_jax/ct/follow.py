@@ -95,9 +95,9 @@ def follow(starts, volume, predict_fn, *, on_done=lambda: None):
   Args:
     starts: of `Start`.
     volume: `volume.CtVolume`.
-    predict_fn: (N, 64, 64) HU -> a `model.Prediction` or
-      `ensemble.AveragedPrediction`; N is 1, or 16 where there are many starts,
-      so that it is compiled once or twice.
+    predict_fn: (N, 64, 64) HU -> a `prediction.Prediction` or
+      `prediction.AveragedPrediction`; N is 1, or 16 where there are many
+      starts, so that it is compiled once or twice.
     on_done: called for each that is finished.
 
   Returns:

@@ -113,7 +113,7 @@ def annotated(volume, policy_name):
 
   Args:
     volume: `volume.CtVolume`.
-    policy_name: 'all' or 'paper', see `tfds_lidc.cohort`.
+    policy_name: 'all' or 'paper', see `tfds_lidc.nodules.selection`.
 
   Returns:
     As `of_points`.

@@ -1,4 +1,4 @@
-"""What averaging several answers is worth, and whether they know when to doubt.
+"""What averaging several outputs gains, and whether they disagree where wrong.
 
 Single is what one run scores on each patch as it is: its own metrics, of
 several runs the mean of theirs. Averaged is what their mean probabilities
@@ -40,7 +40,7 @@ def judge(singles, records, unseen, *, seed):
 
 
 def compare(singles, averaged, *, seed):
-  """Single and averaged answers, and their difference.
+  """Single and averaged outputs, and their difference.
 
   Args:
     singles, averaged, seed: as in `judge`, of the nodules that count.
@@ -77,7 +77,7 @@ def _mean(members):
 
 
 def uncertainty(records, *, seed):
-  """Whether answers disagree where they are wrong.
+  """Whether outputs disagree where they are wrong.
 
   Small nodules have a lower Dice and, being mostly edge, more disagreement; a
   probability near 0.5 is easily wrong and moves most. So what is known without
@@ -85,14 +85,14 @@ def uncertainty(records, *, seed):
   is to 0.5.
 
   Args:
-    records: of averaged answers, with the columns of `ensemble.disagreement`.
+    records: of averaged outputs, with the columns of `ensemble.disagreement`.
     seed: of the resampling.
 
   Returns:
     As far as there are such outputs, {'value', 'ci95'} under
 
     'rank_correlation_with_fine_dice': of 'fine_uncertainty', below 0 where
-      masks are worse the more the answers disagree, and of 'fine_predicted';
+      masks are worse the more the outputs disagree, and of 'fine_predicted';
     'auc_for_wrong_labels': of 'malignancy_sd' and 'nearness_to_half', how often
       a nodule with a wrong label has a larger one than a nodule with the right
       label; 0.5 says nothing.

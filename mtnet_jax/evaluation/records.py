@@ -56,7 +56,7 @@ def make_records(nodules, outputs, more=None, *, readers=True):
 
   Args:
     nodules: `nodules.Nodules`.
-    outputs: of `predict`. What is not in them has no column.
+    outputs: of `outputs.predict`. What is not in them has no column.
     more: further columns, name -> (N,).
     readers: whether to compare with single readers, too, which takes longest.
 

@@ -262,7 +262,7 @@ def score(config, nodules, outputs, *, diameter_model, more=None):
   Args:
     config: the run's config.
     nodules: `nodules.Nodules`.
-    outputs: of `predict`, for the same nodules.
+    outputs: of `outputs.predict`, for the same nodules.
     diameter_model: of `scores.fit_diameter_only`.
     more: as in `make_records`.
 

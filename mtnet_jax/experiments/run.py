@@ -98,7 +98,7 @@ def check_same_config(config):
 def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
-  config = from_public.settle(config, workdir)
+  config = from_public.fill_in(config, workdir)
   files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
   splits = lidc.load_for_training(config, say=say)

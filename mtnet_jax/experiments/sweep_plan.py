@@ -168,11 +168,15 @@ def claim(directory, config, plan):
   }
   if path.exists():
     then = files.read_json(path)
-    then['points'] = {
-      name: workdir_lib.rename_keys(point)
-      for name, point in then.get('points', {}).items()
-    }
-    found = list(workdir_lib.differences(then, now))
+    with errors.of_wrong_values(
+      f'{path} is damaged',
+      way_out='Choose another --workdir, or delete that one.',
+    ):
+      then['points'] = {
+        name: workdir_lib.rename_keys(point)
+        for name, point in then.get('points', {}).items()
+      }
+      found = list(workdir_lib.differences(then, now))
     if found:
       more = f' and {len(found) - 3} more' if len(found) > 3 else ''
       raise errors.InputError(

@@ -5,7 +5,7 @@ from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 
-# Selections of `lidc_nodules`; tfds_lidc.cohort holds the rules themselves.
+# Selections of `lidc_nodules`; the rules are in `tfds_lidc.nodules.selection`.
 _COHORTS = {
   'paper': (
     'nodules outlined by 2 to 4 readers, 3 to 25 mm; ratings of 3 are left out,'

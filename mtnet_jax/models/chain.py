@@ -9,20 +9,20 @@ from mtnet_jax.models import strategies
 COARSE_MASKS = ('hard', 'soft', 'none')
 
 
-def pass_mask(logits, kind):
+def pass_mask(logits, form):
   """A mask as the other networks receive it.
 
   Args:
     logits: (B, H, W, 1) of the network that predicts it.
-    kind: 'hard' thresholds the probability, 'soft' passes it, 'none' passes
+    form: 'hard' thresholds the probability, 'soft' passes it, 'none' passes
       zeros: the same networks without what the other one knows.
   """
-  if kind not in COARSE_MASKS:
-    raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {kind!r}.')
+  if form not in COARSE_MASKS:
+    raise ValueError(f'the coarse mask is {COARSE_MASKS}, not {form!r}.')
   probs = jax.nn.sigmoid(logits)
-  if kind == 'none':
+  if form == 'none':
     return jnp.zeros_like(probs)
-  if kind == 'soft':
+  if form == 'soft':
     return probs
   return (probs >= metrics.THRESHOLD).astype(probs.dtype)
 
@@ -45,7 +45,7 @@ def stage_inputs(kind, images, outputs, *, coarse_mask):
     kind: a name in `strategies.INPUTS`.
     images: (B, H, W, 3) in [-1, 1].
     outputs: of `run`, with those of the kind's upstream networks.
-    coarse_mask: the `kind` in `pass_mask` of every mask that is passed.
+    coarse_mask: the `form` in `pass_mask` of every mask that is passed.
 
   Returns:
     A tuple: images (B, H, W, 3), and maps (B, H, W, C) where the kind has any.
@@ -72,7 +72,7 @@ def run(names, nets, variables, images, *, strategy, coarse_mask):
     nets, variables: stage name -> network, and its variables.
     images: (B, H, W, 3) in [-1, 1].
     strategy: a name in `strategies.STRATEGIES`.
-    coarse_mask: the `kind` in `pass_mask`.
+    coarse_mask: the `form` in `pass_mask`.
 
   Returns:
     A dict of their outputs: 'coarse' and 'fine' logits (B, H, W, 1), 'class'

@@ -74,7 +74,7 @@ def variable_shapes(config):
   """
   nets, parts = make_nets(config), strategies.STRATEGIES[config.strategy]
   return {
-    name: variables_lib.shapes_of(
+    name: variables_lib.cached_shapes_of(
       nets[name], config.image_size, parts[name].inputs
     )
     for name in names(config)

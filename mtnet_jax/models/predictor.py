@@ -101,7 +101,7 @@ def as_answer(outputs):
 
   Returns:
     A dict of `mask` and `coarse_mask` (B, P, P) bool, `probability` and `cam`
-    (B, P, P), and `malignancy` (B,); see `model.Prediction`.
+    (B, P, P), and `malignancy` (B,); see `prediction.Prediction`.
   """
   return {
     'mask': outputs['fine'] >= metrics.THRESHOLD,

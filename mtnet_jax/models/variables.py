@@ -1,8 +1,9 @@
-"""Random variables of a network, drawn by NumPy.
+"""Variables of a network: their shapes, random values, and trained ones.
 
-`net.init` draws each kernel by a part of the program of its own, and XLA takes
-a third of a second to compile each: half of the time to a first step. Here
-nothing is compiled, and processors of every kind draw the same numbers.
+Random values are drawn by NumPy. `net.init` draws each kernel by a part of the
+program of its own, and XLA takes a third of a second to compile each: half of
+the time to a first step. Here nothing is compiled, and processors of every kind
+draw the same numbers.
 """
 
 import concurrent.futures
@@ -86,14 +87,23 @@ def input_shapes(inputs, size, batch_size=1):
   return image, jax.ShapeDtypeStruct((*each, channels), jnp.float32)
 
 
-# Cached: tracing a network takes longer than drawing its variables.
-@functools.lru_cache(maxsize=16)
 def shapes_of(net, size, inputs):
+  """Shapes and types of a network's variables, a nested dict.
+
+  Args:
+    net: network.
+    size, inputs: as in `input_shapes`.
+  """
   return jax.eval_shape(
     functools.partial(net.init, train=False),
     jax.random.key(0),
     *input_shapes(inputs, size),
   )
+
+
+# For networks of a config, which can be hashed: their sizes are tuples. Tracing
+# a network takes longer than drawing its variables.
+cached_shapes_of = functools.lru_cache(maxsize=16)(shapes_of)
 
 
 def take_over(initial, trained, *, path, newly_initialised=(FINE_LAYER,)):

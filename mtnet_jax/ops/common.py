@@ -1,4 +1,4 @@
-"""The same function in several forms, one of which fits the platform.
+"""What several convolutions share, and functions in a form for each platform.
 
 The choice is made where the program is lowered, not where it is traced, so that
 one exported program serves several platforms.

@@ -1,4 +1,4 @@
-"""What the figures of the report have in common.
+"""Figures of the report: what they share, training, Dice, groups of nodules.
 
 Figures are `matplotlib.figure.Figure`s; there is no pyplot and hence no global
 state and no display. Where the CT is simulated, the title of every figure says

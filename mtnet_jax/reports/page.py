@@ -242,7 +242,7 @@ def _coarse_mask(results):
 
 
 def _environment():
-  """Of the templates of all pages."""
+  """The Jinja environment of all pages."""
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('mtnet_jax.reports'),
     autoescape=True,

@@ -21,10 +21,10 @@ _CELL_WIDTH = 24
 
 
 def averaging(tree, *, runs, symmetries, strategy, simulated):
-  """Several lines of what `judge` found.
+  """Several lines of what `averaging.judge` found.
 
   Args:
-    tree: of `judge`.
+    tree: of `averaging.judge`.
     runs: how many were averaged.
     symmetries: whether over the eight symmetries, too.
     strategy: of the config.
@@ -63,7 +63,7 @@ def averaging(tree, *, runs, symmetries, strategy, simulated):
     if rows:
       lines += _lines(tables.Table(task, 'averaging', columns, rows))
   if tree['uncertainty']:
-    lines.append('Do the answers disagree where they are wrong?')
+    lines.append('Do the outputs disagree where they are wrong?')
   for question, found in tree['uncertainty'].items():
     lines.append(f'  {_UNCERTAINTY[question]}')
     for name, estimate in found.items():
@@ -122,7 +122,7 @@ def _line(title, cells):
   )
 
 
-def per_nodule(records, *, most=20):
+def per_nodule(records, *, max_lines=20):
   """The first records, a line each."""
   columns = [
     (key, title, width)
@@ -143,8 +143,8 @@ def per_nodule(records, *, most=20):
     f'  {record["nodule_id"]:<24}{record["diameter_mm"]:>6.1f}'
     f'{metrics.LABELS[record["label"]]:>11}'
     + ''.join(f'{record[key]:>{width}.3f}' for key, _, width in columns)
-    for record in records[:most]
+    for record in records[:max_lines]
   ]
-  if len(records) > most:
-    lines.append(f'  ... and {len(records) - most} more in records.csv')
+  if len(records) > max_lines:
+    lines.append(f'  ... and {len(records) - max_lines} more in records.csv')
   return '\n'.join(lines)

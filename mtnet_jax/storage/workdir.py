@@ -1,4 +1,4 @@
-"""The run directory: what is in it, and whether it is this run's.
+"""The run directory: what is in it, whether it is this run's, and who writes.
 
 config.json  metrics.json  records.csv  train_log.csv  tb/  report/
 checkpoints/{coarse,class,fine}/, or of the stages of another strategy

@@ -38,12 +38,18 @@ def parser(doc, name):
   )
 
 
-def hide_warnings():
+def _hide_warnings():
   """Hides what libraries warn of, such as a dataset that is not built yet.
 
   The commands check for such things themselves, and say what to do.
   """
   logging.set_verbosity(logging.ERROR)
+
+
+def prepare_evaluation():
+  """Sets up the process of a command that runs networks on a dataset."""
+  _hide_warnings()
+  host_memory.keep()
 
 
 def prepare_training(*, several_processes=False):
@@ -54,7 +60,7 @@ def prepare_training(*, several_processes=False):
   """
   # A line appears when it is printed, also where the output goes to a file.
   sys.stdout.reconfigure(line_buffering=True)
-  hide_warnings()
+  _hide_warnings()
   host_memory.keep(several_processes=several_processes)
   stopping.listen()
   # It imports JAX, which takes seconds: wrong flags are reported before.

@@ -15,7 +15,7 @@ from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices as devices_lib
 from mtnet_jax.system import errors
 
-# Letters of a value, of which paths have the most.
+# Longest value, in characters; paths are the longest.
 _MAX_LETTERS = 4096
 # Smallest and largest value of the numbers of a config.
 _BOUNDS = {

@@ -16,6 +16,7 @@ from mtnet_jax.models import mtnet
 from mtnet_jax.models import nets
 from mtnet_jax.models import strategies
 from mtnet_jax.storage import files as files_lib
+from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files as weight_files
 from mtnet_jax.weights import load as weight_load
@@ -46,7 +47,7 @@ def _files(config):
   return {task: file for task, file in found.items() if file[0]}
 
 
-def settle(config, workdir):
+def fill_in(config, workdir):
   """The config with what follows from its weights' files.
 
   A run that began with a file resumes without it: what followed from the file
@@ -110,7 +111,7 @@ def _earlier(workdir, task, path):
   saved = pathlib.Path(workdir, 'config.json')
   if not saved.exists():
     return None
-  tree = files_lib.read_json(saved)
+  tree = workdir_lib.rename_keys(files_lib.read_json(saved))
   pretrained = tree.get('pretrained', {})
   if pretrained.get(task) != path:
     return None
@@ -126,7 +127,7 @@ def loader(config, stage):
   """What loads a stage's public weights.
 
   Args:
-    config: of `settle`.
+    config: of `fill_in`.
     stage: a `stages.Stage`.
 
   Returns:

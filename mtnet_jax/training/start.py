@@ -45,7 +45,7 @@ def init_variables(
 
 def shapes(stage, *, size):
   """The shapes and types of `init_variables`."""
-  return variables_lib.shapes_of(stage.net, size, stage.inputs)
+  return variables_lib.cached_shapes_of(stage.net, size, stage.inputs)
 
 
 def inherited(stage, trained):

@@ -14,6 +14,8 @@ from benchmarks import hlo
 from benchmarks import roofline
 from mtnet_jax.ops.native import library
 
+_CUDA_PLUGINS = 'jax_cuda12_plugin', 'jax_cuda13_plugin'
+
 # As XLA prints it: a product of rows that a fusion slices out of an array, a
 # loop of three turns that updates a row in place, a strided convolution and its
 # two gradients as cuDNN's calls.
@@ -157,7 +159,7 @@ def test_the_longer_of_computing_and_moving_counts():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-  not importlib.util.find_spec('jax_cuda12_plugin'),
+  not any(map(importlib.util.find_spec, _CUDA_PLUGINS)),
   reason="needs JAX's CUDA plugin",
 )
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_the_longer_of_computing_and_moving_counts():
   (
     (('coarse', 'class', 'fine'), ['--dtype=bfloat16']),
     (('coarse', 'class', 'fine'), ['--dtype=float32']),
-    # XLA's compiler ended the process here; see `conv.pointwise_conv`.
+    # XLA's compiler ended the process here; see `pointwise.conv`.
     (('class',), ['--triton']),
   ),
 )

@@ -153,6 +153,13 @@ def test_a_directory_is_claimed_once_and_again(tmp_path):
     claim(directory, seed=1)
 
 
+@pytest.mark.parametrize('text', ('[]', '{"points": null}', '{"points": [1]}'))
+def test_a_damaged_sweep_is_refused(tmp_path, text):
+  (tmp_path / 'sweep.json').write_text(text)
+  with pytest.raises(errors.InputError, match=r'sweep\.json is damaged'):
+    claim(tmp_path)
+
+
 def test_a_sweep_of_another_version_is_refused(tmp_path):
   claim(tmp_path)
   path = tmp_path / 'sweep.json'

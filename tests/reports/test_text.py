@@ -162,7 +162,7 @@ def test_per_nodule():
 
 
 def test_per_nodule_says_what_it_leaves_out():
-  lines = text_lib.per_nodule([_record(str(i)) for i in range(5)], most=2)
+  lines = text_lib.per_nodule([_record(str(i)) for i in range(5)], max_lines=2)
   assert lines.splitlines()[3:] == ['  ... and 3 more in records.csv']
   assert len(lines.splitlines()) == 4
 

@@ -100,7 +100,7 @@ def _trainer(directory, steps_per_call, **changes):
 
 
 class _Records(progress.Silent):
-  """Records what an observer is told; stops the run after a step, as SIGTERM does."""
+  """Records what it is told; stops the run after a step, as SIGTERM does."""
 
   def __init__(self, stop_at=None):
     self.steps = []

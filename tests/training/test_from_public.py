@@ -50,14 +50,14 @@ def _files(tmp_path_factory):
 
 def test_without_weights_nothing_changes(tmp_path):
   plain = config()
-  assert from_public.settle(plain, tmp_path) == plain
+  assert from_public.fill_in(plain, tmp_path) == plain
   for stage in stages.make_stages(plain):
     assert from_public.loader(plain, stage) is None
 
 
 def test_fields_of_the_files_go_into_the_config(files, tmp_path):
   given = config(**files)
-  settled = from_public.settle(given, tmp_path)
+  settled = from_public.fill_in(given, tmp_path)
   # What was asked for stays as it was.
   assert 'bn_epsilon' not in given.seg_net
   assert settled.pretrained.segmentation_sha256 == (
@@ -90,17 +90,17 @@ def test_what_contradicts_the_weights_is_refused(files, tmp_path):
   with given.unlocked():
     given.class_net.bn_epsilon = 1e-5
   with pytest.raises(errors.InputError, match='class_net.bn_epsilon=1e-05'):
-    from_public.settle(given, tmp_path)
+    from_public.fill_in(given, tmp_path)
   with given.unlocked():
     given.class_net.bn_epsilon = 1e-3
-  from_public.settle(given, tmp_path)
+  from_public.fill_in(given, tmp_path)
 
 
 @pytest.mark.parametrize('task', _NAMES)
 def test_files_of_the_other_task_are_refused(files, tmp_path, task):
   (other,) = set(_NAMES) - {task}
   with pytest.raises(errors.InputError, match=f'for {other}'):
-    from_public.settle(config(**{task: files[other]}), tmp_path)
+    from_public.fill_in(config(**{task: files[other]}), tmp_path)
 
 
 def test_weights_of_another_size_are_refused(files, tmp_path):
@@ -108,7 +108,7 @@ def test_weights_of_another_size_are_refused(files, tmp_path):
   with given.unlocked():
     given.seg_net.entry_widths = (8, 16, 24)
   with pytest.raises(errors.InputError, match='shapes differ'):
-    from_public.settle(given, tmp_path)
+    from_public.fill_in(given, tmp_path)
 
 
 def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
@@ -117,20 +117,20 @@ def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
     for task, path in files.items()
     if shutil.copy(path, tmp_path)
   }
-  settled = from_public.settle(config(**moved), tmp_path / 'run')
+  settled = from_public.fill_in(config(**moved), tmp_path / 'run')
   workdir_lib.claim(tmp_path / 'run', settled)
   moved['segmentation'].unlink()
-  again = from_public.settle(config(**moved), tmp_path / 'run')
+  again = from_public.fill_in(config(**moved), tmp_path / 'run')
   assert again == settled
   workdir_lib.claim(tmp_path / 'run', again)
   # Only in that run.
   with pytest.raises(errors.InputError, match='missing'):
-    from_public.settle(config(**moved), tmp_path / 'other')
+    from_public.fill_in(config(**moved), tmp_path / 'other')
   # With other values under the same name it is another run.
   net = nets_lib.make_nets(config())['coarse']
   arrays, _ = weights_made_up.tensors('torch_deeplab', net, seed=1)
   weights_made_up.write('torch_deeplab', tmp_path, arrays)
-  changed = from_public.settle(config(**moved), tmp_path / 'run')
+  changed = from_public.fill_in(config(**moved), tmp_path / 'run')
   with pytest.raises(errors.InputError, match='segmentation_sha256 was'):
     workdir_lib.claim(tmp_path / 'run', changed)
   # Also where it changes between the start of a run and its stage.
@@ -140,7 +140,7 @@ def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
 
 
 def test_class_net_starts_from_its_file(files, tmp_path):
-  settled = from_public.settle(config(**files), tmp_path)
+  settled = from_public.fill_in(config(**files), tmp_path)
   stage = stages.make_stages(settled)[1]
   stage = dataclasses.replace(stage, net=stage.net.clone(axis_name=None))
   weights = from_public.loader(settled, stage)()

@@ -22,6 +22,7 @@ from mtnet_jax.system import errors
 from mtnet_jax.weights import load as weight_load
 
 SOURCES = tuple(weights_made_up.BESIDE)
+_VARIABLE_SHAPES = weight_load._variable_shapes
 
 
 def load(name, path, **kwargs):
@@ -59,6 +60,12 @@ def name(request):
 
 
 # What goes where.
+
+
+def test_sizes_of_a_network_may_be_lists():
+  lists = {k: [*v] for k, v in weights_made_up.CLASS.items() if 'widths' in k}
+  net = weights_made_up.net_of('keras_xception')
+  assert _VARIABLE_SHAPES(net.clone(**lists)) == _VARIABLE_SHAPES(net)
 
 
 def test_every_tensor_is_used_or_dropped_by_name(name, tmp_path):

@@ -94,7 +94,8 @@ def real_and_phantom(lidc_dir):
     InputError: no nodule of LIDC-IDRI can be read there, or it is SIMULATED.
   """
   policy = selection.POLICIES['all']
-  series = series_index.load(lidc_dir).series
+  index = series_index.load(lidc_dir)
+  series = index.series
   nodules = [n for n in selection.select(policy) if n.series_uid in series]
   nodules = sorted(nodules, key=lambda n: -n.diameter_mm)[:NUM_NODULES]
   if not nodules:
@@ -102,7 +103,15 @@ def real_and_phantom(lidc_dir):
       f'{lidc_dir} holds no nodule of LIDC-IDRI; give a folder with a whole '
       'series, such as that of LIDC-IDRI-0003'
     )
-  jobs = [reader.Job((n,), policy, series[n.series_uid]) for n in nodules]
+  jobs = [
+    reader.Job(
+      (n,),
+      policy,
+      series[n.series_uid],
+      index.faults_near(series[n.series_uid]),
+    )
+    for n in nodules
+  ]
   for job in jobs:
     if job.series.simulated:
       raise errors.InputError(
