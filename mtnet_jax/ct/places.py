@@ -119,8 +119,16 @@ def annotated(volume, policy_name):
     As `of_points`.
 
   Raises:
-    errors.InputError: it is no such scan, or has no nodule.
+    errors.InputError: it is no such scan, or has no nodule; the annotations
+      cannot be read.
   """
+  from tfds_lidc import errors as lidc_errors
+
+  with errors.translated(lidc_errors.InputError):
+    return _annotated(volume, policy_name)
+
+
+def _annotated(volume, policy_name):
   from tfds_lidc.nodules import annotations
   from tfds_lidc.nodules import patches
   from tfds_lidc.nodules import selection

