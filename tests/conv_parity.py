@@ -11,6 +11,7 @@ is the rounding unit. A bfloat16 result is the float32 one rounded once.
 import contextlib
 import functools
 
+import fast_compile
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -20,8 +21,6 @@ from mtnet_jax.ops.native import library
 
 # Half the distance from 1 to the next number.
 _UNIT = {'float32': 2.0**-24, 'bfloat16': 2.0**-8}
-# Every shape is compiled, and that is what takes the time.
-_QUICKLY_COMPILED = {'xla_backend_optimization_level': 0}
 
 
 def xla_conv(x, kernel, *, stride=1, dilation=1, pad, groups=1):
@@ -71,8 +70,8 @@ def assert_same(
   ours, reference = (
     jax.jit(functools.partial(all_of, form), compiler_options=options)
     for form, options in (
-      (ours, None if optimized else _QUICKLY_COMPILED),
-      (reference, _QUICKLY_COMPILED),
+      (ours, None if optimized else fast_compile.OPTIONS),
+      (reference, fast_compile.OPTIONS),
     )
   )
   # As this machine computes it, and as one without a C++ compiler does.

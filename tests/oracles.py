@@ -15,6 +15,7 @@ kink of a ReLU, or one maximum to the neighbouring pixel, all behind it jumps.
 import contextlib
 import functools
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +26,6 @@ from mtnet_jax.models import mtnet
 BATCH = 4
 TOLERANCE = 1e-4
 TOLERANCE_FLOAT64 = 1e-6
-# Compiling is what takes time here.
-COMPILER_OPTIONS = {'xla_backend_optimization_level': 0}
 
 
 def import_timm():
@@ -180,7 +179,7 @@ def run_torch(
 @functools.partial(
   jax.jit,
   static_argnums=(0, 1, 4, 5),
-  compiler_options=COMPILER_OPTIONS,
+  compiler_options=fast_compile.OPTIONS,
 )
 def _apply(net, outputs_of, variables, images, train, differentiate):
   def outputs_and_stats(images):

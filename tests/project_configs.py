@@ -17,3 +17,4 @@ def load(name):
 
 CONFIGS = load('mtnet')
 ABLATIONS = load('ablations')
+BASELINES = load('baselines')

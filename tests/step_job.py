@@ -200,3 +200,17 @@ def main(out, devices, sync, names, trained=None):
 
 if __name__ == '__main__':
   main(*sys.argv[1:])
+
+
+def config_of_strategy(strategy, changes=None):
+  """A config of any strategy, with networks smaller than of `tiny_config`."""
+  config = tiny_config(sync_batch_norm=False)
+  small = {'middle_blocks': 0, 'exit_width': 4, 'tail_widths': (4,)}
+  with config.unlocked():
+    config.strategy = strategy
+    config.coarse_mask = 'soft'
+    config.image_size = 32
+    config.seg_net.update(small, stem_widths=(4,), entry_widths=(4, 4))
+    config.class_net.update(small, stem_widths=(4,), entry_widths=(4,))
+    config.update(changes or {})
+  return config

@@ -5,16 +5,10 @@ name that users import.
 """
 
 import ast
-import configparser
-import pathlib
 import re
-import subprocess
-import sys
 
-from packaging import requirements
+import main_job
 import pytest
-
-_ROOT = pathlib.Path(__file__).parents[1]
 
 # Wing -> what it may import. A file outside of the wings has a row of its own
 # where wings import it.
@@ -69,7 +63,7 @@ _USE_THE_DATASET = ('data', 'ct')
 
 def _files(package):
   """Dotted name below the package -> file; '' for the package itself."""
-  directory = _ROOT / package
+  directory = main_job.ROOT / package
   return {
     '.'.join(path.relative_to(directory).with_suffix('').parts)
     .removesuffix('__init__')
@@ -228,9 +222,13 @@ def test_files_are_rooms():
 
 
 def test_the_map_in_the_documents_is_that_of_the_tree():
-  page = (_ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+  page = (main_job.ROOT / 'docs' / 'architecture.md').read_text(
+    encoding='utf-8'
+  )
   folders = {
-    package: {name for name in rows if (_ROOT / package / name).is_dir()}
+    package: {
+      name for name in rows if (main_job.ROOT / package / name).is_dir()
+    }
     for package, rows in _MAY_IMPORT.items()
   }
   ours, lidc, path = (
@@ -246,7 +244,7 @@ def test_the_map_in_the_documents_is_that_of_the_tree():
       set(re.findall(r'^\| `(\w+)/`', text, re.MULTILINE)) == (folders[package])
     )
     for file in re.findall(r'`([\w/]+\.py)` \|$', text, re.MULTILINE):
-      assert (_ROOT / package / file).exists(), file
+      assert (main_job.ROOT / package / file).exists(), file
   files = re.findall(r'^\d+\. `([\w/]+\.py)`', path, re.MULTILINE)
   assert len(files) == len(set(files)) == 12
   # Who reads them in this order meets each in one that was read before.
@@ -300,113 +298,3 @@ def test_the_parser_sees_every_kind_of_import():
   assert _internal('mtnet_jax.ops') == ('mtnet_jax', 'ops')
   assert _internal('mtnet_jax.load') == ('mtnet_jax', '')
   assert _internal('numpy.random') is None
-
-
-_DATASET = (
-  'tfds_lidc',
-  'tensorflow_datasets',
-  'tensorflow',
-  'pylidc',
-  'pydicom',
-)
-
-
-@pytest.mark.parametrize(
-  ('modules', 'unwanted'),
-  [
-    (('mtnet_jax.models.predictor', 'mtnet_jax.data.lidc'), _DATASET),
-    # They take seconds that not everyone needs, or not before bad input.
-    (('mtnet_jax',), ('jax',)),
-    (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
-    (('mtnet_jax.bundle',), (*_DATASET, 'orbax', 'sklearn', 'matplotlib')),
-    (
-      ('mtnet_jax.inference.bundles',),
-      (*_DATASET, 'orbax', 'sklearn', 'matplotlib'),
-    ),
-  ],
-)
-def test_modules_load_without_what_is_needed_later(modules, unwanted):
-  code = (
-    f'import sys, {", ".join(modules)}\n'
-    f'print(*{set(unwanted)} & set(sys.modules))'
-  )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    cwd=_ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert not done.stdout.strip()
-
-
-def test_a_model_loads_without_what_training_and_reports_need(made_run_dir):
-  """From a bundle, whose weights are not Orbax's."""
-  code = (
-    'import sys, tempfile, pathlib, mtnet_jax, mtnet_jax.bundle\n'
-    'out = pathlib.Path(tempfile.mkdtemp(), "bundle")\n'
-    'from mtnet_jax.inference import bundles\n'
-    'if sys.argv[1] == "write":\n'
-    '  bundles.write(sys.argv[2], sys.argv[3])\n'
-    'else:\n'
-    '  mtnet_jax.load(sys.argv[3])\n'
-    '  unwanted = {"orbax", "matplotlib", "sklearn", "tensorflow_datasets",'
-    ' "pylidc", "tfds_lidc", "pydicom"}\n'
-    '  print(*unwanted & set(sys.modules))'
-  )
-  out = made_run_dir.parent / 'bundle_of_dependencies'
-  for what in ('write', 'load'):
-    done = subprocess.run(
-      [sys.executable, '-c', code, what, str(made_run_dir), str(out)],
-      cwd=_ROOT,
-      capture_output=True,
-      text=True,
-      check=True,
-    )
-  assert not done.stdout.strip()
-
-
-def _required():
-  """The requirements of setup.cfg, without those of extras but `test`."""
-  config = configparser.ConfigParser()
-  config.read(_ROOT / 'setup.cfg')
-  lines = (
-    config['options']['install_requires']
-    + config['options.extras_require']['test']
-  ).splitlines()
-  return {
-    requirement.name: requirement.specifier
-    for requirement in map(
-      requirements.Requirement,
-      (line for line in lines if line and not line.startswith('#')),
-    )
-  }
-
-
-def _pinned(path):
-  """Name -> version of a file of NAME==VERSION."""
-  return dict(
-    line.split('==')
-    for line in (_ROOT / path).read_text().splitlines()
-    if not line.startswith('#')
-  )
-
-
-def test_the_lowest_versions_are_the_lower_bounds():
-  lowest = {
-    name: bound.version
-    for name, specifier in _required().items()
-    for bound in specifier
-    if bound.operator in ('>=', '==')
-  }
-  assert _pinned('.ci/lowest.txt') == lowest
-  assert lowest.keys() == _required().keys()
-
-
-def test_the_lock_file_is_within_the_bounds():
-  locked = {
-    name.lower().replace('_', '-'): version
-    for name, version in _pinned('requirements.lock').items()
-  }
-  for name, specifier in _required().items():
-    assert locked[name.lower().replace('_', '-')] in specifier, name

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
+from mtnet_jax import pretrained
 from mtnet_jax.models import mtnet
 from mtnet_jax.weights import sources
 
@@ -163,3 +164,11 @@ def write_tensorflow(arrays, prefix):
     tensors=list(arrays.values()),
   )
   return prefix
+
+
+def load(name, path, **kwargs):
+  """The `pretrained.Weights` of a file for `net_of`."""
+  net = net_of(name, **kwargs)
+  if name in SEGMENTATION:
+    return pretrained.load_deeplab(path, net)
+  return pretrained.load_xception(path, net)

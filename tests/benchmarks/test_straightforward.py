@@ -1,5 +1,6 @@
 """The straightforward port, that we are timed against, is the same network."""
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,7 @@ def test_same_gradients_by_other_operations():
     # A function of its own, for JAX remembers what it traced.
     function = jax.jit(
       jax.grad(lambda params: loss(params)),
-      compiler_options=oracles.COMPILER_OPTIONS,
+      compiler_options=fast_compile.OPTIONS,
     )
     lowered = function.lower(variables['params'])
     return lowered.as_text(), lowered.compile()(variables['params'])

@@ -2,6 +2,7 @@
 
 import functools
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +62,7 @@ def test_class_net(class_nets, train):
       functools.partial(
         net.clone(dtype=jnp.float64).apply, train=train, mutable=['batch_stats']
       ),
-      compiler_options=oracles.COMPILER_OPTIONS,
+      compiler_options=fast_compile.OPTIONS,
     )
     (ours, _), _ = apply(wide, images.astype(float), mask.astype(float))
     assert oracles.relative(np.asarray(ours), theirs['logits']) < 1e-6

@@ -1,64 +1,23 @@
 """Builds, end to end: what goes in comes out; what is wrong is said."""
 
-from concurrent import futures
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
-import threading
 
+import build_job
 import dicom_files
 import numpy as np
-import pydicom
 import pytest
 import tensorflow_datasets as tfds
 
 from tfds_lidc import build
-from tfds_lidc import errors
-from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import patch as phantom_patch
 
 _FEW = tfds.download.DownloadConfig(max_examples_per_split=4)
-
-
-def _run(*args):
-  """Runs the command; returns (exit code, stdout, stderr)."""
-  done = subprocess.run(
-    [sys.executable, '-m', 'tfds_lidc.build', *map(str, args)],
-    text=True,
-    capture_output=True,
-    check=False,
-  )
-  return done.returncode, done.stdout, done.stderr
-
-
-def _records(builder):
-  """All records of a build by nodule id."""
-  return {
-    record['nodule_id'].decode(): record
-    for split in builder.info.splits
-    for record in builder.as_data_source(split)
-  }
-
-
-@pytest.fixture(scope='module')
-def synthetic_ct(tmp_path_factory):
-  """The needed slices of LIDC-IDRI-0003; HU are row - column."""
-  directory = tmp_path_factory.mktemp('ct')
-  dicom_files.write_series(directory)
-  return directory
-
-
-@pytest.fixture(scope='module')
-def built(tmp_path_factory, synthetic_ct):
-  """The config `all`, from one patient."""
-  return build.build(
-    'all', lidc_dir=synthetic_ct, data_dir=tmp_path_factory.mktemp('data')
-  )
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +55,7 @@ def test_one_patient_builds_without_the_other_splits(built):
 
 
 def test_records_hold_what_went_in(built):
-  records = _records(built)
+  records = build_job.records(built)
   nodules = dicom_files.nodules()
   assert set(records) == {n.nodule_id for n in nodules}
   for nodule in nodules:
@@ -128,7 +87,8 @@ def test_records_hold_what_went_in(built):
 def test_labels_are_the_mean_ratings(built):
   # Ratings (2,), (5, 5, 3, 4), (4, 4, 3, 2) and (4, 5, 3, 2), by hand.
   assert {
-    nodule_id[-1]: int(r['label']) for nodule_id, r in _records(built).items()
+    nodule_id[-1]: int(r['label'])
+    for nodule_id, r in build_job.records(built).items()
   } == {'1': 0, '2': 1, '3': 1, '4': 1}
 
 
@@ -139,7 +99,7 @@ def test_open_label_survives(tmp_path, synthetic_ct, monkeypatch):
     for n in dicom_files.nodules()
   ]
   monkeypatch.setattr(selection, 'clusters', lambda: tuple(changed))
-  records = _records(
+  records = build_job.records(
     build.build('all', lidc_dir=synthetic_ct, data_dir=tmp_path)
   )
   assert [int(r['label']) for r in records.values()] == [-1] * 4
@@ -147,7 +107,7 @@ def test_open_label_survives(tmp_path, synthetic_ct, monkeypatch):
 
 def test_opens_by_name_and_by_directory(built):
   data_dir = built.data_path.parents[2]
-  expected = _records(built)
+  expected = build_job.records(built)
   by_name = tfds.data_source(
     'lidc_nodules/all', split='train', data_dir=data_dir
   )
@@ -163,7 +123,7 @@ def test_opens_by_name_and_by_directory(built):
 
 @dicom_files.needs_real_series
 def test_real_series(tmp_path):
-  returncode, stdout, stderr = _run(
+  returncode, stdout, stderr = build_job.run(
     '--config=all',
     f'--lidc_dir={dicom_files.REAL_DIR}',
     f'--data_dir={tmp_path}',
@@ -172,7 +132,7 @@ def test_real_series(tmp_path):
   assert '4 records (train 4)' in stdout
   assert '1 used, 882 not on this disk' in stdout
   series = dicom_files.series_of(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
-  records = _records(build.build('all', data_dir=tmp_path))
+  records = build_job.records(build.build('all', data_dir=tmp_path))
   for nodule in dicom_files.nodules():
     patch = patches.place(
       annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (1, 2)
@@ -192,10 +152,10 @@ def test_slice_missing_elsewhere_shifts_nothing(tmp_path, synthetic_ct, built):
   dicom_files.write_slice(
     tmp_path / 'ct' / '9.dcm', np.zeros((512, 512), np.int16), z_mm
   )
-  more = _records(
+  more = build_job.records(
     build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data')
   )
-  for nodule_id, record in _records(built).items():
+  for nodule_id, record in build_job.records(built).items():
     np.testing.assert_array_equal(more[nodule_id]['image'], record['image'])
 
 
@@ -216,7 +176,7 @@ def test_phantoms_repeat_and_differ(phantoms):
     n.nodule_id: n for n in selection.select(selection.POLICIES['paper'])
   }
   images = []
-  for nodule_id, record in _records(phantoms).items():
+  for nodule_id, record in build_job.records(phantoms).items():
     nodule = paper[nodule_id]
     patch = patches.place(
       annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (2, 3)
@@ -267,152 +227,3 @@ def test_empty_consensus_is_dropped_and_reported(tmp_path, monkeypatch):
   nodule = next(n for n in selection.clusters() if n.nodule_id == dropped)
   masks = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids).masks
   assert not (3 * masks.sum(axis=0) >= 2 * nodule.num_readers).any()
-
-
-def test_built_already_is_left_alone(built):
-  before = os.stat(built.data_path / 'dataset_info.json').st_mtime_ns
-  returncode, stdout, stderr = _run(
-    '--config=all', f'--data_dir={built.data_path.parents[2]}'
-  )
-  assert returncode == 0, stderr
-  assert 'already built' in stdout and '4 records' in stdout
-  assert os.stat(built.data_path / 'dataset_info.json').st_mtime_ns == before
-
-
-def test_failed_build_leaves_the_old_one(tmp_path, synthetic_ct):
-  shutil.copytree(synthetic_ct, tmp_path / 'ct')
-  first = build.build(
-    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
-  )
-  before = _records(first)
-  broken = sorted((tmp_path / 'ct').iterdir())[-1]
-  broken.write_bytes(broken.read_bytes()[:-100])
-  with pytest.raises(errors.InputError, match=str(broken)):
-    build.build(
-      'all',
-      lidc_dir=tmp_path / 'ct',
-      data_dir=tmp_path / 'data',
-      overwrite=True,
-      strict=True,
-    )
-  assert set(_records(build.build('all', data_dir=tmp_path / 'data'))) == set(
-    before
-  )
-  assert os.listdir(tmp_path / 'data') == ['lidc_nodules']
-
-
-def test_overwrite_builds_again(tmp_path, synthetic_ct):
-  shutil.copytree(synthetic_ct, tmp_path / 'ct')
-  build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data')
-  for path in (tmp_path / 'ct').iterdir():
-    dataset = pydicom.dcmread(path)
-    dataset.RescaleIntercept = 0
-    dataset.save_as(path)
-  again = build.build(
-    'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data', overwrite=True
-  )
-  patch = patches.place(
-    annotations.reader_masks(14, dicom_files.nodules()[0].annotation_ids),
-    (1, 2),
-  )
-  image = _records(again)[dicom_files.nodules()[0].nodule_id]['image']
-  # Centre: row - column of the raw values, which are 1024 more than the HU.
-  assert image[32, 32, 0] == patch.row - patch.col + 1024
-
-
-@pytest.fixture
-def faulty_ct(request, tmp_path, synthetic_ct):
-  """A CT directory with the fault that the parameter names."""
-  directory = tmp_path / 'ct'
-  if request.param == 'missing':
-    return directory
-  directory.mkdir()
-  if request.param == 'no lidc':
-    dicom_files.write_slice(
-      directory / '1.dcm', np.zeros((4, 4), np.int16), series_uid='1.2.3'
-    )
-  elif request.param != 'empty':
-    shutil.copytree(synthetic_ct, directory, dirs_exist_ok=True)
-    victim = sorted(directory.iterdir())[0]
-    if request.param == 'no slice':
-      victim.unlink()
-    elif request.param == 'no header':
-      victim.write_bytes(b'')
-    elif request.param == 'no pixels':
-      victim.write_bytes(victim.read_bytes()[:-1000])
-  return directory
-
-
-@pytest.mark.parametrize(
-  'faulty_ct, says',
-  [
-    ('missing', ['does not exist', '/ct']),
-    ('empty', ['is empty', '/ct']),
-    ('no lidc', ['none of the 1 CT series', '0 of them', 'phantom']),
-    ('no slice', ['LIDC-IDRI-0003_14_', 'z=', dicom_files.SERIES_UID]),
-    ('no header', ['1-001.dcm']),
-    ('no pixels', ['1-001.dcm']),
-  ],
-  indirect=['faulty_ct'],
-)
-def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
-  returncode, stdout, stderr = _run(
-    '--config=all',
-    f'--lidc_dir={faulty_ct}',
-    f'--data_dir={tmp_path}/data',
-    '--strict',
-  )
-  assert returncode == 2
-  assert not stdout
-  assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
-  for words in says:
-    assert words in stderr
-  assert not list(tmp_path.glob('data/**/dataset_info.json'))
-  assert not list(tmp_path.glob('data/.incomplete_*'))
-
-
-def test_faulty_arguments_end_in_one_line(tmp_path):
-  (tmp_path / 'file').write_text('')
-  for args, says in (
-    (['--config=papr', f'--data_dir={tmp_path}'], 'paper, all, phantom'),
-    (['--config=paper', f'--data_dir={tmp_path}'], '--lidc_dir'),
-    (['--config=phantom', f'--data_dir={tmp_path}/file'], 'cannot write'),
-    (['--config=phantom', '--data_dir=gs://bucket/x'], 'gs://bucket/x'),
-    (
-      ['--config=phantom', '--policy=readers=9', f'--data_dir={tmp_path}'],
-      'selects no nodule',
-    ),
-  ):
-    returncode, _, stderr = _run(*args)
-    assert returncode == 2
-    assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
-    assert says in stderr
-
-
-def test_a_second_build_waits_and_finds_the_first_s(
-  synthetic_ct, tmp_path, monkeypatch
-):
-  begun, go_on = threading.Event(), threading.Event()
-  whole, publish = [], staging.publish
-
-  def slowly(*args):
-    begun.set()
-    assert go_on.wait(60)
-    whole.append(publish(*args))
-
-  monkeypatch.setattr(staging, 'publish', slowly)
-
-  def run():
-    return build.build('all', lidc_dir=synthetic_ct, data_dir=tmp_path)
-
-  with futures.ThreadPoolExecutor() as pool:
-    first = pool.submit(run)
-    assert begun.wait(60)
-    second = pool.submit(run)
-    with pytest.raises(futures.TimeoutError):
-      second.result(timeout=1)
-    go_on.set()
-    builders = [first.result(60), second.result(60)]
-  assert len(whole) == 1
-  first, second = map(_records, builders)
-  assert first.keys() == second.keys() and len(first) == 4

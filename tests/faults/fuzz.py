@@ -31,6 +31,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 if __name__ in ('__main__', '__mp_main__'):
   sys.path[:0] = [str(_ROOT), str(_ROOT / 'tests')]
 
+from faults import target  # noqa: E402
 from faults import targets  # noqa: E402
 import tqdm  # noqa: E402
 
@@ -81,7 +82,7 @@ def attempt(name: str, case: dict, folder: pathlib.Path) -> Result:
   from tfds_lidc import errors as lidc_errors
 
   write(case, folder)
-  refusals = (errors.InputError, lidc_errors.InputError, targets.Refused)
+  refusals = (errors.InputError, lidc_errors.InputError, target.Refused)
   read = targets.TARGETS[name].read
   try:
     try:

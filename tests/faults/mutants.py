@@ -23,6 +23,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 if __name__ == '__main__':
   sys.path[:0] = [str(_ROOT / 'tests')]
 
+from faults import guard as guard_lib  # noqa: E402
 from faults import guards  # noqa: E402
 
 # A test of which the guard is that it ends at all.
@@ -52,7 +53,7 @@ def run_tests(tree: pathlib.Path, tests: str) -> str:
   return 'fail' if code else 'pass'
 
 
-def mutate(tree: pathlib.Path, guard: guards.Guard) -> str:
+def mutate(tree: pathlib.Path, guard: guard_lib.Guard) -> str:
   """What the tests of a guard say without it."""
   path = tree / guard.file
   source = path.read_text(encoding='utf-8')

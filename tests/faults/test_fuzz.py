@@ -4,6 +4,7 @@ import random
 import time
 
 from faults import fuzz
+from faults import target as target_lib
 from faults import targets
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_seed_repeats_its_inputs():
 
 
 def _read_as(monkeypatch, read):
-  target = targets.Target(1, lambda: [{}], lambda *_: {}, read)
+  target = target_lib.Target(1, lambda: [{}], lambda *_: {}, read)
   monkeypatch.setitem(targets.TARGETS, 'made', target)
 
 
@@ -58,7 +59,7 @@ def test_what_is_no_clear_refusal_is_a_failure(monkeypatch, tmp_path):
     try:
       raise MemoryError
     except MemoryError as error:
-      raise targets.Refused('cannot be read') from error
+      raise target_lib.Refused('cannot be read') from error
 
   def hang(folder):
     time.sleep(30)

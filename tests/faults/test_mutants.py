@@ -1,5 +1,6 @@
 """The guards that `faults/mutants.py` takes out are where it says."""
 
+from faults import guard as guard_lib
 from faults import guards
 from faults import mutants
 import main_job
@@ -28,7 +29,7 @@ def test_a_guard_that_no_test_watches_is_told(tmp_path):
   )
 
   def without(tests):
-    guard = guards.Guard('one.py', '3', '4', tests)
+    guard = guard_lib.Guard('one.py', '3', '4', tests)
     return mutants.mutate(tmp_path, guard)
 
   assert without('test_one.py') == 'fail'

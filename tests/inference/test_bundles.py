@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 
@@ -18,8 +17,6 @@ import safetensors.numpy
 import mtnet_jax
 from mtnet_jax import bundle
 from mtnet_jax.inference import bundles
-from mtnet_jax.inference import card as card_lib
-from mtnet_jax.reports import tables
 from mtnet_jax.system import errors
 
 
@@ -176,13 +173,6 @@ def test_one_process_needs_neither_the_dataset_nor_tensorflow(
       )
 
 
-@pytest.fixture(scope='module', name='packed')
-def _packed(made_run_dir, tmp_path_factory):
-  out = tmp_path_factory.mktemp('bundles') / 'packed'
-  bundles.write(made_run_dir, out)
-  return out
-
-
 def test_a_bundle_is_its_run(packed, made_model):
   model = mtnet_jax.load(packed)
   assert (model.name, model.simulated) == ('made', True)
@@ -326,103 +316,3 @@ def test_the_command_refuses_in_one_line(tmp_path, monkeypatch, capsys):
   assert stopped.value.code == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert f'{tmp_path}/none does not exist' in line
-
-
-def test_the_card_says_what_it_must(packed):
-  card = (packed / 'README.md').read_text()
-  results = json.loads((packed / 'metrics.json').read_text())['test']
-  for words in (
-    'SIMULATED',
-    'Not a medical device',
-    'not pathology',
-    'lidc_nodules/phantom',
-    '3 patients',
-    tables.cell_text(results['segmentation']['fine']['dice']),
-    tables.cell_text(results['classification']['auc']),
-  ):
-    assert words in card, words
-  assert '{' not in card
-
-
-def test_a_card_of_real_ct_does_not_say_simulated(made_model):
-  config = made_model.config.copy_and_resolve_references()
-  with config.unlocked():
-    config.dataset.name = 'lidc_nodules/paper-consensus_1_of_2'
-  text = card_lib.model_card(
-    'real', config, {**made_model.metrics, 'simulated': False}
-  )
-  assert 'SIMULATED' not in text
-  assert 'real CT' in text and 'consensus_1_of_2' in text
-
-
-def test_a_card_tells_a_split_by_nodule(made_model):
-  config = made_model.config.copy_and_resolve_references()
-  assert 'Split by patient, 6:2:2' in card_lib.model_card(
-    'made', config, made_model.metrics
-  )
-  with config.unlocked():
-    config.dataset.name = 'lidc_nodules/phantom?slices=all,split_by=nodule'
-  text = card_lib.model_card('leaky', config, made_model.metrics)
-  assert 'Split by nodule (a patient can be in several splits), 6:2:2' in text
-  assert 'name says (slices=all,split_by=nodule)' in text
-
-
-def _resigned(bundle_dir, out, **contents):
-  """A copy with other files, under a manifest that fits them."""
-  shutil.copytree(bundle_dir, out)
-  manifest = json.loads((out / 'manifest.json').read_text())
-  for name, data in contents.items():
-    name = name.replace('_json', '.json')
-    (out / name).write_bytes(data)
-    manifest['files'][name] = hashlib.sha256(data).hexdigest()
-  (out / 'manifest.json').write_text(json.dumps(manifest))
-  return out
-
-
-@pytest.mark.parametrize(
-  'manifest',
-  [
-    {'format': 1},
-    {'format': 1, 'files': []},
-    {'format': 1, 'files': {'../../etc/passwd': '0', '/etc/passwd': '0'}},
-  ],
-)
-def test_a_manifest_of_a_stranger_is_refused(packed, tmp_path, manifest):
-  out = _resigned(packed, tmp_path / 'b')
-  (out / 'manifest.json').write_text(json.dumps(manifest))
-  with pytest.raises(errors.InputError):
-    mtnet_jax.load(out)
-
-
-@pytest.mark.parametrize(
-  ('name', 'data'),
-  [
-    ('config_json', b'{"dataset": 1}'),
-    ('config_json', b'[' * 100_000),
-    ('metrics_json', b'{"diameter_only_model":1,"test":1}'),
-  ],
-)
-def test_files_that_fit_the_manifest_and_nothing_else(
-  packed, tmp_path, name, data
-):
-  with pytest.raises(errors.InputError):
-    mtnet_jax.load(_resigned(packed, tmp_path / 'b', **{name: data}))
-
-
-def test_a_pipe_in_a_bundle_does_not_block(packed, tmp_path):
-  out = _resigned(packed, tmp_path / 'b')
-  (out / 'README.md').unlink()
-  os.mkfifo(out / 'README.md')
-  with pytest.raises(errors.InputError, match='no ordinary file'):
-    mtnet_jax.load(out)
-
-
-def test_a_link_in_a_bundle_shows_no_other_file(packed, tmp_path):
-  secret = tmp_path / 'secret'
-  secret.write_text('of somebody else')
-  out = _resigned(packed, tmp_path / 'b')
-  (out / 'README.md').unlink()
-  (out / 'README.md').symlink_to(secret)
-  with pytest.raises(errors.InputError, match='damaged') as caught:
-    mtnet_jax.load(out)
-  assert 'somebody' not in str(caught.value)

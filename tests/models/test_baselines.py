@@ -2,6 +2,7 @@
 
 import functools
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,10 +42,6 @@ _NETS = {
   ),
 }
 _SIDE = 32
-# Compiling is what takes time here.
-_jit = functools.partial(
-  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
-)
 
 
 def _shapes(net, hw=(224, 224), batch=2):
@@ -90,7 +87,7 @@ def _gradients(name):
   """Of each logit's sum with respect to the parameters: key -> flat dict."""
   net, variables = _NETS[name], _variables(name)
 
-  @_jit
+  @fast_compile.jit
   def jacobian(params, images):
     def sums(params):
       logits, _ = net.apply(
@@ -261,7 +258,7 @@ def test_joint_net_says_what_its_networks_say():
     for name in ('coarse', 'class', 'fine')
   }
 
-  @_jit
+  @fast_compile.jit
   def both(variables, parts, images):
     coarse, _ = net.coarse_net.apply(parts['coarse'], images, train=False)
     mask = 1 / (1 + jnp.exp(-coarse))
@@ -281,9 +278,9 @@ def test_joint_net_says_what_its_networks_say():
 @pytest.mark.parametrize('name', ('shared', 'feedback'))
 def test_mean_of_the_activation_map_plus_bias_is_the_logit(name):
   variables = _variables(name)
-  logits, taps = _jit(functools.partial(_NETS[name].apply, train=False))(
-    variables, _images()
-  )
+  logits, taps = fast_compile.jit(
+    functools.partial(_NETS[name].apply, train=False)
+  )(variables, _images())
   head = variables['params']['class_head']
   features = taps['class_fusion' if name == 'feedback' else 'backbone']
   # Global average pooling and a linear layer.
@@ -349,9 +346,9 @@ def test_u_net_is_pytorch_s():
   expected = functional.conv2d(
     x, tensor(layer['kernel'], 3, 2, 0, 1), tensor(layer['bias'], 0)
   )
-  logits, _ = _jit(functools.partial(_NETS['unet'].apply, train=False))(
-    variables, images
-  )
+  logits, _ = fast_compile.jit(
+    functools.partial(_NETS['unet'].apply, train=False)
+  )(variables, images)
   np.testing.assert_allclose(
     logits, expected.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4
   )

@@ -3,6 +3,7 @@
 import functools
 import types
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,7 +178,7 @@ def test_the_serial_classifier_sees_only_the_cut_out():
   @functools.partial(
     jax.jit,
     static_argnums=1,
-    compiler_options={'xla_backend_optimization_level': 0},
+    compiler_options=fast_compile.OPTIONS,
   )
   def malignancy(hu, strategy):
     outputs = predictor.predict_step(

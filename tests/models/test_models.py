@@ -2,121 +2,24 @@
 
 import functools
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_nets
 
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
 from mtnet_jax.ops.native import library
 
-_TINY_SEG = {
-  'stem_widths': (4, 4),
-  'entry_widths': (4, 6, 6),
-  'middle_blocks': 1,
-  'exit_width': 8,
-  'tail_widths': (8, 8, 10),
-  'aspp_features': 4,
-  'low_level_features': 3,
-  'decoder_features': 4,
-}
-_TINY_CLASS = {
-  'stem_widths': (4, 4),
-  'entry_widths': (4, 6, 6),
-  'middle_blocks': 1,
-  'exit_width': 8,
-  'tail_widths': (8, 10),
-}
-
-
-def _inputs(net, batch, hw, *, seed=0):
-  rng = np.random.default_rng(seed)
-  images = jnp.asarray(rng.uniform(-1, 1, (batch, *hw, 3)), jnp.float32)
-  if isinstance(net, mtnet.CoarseSegNet):
-    return (images,)
-  mask = rng.random((batch, *hw, 1)) < 0.3
-  return images, jnp.asarray(mask, jnp.float32)
-
-
-def _init(net, hw):
-  """Random variables; only their shapes are asked of the network."""
-  variables = jax.eval_shape(
-    functools.partial(net.init, train=False),
-    jax.random.key(0),
-    *_inputs(net, 1, hw),
-  )
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    name = path[-1].key
-    if name == 'kernel':
-      values = rng.normal(size=leaf.shape) * np.sqrt(
-        2 / np.prod(leaf.shape[:-1])
-      )
-    elif name in ('scale', 'var'):
-      values = rng.uniform(0.7, 1.4, leaf.shape)
-    else:  # bias, mean
-      values = rng.uniform(-0.3, 0.3, leaf.shape)
-    return jnp.asarray(values, leaf.dtype)
-
-  return jax.tree_util.tree_map_with_path(draw, dict(variables))
-
-
-# Compiling is what takes time here.
-_jit = functools.partial(
-  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
-)
-
-
-def _shapes(net, hw=(224, 224), batch=2, **kwargs):
-  """Shapes of variables, logits and taps; nothing is computed."""
-  inputs = [
-    jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _inputs(net, batch, hw)
-  ]
-  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
-  (logits, taps), variables = jax.eval_shape(
-    functools.partial(net.init_with_output, train=False, **kwargs),
-    rngs,
-    *inputs,
-  )
-  return variables, logits, taps
-
-
-def _count(params):
-  return sum(x.size for x in jax.tree.leaves(params))
-
-
-@pytest.fixture(scope='module')
-def coarse():
-  net = mtnet.CoarseSegNet(**_TINY_SEG)
-  return net, _init(net, (32, 32))
-
-
-@pytest.fixture(scope='module')
-def fine():
-  net = mtnet.FineSegNet(**_TINY_SEG)
-  return net, _init(net, (32, 32))
-
-
-@pytest.fixture(scope='module')
-def class_net():
-  net = mtnet.ClassNet(**_TINY_CLASS)
-  return net, _init(net, (64, 64))
-
-
-@functools.partial(_jit, static_argnums=0)
-def _evaluate(net, variables, *inputs):
-  return net.apply(variables, *inputs, train=False)
-
-
 # Parameters, grids and types.
 
 
 def test_coarse_seg_net_has_the_paper_s_size():
-  variables, logits, taps = _shapes(mtnet.CoarseSegNet())
-  assert _count(variables['params']) == 54_708_417
+  variables, logits, taps = tiny_nets.shapes(mtnet.CoarseSegNet())
+  assert tiny_nets.count(variables['params']) == 54_708_417
   assert set(variables) == {'params', 'batch_stats'}
   assert logits.shape == (2, 224, 224, 1)
   grids = {name: x.shape[1:] for name, x in taps.items()}
@@ -136,11 +39,11 @@ def test_coarse_seg_net_has_the_paper_s_size():
 
 
 def test_fine_seg_net_adds_the_fine_layer_only():
-  coarse, _, _ = _shapes(mtnet.CoarseSegNet())
-  fine, logits, taps = _shapes(mtnet.FineSegNet())
+  coarse, _, _ = tiny_nets.shapes(mtnet.CoarseSegNet())
+  fine, logits, taps = tiny_nets.shapes(mtnet.FineSegNet())
   # 257 x 256 kernel + 256 biases, and scale and bias of its batch norm:
   # 65792 + 256 + 512 = 66560.
-  assert _count(fine['params']) == 54_774_977 == 54_708_417 + 66_560
+  assert tiny_nets.count(fine['params']) == 54_774_977 == 54_708_417 + 66_560
   assert logits.shape == (2, 224, 224, 1)
   assert taps['fine_layer'].shape == (2, 14, 14, 256)
   for collection in ('params', 'batch_stats'):
@@ -151,33 +54,9 @@ def test_fine_seg_net_adds_the_fine_layer_only():
     )
 
 
-def test_class_net_has_the_paper_s_size():
-  variables, logits, taps = _shapes(mtnet.ClassNet())
-  assert _count(variables['params']) == 20_809_289
-  assert logits.shape == (2,)
-  grids = {name: x.shape[1:] for name, x in taps.items()}
-  # "Valid" stem: 224 -> 111 -> 109; pools: 55, 28, 14; the last pool of the
-  # original is gone.
-  assert grids['block1'] == (55, 55, 128)
-  assert grids['block2'] == (28, 28, 256)
-  assert grids['block3'] == (14, 14, 728)
-  assert grids['block11'] == (14, 14, 728)
-  assert grids['block12'] == (14, 14, 1024)
-  assert grids['backbone'] == (14, 14, 2048)
-  assert grids['cam'] == (14, 14)
-
-
-def test_class_net_without_mask_or_with_pool():
-  # A 3 x 3 kernel of 32 features reads one channel less.
-  variables, _, _ = _shapes(mtnet.ClassNet(use_coarse_mask=False))
-  assert _count(variables['params']) == 20_809_289 - 3 * 3 * 32
-  _, _, taps = _shapes(mtnet.ClassNet(exit_pool=True))
-  assert taps['backbone'].shape == (2, 7, 7, 2048)
-
-
 def test_backbones_have_no_bias():
   for net in (mtnet.CoarseSegNet(), mtnet.ClassNet()):
-    variables, _, _ = _shapes(net, hw=(64, 64))
+    variables, _, _ = tiny_nets.shapes(net, hw=(64, 64))
     leaves = jax.tree_util.tree_leaves_with_path(
       variables['params']['backbone']
     )
@@ -188,27 +67,23 @@ def test_backbones_have_no_bias():
 
 @pytest.mark.parametrize('hw', ((32, 32), (33, 47), (16, 50)))
 def test_segmentation_logits_have_the_images_size(hw):
-  for net in (mtnet.CoarseSegNet(**_TINY_SEG), mtnet.FineSegNet(**_TINY_SEG)):
-    _, logits, taps = _shapes(net, hw=hw, batch=3)
+  for net in (
+    mtnet.CoarseSegNet(**tiny_nets.TINY_SEG),
+    mtnet.FineSegNet(**tiny_nets.TINY_SEG),
+  ):
+    _, logits, taps = tiny_nets.shapes(net, hw=hw, batch=3)
     assert logits.shape == (3, *hw, 1) and logits.dtype == jnp.float32
     assert taps['low_level'].shape[1:3] == (-(-hw[0] // 4), -(-hw[1] // 4))
     assert taps['backbone'].shape[1:3] == (-(-hw[0] // 16), -(-hw[1] // 16))
 
 
-@pytest.mark.parametrize('hw', ((64, 64), (65, 50)))
-def test_class_logits_are_one_per_image(hw):
-  _, logits, taps = _shapes(mtnet.ClassNet(**_TINY_CLASS), hw=hw, batch=3)
-  assert logits.shape == (3,) and logits.dtype == jnp.float32
-  assert taps['cam'].dtype == jnp.float32
-
-
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
   for net in (
-    mtnet.CoarseSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
-    mtnet.FineSegNet(dtype=jnp.bfloat16, **_TINY_SEG),
-    mtnet.ClassNet(dtype=jnp.bfloat16, **_TINY_CLASS),
+    mtnet.CoarseSegNet(dtype=jnp.bfloat16, **tiny_nets.TINY_SEG),
+    mtnet.FineSegNet(dtype=jnp.bfloat16, **tiny_nets.TINY_SEG),
+    mtnet.ClassNet(dtype=jnp.bfloat16, **tiny_nets.TINY_CLASS),
   ):
-    variables, logits, taps = _shapes(net, hw=(64, 64))
+    variables, logits, taps = tiny_nets.shapes(net, hw=(64, 64))
     assert {x.dtype for x in jax.tree.leaves(variables)} == {
       jnp.dtype('float32')
     }
@@ -220,9 +95,11 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
 
 def test_bfloat16_is_near_float32(fine):
   net, variables = fine
-  inputs = _inputs(net, 2, (32, 32))
-  logits, _ = _evaluate(net, variables, *inputs)
-  short, _ = _evaluate(net.clone(dtype=jnp.bfloat16), variables, *inputs)
+  inputs = tiny_nets.inputs(net, 2, (32, 32))
+  logits, _ = tiny_nets.evaluate(net, variables, *inputs)
+  short, _ = tiny_nets.evaluate(
+    net.clone(dtype=jnp.bfloat16), variables, *inputs
+  )
   scale = float(jnp.abs(logits).max())
   assert 0 < float(jnp.abs(short - logits).max()) < 0.05 * scale
 
@@ -234,23 +111,23 @@ def test_bfloat16_is_near_float32(fine):
 def test_evaluation_does_not_depend_on_batch_mates(name, request):
   net, variables = request.getfixturevalue(name)
   hw = (32, 32) if name == 'fine' else (64, 64)
-  inputs = _inputs(net, 2, hw)
-  others = _inputs(net, 2, hw, seed=1)
+  inputs = tiny_nets.inputs(net, 2, hw)
+  others = tiny_nets.inputs(net, 2, hw, seed=1)
   mixed = [
     jnp.concatenate([ours[:1], theirs[1:]])
     for ours, theirs in zip(inputs, others, strict=True)
   ]
-  logits, _ = _evaluate(net, variables, *inputs)
-  mixed_logits, _ = _evaluate(net, variables, *mixed)
+  logits, _ = tiny_nets.evaluate(net, variables, *inputs)
+  mixed_logits, _ = tiny_nets.evaluate(net, variables, *mixed)
   np.testing.assert_allclose(mixed_logits[0], logits[0], atol=1e-5)
   assert float(jnp.abs(mixed_logits[1] - logits[1]).max()) > 1e-3
 
 
 def test_fine_seg_net_reads_the_coarse_mask(fine):
   net, variables = fine
-  images, mask = _inputs(net, 2, (32, 32))
-  logits, taps = _evaluate(net, variables, images, mask)
-  moved, moved_taps = _evaluate(net, variables, images, 1 - mask)
+  images, mask = tiny_nets.inputs(net, 2, (32, 32))
+  logits, taps = tiny_nets.evaluate(net, variables, images, mask)
+  moved, moved_taps = tiny_nets.evaluate(net, variables, images, 1 - mask)
   assert float(jnp.abs(moved - logits).max()) > 1e-4
   # Only from the fine layer on.
   np.testing.assert_array_equal(moved_taps['encoder'], taps['encoder'])
@@ -260,7 +137,7 @@ def test_fine_seg_net_reads_the_coarse_mask(fine):
 def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
   net, variables = coarse
   net = net.clone(dropout_rates=(0.0, 0.0, 0.0))
-  (images,) = _inputs(net, 4, (32, 32))
+  (images,) = tiny_nets.inputs(net, 4, (32, 32))
 
   def train(net, images):
     (logits, _), updates = net.apply(
@@ -269,8 +146,10 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
     return logits, updates['batch_stats']
 
   synced = net.clone(axis_name='devices')
-  whole_logits, whole_stats = _jit(functools.partial(train, net))(images)
-  split_logits, split_stats = _jit(
+  whole_logits, whole_stats = fast_compile.jit(functools.partial(train, net))(
+    images
+  )
+  split_logits, split_stats = fast_compile.jit(
     jax.vmap(functools.partial(train, synced), axis_name='devices')
   )(images.reshape(2, 2, 32, 32, 3))
   np.testing.assert_allclose(
@@ -294,10 +173,10 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
 
 def test_low_level_feature_is_block_2_s_second_convolution(coarse):
   net, variables = coarse
-  inputs = _inputs(net, 1, (32, 32))
+  inputs = tiny_nets.inputs(net, 1, (32, 32))
   # Operation by operation: what is folded into one leaves nothing between.
   with library.portable():
-    (_, taps), state = _jit(
+    (_, taps), state = fast_compile.jit(
       functools.partial(net.apply, train=False, capture_intermediates=True)
     )(variables, *inputs)
   block2 = state['intermediates']['backbone']['block2']
@@ -312,13 +191,16 @@ def test_low_level_feature_is_block_2_s_second_convolution(coarse):
 @pytest.mark.parametrize(
   'net',
   (
-    mtnet.CoarseSegNet(**{**_TINY_SEG, 'middle_blocks': 3}),
-    mtnet.ClassNet(**{**_TINY_CLASS, 'middle_blocks': 3}),
+    mtnet.CoarseSegNet(**{**tiny_nets.TINY_SEG, 'middle_blocks': 3}),
+    mtnet.ClassNet(**{**tiny_nets.TINY_CLASS, 'middle_blocks': 3}),
   ),
   ids=('coarse', 'class'),
 )
 def test_middle_blocks_are_traced_once(net):
-  variables, inputs = _init(net, (32, 32)), _inputs(net, 1, (32, 32))
+  variables, inputs = (
+    tiny_nets.init(net, (32, 32)),
+    tiny_nets.inputs(net, 1, (32, 32)),
+  )
   program = jax.make_jaxpr(
     functools.partial(
       net.apply,
@@ -335,59 +217,6 @@ def test_middle_blocks_are_traced_once(net):
   ]
   assert len(inner) == 3
   assert len({id(one) for one in inner}) == 1
-
-
-def test_mean_of_the_activation_map_plus_bias_is_the_logit(class_net):
-  net, variables = class_net
-  bias = variables['params']['bias']
-  assert bias.shape == () and bias != 0
-  logits, taps = _evaluate(net, variables, *_inputs(net, 2, (64, 64)))
-  assert taps['cam'].shape == (2, 4, 4)
-  np.testing.assert_allclose(
-    np.mean(taps['cam'], (1, 2)) + bias, logits, rtol=1e-5, atol=1e-6
-  )
-  # The map is the classifier's kernel over the last features (Zhou et al.).
-  kernel = variables['params']['classifier']['kernel'][0, 0, :, 0]
-  np.testing.assert_allclose(
-    taps['cam'], taps['backbone'] @ kernel, rtol=1e-4, atol=1e-5
-  )
-
-
-def test_class_net_without_mask_ignores_it():
-  net = mtnet.ClassNet(use_coarse_mask=False, **_TINY_CLASS)
-  variables = _init(net, (64, 64))
-  images, mask = _inputs(net, 2, (64, 64))
-  logits, _ = _evaluate(net, variables, images, mask)
-  moved, _ = _evaluate(net, variables, images, 1 - mask)
-  np.testing.assert_array_equal(moved, logits)
-
-
-def test_fourth_channel_starts_as_the_mean_of_the_others(class_net):
-  net, variables = class_net
-  params = variables['params']
-  averaged = mtnet.average_fourth_channel(params)
-  before = params['backbone']['conv1']['kernel']
-  after = averaged['backbone']['conv1']['kernel']
-  assert before.shape == after.shape == (3, 3, 4, 4)
-  np.testing.assert_array_equal(after[:, :, :3], before[:, :, :3])
-  np.testing.assert_allclose(
-    after[:, :, 3],
-    (before[:, :, 0] + before[:, :, 1] + before[:, :, 2]) / 3,
-    rtol=1e-5,
-    atol=1e-7,
-  )
-  assert float(jnp.abs(before - after).max()) > 0
-  # Every other leaf is the very same.
-  differing = [
-    jax.tree_util.keystr(path)
-    for (path, old), new in zip(
-      jax.tree_util.tree_leaves_with_path(params),
-      jax.tree.leaves(averaged),
-      strict=True,
-    )
-    if old is not new
-  ]
-  assert differing == ["['backbone']['conv1']['kernel']"]
 
 
 # What public weights differ in.
@@ -407,10 +236,10 @@ def _both_skips(block, **kwargs):
     block(norm=_norm, skip_relu=skip_relu, **kwargs)
     for skip_relu in (False, True)
   )
-  variables = _jit(plain.init)(jax.random.key(1), x)
+  variables = fast_compile.jit(plain.init)(jax.random.key(1), x)
 
   def output(module):
-    out = _jit(module.apply)(variables, x)
+    out = fast_compile.jit(module.apply)(variables, x)
     return out[0] if isinstance(out, tuple) else out
 
   return x, output(plain), output(after_relu)
@@ -451,10 +280,10 @@ def test_choices_of_public_weights_reach_the_networks(coarse, class_net):
       ),
     ),
   ):
-    inputs = _inputs(net, 1, hw)
-    logits, _ = _evaluate(net, variables, *inputs)
+    inputs = tiny_nets.inputs(net, 1, hw)
+    logits, _ = tiny_nets.evaluate(net, variables, *inputs)
     for change in changes:
-      changed, _ = _evaluate(net.clone(**change), variables, *inputs)
+      changed, _ = tiny_nets.evaluate(net.clone(**change), variables, *inputs)
       assert float(jnp.abs(changed - logits).max()) > 1e-5, change
 
 
@@ -464,19 +293,6 @@ def test_input_scale_by_hand():
   scaled = layers.InputScale((0.5, -0.5, 0.0), (0.25, 0.5, 2.0))(images)
   np.testing.assert_allclose(scaled.ravel(), [-6, 1, 0.5])
   np.testing.assert_array_equal(layers.InputScale()(images), images)
-
-
-def test_the_mask_channel_is_never_scaled(class_net):
-  net, variables = class_net
-  images, mask = _inputs(net, 1, (64, 64))
-  logits, _ = _evaluate(net, variables, images, mask)
-  scaled, _ = _evaluate(
-    net.clone(input_mean=(0.25,), input_std=(0.5,)),
-    variables,
-    images * 0.5 + 0.25,
-    mask,
-  )
-  np.testing.assert_allclose(scaled, logits, rtol=1e-4, atol=1e-5)
 
 
 def test_running_average_keeps_the_momentum_s_share():

@@ -6,6 +6,7 @@ and come out as ours. Run it with `-s` to see the figures.
 
 import functools
 
+import fast_compile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +94,7 @@ def run_keras(model, images, *, train, float64=False, differentiate=False):
     )
     cotangent = oracles.cotangents({'features': shape})['features']
 
-    @functools.partial(jax.jit, compiler_options=oracles.COMPILER_OPTIONS)
+    @fast_compile.jit
     def run(state, images):
       def weighted_sum(images):
         features, after = model.stateless_call(*state, images, training=train)

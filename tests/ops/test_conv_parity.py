@@ -7,6 +7,7 @@ the compiler's optimizations, among the slow tests.
 import functools
 
 import conv_parity
+import fast_compile
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -25,11 +26,6 @@ _settings = functools.partial(
   derandomize=True,
   database=None,
   suppress_health_check=list(hypothesis.HealthCheck),
-)
-
-# Compiling is what takes time here.
-_jit = functools.partial(
-  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
 )
 
 _ANY = {
@@ -320,46 +316,8 @@ def test_mapped_over_inputs_it_is_itself(form, kernel_shape):
     # Integers again, so that sums are exact.
     return out, *pull(jnp.sign(out))
 
-  mapped = _jit(jax.vmap(out_and_gradients, (0, None)))(x, kernel)
-  alone = _jit(out_and_gradients)
+  mapped = fast_compile.jit(jax.vmap(out_and_gradients, (0, None)))(x, kernel)
+  alone = fast_compile.jit(out_and_gradients)
   one_by_one = [alone(one, kernel) for one in x]
   for got, expected in zip(mapped, zip(*one_by_one, strict=True), strict=True):
     np.testing.assert_array_equal(got, jnp.stack(expected))
-
-
-def _out_and_gradients(form, x, kernel, grad):
-  @_jit
-  def compute(x, kernel, grad):
-    out, pull = jax.vjp(form, x, kernel)
-    return out, *pull(grad)
-
-  return compute(*(jnp.asarray(a, jnp.bfloat16) for a in (x, kernel, grad)))
-
-
-@pytest.mark.parametrize(
-  'form, kernel_shape',
-  (
-    (depthwise.conv, (3, 3, 1, 1)),
-    (functools.partial(conv.conv, dilation=2), (3, 3, 1, 1)),
-  ),
-  ids=('depthwise', 'dilated'),
-)
-def test_sums_in_bfloat16_are_rounded_once(form, kernel_shape):
-  # 256 + eight times 1: a sum kept in bfloat16 stays at 256, because above it
-  # only even numbers can be told apart.
-  x = np.ones((1, 5, 5, 1))
-  x[0, 2, 2, 0] = 256
-  out, grad_x, _ = _out_and_gradients(form, x, np.ones(kernel_shape), x)
-  assert out[0, 2, 2, 0] == 264
-  assert grad_x[0, 2, 2, 0] == 264
-
-
-def test_kernel_gradient_in_bfloat16_sums_in_float32():
-  # 4 * 32 * 32 = 4096 ones at the centre tap.
-  x = np.ones((4, 32, 32, 1))
-  for form, kernel_shape in (
-    (depthwise.conv, (3, 3, 1, 1)),
-    (functools.partial(conv.conv, dilation=2), (3, 3, 1, 1)),
-  ):
-    _, _, grad = _out_and_gradients(form, x, np.ones(kernel_shape), x)
-    assert grad[1, 1, 0, 0] == 4096

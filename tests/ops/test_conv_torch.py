@@ -2,6 +2,7 @@
 
 import functools
 
+import fast_compile
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -30,9 +31,7 @@ _UNIT = {'float32': 2.0**-24, 'bfloat16': 2.0**-8}
 def _ours(form, x, grad, dtype='float32'):
   """Output and input gradient; NHWC."""
 
-  @functools.partial(
-    jax.jit, compiler_options={'xla_backend_optimization_level': 0}
-  )
+  @fast_compile.jit
   def both(x, grad):
     out, pull = jax.vjp(form, x)
     return out, *pull(grad)

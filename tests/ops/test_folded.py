@@ -3,6 +3,7 @@
 import functools
 
 import conv_parity
+import fast_compile
 from flax import linen as nn
 import hypothesis
 from hypothesis import strategies as st
@@ -22,10 +23,6 @@ pytestmark = pytest.mark.skipif(
   not library.loaded(), reason='no C++ loops on this machine'
 )
 
-# Compiling is what takes time here.
-_jit = functools.partial(
-  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
-)
 _RELUS = ('relu_before', 'relu_between', 'relu_after')
 
 
@@ -221,7 +218,7 @@ def test_variables_of_other_types(wide):
   net = mtnet.ClassNet(**_SMALL, tail_widths=(16, 20), use_coarse_mask=False)
   x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
   with jax.enable_x64(wide):
-    forward = _jit(lambda *given: net.apply(*given, train=False)[0])
+    forward = fast_compile.jit(lambda *given: net.apply(*given, train=False)[0])
     variables = jax.tree.map(
       lambda value: jnp.asarray(value, dtype), _variables(net, x)
     )
@@ -309,7 +306,7 @@ def test_networks_fold_in_evaluation_only(net, separable, dense):
     )[0][0]
 
   def forward():
-    function = _jit(functools.partial(net.apply, train=False))
+    function = fast_compile.jit(functools.partial(net.apply, train=False))
     lowered = function.lower(variables, *inputs)
     return lowered.as_text(), lowered.compile()(variables, *inputs)
 

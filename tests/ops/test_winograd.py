@@ -8,6 +8,7 @@ runs, to 2e-5 of the largest value, 0.2 of what networks are held to.
 import functools
 
 import conv_parity
+import fast_compile
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -45,7 +46,7 @@ def _assert_agree(shape, features, *, dtype, tolerance, pad=1, seed=0):
       typed = (jnp.asarray(x, dtype) for x in values)
       function = jax.jit(
         lambda *args: _all_of(functools.partial(form, pad=pad), *args),
-        compiler_options=oracles.COMPILER_OPTIONS,
+        compiler_options=fast_compile.OPTIONS,
       )
       return jax.device_get(function(*typed))
 

@@ -1,207 +1,14 @@
 """The report says what the records say, safely, and whole or not at all."""
 
 import csv
-import functools
-from html import parser
 
 import numpy as np
+import pages
 import pytest
 
-from mtnet_jax.data import nodules as nodules_lib
-from mtnet_jax.data import readers
-from mtnet_jax.evaluation import bootstrap
-from mtnet_jax.evaluation import records as records_lib
-from mtnet_jax.evaluation import scores
-from mtnet_jax.reports import examples
 from mtnet_jax.reports import figures
-from mtnet_jax.reports import overlays
-from mtnet_jax.reports import page as page_lib
-from mtnet_jax.system import errors
 
-PATCH = 16
-DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
-
-
-@pytest.fixture(scope='module', autouse=True)
-def few_replicates():
-  """A thousand take seconds, and the intervals are tested elsewhere."""
-  few = functools.partial(bootstrap.patient_weights, replicates=20)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(bootstrap, 'patient_weights', few)
-    patch.setattr(figures, '_DPI', 20)
-    yield
-
-
-def make_nodules(labels, patients, *, simulated, first_id='n0'):
-  """4x4 squares as nodules, 6, 7, 8, ... mm."""
-  count = len(labels)
-  mask = np.zeros((count, PATCH, PATCH), np.uint8)
-  mask[:, 4:8, 4:8] = 1
-  image = np.where(mask, 40, -850).astype(np.int16)
-  names = [first_id, *(f'n{i}' for i in range(1, count))]
-  return nodules_lib.Nodules(
-    image=image,
-    mask=mask,
-    votes=4 * mask,
-    label=np.asarray(labels, np.int32),
-    info={
-      'nodule_id': np.asarray(names),
-      'patient_id': np.asarray(patients),
-      'diameter_mm': 6.0 + np.arange(count),
-    },
-    simulated=simulated,
-  )
-
-
-def make_outputs(nodules):
-  """Coarse finds the upper half of each square, fine all of it."""
-  coarse = nodules.mask * np.float32(0.9)
-  coarse[:, 6:] = 0
-  count = len(nodules)
-  return {
-    'coarse': coarse,
-    'fine': nodules.mask * np.float32(0.5),  # The threshold itself.
-    'class': np.linspace(0.1, 0.9, count, dtype=np.float32),
-    'cam': np.zeros((count, PATCH, PATCH), np.float32),
-  }
-
-
-def make_history(stage, metric):
-  values = (0.5, 0.625, 0.25)
-  return [
-    {
-      'stage': stage,
-      'epoch': epoch,
-      'step': 8 * epoch,
-      'loss': 1 / epoch,
-      metric: value,
-      'best': epoch < 3,
-      'seconds': 30.5,
-    }
-    for epoch, value in enumerate(values, 1)
-  ]
-
-
-def write(
-  directory,
-  *,
-  labels=(0, 0, 0, 1, 1, 1, -1),
-  patients='aabbcde',
-  simulated=True,
-  first_id='n0',
-  dataset='lidc_nodules/phantom',
-  histories=None,
-  without=(),
-  strategy='mtnet',
-  coarse_mask='hard',
-  comparisons=None,
-  render=False,
-):
-  """Writes a report; without `render` its figures are made, but not drawn."""
-  nodules = make_nodules(
-    labels, list(patients), simulated=simulated, first_id=first_id
-  )
-  outputs = make_outputs(nodules)
-  outputs = {key: x for key, x in outputs.items() if key not in without}
-  records = records_lib.make_records(nodules, outputs)
-  results = {
-    'dataset': dataset,
-    'strategy': strategy,
-    'coarse_mask': coarse_mask,
-    'cohort': {'test': nodules_lib.count(nodules)},
-    'simulated': simulated,
-    'seed': 7,
-    'variant': 'demo',
-    'versions': {'mtnet_jax': '9.8.7', 'numpy': '2.0.0'},
-    'hardware': {'platform': 'cpu', 'kind': 'Slow One', 'devices': 2},
-    'diameter_only_model': DIAMETER_MODEL,
-    'test': scores.summarise(records, diameter_model=DIAMETER_MODEL, seed=0),
-  }
-  if histories is None:
-    histories = {
-      'coarse': make_history('coarse', 'val_jaccard'),
-      'class': make_history('class', 'val_auc'),
-      'fine': make_history('fine', 'val_jaccard'),
-    }
-  with pytest.MonkeyPatch.context() as patch:
-    if not render:
-      patch.setattr(figures, 'save', lambda figure, path: path.touch())
-    page_lib.write(
-      directory,
-      results=results,
-      records=records,
-      histories=histories,
-      examples=examples.pick(records, nodules, outputs),
-      comparisons=comparisons,
-    )
-  return Page(directory / 'index.html')
-
-
-class Page(parser.HTMLParser):
-  """What a reader of the page sees: rows of tables, images, text."""
-
-  def __init__(self, path):
-    super().__init__()
-    self.html = path.read_text(encoding='utf-8')
-    self.rows, self.images, self.links, self.text = [], [], [], ''
-    self.tags, self.ids, self.in_cell = set(), set(), False
-    self.titles, self.in_caption = [], False
-    self.feed(self.html)
-    self.text = ' '.join(self.text.split())
-
-  def handle_starttag(self, tag, attrs):
-    attrs = dict(attrs)
-    self.tags.add(tag)
-    self.ids.add(attrs.get('id'))
-    if tag == 'caption':
-      self.titles.append('')
-      self.in_caption = True
-    if tag == 'tr':
-      self.rows.append([])
-    elif tag in ('td', 'th'):
-      self.rows[-1].append('')
-      self.in_cell = True
-    elif tag == 'img':
-      self.images.append(attrs['src'])
-      assert attrs['alt']
-    elif tag == 'a':
-      self.links.append(attrs['href'])
-
-  def handle_endtag(self, tag):
-    if tag in ('td', 'th'):
-      self.in_cell = False
-      self.rows[-1][-1] = ' '.join(self.rows[-1][-1].split())
-    elif tag == 'caption':
-      self.in_caption = False
-      self.titles[-1] = ' '.join(self.titles[-1].split())
-
-  def handle_data(self, data):
-    self.text += data
-    if self.in_caption:
-      self.titles[-1] += data
-    if self.in_cell:
-      self.rows[-1][-1] += data
-
-  def row(self, title, which=0):
-    return [row[1:] for row in self.rows if row[0] == title][which]
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  return tmp_path_factory.mktemp('run') / 'new' / 'report'
-
-
-@pytest.fixture(scope='module')
-def page(folder):
-  # Two readers: one drew the whole square, one its upper half.
-  def two_readers(nodules):
-    whole = nodules.mask > 0
-    half = whole & (np.arange(PATCH)[:, None] < 6)
-    return list(np.stack([whole, half], axis=1))
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(readers, 'masks', two_readers)
-    return write(folder, render=True)
+pytestmark = pytest.mark.usefixtures('few_replicates')
 
 
 def test_values_are_formatted(page):
@@ -297,7 +104,7 @@ def test_cohort(page):
 
 
 def test_a_split_by_nodule_is_told(tmp_path):
-  page = write(tmp_path, dataset='lidc_nodules/phantom?split_by=nodule')
+  page = pages.write(tmp_path, dataset='lidc_nodules/phantom?split_by=nodule')
   assert 'Split by nodule (a patient can be in several' in page.text
   assert 'Split by patient' not in page.text
 
@@ -392,7 +199,7 @@ def test_simulated_is_said(tmp_path, monkeypatch, simulated):
     titles.append(figure.get_suptitle())
 
   monkeypatch.setattr(figures, 'save', keep_title)
-  page = write(
+  page = pages.write(
     tmp_path / 'r',
     simulated=simulated,
     dataset='lidc_nodules/x',
@@ -404,116 +211,3 @@ def test_simulated_is_said(tmp_path, monkeypatch, simulated):
   assert len(titles) == len(page.images)
   for title in [*titles, *page.titles]:
     assert title.startswith('SIMULATED CT: ') == simulated
-
-
-def test_no_training(tmp_path):
-  page = write(tmp_path / 'r', histories={})
-  assert 'No training is on record.' in page.text
-
-
-@pytest.mark.parametrize(
-  'without, missing, present',
-  (
-    (('class', 'cam'), 'Class-net', 'Fine Seg-net'),
-    (('fine',), 'Fine Seg-net', 'Coarse Seg-net'),
-    (('fine', 'class', 'cam'), 'Class-net', 'Coarse Seg-net'),
-    (('coarse', 'fine'), 'Coarse Seg-net', 'Class-net'),
-  ),
-)
-def test_networks_that_a_run_lacks_are_not_run(
-  tmp_path, without, missing, present
-):
-  page = write(tmp_path / 'r', without=without, histories={})
-  assert set(page.row(missing)) == {'not run'}
-  assert 'not run' not in page.row(present)
-  has_masks = not {'coarse', 'fine'} <= set(without)
-  assert ('dice.png' in page.images) == has_masks
-  assert ('confusion.png' in page.images) == ('class' not in without)
-  has_both = not {'coarse', 'fine'} & set(without)
-  assert any(row[0] == 'Fine - coarse' for row in page.rows) == has_both
-
-
-def test_without_the_coarse_mask_it_is_no_mtnet(tmp_path):
-  page = write(tmp_path / 'r', coarse_mask='none', histories={})
-  assert 'Coarse mask withheld' in page.text
-  assert 'table4.csv' not in page.links
-  assert page.row('Fine Seg-net')[0] == '100.0 (100.0-100.0)'
-
-
-def test_another_strategy_has_no_rows_of_mtnet(tmp_path):
-  page = write(
-    tmp_path / 'r', strategy='shared', without=('coarse',), histories={}
-  )
-  assert 'Strategy shared' in page.text
-  assert page.row('Mask')[0] == '100.0 (100.0-100.0)'
-  assert page.row('paper, real CT')[0] == '73.9'
-  assert 'table1.csv' not in page.links
-  assert 'Seg-net' not in page.text and 'Class-net' not in page.text
-
-
-def test_text_from_data_is_escaped(tmp_path):
-  bad = '<script>$\\bad{$'  # Neither HTML nor a formula.
-  page = write(
-    tmp_path / 'r', first_id=bad, dataset=bad, histories={}, render=True
-  )
-  assert 'script' not in page.tags
-  assert bad not in page.html
-  assert page.row(bad)[0] == 'best'
-  assert f'Dataset {bad}' in page.text
-
-
-@pytest.mark.parametrize(
-  'labels, missing',
-  [
-    ((0, 0, 0), 'malignant'),
-    ((1, 1), 'benign'),
-    ((-1, -1), 'benign or malignant'),
-  ],
-)
-def test_missing_class(tmp_path, labels, missing):
-  page = write(
-    tmp_path, labels=labels, patients='abc'[: len(labels)], histories={}
-  )
-  assert f'no nodule labelled {missing}.' in page.text
-  assert 'roc.png' not in page.images
-  assert page.row('Class-net')[1] == 'n/a'
-  assert page.row('Class-net - diameter only')[1] == 'n/a'
-
-
-def test_one_patient_has_no_intervals(tmp_path):
-  page = write(tmp_path, labels=(0, 1), patients='aa', histories={})
-  assert page.row('Coarse Seg-net')[:2] == ['66.7', '50.0']
-  assert page.row('Fine - coarse')[:2] == ['+33.3', '+50.0']
-  assert 'one is too few' in page.text
-
-
-def test_one_nodule(tmp_path):
-  page = write(tmp_path, labels=(1,), patients='a', histories={})
-  assert page.row('n0')[0] == 'best'
-
-
-def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
-  old = write(tmp_path / 'r', histories={})
-
-  def fail(*args, **kwargs):
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(overlays, 'draw_examples', fail)
-  with pytest.raises(KeyboardInterrupt):
-    write(tmp_path / 'r', dataset='another', histories={})
-  assert Page(tmp_path / 'r' / 'index.html').html == old.html
-  assert [path.name for path in tmp_path.iterdir()] == ['r']
-
-
-def test_folder_that_cannot_be_written(tmp_path):
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(errors.InputError, match='file.*cannot be written'):
-    write(tmp_path / 'file' / 'report', histories={})
-
-
-def test_nothing_of_an_older_report_is_left(tmp_path):
-  (tmp_path / 'r').mkdir()
-  (tmp_path / 'r' / 'training-fine.png').write_text('old')
-  write(tmp_path / 'r', histories={})
-  assert not (tmp_path / 'r' / 'training-fine.png').exists()
-  assert [path.name for path in tmp_path.iterdir()] == ['r']

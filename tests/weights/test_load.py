@@ -5,31 +5,19 @@ seen where the libraries are installed: `test_parity_*.py`.
 """
 
 import hashlib
-import pickle
-import sys
 
 from flax import traverse_util
 import h5py
 import main_job
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
 import weights_made_up
 
 from mtnet_jax import pretrained
 from mtnet_jax.models import mtnet
-from mtnet_jax.system import errors
 from mtnet_jax.weights import load as weight_load
 
-SOURCES = tuple(weights_made_up.BESIDE)
 _VARIABLE_SHAPES = weight_load._variable_shapes
-
-
-def load(name, path, **kwargs):
-  net = weights_made_up.net_of(name, **kwargs)
-  if name in weights_made_up.SEGMENTATION:
-    return pretrained.load_deeplab(path, net)
-  return pretrained.load_xception(path, net)
 
 
 def flat(tree):
@@ -44,21 +32,6 @@ def _shapes_once(monkeypatch):
   )
 
 
-@pytest.fixture(
-  params=[
-    # TensorFlow takes long to import.
-    pytest.param(name, marks=pytest.mark.extra)
-    if name == 'tensorflow_deeplab'
-    else name
-    for name in SOURCES
-  ]
-)
-def name(request):
-  if request.param == 'tensorflow_deeplab':
-    pytest.importorskip('tensorflow', reason='needs the extra `tf`')
-  return request.param
-
-
 # What goes where.
 
 
@@ -70,7 +43,9 @@ def test_sizes_of_a_network_may_be_lists():
 
 def test_every_tensor_is_used_or_dropped_by_name(name, tmp_path):
   arrays, ours_of = weights_made_up.tensors(name)
-  weights = load(name, weights_made_up.write(name, tmp_path, arrays))
+  weights = weights_made_up.load(
+    name, weights_made_up.write(name, tmp_path, arrays)
+  )
   loaded = flat(weights.variables)
   assert set(loaded) == set(ours_of.values())
   assert set(weights.dropped) == set(weights_made_up.BESIDE[name])
@@ -185,8 +160,8 @@ def test_names_of_the_paper_s_size(name, ours, theirs):
 
 def test_mask_channel_is_the_mean_of_the_others(tmp_path):
   path = weights_made_up.write('timm_xception', tmp_path)
-  with_mask = load('timm_xception', path)
-  without = load('timm_xception', path, use_coarse_mask=False)
+  with_mask = weights_made_up.load('timm_xception', path)
+  without = weights_made_up.load('timm_xception', path, use_coarse_mask=False)
   kernel = with_mask.variables['params']['backbone']['conv1']['kernel']
   plain = without.variables['params']['backbone']['conv1']['kernel']
   assert kernel.shape == (3, 3, 4, 4) and plain.shape == (3, 3, 3, 4)
@@ -234,13 +209,13 @@ def test_both_layouts_of_keras_hold_the_same(tmp_path):
     saved['model_weights'].attrs.update(source.attrs)
   notop = {k: v for k, v in arrays.items() if 'predictions' not in k}
   notop = weights_made_up.write_keras_2(notop, tmp_path / 'd.h5')
-  expected = flat(load('keras_xception', older).variables)
+  expected = flat(weights_made_up.load('keras_xception', older).variables)
   # Skips are found by their numbers, in the order of the blocks.
   np.testing.assert_array_equal(
     expected['params/backbone/block2/skip/kernel'], arrays['skip2_conv/0']
   )
   for path in (newer, tmp_path / 'c.h5', notop):
-    found = flat(load('keras_xception', path).variables)
+    found = flat(weights_made_up.load('keras_xception', path).variables)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
       np.testing.assert_array_equal(found[key], value)
@@ -250,7 +225,9 @@ def test_half_precision_is_widened(tmp_path):
   arrays, _ = weights_made_up.tensors('timm_xception')
   halves = {key: value.astype(np.float16) for key, value in arrays.items()}
   path = weights_made_up.write('timm_xception', tmp_path, halves)
-  for value in flat(load('timm_xception', path).variables).values():
+  for value in flat(
+    weights_made_up.load('timm_xception', path).variables
+  ).values():
     assert value.dtype == np.float32
 
 
@@ -260,7 +237,7 @@ def test_pytorch_files_with_and_without_module(tmp_path, new_format):
   torch = pytest.importorskip('torch', reason='needs the extra `interop`')
   arrays, _ = weights_made_up.tensors('torch_deeplab')
   plain = weights_made_up.write('torch_deeplab', tmp_path, arrays)
-  expected = flat(load('torch_deeplab', plain).variables)
+  expected = flat(weights_made_up.load('torch_deeplab', plain).variables)
   for prefix in ('', 'module.'):
     path = tmp_path / f'{prefix}net.pth'
     torch.save(
@@ -268,7 +245,7 @@ def test_pytorch_files_with_and_without_module(tmp_path, new_format):
       path,
       _use_new_zipfile_serialization=new_format,
     )
-    weights = load('torch_deeplab', path)
+    weights = weights_made_up.load('torch_deeplab', path)
     found = flat(weights.variables)
     assert set(weights.dropped) == {
       f'{prefix}cls_conv.weight',
@@ -277,166 +254,6 @@ def test_pytorch_files_with_and_without_module(tmp_path, new_format):
     assert found.keys() == expected.keys()
     for key, value in expected.items():
       np.testing.assert_array_equal(found[key], value)
-
-
-# What is refused.
-
-
-def refused(name, path, *says, **kwargs):
-  with pytest.raises(errors.InputError) as error:
-    load(name, path, **kwargs)
-  message = str(error.value)
-  for word in (path.name, *says):
-    assert str(word) in message, message
-
-
-def test_a_file_of_the_wrong_network_is_refused(tmp_path):
-  path = weights_made_up.write('timm_xception', tmp_path)
-  refused('timm_xception65', path, 'classification', 'CoarseSegNet')
-  path = tmp_path / 'other.safetensors'
-  safetensors_numpy.save_file({'layer.weight': np.zeros(3)}, path)
-  refused('timm_xception', path, 'no known source', 'layer.weight')
-
-
-def test_both_sides_of_a_mismatch_are_named(tmp_path):
-  arrays, _ = weights_made_up.tensors('timm_xception')
-  arrays['block3.rep.9.weight'] = arrays.pop('block3.rep.2.weight')
-  path = weights_made_up.write('timm_xception', tmp_path, arrays)
-  refused(
-    'timm_xception',
-    path,
-    'lacks block3.rep.2.weight',
-    'has unknown block3.rep.9.weight',
-    'Nothing was loaded',
-  )
-
-
-def test_another_depth_is_refused_with_the_first_names(name, tmp_path):
-  path = weights_made_up.write(name, tmp_path)
-  refused(name, path, 'has unknown', 'and', 'more', middle_blocks=1)
-  refused(name, path, 'lacks', 'and', 'more', middle_blocks=3)
-
-
-def test_shapes_that_differ_are_refused(name, tmp_path):
-  arrays, ours_of = weights_made_up.tensors(name)
-  (theirs,) = (
-    key
-    for key, ours in ours_of.items()
-    if ours == 'params/backbone/block2/sepconv2/pointwise/kernel'
-  )
-  # As many values, in another order: it must not pass.
-  arrays[theirs] = arrays[theirs][..., ::-1].copy().reshape(-1, 1, 10, 1)
-  path = weights_made_up.write(name, tmp_path, arrays)
-  refused(name, path, 'shapes differ', arrays[theirs].shape)
-
-
-def test_one_value_does_not_stand_for_many(tmp_path):
-  arrays, _ = weights_made_up.tensors('timm_xception')
-  arrays['bn1.weight'] = arrays['bn1.weight'][:1]
-  path = weights_made_up.write('timm_xception', tmp_path, arrays)
-  refused('timm_xception', path, 'bn1.weight is (1,) and must be (4,)')
-
-
-@pytest.mark.parametrize('value', (np.nan, np.inf))
-def test_values_that_are_not_finite_are_refused(tmp_path, value):
-  arrays, _ = weights_made_up.tensors('timm_xception')
-  arrays['bn2.running_var'][3] = value
-  path = weights_made_up.write('timm_xception', tmp_path, arrays)
-  refused('timm_xception', path, 'bn2.running_var', 'not finite')
-
-
-def test_missing_and_unknown_files_are_refused(tmp_path):
-  refused('timm_xception', tmp_path / 'none.safetensors', 'missing')
-  refused('timm_xception', tmp_path, 'missing')
-  other = tmp_path / 'weights.npz'
-  np.savez(other, x=np.zeros(3))
-  refused('timm_xception', other, "'.npz'", '.safetensors')
-  broken = tmp_path / 'weights.h5'
-  broken.write_bytes(b'<html>404</html>')
-  refused('keras_xception', broken, 'damaged')
-  with h5py.File(tmp_path / 'data.h5', 'w') as file:
-    file['x'] = np.zeros(3)
-  refused('keras_xception', tmp_path / 'data.h5', 'layer_names')
-
-
-@pytest.mark.parametrize('share', (0.02, 0.5, 0.999))
-def test_truncated_files_are_refused(name, tmp_path, share):
-  path = weights_made_up.write(name, tmp_path)
-  cut = path
-  if name == 'tensorflow_deeplab':
-    (cut,) = tmp_path.glob('*.data-*')
-  data = cut.read_bytes()
-  cut.write_bytes(data[: int(len(data) * share)])
-  refused(name, path)
-
-
-@pytest.mark.extra
-@pytest.mark.parametrize('share', (0.02, 0.5, 0.999))
-def test_truncated_pytorch_files_are_refused(tmp_path, share):
-  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
-  arrays, _ = weights_made_up.tensors('torch_deeplab')
-  path = tmp_path / 'net.pth'
-  for new_format in (True, False):
-    torch.save(
-      {key: torch.from_numpy(v) for key, v in arrays.items()},
-      path,
-      _use_new_zipfile_serialization=new_format,
-    )
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    refused('torch_deeplab', path)
-
-
-class _Code:
-  """Touches a file when it is unpickled."""
-
-  def __init__(self, sentinel):
-    self._sentinel = sentinel
-
-  def __reduce__(self):
-    return (open, (str(self._sentinel), 'w'))
-
-
-@pytest.mark.extra
-def test_code_in_a_file_does_not_run(tmp_path):
-  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
-  sentinel = tmp_path / 'it_ran'
-  payload = {'aspp.branch1.0.weight': _Code(sentinel)}
-  plain, zipped, old = (tmp_path / f'{n}.pth' for n in ('plain', 'zip', 'old'))
-  plain.write_bytes(pickle.dumps(payload))
-  torch.save(payload, zipped)
-  torch.save(payload, old, _use_new_zipfile_serialization=False)
-  for path in (plain, zipped, old):
-    refused('torch_deeplab', path, 'code')
-    assert not sentinel.exists()
-  # It would have run.
-  pickle.loads(plain.read_bytes())
-  assert sentinel.exists()
-
-
-@pytest.mark.extra
-def test_tensors_that_claim_gigabytes_are_refused(tmp_path):
-  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
-  path = tmp_path / 'net.pth'
-  # One value, read 300 million times by a stride of 0.
-  torch.save({'aspp.branch1.0.weight': torch.zeros(1).expand(3 << 27)}, path)
-  assert path.stat().st_size < 10_000
-  refused('torch_deeplab', path, 'claims more than 1 GiB')
-
-
-@pytest.mark.extra
-def test_a_training_checkpoint_is_refused(tmp_path):
-  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
-  path = tmp_path / 'net.pth'
-  torch.save({'epoch': 3, 'state_dict': {'a': torch.zeros(3)}}, path)
-  refused('torch_deeplab', path, 'epoch', 'state_dict')
-
-
-def test_a_format_without_its_package_names_the_extra(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'torch', None)
-  path = tmp_path / 'net.pth'
-  path.write_bytes(b'x')
-  refused('torch_deeplab', path, 'mtnet_jax[interop]')
 
 
 # The command.

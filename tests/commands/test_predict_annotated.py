@@ -1,0 +1,177 @@
+"""`predict` on scans of LIDC-IDRI says what `evaluate` says."""
+
+import ct_files
+import dicom_files
+import highdicom
+import numpy as np
+import predict_job
+import pydicom
+import pytest
+import seg_frames
+
+from mtnet_jax import predict
+from mtnet_jax.ct import follow
+from mtnet_jax.ct import series
+from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import outputs as outputs_lib
+from mtnet_jax.evaluation import records
+from mtnet_jax.models import nets
+from mtnet_jax.storage import workdir
+from tfds_lidc import build
+from tfds_lidc.ct import pixels as dicom_pixels
+from tfds_lidc.nodules import annotations
+
+
+@pytest.fixture(scope='module')
+def annotated(tmp_path_factory):
+  """Slices of LIDC-IDRI-0003 that show its outlines, and their dataset.
+
+  What any reader marked is bright, so that the fake model's mask is larger
+  than the consensus.
+  """
+  root = tmp_path_factory.mktemp('annotated')
+  positions = annotations.slice_positions(dicom_files.SCAN_ID)
+  needed = np.searchsorted(positions, np.subtract(dicom_files.needed_z(), 0.1))
+  rng = np.random.default_rng(0)
+  hu = rng.integers(-920, -880, (len(needed), 512, 512)).astype(np.int16)
+  for nodule in dicom_files.nodules():
+    readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
+    first, row, col = readers.origin
+    for k, votes in enumerate(readers.masks.any(axis=0), first):
+      for at in np.flatnonzero(needed == k):
+        box = hu[at, row : row + votes.shape[0], col : col + votes.shape[1]]
+        box[votes] = ct_files.NODULE_HU
+  ct_files.write(
+    root / 'ct',
+    hu,
+    z_mm=positions[needed],
+    series_uid=dicom_files.SERIES_UID,
+    PixelSpacing=[predict_job.LIDC_SPACING_MM] * 2,
+  )
+  build.build('all', lidc_dir=root / 'ct', data_dir=root / 'data')
+  data = [
+    lidc.load_split('lidc_nodules/all', split, data_dir=root / 'data')
+    for split in lidc.built_splits('lidc_nodules/all', root / 'data')
+  ]
+  return root / 'ct', nodules_lib.concatenate(data)
+
+
+def _assert_as_evaluated(out, expected, atol):
+  results = {r['id']: r for r in predict_job.read(out)['points']}
+  assert results.keys() == {e['nodule_id'] for e in expected}
+  assert len(results) == 4
+  for theirs in expected:
+    ours = results[theirs['nodule_id']]
+    for name in ('fine_dice', 'coarse_dice'):
+      assert ours[name] == pytest.approx(theirs[name], abs=atol)
+    assert ours['malignancy'] == pytest.approx(
+      theirs['malignancy_probability'], abs=1e-4
+    )
+    assert ours['readers']['diameter_mm'] == pytest.approx(
+      theirs['diameter_mm']
+    )
+
+
+def test_annotated_dice_is_that_of_evaluate(annotated, tmp_path, model, capsys):
+  directory, data = annotated
+  model.spacing_mm = predict_job.LIDC_SPACING_MM
+  seen = model.predict(data.image, data.info['pixel_spacing_mm'])
+  expected = records.make_records(
+    data,
+    {'coarse': seen.coarse_mask, 'fine': seen.mask, 'class': seen.malignancy},
+  )
+  # The slices beside those needed are missing, so that masks are cut off.
+  assert predict_job.run(directory, tmp_path / 'out', None, '--annotated') == 1
+  assert capsys.readouterr().err.count('may be cut off') >= 4
+  _assert_as_evaluated(tmp_path / 'out', expected, atol=0)
+  assert any(e['fine_dice'] < 1 for e in expected)
+  assert all(0.5 < e['fine_dice'] != e['coarse_dice'] > 0.5 for e in expected)
+
+
+@pytest.mark.slow
+def test_restored_networks_give_what_evaluate_gives(
+  annotated, made_run_dir, tmp_path
+):
+  directory, data = annotated
+  config = workdir.read_config(made_run_dir)
+  outputs = outputs_lib.predict(
+    config,
+    workdir.load_variables(made_run_dir, nets.ORDER),
+    data,
+    progress=lambda x: x,
+  )
+  expected = records.make_records(data, outputs)
+  out = tmp_path / 'out'
+  code = predict.main(
+    [
+      f'--checkpoint={made_run_dir}',
+      f'--dicom={directory}',
+      '--annotated',
+      f'--out={out}',
+    ]
+  )
+  assert code in (0, 1)  # random networks may mark nothing
+  # One pixel in a thousand may lie on the threshold.
+  _assert_as_evaluated(out, expected, atol=2e-3)
+  assert predict_job.read(out)['model'] == 'made'
+
+
+@dicom_files.needs_real_series
+def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
+  model.spacing_mm = predict_job.LIDC_SPACING_MM
+  out, volumes, nodules, read = tmp_path / 'out', [], {}, []
+  sizes = []
+  real_find, real_walk = series.find, follow.follow
+  real_read = dicom_pixels.try_read_hu
+
+  def find(*args, **kwargs):
+    volumes.append(real_find(*args, **kwargs))
+    return volumes[-1]
+
+  def kept(*args, **kwargs):
+    nodules.update(enumerate(real_walk(*args, **kwargs), 1))
+    return list(nodules.values())
+
+  monkeypatch.setattr(series, 'find', find)
+  monkeypatch.setattr(follow, 'follow', kept)
+  monkeypatch.setattr(
+    dicom_pixels,
+    'try_read_hu',
+    lambda path: read.append(path) or real_read(path),
+  )
+  assert predict_job.run(dicom_files.REAL_DIR, out, None, '--annotated') == 0
+  results = predict_job.read(out)
+  assert results['simulated_ct'] is False and len(results['points']) == 4
+  # One read of each slice that any of the four nodules needs, none of others.
+  assert len(read) == len(set(read)) < len(volumes[0])
+
+  # By pydicom alone: frames onto the source slices that they name.
+  (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
+  path = out / 'segmentation.dcm'
+  found = seg_frames.place(path, directory, volumes[0].shape)
+  assert sorted(found) == [1, 2, 3, 4]
+  # By highdicom: places in the patient.
+  segmentation = highdicom.seg.segread(path)
+  source = pydicom.dcmread(read[0], stop_before_pixels=True)
+  assert segmentation.FrameOfReferenceUID == source.FrameOfReferenceUID
+  assert segmentation.StudyInstanceUID == source.StudyInstanceUID
+  in_patient = segmentation.get_volume(combine_segments=False)
+  for number, record in enumerate(results['points'], 1):
+    mask = np.zeros(volumes[0].shape, bool)
+    for k, pixels in nodules[number].pixels.items():
+      mask[k][tuple(pixels.T)] = True
+    sizes.append(mask.sum())
+    np.testing.assert_array_equal(found[number], mask)
+    theirs = in_patient.map_indices_to_reference(
+      np.argwhere(in_patient.array[..., number - 1])
+    )
+    np.testing.assert_allclose(
+      sorted(map(tuple, np.round(theirs, 3))),
+      sorted(volumes[0].to_mm(voxel) for voxel in np.argwhere(mask)),
+      atol=2e-3,
+    )
+    assert record['mask']['volume_mm3'] == pytest.approx(
+      mask.sum() * predict_job.LIDC_SPACING_MM**2 * 2.5, rel=1e-4
+    )
+  assert min(sizes) > 0 and max(sizes) > 2000

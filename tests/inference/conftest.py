@@ -1,0 +1,12 @@
+"""A bundle of the made run."""
+
+import pytest
+
+from mtnet_jax.inference import bundles
+
+
+@pytest.fixture(scope='module', name='packed')
+def _packed(made_run_dir, tmp_path_factory):
+  out = tmp_path_factory.mktemp('bundles') / 'packed'
+  bundles.write(made_run_dir, out)
+  return out

@@ -1,0 +1,45 @@
+"""What the model card in a bundle says."""
+
+import json
+
+from mtnet_jax.inference import card as card_lib
+from mtnet_jax.reports import tables
+
+
+def test_the_card_says_what_it_must(packed):
+  card = (packed / 'README.md').read_text()
+  results = json.loads((packed / 'metrics.json').read_text())['test']
+  for words in (
+    'SIMULATED',
+    'Not a medical device',
+    'not pathology',
+    'lidc_nodules/phantom',
+    '3 patients',
+    tables.cell_text(results['segmentation']['fine']['dice']),
+    tables.cell_text(results['classification']['auc']),
+  ):
+    assert words in card, words
+  assert '{' not in card
+
+
+def test_a_card_of_real_ct_does_not_say_simulated(made_model):
+  config = made_model.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.dataset.name = 'lidc_nodules/paper-consensus_1_of_2'
+  text = card_lib.model_card(
+    'real', config, {**made_model.metrics, 'simulated': False}
+  )
+  assert 'SIMULATED' not in text
+  assert 'real CT' in text and 'consensus_1_of_2' in text
+
+
+def test_a_card_tells_a_split_by_nodule(made_model):
+  config = made_model.config.copy_and_resolve_references()
+  assert 'Split by patient, 6:2:2' in card_lib.model_card(
+    'made', config, made_model.metrics
+  )
+  with config.unlocked():
+    config.dataset.name = 'lidc_nodules/phantom?slices=all,split_by=nodule'
+  text = card_lib.model_card('leaky', config, made_model.metrics)
+  assert 'Split by nodule (a patient can be in several splits), 6:2:2' in text
+  assert 'name says (slices=all,split_by=nodule)' in text

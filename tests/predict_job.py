@@ -1,0 +1,24 @@
+"""Calls of `predict`, and what it wrote."""
+
+import json
+
+from mtnet_jax import predict
+
+BALLS = {'a': ((20, 40, 50), 6.0), 'b': ((12.3, 60, 80), 5.0)}
+LIDC_SPACING_MM = 0.820312  # of LIDC-IDRI-0003
+POINTS = 'id,row,col,slice\na,42,49,19\nb,60,80,12\n'
+
+
+def run(dicom, out, points=POINTS, *flags):
+  if points is not None:
+    out.parent.mkdir(exist_ok=True)
+    path = out.with_suffix('.csv')
+    path.write_text(points)
+    flags = (f'--points={path}', *flags)
+  return predict.main(
+    ['--checkpoint=RUN', f'--dicom={dicom}', f'--out={out}', *flags]
+  )
+
+
+def read(out):
+  return json.loads((out / 'predictions.json').read_text())

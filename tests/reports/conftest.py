@@ -1,0 +1,39 @@
+"""A whole page of the report."""
+
+import functools
+
+import numpy as np
+import pages
+import pytest
+
+from mtnet_jax.data import readers
+from mtnet_jax.evaluation import bootstrap
+from mtnet_jax.reports import figures
+
+
+@pytest.fixture(scope='module')
+def few_replicates():
+  """A thousand take seconds, and the intervals are tested elsewhere."""
+  few = functools.partial(bootstrap.patient_weights, replicates=20)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(bootstrap, 'patient_weights', few)
+    patch.setattr(figures, '_DPI', 20)
+    yield
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('run') / 'new' / 'report'
+
+
+@pytest.fixture(scope='module')
+def page(folder, few_replicates):
+  # Two readers: one drew the whole square, one its upper half.
+  def two_readers(nodules):
+    whole = nodules.mask > 0
+    half = whole & (np.arange(pages.PATCH)[:, None] < 6)
+    return list(np.stack([whole, half], axis=1))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(readers, 'masks', two_readers)
+    return pages.write(folder, render=True)

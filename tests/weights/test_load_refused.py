@@ -1,0 +1,171 @@
+"""Files of weights that are refused, and what is said of them."""
+
+import pickle
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+import weights_made_up
+
+from mtnet_jax.system import errors
+
+# What is refused.
+
+
+def refused(name, path, *says, **kwargs):
+  with pytest.raises(errors.InputError) as error:
+    weights_made_up.load(name, path, **kwargs)
+  message = str(error.value)
+  for word in (path.name, *says):
+    assert str(word) in message, message
+
+
+def test_a_file_of_the_wrong_network_is_refused(tmp_path):
+  path = weights_made_up.write('timm_xception', tmp_path)
+  refused('timm_xception65', path, 'classification', 'CoarseSegNet')
+  path = tmp_path / 'other.safetensors'
+  safetensors_numpy.save_file({'layer.weight': np.zeros(3)}, path)
+  refused('timm_xception', path, 'no known source', 'layer.weight')
+
+
+def test_both_sides_of_a_mismatch_are_named(tmp_path):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays['block3.rep.9.weight'] = arrays.pop('block3.rep.2.weight')
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused(
+    'timm_xception',
+    path,
+    'lacks block3.rep.2.weight',
+    'has unknown block3.rep.9.weight',
+    'Nothing was loaded',
+  )
+
+
+def test_another_depth_is_refused_with_the_first_names(name, tmp_path):
+  path = weights_made_up.write(name, tmp_path)
+  refused(name, path, 'has unknown', 'and', 'more', middle_blocks=1)
+  refused(name, path, 'lacks', 'and', 'more', middle_blocks=3)
+
+
+def test_shapes_that_differ_are_refused(name, tmp_path):
+  arrays, ours_of = weights_made_up.tensors(name)
+  (theirs,) = (
+    key
+    for key, ours in ours_of.items()
+    if ours == 'params/backbone/block2/sepconv2/pointwise/kernel'
+  )
+  # As many values, in another order: it must not pass.
+  arrays[theirs] = arrays[theirs][..., ::-1].copy().reshape(-1, 1, 10, 1)
+  path = weights_made_up.write(name, tmp_path, arrays)
+  refused(name, path, 'shapes differ', arrays[theirs].shape)
+
+
+def test_one_value_does_not_stand_for_many(tmp_path):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays['bn1.weight'] = arrays['bn1.weight'][:1]
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused('timm_xception', path, 'bn1.weight is (1,) and must be (4,)')
+
+
+@pytest.mark.parametrize('value', (np.nan, np.inf))
+def test_values_that_are_not_finite_are_refused(tmp_path, value):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays['bn2.running_var'][3] = value
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused('timm_xception', path, 'bn2.running_var', 'not finite')
+
+
+def test_missing_and_unknown_files_are_refused(tmp_path):
+  refused('timm_xception', tmp_path / 'none.safetensors', 'missing')
+  refused('timm_xception', tmp_path, 'missing')
+  other = tmp_path / 'weights.npz'
+  np.savez(other, x=np.zeros(3))
+  refused('timm_xception', other, "'.npz'", '.safetensors')
+  broken = tmp_path / 'weights.h5'
+  broken.write_bytes(b'<html>404</html>')
+  refused('keras_xception', broken, 'damaged')
+  with h5py.File(tmp_path / 'data.h5', 'w') as file:
+    file['x'] = np.zeros(3)
+  refused('keras_xception', tmp_path / 'data.h5', 'layer_names')
+
+
+@pytest.mark.parametrize('share', (0.02, 0.5, 0.999))
+def test_truncated_files_are_refused(name, tmp_path, share):
+  path = weights_made_up.write(name, tmp_path)
+  cut = path
+  if name == 'tensorflow_deeplab':
+    (cut,) = tmp_path.glob('*.data-*')
+  data = cut.read_bytes()
+  cut.write_bytes(data[: int(len(data) * share)])
+  refused(name, path)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize('share', (0.02, 0.5, 0.999))
+def test_truncated_pytorch_files_are_refused(tmp_path, share):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  arrays, _ = weights_made_up.tensors('torch_deeplab')
+  path = tmp_path / 'net.pth'
+  for new_format in (True, False):
+    torch.save(
+      {key: torch.from_numpy(v) for key, v in arrays.items()},
+      path,
+      _use_new_zipfile_serialization=new_format,
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    refused('torch_deeplab', path)
+
+
+class _Code:
+  """Touches a file when it is unpickled."""
+
+  def __init__(self, sentinel):
+    self._sentinel = sentinel
+
+  def __reduce__(self):
+    return (open, (str(self._sentinel), 'w'))
+
+
+@pytest.mark.extra
+def test_code_in_a_file_does_not_run(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  sentinel = tmp_path / 'it_ran'
+  payload = {'aspp.branch1.0.weight': _Code(sentinel)}
+  plain, zipped, old = (tmp_path / f'{n}.pth' for n in ('plain', 'zip', 'old'))
+  plain.write_bytes(pickle.dumps(payload))
+  torch.save(payload, zipped)
+  torch.save(payload, old, _use_new_zipfile_serialization=False)
+  for path in (plain, zipped, old):
+    refused('torch_deeplab', path, 'code')
+    assert not sentinel.exists()
+  # It would have run.
+  pickle.loads(plain.read_bytes())
+  assert sentinel.exists()
+
+
+@pytest.mark.extra
+def test_tensors_that_claim_gigabytes_are_refused(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  path = tmp_path / 'net.pth'
+  # One value, read 300 million times by a stride of 0.
+  torch.save({'aspp.branch1.0.weight': torch.zeros(1).expand(3 << 27)}, path)
+  assert path.stat().st_size < 10_000
+  refused('torch_deeplab', path, 'claims more than 1 GiB')
+
+
+@pytest.mark.extra
+def test_a_training_checkpoint_is_refused(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  path = tmp_path / 'net.pth'
+  torch.save({'epoch': 3, 'state_dict': {'a': torch.zeros(3)}}, path)
+  refused('torch_deeplab', path, 'epoch', 'state_dict')
+
+
+def test_a_format_without_its_package_names_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  path = tmp_path / 'net.pth'
+  path.write_bytes(b'x')
+  refused('torch_deeplab', path, 'mtnet_jax[interop]')
