@@ -5,8 +5,10 @@ import functools
 import fast_compile
 import jax
 import jax.numpy as jnp
+import made_run
 import numpy as np
 import pytest
+import tiny_nets
 
 from mtnet_jax.models import baselines
 from mtnet_jax.models import joint
@@ -24,20 +26,13 @@ _SEG = {
   'decoder_features': 4,
   'dropout_rates': (0.0, 0.0, 0.0),
 }
-_CLASS = {
-  'stem_widths': (4, 4),
-  'entry_widths': (4,),
-  'middle_blocks': 0,
-  'exit_width': 6,
-  'tail_widths': (6,),
-}
 _NETS = {
   'shared': baselines.SharedNet(**_SEG),
   'feedback': baselines.SharedNet(use_segmentation=True, **_SEG),
   'unet': baselines.UNet(widths=(4, 6, 8, 8, 10)),
   'joint': joint.JointNet(
     mtnet.CoarseSegNet(**_SEG),
-    mtnet.ClassNet(**_CLASS),
+    mtnet.ClassNet(**made_run.TINY['class_net']),
     mtnet.FineSegNet(**_SEG),
   ),
 }
@@ -51,10 +46,6 @@ def _shapes(net, hw=(224, 224), batch=2):
     jax.ShapeDtypeStruct((batch, *hw, 3), jnp.float32),
   )
   return variables, logits, taps
-
-
-def _count(params):
-  return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _images(batch=2, hw=(_SIDE, _SIDE)):
@@ -124,7 +115,7 @@ def _reached(name, key, prefix):
 def test_shared_net_adds_a_classifier_to_coarse_seg_net():
   variables, logits, taps = _shapes(baselines.SharedNet())
   # 2048 weights and a bias.
-  assert _count(variables['params']) == 54_708_417 + 2048 + 1
+  assert tiny_nets.count(variables['params']) == 54_708_417 + 2048 + 1
   assert logits['fine'].shape == (2, 224, 224, 1)
   assert logits['class'].shape == (2,)
   assert taps['cam'].shape == (2, 14, 14)
@@ -142,7 +133,7 @@ def test_feedback_adds_the_fusion():
   # 1 x 1 from 2048 + 256 to 2048 channels, its biases, and the batch norm's
   # scales and biases.
   fusion = (2048 + 256) * 2048 + 2048 + 2 * 2048
-  assert _count(variables['params']) == 54_708_417 + 2048 + 1 + fusion
+  assert tiny_nets.count(variables['params']) == 54_708_417 + 2048 + 1 + fusion
   assert taps['class_fusion'].shape == (2, 14, 14, 2048)
   # Of them `init_variables` must know.
   coarse, _, _ = _shapes(mtnet.CoarseSegNet())
@@ -165,7 +156,7 @@ def test_u_net_has_the_usual_size():
     for width in widths[:-1]
   )
   assert down + up + (64 + 1) == 31_037_633
-  assert _count(variables['params']) == 31_037_633
+  assert tiny_nets.count(variables['params']) == 31_037_633
   assert logits.shape == (2, 224, 224, 1)
   assert taps['down4'].shape == (2, 28, 28, 512)
   assert taps['bottom'].shape == (2, 14, 14, 1024)
