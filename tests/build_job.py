@@ -1,17 +1,11 @@
 """Builds by command, and what they hold."""
 
-import subprocess
-import sys
+import main_job
 
 
-def run(*args):
-  """Runs the command; returns (exit code, stdout, stderr)."""
-  done = subprocess.run(
-    [sys.executable, '-m', 'tfds_lidc.build', *map(str, args)],
-    text=True,
-    capture_output=True,
-    check=False,
-  )
+def run(*args, command='build'):
+  """Runs a command of `tfds_lidc`; returns (exit code, stdout, stderr)."""
+  done = main_job.run(main_job.module(f'tfds_lidc.{command}', *args))
   return done.returncode, done.stdout, done.stderr
 
 

@@ -1,10 +1,17 @@
-"""A series of balls, and a model that thresholds HU."""
+"""What tests of commands share: a series of balls, and a model of HU."""
 
 import ct_files
 import predict_job
 import pytest
 
 from mtnet_jax.inference import bundles
+from mtnet_jax.system import command_line
+
+
+@pytest.fixture(autouse=True)
+def _own_process(monkeypatch):
+  """Commands called here must not set up the process of all other tests."""
+  monkeypatch.setattr(command_line, 'prepare_evaluation', lambda: None)
 
 
 @pytest.fixture(scope='module')

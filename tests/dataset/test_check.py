@@ -1,9 +1,9 @@
 """The check names every fault, and its counts are those of a build."""
 
+import functools
 import json
-import subprocess
-import sys
 
+import build_job
 import dicom_files
 import faulty_dicom
 import pytest
@@ -21,14 +21,7 @@ def faulty(tmp_path_factory):
   return faulty_dicom.write(tmp_path_factory.mktemp('faulty'))
 
 
-def _run(*args):
-  done = subprocess.run(
-    [sys.executable, '-m', 'tfds_lidc.check', *map(str, args)],
-    text=True,
-    capture_output=True,
-    check=False,
-  )
-  return done.returncode, done.stdout, done.stderr
+_run = functools.partial(build_job.run, command='check')
 
 
 @pytest.fixture(scope='module')

@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
 
 import faulty_dicom
+import main_job
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -117,12 +116,7 @@ def test_counts_are_those_of_the_same_policy():
 
 
 def _command(module, *args):
-  return subprocess.run(
-    [sys.executable, '-m', f'tfds_lidc.{module}', *map(str, args)],
-    text=True,
-    capture_output=True,
-    check=False,
-  )
+  return main_job.run(main_job.module(f'tfds_lidc.{module}', *args))
 
 
 def test_each_prints_its_counts():
