@@ -17,6 +17,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 # Half the distance from 1 to the next number.
@@ -77,7 +78,7 @@ def assert_same(
   # As this machine computes it, and as one without a C++ compiler does.
   ways = [contextlib.nullcontext()]
   if dtype == 'float32' and library.loaded():
-    ways.append(library.portable())
+    ways.append(target.portable())
   for way in ways:
     with way, jax.default_matmul_precision('highest'):
       _assert_integers_agree(ours, reference, shapes, dtype, seed)

@@ -26,7 +26,7 @@ _MAY_IMPORT = {
     'reports': 'storage data evaluation metrics',
     'training': 'system storage data models weights losses metrics',
     'inference': (
-      'system storage data ops.native models evaluation reports metrics'
+      'system storage data ops.target models evaluation reports metrics'
     ),
     'ct': 'system storage reports.overlays metrics',
     'experiments': 'system storage data models evaluation reports training',

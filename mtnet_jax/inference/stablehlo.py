@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mtnet_jax
 from mtnet_jax.inference import model as model_lib
 from mtnet_jax.models import predictor
-from mtnet_jax.ops.native import library
+from mtnet_jax.ops import target
 from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
 
@@ -72,7 +72,7 @@ def export(model):
     name: jax.ShapeDtypeStruct(x.shape, x.dtype)
     for name, x in tensors.flat(model.variables)
   }
-  with library.portable():
+  with target.portable():
     return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
       weights,
       jax.ShapeDtypeStruct((batch, side, side), jnp.float32),

@@ -18,6 +18,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import common
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 _PIXELS = (0, 1, 2)
@@ -160,7 +161,7 @@ def over_pixels(one, other):
   Returns:
     Two (C,).
   """
-  if library.for_this_cpu():
+  if target.is_this_cpu():
     return one_by_one(one, other)
   return lax.platform_dependent(one, other, cpu=one_by_one, default=together)
 

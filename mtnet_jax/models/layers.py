@@ -76,12 +76,14 @@ class DepthwiseConv(nn.Module):
     """The kernel for an input of so many channels."""
     return self.param('kernel', _KERNEL_INIT, (3, 3, 1, channels))
 
-  def __call__(self, x):
+  def __call__(self, x, *, relu=False):
+    """The convolution of x, or of relu(x)."""
     return depthwise_lib.conv(
       x.astype(self.dtype),
       self.kernel_for(x.shape[-1]).astype(self.dtype),
       stride=self.stride,
       dilation=self.dilation,
+      relu=relu,
     )
 
 
@@ -166,8 +168,7 @@ def separable_conv(
       relu_between=relu_between,
       relu_after=relu_after,
     )
-  x = nn.relu(x) if relu_before else x
-  x = depthwise(x)
+  x = depthwise(x, relu=relu_before)
   x = between(x) if between else x
   x = nn.relu(x) if relu_between else x
   x = after(pointwise(x))

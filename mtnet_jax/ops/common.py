@@ -16,10 +16,28 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Forms(NamedTuple):
-  """The same (x, kernel) -> y, as CPUs and as others like it."""
+  """The same (x, kernel) -> y, as each platform likes it.
+
+  Attributes:
+    cpu: for CPUs.
+    other: for all that have no form of their own.
+    cuda: for NVIDIA's GPUs, or None.
+  """
 
   cpu: Callable[..., jax.Array]
   other: Callable[..., jax.Array]
+  cuda: Callable[..., jax.Array] | None = None
+
+  def by_platform(self, change=lambda form: form):
+    """Keyword arguments of `lax.platform_dependent`.
+
+    Args:
+      change: of every form.
+    """
+    found = {'cpu': change(self.cpu), 'default': change(self.other)}
+    if self.cuda is not None:
+      found['cuda'] = change(self.cuda)
+    return found
 
 
 # The gradient is stated by hand because differentiating through the choice
@@ -27,7 +45,7 @@ class Forms(NamedTuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def choose(x, kernel, forms):
   """The form of this platform, of x and kernel."""
-  return lax.platform_dependent(x, kernel, cpu=forms.cpu, default=forms.other)
+  return lax.platform_dependent(x, kernel, **forms.by_platform())
 
 
 def _forward(x, kernel, forms):
@@ -41,11 +59,7 @@ def _backward(forms, residuals, grad):
     return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
 
   return lax.platform_dependent(
-    x,
-    kernel,
-    grad,
-    cpu=gradients_of(forms.cpu),
-    default=gradients_of(forms.other),
+    x, kernel, grad, **forms.by_platform(gradients_of)
   )
 
 

@@ -9,7 +9,8 @@ compute the same sums:
 * 3 x 3 of many channels: Winograd's form, see `winograd`. Of fewer: see
   `few_channels`.
 * dilated: a matrix product per tap, over the rows and columns where that tap
-  touches data. At rate 18 on a 14 x 14 grid only the centre tap does.
+  touches data. At rate 18 on a 14 x 14 grid only the centre tap does. (On GPUs
+  where these are less than a quarter of all, else XLA's own.)
 
 Sums are kept in float32 and rounded once to the compute type, as XLA's own
 convolutions do; a sum kept in bfloat16 would lose digits at every tap. What
@@ -56,8 +57,7 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
         f'dilation {dilation} goes with stride 1 and "same" padding only;'
         f' got stride {stride}, padding {padding}.'
       )
-    forms = _dilated_forms(kernel.shape[0], dilation)
-    return common.choose(x, kernel, forms)
+    return common.choose(x, kernel, _dilated_forms(dilation))
   pad = kernel.shape[0] // 2 if padding is None else padding
   if kernel.shape[0] == 3 and pad <= 2:
     if min(kernel.shape[2:]) < few_channels.LIMIT:
@@ -72,10 +72,8 @@ def _live(offset, size):
   return max(0, -offset), min(size, size - offset)
 
 
-def _dilated_taps(x, kernel, *, dilation):
+def _dilated_taps(x, kernel, *, dilation, mix_channels=pointwise.mix_channels):
   """A matrix product per tap, only where the tap touches data."""
-  dtype = x.dtype
-  x, kernel = common.wide(x), common.wide(kernel)
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
@@ -89,22 +87,65 @@ def _dilated_taps(x, kernel, *, dilation):
         continue
       view = x[:, top + dy : bottom + dy, left + dx : right + dx]
       part = common.pad(
-        pointwise.mix_channels(view, kernel[i, j]),
+        mix_channels(view, kernel[i, j]),
         (top, height - bottom, 0),
         (left, width - right, 0),
       )
       total = part if total is None else total + part
-  return total.astype(dtype)
+  return total
+
+
+def _dilated_on_cpu(x, kernel, *, dilation):
+  product = _dilated_taps(
+    common.wide(x), common.wide(kernel), dilation=dilation
+  )
+  return product.astype(x.dtype)
+
+
+def _dilated_on_cuda(x, kernel, *, dilation):
+  """A product per tap, where few of them touch much."""
+  if _live_share(x.shape[1:3], len(kernel), dilation) > 0.25:
+    return _dilated_by_xla(x, kernel, dilation=dilation)
+
+  def mix_channels(view, matrix):
+    product = pointwise.product_of(
+      view.reshape(-1, view.shape[-1]), matrix, x.dtype
+    )
+    return product.reshape(*view.shape[:-1], matrix.shape[-1])
+
+  total = _dilated_taps(
+    common.wide(x),
+    common.wide(kernel),
+    dilation=dilation,
+    mix_channels=mix_channels,
+  )
+  return total.astype(x.dtype)
+
+
+def _live_share(hw, size, dilation):
+  """Products that touch data, as a share of all."""
+  share = 1
+  for length in hw:
+    live = 0
+    for i in range(size):
+      start, stop = _live((i - size // 2) * dilation, length)
+      live += max(stop - start, 0)
+    share *= live / (size * length)
+  return share
+
+
+def _dilated_by_xla(x, kernel, *, dilation):
+  pad = dilation * (len(kernel) // 2)
+  return common.xla_conv(x, kernel, dilation=dilation, pad=pad)
 
 
 @functools.cache
-def _dilated_forms(size, dilation):
-  return common.Forms(
-    cpu=functools.partial(_dilated_taps, dilation=dilation),
-    other=functools.partial(
-      common.xla_conv, dilation=dilation, pad=dilation * (size // 2)
-    ),
+def _dilated_forms(dilation):
+  cpu, other, cuda = (
+    functools.partial(form, dilation=dilation)
+    for form in (_dilated_on_cpu, _dilated_by_xla, _dilated_on_cuda)
   )
+  return common.Forms(cpu=cpu, other=other, cuda=cuda)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ available. Otherwise it is the k * k shifted views of the padded input times a
 weight per channel, added up, of which XLA makes one loop.
 
 On accelerators that loop takes in the padding, too, and in the backward pass
-the gradient of the ReLU before; the kernel gradient is a sum per tap.
+the gradient of the ReLU before; the kernel gradient is a sum per tap. NVIDIA's
+GPUs have kernels of their own, `depthwise_triton`.
 """
 
 import functools
@@ -15,10 +16,12 @@ from jax import lax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import common
+from mtnet_jax.ops import depthwise_triton
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 
-def conv(x, kernel, stride=1, dilation=1):
+def conv(x, kernel, stride=1, dilation=1, *, relu=False):
   """Depthwise convolution with an odd square kernel and "same" padding.
 
   Args:
@@ -26,11 +29,15 @@ def conv(x, kernel, stride=1, dilation=1):
     kernel: (k, k, 1, C).
     stride: step between output pixels.
     dilation: step between taps.
+    relu: convolves relu(x).
 
   Returns:
     (B, ceil(H / stride), ceil(W / stride), C).
   """
-  if library.for_this_cpu():
+  if target.may_be_cuda() and depthwise_triton.supports(x, kernel):
+    return common.choose(x, kernel, _forms_with_kernels(stride, dilation, relu))
+  x = jax.nn.relu(x) if relu else x
+  if target.is_this_cpu():
     # Without a choice, so that what the gradient reads again is kept.
     return _on_cpu(x, kernel, stride, dilation)
   return common.choose(x, kernel, forms(stride, dilation))
@@ -42,6 +49,21 @@ def forms(stride, dilation):
   return common.Forms(
     cpu=lambda x, kernel: _on_cpu(x, kernel, stride, dilation),
     other=lambda x, kernel: _fused(x, kernel, stride, dilation),
+  )
+
+
+@functools.cache
+def _forms_with_kernels(stride, dilation, relu):
+  """`forms`, of relu(x) where asked for, with kernels of our own."""
+  plain = forms(stride, dilation)
+
+  def with_relu(form):
+    return lambda x, kernel: form(jax.nn.relu(x) if relu else x, kernel)
+
+  return common.Forms(
+    cpu=with_relu(plain.cpu),
+    other=with_relu(plain.other),
+    cuda=lambda x, kernel: _by_kernels(x, kernel, stride, dilation, relu),
   )
 
 
@@ -147,6 +169,26 @@ def _fused_backward(stride, dilation, residuals, grad):
 
 
 _fused.defvjp(_fused_forward, _fused_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _by_kernels(x, kernel, stride, dilation, relu):
+  return depthwise_triton.conv(
+    x, kernel, stride=stride, dilation=dilation, relu=relu
+  )
+
+
+def _kernels_forward(x, kernel, stride, dilation, relu):
+  return _by_kernels(x, kernel, stride, dilation, relu), (x, kernel)
+
+
+def _kernels_backward(stride, dilation, relu, residuals, grad):
+  return depthwise_triton.gradients(
+    *residuals, grad, stride=stride, dilation=dilation, relu=relu
+  )
+
+
+_by_kernels.defvjp(_kernels_forward, _kernels_backward)
 
 
 def _pad_once(x, rows, columns):

@@ -12,7 +12,7 @@ import tiny_nets
 from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
-from mtnet_jax.ops.native import library
+from mtnet_jax.ops import target
 
 # Parameters, grids and types.
 
@@ -175,7 +175,7 @@ def test_low_level_feature_is_block_2_s_second_convolution(coarse):
   net, variables = coarse
   inputs = tiny_nets.inputs(net, 1, (32, 32))
   # Operation by operation: what is folded into one leaves nothing between.
-  with library.portable():
+  with target.portable():
     (_, taps), state = fast_compile.jit(
       functools.partial(net.apply, train=False, capture_intermediates=True)
     )(variables, *inputs)

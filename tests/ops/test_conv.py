@@ -14,6 +14,7 @@ from mtnet_jax.ops import conv as conv_lib
 from mtnet_jax.ops import depthwise
 from mtnet_jax.ops import pointwise
 from mtnet_jax.ops import pooling
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 
@@ -78,7 +79,7 @@ def test_depthwise_takes_its_padding_in_on_accelerators(platform):
     return jax.vjp(depthwise.conv, x, kernel)[1](grad)
 
   x = jnp.zeros((4, 6, 6, 3), jnp.bfloat16)
-  with library.portable():
+  with target.portable():
     traced = jax.jit(gradients).trace(
       x, jnp.zeros((3, 3, 1, 3), jnp.bfloat16), x
     )
@@ -98,7 +99,7 @@ def test_two_sums_are_one_reduction_on_accelerators():
   ):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
   for platform, reductions in (('cpu', 2), ('cuda', 1)):
-    with library.portable():
+    with target.portable():
       traced = jax.jit(batch_norm.over_pixels).trace(one, other)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert text.count('stablehlo.reduce(') == reductions
@@ -125,7 +126,7 @@ def _kernel_gradient_program(channels, *, platform='cpu', stride=1):
 def test_the_kernel_gradient_of_few_channels_is_one_of_products(
   platform, channels, convolutions
 ):
-  with library.portable():
+  with target.portable():
     program = _kernel_gradient_program(channels, platform=platform)
   assert program.count('stablehlo.convolution') == convolutions
 

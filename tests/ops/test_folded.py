@@ -17,6 +17,7 @@ from mtnet_jax.models import mtnet
 from mtnet_jax.ops import common
 from mtnet_jax.ops import conv
 from mtnet_jax.ops import folded
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 pytestmark = pytest.mark.skipif(
@@ -224,7 +225,7 @@ def test_variables_of_other_types(wide):
     )
     assert '@mtnet_separable(' in forward.lower(variables, x).as_text()
     logits = forward(variables, x)
-    with library.portable():
+    with target.portable():
       plain = forward(variables, x)
     assert logits.dtype == plain.dtype
     np.testing.assert_allclose(logits, plain, rtol=1e-4)
@@ -269,6 +270,7 @@ def test_what_is_not_a_number_arrives(relu):
   assert np.isnan(out).sum() == 9 * 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'net, separable, dense',
   (
@@ -317,7 +319,7 @@ def test_networks_fold_in_evaluation_only(net, separable, dense):
   text = jax.jit(train).lower(variables, *inputs).as_text()
   assert text.count('@mtnet_separable(') == 0
   assert text.count('@mtnet_depthwise_forward(') == separable
-  with library.portable():
+  with target.portable():
     text, plain = forward()
   assert 'mtnet_' not in text
   # Logits and all taps, which say something.

@@ -13,6 +13,7 @@ import pytest
 
 from mtnet_jax.models import batch_norm
 from mtnet_jax.ops import depthwise
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 _needs_compiler = pytest.mark.skipif(
@@ -30,7 +31,7 @@ def test_they_are_there_where_a_compiler_is():
   assert library.loaded()
   assert library.supports(_draw(1))
   assert not library.supports(_draw(1).astype(jnp.bfloat16))
-  with library.portable():
+  with target.portable():
     assert not library.supports(_draw(1))
 
 
@@ -44,7 +45,7 @@ def test_a_portable_program_has_none_though_the_other_is_cached():
   arguments = _draw(1, 5, 5, 2), _draw(3, 3, 1, 2)
   here = function(*arguments)
   assert _calls(function, *arguments)
-  with library.portable():
+  with target.portable():
     assert not _calls(function, *arguments)
     np.testing.assert_allclose(function(*arguments), here, rtol=1e-5, atol=1e-5)
   assert _calls(function, *arguments)
@@ -90,6 +91,7 @@ import functools, hashlib, jax, jax.numpy as jnp, numpy as np, sys
 from mtnet_jax.ops import common, conv, depthwise as depthwise_lib, folded
 from mtnet_jax.ops import pointwise as pointwise_lib
 from mtnet_jax.models import batch_norm
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 def draw(*shape):
   rng = np.random.default_rng(0)
@@ -130,6 +132,7 @@ def _bits(prefix=(), **env):
 
 
 _LOADED = """
+from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 print(library.loaded())
 """
@@ -167,6 +170,7 @@ def test_bits_do_not_depend_on_the_threads():
   assert _as_it_is()[1] == one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('compiler', ('g++', 'clang++'))
 def test_compilers_agree(compiler, tmp_path):
   if not shutil.which(compiler):
@@ -216,6 +220,7 @@ def test_what_the_compiler_says_is_handed_on(tmp_path):
     assert not [*tmp_path.rglob('*.so')]
 
 
+@pytest.mark.slow
 @_needs_compiler
 def test_it_is_built_once_and_quietly_loaded_then(tmp_path):
   # Building takes half a minute: this compiler hands on what another one built.

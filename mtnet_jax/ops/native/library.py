@@ -6,7 +6,6 @@ same in JAX. Building takes some seconds, once per machine: the library is kept
 in the user's cache, beside the compiled programs.
 """
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
+from mtnet_jax.ops import target
 from mtnet_jax.system import compilation_cache
 
 _LOOPS = (
@@ -36,22 +36,6 @@ _LOOPS = (
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared')
 
-# JAX keys its caches of programs by this value, so that a portable program and
-# one for this CPU are never mistaken for each other.
-_portable = jax.make_user_context(False)
-
-
-@contextlib.contextmanager
-def portable():
-  """Everything traced inside runs on any machine, as `jax.export` needs it."""
-  with _portable(True):
-    yield
-
-
-def for_this_cpu():
-  """Whether what is traced here is for this machine's CPU alone."""
-  return not _portable.value and jax.default_backend() == 'cpu'
-
 
 def supports(*arrays):
   """Whether these can go to the C++ loops, from where this is called.
@@ -60,7 +44,9 @@ def supports(*arrays):
     *arrays: arrays, or tracers of them.
   """
   return (
-    for_this_cpu() and all(x.dtype == jnp.float32 for x in arrays) and loaded()
+    target.is_this_cpu()
+    and all(x.dtype == jnp.float32 for x in arrays)
+    and loaded()
   )
 
 
