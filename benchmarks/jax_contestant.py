@@ -1,11 +1,13 @@
 """Our networks, as functions to time: one forward, or one training step."""
 
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.gpu import kinds
 from mtnet_jax import losses
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
@@ -60,9 +62,12 @@ class Contestant:
     mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
     dtype: compute type, 'float32' or 'bfloat16'.
     precision: of float32 products, as `jax.default_matmul_precision`.
+    fields: of the network's module, where it is not the paper's.
 
   Attributes:
     compiled: the program, `jax.stages.Compiled`.
+    lower_s: seconds of tracing and lowering.
+    compile_s: seconds of compiling.
   """
 
   def __init__(
@@ -73,8 +78,9 @@ class Contestant:
     mode,
     dtype='float32',
     precision='highest',
+    fields=None,
   ):
-    net = NETS[net_name](dtype=jnp.dtype(dtype))
+    net = NETS[net_name](dtype=jnp.dtype(dtype), **(fields or {}))
     inputs = jax.device_put(problem.inputs(net_name))
     target = jax.device_put(problem.target(net_name))
     init = functools.partial(net.init, train=False)
@@ -92,16 +98,56 @@ class Contestant:
           donate_argnums=0,
           compiler_options=devices.lean_options(),
         )
-        self.compiled = step.lower(self._state, inputs, target).compile()
+        self._compile(step, self._state, inputs, target)
         self._arguments = inputs, target
       else:
         forward = jax.jit(
           lambda *args: net.apply(*args, train=False)[0],
           compiler_options=devices.forward_options(),
         )
-        self.compiled = forward.lower(variables, *inputs).compile()
+        self._compile(forward, variables, *inputs)
         self._state = None
         self._arguments = variables, *inputs
+
+  def _compile(self, function, *arguments):
+    start = time.perf_counter()
+    lowered = function.lower(*arguments)
+    self.lower_s = time.perf_counter() - start
+    self.compiled = lowered.compile()
+    self.compile_s = time.perf_counter() - start - self.lower_s
+
+  def figures(self):
+    """What the program costs, beside its time; None where nobody knows.
+
+    Returns:
+      lower_s, compile_s; bytes_held, of the program with its arguments;
+      peak_bytes, that the device's allocator held at most, compiling included;
+      bytes and flops of a call, counted by `kinds.kernels_of`,
+      and what that leaves out: uncounted, loops_counted_once.
+    """
+    found = {'lower_s': self.lower_s, 'compile_s': self.compile_s}
+    held = self.compiled.memory_analysis()
+    found['bytes_held'] = held and (
+      held.argument_size_in_bytes
+      + held.output_size_in_bytes
+      - held.alias_size_in_bytes
+      + held.temp_size_in_bytes
+    )
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    found['peak_bytes'] = statistics.get('peak_bytes_in_use')
+    try:
+      kernels, loops, left_out = kinds.kernels_of(self.compiled.as_text())
+    except Exception as error:
+      # The count is of XLA's text, of which each version has its own; the
+      # other figures are good without it.
+      return {**found, 'bytes': None, 'flops': None, 'uncounted': str(error)}
+    return {
+      **found,
+      'bytes': sum(kernel.times * kernel.bytes for kernel in kernels),
+      'flops': sum(kernel.times * kernel.flops for kernel in kernels),
+      'uncounted': left_out,
+      'loops_counted_once': loops,
+    }
 
   def __call__(self):
     if self._state is None:

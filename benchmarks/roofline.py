@@ -29,7 +29,7 @@ from benchmarks import hlo
 from benchmarks import jax_contestant
 from benchmarks import problem as problem_lib
 from benchmarks import timing
-from mtnet_jax.ops.native import library
+from mtnet_jax.ops import target
 from mtnet_jax.system import devices
 
 _CARD = flags.DEFINE_enum('card', 'h100', cards.CARDS, 'The GPU.')
@@ -77,7 +77,7 @@ def compile_for(card, net_name, *, dtype, batch_size, size, triton=False):
 
   tx = optax.adam(1e-4)
   precision = 'default' if dtype == 'bfloat16' else 'highest'
-  with library.portable(), jax.default_matmul_precision(precision):
+  with target.portable(), jax.default_matmul_precision(precision):
     variables = jax.eval_shape(
       functools.partial(net.init, train=False),
       jax.random.key(0),

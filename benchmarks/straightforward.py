@@ -34,6 +34,11 @@ def _conv(x, kernel, *, stride=1, dilation=1, padding=None):
   )
 
 
+def _depthwise(x, kernel, *, stride=1, dilation=1, relu=False):
+  x = nn.relu(x) if relu else x
+  return _conv(x, kernel, stride=stride, dilation=dilation)
+
+
 def _pool(x, size, stride, pads):
   return lax.reduce_window(
     x,
@@ -51,7 +56,7 @@ def port():
   with (
     mock.patch.object(conv, 'conv', _conv),
     mock.patch.object(pointwise, 'conv', _conv),
-    mock.patch.object(depthwise, 'conv', _conv),
+    mock.patch.object(depthwise, 'conv', _depthwise),
     mock.patch.object(pooling, '_pool', _pool),
     mock.patch.object(batch_norm, 'BatchNorm', nn.BatchNorm),
     mock.patch.object(layers, '_can_fold', lambda norm, x: False),

@@ -12,6 +12,8 @@ from torch.nn import functional
 from benchmarks import torch_deeplab
 from benchmarks import torch_xception
 
+# Calls of a compiled function: some of it is compiled in the second.
+_WARM_UP = 3
 _DEEPLAB = {'num_classes': 1, 'tail_dilation': 2, 'skip_relu': False}
 
 
@@ -54,20 +56,27 @@ def tensor(values, device='cpu'):
 class Contestant:
   """One network at the paper's size.
 
+  Calls return before a GPU is done; `wait` waits for it.
+
   Args:
     net_name: of `problem.NETS`.
     problem: `problem.Problem`.
     mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
     dtype: 'float32' or 'bfloat16', by autocast.
-    compiled: by `torch.compile`.
+    compiled: by `torch.compile`, the network and its loss as one function. It
+      is compiled here, and not in the first call.
+
+  Attributes:
+    uncompiled: None; who makes one instead of one that cannot be compiled says
+      why here.
   """
 
   def __init__(
     self, net_name, problem, *, mode, dtype='float32', compiled=False
   ):
     torch.manual_seed(0)
+    self.uncompiled = None
     self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    self._name = net_name
     net = make_net(net_name).to(self._device, memory_format=torch.channels_last)
     self._net = net.train(mode == 'step')
     self._inputs = [tensor(x, self._device) for x in problem.inputs(net_name)]
@@ -77,29 +86,62 @@ class Contestant:
       x.contiguous(memory_format=torch.channels_last) for x in self._inputs
     ]
     self._target = tensor(problem.target(net_name), self._device)
-    self._autocast = (
+    autocast = (
       contextlib.nullcontext
       if dtype == 'float32'
       else lambda: torch.autocast(self._device, torch.bfloat16)
     )
-    self._run = self._step if mode == 'step' else self._forward
+
+    def logits(*inputs):
+      with autocast():
+        return net(*inputs)
+
+    def loss(target, *inputs):
+      return loss_of(net_name, logits(*inputs), target)
+
     if mode == 'step':
       # Fused on a GPU and on a CPU alike: one pass over the parameters.
       self._tx = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
-    self._logits = torch.compile(self._net) if compiled else self._net
+      self._run, self._function = self._step, loss
+    else:
+      self._run, self._function = self._forward, logits
+    if compiled:
+      self._function = torch.compile(self._function)
+      for _ in range(_WARM_UP):
+        self()
+      self.wait()
+    if self._device == 'cuda':
+      # What compiling and trying algorithms took is not the step's.
+      torch.cuda.reset_peak_memory_stats()
 
   def _forward(self):
-    with torch.inference_mode(), self._autocast():
-      return self._logits(*self._inputs)
+    with torch.inference_mode():
+      return self._function(*self._inputs)
 
   def _step(self):
     self._tx.zero_grad(set_to_none=True)
-    with self._autocast():
-      logits = self._logits(*self._inputs)
-    loss_of(self._name, logits, self._target).backward()
+    loss = self._function(self._target, *self._inputs)
+    loss.backward()
     self._tx.step()
+    return loss
 
   def __call__(self):
-    self._run()
+    return self._run().detach()
+
+  def wait(self):
+    """Returns when all calls are done."""
     if self._device == 'cuda':
       torch.cuda.synchronize()
+
+  def figures(self):
+    """What it costs, beside its time.
+
+    Returns:
+      peak_bytes, that a GPU's tensors took at most, None on a CPU; uncompiled,
+      why it is not compiled though it should be.
+    """
+    on_gpu = self._device == 'cuda'
+    return {
+      'peak_bytes': torch.cuda.max_memory_allocated() if on_gpu else None,
+      'uncompiled': self.uncompiled,
+    }

@@ -2,7 +2,8 @@
 
 In one process they would share a heap and threads: what one keeps is in the way
 of the next one's largest block, and threads that wait for work still spin. Of
-several only the one whose turn it is does anything.
+several only the one whose turn it is does anything. They can be built at the
+same time.
 """
 
 import multiprocessing
@@ -14,17 +15,14 @@ _SPAWN = multiprocessing.get_context('spawn')
 
 
 class Contestant:
-  """A function in a process of its own.
+  """A function in a process of its own, which starts to build it at once.
+
+  What the function returns is waited for, where it is JAX's, and so is its
+  method `wait()`, where it has one.
 
   Args:
     build: makes the function, there. It and its arguments are pickled.
     *arguments, **options: of `build`.
-
-  Attributes:
-    build_s: seconds that `build` took, imports included.
-
-  Raises:
-    RuntimeError: it failed there; with its traceback.
   """
 
   def __init__(self, build, *arguments, **options):
@@ -34,21 +32,84 @@ class Contestant:
     )
     self._process.start()
     pipe.close()
-    self.build_s = self._answer()
+    self._build_s = None
+
+  def ready(self, timeout=None):
+    """Waits until the function is built.
+
+    Args:
+      timeout: seconds to wait at most; None for as long as it takes.
+
+    Returns:
+      Whether it is built.
+
+    Raises:
+      RuntimeError: it failed there; with its traceback. So do all methods that
+        wait.
+    """
+    if self._build_s is None:
+      try:
+        self._build_s = self._answer(timeout)
+      except TimeoutError:
+        return False
+    return True
+
+  @property
+  def build_s(self):
+    """Seconds that `build` took, imports included; waits for it."""
+    self.ready()
+    return self._build_s
+
+  def run(self, times=1, timeout=None):
+    """Runs the function several times back to back, and waits at the end.
+
+    Args:
+      times: how often.
+      timeout: seconds to wait at most. A contestant that took longer can only
+        be closed.
+
+    Returns:
+      Seconds of all calls together, as measured there.
+
+    Raises:
+      TimeoutError: it took longer.
+    """
+    self.ready()
+    return self._ask('run', times, timeout=timeout)
 
   def __call__(self):
-    self._pipe.send('run')
-    self._answer()
+    self.run()
 
-  def close(self):
-    """Ends the process, and gives its memory back."""
+  def figures(self, timeout=None):
+    """What the function's method `figures()` returns; {} without one."""
+    self.ready()
+    return self._ask('figures', timeout=timeout)
+
+  def close(self, kill=False):
+    """Ends the process, and gives its memory back.
+
+    Args:
+      kill: without waiting for what it does. One that is not built is killed
+        in any case.
+    """
     self._pipe.close()
+    if kill or self._build_s is None:
+      self._process.kill()
     self._process.join()
 
-  def _answer(self):
+  def _ask(self, *request, timeout=None):
     try:
+      self._pipe.send(request)
+    except BrokenPipeError:
+      pass  # It ended, and may have said why.
+    return self._answer(timeout)
+
+  def _answer(self, timeout=None):
+    try:
+      if not self._pipe.poll(timeout):
+        raise TimeoutError(f'no answer from a contestant in {timeout:.0f} s.')
       error, value = self._pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
       self._process.join()
       raise RuntimeError(
         f'a contestant ended, with exit status {self._process.exitcode}.'
@@ -60,8 +121,6 @@ class Contestant:
 
 def _serve(pipe, build, arguments, options):
   try:
-    import jax
-
     from mtnet_jax.system import host_memory
 
     # As the commands do; it serves all contestants.
@@ -70,10 +129,25 @@ def _serve(pipe, build, arguments, options):
     function = build(*arguments, **options)
     pipe.send((None, time.perf_counter() - start))
     while True:
-      pipe.recv()
-      jax.block_until_ready(function())
-      pipe.send((None, None))
-  except EOFError:
+      request, *arguments = pipe.recv()
+      if request == 'run':
+        answer = _seconds(function, *arguments)
+      else:
+        answer = function.figures() if hasattr(function, 'figures') else {}
+      pipe.send((None, answer))
+  except (EOFError, BrokenPipeError, ConnectionResetError):
     pass
   except Exception:
     pipe.send((traceback.format_exc(), None))
+
+
+def _seconds(function, times):
+  import jax
+
+  start = time.perf_counter()
+  for _ in range(times):
+    result = function()
+  jax.block_until_ready(result)
+  if hasattr(function, 'wait'):
+    function.wait()
+  return time.perf_counter() - start

@@ -35,7 +35,8 @@ _LONGEST = (
   'ops/test_folded.py',
   'ops/test_native.py',
   'ops/test_conv_parity.py',
-  'benchmarks/test_step_cost.py',
+  'benchmarks/test_on_gpu_check.py',
+  'benchmarks/test_on_gpu_train.py',
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cards
 from benchmarks import hlo
 from benchmarks import roofline
-from mtnet_jax.ops.native import library
+from mtnet_jax.ops import target
 
 _CUDA_PLUGINS = 'jax_cuda12_plugin', 'jax_cuda13_plugin'
 
@@ -100,7 +100,7 @@ def test_a_loop_that_nobody_counted_is_refused():
 
 def test_a_program_of_this_machine():
   shapes = (30, 20), (20, 50)
-  with library.portable():
+  with target.portable():
     program = jax.jit(lambda a, b: jnp.tanh(a @ b)).lower(
       *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
     )

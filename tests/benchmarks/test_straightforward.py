@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import pytest
 
 from benchmarks import straightforward
 from mtnet_jax.models import mtnet
 
 
+@pytest.mark.slow
 def test_same_gradients_by_other_operations():
   net = mtnet.ClassNet(
     stem_widths=(4, 32),

@@ -15,6 +15,7 @@ from mtnet_jax.weights import load
 
 torch = pytest.importorskip('torch', reason='needs the extra `interop`')
 
+from benchmarks import problem as problem_lib  # noqa: E402
 from benchmarks import torch_contestant  # noqa: E402
 
 pytestmark = pytest.mark.extra
@@ -106,3 +107,35 @@ def test_as_many_parameters(net_name):
   assert sum(p.numel() for p in peer.parameters()) == sum(
     leaf.size for leaf in jax.tree.leaves(ours['params'])
   )
+
+
+class _Small(torch.nn.Module):
+  """A network small enough to be compiled in a test."""
+
+  def __init__(self):
+    super().__init__()
+    self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+    self.bn = torch.nn.BatchNorm2d(4)
+    self.last = torch.nn.Conv2d(4, 1, 1)
+
+  def forward(self, images):
+    return self.last(self.bn(self.conv(images)).relu())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ('forward', 'step'))
+def test_compiled_with_its_loss_it_is_the_same(monkeypatch, mode):
+  monkeypatch.setattr(torch_contestant, 'make_net', lambda name: _Small())
+  problem = problem_lib.make(2, 32)
+  results = []
+  for compiled in (False, True):
+    contestant = torch_contestant.Contestant(
+      'coarse', problem, mode=mode, dtype='bfloat16', compiled=compiled
+    )
+    # One that is compiled has run three times.
+    for _ in range(1 if compiled or mode == 'forward' else 4):
+      result = contestant()
+    contestant.wait()
+    assert contestant.figures()['uncompiled'] is None
+    results.append(result.float().numpy())
+  np.testing.assert_allclose(*results, atol=0.02)

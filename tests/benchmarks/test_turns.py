@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -50,8 +51,12 @@ def _fail_later():
 
 
 def test_what_fails_there_is_said_here():
+  contestant = turns.Contestant(_refuse)
   with pytest.raises(RuntimeError, match='ValueError: no such network'):
-    turns.Contestant(_refuse)
+    contestant.ready()
+  with pytest.raises(RuntimeError, match='exit status'):
+    contestant.ready()
+  contestant.close()
   contestant = turns.Contestant(_fail_later)
   with pytest.raises(RuntimeError, match='ValueError: no such network'):
     contestant()
@@ -59,5 +64,47 @@ def test_what_fails_there_is_said_here():
 
 
 def test_an_end_without_a_word_is_an_error():
+  contestant = turns.Contestant(os._exit, 3)
   with pytest.raises(RuntimeError, match='exit status 3'):
-    turns.Contestant(os._exit, 3)
+    contestant.build_s  # noqa: B018
+  contestant.close()
+
+
+def test_one_that_is_not_built_is_killed():
+  contestant = turns.Contestant(time.sleep, 600)
+  assert not contestant.ready(timeout=0.1)
+  start = time.monotonic()
+  contestant.close()
+  assert time.monotonic() - start < 60
+
+
+class _Sleeper:
+  """Sleeps when it is waited for, and counts."""
+
+  def __init__(self):
+    self._calls = self._waits = 0
+
+  def __call__(self):
+    self._calls += 1
+
+  def wait(self):
+    self._waits += 1
+    time.sleep(0.2)
+
+  def figures(self):
+    return {'calls': self._calls, 'waits': self._waits}
+
+
+def test_calls_back_to_back_are_waited_for_once():
+  contestant = turns.Contestant(_Sleeper)
+  assert 0.2 <= contestant.run(times=3) < 10
+  assert contestant.figures() == {'calls': 3, 'waits': 1}
+  with pytest.raises(TimeoutError):
+    contestant.run(timeout=0.01)
+  contestant.close(kill=True)
+
+
+def test_no_figures_without_the_method(tmp_path):
+  contestant = turns.Contestant(_note_process, tmp_path / 'a', name='a')
+  assert contestant.figures() == {}
+  contestant.close()
