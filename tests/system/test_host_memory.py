@@ -28,6 +28,7 @@ print(kept, min(faults))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='counts pages of Linux')
 def test_steps_find_their_pages():
   def faults(argument):
