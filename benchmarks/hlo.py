@@ -82,8 +82,63 @@ def kernels(text):
   Raises:
     ValueError: a loop whose number of turns is not known.
   """
-  computations, entry = _parse(text)
-  return list(_walk(computations, entry, 1))
+  return list(_walk(*_parse(text), 1, _Strict()))
+
+
+def readable_kernels(text):
+  """`kernels`, of whatever can be read of a program.
+
+  Another version of XLA may write a loop or a product in another way, which is
+  not worth losing the other figures for.
+
+  Args:
+    text: as in `kernels`.
+
+  Returns:
+    The kernels, and how many loops were counted once because nobody knows how
+    often they turn, and how many flops or bytes of operations are left out.
+  """
+  lenient = _Lenient()
+  found = list(_walk(*_parse(text), 1, lenient))
+  return found, lenient.loops, lenient.left_out
+
+
+class _Strict:
+  """Raises where something cannot be counted."""
+
+  def turns(self, operation):
+    turns = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
+    if not turns:
+      raise ValueError(f'nobody knows how often {operation.name} turns.')
+    return int(turns[1])
+
+  def count(self, function, *arguments):
+    return function(*arguments)
+
+
+class _Lenient(_Strict):
+  """Takes a loop for one turn, and other things for nothing, and counts both.
+
+  Attributes:
+    loops, left_out: how many.
+  """
+
+  def __init__(self):
+    self.loops = self.left_out = 0
+
+  def turns(self, operation):
+    try:
+      return super().turns(operation)
+    except ValueError:
+      self.loops += 1
+      return 1
+
+  def count(self, function, *arguments):
+    try:
+      return function(*arguments)
+    except (LookupError, TypeError, ValueError):
+      self.left_out += 1
+      return 0
 
 
 def _parse(text):
@@ -127,26 +182,24 @@ def _bytes_of(shapes):
   return sum(_BYTES[name] * math.prod(shape) for name, shape in shapes)
 
 
-def _walk(computations, name, times):
+def _walk(computations, name, times, care):
   operations = computations[name]
   for operation in operations.values():
     if operation.code == 'while':
-      turns = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
-      if not turns:
-        raise ValueError(f'nobody knows how often {operation.name} turns.')
       body = operation.called('body')
-      yield from _walk(computations, body, times * int(turns[1]))
+      turns = care.turns(operation)
+      yield from _walk(computations, body, times * turns, care)
     elif operation.code == 'call':
-      yield from _walk(computations, operation.called('to_apply'), times)
+      yield from _walk(computations, operation.called('to_apply'), times, care)
     elif operation.code not in _FREE:
       source = re.search(r'op_name="([^"]*)"', operation.rest)
       yield Kernel(
         name=operation.name,
         source=source[1] if source else '',
         times=times,
-        flops=_flops(operation, operations, computations),
-        bytes=_read(operation, operations, computations)
-        + _written(operation, computations),
+        flops=care.count(_flops, operation, operations, computations),
+        bytes=care.count(_read, operation, operations, computations)
+        + care.count(_written, operation, computations),
       )
 
 

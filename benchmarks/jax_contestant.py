@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.gpu import kinds
+from benchmarks import hlo
 from mtnet_jax import losses
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
@@ -122,7 +122,7 @@ class Contestant:
     Returns:
       lower_s, compile_s; bytes_held, of the program with its arguments;
       peak_bytes, that the device's allocator held at most, compiling included;
-      bytes and flops of a call, counted by `kinds.kernels_of`,
+      bytes and flops of a call, counted by `hlo.readable_kernels`,
       and what that leaves out: uncounted, loops_counted_once.
     """
     found = {'lower_s': self.lower_s, 'compile_s': self.compile_s}
@@ -136,7 +136,7 @@ class Contestant:
     statistics = jax.local_devices()[0].memory_stats() or {}
     found['peak_bytes'] = statistics.get('peak_bytes_in_use')
     try:
-      kernels, loops, left_out = kinds.kernels_of(self.compiled.as_text())
+      kernels, loops, left_out = hlo.readable_kernels(self.compiled.as_text())
     except Exception as error:
       # The count is of XLA's text, of which each version has its own; the
       # other figures are good without it.

@@ -78,32 +78,29 @@ def _torch(net_name, batch_size, size, **options):
   return torch_contestant.Contestant(net_name, problem, **options)
 
 
-def contestants(net_name, mode):
-  """Name -> `turns.Contestant`."""
-  arguments = net_name, _BATCH.value, _SIZE.value
-  options = {'mode': mode, 'dtype': _DTYPE.value}
+def _builders():
+  """Name -> function that builds a contestant, and options of its own."""
   precision = {'precision': _PRECISION.value}
-  found = {'ours': turns.Contestant(_ours, *arguments, **options, **precision)}
+  found = {'ours': (_ours, precision)}
   if 'straightforward' in _PEER.value:
-    found['straightforward'] = turns.Contestant(
-      _straightforward, *arguments, **options, **precision
-    )
+    found['straightforward'] = _straightforward, precision
   if 'torch' in _PEER.value:
-    found['torch'] = turns.Contestant(_torch, *arguments, **options)
+    found['torch'] = _torch, {}
     if _COMPILE.value:
-      found['torch_compiled'] = turns.Contestant(
-        _torch, *arguments, **options, compiled=True
-      )
+      found['torch_compiled'] = _torch, {'compiled': True}
   return found
 
 
 def compare(net_name, mode):
   """A row of the table."""
-  found = contestants(net_name, mode)
+  arguments = net_name, _BATCH.value, _SIZE.value
+  options = {'mode': mode, 'dtype': _DTYPE.value}
+  found = {}
   try:
-    for contestant in found.values():
-      # What fails there is said before anything is timed.
-      contestant.ready()
+    for name, (build, own) in _builders().items():
+      found[name] = turns.Contestant(build, *arguments, **options, **own)
+      # One after the other, for how long ours takes is among the figures.
+      found[name].ready()
     medians = timing.medians(
       found, repeats=_REPEATS.value, label=f'{net_name} {mode}'
     )

@@ -16,7 +16,6 @@ measurement. Where that very card is there, the step is timed, too.
 import collections
 import functools
 import os
-import re
 
 from absl import app
 from absl import flags
@@ -29,6 +28,7 @@ from benchmarks import hlo
 from benchmarks import jax_contestant
 from benchmarks import problem as problem_lib
 from benchmarks import timing
+from benchmarks.gpu import kinds
 from mtnet_jax.ops import target
 from mtnet_jax.system import devices
 
@@ -103,19 +103,6 @@ def compile_for(card, net_name, *, dtype, batch_size, size, triton=False):
     ).compile()
 
 
-def kind_of(kernel):
-  """What a kernel belongs to, by the name of the layer."""
-  if not re.search(r'/(jvp|transpose)\(', kernel.source):
-    return 'optimizer and types'
-  which = 'backward' if '/transpose(' in kernel.source else 'forward'
-  if kernel.flops:
-    return f'products, {which}'
-  for name, kind in ((r'depthwise/', 'depthwise'), (r'bn\d*/', 'batch norm')):
-    if re.search(name, kernel.source):
-      return f'{kind}, {which}'
-  return f'others, {which}'
-
-
 def seconds_of(kernel, card, *, dtype, launch):
   """At the roofline, all of its runs."""
   computing = kernel.flops / card.flops[dtype]
@@ -127,7 +114,7 @@ def rows_of(kernels, card, **options):
   """A row of the table per kind of kernel, and one of all."""
   groups = collections.defaultdict(list)
   for kernel in kernels:
-    groups[kind_of(kernel)].append(kernel)
+    groups[kinds.kind_of(kernel)].append(kernel)
 
   def row(kind, some):
     return {

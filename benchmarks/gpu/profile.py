@@ -14,6 +14,7 @@ import re
 import tempfile
 import time
 
+from benchmarks import hlo
 from benchmarks.gpu import kinds
 
 _STEPS = 3
@@ -225,7 +226,7 @@ class Profile:
     text = self._step.compiled.as_text()
     self._keep(text)
     try:
-      kernels, _, _ = kinds.kernels_of(text)
+      kernels, _, _ = hlo.readable_kernels(text)
     except Exception as error:
       # The longest kernels of the card are worth having without it.
       print(f'The program of {self._net_name} cannot be read: {error}')

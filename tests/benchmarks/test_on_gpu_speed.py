@@ -12,7 +12,6 @@ import pytest
 from benchmarks import hlo
 from benchmarks.gpu import cases
 from benchmarks.gpu import floors
-from benchmarks.gpu import kinds
 from benchmarks.gpu import profile
 from benchmarks.gpu import speed
 
@@ -111,7 +110,7 @@ ENTRY %main (x: f32[4]) -> f32[4] {
   ROOT %loop = f32[4]{0} while(%odd), condition=%c, body=%body
 }
 """
-  kernels, loops, left_out = kinds.kernels_of(text)
+  kernels, loops, left_out = hlo.readable_kernels(text)
   assert [(kernel.name, kernel.times) for kernel in kernels] == [
     ('odd', 1),
     ('twice', 1),

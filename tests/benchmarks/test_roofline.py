@@ -12,6 +12,7 @@ import pytest
 from benchmarks import cards
 from benchmarks import hlo
 from benchmarks import roofline
+from benchmarks.gpu import kinds
 from mtnet_jax.ops import target
 
 _CUDA_PLUGINS = 'jax_cuda12_plugin', 'jax_cuda13_plugin'
@@ -131,7 +132,7 @@ def test_a_program_of_this_machine():
   ),
 )
 def test_kinds_by_the_layer_s_name(source, flops, kind):
-  assert roofline.kind_of(hlo.Kernel('', source, 1, flops, 1)) == kind
+  assert kinds.kind_of(hlo.Kernel('', source, 1, flops, 1)) == kind
 
 
 def test_the_longer_of_computing_and_moving_counts():
