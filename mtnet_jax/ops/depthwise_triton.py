@@ -190,6 +190,11 @@ def _load(ref, pixels, channels, mask):
   return values.astype(jnp.float32)
 
 
+def _relu(values):
+  # Triton's maximum of NaN and 0 is 0, and nobody would hear of the NaN.
+  return jnp.where(values <= 0, 0, values)
+
+
 def _load_taps(ref, channels, count):
   """The kernel's nine (C',), in float32."""
   from jax.experimental.pallas import triton as plgpu
@@ -256,7 +261,7 @@ def _forward_kernel(
       read = written & _inside(in_rows, in_columns, sizes.in_hw)
       pixels = (image * sizes.in_hw[0] + in_rows) * sizes.in_hw[1] + in_columns
       values = _load(x_ref, pixels, channels, read[:, None] & own[None, :])
-      values = jnp.maximum(values, 0) if relu else values
+      values = _relu(values) if relu else values
       total = multiply_add(values, spread[tap], total)
     pixels = (image * sizes.out_hw[0] + out_rows) * sizes.out_hw[1] + columns
     plgpu.store(
@@ -302,7 +307,7 @@ def _backward_kernel(
     mask = inside[:, None] & own[None, :]
     values = _load(x_ref, pixels, channels, mask)
     positive = values > 0
-    values = jnp.maximum(values, 0) if relu else values
+    values = _relu(values) if relu else values
     total = jnp.zeros_like(values)
     added = []
     for tap, down, right in _offsets(sizes.dilation):

@@ -9,6 +9,7 @@ import sys
 
 import conv_parity
 import jax
+import jax.numpy as jnp
 import pytest
 
 from mtnet_jax.ops import depthwise_triton
@@ -110,6 +111,20 @@ def test_they_are_the_grouped_convolution_at_length(
 def test_every_tile_computes_the_same(chosen):
   _check((1, 13, 19, 40), stride=1, dilation=1, chosen=chosen, dtype='bfloat16')
   _check((1, 13, 19, 40), stride=2, dilation=1, chosen=chosen, dtype='bfloat16')
+
+
+def test_nan_and_infinity_arrive():
+  form = _form(stride=1, dilation=1, relu=True)
+  x = jnp.ones((1, 5, 5, 8)).at[0, 2, 2, 0].set(jnp.nan)
+  x = x.at[0, 0, 0, 1].set(jnp.inf).at[0, 0, 0, 2].set(-jnp.inf)
+  kernel = jnp.ones((3, 3, 1, 8))
+  y = form(x, kernel)
+  assert jnp.isnan(y[0, 1:4, 1:4, 0]).all() and jnp.isfinite(y[0, 0]).sum() > 9
+  assert jnp.isposinf(y[0, :2, :2, 1]).all()
+  assert y[0, 0, 0, 2] == 3
+  # Interpreted, a maximum would keep it; on a card it would not.
+  program = str(jax.make_jaxpr(jax.grad(lambda x: form(x, kernel).sum()))(x))
+  assert ' max ' not in program and ' le ' in program
 
 
 def test_tiles_are_powers_of_two():
