@@ -53,6 +53,17 @@ def make_step(net_name, net, tx):
   return step
 
 
+def bytes_held(compiled):
+  """What a program needs, its arguments and results included."""
+  held = compiled.memory_analysis()
+  return (
+    held.argument_size_in_bytes
+    + held.output_size_in_bytes
+    - held.alias_size_in_bytes
+    + held.temp_size_in_bytes
+  )
+
+
 class Contestant:
   """One network at the paper's size, compiled.
 
@@ -126,13 +137,7 @@ class Contestant:
       and what that leaves out: uncounted, loops_counted_once.
     """
     found = {'lower_s': self.lower_s, 'compile_s': self.compile_s}
-    held = self.compiled.memory_analysis()
-    found['bytes_held'] = held and (
-      held.argument_size_in_bytes
-      + held.output_size_in_bytes
-      - held.alias_size_in_bytes
-      + held.temp_size_in_bytes
-    )
+    found['bytes_held'] = bytes_held(self.compiled)
     statistics = jax.local_devices()[0].memory_stats() or {}
     found['peak_bytes'] = statistics.get('peak_bytes_in_use')
     try:

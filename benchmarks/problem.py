@@ -52,3 +52,22 @@ def phantoms(split, *, data_dir):
   if not lidc.is_built(_PHANTOMS, data_dir):
     lidc.build_phantoms(_PHANTOMS, data_dir)
   return lidc.load_split(_PHANTOMS, split, data_dir=data_dir)
+
+
+def discs(count):
+  """`nodules.Nodules` made up of discs, of which the larger are malignant."""
+  from mtnet_jax.data import nodules
+
+  rng = np.random.default_rng(0)
+  rows, columns = np.mgrid[:64, :64]
+  radius = rng.uniform(4, 12, (count, 1, 1))
+  mask = (rows - 32) ** 2 + (columns - 32) ** 2 < radius**2
+  image = np.where(mask, -50, -850) + rng.normal(0, 40, mask.shape)
+  return nodules.Nodules(
+    image=image.astype(np.int16),
+    mask=mask.astype(np.uint8),
+    votes=mask.astype(np.uint8),
+    label=(radius[:, 0, 0] > 8).astype(np.int32),
+    info={},
+    simulated=True,
+  )

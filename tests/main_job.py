@@ -1,6 +1,7 @@
 """Runs commands of the project as a user does, in processes of their own."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import socket
@@ -75,3 +76,17 @@ def run(command, **env):
     capture_output=True,
     text=True,
   )
+
+
+def visit(part, out, *flags, **env):
+  """`python -m benchmarks.on_gpu --part=PART --out=OUT ...`, to its end.
+
+  Returns:
+    A `subprocess.CompletedProcess`, and the rows of figures of that part.
+  """
+  done = run(
+    module('benchmarks.on_gpu', f'--part={part}', f'--out={out}', *flags), **env
+  )
+  figures = pathlib.Path(out, f'{part}.json')
+  assert figures.exists(), done.stderr[-3000:]
+  return done, json.loads(figures.read_text())['rows']

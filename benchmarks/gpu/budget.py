@@ -68,7 +68,7 @@ def measure(config, splits, folder):
     splits: split name -> `nodules.Nodules`.
     folder: for checkpoints.
   """
-  trainers = _trainers(config, splits, folder, until='class')
+  trainers = trainers_of(config, splits, folder, until='class')
   with concurrent.futures.ThreadPoolExecutor() as pool:
     # XLA compiles them side by side; what is timed afterwards runs alone.
     ready = dict(
@@ -108,8 +108,16 @@ def epochs_for(costs, seconds, *, max_epochs):
   return found
 
 
-def _trainers(config, splits, folder, *, until):
-  """Stage name -> `trainer.Trainer`, on untrained networks before it."""
+def trainers_of(config, splits, folder, *, until):
+  """Trainers of stages on untrained networks before them.
+
+  Args:
+    config, splits, folder: as in `measure`.
+    until: the last stage.
+
+  Returns:
+    Stage name -> `trainer.Trainer`.
+  """
   nets, trained, found = nets_lib.make_nets(config), {}, {}
   for stage in stages_lib.make_stages(config):
     trainer = trainer_lib.Trainer(
@@ -179,7 +187,7 @@ class Ahead:
 
   def __init__(self, config, splits, folder):
     self._pool = concurrent.futures.ThreadPoolExecutor(2)
-    trainers = _trainers(config, splits, folder, until='fine')
+    trainers = trainers_of(config, splits, folder, until='fine')
     variables = {
       name: _variables(trainer.init_state())
       for name, trainer in trainers.items()

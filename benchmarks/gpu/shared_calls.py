@@ -3,13 +3,11 @@
 import jax
 import numpy as np
 
+from benchmarks import problem
+from benchmarks.gpu import budget
 from benchmarks.gpu import rehearsal
 from configs import mtnet as configs
-from mtnet_jax.data import nodules as nodules_lib
-from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.system import devices
-from mtnet_jax.training import stages as stages_lib
-from mtnet_jax.training import trainer as trainer_lib
 
 STAGES = ('coarse', 'class')
 _STEPS = 16
@@ -55,43 +53,10 @@ def _trainer(stage_name, folder, tiny):
     config.steps_per_call = _STEPS
     for name in STAGES:
       config[f'{name}_stage'].batch_size = 8
-  data = _discs(_STEPS * 8 // config.views_per_image)
-  nets, trained = nets_lib.make_nets(config), {}
-  for stage in stages_lib.make_stages(config):
-    trainer = trainer_lib.Trainer(
-      stage,
-      config,
-      nets=nets,
-      trained=trained,
-      train=data,
-      validation=data,
-      directory=folder / stage.name,
-    )
-    if stage.name == stage_name:
-      return trainer
-    state = trainer.init_state()
-    trained[stage.name] = {
-      'params': state.params,
-      'batch_stats': state.batch_stats,
-    }
-  raise ValueError(f'no stage {stage_name!r}')
-
-
-def _discs(count):
-  """Made-up nodules, of which the larger ones are malignant."""
-  rng = np.random.default_rng(0)
-  rows, columns = np.mgrid[:64, :64]
-  radius = rng.uniform(4, 12, (count, 1, 1))
-  mask = (rows - 32) ** 2 + (columns - 32) ** 2 < radius**2
-  image = np.where(mask, -50, -850) + rng.normal(0, 40, mask.shape)
-  return nodules_lib.Nodules(
-    image=image.astype(np.int16),
-    mask=mask.astype(np.uint8),
-    votes=mask.astype(np.uint8),
-    label=(radius[:, 0, 0] > 8).astype(np.int32),
-    info={},
-    simulated=True,
-  )
+  data = problem.discs(_STEPS * 8 // config.views_per_image)
+  return budget.trainers_of(
+    config, {'train': data, 'validation': data}, folder, until=stage_name
+  )[stage_name]
 
 
 def largest_difference(left, right):

@@ -12,9 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax.ops import depthwise_triton as kernels
-
-_TAPS = 3
+from mtnet_jax.ops import tiles
 
 
 def conv(x, kernel, *, tile, interpret=False):
@@ -22,18 +20,18 @@ def conv(x, kernel, *, tile, interpret=False):
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
 
-  sizes = kernels._geometry(x, 1, 1)
+  sizes = tiles.geometry(x, 1, 1)
   y = pl.pallas_call(
     functools.partial(
       _forward_kernel,
       sizes=sizes,
       tile=tile,
-      multiply_add=kernels._multiply_add(interpret),
+      multiply_add=tiles.multiply_add(interpret),
     ),
     out_shape=jax.ShapeDtypeStruct(
       (x.size // x.shape[-1], x.shape[-1]), x.dtype
     ),
-    grid=kernels._grid(sizes, sizes.out_hw, tile),
+    grid=tiles.grid(sizes, sizes.out_hw, tile),
     compiler_params=plgpu.CompilerParams(num_warps=tile.warps),
     interpret=interpret,
     name='depthwise_forward_walking',
@@ -46,20 +44,20 @@ def gradients(x, kernel, grad, *, tile, interpret=False):
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
 
-  sizes = kernels._geometry(x, 1, 1)
-  grid = kernels._grid(sizes, sizes.in_hw, tile)
+  sizes = tiles.geometry(x, 1, 1)
+  grid = tiles.grid(sizes, sizes.in_hw, tile)
   channels = x.shape[-1]
   grad_x, sums = pl.pallas_call(
     functools.partial(
       _backward_kernel,
       sizes=sizes,
       tile=tile,
-      multiply_add=kernels._multiply_add(interpret),
+      multiply_add=tiles.multiply_add(interpret),
     ),
     out_shape=(
       jax.ShapeDtypeStruct((x.size // channels, channels), x.dtype),
       jax.ShapeDtypeStruct(
-        (grid[1] * grid[2], _TAPS * _TAPS, channels), jnp.float32
+        (grid[1] * grid[2], tiles.TAPS * tiles.TAPS, channels), jnp.float32
       ),
     ),
     grid=grid,
@@ -80,22 +78,22 @@ class _Columns:
   """
 
   def __init__(self, kernel_ref, *, sizes, tile, multiply_add):
-    place = kernels._place(sizes.in_hw, tile)
+    place = tiles.place(sizes.in_hw, tile)
     self._image, self.first, self._columns, self.channels = place
     self._hw, self._multiply_add = sizes.in_hw, multiply_add
     self.own = self.channels < sizes.channels
-    taps = kernels._load_taps(kernel_ref, self.channels, sizes.channels)
-    self._taps = kernels._spread(taps, tile)
+    taps = tiles.load_taps(kernel_ref, self.channels, sizes.channels)
+    self._taps = tiles.spread(taps, tile)
     self.zeros = jnp.zeros((tile.columns, tile.channels), jnp.float32)
 
   def _pixels(self, rows, columns):
-    return (self._image * self._hw[0] + rows) * self._hw[1] + columns
+    return tiles.pixels(self._image, rows, columns, self._hw)
 
   def read(self, ref, rows, right=0, only=True):
     """A row, shifted by some columns; 0 outside of the image."""
     columns = self._columns + right
-    inside = kernels._inside(rows, columns, self._hw) & only
-    return kernels._load(
+    inside = tiles.inside(rows, columns, self._hw) & only
+    return tiles.load(
       ref,
       self._pixels(rows, columns),
       self.channels,
@@ -106,7 +104,7 @@ class _Columns:
     """Writes a row, where it is in the image."""
     from jax.experimental.pallas import triton as plgpu
 
-    inside = kernels._inside(rows, self._columns, self._hw) & only
+    inside = tiles.inside(rows, self._columns, self._hw) & only
     pixels = self._pixels(rows, self._columns)
     plgpu.store(
       ref.at[pixels[:, None], self.channels[None, :]],
@@ -117,7 +115,7 @@ class _Columns:
   def add(self, values, row_of_taps, total):
     """Adds three shifted rows, each times its tap."""
     for column, each in enumerate(values):
-      tap = self._taps[_TAPS * row_of_taps + column]
+      tap = self._taps[tiles.TAPS * row_of_taps + column]
       total = self._multiply_add(each, tap, total)
     return total
 
@@ -172,7 +170,7 @@ def _backward_kernel(
     complete = columns.add(grads, 0, upper)
     columns.write(grad_x_ref, rows - 1, complete, only=is_own(rows - 1))
     sums = tuple(
-      multiply_add(values, each, sums[_TAPS * i + j])
+      multiply_add(values, each, sums[tiles.TAPS * i + j])
       for i, values in enumerate((before, here, after))
       for j, each in enumerate(grads)
     )
@@ -185,7 +183,7 @@ def _backward_kernel(
     0,
     tile.steps + 2,
     walk,
-    (zeros, zeros, zeros, zeros, (zeros,) * (_TAPS * _TAPS)),
+    (zeros, zeros, zeros, zeros, (zeros,) * (tiles.TAPS * tiles.TAPS)),
   )
   program = pl.program_id(2) * pl.num_programs(1) + pl.program_id(1)
   for tap, one in enumerate(sums):

@@ -12,31 +12,18 @@ cache.
 
 import functools
 import importlib
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import tiles
 
-_TAPS = 3
 _TYPES = (jnp.bfloat16, jnp.float32)
-
-
-class _Geometry(NamedTuple):
-  """Sizes of a convolution, as the kernels need them."""
-
-  batch: int
-  in_hw: tuple[int, int]
-  out_hw: tuple[int, int]
-  channels: int
-  stride: int
-  dilation: int
 
 
 def supports(x, kernel):
   """Whether these have kernels here: 3 x 3, in types that cards compute in."""
-  is_known = kernel.shape[0] == _TAPS and x.dtype in _TYPES
+  is_known = kernel.shape[0] == tiles.TAPS and x.dtype in _TYPES
   return is_known and _has_backend()
 
 
@@ -70,16 +57,16 @@ def conv(
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
 
-  sizes = _geometry(x, stride, dilation)
+  sizes = tiles.geometry(x, stride, dilation)
   tile = tile or tiles.forward_tile(sizes.out_hw)
-  grid = _grid(sizes, sizes.out_hw, tile)
+  grid = tiles.grid(sizes, sizes.out_hw, tile)
   y = pl.pallas_call(
     functools.partial(
       _forward_kernel,
       sizes=sizes,
       relu=relu,
       tile=tile,
-      multiply_add=_multiply_add(interpret),
+      multiply_add=tiles.multiply_add(interpret),
     ),
     out_shape=jax.ShapeDtypeStruct(
       (sizes.batch * sizes.out_hw[0] * sizes.out_hw[1], sizes.channels), x.dtype
@@ -116,21 +103,22 @@ def gradients(
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
 
-  sizes = _geometry(x, stride, dilation)
+  sizes = tiles.geometry(x, stride, dilation)
   tile = tile or tiles.backward_tile(sizes.in_hw)
-  grid = _grid(sizes, sizes.in_hw, tile)
+  grid = tiles.grid(sizes, sizes.in_hw, tile)
   grad_x, sums = pl.pallas_call(
     functools.partial(
       _backward_kernel,
       sizes=sizes,
       relu=relu,
       tile=tile,
-      multiply_add=_multiply_add(interpret),
+      multiply_add=tiles.multiply_add(interpret),
     ),
     out_shape=(
       jax.ShapeDtypeStruct((x.size // sizes.channels, sizes.channels), x.dtype),
       jax.ShapeDtypeStruct(
-        (grid[1] * grid[2], _TAPS * _TAPS, sizes.channels), jnp.float32
+        (grid[1] * grid[2], tiles.TAPS * tiles.TAPS, sizes.channels),
+        jnp.float32,
       ),
     ),
     grid=grid,
@@ -146,90 +134,9 @@ def gradients(
   return grad_x.reshape(x.shape), grad_kernel.astype(kernel.dtype)
 
 
-def _geometry(x, stride, dilation):
-  batch, *in_hw, channels = x.shape
-  out_hw = tuple(tiles.divide(size, stride) for size in in_hw)
-  return _Geometry(batch, tuple(in_hw), out_hw, channels, stride, dilation)
-
-
-def _grid(sizes, hw, tile):
-  """Programs: blocks of channels first, whose lines lie side by side."""
-  return (
-    tiles.divide(sizes.channels, tile.channels),
-    tiles.divide(hw[0], tile.rows * tile.steps)
-    * tiles.divide(hw[1], tile.columns),
-    sizes.batch,
-  )
-
-
-def _place(hw, tile):
-  """This program's image, first row, columns (P,), and channels (C',)."""
-  from jax.experimental import pallas as pl
-
-  across = tiles.divide(hw[1], tile.columns)
-  number = pl.program_id(1)
-  pixels = jnp.arange(tile.rows * tile.columns)
-  rows = number // across * (tile.rows * tile.steps) + pixels // tile.columns
-  columns = number % across * tile.columns + pixels % tile.columns
-  channels = pl.program_id(0) * tile.channels + jnp.arange(tile.channels)
-  return pl.program_id(2), rows, columns, channels
-
-
-def _inside(rows, columns, hw):
-  height, width = hw
-  return (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-
-
-def _load(ref, pixels, channels, mask):
-  """(P, C') in float32; 0 where the mask is not."""
-  from jax.experimental.pallas import triton as plgpu
-
-  values = plgpu.load(
-    ref.at[pixels[:, None], channels[None, :]], mask=mask, other=0
-  )
-  return values.astype(jnp.float32)
-
-
 def _relu(values):
   # Triton's maximum of NaN and 0 is 0, and nobody would hear of the NaN.
   return jnp.where(values <= 0, 0, values)
-
-
-def _load_taps(ref, channels, count):
-  """The kernel's nine (C',), in float32."""
-  from jax.experimental.pallas import triton as plgpu
-
-  return [
-    plgpu.load(ref.at[tap, channels], mask=channels < count, other=0).astype(
-      jnp.float32
-    )
-    for tap in range(_TAPS * _TAPS)
-  ]
-
-
-def _spread(taps, tile):
-  """Each tap over the pixels of a tile: (P, C')."""
-  shape = (tile.rows * tile.columns, tile.channels)
-  return [jnp.broadcast_to(tap[None, :], shape) for tap in taps]
-
-
-def _multiply_add_on_gpu(x, y, z):
-  from jax.experimental.pallas import triton as plgpu
-
-  # Written out, for Triton within XLA does not join the two.
-  (out,) = plgpu.elementwise_inline_asm(
-    'fma.rn.f32 $0, $1, $2, $3;',
-    args=[x, y, z],
-    constraints='=f,f,f,f',
-    pack=1,
-    result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
-  )
-  return out
-
-
-def _multiply_add(interpret):
-  """(x, y, z) -> x * y + z."""
-  return (lambda x, y, z: x * y + z) if interpret else _multiply_add_on_gpu
 
 
 def _offsets(dilation):
@@ -246,24 +153,24 @@ def _forward_kernel(
 ):
   from jax.experimental.pallas import triton as plgpu
 
-  image, rows, columns, channels = _place(sizes.out_hw, tile)
+  image, rows, columns, channels = tiles.place(sizes.out_hw, tile)
   own = channels < sizes.channels
-  taps = _load_taps(kernel_ref, channels, sizes.channels)
-  spread = _spread(taps, tile)
+  taps = tiles.load_taps(kernel_ref, channels, sizes.channels)
+  spread = tiles.spread(taps, tile)
 
   def compute(step):
     out_rows = rows + step * tile.rows
-    written = _inside(out_rows, columns, sizes.out_hw)
+    written = tiles.inside(out_rows, columns, sizes.out_hw)
     total = jnp.zeros((tile.rows * tile.columns, tile.channels), jnp.float32)
     for tap, down, right in _offsets(sizes.dilation):
       in_rows = out_rows * sizes.stride + down
       in_columns = columns * sizes.stride + right
-      read = written & _inside(in_rows, in_columns, sizes.in_hw)
-      pixels = (image * sizes.in_hw[0] + in_rows) * sizes.in_hw[1] + in_columns
-      values = _load(x_ref, pixels, channels, read[:, None] & own[None, :])
+      read = written & tiles.inside(in_rows, in_columns, sizes.in_hw)
+      pixels = tiles.pixels(image, in_rows, in_columns, sizes.in_hw)
+      values = tiles.load(x_ref, pixels, channels, read[:, None] & own[None, :])
       values = _relu(values) if relu else values
       total = multiply_add(values, spread[tap], total)
-    pixels = (image * sizes.out_hw[0] + out_rows) * sizes.out_hw[1] + columns
+    pixels = tiles.pixels(image, out_rows, columns, sizes.out_hw)
     plgpu.store(
       y_ref.at[pixels[:, None], channels[None, :]],
       total.astype(y_ref.dtype),
@@ -295,18 +202,17 @@ def _backward_kernel(
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
 
-  image, rows, columns, channels = _place(sizes.in_hw, tile)
+  image, rows, columns, channels = tiles.place(sizes.in_hw, tile)
   own = channels < sizes.channels
-  taps = _load_taps(kernel_ref, channels, sizes.channels)
-  spread = _spread(taps, tile)
+  taps = tiles.load_taps(kernel_ref, channels, sizes.channels)
+  spread = tiles.spread(taps, tile)
 
   def compute(step, sums):
     in_rows = rows + step * tile.rows
-    inside = _inside(in_rows, columns, sizes.in_hw)
-    pixels = (image * sizes.in_hw[0] + in_rows) * sizes.in_hw[1] + columns
+    inside = tiles.inside(in_rows, columns, sizes.in_hw)
+    pixels = tiles.pixels(image, in_rows, columns, sizes.in_hw)
     mask = inside[:, None] & own[None, :]
-    values = _load(x_ref, pixels, channels, mask)
-    positive = values > 0
+    values = tiles.load(x_ref, pixels, channels, mask)
     values = _relu(values) if relu else values
     total = jnp.zeros_like(values)
     added = []
@@ -319,14 +225,14 @@ def _backward_kernel(
         met &= out_columns % sizes.stride == 0
         out_rows = out_rows // sizes.stride
         out_columns = out_columns // sizes.stride
-      met &= _inside(out_rows, out_columns, sizes.out_hw)
-      out_pixels = (image * sizes.out_hw[0] + out_rows) * sizes.out_hw[
-        1
-      ] + out_columns
-      grads = _load(grad_ref, out_pixels, channels, met[:, None] & own[None, :])
+      met &= tiles.inside(out_rows, out_columns, sizes.out_hw)
+      out_pixels = tiles.pixels(image, out_rows, out_columns, sizes.out_hw)
+      grads = tiles.load(
+        grad_ref, out_pixels, channels, met[:, None] & own[None, :]
+      )
       total = multiply_add(grads, spread[tap], total)
       added.append(multiply_add(grads, values, sums[tap]))
-    total = jnp.where(positive, total, 0) if relu else total
+    total = jnp.where(values > 0, total, 0) if relu else total
     plgpu.store(
       grad_x_ref.at[pixels[:, None], channels[None, :]],
       total.astype(grad_x_ref.dtype),
@@ -335,7 +241,9 @@ def _backward_kernel(
     return tuple(added)
 
   zeros = jnp.zeros((tile.rows * tile.columns, tile.channels), jnp.float32)
-  sums = jax.lax.fori_loop(0, tile.steps, compute, (zeros,) * (_TAPS * _TAPS))
+  sums = jax.lax.fori_loop(
+    0, tile.steps, compute, (zeros,) * (tiles.TAPS * tiles.TAPS)
+  )
   program = pl.program_id(2) * pl.num_programs(1) + pl.program_id(1)
   for tap, one in enumerate(sums):
     plgpu.store(sums_ref.at[program, tap, channels], jnp.sum(one, 0), mask=own)

@@ -29,12 +29,12 @@ def conv(x, kernel, *, stride=1):
 
 def mix_channels(x, matrix):
   """(..., C) times (C, F)."""
-  # In two dimensions: for the gradient of more, XLA's CPU backend first writes
-  # one of the factors transposed.
   if matrix.shape[-1] == 1 and target.may_be_cuda():
     # XLA's GPU compiler makes a sum of this, and one loop of the sum and of all
     # that comes before: 2.2 ms on an H100 where the two take 0.3.
     x = lax.optimization_barrier(x)
+  # In two dimensions: for the gradient of more, XLA's CPU backend first writes
+  # one of the factors transposed.
   product = _product(x.reshape(-1, x.shape[-1]), matrix)
   return product.reshape(*x.shape[:-1], matrix.shape[-1])
 

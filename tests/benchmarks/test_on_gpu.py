@@ -75,18 +75,10 @@ def test_forms_are_named_by_their_tiles_and_moved_bytes_are_counted():
 
 @pytest.mark.slow
 def test_every_form_computes_the_same(tmp_path, compiled):
-  done = main_job.run(
-    main_job.module(
-      'benchmarks.on_gpu',
-      '--part=forms',
-      '--tiny',
-      '--seconds=600',
-      f'--out={tmp_path}',
-    ),
-    **compiled,
+  done, rows = main_job.visit(
+    'forms', tmp_path, '--tiny', '--seconds=600', **compiled
   )
   assert done.returncode == 0, done.stderr[-3000:]
-  rows = json.loads((tmp_path / 'forms.json').read_text())['rows']
   assert [(row['what'], row['form']) for row in rows] == [
     ('forward', 'views'),
     ('forward', 'library'),
@@ -104,18 +96,14 @@ def test_every_form_computes_the_same(tmp_path, compiled):
 
 
 def test_a_part_that_fails_is_recorded(tmp_path, compiled):
-  done = main_job.run(
-    main_job.module(
-      'benchmarks.on_gpu',
-      '--part=train',
-      '--seconds=60',
-      f'--out={tmp_path}',
-      '--config.dataset.name=lidc_nodules/paper',
-      '--config.dataset.fallback=',
-      f'--config.dataset.data_dir={tmp_path / "nothing"}',
-    ),
+  done, (row,) = main_job.visit(
+    'train',
+    tmp_path,
+    '--seconds=60',
+    '--config.dataset.name=lidc_nodules/paper',
+    '--config.dataset.fallback=',
+    f'--config.dataset.data_dir={tmp_path / "nothing"}',
     **compiled,
   )
   assert done.returncode != 0 and 'failed: train' in done.stderr
-  (row,) = json.loads((tmp_path / 'train.json').read_text())['rows']
   assert 'was not built' in row['failed']

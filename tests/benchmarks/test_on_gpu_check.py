@@ -1,7 +1,5 @@
 """The checks of a visit to a GPU, rehearsed on a CPU."""
 
-import json
-
 import main_job
 import numpy as np
 import pytest
@@ -22,18 +20,10 @@ _CHECKS = {
 
 @pytest.mark.slow
 def test_every_check_is_made_and_passes(tmp_path, compiled):
-  done = main_job.run(
-    main_job.module(
-      'benchmarks.on_gpu',
-      '--part=check',
-      '--tiny',
-      '--seconds=900',
-      f'--out={tmp_path}',
-    ),
-    **compiled,
+  done, rows = main_job.visit(
+    'check', tmp_path, '--tiny', '--seconds=900', **compiled
   )
   assert done.returncode == 0, done.stderr[-3000:]
-  rows = json.loads((tmp_path / 'check.json').read_text())['rows']
   found = {row['check']: row for row in rows}
   assert len(found) == len(rows)
   assert found.keys() == _CHECKS

@@ -1,9 +1,6 @@
 """What a visit to a GPU measures of speed, and how it adds it up."""
 
 import json
-import os
-import subprocess
-import sys
 import types
 
 import main_job
@@ -148,14 +145,10 @@ def test_floors_are_above_zero():
 
 @pytest.mark.slow
 def test_rehearsal(tmp_path):
-  subprocess.run(
-    [sys.executable, '-m', 'benchmarks.on_gpu', '--part=speed', '--tiny']
-    + ['--seconds=600', f'--out={tmp_path}'],
-    check=True,
-    cwd=main_job.ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+  done, rows = main_job.visit(
+    'speed', tmp_path, '--tiny', '--seconds=600', JAX_PLATFORMS='cpu'
   )
-  rows = json.loads((tmp_path / 'speed.json').read_text())['rows']
+  assert done.returncode == 0, done.stderr[-3000:]
   assert not [row for row in rows if 'failed' in row]
   timed = [
     (row['net'], row['contestant'])

@@ -7,24 +7,25 @@ import pytest
 
 from benchmarks.gpu import budget
 
-_FILES = ('metrics.json', 'train_log.csv', 'config.json', 'index.html')
+_FILES = (
+  'metrics.json',
+  'records.csv',
+  'train_log.csv',
+  'config.json',
+  'index.html',
+)
 
 
 def _trained(out, phantom_data_dir, compiled, *flags, seconds):
-  done = main_job.run(
-    main_job.module(
-      'benchmarks.on_gpu',
-      '--part=train',
-      '--tiny',
-      f'--seconds={seconds}',
-      f'--out={out}',
-      f'--config.dataset.data_dir={phantom_data_dir}',
-      *flags,
-    ),
+  return main_job.visit(
+    'train',
+    out,
+    '--tiny',
+    f'--seconds={seconds}',
+    f'--config.dataset.data_dir={phantom_data_dir}',
+    *flags,
     **compiled,
   )
-  rows = json.loads((out / 'train.json').read_text())['rows']
-  return done, rows
 
 
 @pytest.mark.slow
