@@ -76,6 +76,14 @@ def test_this_machine_is_a_cpu():
       assert not target.is_this_cpu() and not target.may_be_cuda()
 
 
+def test_a_program_for_any_machine_has_none_where_a_card_is(monkeypatch):
+  monkeypatch.setattr(target, '_has_cuda', lambda: True)
+  assert target.may_be_cuda()
+  with target.portable():
+    assert not target.may_be_cuda()
+    assert _KERNEL not in _lowered(_gradients, *_SHAPES)
+
+
 def test_a_product_with_one_column_stands_alone_on_a_card():
   shapes = (2, 8, 8, 16), (1, 1, 16, 1)
   assert 'optimization_barrier' not in _lowered(pointwise.conv, *shapes)
