@@ -104,10 +104,21 @@ def _paper():
   config.class_net.middle_blocks = 8
   config.class_net.exit_width = 1024
   config.class_net.tail_widths = (1536, 2048)
+  # Share of the last features' channels that training leaves out; the paper has
+  # none.
+  config.class_net.dropout_rate = 0.0
 
   # U-Net, of strategy 'single'. Fields as in models/baselines.py.
   config.unet = ml_collections.ConfigDict()
   config.unet.widths = (64, 128, 256, 512, 1024)
+
+  # A trained model to start from: a run directory, a bundle, or the name of one
+  # that comes with the package. Every stage starts from the same stage there.
+  config.start_from = ''
+  # Checksum of its variables and the dataset that they were trained on, filled
+  # in by the run: it refuses to go on with others.
+  config.start_from_sha256 = ''
+  config.start_from_dataset = ''
 
   # Public weights to start from, as `python -m mtnet_jax.pretrained` reads
   # them; '' for none. Fields that they need go into the nets above.
@@ -128,6 +139,11 @@ def _paper():
   # for top_k. Sweeps set the most they need, so that one program serves all.
   config.rank_loss.max_top_k = 0
 
+  # Weight of the pixels' mean cross-entropy in the loss of masks. The paper has
+  # none. Without it a short training leaves some patches painted all over:
+  # there the Dice loss has next to no gradient.
+  config.cross_entropy_weight = 0.0
+
   # Weight of the classification loss, where one network learns both tasks.
   config.class_weight = 1.0
 
@@ -147,6 +163,12 @@ def _paper():
     config[name].batch_size = batch_size
     config[name].learning_rate = 1e-4
     config[name].schedule = 'constant'
+    # Decoupled decay of the kernels (AdamW); 0 is Adam.
+    config[name].weight_decay = 0.0
+
+  # Decay of a moving average of the weights, which is then what validation
+  # sees and the run keeps, such as 0.99; 0 for the weights as they are.
+  config.weight_average = 0.0
 
   # Patches at once where nothing is learned.
   config.eval_batch_size = 32

@@ -9,11 +9,19 @@ opened. It opens anywhere, on one CPU or one GPU:
 
     model = mtnet_jax.load('demo-bundle')  # or a URL, such as gs://bucket/demo
     model.predict(hu, pixel_spacing_mm)
+
+Several runs make one model that averages them, and with --calibrate its
+probabilities of malignancy fit the validation nodules. Both need the results of
+`mtnet_jax.evaluate`, which the card shows:
+
+    python -m mtnet_jax.evaluate --workdir A B --symmetries --split=validation
+    python -m mtnet_jax.evaluate --workdir A B --symmetries --split=test
+    python -m mtnet_jax.bundle --run A B --symmetries --calibrate --out=OUT
 """
 
 import pathlib
 
-from mtnet_jax.inference import bundles
+from mtnet_jax.storage import bundle_files
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
@@ -21,18 +29,47 @@ from mtnet_jax.system import errors
 def main():
   parser = command_line.parser(__doc__, 'bundle')
   parser.add_argument(
-    '--run', required=True, help='run directory of a finished training'
+    '--run',
+    required=True,
+    nargs='+',
+    help='run directory of a finished training; of several, their average',
   )
   parser.add_argument('--out', **command_line.NEW_FOLDER)
   parser.add_argument(
-    '--name', help="of the model (default: the run directory's)"
+    '--name', help="of the model (default: the first run directory's)"
+  )
+  parser.add_argument(
+    '--symmetries',
+    action='store_true',
+    help='average over the eight rotations and reflections of a patch',
+  )
+  parser.add_argument(
+    '--calibrate',
+    action='store_true',
+    help='divide the logits of malignancy by the temperature that fits the'
+    ' validation split best',
+  )
+  parser.add_argument(
+    '--float16',
+    action='store_true',
+    help='write weights in half precision: half the size',
   )
   args = parser.parse_args()
-  bundles.write(args.run, args.out, name=args.name)
+  # Metrics bring scikit-learn, which is not needed to say what is wrong above.
+  from mtnet_jax.inference import packing
+
+  packing.write(
+    args.run,
+    args.out,
+    name=args.name,
+    symmetries=args.symmetries,
+    float16=args.float16,
+    calibrate=args.calibrate,
+  )
   megabytes = sum(p.stat().st_size for p in pathlib.Path(args.out).iterdir())
   print(
     f'Written: {args.out} ({megabytes / 1e6:.1f} MB). What it is good for:'
-    f' {args.out}/{bundles.CARD}\n'
+    f' {args.out}/{bundle_files.CARD}\n'
     f'Anywhere: mtnet_jax.load({args.out!r})'
   )
 

@@ -28,9 +28,6 @@ on the patients that one of them keeps for its test. The effect of averaging is
 reported for patients that none of the runs has seen.
 """
 
-import pathlib
-import re
-
 from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
 from mtnet_jax.evaluation import averaging
@@ -73,21 +70,6 @@ def _parse():
   return parser.parse_args()
 
 
-def _folder(args, name, split):
-  """Where the results go."""
-  if args.out:
-    return args.out
-  # A policy in the name has characters that no folder should have.
-  folder = re.sub(r'[^\w.]+', '-', f'{name}-{split}')
-  if args.limit:
-    folder += f'-limit{args.limit}'
-  if len(args.workdir) > 1:
-    folder += f'-ensemble{len(args.workdir)}'
-  if args.symmetries:
-    folder += '-symmetries'
-  return pathlib.Path(args.workdir[0], 'evaluations', folder)
-
-
 def main():
   args = _parse()
   command_line.prepare_evaluation()
@@ -113,7 +95,16 @@ def main():
   if seen.any():
     print(members.caution(runs, int(seen.sum())))
   out = files.make_folder(
-    _folder(args, name, split), '--out' if args.out else '--workdir'
+    args.out
+    or workdir.evaluation_dir(
+      args.workdir[0],
+      name,
+      split,
+      limit=args.limit,
+      members=len(runs),
+      symmetries=args.symmetries,
+    ),
+    '--out' if args.out else '--workdir',
   )
   singles, averaged = members.predict(
     runs,

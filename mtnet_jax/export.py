@@ -28,7 +28,18 @@ def write(checkpoint, out):
     errors.InputError: the model cannot be used, or the folder not written.
   """
   with files.new_folder(out) as staged:
-    stablehlo.write(bundles.load(checkpoint), staged, name=out)
+    stablehlo.write(_one(bundles.load(checkpoint)), staged, name=out)
+
+
+def _one(model):
+  """The model, if it is a single one."""
+  if hasattr(model, 'predict_fn'):
+    return model
+  raise errors.InputError(
+    f'{model.name} is an average of {len(model.models)} networks'
+    f'{" and their symmetries" if model.symmetries else ""}, and an exported'
+    ' program holds one: export a run, or a bundle of one.'
+  )
 
 
 def main():

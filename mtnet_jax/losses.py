@@ -82,6 +82,25 @@ def hybrid_loss(
   return dice_loss(probs, mask) + rank_weight * ranks
 
 
+def pixel_cross_entropy(logits, mask):
+  """Binary cross-entropy of sigmoid(logits), the mean over an image's pixels.
+
+  It is not in the paper. Where a mask covers most of an image, the gradient of
+  the Dice loss has all but vanished, as it falls with the square of the mask's
+  area; this one's has not.
+
+  Args:
+    logits: (B, H, W, 1).
+    mask: (B, H, W, 1) of 0 and 1.
+
+  Returns:
+    (B,).
+  """
+  return jnp.mean(
+    optax.sigmoid_binary_cross_entropy(*_per_image(logits, mask)), axis=1
+  )
+
+
 def classification_loss(logits, labels):
   """Binary cross-entropy of sigmoid(logits), (B,); labels (B,) of 0 and 1."""
   return optax.sigmoid_binary_cross_entropy(

@@ -49,7 +49,8 @@ def _parse(argv):
     required=True,
     nargs='+',
     metavar='RUN',
-    help='a trained run, a bundle of one, or the URL of either; of several,'
+    help='a trained run, a bundle of one, the URL of either, or the name of a'
+    ' model that comes with mtnet_jax; of several,'
     " such as those of five folds, the average, with each one's malignancy",
   )
   parser.add_argument('--symmetries', **command_line.SYMMETRIES)
@@ -88,7 +89,8 @@ def _load(paths, *, symmetries):
   from mtnet_jax.inference import ensemble
 
   models = [bundles.load(path) for path in paths]
-  if len(models) == 1 and not symmetries:
+  # A bundle may have all symmetries by itself.
+  if len(models) == 1 and (not symmetries or models[0].symmetries):
     return models[0]
   return ensemble.Ensemble(models, symmetries=symmetries)
 

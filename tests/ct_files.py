@@ -106,6 +106,7 @@ class Model:
 
   name = 'thresholder'
   simulated = True
+  symmetries = False
   config = types.SimpleNamespace(variant='fake')
   metrics = {}
 

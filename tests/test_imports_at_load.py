@@ -49,9 +49,9 @@ def test_a_model_loads_without_what_training_and_reports_need(made_run_dir):
   code = (
     'import sys, tempfile, pathlib, mtnet_jax, mtnet_jax.bundle\n'
     'out = pathlib.Path(tempfile.mkdtemp(), "bundle")\n'
-    'from mtnet_jax.inference import bundles\n'
     'if sys.argv[1] == "write":\n'
-    '  bundles.write(sys.argv[2], sys.argv[3])\n'
+    '  from mtnet_jax.inference import packing\n'
+    '  packing.write(sys.argv[2], sys.argv[3])\n'
     'else:\n'
     '  mtnet_jax.load(sys.argv[3])\n'
     '  unwanted = {"orbax", "matplotlib", "sklearn", "tensorflow_datasets",'

@@ -242,3 +242,33 @@ def test_classification_by_hand():
     rtol=1e-6,
     atol=1e-6,
   )
+
+
+def test_pixel_cross_entropy_by_hand():
+  # Of logits 0 and log 3 the probabilities are 1/2 and 3/4.
+  logits = jnp.log(jnp.array([[1.0, 3.0], [3.0, 1.0]])).reshape(2, 1, 2, 1)
+  mask = jnp.array([[1.0, 0.0], [1.0, 1.0]]).reshape(2, 1, 2, 1)
+  expected = [np.log(2 * 4) / 2, np.log(4 / 3 * 2) / 2]
+  np.testing.assert_allclose(
+    losses.pixel_cross_entropy(logits, mask), expected, rtol=1e-6
+  )
+
+
+def test_where_all_is_painted_dice_barely_pulls_and_cross_entropy_does():
+  """Of 4096 pixels 40 are nodule, and all have a probability of 0.92."""
+  mask = jnp.zeros(4096).at[:40].set(1).reshape(1, 64, 64, 1)
+  logits = jnp.full(mask.shape, jnp.log(0.92 / 0.08))
+
+  def pull(loss):  # on a pixel of the background
+    gradient = jax.grad(lambda x: loss(x)[0])(logits)
+    return float(gradient[0, 63, 63, 0])
+
+  dice = pull(lambda x: losses.dice_loss(jax.nn.sigmoid(x), mask))
+  # 2 I / (S + G)^2 times p (1 - p), I = 40 * 0.92, S + G = 4096 * 0.92 + 40.
+  overlap, total = 40 * 0.92, 4096 * 0.92 + 40
+  np.testing.assert_allclose(
+    dice, 2 * overlap / total**2 * 0.92 * 0.08, rtol=1e-4
+  )
+  entropy = pull(lambda x: losses.pixel_cross_entropy(x, mask))
+  np.testing.assert_allclose(entropy, 0.92 / 4096, rtol=1e-5)
+  assert entropy > 500 * dice

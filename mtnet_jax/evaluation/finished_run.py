@@ -60,16 +60,20 @@ def _read(path):
       f'{path} was made by mtnet_jax {version}, this is'
       f' {mtnet_jax.__version__}: use that version, or train again with this.'
     )
-  records = _read_csv(path / 'records.csv')
-  histories = _histories(_read_csv(path / 'train_log.csv'))
+  records = read_csv(path / 'records.csv')
+  histories = _histories(read_csv(path / 'train_log.csv'))
   run = FinishedRun(path, config, results, records, histories)
   _check(run)
   nets.make_nets(config)  # It refuses fields that no network has.
   return run
 
 
-def _read_csv(path):
-  """A list of dicts of numbers, strings, booleans, and None for nothing."""
+def read_csv(path):
+  """A list of dicts of numbers, strings, booleans, and None for nothing.
+
+  Raises:
+    errors.InputError: it cannot be read, or is damaged.
+  """
   try:
     text = files.read_bytes(path).decode('utf-8')
     rows = list(csv.DictReader(io.StringIO(text, newline=''), strict=True))

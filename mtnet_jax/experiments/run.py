@@ -27,6 +27,7 @@ from mtnet_jax.system import errors
 from mtnet_jax.system import processes
 from mtnet_jax.training import check_config
 from mtnet_jax.training import from_public
+from mtnet_jax.training import from_run
 from mtnet_jax.training import progress
 from mtnet_jax.training import stages
 from mtnet_jax.training import trainer as trainer_lib
@@ -61,6 +62,7 @@ def _run(config, workdir, splits, observer, say):
     config,
     splits,
     workdir=workdir,
+    say=say,
     observer=(observer or progress.Observer)(
       workdir,
       simulated=splits['train'].simulated,
@@ -99,6 +101,7 @@ def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)
+  config = from_run.fill_in(config, workdir, say=say)
   files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
   splits = lidc.load_for_training(config, say=say)
@@ -156,7 +159,7 @@ def _finish(config, workdir, splits, histories, outputs, say):
   _show(results, workdir, say)
 
 
-def train_stages(config, splits, *, workdir, observer):
+def train_stages(config, splits, *, workdir, observer, say=print):
   """Trains the stages of a config, each from its last checkpoint.
 
   Returns:
@@ -173,7 +176,8 @@ def train_stages(config, splits, *, workdir, observer):
       train=splits['train'],
       validation=splits['validation'],
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),
-      load_weights=from_public.loader(config, stage),
+      load_weights=from_run.loader(config, stage, say=say)
+      or from_public.loader(config, stage),
     )
     variables[stage.name], histories[stage.name] = trainer.run(observer)
   return variables, histories

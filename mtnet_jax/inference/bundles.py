@@ -1,34 +1,27 @@
-"""Bundles: written from a run, verified and loaded as a model.
+"""Trained models loaded: a run, a bundle, or one that comes with the package.
 
-`mtnet_jax.bundle` says what is in one.
+`mtnet_jax.bundle` says what a bundle is, and `packing` writes one.
 """
 
-import errno
-import hashlib
-import json
 import pathlib
 import re
 
-import mtnet_jax
 from mtnet_jax.inference import card
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model
 from mtnet_jax.inference import remote
 from mtnet_jax.models import nets
-from mtnet_jax.storage import files
-from mtnet_jax.storage import tensors
+from mtnet_jax.storage import bundle_files
+from mtnet_jax.storage import shipped
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
 
-FORMAT = 1
-_CONFIG, _METRICS, CARD = 'config.json', 'metrics.json', 'README.md'
-_WEIGHTS, _MANIFEST = 'weights.safetensors', 'manifest.json'
-_FILES = (CARD, _CONFIG, _METRICS, _WEIGHTS)
 # The files that are downloaded from elsewhere. Of a run these are the ones that
 # a model needs, not those that training needs.
-_WANTED = re.compile(
-  '|'.join(map(re.escape, (*_FILES, _MANIFEST))) + r'|checkpoints/[^/]+/best/.*'
+WANTED = re.compile(
+  '|'.join(map(re.escape, (*bundle_files.FILES, bundle_files.MANIFEST)))
+  + r'|checkpoints/[^/]+/best/.*'
 )
 
 
@@ -38,11 +31,13 @@ def load(path):
   Compiled programs are kept on this disk, see `compilation_cache`.
 
   Args:
-    path: a run directory or a bundle; or a URL of one, such as
-      gs://bucket/run. A list of them makes an ensemble.
+    path: a run directory or a bundle; a URL of one, such as gs://bucket/run; or
+      the name of a model that comes with the package, such as 'lidc-small'. A
+      list of them makes an ensemble.
 
   Returns:
-    A `model.Model`; of a list an `ensemble.Ensemble`.
+    A `model.Model`; of a list, or of a bundle with several members or with
+    symmetries, an `ensemble.Ensemble`.
 
   Raises:
     errors.InputError: there is no run or bundle, or it cannot be used.
@@ -50,10 +45,12 @@ def load(path):
   compilation_cache.enable()
   if isinstance(path, (list, tuple)):
     return ensemble.Ensemble([load(one) for one in path])
-  with remote.local_folder(path, wanted=_WANTED.fullmatch) as folder:
+  with remote.local_folder(
+    shipped.find(path), wanted=WANTED.fullmatch
+  ) as folder:
     try:
-      with _damage(folder):
-        return model.Model(**_read(folder, name=_name(path)))
+      with damage(folder):
+        return _model(read(folder, name=name_of(path)))
     except errors.InputError as error:
       # The user knows a download by its address.
       raise errors.InputError(
@@ -61,116 +58,74 @@ def load(path):
       ) from error
 
 
-def _damage(folder):
+def damage(folder):
+  """Turns errors that a damaged model causes into `errors.InputError`."""
   return errors.of_wrong_values(
     f'{folder} is damaged, or was not written by mtnet_jax',
     way_out='Get the model again.',
   )
 
 
-def _name(path):
+def name_of(path):
+  """The last part of a path or a URL."""
   path = str(path)
   path = path if '://' in path else str(pathlib.Path(path).resolve())
   return path.rstrip('/').rpartition('/')[2]
 
 
-def _read(folder, *, name):
-  """Arguments of `model.Model`, of a bundle or a run directory."""
-  if (folder / _MANIFEST).exists() or (folder / _WEIGHTS).exists():
-    return _read_bundle(folder)
+def read(folder, *, name):
+  """A `bundle_files.Bundle` of a bundle or a run directory.
+
+  Args:
+    folder: where it is, on this disk.
+    name: of the model, if it is a run.
+
+  Raises:
+    errors.InputError: it cannot be used.
+  """
+  if bundle_files.is_bundle(folder):
+    return bundle_files.read(folder)
+  return _of_run(folder, name)
+
+
+def _of_run(folder, name):
   config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
   trained = nets.names(config)
-  missing = [name for name in nets.ORDER if name not in trained]
+  missing = [stage for stage in nets.ORDER if stage not in trained]
   if missing:
     raise errors.InputError(
       f'{folder} has no {" and no ".join(missing)} network, as its'
       f' config.stages is {", ".join(config.stages)} and its strategy'
       f' {config.strategy!r}: a model has all of {", ".join(nets.ORDER)}.'
     )
-  return {
-    'name': name,
-    'config': config,
-    'metrics': metrics,
-    'card': card.model_card(name, config, metrics),
-    'variables': workdir.load_variables(folder, trained),
+  return bundle_files.Bundle(
+    name=name,
+    config=config,
+    metrics=metrics,
+    card=card.model_card(name, config, metrics),
+    members=(workdir.load_variables(folder, trained),),
+  )
+
+
+def _model(bundle):
+  """The model, or the ensemble, of a bundle."""
+  whole = {
+    'name': bundle.name,
+    'metrics': bundle.metrics,
+    'card': bundle.card,
+    'temperature': bundle.temperature,
   }
-
-
-def _read_bundle(folder):
-  manifest = files.read_json(folder / _MANIFEST)
-  found = manifest.get('format') if isinstance(manifest, dict) else None
-  if found != FORMAT:
-    raise errors.InputError(
-      f'{folder} is a bundle of format {found}, this version reads {FORMAT}:'
-      ' use the version of mtnet_jax that wrote it.'
+  if len(bundle.members) == 1 and not bundle.symmetries:
+    (variables,) = bundle.members
+    return model.Model(**whole, config=bundle.config, variables=variables)
+  members = [
+    model.Model(
+      name=f'{bundle.name}/{number}',
+      config=bundle.config,
+      metrics=bundle.metrics,
+      card=bundle.card,
+      variables=variables,
     )
-  for name in _FILES:
-    _verify(folder / name, manifest.get('files', {}).get(name))
-  return {
-    'name': manifest['name'],
-    'config': workdir.read_config(folder),
-    'metrics': workdir.read_metrics(folder),
-    'card': files.read_bytes(folder / CARD).decode('utf-8'),
-    'variables': tensors.read(folder / _WEIGHTS),
-  }
-
-
-def _verify(path, expected):
-  try:
-    found = _digest(path)
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be read ({error.strerror}): get the bundle again.'
-    ) from error
-  if found != expected:
-    raise errors.InputError(
-      f'{path} is damaged or was changed: its SHA-256 is not the one in'
-      f' {_MANIFEST}. Get the bundle again.'
-    )
-
-
-def _digest(path):
-  if path.exists() and not path.is_file():  # a pipe would block for ever
-    raise OSError(errno.EINVAL, 'no ordinary file')
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def write(run, out, *, name=None):
-  """Packs a finished run.
-
-  Args:
-    run: its directory, or a URL of it.
-    out: the folder to make; it may exist if it is empty.
-    name: of the model; default: of the run directory.
-
-  Raises:
-    errors.InputError: the run cannot be used, or `out` not written.
-  """
-  with (
-    remote.local_folder(run, wanted=_WANTED.fullmatch) as folder,
-    _damage(folder),
-  ):
-    content = _read(folder, name=name or _name(run))
-  config, variables = content['config'], content['variables']
-  nets.check_variables(config, variables)
-  with config.unlocked():
-    # The path to the data on this machine concerns nobody else.
-    config.dataset.data_dir = ''
-  with files.new_folder(out) as staged:
-    files.write_json(staged / _CONFIG, json.loads(config.to_json()))
-    files.write_json(staged / _METRICS, content['metrics'])
-    files.write_text(
-      staged / CARD,
-      card.model_card(content['name'], config, content['metrics']),
-    )
-    tensors.write(staged / _WEIGHTS, variables)
-    files.write_json(
-      staged / _MANIFEST,
-      {
-        'format': FORMAT,
-        'name': content['name'],
-        'mtnet_jax': mtnet_jax.__version__,
-        'files': {name: _digest(staged / name) for name in _FILES},
-      },
-    )
+    for number, variables in enumerate(bundle.members)
+  ]
+  return ensemble.Ensemble(members, symmetries=bundle.symmetries, **whole)

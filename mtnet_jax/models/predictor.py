@@ -17,7 +17,15 @@ from mtnet_jax.system import devices as devices_lib
 
 
 def predict_step(
-  variables, hu, *, nets, size, window, coarse_mask, strategy='mtnet'
+  variables,
+  hu,
+  *,
+  nets,
+  size,
+  window,
+  coarse_mask,
+  strategy='mtnet',
+  temperature=1.0,
 ):
   """Outputs of the networks at hand for plain patches.
 
@@ -30,6 +38,7 @@ def predict_step(
     window: (low, high) HU.
     coarse_mask: 'hard', 'soft' or 'none', as in `chain.pass_mask`.
     strategy: a name in `strategies.STRATEGIES`.
+    temperature: by which the logits of malignancy are divided.
 
   Returns:
     A dict of what the strategy and `variables` allow: 'coarse' and 'fine'
@@ -54,7 +63,10 @@ def predict_step(
     if name in network_outputs
   }
   if 'class' in network_outputs:
-    outputs['class'] = jax.nn.sigmoid(network_outputs['class'])
+    logits = network_outputs['class']
+    outputs['class'] = jax.nn.sigmoid(
+      logits if temperature == 1 else logits / temperature
+    )
     outputs['cam'] = jax.image.resize(
       network_outputs['cam'], (hu.shape[0], patch_size, patch_size), 'linear'
     )

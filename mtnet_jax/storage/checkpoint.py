@@ -14,7 +14,6 @@ Orbax keeps none of them, and bits do flip on disks and in transfers.
 
 import contextlib
 import functools
-import hashlib
 import os
 import pathlib
 import re
@@ -27,6 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
 
 FORMAT = 2
@@ -140,7 +140,7 @@ def _load_best(manager):
 
 def _save(manager, step, tree, meta):
   tree = jax.tree.map(np.asarray, tree)
-  meta = {'format': FORMAT, 'sha256': _digest(tree), **meta}
+  meta = {'format': FORMAT, 'sha256': tensors.digest(tree), **meta}
   try:
     # A run that was killed between its two saves saves the same step again,
     # with the same values; one that was stopped at the end of an epoch, with
@@ -189,17 +189,6 @@ def _reason(error):
   return message[1].strip() if message else _first_line(error)
 
 
-def _digest(tree):
-  """SHA-256 of the names, types, shapes and bytes of nested dicts of arrays."""
-  digest = hashlib.sha256()
-  for keys, leaf in jax.tree.leaves_with_path(tree):
-    path = jax.tree_util.keystr(keys, simple=True, separator='/')
-    leaf = np.asarray(leaf)
-    digest.update(f'/{path} {leaf.dtype} {leaf.shape}'.encode())
-    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
-  return digest.hexdigest()
-
-
 def _restore(manager, step):
   """The tree and the meta that were saved under a step.
 
@@ -215,7 +204,7 @@ def _restore(manager, step):
       state = manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
       ).state
-      damaged = found >= 2 and _digest(state) != meta['sha256']
+      damaged = found >= 2 and tensors.digest(state) != meta['sha256']
   # Damage can be anywhere, so any exception may be raised.
   except Exception as error:
     raise _DamagedError(

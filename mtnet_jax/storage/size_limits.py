@@ -26,6 +26,7 @@ _NET = {
   'tail_dilation': (int, 1, 64),
   'aspp_rates': (int, 1, 64),
   'dropout_rates': (float, 0, 0.99),
+  'dropout_rate': (float, 0, 0.99),
   'input_mean': (float, -1e6, 1e6),
   'input_std': (float, 1e-6, 1e6),
   'bn_epsilon': (float, 1e-12, 1),

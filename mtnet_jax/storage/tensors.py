@@ -1,5 +1,9 @@
 """Variables as safetensors, under names like coarse/params/..."""
 
+import hashlib
+
+import jax
+import numpy as np
 import safetensors.numpy
 
 from mtnet_jax.system import errors
@@ -57,3 +61,14 @@ def nested(arrays):
       group = group.setdefault(key, {})
     group[leaf] = array
   return tree
+
+
+def digest(tree):
+  """SHA-256 of the names, types, shapes and bytes of nested dicts of arrays."""
+  found = hashlib.sha256()
+  for keys, leaf in jax.tree.leaves_with_path(tree):
+    path = jax.tree_util.keystr(keys, simple=True, separator='/')
+    leaf = np.asarray(leaf)
+    found.update(f'/{path} {leaf.dtype} {leaf.shape}'.encode())
+    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+  return found.hexdigest()

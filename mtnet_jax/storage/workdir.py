@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 
 import filelock
 import jax
@@ -127,6 +128,30 @@ def _read(path, *keys):
 def checkpoint_dir(workdir, stage):
   """Where a stage keeps its checkpoints."""
   return pathlib.Path(workdir, 'checkpoints', stage)
+
+
+def evaluation_dir(
+  workdir, dataset, split, *, limit=0, members=1, symmetries=False
+):
+  """Where the results of an evaluation go.
+
+  Args:
+    workdir: of the run, of several the first one's.
+    dataset: name of the dataset.
+    split: 'train', 'validation' or 'test'.
+    limit: most nodules; 0 for all.
+    members: how many runs are averaged.
+    symmetries: whether rotations and reflections are.
+  """
+  # A policy in the name has characters that no folder should have.
+  name = re.sub(r'[^\w.]+', '-', f'{dataset}-{split}')
+  if limit:
+    name += f'-limit{limit}'
+  if members > 1:
+    name += f'-ensemble{members}'
+  if symmetries:
+    name += '-symmetries'
+  return pathlib.Path(workdir, 'evaluations', name)
 
 
 def load_variables(workdir, names):

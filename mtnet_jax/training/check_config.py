@@ -37,10 +37,17 @@ _BOUNDS = {
   'augment.flip_probability': (0, 1),
   'augment.zoom': (0.01, 100),
   'class_weight': (0, math.inf),
+  'cross_entropy_weight': (0, math.inf),
+  'weight_average': (0, 0.9999),
   **{
     f'{stage}_stage.{key}': (low, math.inf)
     for stage in strategies.STAGES
-    for key, low in (('batch_size', 1), ('epochs', 1), ('learning_rate', 0))
+    for key, low in (
+      ('batch_size', 1),
+      ('epochs', 1),
+      ('learning_rate', 0),
+      ('weight_decay', 0),
+    )
   },
 }
 _ONE_OF = {

@@ -11,14 +11,16 @@ from mtnet_jax.system import errors
 
 # Cached, so that runs with the same optimizer share their compiled steps.
 @functools.lru_cache(maxsize=16)
-def make_optimizer(*, learning_rate, schedule, total_steps):
-  """Adam under a learning-rate schedule.
+def make_optimizer(*, learning_rate, schedule, total_steps, weight_decay=0.0):
+  """Adam under a learning-rate schedule, with decoupled weight decay or none.
 
   Args:
     learning_rate: the highest rate.
     schedule: 'constant', or 'cosine': a short linear warm-up (5 % of the
       steps), then half a cosine down to zero.
     total_steps: of the whole stage.
+    weight_decay: of the kernels, as a multiple of the learning rate (Loshchilov
+      & Hutter, 2019); 0 is Adam.
 
   Returns:
     An optax transformation.
@@ -39,7 +41,16 @@ def make_optimizer(*, learning_rate, schedule, total_steps):
     raise errors.InputError(
       f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
     )
+  if weight_decay:
+    return optax.adamw(rate, weight_decay=weight_decay, mask=_kernels)
   return optax.adam(rate)
+
+
+def _kernels(params):
+  """Which leaves decay: kernels, but no bias and nothing of a batch norm."""
+  return jax.tree.map_with_path(
+    lambda path, _: path[-1].key == 'kernel', params
+  )
 
 
 def init_state(tx, params):

@@ -33,7 +33,7 @@ class Stage:
       is.
     select_by: validation metric of which the highest epoch is kept.
     batch_size: over all devices.
-    epochs, learning_rate, schedule: of the optimizer.
+    epochs, learning_rate, schedule, weight_decay: of the optimizer.
     inputs: what the network receives beside the image, of
       `strategies.INPUTS`.
     starts_from: stages whose trained variables it starts from.
@@ -47,6 +47,7 @@ class Stage:
   epochs: int
   learning_rate: float
   schedule: str
+  weight_decay: float = 0.0
   inputs: str = 'nothing'
   starts_from: tuple[str, ...] = ()
 

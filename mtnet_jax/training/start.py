@@ -1,8 +1,23 @@
 """The variables that a stage starts from."""
 
+from typing import Any
+from typing import NamedTuple
+
 from mtnet_jax.models import joint
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
+
+
+class Start(NamedTuple):
+  """Trained variables for a stage to start from.
+
+  Attributes:
+    variables: {'params', 'batch_stats'}.
+    newly_initialised: first names of what they lack.
+  """
+
+  variables: Any
+  newly_initialised: tuple[str, ...]
 
 
 def init_variables(

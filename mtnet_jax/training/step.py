@@ -37,6 +37,8 @@ class TrainState:
     opt_state: of the optimizer.
     loss_sum: losses of this epoch's steps, added up; part of the state so
       that an epoch resumed half-way logs the same mean.
+    averaged: {'params', 'batch_stats'}, moving averages of them; None where
+      `StepOptions.weight_average` is 0.
   """
 
   step: jax.Array
@@ -44,6 +46,14 @@ class TrainState:
   batch_stats: Any
   opt_state: Any
   loss_sum: jax.Array
+  averaged: Any = None
+
+  @property
+  def variables(self):
+    """What is validated and kept: the averages, where there are any."""
+    if self.averaged is not None:
+      return self.averaged
+    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +64,8 @@ class StepOptions:
     size, window, strategy, coarse_mask, augmentation: as in the config.
     max_top_k: the largest K of the rank loss that the step supports.
     steps_per_epoch: steps after which the sum of the losses begins anew.
+    cross_entropy: whether the loss of masks has a `pixel_cross_entropy`.
+    weight_average: decay of the moving average of the variables; 0 for none.
   """
 
   size: int
@@ -63,9 +75,13 @@ class StepOptions:
   augmentation: augment.Augmentation
   max_top_k: int
   steps_per_epoch: int
+  cross_entropy: bool = False
+  weight_average: float = 0.0
 
 
-def loss_of_task(task, logits, targets, hyperparams, *, max_top_k):
+def loss_of_task(
+  task, logits, targets, hyperparams, *, max_top_k, cross_entropy=False
+):
   """(B,) losses of a stage.
 
   Args:
@@ -76,12 +92,13 @@ def loss_of_task(task, logits, targets, hyperparams, *, max_top_k):
       segmentation only.
     hyperparams: of `loss_hyperparams`.
     max_top_k: the largest 'top_k' that may be among them.
+    cross_entropy: whether 'cross_entropy_weight' is more than 0.
   """
   if task == 'classification':
     return losses.classification_loss(logits, targets['label'])
 
   def segmentation_loss(logits):
-    return losses.hybrid_loss(
+    loss = losses.hybrid_loss(
       jax.nn.sigmoid(logits),
       targets['mask'],
       rank_weight=hyperparams['rank_weight'],
@@ -89,6 +106,11 @@ def loss_of_task(task, logits, targets, hyperparams, *, max_top_k):
       margin=hyperparams['margin'],
       max_top_k=max_top_k,
     )
+    if cross_entropy:
+      loss += hyperparams['cross_entropy_weight'] * losses.pixel_cross_entropy(
+        logits, targets['mask']
+      )
+    return loss
 
   if task == 'segmentation':
     return segmentation_loss(logits)
@@ -159,7 +181,12 @@ def train_step(
       mutable=['batch_stats'],
     )
     each = loss_of_task(
-      stage.task, logits, targets, hyperparams, max_top_k=options.max_top_k
+      stage.task,
+      logits,
+      targets,
+      hyperparams,
+      max_top_k=options.max_top_k,
+      cross_entropy=options.cross_entropy,
     )
     return jnp.mean(each), updates['batch_stats']
 
@@ -171,15 +198,38 @@ def train_step(
   loss, grads, batch_stats = lax.pmean((loss, grads, batch_stats), devices.AXIS)
   starts_epoch = state.step % options.steps_per_epoch == 0
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  averaged = state.averaged
+  if averaged is not None:
+    averaged = _moved_towards(
+      {'params': params, 'batch_stats': batch_stats},
+      averaged,
+      step=state.step,
+      decay=options.weight_average,
+    )
   state = state.replace(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
+    params=params,
     batch_stats=batch_stats,
     opt_state=opt_state,
+    averaged=averaged,
     loss_sum=jnp.where(starts_epoch, 0, state.loss_sum) + loss,
   )
   finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
   return state, {'loss': loss, 'finite': finite}
+
+
+def _moved_towards(variables, averaged, *, step, decay):
+  """The moving averages after a step.
+
+  The first steps count for less than the decay would have it: (1 + step) / (10
+  + step) is the most that an average keeps of itself, as in TensorFlow's
+  `ExponentialMovingAverage`, so that it soon forgets where it began.
+  """
+  decay = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(
+    lambda x, mean: mean + (1 - decay) * (x - mean), variables, averaged
+  )
 
 
 def train_steps(
@@ -232,6 +282,8 @@ def step_options(config, *, steps_per_epoch):
     augmentation=augment.Augmentation(**config.augment),
     max_top_k=config.rank_loss.max_top_k or config.rank_loss.top_k,
     steps_per_epoch=steps_per_epoch,
+    cross_entropy=config.cross_entropy_weight > 0,
+    weight_average=config.weight_average,
   )
 
 
@@ -243,6 +295,7 @@ def loss_hyperparams(config):
     'top_k': np.int32(rank.top_k),
     'margin': np.float32(rank.margin),
     'class_weight': np.float32(config.class_weight),
+    'cross_entropy_weight': np.float32(config.cross_entropy_weight),
   }
 
 

@@ -44,8 +44,8 @@ class Trainer:
     trained: stage name -> best variables, of the stages before this one.
     train, validation: `nodules.Nodules`.
     directory: of the stage's checkpoints.
-    load_weights: () -> `load.Weights` to start from, or None. Called
-      only if there is no checkpoint.
+    load_weights: () -> `start.Start` or `load.Weights` to start from, or None.
+      Called only if there is no checkpoint.
 
   Attributes:
     stage: the same.
@@ -89,6 +89,7 @@ class Trainer:
       learning_rate=stage.learning_rate,
       schedule=stage.schedule,
       total_steps=self.total_steps,
+      weight_decay=stage.weight_decay,
     )
     upstream_names = strategies.upstream_names(config.strategy, stage.name)
     self._trained = trained
@@ -118,12 +119,12 @@ class Trainer:
   def init_state(self):
     """The state before the first step."""
     start = {}
-    if self.stage.starts_from:
-      start['started'] = start_lib.inherited(self.stage, self._trained)
-    elif self._load_weights is not None:
+    if self._load_weights is not None:
       weights = self._load_weights()
       start['started'] = weights.variables
       start['newly_initialised'] = weights.newly_initialised
+    elif self.stage.starts_from:
+      start['started'] = start_lib.inherited(self.stage, self._trained)
     return self._state_of(
       start_lib.init_variables(
         self.stage, self._seed, size=self._config.image_size, **start
@@ -137,6 +138,7 @@ class Trainer:
       batch_stats=variables['batch_stats'],
       opt_state=optim.init_state(self._tx, variables['params']),
       loss_sum=np.float32(0),
+      averaged=variables if self._config.weight_average else None,
     )
 
   def put_on_devices(self, state):
@@ -300,7 +302,7 @@ class Trainer:
 
   def _end_epoch(self, state, step, history, epoch_started):
     """Validates, appends to the history, and keeps the best variables."""
-    on_devices = {'params': state.params, 'batch_stats': state.batch_stats}
+    on_devices = state.variables
     loss = devices.unreplicate(state.loss_sum) / self.steps_per_epoch
     row = {
       'stage': self.stage.name,

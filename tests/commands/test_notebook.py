@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtnet_jax.inference import bundles
+from mtnet_jax.inference import packing
 from tfds_lidc import build
 
 _NOTEBOOK = main_job.ROOT / 'notebooks' / 'restore.ipynb'
@@ -36,7 +36,7 @@ def test_it_is_committed_without_output():
 def test_it_runs(made_run_dir, tmp_path, monkeypatch):
   nbclient = pytest.importorskip('nbclient', reason='needs the extra test')
   pytest.importorskip('ipykernel', reason='needs the extra test')
-  bundles.write(made_run_dir, tmp_path / 'bundle')
+  packing.write(made_run_dir, tmp_path / 'bundle')
   few = tfds.download.DownloadConfig(max_examples_per_split=3)
   build.build('phantom', data_dir=tmp_path / 'data', download_config=few)
   notebook = _read()

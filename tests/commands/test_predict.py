@@ -11,7 +11,7 @@ import predict_job
 import pytest
 
 from mtnet_jax import predict
-from mtnet_jax.inference import bundles
+from mtnet_jax.inference import packing
 from mtnet_jax.system import errors
 
 
@@ -218,7 +218,7 @@ def test_what_is_no_run_is_named(directory, tmp_path):
 
 def test_a_damaged_bundle_is_named(directory, tmp_path, made_run_dir):
   broken = tmp_path / 'bundle'
-  bundles.write(made_run_dir, broken)
+  packing.write(made_run_dir, broken)
   weights = broken / 'weights.safetensors'
   content = bytearray(weights.read_bytes())
   content[-1] ^= 1

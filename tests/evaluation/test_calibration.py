@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import special
 from sklearn import calibration as sklearn_calibration
+from sklearn import linear_model
 from sklearn import metrics as sklearn_metrics
 
 from mtnet_jax.evaluation import calibration
@@ -93,3 +95,26 @@ def test_chance_of_resampling_is_taken_off(drawn):
   assert centred.mean() == pytest.approx(value, rel=0.01)
   assert centred.std() == pytest.approx(raw.std(), rel=0.05)
   assert (calibration.centred(0.01, np.array([0.0, 0.1])) >= 0).all()
+
+
+def test_temperature_agrees_with_scikit_learn():
+  """Logistic regression on the logit, without intercept or penalty."""
+  rng = np.random.default_rng(1)
+  true = special.expit(rng.normal(0, 1, 400))
+  labels = (rng.random(400) < true).astype(int)
+  scores = special.expit(2.5 * special.logit(true))
+  model = linear_model.LogisticRegression(C=np.inf, fit_intercept=False)
+  model.fit(special.logit(scores)[:, None], labels)
+  found = calibration.fit_temperature(scores, labels)
+  np.testing.assert_allclose(found, 1 / model.coef_[0, 0], rtol=1e-3)
+  assert 2 < found < 3
+
+
+def test_tempered_probabilities_by_hand():
+  # The logit of 0.8 is log 4: half of it is log 2.
+  scores = np.float32([0.8, 0.5, 0.0, 1.0])
+  found = calibration.tempered(scores, 2.0)
+  np.testing.assert_allclose(found[:2], [2 / 3, 0.5], rtol=1e-6)
+  assert 0 < found[2] < 1e-4
+  assert 1 > found[3] > 1 - 1e-4
+  np.testing.assert_array_equal(calibration.tempered(scores, 1.0), scores)

@@ -24,7 +24,7 @@ def _checkpoint(text, without):
 GUARDS = (
   # Runs and checkpoints.
   _checkpoint(
-    "damaged = found >= 2 and _digest(state) != meta['sha256']",
+    "damaged = found >= 2 and tensors.digest(state) != meta['sha256']",
     'damaged = False',
   ),
   _checkpoint(
@@ -199,13 +199,13 @@ GUARDS = (
     'tests/storage/test_workdir.py',
   ),
   guard.Guard(
-    'mtnet_jax/inference/bundles.py',
+    'mtnet_jax/storage/bundle_files.py',
     '  if path.exists() and not path.is_file():',
     '  if False:',
     'tests/inference/test_bundles_of_strangers.py -k pipe',
   ),
   guard.Guard(
-    'mtnet_jax/inference/bundles.py',
+    'mtnet_jax/storage/bundle_files.py',
     '  if found != expected:',
     '  if False:',
     'tests/inference/test_bundles.py',

@@ -111,10 +111,10 @@ def _bundles() -> list[target.Case]:
 def _write_bundle(folder):
   import made_run
 
-  from mtnet_jax.inference import bundles
+  from mtnet_jax.inference import packing
 
   made_run.write(folder / 'run')
-  bundles.write(folder / 'run', folder / 'bundle')
+  packing.write(folder / 'run', folder / 'bundle')
   for path in sorted(folder.rglob('*'), reverse=True):
     if path.is_relative_to(folder / 'run'):
       path.rmdir() if path.is_dir() else path.unlink()

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 import mtnet_jax
 from mtnet_jax import bundle
-from mtnet_jax.inference import bundles
+from mtnet_jax.inference import packing
 from mtnet_jax.system import errors
 
 
@@ -207,7 +207,7 @@ def test_a_bundle_from_a_url(packed, upload, made_model):
 
 
 def test_the_same_run_gives_the_same_bytes(packed, made_run_dir, tmp_path):
-  bundles.write(made_run_dir, tmp_path / 'again')
+  packing.write(made_run_dir, tmp_path / 'again')
   for path in packed.iterdir():
     assert path.read_bytes() == (tmp_path / 'again' / path.name).read_bytes()
 
@@ -217,7 +217,7 @@ def test_where_the_data_were_is_not_told(made_run_dir, tmp_path):
   config = json.loads((run / 'config.json').read_text())
   config['dataset']['data_dir'] = '/home/private/data'
   (run / 'config.json').write_text(json.dumps(config))
-  bundles.write(run, tmp_path / 'out', name='other')
+  packing.write(run, tmp_path / 'out', name='other')
   for path in (tmp_path / 'out').iterdir():
     assert b'private' not in path.read_bytes()
   assert mtnet_jax.load(tmp_path / 'out').name == 'other'
@@ -256,7 +256,7 @@ def _without_fine(folder):
     (lambda b: (b / 'manifest.json').unlink(), r'manifest\.json cannot be'),
     (lambda b: (b / 'manifest.json').write_text('{'), 'manifest.*damaged'),
     (lambda b: (b / 'manifest.json').write_text('[]'), 'format None'),
-    (lambda b: _edit_manifest(b, format=2), 'format 2.*reads 1'),
+    (lambda b: _edit_manifest(b, format=3), 'format 3.*reads 2'),
     (lambda b: _edit_manifest(b, files={}), 'README.*SHA-256'),
     (_without_fine, 'no weights of fine'),
   ],
@@ -275,7 +275,7 @@ def test_weights_of_another_config_are_not_packed(made_run_dir, tmp_path):
   config['seg_net']['aspp_features'] = 5
   (run / 'config.json').write_text(json.dumps(config))
   with pytest.raises(errors.InputError, match='variables/coarse.*shape'):
-    bundles.write(run, tmp_path / 'out')
+    packing.write(run, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 
@@ -283,7 +283,7 @@ def test_what_is_there_is_not_overwritten(made_run_dir, tmp_path):
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'mine').write_text('mine')
   with pytest.raises(errors.InputError, match='exists already'):
-    bundles.write(made_run_dir, tmp_path / 'out')
+    packing.write(made_run_dir, tmp_path / 'out')
   assert (tmp_path / 'out' / 'mine').read_text() == 'mine'
 
 
@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_nothing_behind(made_run_dir, tmp_path, monkeypatch):
 
   monkeypatch.setattr(safetensors.numpy, 'save_file', full)
   with pytest.raises(errors.InputError, match='written.*No space'):
-    bundles.write(made_run_dir, tmp_path / 'out')
+    packing.write(made_run_dir, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
 
 

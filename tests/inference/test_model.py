@@ -111,6 +111,8 @@ def test_batches_hold_every_patch_in_few_sizes(count, most, sizes):
 def test_sizes_are_traced_once_and_padding_never_counts(
   made_run_dir, monkeypatch
 ):
+  # What other models of the same networks have traced is shared.
+  model_lib._functions.cache_clear()
   model = _model_of(made_run_dir, eval_batch_size=4)
   traced = []
   original = augment.plain_images

@@ -8,7 +8,7 @@ import project_configs
 import pytest
 
 import mtnet_jax
-from mtnet_jax.inference import bundles
+from mtnet_jax.inference import packing
 from mtnet_jax.models import nets
 from mtnet_jax.storage import size_limits
 from mtnet_jax.storage import workdir
@@ -48,7 +48,7 @@ def test_absurd_sizes_are_refused(tmp_path, made_run_dir, group, key, value):
     mtnet_jax.load(tmp_path / 'run')
   assert len(str(e.value)) < 300
   with pytest.raises(errors.InputError, match=name):
-    bundles.write(tmp_path / 'run', tmp_path / 'bundle')
+    packing.write(tmp_path / 'run', tmp_path / 'bundle')
 
 
 def test_the_largest_sizes_are_not():

@@ -61,6 +61,27 @@ def test_cosine_of_very_few_steps(total_steps):
   assert np.isfinite(_steps(tx, [1.0] * total_steps)).all()
 
 
+def test_kernels_decay_and_nothing_else():
+  """As PyTorch's AdamW does: rate times decay times the kernel, added."""
+  params = {'conv': {'kernel': jnp.full(3, 2.0), 'bias': jnp.full(3, 2.0)}}
+  gradients = jax.tree.map(jnp.ones_like, params)
+  steps = []
+  for weight_decay in (0.0, 0.1):
+    tx = optim.make_optimizer(
+      learning_rate=0.01,
+      schedule='constant',
+      total_steps=3,
+      weight_decay=weight_decay,
+    )
+    update, _ = tx.update(gradients, tx.init(params), params)
+    steps.append(update['conv'])
+  plain, decayed = steps
+  np.testing.assert_array_equal(decayed['bias'], plain['bias'])
+  np.testing.assert_allclose(
+    decayed['kernel'] - plain['kernel'], [-0.01 * 0.1 * 2.0] * 3, rtol=1e-4
+  )
+
+
 def test_parameters_descend():
   tx = optim.make_optimizer(
     learning_rate=0.1, schedule='constant', total_steps=100
@@ -79,9 +100,13 @@ def test_unknown_schedule_is_an_input_error():
 
 
 @pytest.mark.parametrize('schedule', ('constant', 'cosine'))
-def test_the_fresh_state_is_that_of_init(schedule):
+@pytest.mark.parametrize('weight_decay', (0.0, 0.1))
+def test_the_fresh_state_is_that_of_init(schedule, weight_decay):
   tx = optim.make_optimizer(
-    learning_rate=1e-3, schedule=schedule, total_steps=40
+    learning_rate=1e-3,
+    schedule=schedule,
+    total_steps=40,
+    weight_decay=weight_decay,
   )
   params = {'a': jnp.ones((2, 3)), 'b': {'c': jnp.ones(4, jnp.bfloat16)}}
   ours, theirs = optim.init_state(tx, params), tx.init(params)

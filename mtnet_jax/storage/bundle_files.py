@@ -1,0 +1,184 @@
+"""The files of a bundle, verified as they are read.
+
+README.md (the model card)  config.json  metrics.json  weights.safetensors
+manifest.json: the format, the name, and the SHA-256 of each of the others
+"""
+
+import errno
+import hashlib
+import pathlib
+from typing import NamedTuple
+
+import ml_collections
+
+import mtnet_jax
+from mtnet_jax.storage import files
+from mtnet_jax.storage import shipped
+from mtnet_jax.storage import tensors
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
+
+CONFIG, METRICS, CARD = 'config.json', 'metrics.json', 'README.md'
+WEIGHTS, MANIFEST = 'weights.safetensors', 'manifest.json'
+FILES = (CARD, CONFIG, METRICS, WEIGHTS)
+# The second one may hold several members, and say how their outputs are turned
+# into an answer.
+FORMAT = 2
+_READABLE = (1, 2)
+_MAX_MEMBERS = 64
+
+
+class Bundle(NamedTuple):
+  """What is in a bundle.
+
+  Attributes:
+    name: of the model.
+    config: config.json, of its first member.
+    metrics: metrics.json.
+    card: the model card, Markdown.
+    members: the variables of each member, stage name -> {'params',
+      'batch_stats'} of NumPy arrays.
+    symmetries: whether outputs are averaged over rotations and reflections.
+    temperature: by which logits of malignancy are divided.
+  """
+
+  name: str
+  config: ml_collections.ConfigDict
+  metrics: dict
+  card: str
+  members: tuple
+  symmetries: bool = False
+  temperature: float = 1.0
+
+
+def is_bundle(folder):
+  """Whether a folder holds a bundle, perhaps a damaged one."""
+  folder = pathlib.Path(folder)
+  return (folder / MANIFEST).exists() or (folder / WEIGHTS).exists()
+
+
+def read(folder):
+  """Reads a bundle.
+
+  Raises:
+    errors.InputError: it is damaged, changed, or of another format.
+  """
+  manifest = files.read_json(folder / MANIFEST)
+  found = manifest.get('format') if isinstance(manifest, dict) else None
+  if found not in _READABLE:
+    raise errors.InputError(
+      f'{folder} is a bundle of format {found}, this version reads {FORMAT}:'
+      ' use the version of mtnet_jax that wrote it.'
+    )
+  for name in FILES:
+    _verify(folder / name, manifest.get('files', {}).get(name))
+  variables = tensors.read(folder / WEIGHTS)
+  count = _number(folder, manifest, 'members', 1, least=1, most=_MAX_MEMBERS)
+  return Bundle(
+    name=manifest['name'],
+    config=workdir.read_config(folder),
+    metrics=workdir.read_metrics(folder),
+    card=files.read_bytes(folder / CARD).decode('utf-8'),
+    members=(
+      tuple(variables[str(i)] for i in range(count))
+      if count > 1
+      else (variables,)
+    ),
+    symmetries=manifest.get('symmetries', False) is True,
+    temperature=_number(
+      folder, manifest, 'temperature', 1.0, least=0.01, most=100.0
+    ),
+  )
+
+
+def _number(folder, manifest, key, default, *, least, most):
+  """A number of a manifest, which anyone may have written."""
+  value = manifest.get(key, default)
+  if type(value) is not type(default) or not least <= value <= most:
+    raise errors.InputError(
+      f"{folder / MANIFEST}: '{key}' must be between {least} and {most}. Get"
+      ' the bundle again.'
+    )
+  return value
+
+
+def _verify(path, expected):
+  try:
+    found = file_digest(path)
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be read ({error.strerror}): get the bundle again.'
+    ) from error
+  if found != expected:
+    raise errors.InputError(
+      f'{path} is damaged or was changed: its SHA-256 is not the one in'
+      f' {MANIFEST}. Get the bundle again.'
+    )
+
+
+def file_digest(path):
+  """SHA-256 of a file's bytes.
+
+  Raises:
+    OSError: it cannot be read, or is no ordinary file.
+  """
+  if path.exists() and not path.is_file():  # a pipe would block for ever
+    raise OSError(errno.EINVAL, 'no ordinary file')
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def write_manifest(folder, *, name, members, symmetries, temperature):
+  """Writes the manifest, last, of the files that are in a folder."""
+  changed = {
+    key: value
+    for key, value, plain in (
+      ('members', members, 1),
+      ('symmetries', symmetries, False),
+      ('temperature', temperature, 1.0),
+    )
+    if value != plain
+  }
+  files.write_json(
+    folder / MANIFEST,
+    {
+      # Versions before the second format would leave out what is new.
+      'format': FORMAT if changed else 1,
+      'name': name,
+      'mtnet_jax': mtnet_jax.__version__,
+      **changed,
+      'files': {name: file_digest(folder / name) for name in FILES},
+    },
+  )
+
+
+def read_source(path):
+  """Config and variables of the first member of a trained model.
+
+  Args:
+    path: a run directory, a bundle, or the name of a shipped model.
+
+  Returns:
+    The config, and what reads the variables of some of its stages: names ->
+    {name: variables}.
+
+  Raises:
+    errors.InputError: it is none of these, or damaged.
+  """
+  folder = pathlib.Path(shipped.find(path)).expanduser()
+  if not folder.is_dir():
+    raise errors.InputError(
+      f'{path} {"is a file" if folder.exists() else "does not exist"}: give a'
+      ' run directory, a bundle, or the name of a model that comes with'
+      f' mtnet_jax ({shipped.listed()}).'
+    )
+  with errors.of_wrong_values(
+    f'{folder} is damaged, or was not written by mtnet_jax',
+    way_out='Get the model again.',
+  ):
+    if is_bundle(folder):
+      bundle = read(folder)
+      first = bundle.members[0]
+      return bundle.config, lambda names: {x: first[x] for x in names}
+    config = workdir.read_config(folder)
+    return config, lambda names: workdir.load_variables(folder, names)

@@ -1,0 +1,176 @@
+"""Which trained model a run starts from: another run, or a bundle.
+
+Every stage starts from the variables of the same stage there, with Adam's
+moments at zero: phantoms first and real CT after, as section 5 of the paper
+asks for.
+"""
+
+import functools
+import pathlib
+
+import jax
+
+from mtnet_jax.models import nets
+from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.storage import bundle_files
+from mtnet_jax.storage import files
+from mtnet_jax.storage import tensors
+from mtnet_jax.system import errors
+from mtnet_jax.training import start
+
+_FILLED_IN = ('start_from_sha256', 'start_from_dataset')
+
+
+def fill_in(config, workdir, *, say=print):
+  """The config with the checksum of the variables that it starts from.
+
+  Beside it stands the dataset that they were trained on. A run resumes without
+  the model that it began with.
+
+  Args:
+    config: of `configs/mtnet.py`.
+    workdir: the run directory, which need not exist yet.
+    say: prints a line.
+
+  Raises:
+    errors.InputError: there is no such model, its networks are others, or the
+      config names public weights, too.
+  """
+  if not config.start_from:
+    return config
+  if config.pretrained.segmentation or config.pretrained.classification:
+    raise errors.InputError(
+      'config.start_from and config.pretrained both say where the networks'
+      ' start: leave one of them out.'
+    )
+  try:
+    before, source = _read(config.start_from)
+  except errors.InputError:
+    found = _earlier(config, workdir)
+    if found is None:
+      raise
+  else:
+    _check_networks(config, source)
+    found = {
+      'start_from_sha256': tensors.digest(source),
+      'start_from_dataset': before.dataset.name,
+    }
+    if before.dataset.rotate_folds != config.dataset.rotate_folds:
+      say(
+        f'CAUTION: {config.start_from} was trained on other folds'
+        f' (config.dataset.rotate_folds={before.dataset.rotate_folds}): it has'
+        ' seen nodules of this test split, and the metrics are too optimistic.'
+      )
+  settled = config.copy_and_resolve_references()
+  with settled.unlocked():
+    settled.update(found)
+  return settled
+
+
+def _read(path):
+  """Config of the source, and stage name -> variables."""
+  config, load = bundle_files.read_source(path)
+  return config, load(nets.names(config))
+
+
+def _earlier(config, workdir):
+  """What a run began with that began with this source, or None."""
+  saved = pathlib.Path(workdir, 'config.json')
+  tree = files.read_json(saved) if saved.exists() else {}
+  if tree.get('start_from') != config.start_from:
+    return None
+  return {key: tree[key] for key in _FILLED_IN if key in tree}
+
+
+def _check_networks(config, source):
+  shapes = nets.variable_shapes(config)
+  in_common = [name for name in shapes if name in source]
+  if not in_common:
+    raise errors.InputError(
+      f'config.start_from={config.start_from} has the stages'
+      f' {", ".join(source)}, and this run {", ".join(shapes)}: none in common.'
+    )
+  for name in in_common:
+    try:
+      jax.eval_shape(
+        functools.partial(
+          _take_over, name=name, lacking=_lacking(shapes[name], source[name])
+        ),
+        shapes[name],
+        source[name],
+      )
+    except ValueError as error:
+      raise errors.InputError(
+        f'config.start_from={config.start_from} has other networks than this'
+        f' config ({error}): give the fields of seg_net and class_net that are'
+        ' in its config.json.'
+      ) from error
+
+
+def _take_over(initial, trained, *, name, lacking):
+  return {
+    collection: variables_lib.take_over(
+      initial[collection],
+      trained[collection],
+      path=(name, collection),
+      newly_initialised=lacking,
+    )
+    for collection in initial
+  }
+
+
+def _lacking(initial, trained):
+  """First names of the variables that only `initial` has."""
+  return tuple(
+    sorted(
+      {
+        name
+        for collection in initial
+        for name in initial[collection].keys() - trained[collection].keys()
+      }
+    )
+  )
+
+
+def loader(config, stage, *, say=print):
+  """What loads the variables that a stage starts from.
+
+  Args:
+    config: of `fill_in`.
+    stage: a `stages.Stage`.
+    say: prints a line.
+
+  Returns:
+    () -> `start.Start`; None where the config starts from nothing, or from a
+    model without this stage.
+  """
+  if not config.start_from:
+    return None
+  try:
+    _, source = _read(config.start_from)
+  except errors.InputError as error:
+    # No matter where the stage is trained, or has a checkpoint to go on from.
+    return functools.partial(_raise, error)
+  if stage.name not in source:
+    return None
+  return functools.partial(_load, config, stage, source, say)
+
+
+def _raise(error):
+  raise error
+
+
+def _load(config, stage, source, say):
+  if tensors.digest(source) != config.start_from_sha256:
+    raise errors.InputError(
+      f'{config.start_from} is not what this run began with (its checksum was'
+      f' {config.start_from_sha256}): put that one back, or choose another'
+      ' --workdir.'
+    )
+  trained = source[stage.name]
+  lacking = _lacking(start.shapes(stage, size=config.image_size), trained)
+  say(
+    f"Stage '{stage.name}' starts from {config.start_from}; new:"
+    f' {", ".join(lacking) or "nothing"}.'
+  )
+  return start.Start(trained, lacking)

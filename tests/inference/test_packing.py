@@ -1,0 +1,197 @@
+"""Bundles of several runs, of symmetries, calibrated, in half precision."""
+
+import json
+import shutil
+import sys
+
+import made_run
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import mtnet_jax
+from mtnet_jax import bundle
+from mtnet_jax.evaluation import calibration
+from mtnet_jax.inference import ensemble
+from mtnet_jax.inference import packing
+from mtnet_jax.storage import files
+from mtnet_jax.storage import shipped
+from mtnet_jax.storage import workdir
+from mtnet_jax.system import errors
+
+_PATCHES = made_run.patches(3)
+
+
+def _run(directory, seed):
+  config = made_run.config_of()
+  with config.unlocked():
+    config.seed = seed
+  return made_run.write(directory, config, seed=seed)
+
+
+def _evaluate(runs, split, *, symmetries=True, seeds=(1, 2)):
+  """Writes what `mtnet_jax.evaluate` does; returns the records."""
+  folder = workdir.evaluation_dir(
+    runs[0],
+    'lidc_nodules/phantom',
+    split,
+    members=len(runs),
+    symmetries=symmetries,
+  )
+  folder.mkdir(parents=True)
+  records = made_run.records()
+  files.write_csv(folder / 'records.csv', records)
+  files.write_json(
+    folder / 'metrics.json',
+    {'members': [{'seed': seed, 'rotate_folds': 0} for seed in seeds]},
+  )
+  return records
+
+
+@pytest.fixture(scope='module', name='runs')
+def _runs(tmp_path_factory):
+  """Two evaluated runs, of seeds 1 and 2."""
+  folder = tmp_path_factory.mktemp('runs')
+  runs = [_run(folder / 'one', 1), _run(folder / 'two', 2)]
+  for split in ('validation', 'test'):
+    _evaluate(runs, split)
+  return runs
+
+
+@pytest.fixture(scope='module', name='averaged')
+def _averaged(runs, tmp_path_factory):
+  out = tmp_path_factory.mktemp('bundles') / 'averaged'
+  packing.write(runs, out, symmetries=True, calibrate=True, name='both')
+  return out
+
+
+def test_an_average_opens_as_the_ensemble_of_its_runs(runs, averaged):
+  model = mtnet_jax.load(averaged)
+  assert (model.name, model.symmetries) == ('both', True)
+  expected = ensemble.Ensemble(
+    [mtnet_jax.load(run) for run in runs], symmetries=True
+  ).predict(_PATCHES, 0.7)
+  found = model.predict(_PATCHES, 0.7)
+  np.testing.assert_array_equal(found.mask, expected.mask)
+  np.testing.assert_allclose(found.probability, expected.probability, atol=1e-6)
+  assert model.temperature != 1
+  np.testing.assert_allclose(
+    found.malignancy,
+    calibration.tempered(expected.malignancy, model.temperature),
+    atol=1e-6,
+  )
+  assert found.malignancy_members.shape == (16, 3)
+
+
+def test_the_temperature_is_that_of_the_validation_split(averaged):
+  records = made_run.records()
+  known = [row for row in records if row['label'] >= 0]
+  expected = calibration.fit_temperature(
+    [row['malignancy_probability'] for row in known],
+    [row['label'] for row in known],
+  )
+  manifest = json.loads((averaged / 'manifest.json').read_text())
+  assert manifest['format'] == 2
+  assert manifest['members'] == 2
+  np.testing.assert_allclose(manifest['temperature'], expected, rtol=1e-6)
+  card = (averaged / 'README.md').read_text()
+  assert f'temperature of {expected:.3f}' in card
+  assert 'calibrated on the validation nodules' in card
+  assert 'mean probability of 2 training(s), seed(s) 1, 2' in card
+  metrics = json.loads((averaged / 'metrics.json').read_text())
+  assert sum(row['nodules'] for row in metrics['calibration']['curve']) == len(
+    known
+  )
+
+
+def test_one_run_alone_can_be_calibrated(runs, tmp_path):
+  run = shutil.copytree(runs[0], tmp_path / 'one')
+  shutil.rmtree(run / 'evaluations')
+  with pytest.raises(errors.InputError, match='evaluate.*--split=validation'):
+    packing.write(run, tmp_path / 'out', calibrate=True)
+  _evaluate([run], 'validation', symmetries=False, seeds=(1,))
+  packing.write(run, tmp_path / 'out', calibrate=True)
+  plain, model = mtnet_jax.load(run), mtnet_jax.load(tmp_path / 'out')
+  np.testing.assert_allclose(
+    model.predict(_PATCHES, 0.7).malignancy,
+    calibration.tempered(
+      plain.predict(_PATCHES, 0.7).malignancy, model.temperature
+    ),
+    atol=1e-6,
+  )
+
+
+def test_half_precision_halves_the_kernels_only(runs, tmp_path):
+  for float16 in (False, True):
+    packing.write(runs[0], tmp_path / str(float16), float16=float16)
+  wide, narrow = (
+    safetensors.numpy.load_file(tmp_path / x / 'weights.safetensors')
+    for x in ('False', 'True')
+  )
+  for name, value in wide.items():
+    kept = np.float32 if '/batch_stats/' in name else np.float16
+    assert narrow[name].dtype == kept
+    np.testing.assert_array_equal(narrow[name], value.astype(kept))
+  left, right = (
+    mtnet_jax.load(tmp_path / x).predict(_PATCHES, 0.7)
+    for x in ('False', 'True')
+  )
+  np.testing.assert_allclose(left.probability, right.probability, atol=0.02)
+
+
+def test_an_average_that_nobody_evaluated_is_refused(runs, tmp_path):
+  with pytest.raises(errors.InputError) as error:
+    packing.write(runs, tmp_path / 'out')
+  assert (
+    f'python -m mtnet_jax.evaluate --workdir {runs[0]} {runs[1]} --split=test'
+    in str(error.value)
+  )
+  assert not (tmp_path / 'out').exists()
+
+
+def test_results_of_other_runs_are_refused(runs, tmp_path):
+  swapped = [shutil.copytree(runs[1], tmp_path / 'two'), runs[0]]
+  shutil.copytree(runs[0] / 'evaluations', tmp_path / 'two' / 'evaluations')
+  with pytest.raises(errors.InputError, match='results of other runs'):
+    packing.write(swapped, tmp_path / 'out', symmetries=True)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'members': 0},
+    {'members': 1000},
+    {'members': '2'},
+    {'members': 3},
+    {'members': True},
+    {'temperature': 0.0},
+    {'temperature': 'nan'},
+    {'temperature': float('nan')},
+  ],
+)
+def test_a_strange_manifest_is_refused(averaged, tmp_path, changes):
+  copy = shutil.copytree(averaged, tmp_path / 'copy')
+  manifest = json.loads((copy / 'manifest.json').read_text())
+  (copy / 'manifest.json').write_text(json.dumps({**manifest, **changes}))
+  with pytest.raises(errors.InputError, match='copy'):
+    mtnet_jax.load(copy)
+
+
+def test_a_shipped_model_opens_by_its_name(averaged, tmp_path, monkeypatch):
+  shutil.copytree(averaged, tmp_path / 'shipped' / 'tiny')
+  monkeypatch.setattr(shipped, '_FOLDER', tmp_path / 'shipped')
+  monkeypatch.chdir(tmp_path)
+  assert mtnet_jax.load('tiny').name == 'both'
+  with pytest.raises(errors.InputError, match=r'tony does not exist.*\(tiny\)'):
+    mtnet_jax.load('tony')
+
+
+def test_the_command_packs_an_average(runs, tmp_path, monkeypatch, capsys):
+  out = tmp_path / 'out'
+  arguments = ['bundle', '--run', *map(str, runs), f'--out={out}']
+  monkeypatch.setattr(
+    sys, 'argv', [*arguments, '--symmetries', '--calibrate', '--float16']
+  )
+  bundle.main()
+  assert 'Anywhere: mtnet_jax.load' in capsys.readouterr().out
+  assert len(mtnet_jax.load(out).models) == 2

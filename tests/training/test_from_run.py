@@ -1,0 +1,201 @@
+"""A run that starts from another run, from a bundle, or from a shipped one."""
+
+import json
+import re
+import shutil
+
+import jax
+import made_run
+import main_job
+import numpy as np
+import pytest
+
+from mtnet_jax.inference import packing
+from mtnet_jax.storage import shipped
+from mtnet_jax.storage import workdir as workdir_lib
+from mtnet_jax.system import errors
+from mtnet_jax.training import from_run
+from mtnet_jax.training import stages
+from mtnet_jax.training import start
+
+
+def config(source, **changes):
+  """Of the networks of `made_run`, which start from a model."""
+  tree = made_run.config_of()
+  with tree.unlocked():
+    tree.start_from = str(source)
+    tree.update_from_flattened_dict(changes)
+  return tree
+
+
+def _started(settled):
+  """Stage name -> the variables before its first step."""
+  found = {}
+  for stage in stages.make_stages(settled):
+    started = from_run.loader(settled, stage, say=lambda _: None)()
+    assert started.newly_initialised == ()
+    found[stage.name] = start.init_variables(
+      stage,
+      seed=1,
+      size=settled.image_size,
+      started=started.variables,
+      newly_initialised=started.newly_initialised,
+    )
+  return found
+
+
+def _assert_same(left, right):
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_without_a_source_nothing_changes(tmp_path):
+  plain = config('')
+  assert from_run.fill_in(plain, tmp_path) == plain
+  assert from_run.loader(plain, stages.make_stages(plain)[0]) is None
+
+
+def test_every_stage_starts_from_the_same_stage(made_run_dir, tmp_path):
+  given = config(made_run_dir)
+  settled = from_run.fill_in(given, tmp_path)
+  assert given.start_from_sha256 == ''  # What was asked for stays as it was.
+  assert re.fullmatch('[0-9a-f]{64}', settled.start_from_sha256)
+  assert settled.start_from_dataset == 'lidc_nodules/phantom'
+  expected = workdir_lib.load_variables(
+    made_run_dir, ('coarse', 'class', 'fine')
+  )
+  _assert_same(_started(settled), expected)
+
+
+def test_a_bundle_is_the_run_that_it_was_made_of(made_run_dir, tmp_path):
+  packing.write(made_run_dir, tmp_path / 'bundle')
+  from_bundle = from_run.fill_in(config(tmp_path / 'bundle'), tmp_path)
+  from_a_run = from_run.fill_in(config(made_run_dir), tmp_path)
+  assert from_bundle.start_from_sha256 == from_a_run.start_from_sha256
+  _assert_same(_started(from_bundle), _started(from_a_run))
+
+
+def test_a_shipped_model_has_a_name(made_run_dir, tmp_path, monkeypatch):
+  monkeypatch.setattr(shipped, '_FOLDER', tmp_path)
+  packing.write(made_run_dir, tmp_path / 'tiny')
+  settled = from_run.fill_in(config('tiny'), tmp_path)
+  _assert_same(
+    _started(settled), _started(from_run.fill_in(config(made_run_dir), '.'))
+  )
+
+
+def test_what_is_no_model_is_told_with_the_names_there_are(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(shipped, '_FOLDER', tmp_path)
+  (tmp_path / 'tiny').mkdir()
+  (tmp_path / 'tiny' / 'manifest.json').touch()
+  with pytest.raises(errors.InputError, match=r'tony does not exist.*\(tiny\)'):
+    from_run.fill_in(config('tony'), tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'what'),
+  [
+    ({'seg_net.aspp_features': 5}, 'coarse/.*shape'),
+    ({'class_net.exit_width': 7}, 'class/.*shape'),
+    ({'class_net.middle_blocks': 1}, 'class/.*one side only.*block3'),
+  ],
+)
+def test_other_networks_are_refused(made_run_dir, tmp_path, changes, what):
+  given = config(made_run_dir, **changes)
+  with pytest.raises(errors.InputError, match=f'other networks.*{what}'):
+    from_run.fill_in(given, tmp_path)
+
+
+def test_what_the_source_lacks_is_new_and_listed(made_run_dir, tmp_path):
+  """The serial strategy's fine network has no fine layer."""
+  serial = made_run.write(tmp_path / 'serial', _serial())
+  settled = from_run.fill_in(config(serial, stages=('coarse', 'fine')), '.')
+  coarse, fine = stages.make_stages(settled)
+  # It has no coarse stage, so that this one starts as ever.
+  assert from_run.loader(settled, coarse) is None
+  said = []
+  started = from_run.loader(settled, fine, say=said.append)()
+  assert started.newly_initialised == ('fine_layer',)
+  assert said == [f"Stage 'fine' starts from {serial}; new: fine_layer."]
+
+
+def _serial():
+  tree = made_run.config_of()
+  with tree.unlocked():
+    tree.strategy = 'serial'
+  return tree
+
+
+def test_no_stage_in_common_is_refused(made_run_dir, tmp_path):
+  given = config(made_run_dir, strategy='shared')
+  with pytest.raises(errors.InputError, match='coarse, class, fine.*joint'):
+    from_run.fill_in(given, tmp_path)
+
+
+def test_public_weights_beside_it_are_refused(made_run_dir, tmp_path):
+  given = config(made_run_dir, **{'pretrained.segmentation': 'x.pth'})
+  with pytest.raises(errors.InputError, match='leave one of them out'):
+    from_run.fill_in(given, tmp_path)
+
+
+def test_a_source_of_other_folds_is_a_caution(made_run_dir, tmp_path):
+  said = []
+  given = config(made_run_dir, **{'dataset.rotate_folds': 2})
+  from_run.fill_in(given, tmp_path, say=said.append)
+  assert len(said) == 1
+  assert 'CAUTION' in said[0]
+
+
+def test_a_run_resumes_without_its_source(made_run_dir, tmp_path):
+  source = shutil.copytree(made_run_dir, tmp_path / 'source')
+  settled = from_run.fill_in(config(source), tmp_path / 'run')
+  workdir_lib.claim(tmp_path / 'run', settled)
+  shutil.rmtree(source)
+  assert from_run.fill_in(config(source), tmp_path / 'run') == settled
+  with pytest.raises(errors.InputError, match='does not exist'):
+    from_run.fill_in(config(source), tmp_path / 'other')
+  # A stage that has not begun needs it.
+  load = from_run.loader(settled, stages.make_stages(settled)[0])
+  with pytest.raises(errors.InputError, match='does not exist'):
+    load()
+
+
+def test_another_source_under_the_same_name_is_refused(made_run_dir, tmp_path):
+  source = shutil.copytree(made_run_dir, tmp_path / 'source')
+  settled = from_run.fill_in(config(source), tmp_path / 'run')
+  workdir_lib.claim(tmp_path / 'run', settled)
+  shutil.rmtree(source)
+  made_run.write(source, seed=4)
+  changed = from_run.fill_in(config(source), tmp_path / 'run')
+  with pytest.raises(errors.InputError, match='start_from_sha256 was'):
+    workdir_lib.claim(tmp_path / 'run', changed)
+  load = from_run.loader(settled, stages.make_stages(settled)[0])
+  with pytest.raises(errors.InputError, match='not what this run began with'):
+    load()
+
+
+@pytest.mark.slow
+def test_main_goes_on_from_a_run(
+  finished_run, tmp_path, phantom_data_dir, compiled
+):
+  """With a learning rate of 0 a run ends where it starts."""
+  source, _ = finished_run
+  job = main_job.test_size_job(
+    tmp_path / 'run',
+    phantom_data_dir,
+    f'--config.start_from={source}',
+    "--config.stages=('coarse',)",
+    '--config.coarse_stage.learning_rate=0.0',
+    '--config.coarse_stage.epochs=1',
+  )
+  done = main_job.run(job, **compiled)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert f"Stage 'coarse' starts from {source}; new: nothing." in done.stdout
+  before, after = (
+    workdir_lib.load_variables(x, ('coarse',))['coarse']['params']
+    for x in (source, tmp_path / 'run')
+  )
+  _assert_same(before, after)
+  saved = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert saved['start_from_dataset'] == 'lidc_nodules/phantom'
