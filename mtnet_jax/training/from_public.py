@@ -111,7 +111,7 @@ def _earlier(workdir, task, path):
   saved = pathlib.Path(workdir, 'config.json')
   if not saved.exists():
     return None
-  tree = workdir_lib.rename_keys(files_lib.read_json(saved))
+  tree = workdir_lib.upgraded(files_lib.read_json(saved))
   pretrained = tree.get('pretrained', {})
   if pretrained.get(task) != path:
     return None

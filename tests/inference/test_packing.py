@@ -139,6 +139,20 @@ def test_half_precision_halves_the_kernels_only(runs, tmp_path):
   np.testing.assert_allclose(left.probability, right.probability, atol=0.02)
 
 
+def test_what_is_left_out_is_not_counted_and_named(runs, tmp_path):
+  packing.write(
+    runs,
+    tmp_path / 'out',
+    symmetries=True,
+    leave_out=['nodule-1'],
+    note='Crops of CT.',
+  )
+  metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
+  assert metrics['test']['nodules'] == len(made_run.records()) - 1
+  card = (tmp_path / 'out' / 'README.md').read_text()
+  assert 'Crops of CT. Left out of all results: nodule-1.' in card
+
+
 def test_an_average_that_nobody_evaluated_is_refused(runs, tmp_path):
   with pytest.raises(errors.InputError) as error:
     packing.write(runs, tmp_path / 'out')

@@ -27,15 +27,31 @@ def test_claim_writes_the_config_and_takes_it_again(tmp_path):
   before = (tmp_path / 'run/config.json').read_bytes()
   workdir.claim(tmp_path / 'run', config())
   assert (tmp_path / 'run/config.json').read_bytes() == before
-  # Tuples become JSON's lists; everything else comes back as it was.
-  assert workdir.read_config(tmp_path / 'run').to_dict() == {
+  # Tuples become JSON's lists; everything else comes back as it was, beside
+  # what configs have had since.
+  found = workdir.read_config(tmp_path / 'run').to_dict()
+  assert found == {
     'seed': 0,
     'seg_net': {'widths': [1, 2]},
-    'class_net': {},
+    'class_net': {'dropout_rate': 0.0},
     'dataset': {'name': 'a'},
     'stages': ['coarse'],
     'strategy': 'mtnet',
+    'cross_entropy_weight': 0.0,
+    'start_from': '',
+    'start_from_dataset': '',
+    'start_from_sha256': '',
+    'weight_average': 0.0,
   }
+
+
+def test_a_run_of_before_goes_on_where_nothing_new_is_asked_for(tmp_path):
+  stage = {'epochs': 3}
+  workdir.claim(tmp_path, config(coarse_stage=stage))
+  off = {'coarse_stage': {**stage, 'weight_decay': 0.0}, 'weight_average': 0.0}
+  workdir.claim(tmp_path, config(**off))
+  with pytest.raises(errors.InputError, match='weight_average was 0.0 and is'):
+    workdir.claim(tmp_path, config(**off | {'weight_average': 0.9}))
 
 
 def test_another_config_is_refused_with_every_difference(tmp_path):
@@ -66,7 +82,7 @@ def test_keys_that_had_another_name_are_read_under_their_name_of_today(
 ):
   workdir.claim(tmp_path, config(**_OF_BEFORE))
   found = workdir.read_config(tmp_path).to_dict()
-  assert found == workdir.rename_keys(config(**_OF_TODAY).to_dict()) | {
+  assert found == workdir.upgraded(config(**_OF_TODAY).to_dict()) | {
     'seg_net': {'widths': [1, 2]},
     'stages': ['coarse'],
   }

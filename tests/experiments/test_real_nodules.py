@@ -1,0 +1,111 @@
+"""Real CT: what is built of it, what the shipped model makes of it, training.
+
+Crops of real nodules, which are no part of this repository: the tests skip
+where they are missing.
+"""
+
+import subprocess
+import sys
+
+import main_job
+import numpy as np
+import pytest
+
+import mtnet_jax
+from mtnet_jax import metrics
+from mtnet_jax.data import lidc
+from mtnet_jax.evaluation import calibration
+from mtnet_jax.storage import shipped
+
+_CROPS = main_job.ROOT.parent / 'shared' / 'lidc_crops'
+
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(not _CROPS.exists(), reason=f'needs {_CROPS}'),
+]
+
+
+@pytest.fixture(scope='module', name='dicom_dir')
+def _dicom_dir(make_once):
+  """DICOM series of the crops."""
+  pytest.importorskip('nibabel', reason='needs the extra nifti')
+
+  def make(folder):
+    subprocess.run(
+      [sys.executable, _CROPS / 'make_dicom.py', f'--out={folder}'], check=True
+    )
+
+  return make_once('real_dicom', make)
+
+
+def _built(make_once, dicom_dir, config):
+  def make(folder):
+    done = main_job.run(
+      main_job.module(
+        'tfds_lidc.build',
+        f'--config={config}',
+        f'--lidc_dir={dicom_dir}',
+        f'--data_dir={folder}',
+      )
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+  return make_once(f'real_{config}', make)
+
+
+@pytest.fixture(scope='module', name='data_dir')
+def _data_dir(make_once, dicom_dir):
+  """TFDS folder with `lidc_nodules/paper` of the crops."""
+  return _built(make_once, dicom_dir, 'paper')
+
+
+def _load(data_dir, name='paper'):
+  return {
+    split: lidc.load_split(f'lidc_nodules/{name}', split, data_dir=data_dir)
+    for split in ('train', 'validation', 'test')
+  }
+
+
+def test_the_paper_s_selection_of_the_crops(data_dir):
+  splits = _load(data_dir)
+  assert [len(data) for data in splits.values()] == [373, 135, 113]
+  assert not any(data.simulated for data in splits.values())
+
+
+def test_every_nodule_of_the_crops(make_once, dicom_dir):
+  splits = _load(_built(make_once, dicom_dir, 'all'), 'all')
+  assert sum(len(data) for data in splits.values()) == 817
+
+
+@pytest.mark.parametrize('name', shipped.names())
+def test_a_shipped_model_is_as_good_as_its_card_says(name, data_dir):
+  """Of 16-bit weights, on another processor: within 0.2 points."""
+  model = mtnet_jax.load(name)
+  nodules = _load(data_dir)['test']
+  found = model.predict(nodules.image, nodules.info['pixel_spacing_mm'])
+  expected = model.metrics['test']
+  # The card leaves out nodules that have no crop; see its limits.
+  counted = np.isin(
+    nodules.info['nodule_id'], model.metrics['left_out'], invert=True
+  )
+  assert counted.sum() == expected['nodules']
+  for key, masks in (('coarse', found.coarse_mask), ('fine', found.mask)):
+    dice = metrics.segmentation_metrics(
+      masks[counted][..., None], nodules.mask[counted][..., None]
+    )['dice']
+    np.testing.assert_allclose(
+      np.mean(dice),
+      expected['segmentation'][key]['dice']['value'],
+      atol=0.002,
+    )
+  scores, labels = found.malignancy[counted], nodules.label[counted]
+  np.testing.assert_allclose(
+    metrics.area_under_roc(scores, labels, np.ones(len(labels))),
+    expected['classification']['auc']['value'],
+    atol=0.002,
+  )
+  np.testing.assert_allclose(
+    calibration.brier(scores, labels, np.ones(len(labels))),
+    expected['probabilities']['classification']['brier']['value'],
+    atol=0.002,
+  )
