@@ -206,11 +206,13 @@ def _demo(config):
   # over crops of twice the scale.
   config.augment.crop_min = 0.8
   config.views_per_image = 2
+  config.cross_entropy_weight = 1.0
+  config.weight_average = 0.99
   for name, epochs in (
-    ('coarse_stage', 3),
-    ('class_stage', 4),
-    ('fine_stage', 2),
-    ('joint_stage', 2),
+    ('coarse_stage', 4),
+    ('class_stage', 5),
+    ('fine_stage', 4),
+    ('joint_stage', 4),
   ):
     config[name].epochs = epochs
     config[name].batch_size = 16

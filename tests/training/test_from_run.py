@@ -181,7 +181,7 @@ def test_main_goes_on_from_a_run(
 ):
   """With a learning rate of 0 a run ends where it starts."""
   source, _ = finished_run
-  job = main_job.test_size_job(
+  job = main_job.small_job(
     tmp_path / 'run',
     phantom_data_dir,
     f'--config.start_from={source}',
