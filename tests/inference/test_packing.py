@@ -11,6 +11,7 @@ import safetensors.numpy
 
 import mtnet_jax
 from mtnet_jax import bundle
+from mtnet_jax import export
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import packing
@@ -209,3 +210,9 @@ def test_the_command_packs_an_average(runs, tmp_path, monkeypatch, capsys):
   bundle.main()
   assert 'Anywhere: mtnet_jax.load' in capsys.readouterr().out
   assert len(mtnet_jax.load(out).models) == 2
+
+
+def test_an_average_is_not_exported(averaged, tmp_path):
+  with pytest.raises(errors.InputError, match='average of 2 networks and'):
+    export.write(averaged, tmp_path / 'program')
+  assert not (tmp_path / 'program').exists()
