@@ -12,9 +12,12 @@ import pytest
 # Loading a model keeps compiled programs on disk: those of tests not among the
 # user's own. Read when JAX is imported, so before any test module is. Workers
 # of pytest-xdist inherit the folder of the process that starts them.
+# MTNET_JAX_TESTS_COMPILED names a folder that several runs of the tests share.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
-  _COMPILED = tempfile.mkdtemp(prefix='mtnet_jax-tests-')
-  atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+  _COMPILED = os.environ.get('MTNET_JAX_TESTS_COMPILED')
+  if not _COMPILED:
+    _COMPILED = tempfile.mkdtemp(prefix='mtnet_jax-tests-')
+    atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 # Read when Keras is first imported, which TensorFlow may do, for whichever test
@@ -119,11 +122,11 @@ def made_model(made_run_dir):
 
 @pytest.fixture(scope='session')
 def finished_run(make_once, phantom_data_dir, compiled):
-  """Run directory of an undisturbed run of the test size, and its output."""
+  """Run directory of an undisturbed `small_job`, and its output."""
 
   def make(folder):
     done = main_job.run(
-      main_job.test_size_job(folder / 'run', phantom_data_dir), **compiled
+      main_job.small_job(folder / 'run', phantom_data_dir), **compiled
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / 'stdout').write_text(done.stdout)

@@ -10,6 +10,14 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+# Networks of fewer layers than the test size has, which compile sooner: what
+# interrupts and repeats runs is the same for any number of layers.
+_FEW_LAYERS = {'middle_blocks': 0, 'stem_widths': (8,), 'tail_widths': (16,)}
+SMALL = {
+  'seg_net': {'entry_widths': (8, 16), **_FEW_LAYERS},
+  'class_net': {'entry_widths': (8, 16), **_FEW_LAYERS},
+}
+
 
 def environment(**more):
   return {**os.environ, 'PYTHONPATH': str(ROOT), **more}
@@ -32,6 +40,20 @@ def test_size_job(workdir, data_dir, *flags):
 
 
 test_size_job.__test__ = False
+
+
+def small_job(workdir, data_dir, *flags):
+  """The main job at test size, with the networks of `SMALL`."""
+  return test_size_job(
+    workdir,
+    data_dir,
+    *(
+      f'--config.{net}.{field}={value}'
+      for net, fields in SMALL.items()
+      for field, value in fields.items()
+    ),
+    *flags,
+  )
 
 
 def start_on_two(jobs, **env):

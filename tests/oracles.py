@@ -42,6 +42,32 @@ def import_timm():
   return pytest.importorskip('timm', reason='needs the extra `interop`')
 
 
+def cases(odd, even, *, long=()):
+  """Cases (hw, train, differentiate) of a test by `assert_same`.
+
+  There are gradients of one size in evaluation, and of the other in training.
+
+  Args:
+    odd, even: two sizes (H, W).
+    long: of 'evaluation' and 'training', whose gradients the long tests have:
+      in float64 and of both sides, they take minutes to compile.
+  """
+  found = []
+  for name, hw in (('odd', odd), ('even', even)):
+    for train, mode in ((False, 'evaluation'), (True, 'training')):
+      differentiate = train == (hw == even)
+      found.append(
+        pytest.param(
+          hw,
+          train,
+          differentiate,
+          marks=[pytest.mark.long] if differentiate and mode in long else [],
+          id=f'{name}-{mode}',
+        )
+      )
+  return found
+
+
 def relative(ours, theirs):
   """Largest difference over the oracle's largest value."""
   assert ours.shape == theirs.shape, (ours.shape, theirs.shape)

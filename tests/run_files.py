@@ -25,9 +25,9 @@ def read(directory, which):
   return checkpoints.load_best()[0]
 
 
-def pairs_of_checkpoints(left, right):
+def pairs_of_checkpoints(left, right, stages=STAGES):
   """Yields (its name, leaves of left, leaves of right) of every checkpoint."""
-  for stage in STAGES:
+  for stage in stages:
     for which in ('latest', 'best'):
       ours, theirs = (
         leaves(read(workdir / 'checkpoints' / stage, which))
@@ -36,9 +36,9 @@ def pairs_of_checkpoints(left, right):
       yield f'{stage} {which}', ours, theirs
 
 
-def assert_same_checkpoints(left, right):
+def assert_same_checkpoints(left, right, stages=STAGES):
   """Latest and best of every stage, bit for bit."""
-  for which, ours, theirs in pairs_of_checkpoints(left, right):
+  for which, ours, theirs in pairs_of_checkpoints(left, right, stages):
     assert ours.keys() == theirs.keys()
     for name, leaf in ours.items():
       np.testing.assert_array_equal(

@@ -1,10 +1,17 @@
 """The checks of a visit to a GPU, rehearsed on a CPU."""
 
+import json
+import re
+
 import main_job
 import numpy as np
 import pytest
 
+from benchmarks.gpu import check
+from benchmarks.gpu import commands
+from benchmarks.gpu import shared_calls
 from benchmarks.gpu import values
+from benchmarks.gpu import visit as visit_lib
 
 _CHECKS = {
   *(f'values of {name}' for name in values.NAMES),
@@ -18,7 +25,7 @@ _CHECKS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_check_is_made_and_passes(tmp_path, compiled):
   done, rows = main_job.visit(
     'check', tmp_path, '--tiny', '--seconds=900', **compiled
@@ -36,6 +43,35 @@ def test_every_check_is_made_and_passes(tmp_path, compiled):
   assert len(done.stdout.splitlines()) < 100
 
 
+class _NoCommands(commands.Commands):
+  """Its checks pass, and start no process."""
+
+  def _pass(self):
+    return {}
+
+  test_config = kill_and_resume = load_predict_export = predict_series = _pass
+
+
+@pytest.mark.slow
+def test_checks_of_values_of_one_network(tmp_path, monkeypatch):
+  """Without the processes of a visit, which the long test above starts."""
+  monkeypatch.setattr(values, 'NAMES', ('class',))
+  monkeypatch.setattr(shared_calls, 'STAGES', ('class',))
+  monkeypatch.setattr(commands, 'Commands', _NoCommands)
+  # What it sets for a process of its own.
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  monkeypatch.setattr(check.logging, 'set_verbosity', lambda _: None)
+  visit = visit_lib.Visit(tmp_path, seconds=900, tiny=True)
+  check.run(visit, None)
+  rows = json.loads((tmp_path / 'check.json').read_text())['rows']
+  found = {row['check']: row for row in rows}
+  assert len(found) == len(rows)
+  assert found.keys() == {x for x in _CHECKS if not re.search('coarse|fine', x)}
+  assert all(row['ok'] is True for row in rows)
+  # As in the long test: another program.
+  assert 0 < found['values of class']['gradient'] < 1e-3
+
+
 def test_what_differs_by_more_than_a_rounding_fails(monkeypatch):
   compared = values.Values.__new__(values.Values)
   compared._variables, compared._found = {'coarse': {}}, {}
@@ -45,7 +81,7 @@ def test_what_differs_by_more_than_a_rounding_fails(monkeypatch):
     'gradient': {'a': np.ones(4, np.float32)},
   }
 
-  def check(by):
+  def check_moved(by):
     card = {**cpu, 'gradient': {'a': cpu['gradient']['a'] * (1 + by)}}
     found = {'card': card, 'cpu': cpu}
     monkeypatch.setattr(
@@ -53,8 +89,8 @@ def test_what_differs_by_more_than_a_rounding_fails(monkeypatch):
     )
     return compared.check('coarse')
 
-  assert check(2e-5)['ok'] is True
-  wrong = check(1e-3)
+  assert check_moved(2e-5)['ok'] is True
+  wrong = check_moved(1e-3)
   assert wrong['ok'] is False and wrong['worst_leaf'] == 'a'
   assert wrong['gradient'] == pytest.approx(1e-3, rel=1e-3)
-  assert check(np.nan)['ok'] is False
+  assert check_moved(np.nan)['ok'] is False

@@ -28,7 +28,7 @@ def _trained(out, phantom_data_dir, compiled, *flags, seconds):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_and_its_metrics(tmp_path, phantom_data_dir, compiled):
   done, rows = _trained(tmp_path, phantom_data_dir, compiled, seconds=900)
   assert done.returncode == 0, done.stderr[-3000:]

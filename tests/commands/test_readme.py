@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import main_job
 import pytest
@@ -122,14 +123,16 @@ def test_the_dataset_is_read_alone(phantom_data_dir, tmp_path):
 
 
 def test_ci_runs_these_commands():
-  """What `.ci/run` takes from here, and the test files that it names."""
+  """All but that of the long tests; and the test files that it names exist."""
   script = (main_job.ROOT / '.ci' / 'run').read_text(encoding='utf-8')
   patterns = re.findall(r"readme_command (?:'([^']+)'|\"([^\"]+)\")", script)
   commands = []
   for pattern in map(''.join, patterns):
     commands.append(re.search(f'^    ({pattern}.*)', _TEXT, re.MULTILINE)[1])
   assert commands == re.findall(
-    r'^    (pip install -e \.\[(?:test|beam).*|pytest .*)', _TEXT, re.MULTILINE
+    r'^    (pip install -e \.\[(?:test|beam).*|pytest (?!.*-m long$).*)',
+    _TEXT,
+    re.MULTILINE,
   )
   named = re.findall(r'^ +(tests/\S+)', script, re.MULTILINE)
   listed = subprocess.run(
@@ -138,6 +141,25 @@ def test_ci_runs_these_commands():
     text=True,
     check=True,
   ).stdout.split()
-  assert len(listed) == 10
+  # Wings on the newest Python, and files with the lowest versions.
+  assert len(listed) == 12 + 10
   for path in listed:
-    assert (main_job.ROOT / path).is_file(), path
+    assert (main_job.ROOT / path).exists(), path
+
+
+def test_every_tier_of_tests_has_its_command():
+  """Each test is of one: what `pytest` alone selects, slow, or long."""
+  settings = tomllib.loads((main_job.ROOT / 'pyproject.toml').read_text())
+  options = settings['tool']['pytest']['ini_options']
+  assert options['addopts'] == "-m 'not slow and not long'"
+  assert [x.partition(':')[0] for x in options['markers']] == [
+    'slow',
+    'long',
+    'extra',
+  ]
+  commands = re.findall(r'^    (?:pip .* && )?(pytest .*)', _TEXT, re.MULTILINE)
+  assert [shlex.split(x)[5:] for x in commands] == [
+    [],
+    ['-m', '(slow or extra) and not long'],
+    ['-m', 'long'],
+  ]

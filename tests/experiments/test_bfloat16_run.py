@@ -8,7 +8,7 @@ import shutil
 import main_job
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # Where a metric is, and what networks that learned something reach.
 _METRICS = {

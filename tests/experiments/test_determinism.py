@@ -14,17 +14,8 @@ import run_files
 
 pytestmark = pytest.mark.slow
 
-_SMALL = (
-  # Batches that do not divide the test split: the last one is filled up.
-  '--config.eval_batch_size=10',
-  # Fewer layers than the test size has, for two processes compile them all.
-  '--config.seg_net.entry_widths=(8, 16)',
-  '--config.seg_net.middle_blocks=0',
-  '--config.seg_net.tail_widths=(16,)',
-  '--config.class_net.entry_widths=(8, 16)',
-  '--config.class_net.middle_blocks=0',
-  '--config.class_net.tail_widths=(16,)',
-)
+# Batches that do not divide the test split: the last one is filled up.
+_FILLED_UP = '--config.eval_batch_size=10'
 _TWO_DEVICES = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
 
 
@@ -43,7 +34,7 @@ def test_the_same_seed_repeats_itself_and_another_does_not(
 ):
   first, _ = finished_run
   for name, flags in (('again', []), ('other', ['--config.seed=1'])):
-    job = main_job.test_size_job(tmp_path / name, phantom_data_dir, *flags)
+    job = main_job.small_job(tmp_path / name, phantom_data_dir, *flags)
     done = main_job.run(job, **compiled)
     assert done.returncode == 0, done.stderr[-3000:]
   assert files(tmp_path / 'again') == files(first)
@@ -58,34 +49,66 @@ def test_the_same_seed_repeats_itself_and_another_does_not(
     )
 
 
-@pytest.fixture(scope='module')
-def two_devices(tmp_path_factory, phantom_data_dir, compiled):
-  """Run directory of one process with two devices."""
-  workdir = tmp_path_factory.mktemp('runs') / 'two_devices'
-  job = main_job.test_size_job(workdir, phantom_data_dir, *_SMALL)
+def _on_two_devices(workdir, data_dir, compiled, *flags):
+  """Runs one process with two devices."""
+  job = main_job.small_job(workdir, data_dir, _FILLED_UP, *flags)
   done = main_job.run(job, **compiled, **_TWO_DEVICES)
   assert done.returncode == 0, done.stderr[-3000:]
   return workdir
 
 
-def test_two_processes_are_one_with_two_devices_bit_for_bit(
-  two_devices, tmp_path, phantom_data_dir, compiled
-):
-  """Each is killed once in the middle, and both started again, at that.
+def _jobs(first, data_dir, *flags):
+  """The commands of two processes, of which the first has a run directory.
 
-  A sum of two numbers does not depend on their order, so nothing is lost.
+  The second touches no file: its run directory cannot be made.
   """
-  first = tmp_path / 'first'
-  # The second process touches no file: its run directory cannot be made.
-  jobs = [
-    main_job.test_size_job(
-      workdir,
-      phantom_data_dir,
-      *_SMALL,
-      '--config.checkpoint_minutes=0',
-    )
+  return [
+    main_job.small_job(workdir, data_dir, _FILLED_UP, *flags)
     for workdir in (first, '/dev/null/nowhere')
   ]
+
+
+def _assert_end_well(started):
+  """Returns what the first of two processes says to their end."""
+  first, second = main_job.finish_two(started)
+  assert first.returncode == 0, first.stderr[-3000:]
+  assert second.returncode == 0, second.stderr[-3000:]
+  assert 'in 2 processes' in first.stdout
+  assert 'nodules' not in second.stdout
+  return first.stdout
+
+
+def _assert_same_but_for_processes(two, one):
+  assert files(two)[1] == files(one)[1]
+  ours, theirs = metrics(two), metrics(one)
+  assert ours['hardware'].pop('processes') == 2
+  assert theirs['hardware'].pop('processes') == 1
+  assert ours == theirs
+
+
+def test_two_processes_train_a_stage_as_one_with_two_devices(
+  tmp_path, phantom_data_dir, compiled
+):
+  """A sum of two numbers does not depend on their order: bit for bit."""
+  flags = ("--config.stages=('coarse',)", '--config.image_size=32')
+  one = _on_two_devices(tmp_path / 'one', phantom_data_dir, compiled, *flags)
+  two = tmp_path / 'two'
+  _assert_end_well(
+    main_job.start_on_two(_jobs(two, phantom_data_dir, *flags), **compiled)
+  )
+  run_files.assert_same_checkpoints(one, two, stages=('coarse',))
+  assert run_files.losses(one) == run_files.losses(two)
+  _assert_same_but_for_processes(two, one)
+
+
+@pytest.mark.long
+def test_two_processes_are_one_with_two_devices_bit_for_bit(
+  tmp_path, phantom_data_dir, compiled
+):
+  """Each is killed once in the middle, and both started again, at that."""
+  two_devices = _on_two_devices(tmp_path / 'one', phantom_data_dir, compiled)
+  first = tmp_path / 'first'
+  jobs = _jobs(first, phantom_data_dir, '--config.checkpoint_minutes=0')
   # Each in the middle of a second epoch.
   for victim, stage in enumerate(('coarse', 'class')):
     started = main_job.start_on_two(jobs, **compiled)
@@ -104,22 +127,12 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
     assert 'Traceback' not in other.stderr
     assert not (first / 'metrics.json').exists()
 
-  first_done, second_done = main_job.finish_two(
-    main_job.start_on_two(jobs, **compiled)
-  )
-  assert first_done.returncode == 0, first_done.stderr[-3000:]
-  assert second_done.returncode == 0, second_done.stderr[-3000:]
-  assert 'in 2 processes' in first_done.stdout
-  (step,) = re.findall(r'class: going on at step (\d+)', first_done.stdout)
+  said = _assert_end_well(main_job.start_on_two(jobs, **compiled))
+  (step,) = re.findall(r'class: going on at step (\d+)', said)
   assert 8 < int(step) < 16
-  assert 'nodules' not in second_done.stdout
 
   run_files.assert_same_checkpoints(first, two_devices)
-  assert files(first)[1] == files(two_devices)[1]
-  ours, theirs = metrics(first), metrics(two_devices)
-  assert ours['hardware'].pop('processes') == 2
-  assert theirs['hardware'].pop('processes') == 1
-  assert ours == theirs
+  _assert_same_but_for_processes(first, two_devices)
 
 
 def test_processes_of_two_configs_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import main_job
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_killed_at_random_moments_end_like_an_undisturbed_one(
   tmp_path, compiled
 ):

@@ -43,7 +43,7 @@ def test_a_run_of_eight_devices_opens_on_one(
   run = tmp_path / 'run'
   flags = {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {_EIGHT}'}
   done = main_job.run(
-    main_job.test_size_job(run, phantom_data_dir), **compiled, **flags
+    main_job.small_job(run, phantom_data_dir), **compiled, **flags
   )
   assert done.returncode == 0, done.stderr[-3000:]
   assert '8 x cpu' in done.stdout

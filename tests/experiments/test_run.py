@@ -86,7 +86,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
 ):
   workdir, _ = finished_run
   before = (workdir / 'metrics.json').stat().st_mtime_ns
-  done = main_job.run(main_job.test_size_job(workdir, phantom_data_dir))
+  done = main_job.run(main_job.small_job(workdir, phantom_data_dir))
   assert done.returncode == 0
   assert 'is finished' in done.stdout
   assert (workdir / 'metrics.json').stat().st_mtime_ns == before
@@ -97,7 +97,7 @@ def test_another_config_in_the_same_workdir_is_refused(
 ):
   workdir, _ = finished_run
   done = main_job.run(
-    main_job.test_size_job(workdir, phantom_data_dir, '--config.seed=7')
+    main_job.small_job(workdir, phantom_data_dir, '--config.seed=7')
   )
   assert done.returncode == 2
   assert 'seed was 0 and is now 7' in done.stderr
@@ -115,7 +115,7 @@ def test_another_dataset_of_the_same_name_is_refused(
   assert re.fullmatch('[0-9a-f]{16}', config['dataset']['fingerprint'])
   config['dataset']['fingerprint'] = '0' * 16
   (copy / 'config.json').write_text(json.dumps(config))
-  done = main_job.run(main_job.test_size_job(copy, phantom_data_dir))
+  done = main_job.run(main_job.small_job(copy, phantom_data_dir))
   assert done.returncode == 2
   assert 'dataset.fingerprint was 0000000000000000' in done.stderr
 

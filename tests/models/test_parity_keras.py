@@ -120,9 +120,11 @@ def run_keras(model, images, *, train, float64=False, differentiate=False):
   return {'features': features}, grad, statistics
 
 
-@pytest.mark.parametrize('train', (False, True))
-@pytest.mark.parametrize('hw', (ODD, EVEN))
-def test_xception(oracle, ours, hw, train):
+@pytest.mark.parametrize(
+  'hw, train, differentiate',
+  oracles.cases(ODD, EVEN, long=('evaluation', 'training')),
+)
+def test_xception(oracle, ours, hw, train, differentiate):
   net, variables, tensors = ours
   oracles.assert_same(
     functools.partial(
@@ -132,7 +134,7 @@ def test_xception(oracle, ours, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    differentiate=train == (hw == EVEN),
+    differentiate=differentiate,
   )
 
 

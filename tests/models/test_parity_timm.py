@@ -92,9 +92,8 @@ def _our_xception(logits, taps):
   return {'features': taps['backbone'], 'logits': logits}
 
 
-@pytest.mark.parametrize('train', (False, True))
-@pytest.mark.parametrize('hw', (ODD, EVEN))
-def test_legacy_xception(xceptions, hw, train):
+@pytest.mark.parametrize('hw, train, differentiate', oracles.cases(ODD, EVEN))
+def test_legacy_xception(xceptions, hw, train, differentiate):
   oracle, net, variables, tensors = xceptions
   oracles.assert_same(
     functools.partial(
@@ -104,7 +103,7 @@ def test_legacy_xception(xceptions, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    differentiate=train == (hw == EVEN),
+    differentiate=differentiate,
   )
 
 
@@ -120,9 +119,11 @@ def aligned_xceptions(tmp_path_factory):
   return oracle, Backbone(**weights.fields), weights.variables, tensors
 
 
-@pytest.mark.parametrize('train', (False, True))
-@pytest.mark.parametrize('hw', (ODD, EVEN))
-def test_xception65(aligned_xceptions, hw, train):
+@pytest.mark.parametrize(
+  'hw, train, differentiate',
+  oracles.cases(ODD, EVEN, long=('evaluation', 'training')),
+)
+def test_xception65(aligned_xceptions, hw, train, differentiate):
   oracle, net, variables, tensors = aligned_xceptions
   low_level = {}
   # The second convolution of the second block, as DeepLabv3+ reads it.
@@ -142,7 +143,7 @@ def test_xception65(aligned_xceptions, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    differentiate=train == (hw == EVEN),
+    differentiate=differentiate,
   )
   hook.remove()
 

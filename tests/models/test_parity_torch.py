@@ -55,9 +55,11 @@ def nets(tmp_path_factory):
   return oracle, net, weights.variables, tensors
 
 
-@pytest.mark.parametrize('train', (False, True))
-@pytest.mark.parametrize('hw', (ODD, EVEN))
-def test_deeplab(nets, hw, train):
+@pytest.mark.parametrize(
+  'hw, train, differentiate',
+  oracles.cases(ODD, EVEN, long=('evaluation',)),
+)
+def test_deeplab(nets, hw, train, differentiate):
   oracle, net, variables, tensors = nets
   oracles.assert_same(
     functools.partial(
@@ -67,7 +69,7 @@ def test_deeplab(nets, hw, train):
     tensors,
     oracles.images(hw),
     train=train,
-    differentiate=train == (hw == EVEN),
+    differentiate=differentiate,
   )
 
 

@@ -199,7 +199,14 @@ def test_weights_that_no_network_takes_are_refused(tmp_path, strategy, task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('strategy', _OTHERS)
+@pytest.mark.parametrize(
+  'strategy',
+  # It has four stages to compile, more than any other.
+  [
+    pytest.param(x, marks=[pytest.mark.long] if x == 'finetune' else [])
+    for x in _OTHERS
+  ],
+)
 def test_a_run_of_every_strategy(strategy, tmp_path, phantom_data_dir, capsys):
   config = step_job.config_of_strategy(
     strategy,

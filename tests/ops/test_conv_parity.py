@@ -1,7 +1,8 @@
 """Every form of a convolution in `ops` is XLA's, forwards and backwards.
 
 Each property is searched twice: on few examples by default, and on many, with
-the compiler's optimizations, among the slow tests.
+the compiler's optimizations, among the long tests. Layers of the paper's sizes
+are optimized among the slow ones.
 """
 
 import functools
@@ -85,7 +86,7 @@ def test_depthwise_is_the_grouped_convolution(**case):
   _check_depthwise(**case)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @_settings(max_examples=30)
 @_DEPTHWISE
 def test_depthwise_is_the_grouped_convolution_at_length(**case):
@@ -98,7 +99,7 @@ def test_depthwise_of_accelerators(**case):
   _check_depthwise(**case, elsewhere=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @_settings(max_examples=20)
 @_DEPTHWISE
 def test_depthwise_of_accelerators_at_length(**case):
@@ -149,7 +150,7 @@ def test_pointwise_is_the_1x1_convolution(**case):
   _check_dense(**case, size=1, pad=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @_settings(max_examples=16)
 @_POINTWISE
 def test_pointwise_is_the_1x1_convolution_at_length(**case):
@@ -182,7 +183,7 @@ def test_plain_conv_is_xla_s(**case):
   _check_plain(**case)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @_settings(max_examples=16)
 @_PLAIN
 def test_plain_conv_is_xla_s_at_length(**case):
@@ -247,7 +248,7 @@ def test_dilated_conv_at_any_rate(**case):
   _check_dilated(**case)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @_settings(max_examples=24)
 @_DILATED
 def test_dilated_conv_at_any_rate_at_length(**case):

@@ -23,9 +23,10 @@ _NAMES = {'segmentation': 'torch_deeplab', 'classification': 'keras_xception'}
 
 
 def config(**paths):
-  """Of the test size, with weights to start from."""
+  """Of `main_job.small_job`, with weights to start from."""
   tree = mtnet_config.get_config('test')
   with tree.unlocked():
+    tree.update(main_job.SMALL)
     for task, path in paths.items():
       tree.pretrained[task] = str(path)
   return tree
@@ -33,9 +34,9 @@ def config(**paths):
 
 @pytest.fixture(scope='module', name='files')
 def _files(tmp_path_factory):
-  """Task -> a file that fits the test size."""
+  """Task -> a file that fits `config`."""
   directory = tmp_path_factory.mktemp('weights')
-  nets = nets_lib.make_nets(mtnet_config.get_config('test'))
+  nets = nets_lib.make_nets(config())
   return {
     task: weights_made_up.write(
       name,
@@ -171,7 +172,7 @@ def test_main_from_public_weights(files, tmp_path, phantom_data_dir, compiled):
   }
   flags = [f'--config.pretrained.{task}={path}' for task, path in paths.items()]
   workdir = tmp_path / 'run'
-  job = main_job.test_size_job(workdir, phantom_data_dir, *flags)
+  job = main_job.small_job(workdir, phantom_data_dir, *flags)
   done = main_job.run(job, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
   assert "Stage 'coarse' starts from" in done.stdout

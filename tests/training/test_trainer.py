@@ -53,7 +53,7 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
 ):
   workdir = tmp_path / 'killed'
   # A checkpoint after every step, so that epochs are resumed half-way.
-  command = main_job.test_size_job(
+  command = main_job.small_job(
     workdir, phantom_data_dir, '--config.checkpoint_minutes=0'
   )
   # 32 nodules, 2 looks, batch 8: epochs of 8 steps. Killed in the middle of
@@ -82,7 +82,7 @@ def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
 ):
   workdir = tmp_path / 'stopped'
   # No checkpoint within an epoch but those of the stops.
-  command = main_job.test_size_job(workdir, phantom_data_dir)
+  command = main_job.small_job(workdir, phantom_data_dir)
   environment = main_job.environment(**compiled)
   # First on a disk without room for a checkpoint: files of at most 60 KiB.
   small = ['bash', '-c', 'ulimit -f 60; exec "$@"', 'bash', *command]
