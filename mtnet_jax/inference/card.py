@@ -52,7 +52,7 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 
 - Not a medical device. No diagnosis, no triage, no patient's care.
 - The labels are the suspicion of LIDC-IDRI's radiologists, not pathology. A
-  "probability of malignancy" is that of their suspicion, {calibrated}.
+  "probability of malignancy" is that of their suspicion, and {calibrated}.
 - One slice is seen, not the volume; no earlier scan, no history.
 - LIDC-IDRI comes from seven centres in the United States, scanned before 2011:
   other populations, scanners and protocols were not tested. Nodules outside the
@@ -82,14 +82,15 @@ It travels with the model: {spacing}; resampled to
 
 ## Made with
 
-Config `{variant}`, seed {seed}; {versions}.{average}
+{average}Config `{variant}`, seed {seed}; {versions}.
 """
 
 _CALIBRATION = """
 Probabilities of malignancy: a temperature of {temperature:.3f}, fitted to the
 {fitted} validation nodules, takes the expected calibration error of these test
-nodules from {before} to {after}; perfectly calibrated probabilities would show
-{chance} by chance. Their curve:
+nodules from {before} to {after}.
+Perfectly calibrated probabilities would show {chance} by chance.
+Their curve on the test nodules:
 
 | mean probability | share malignant | nodules |
 |---|---|---|
@@ -118,9 +119,9 @@ def model_card(name, config, metrics):
     start=_start(config),
     note=_note(metrics),
     calibrated=(
-      'calibrated on the validation nodules'
+      'calibrated as said below'
       if metrics.get('calibration')
-      else 'and is not calibrated'
+      else 'is not calibrated'
     ),
     calibration=_calibration(metrics),
     average=_average(metrics),
@@ -170,7 +171,7 @@ def _note(metrics):
   if metrics.get('left_out'):
     ids = ', '.join(metrics['left_out'])
     text += f' Left out of all results: {ids}.'
-  text = textwrap.fill(text.strip(), 80)
+  text = textwrap.fill(text.strip(), 80, break_on_hyphens=False)
   return f'\n{text}\n' if text else ''
 
 
@@ -178,15 +179,15 @@ def _average(metrics):
   members = metrics.get('members', [])
   if not metrics.get('symmetries') and len(members) < 2:
     return ''
-  seeds = ', '.join(str(member['seed']) for member in members)
+  seeds = ' and '.join(str(member['seed']) for member in members)
   symmetries = (
     ', each on the eight rotations and reflections of the patch'
     if metrics.get('symmetries')
     else ''
   )
   return (
-    f' The mean probability of {len(members)} training(s), seed(s) {seeds}'
-    f'{symmetries}.'
+    f'What it says is the mean of {len(members)} training(s), of seed {seeds}'
+    f'{symmetries}.\n'
   )
 
 
