@@ -211,8 +211,8 @@ def _demo(config):
   for name, epochs in (
     ('coarse_stage', 4),
     ('class_stage', 5),
-    ('fine_stage', 4),
-    ('joint_stage', 4),
+    ('fine_stage', 3),
+    ('joint_stage', 3),
   ):
     config[name].epochs = epochs
     config[name].batch_size = 16
