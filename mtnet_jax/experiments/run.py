@@ -101,7 +101,7 @@ def _prepare(config, workdir, say, locks):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)
-  config = from_run.fill_in(config, workdir, say=say)
+  config = from_run.fill_in(config, workdir)
   files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
   splits = lidc.load_for_training(config, say=say)

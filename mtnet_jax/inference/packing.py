@@ -81,7 +81,7 @@ def write(
     symmetries = symmetries or first.symmetries
     if (
       len(runs) > 1
-      or symmetries > first.symmetries
+      or symmetries != first.symmetries
       or calibrate
       or len(leave_out)
     ):
@@ -141,7 +141,7 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
         f'{" --symmetries" if symmetries else ""}` first.'
       )
     described = files.read_json(found / 'metrics.json')
-    _check_members(found, described, read)
+    _check_evaluation(found, described, read)
     return [
       record
       for record in finished_run.read_csv(found / 'records.csv')
@@ -185,8 +185,8 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
   return metrics, temperature
 
 
-def _check_members(folder, described, read):
-  """Raises `InputError` where an evaluation is of other runs."""
+def _check_evaluation(folder, described, read):
+  """Raises `InputError` where it is of other runs, or of what they have seen."""
   evaluated = [
     (member['seed'], member['rotate_folds'])
     for member in described.get('members', [])
@@ -197,6 +197,12 @@ def _check_members(folder, described, read):
   if evaluated and evaluated != expected:
     raise errors.InputError(
       f'{folder} has the results of other runs: evaluate these again.'
+    )
+  rotations = {rotation for _, rotation in expected}
+  if len(rotations) > 1:
+    raise errors.InputError(
+      f'{folder} has results of nodules that one run tests and another was'
+      ' trained on, which no card may show: give runs of the same folds.'
     )
 
 

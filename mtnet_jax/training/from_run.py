@@ -21,7 +21,7 @@ from mtnet_jax.training import start
 _FILLED_IN = ('start_from_sha256', 'start_from_dataset')
 
 
-def fill_in(config, workdir, *, say=print):
+def fill_in(config, workdir):
   """The config with the checksum of the variables that it starts from.
 
   Beside it stands the dataset that they were trained on. A run resumes without
@@ -30,11 +30,10 @@ def fill_in(config, workdir, *, say=print):
   Args:
     config: of `configs/mtnet.py`.
     workdir: the run directory, which need not exist yet.
-    say: prints a line.
 
   Raises:
-    errors.InputError: there is no such model, its networks are others, or the
-      config names public weights, too.
+    errors.InputError: there is no such model, its networks or folds are others,
+      or the config names public weights, too.
   """
   if not config.start_from:
     return config
@@ -56,10 +55,11 @@ def fill_in(config, workdir, *, say=print):
       'start_from_dataset': before.dataset.name,
     }
     if before.dataset.rotate_folds != config.dataset.rotate_folds:
-      say(
-        f'CAUTION: {config.start_from} was trained on other folds'
+      raise errors.InputError(
+        f'config.start_from={config.start_from} was trained on other folds'
         f' (config.dataset.rotate_folds={before.dataset.rotate_folds}): it has'
-        ' seen nodules of this test split, and the metrics are too optimistic.'
+        ' seen nodules that this run would test itself on. Start from a model'
+        ' of the same folds.'
       )
   settled = config.copy_and_resolve_references()
   with settled.unlocked():

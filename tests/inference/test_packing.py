@@ -171,6 +171,19 @@ def test_results_of_other_runs_are_refused(runs, tmp_path):
     packing.write(swapped, tmp_path / 'out', symmetries=True)
 
 
+def test_results_of_nodules_that_a_run_has_seen_are_refused(runs, tmp_path):
+  folds = [shutil.copytree(x, tmp_path / x.name) for x in runs]
+  config = json.loads((folds[1] / 'config.json').read_text())
+  config['dataset']['rotate_folds'] = 1
+  (folds[1] / 'config.json').write_text(json.dumps(config))
+  (found,) = (folds[0] / 'evaluations').glob('*-test-*')
+  described = json.loads((found / 'metrics.json').read_text())
+  described['members'][1]['rotate_folds'] = 1
+  (found / 'metrics.json').write_text(json.dumps(described))
+  with pytest.raises(errors.InputError, match='no card may show'):
+    packing.write(folds, tmp_path / 'out', symmetries=True)
+
+
 @pytest.mark.parametrize(
   'changes',
   [

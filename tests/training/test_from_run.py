@@ -139,12 +139,10 @@ def test_public_weights_beside_it_are_refused(made_run_dir, tmp_path):
     from_run.fill_in(given, tmp_path)
 
 
-def test_a_source_of_other_folds_is_a_caution(made_run_dir, tmp_path):
-  said = []
+def test_a_source_of_other_folds_is_refused(made_run_dir, tmp_path):
   given = config(made_run_dir, **{'dataset.rotate_folds': 2})
-  from_run.fill_in(given, tmp_path, say=said.append)
-  assert len(said) == 1
-  assert 'CAUTION' in said[0]
+  with pytest.raises(errors.InputError, match='other folds.*rotate_folds=0'):
+    from_run.fill_in(given, tmp_path)
 
 
 def test_a_run_resumes_without_its_source(made_run_dir, tmp_path):
