@@ -186,7 +186,7 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
 
 
 def _check_evaluation(folder, described, read):
-  """Raises `InputError` where it is of other runs, or of what they have seen."""
+  """Raises `InputError` where it is of other runs, or of nodules they saw."""
   evaluated = [
     (member['seed'], member['rotate_folds'])
     for member in described.get('members', [])

@@ -108,6 +108,23 @@ def test_losses_follow_the_config():
     expected,
     rtol=1e-5,
   )
+  config.cross_entropy_weight = 0.3
+  np.testing.assert_allclose(
+    step.loss_of_task(
+      coarse,
+      logits,
+      {'mask': mask},
+      step.loss_hyperparams(config),
+      max_top_k=9,
+      cross_entropy=step.step_options(config, steps_per_epoch=1).cross_entropy,
+    ),
+    expected + 0.3 * losses.pixel_cross_entropy(logits, mask),
+    rtol=1e-5,
+  )
+  # The paper has none, and its program no part of it.
+  paper = mtnet_config.get_config()
+  assert not step.step_options(paper, steps_per_epoch=1).cross_entropy
+  assert step.step_options(paper, steps_per_epoch=1).weight_average == 0
   # -log(1/2), and -log(1 - 3/4) for a wrong logit of log 3.
   np.testing.assert_allclose(
     step.loss_of_task(
