@@ -1,4 +1,4 @@
-"""Dropout of Class-net: none in the paper, and none where nothing is learned."""
+"""Dropout of Class-net: none in the paper, and none in evaluation."""
 
 import jax
 import jax.numpy as jnp
