@@ -6,6 +6,7 @@ same in JAX. Building takes some seconds, once per machine: the library is kept
 in the user's cache, beside the compiled programs.
 """
 
+import concurrent.futures
 import ctypes
 import functools
 import hashlib
@@ -34,7 +35,7 @@ _LOOPS = (
   'separable',
 )
 # Not -ffast-math: infinities and NaNs must arrive.
-_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared')
+_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC')
 
 
 def supports(*arrays):
@@ -142,14 +143,17 @@ def _path():
     caches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=caches) as staged:
       built = pathlib.Path(staged, path.name)
-      # Foreign headers come as the system's, whose warnings nobody reads.
-      _run(
-        *_FLAGS,
-        '-isystem',
-        jax.ffi.include_dir(),
-        *sources,
-        '-o',
-        str(built),
-      )
+
+      def compiled(source, staged=staged):
+        object_file = pathlib.Path(staged, pathlib.Path(source).stem + '.o')
+        # Foreign headers come as the system's, whose warnings nobody reads.
+        headers = ('-isystem', jax.ffi.include_dir())
+        _run(*_FLAGS, *headers, '-c', source, '-o', str(object_file))
+        return str(object_file)
+
+      # A compiler uses one core, and somebody waits for the first prediction.
+      with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, sources))
+      _run('-shared', *objects, '-o', str(built))
       built.replace(path)
   return path
