@@ -30,15 +30,18 @@ os.environ['KERAS_BACKEND'] = 'jax'
 _LONGEST = (
   'experiments/test_bfloat16_run.py',
   'experiments/test_determinism.py',
-  'experiments/test_kills.py',
-  'training/test_step.py',
-  'training/test_trainer.py',
   'commands/test_sweep.py',
+  'training/test_trainer.py',
+  'training/test_step.py',
+  'models/test_parity_torch.py',
+  'models/test_parity_timm.py',
+  'models/test_strategies.py',
+  'benchmarks/test_on_gpu_check.py',
+  'experiments/test_kills.py',
   'experiments/test_run.py',
   'ops/test_folded.py',
   'ops/test_native.py',
   'ops/test_conv_parity.py',
-  'benchmarks/test_on_gpu_check.py',
   'benchmarks/test_on_gpu_train.py',
 )
 

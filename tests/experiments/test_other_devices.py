@@ -36,7 +36,7 @@ np.savez(out, **outputs)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_eight_devices_opens_on_one(
   tmp_path, phantom_data_dir, compiled
 ):

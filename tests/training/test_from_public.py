@@ -165,6 +165,26 @@ def test_class_net_starts_from_its_file(files, tmp_path):
 
 
 @pytest.mark.slow
+def test_main_trains_a_stage_from_public_weights(
+  files, tmp_path, phantom_data_dir, compiled
+):
+  """One stage, undisturbed; the long test below has them all."""
+  path = shutil.copy(files['segmentation'], tmp_path / 'public')
+  job = main_job.small_job(
+    tmp_path / 'run',
+    phantom_data_dir,
+    f'--config.pretrained.segmentation={path}',
+    "--config.stages=('coarse',)",
+  )
+  done = main_job.run(job, **compiled)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "Stage 'coarse' starts from" in done.stdout
+  saved = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert saved['seg_net']['skip_relu'] is True
+  assert (tmp_path / 'run' / 'metrics.json').exists()
+
+
+@pytest.mark.long
 def test_main_from_public_weights(files, tmp_path, phantom_data_dir, compiled):
   paths = {
     task: shutil.copy(path, tmp_path / path.name)
