@@ -169,11 +169,10 @@ def test_main_trains_a_stage_from_public_weights(
   files, tmp_path, phantom_data_dir, compiled
 ):
   """One stage, undisturbed; the long test below has them all."""
-  path = shutil.copy(files['segmentation'], tmp_path / 'public')
   job = main_job.small_job(
     tmp_path / 'run',
     phantom_data_dir,
-    f'--config.pretrained.segmentation={path}',
+    f'--config.pretrained.segmentation={files["segmentation"]}',
     "--config.stages=('coarse',)",
   )
   done = main_job.run(job, **compiled)
