@@ -6,7 +6,7 @@ import main_job
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_epochs_stand_for_those_that_are_left(
   tmp_path, phantom_data_dir, compiled
 ):

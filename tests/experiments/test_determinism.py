@@ -29,6 +29,7 @@ def metrics(workdir):
   return json.loads((workdir / 'metrics.json').read_text())
 
 
+@pytest.mark.long
 def test_the_same_seed_repeats_itself_and_another_does_not(
   finished_run, tmp_path, phantom_data_dir, compiled
 ):

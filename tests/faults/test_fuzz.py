@@ -26,7 +26,7 @@ def test_damage_is_read_or_refused(name, tmp_path):
   assert outcomes == {'accepted', 'refused'}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.extra
 def test_every_reader(tmp_path):
   pytest.importorskip('torch', reason='needs the extra interop')

@@ -74,7 +74,7 @@ def test_rounding_of_as_many_products_as_the_networks_have():
   _assert_agree((2, 12, 12, 304), 256, dtype=np.float32, tolerance=2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @hypothesis.settings(
   max_examples=25, deadline=None, derandomize=True, database=None
 )

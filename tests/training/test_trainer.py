@@ -76,7 +76,7 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
   assert run_files.losses(undisturbed) == run_files.losses(workdir)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
   finished_run, tmp_path, phantom_data_dir, compiled
 ):
