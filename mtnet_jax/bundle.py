@@ -38,11 +38,7 @@ def main():
   parser.add_argument(
     '--name', help="of the model (default: the first run directory's)"
   )
-  parser.add_argument(
-    '--symmetries',
-    action='store_true',
-    help='average over the eight rotations and reflections of a patch',
-  )
+  parser.add_argument('--symmetries', **command_line.SYMMETRIES)
   parser.add_argument(
     '--calibrate',
     action='store_true',

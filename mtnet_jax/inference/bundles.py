@@ -12,7 +12,6 @@ from mtnet_jax.inference import model
 from mtnet_jax.inference import remote
 from mtnet_jax.models import nets
 from mtnet_jax.storage import bundle_files
-from mtnet_jax.storage import shipped
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
@@ -45,25 +44,15 @@ def load(path):
   compilation_cache.enable()
   if isinstance(path, (list, tuple)):
     return ensemble.Ensemble([load(one) for one in path])
-  with remote.local_folder(
-    shipped.find(path), wanted=WANTED.fullmatch
-  ) as folder:
+  with remote.local_folder(path, wanted=WANTED.fullmatch) as folder:
     try:
-      with damage(folder):
+      with bundle_files.damage(folder):
         return _model(read(folder, name=name_of(path)))
     except errors.InputError as error:
       # The user knows a download by its address.
       raise errors.InputError(
         str(error).replace(str(folder), str(path))
       ) from error
-
-
-def damage(folder):
-  """Turns errors that a damaged model causes into `errors.InputError`."""
-  return errors.of_wrong_values(
-    f'{folder} is damaged, or was not written by mtnet_jax',
-    way_out='Get the model again.',
-  )
 
 
 def name_of(path):

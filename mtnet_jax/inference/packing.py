@@ -1,6 +1,7 @@
 """Bundles written, from one run or from several whose outputs are averaged."""
 
 import contextlib
+import functools
 import json
 import pathlib
 import re
@@ -64,16 +65,11 @@ def write(
       for run in runs
     ]
     read = []
-    for folder in folders:
-      with bundles.damage(folder):
-        read.append(bundles.read(folder, name=bundles.name_of(folder)))
+    for run, folder in zip(runs, folders, strict=True):
+      with bundle_files.damage(folder):
+        read.append(bundles.read(folder, name=bundles.name_of(run)))
     first = read[0]
     config = first.config.copy_and_resolve_references()
-    name = name or (
-      first.name
-      if bundle_files.is_bundle(folders[0])
-      else bundles.name_of(runs[0])
-    )
     members = [variables for bundle in read for variables in bundle.members]
     _check(read, members, config, runs)
     metrics = first.metrics
@@ -101,7 +97,7 @@ def write(
     if config.get('start_from'):
       config.start_from = bundles.name_of(config.start_from)
   bundle = bundle_files.Bundle(
-    name, config, metrics, '', members, symmetries, temperature
+    name or first.name, config, metrics, '', members, symmetries, temperature
   )
   _write(bundle, out, float16=float16)
 
@@ -124,13 +120,21 @@ def _check(read, members, config, runs):
 def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
   """metrics.json and temperature of an average, from its evaluations."""
   config, metrics = read[0].config, read[0].metrics
-  dataset = config.dataset.name
+  summary_of = functools.partial(
+    scores.summarise,
+    diameter_model=metrics['diameter_only_model'],
+    seed=config.seed,
+  )
 
   def records_of(split):
     found = folder
     if split != 'test' or len(runs) > 1 or symmetries:
       found = workdir.evaluation_dir(
-        folder, dataset, split, members=len(runs), symmetries=symmetries
+        folder,
+        config.dataset.name,
+        split,
+        members=len(runs),
+        symmetries=symmetries,
       )
     if not (found / 'records.csv').exists():
       command = 'python -m mtnet_jax.evaluate --workdir ' + ' '.join(
@@ -154,7 +158,7 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
   if calibrate:
     chosen = records_of('validation')
     temperature = calibration.fit_temperature(*_scores_and_labels(chosen))
-    before = _calibration_error(records, metrics, config)
+    before = summary_of(records)['probabilities']['classification']
     for record in records:
       record['malignancy_probability'] = float(
         calibration.tempered(record['malignancy_probability'], temperature)
@@ -162,25 +166,16 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
     found = {
       'temperature': temperature,
       'fitted_to': {'split': 'validation', **records_lib.count(chosen)},
-      'calibration_error_before': before,
+      'calibration_error_before': before['calibration_error'],
       'curve': _curve(records),
     }
-  summary = scores.summarise(
-    records, diameter_model=metrics['diameter_only_model'], seed=config.seed
-  )
   metrics = {
     **metrics,
-    'members': [
-      {
-        'seed': bundle.config.seed,
-        'start_from': bundle.config.get('start_from'),
-      }
-      for bundle in read
-    ],
+    'members': [{'seed': bundle.config.seed} for bundle in read],
     'symmetries': symmetries,
     'calibration': found,
     'left_out': sorted(leave_out),
-    'test': summary,
+    'test': summary_of(records),
   }
   return metrics, temperature
 
@@ -211,13 +206,6 @@ def _scores_and_labels(records):
   known = labels >= 0
   scored = records_lib.column(records, 'malignancy_probability')
   return scored[known], labels[known]
-
-
-def _calibration_error(records, metrics, config):
-  summary = scores.summarise(
-    records, diameter_model=metrics['diameter_only_model'], seed=config.seed
-  )
-  return summary['probabilities']['classification']['calibration_error']
 
 
 def _curve(records):

@@ -22,8 +22,8 @@ def local_folder(path, *, wanted):
   """Yields a folder on this disk with the files of a folder anywhere.
 
   Args:
-    path: a folder of this disk, yielded as it is; or a URL such as
-      gs://bucket/run, downloaded to a temporary folder.
+    path: a folder of this disk or the name of a shipped model, yielded as it
+      is; or a URL such as gs://bucket/run, downloaded to a temporary folder.
     wanted: relative path -> whether to download the file.
 
   Yields:
@@ -34,14 +34,9 @@ def local_folder(path, *, wanted):
   """
   url = str(path)
   if '://' not in url:
-    folder = pathlib.Path(url).expanduser()
-    if not folder.is_dir():
-      what = 'is a file, not a folder' if folder.exists() else 'does not exist'
-      raise errors.InputError(
-        f'{url} {what}: give a run directory, a bundle, a URL of one, or the'
-        f' name of a model that comes with mtnet_jax ({shipped.listed()}).'
-      )
-    yield folder
+    yield shipped.folder_of(
+      url, kinds='a run directory, a bundle, a URL of one'
+    )
     return
   with tempfile.TemporaryDirectory(prefix='mtnet_jax-') as folder:
     folder = pathlib.Path(folder)

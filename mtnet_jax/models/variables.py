@@ -106,6 +106,25 @@ def shapes_of(net, size, inputs):
 cached_shapes_of = functools.lru_cache(maxsize=16)(shapes_of)
 
 
+def take_over_network(initial, trained, *, name, newly_initialised):
+  """`take_over` of each collection of a stage's network.
+
+  Args:
+    initial, trained: {'params', 'batch_stats'}.
+    name: of the stage, for messages.
+    newly_initialised: as in `take_over`.
+  """
+  return {
+    collection: take_over(
+      tree,
+      trained[collection],
+      path=(name, collection),
+      newly_initialised=newly_initialised,
+    )
+    for collection, tree in initial.items()
+  }
+
+
 def take_over(initial, trained, *, path, newly_initialised=(FINE_LAYER,)):
   """`initial` with every leaf of `trained`.
 

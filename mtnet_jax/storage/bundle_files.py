@@ -51,6 +51,14 @@ class Bundle(NamedTuple):
   temperature: float = 1.0
 
 
+def damage(folder):
+  """Turns errors that a damaged model causes into `errors.InputError`."""
+  return errors.of_wrong_values(
+    f'{folder} is damaged, or was not written by mtnet_jax',
+    way_out='Get the model again.',
+  )
+
+
 def is_bundle(folder):
   """Whether a folder holds a bundle, perhaps a damaged one."""
   folder = pathlib.Path(folder)
@@ -159,23 +167,14 @@ def read_source(path):
     path: a run directory, a bundle, or the name of a shipped model.
 
   Returns:
-    The config, and what reads the variables of some of its stages: names ->
-    {name: variables}.
+    The config, and what reads the variables of some of its stages when they
+    are needed: names -> {name: variables}.
 
   Raises:
     errors.InputError: it is none of these, or damaged.
   """
-  folder = pathlib.Path(shipped.find(path)).expanduser()
-  if not folder.is_dir():
-    raise errors.InputError(
-      f'{path} {"is a file" if folder.exists() else "does not exist"}: give a'
-      ' run directory, a bundle, or the name of a model that comes with'
-      f' mtnet_jax ({shipped.listed()}).'
-    )
-  with errors.of_wrong_values(
-    f'{folder} is damaged, or was not written by mtnet_jax',
-    way_out='Get the model again.',
-  ):
+  folder = shipped.folder_of(path)
+  with damage(folder):
     if is_bundle(folder):
       bundle = read(folder)
       first = bundle.members[0]

@@ -3,6 +3,7 @@
 import pathlib
 
 import mtnet_jax
+from mtnet_jax.system import errors
 
 # Each is a bundle, whose README says what it was trained on.
 _FOLDER = pathlib.Path(mtnet_jax.__file__).parent / 'shipped'
@@ -13,16 +14,28 @@ def names():
   return sorted(path.parent.name for path in _FOLDER.glob('*/manifest.json'))
 
 
-def listed():
-  """The names in one text."""
-  return ', '.join(names()) or 'there is none'
+def folder_of(path, *, kinds='a run directory, a bundle'):
+  """The folder of a trained model on this disk.
 
+  Args:
+    path: where it is, or the name of a shipped one. A folder of that name in
+      the working directory comes first.
+    kinds: what else `path` may be, for the message.
 
-def find(path):
-  """The folder of a shipped model where `path` is its name, otherwise `path`.
+  Returns:
+    `pathlib.Path`.
 
-  A folder of that name in the working directory comes first.
+  Raises:
+    errors.InputError: it is neither.
   """
-  if str(path) in names() and not pathlib.Path(path).exists():
+  folder = pathlib.Path(path).expanduser()
+  if not folder.exists() and str(path) in names():
     return _FOLDER / str(path)
-  return path
+  if not folder.is_dir():
+    what = 'is a file, not a folder' if folder.exists() else 'does not exist'
+    listed = ', '.join(names()) or 'there is none'
+    raise errors.InputError(
+      f'{path} {what}: give {kinds}, or the name of a model that comes with'
+      f' mtnet_jax ({listed}).'
+    )
+  return folder

@@ -27,18 +27,20 @@ _FORMER_KEYS = {
   'steps_at_once': 'steps_per_call',
   'rank_loss.most': 'max_top_k',
 }
-# Keys that configs did not have before -> what was done without them.
+# Keys that a group of configs did not have before, and what was done without.
 _NEW_KEYS = {
-  'cross_entropy_weight': 0.0,
-  'start_from': '',
-  'start_from_dataset': '',
-  'start_from_sha256': '',
-  'weight_average': 0.0,
-  'class_net.dropout_rate': 0.0,
-  'coarse_stage.weight_decay': 0.0,
-  'class_stage.weight_decay': 0.0,
-  'fine_stage.weight_decay': 0.0,
-  'joint_stage.weight_decay': 0.0,
+  '': {
+    'cross_entropy_weight': 0.0,
+    'start_from': '',
+    'start_from_dataset': '',
+    'start_from_sha256': '',
+    'weight_average': 0.0,
+  },
+  'class_net.': {'dropout_rate': 0.0},
+  'coarse_stage.': {'weight_decay': 0.0},
+  'class_stage.': {'weight_decay': 0.0},
+  'fine_stage.': {'weight_decay': 0.0},
+  'joint_stage.': {'weight_decay': 0.0},
 }
 # Keys of a config without which no network can be rebuilt.
 _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
@@ -68,13 +70,8 @@ def claim(workdir, config):
 
 def upgraded(tree, group=''):
   """A config as a dict, with the keys that it has today."""
-  new = {
-    key.removeprefix(group): value
-    for key, value in _NEW_KEYS.items()
-    if key.rpartition('.')[0] == group.rstrip('.')
-  }
   return {
-    **new,
+    **_NEW_KEYS.get(group, {}),
     **{
       _FORMER_KEYS.get(group + key, key): (
         upgraded(value, f'{group}{key}.') if isinstance(value, dict) else value

@@ -43,7 +43,8 @@ def fill_in(config, workdir):
       ' start: leave one of them out.'
     )
   try:
-    before, source = _read(config.start_from)
+    before, load = bundle_files.read_source(config.start_from)
+    source = load(nets.names(before))
   except errors.InputError:
     found = _earlier(config, workdir)
     if found is None:
@@ -67,12 +68,6 @@ def fill_in(config, workdir):
   return settled
 
 
-def _read(path):
-  """Config of the source, and stage name -> variables."""
-  config, load = bundle_files.read_source(path)
-  return config, load(nets.names(config))
-
-
 def _earlier(config, workdir):
   """What a run began with that began with this source, or None."""
   saved = pathlib.Path(workdir, 'config.json')
@@ -94,7 +89,9 @@ def _check_networks(config, source):
     try:
       jax.eval_shape(
         functools.partial(
-          _take_over, name=name, lacking=_lacking(shapes[name], source[name])
+          variables_lib.take_over_network,
+          name=name,
+          newly_initialised=_lacking(shapes[name], source[name]),
         ),
         shapes[name],
         source[name],
@@ -105,18 +102,6 @@ def _check_networks(config, source):
         f' config ({error}): give the fields of seg_net and class_net that are'
         ' in its config.json.'
       ) from error
-
-
-def _take_over(initial, trained, *, name, lacking):
-  return {
-    collection: variables_lib.take_over(
-      initial[collection],
-      trained[collection],
-      path=(name, collection),
-      newly_initialised=lacking,
-    )
-    for collection in initial
-  }
 
 
 def _lacking(initial, trained):
@@ -147,20 +132,23 @@ def loader(config, stage, *, say=print):
   if not config.start_from:
     return None
   try:
-    _, source = _read(config.start_from)
+    before, load = bundle_files.read_source(config.start_from)
   except errors.InputError as error:
     # No matter where the stage is trained, or has a checkpoint to go on from.
     return functools.partial(_raise, error)
-  if stage.name not in source:
+  if stage.name not in nets.names(before):
     return None
-  return functools.partial(_load, config, stage, source, say)
+  return functools.partial(
+    _load, config, stage, functools.partial(load, nets.names(before)), say
+  )
 
 
 def _raise(error):
   raise error
 
 
-def _load(config, stage, source, say):
+def _load(config, stage, read_variables, say):
+  source = read_variables()
   if tensors.digest(source) != config.start_from_sha256:
     raise errors.InputError(
       f'{config.start_from} is not what this run began with (its checksum was'

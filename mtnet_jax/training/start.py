@@ -46,15 +46,12 @@ def init_variables(
   if stage.task == 'classification' and stage.net.use_coarse_mask:
     variables['params'] = mtnet.average_fourth_channel(variables['params'])
   if started is not None:
-    variables = {
-      name: variables_lib.take_over(
-        tree,
-        started[name],
-        path=(stage.name, name),
-        newly_initialised=newly_initialised,
-      )
-      for name, tree in variables.items()
-    }
+    variables = variables_lib.take_over_network(
+      variables,
+      started,
+      name=stage.name,
+      newly_initialised=newly_initialised,
+    )
   return variables
 
 

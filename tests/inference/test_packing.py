@@ -154,6 +154,21 @@ def test_what_is_left_out_is_not_counted_and_named(runs, tmp_path):
   assert 'Crops of CT. Left out of all results: nodule-1.' in card
 
 
+def test_where_it_started_is_told_by_its_last_name_alone(runs, tmp_path):
+  folders = [shutil.copytree(x, tmp_path / x.name) for x in runs]
+  for folder in folders:
+    config = json.loads((folder / 'config.json').read_text())
+    config['start_from'] = '/home/private/phantoms'
+    config['start_from_dataset'] = 'lidc_nodules/phantom'
+    (folder / 'config.json').write_text(json.dumps(config))
+  packing.write(folders, tmp_path / 'out', symmetries=True)
+  for path in (tmp_path / 'out').iterdir():
+    assert b'private' not in path.read_bytes()
+  assert mtnet_jax.load(tmp_path / 'out').models[0].config.start_from == (
+    'phantoms'
+  )
+
+
 def test_an_average_that_nobody_evaluated_is_refused(runs, tmp_path):
   with pytest.raises(errors.InputError) as error:
     packing.write(runs, tmp_path / 'out')

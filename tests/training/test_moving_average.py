@@ -4,12 +4,10 @@ import jax
 import made_run
 import numpy as np
 import pytest
+import step_job
 
 from benchmarks import problem
-from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.system import devices
-from mtnet_jax.training import stages
-from mtnet_jax.training import trainer as trainer_lib
 
 _DECAY = 0.5
 
@@ -21,16 +19,7 @@ def _trainer(directory, **changes):
     config.views_per_image = 1
     config.coarse_stage.batch_size = 4
     config.update_from_flattened_dict(changes)
-  data = problem.discs(8)
-  return trainer_lib.Trainer(
-    stages.make_stages(config)[0],
-    config,
-    nets=nets_lib.make_nets(config),
-    trained={},
-    train=data,
-    validation=data,
-    directory=directory,
-  )
+  return step_job.coarse_trainer(config, problem.discs(8), directory)
 
 
 def _host(tree):
@@ -99,3 +88,20 @@ def test_a_saved_state_comes_back_whole(tmp_path, decay):
   saved = devices.unreplicate(state)
   assert jax.tree.structure(again) == jax.tree.structure(saved)
   jax.tree.map(np.testing.assert_array_equal, again, saved)
+
+
+@pytest.mark.parametrize('decay', (0.0, _DECAY))
+def test_it_is_validated_and_kept(tmp_path, decay, monkeypatch):
+  trainer = _trainer(tmp_path, weight_average=decay)
+  state = trainer.put_on_devices(trainer.init_state())
+  state, _ = trainer.steps(state, 0)
+  kept = {'params': state.params, 'batch_stats': state.batch_stats}
+  kept = devices.unreplicate(state.averaged if decay else kept)
+  validated = []
+  monkeypatch.setattr(
+    trainer, 'validate', lambda x: validated.append(x) or {'jaccard': 0.5}
+  )
+  trainer._end_epoch(state, 2, [], 0.0)
+  best, _ = trainer._checkpoints.load_best()
+  for found in (best, devices.unreplicate(validated[0])):
+    jax.tree.map(np.testing.assert_array_equal, found, kept)
