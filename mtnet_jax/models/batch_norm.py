@@ -30,7 +30,7 @@ def _over_devices(means, axis_name):
 
 def _moments(x):
   """Sums over this device's pixels of x and of its square: (C,) each."""
-  if library.supports(x):
+  if library.supports('moments', x):
     return library.call('moments', [x.shape[-1:]] * 2, x)
   wide = common.wide(x)
   return over_pixels(wide, wide * wide)
@@ -38,7 +38,7 @@ def _moments(x):
 
 def _gradient_sums(grad, x, mean):
   """Sums over this device's pixels of grad and of grad * (x - mean)."""
-  if library.supports(grad, x, mean):
+  if library.supports('gradient_sums', grad, x, mean):
     return library.call('gradient_sums', [mean.shape] * 2, grad, x, mean)
   grad, centred = common.wide(grad), common.wide(x) - mean
   return over_pixels(grad, grad * centred)

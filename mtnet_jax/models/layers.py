@@ -87,9 +87,9 @@ class DepthwiseConv(nn.Module):
     )
 
 
-def _can_fold(norm, x):
-  """Whether `folded` can take x and what this batch norm does to it."""
-  return norm.use_running_average and library.supports(x)
+def _can_fold(loop, norm, x):
+  """Whether a loop can take x and what this batch norm does to its output."""
+  return norm.use_running_average and library.supports(loop, x)
 
 
 def _folded(norm, features, bias):
@@ -114,7 +114,8 @@ def conv_norm_relu(conv, norm, x):
   x = x.astype(conv.dtype)
   channels = min(x.shape[-1], conv.features)
   is_first = conv.size == 3 and conv.dilation == 1
-  if not (is_first and channels < few_channels.LIMIT and _can_fold(norm, x)):
+  is_few = is_first and channels < few_channels.LIMIT
+  if not (is_few and _can_fold('conv3x3', norm, x)):
     return nn.relu(norm(conv(x)))
   kernel, bias = conv.variables_for(x.shape[-1])
   return folded.few_channels_conv(
@@ -153,7 +154,7 @@ def separable_conv(
   x = x.astype(depthwise.dtype)
   has_loop = depthwise_lib.has_loop(depthwise.stride, depthwise.dilation)
   is_pointwise = (pointwise.size, pointwise.stride) == (1, 1)
-  if has_loop and is_pointwise and _can_fold(after, x):
+  if has_loop and is_pointwise and _can_fold('separable', after, x):
     channels = x.shape[-1]
     kernel, bias = pointwise.variables_for(channels)
     return folded.separable_conv(

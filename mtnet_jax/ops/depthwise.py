@@ -81,7 +81,7 @@ def _is_native(x, kernel, stride, dilation):
   return (
     kernel.shape[0] == 3
     and has_loop(stride, dilation)
-    and library.supports(x, kernel)
+    and library.supports('depthwise_forward', x, kernel)
   )
 
 

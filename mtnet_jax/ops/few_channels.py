@@ -35,7 +35,7 @@ def conv(x, kernel, stride, pad):
   Returns:
     (B, H', W', F).
   """
-  if not library.supports(x, kernel):
+  if not library.supports('conv3x3', x, kernel):
     return common.xla_conv(x, kernel, stride=stride, pad=pad)
   features = kernel.shape[-1:]
   unit, zero = jnp.ones(features, x.dtype), jnp.zeros(features, x.dtype)
@@ -83,13 +83,13 @@ def _backward(stride, pad, residuals, grad):
 
 
 def _input_gradient(x, kernel, grad, stride, pad):
-  if stride == 1 and library.supports(grad, kernel):
+  if stride == 1 and library.supports('conv3x3', grad, kernel):
     return conv(grad, kernel[::-1, ::-1].swapaxes(2, 3), 1, 2 - pad)
   return _by_xla(x, kernel, grad, stride, pad)[0]
 
 
 def _kernel_gradient(x, kernel, grad, stride, pad):
-  if library.supports(x, grad):
+  if library.supports('conv3x3_kernel_gradient', x, grad):
     (grad_kernel,) = library.call(
       'conv3x3_kernel_gradient', [kernel.shape], x, grad, stride=stride, pad=pad
     )

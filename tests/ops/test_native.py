@@ -29,10 +29,10 @@ def _draw(*shape):
 @_needs_compiler
 def test_they_are_there_where_a_compiler_is():
   assert library.loaded()
-  assert library.supports(_draw(1))
-  assert not library.supports(_draw(1).astype(jnp.bfloat16))
+  assert library.supports('moments', _draw(1))
+  assert not library.supports('moments', _draw(1).astype(jnp.bfloat16))
   with target.portable():
-    assert not library.supports(_draw(1))
+    assert not library.supports('moments', _draw(1))
 
 
 def _calls(function, *arguments):
@@ -223,11 +223,17 @@ def test_what_the_compiler_says_is_handed_on(tmp_path):
 @pytest.mark.slow
 @_needs_compiler
 def test_it_is_built_once_and_quietly_loaded_then(tmp_path):
-  # Building takes half a minute: this compiler hands on what another one built.
+  # Building takes half a minute: this compiler hands on what another one built,
+  # of the group that the name of its output begins with.
+  built = {group: library._path(group) for group in library._GROUPS}
   compiler = tmp_path / 'compiler'
   compiler.write_text(
     '#!/bin/sh\nfor last; do :; done\n'
-    f'[ "$last" = /dev/null ] || cp {library._path()} "$last"\n'
+    'case "$last" in\n'
+    + ''.join(
+      f'*/{name}-*.so) cp {so} "$last";;\n' for name, so in built.items()
+    )
+    + '*.o) : > "$last";;\nesac\n'
   )
   compiler.chmod(0o755)
   env = {'CXX': str(compiler), 'XDG_CACHE_HOME': str(tmp_path)}
@@ -237,4 +243,25 @@ def test_it_is_built_once_and_quietly_loaded_then(tmp_path):
   assert loaded
   assert 'building' in first
   assert 'building' not in second
-  assert len([*(tmp_path / 'mtnet_jax' / 'native').iterdir()]) == 1
+  kept = [*(tmp_path / 'mtnet_jax' / 'native').iterdir()]
+  assert sorted(map(_group, kept)) == sorted(library._GROUPS)
+
+
+def _group(path):
+  return path.name.partition('-')[0]
+
+
+_PREDICTS = """
+import mtnet_jax, numpy as np
+mtnet_jax.load('lidc-small').predict(np.full((1, 64, 64), -700))
+"""
+
+
+@pytest.mark.slow
+@_needs_compiler
+def test_a_prediction_waits_for_no_loops_of_training(tmp_path):
+  done = main_job.run(
+    [sys.executable, '-c', _PREDICTS], XDG_CACHE_HOME=str(tmp_path)
+  )
+  assert done.returncode == 0, done.stderr
+  assert [*map(_group, tmp_path.rglob('*.so'))] == ['forward']

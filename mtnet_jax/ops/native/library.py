@@ -2,8 +2,9 @@
 
 They serve float32 on a CPU, where this machine has a C++ compiler (`c++`, or
 what CXX names). Elsewhere, and with MTNET_JAX_NATIVE=0, callers compute the
-same in JAX. Building takes some seconds, once per machine: the library is kept
-in the user's cache, beside the compiled programs.
+same in JAX. Each group of loops is a library, which takes some seconds to
+build, once per machine: it is kept in the user's cache, beside the compiled
+programs. A prediction needs those of `forward/` and waits for no others.
 """
 
 import concurrent.futures
@@ -25,37 +26,41 @@ import numpy as np
 from mtnet_jax.ops import target
 from mtnet_jax.system import compilation_cache
 
-_LOOPS = (
-  'conv3x3',
-  'conv3x3_kernel_gradient',
-  'depthwise_forward',
-  'depthwise_backward',
-  'moments',
-  'gradient_sums',
-  'separable',
-)
+# Folder -> the loops that its sources define.
+_GROUPS = {
+  'forward': ('conv3x3', 'separable'),
+  'training': (
+    'conv3x3_kernel_gradient',
+    'depthwise_forward',
+    'depthwise_backward',
+    'moments',
+    'gradient_sums',
+  ),
+}
+_PURPOSE = {'forward': 'prediction', 'training': 'training'}
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC')
 
 
-def supports(*arrays):
-  """Whether these can go to the C++ loops, from where this is called.
+def supports(loop, *arrays):
+  """Whether these can go to a C++ loop, from where this is called.
 
   Args:
+    loop: its name.
     *arrays: arrays, or tracers of them.
   """
   return (
     target.is_this_cpu()
     and all(x.dtype == jnp.float32 for x in arrays)
-    and loaded()
+    and _has(_group_of(loop))
   )
 
 
 def call(name, shapes, *arrays, **attributes):
-  """Calls a loop, which `supports` these arrays.
+  """Calls a loop that `supports` these arrays.
 
   Args:
-    name: of the handler, without its prefix.
+    name: of the loop.
     shapes: of the results, float32.
     *arrays: float32.
     **attributes: integers.
@@ -73,23 +78,34 @@ def call(name, shapes, *arrays, **attributes):
   )
 
 
-@functools.cache
 def loaded():
-  """Whether the library could be built and loaded; says why where not."""
+  """Whether all loops could be built and loaded; says why where not."""
+  return all(map(_has, _GROUPS))
+
+
+def _group_of(loop):
+  (group,) = (name for name, loops in _GROUPS.items() if loop in loops)
+  return group
+
+
+@functools.cache
+def _has(group):
+  """Whether a group of loops could be built and loaded; says why where not."""
   if os.environ.get('MTNET_JAX_NATIVE') == '0':
     return False
   try:
-    library = _open(_path())
-    for loop in _LOOPS:
+    library = _open(_path(group))
+    for loop in _GROUPS[group]:
       name = f'mtnet_{loop}'
       handler = jax.ffi.pycapsule(getattr(library, name))
       jax.ffi.register_ffi_target(name, handler, platform='cpu')
   except (OSError, subprocess.SubprocessError) as error:
     reason = getattr(error, 'stderr', None) or error
     _say(
-      'no C++ loops on this CPU, JAX computes the same more slowly. They need a'
-      f' C++ compiler, `c++` or what CXX names; MTNET_JAX_NATIVE=0 does without'
-      f' and says nothing. What went wrong: {str(reason).strip()[:1000]}'
+      f'no C++ loops for {_PURPOSE[group]} on this CPU, JAX computes the same'
+      ' more slowly. They need a C++ compiler, `c++` or what CXX names;'
+      ' MTNET_JAX_NATIVE=0 does without and says nothing. What went wrong:'
+      f' {str(reason).strip()[:1000]}'
     )
     return False
   return True
@@ -122,33 +138,33 @@ def _run(*command):
   ).stdout
 
 
-def _path():
+def _path(group):
   """The library's file, built where it is not there yet."""
   folder = pathlib.Path(__file__).parent
-  sources = [*map(str, sorted(folder.glob('*.cc')))]
-  headers = [*map(str, sorted(folder.glob('*.h')))]
+  sources = sorted(folder.glob(f'{group}/*.cc'))
+  headers = sorted(folder.glob('*.h'))
   # The macros name the compiler and what the processor can do: machines that
   # differ may share a home.
   macros = _run(*_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull)
   key = hashlib.sha256(
     '\0'.join(
       [jaxlib.__version__, *_compiler(), *_FLAGS, macros]
-      + [pathlib.Path(file).read_text() for file in sources + headers]
+      + [file.read_text() for file in sources + headers]
     ).encode()
   ).hexdigest()
   caches = compilation_cache.default_dir().parent / 'native'
-  path = caches / f'{key[:32]}.so'
+  path = caches / f'{group}-{key[:32]}.so'
   if not path.exists():
-    _say('building loops for this CPU, once (some 10 s)')
+    _say(f'building loops for {_PURPOSE[group]} on this CPU, once (some 5 s)')
     caches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=caches) as staged:
       built = pathlib.Path(staged, path.name)
 
       def compiled(source, staged=staged):
-        object_file = pathlib.Path(staged, pathlib.Path(source).stem + '.o')
+        object_file = pathlib.Path(staged, source.stem + '.o')
         # Foreign headers come as the system's, whose warnings nobody reads.
-        headers = ('-isystem', jax.ffi.include_dir())
-        _run(*_FLAGS, *headers, '-c', source, '-o', str(object_file))
+        folders = ('-I', str(folder), '-isystem', jax.ffi.include_dir())
+        _run(*_FLAGS, *folders, '-c', str(source), '-o', str(object_file))
         return str(object_file)
 
       # A compiler uses one core, and somebody waits for the first prediction.

@@ -120,13 +120,17 @@ constexpr int kLanes = 4;
 #endif
 
 // Calls body(a vector of zeros, c) for channels [c, c + lanes), one after the
-// other, until [begin, end) is done; what is left goes in shorter vectors.
+// other, until [begin, end) is done; what is left goes in shorter vectors. The
+// shortest are of 4: fewer channels than that are rare, and go one by one, as
+// every kind of vector takes a while to compile.
 template <int kWidth = kLanes, class Body>
 inline void OverChannels(int64_t begin, int64_t end, const Body& body) {
   for (; begin + kWidth <= end; begin += kWidth) {
     body(typename Vector<kWidth>::Type{}, begin);
   }
-  if constexpr (kWidth > 1) OverChannels<kWidth / 2>(begin, end, body);
+  if constexpr (kWidth > 1) {
+    OverChannels<(kWidth > 4 ? kWidth / 2 : 1)>(begin, end, body);
+  }
 }
 
 }  // namespace mtnet
