@@ -29,7 +29,9 @@ _MAY_IMPORT = {
       'system storage data ops.target models evaluation reports metrics'
     ),
     'ct': 'system storage reports.overlays metrics',
-    'experiments': 'system storage data models evaluation reports training',
+    'experiments': (
+      'system storage ops.native data models evaluation reports training'
+    ),
   },
   'tfds_lidc': {
     'errors': '',

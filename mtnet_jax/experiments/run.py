@@ -16,6 +16,7 @@ from mtnet_jax.data import nodules
 from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import scores
 from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.ops.native import library
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page
 from mtnet_jax.reports import text as text_lib
@@ -104,6 +105,8 @@ def _prepare(config, workdir, say, locks):
   config = from_run.fill_in(config, workdir)
   files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
+  # A compiler needs the core that building phantoms leaves idle.
+  library.build_ahead()
   splits = lidc.load_for_training(config, say=say)
   with config.unlocked():
     config.dataset.fingerprint = nodules.fingerprint(splits)

@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,8 @@ _GROUPS = {
     'gradient_sums',
   ),
 }
+# Held while a group is built, which others then wait for.
+_LOCKS = {group: threading.Lock() for group in _GROUPS}
 _PURPOSE = {'forward': 'prediction', 'training': 'training'}
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC')
@@ -83,14 +86,26 @@ def loaded():
   return all(map(_has, _GROUPS))
 
 
+def build_ahead():
+  """Begins to build the loops, while the caller does what needs no arrays."""
+  if target.is_this_cpu():
+    threading.Thread(target=loaded, daemon=True).start()
+
+
 def _group_of(loop):
   (group,) = (name for name, loops in _GROUPS.items() if loop in loops)
   return group
 
 
-@functools.cache
 def _has(group):
-  """Whether a group of loops could be built and loaded; says why where not."""
+  """Whether a group of loops could be built and loaded."""
+  with _LOCKS[group]:
+    return _load(group)
+
+
+@functools.cache
+def _load(group):
+  """Builds and loads a group of loops; says why where it cannot."""
   if os.environ.get('MTNET_JAX_NATIVE') == '0':
     return False
   try:
