@@ -254,7 +254,7 @@ def _group(path):
 
 _PREDICTS = """
 import mtnet_jax, numpy as np
-mtnet_jax.load('lidc-small').predict(np.full((1, 64, 64), -700))
+mtnet_jax.load('lidc-small').predict(np.full((1, 64, 64), -700), 0.7)
 """
 
 

@@ -7,7 +7,6 @@ build, once per machine: it is kept in the user's cache, beside the compiled
 programs. A prediction needs those of `forward/` and waits for no others.
 """
 
-import concurrent.futures
 import ctypes
 import functools
 import hashlib
@@ -174,17 +173,36 @@ def _path(group):
     caches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=caches) as staged:
       built = pathlib.Path(staged, path.name)
-
-      def compiled(source, staged=staged):
-        object_file = pathlib.Path(staged, source.stem + '.o')
-        # Foreign headers come as the system's, whose warnings nobody reads.
-        folders = ('-I', str(folder), '-isystem', jax.ffi.include_dir())
-        _run(*_FLAGS, *folders, '-c', str(source), '-o', str(object_file))
-        return str(object_file)
-
-      # A compiler uses one core, and somebody waits for the first prediction.
-      with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, sources))
+      objects = _compile(sources, folder, staged)
       _run('-shared', *objects, '-o', str(built))
       built.replace(path)
   return path
+
+
+def _compile(sources, folder, staged):
+  """The object files of sources, each made by a compiler of its own.
+
+  They run at the same time, since one uses one core and somebody waits. No
+  threads: a process that ends would wait for these.
+  """
+  # Foreign headers come as the system's, whose warnings nobody reads.
+  folders = ('-I', str(folder), '-isystem', jax.ffi.include_dir())
+  objects = [str(pathlib.Path(staged, f'{file.stem}.o')) for file in sources]
+  compilers = [
+    subprocess.Popen(
+      [*_compiler(), *_FLAGS, *folders, '-c', str(source), '-o', made],
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for source, made in zip(sources, objects, strict=True)
+  ]
+  # All are waited for, also after one has failed.
+  says = [compiler.communicate()[1] for compiler in compilers]
+  for compiler, stderr in zip(compilers, says, strict=True):
+    if compiler.returncode:
+      raise subprocess.CalledProcessError(
+        compiler.returncode, compiler.args, stderr=stderr
+      )
+  return objects
