@@ -105,7 +105,7 @@ def _prepare(config, workdir, say, locks):
   config = from_run.fill_in(config, workdir)
   files.make_folder(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
-  # A compiler needs the core that building phantoms leaves idle.
+  # Building phantoms takes one core: compilers can run on the others.
   library.build_ahead()
   splits = lidc.load_for_training(config, say=say)
   with config.unlocked():

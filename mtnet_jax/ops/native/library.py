@@ -39,7 +39,6 @@ _GROUPS = {
 }
 # Held while a group is built, which others then wait for.
 _LOCKS = {group: threading.Lock() for group in _GROUPS}
-_PURPOSE = {'forward': 'prediction', 'training': 'training'}
 # Not -ffast-math: infinities and NaNs must arrive.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC')
 
@@ -116,9 +115,9 @@ def _load(group):
   except (OSError, subprocess.SubprocessError) as error:
     reason = getattr(error, 'stderr', None) or error
     _say(
-      f'no C++ loops for {_PURPOSE[group]} on this CPU, JAX computes the same'
-      ' more slowly. They need a C++ compiler, `c++` or what CXX names;'
-      ' MTNET_JAX_NATIVE=0 does without and says nothing. What went wrong:'
+      f'no C++ loops ({group}) on this CPU, JAX computes the same more slowly.'
+      ' They need a C++ compiler, `c++` or what CXX names; MTNET_JAX_NATIVE=0'
+      ' does without and says nothing. What went wrong:'
       f' {str(reason).strip()[:1000]}'
     )
     return False
@@ -169,7 +168,7 @@ def _path(group):
   caches = compilation_cache.default_dir().parent / 'native'
   path = caches / f'{group}-{key[:32]}.so'
   if not path.exists():
-    _say(f'building loops for {_PURPOSE[group]} on this CPU, once (some 5 s)')
+    _say(f'building C++ loops ({group}) for this CPU, once (some 5 s)')
     caches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=caches) as staged:
       built = pathlib.Path(staged, path.name)

@@ -1,5 +1,5 @@
-// What plain 3 x 3 convolutions of NHWC float32, of few channels, give their
-// kernel's gradient.
+// The kernel's gradient of plain 3 x 3 convolutions of NHWC float32, of few
+// channels.
 //
 // Tiles of the gradient (see tile.h) gather all pixels of a row.
 
@@ -11,8 +11,8 @@
 namespace mtnet {
 namespace {
 
-constexpr int64_t kLongBand = 16;  // Rows at once.
-constexpr int64_t kSums = 64;      // Before they are added.
+constexpr int64_t kLongBand = 16;  // Rows whose pixels are summed up at once.
+constexpr int64_t kSums = 64;  // Of parts of the batch, before they are added.
 
 ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Images x, Images grad,
                                  ffi::Result<Taps> taps_grad, int64_t stride,
