@@ -35,6 +35,9 @@ def get_config(name=''):
   config = ml_collections.ConfigDict()
   config.name = name
   config.base = _MTNET['get_config'](variant)
+  # Folds that each point is tested on in turn, such as (0, 1, 2, 3, 4), its
+  # nodules taken together; where empty, what the base's splits say.
+  config.test_folds = ()
   # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
   config.outputs = ()
   with config.base.unlocked():

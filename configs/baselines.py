@@ -6,6 +6,8 @@
 
     table1    those that the paper compares itself with: [30], [31], [1], and
               U-Net with Xception, a network for each task
+    tables    the same, and MT-Net without the coarse mask: Tables 1, 4 and 5
+              from one coarse net
     variants  beyond the paper: soft masks, all three networks trained together
               through them, and the activation map fed to the fine layer
 
@@ -53,10 +55,15 @@ def get_config(name=''):
   config.kind = 'table'
   config.reference = 'mtnet'
   config.base = _MTNET['get_config'](variant)
+  # Folds that each point is tested on in turn, such as (0, 1, 2, 3, 4), its
+  # nodules taken together; where empty, what the base's splits say.
+  config.test_folds = ()
   # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
   config.outputs = ('fine', 'class')
   config.title, config.titles, points = _SWEEPS[name](config.base)
   config.points = ml_collections.ConfigDict(points)
+  if name == 'tables':
+    config.outputs = ()  # Table 5 has coarse masks, too.
   return config.lock()
 
 
@@ -87,6 +94,15 @@ def _table1(base):
     'single': 'single tasks: U-Net and Xception',
   }
   return 'Multi-task strategies (Table 1)', titles, points
+
+
+def _tables(base):
+  _, titles, points = _table1(base)
+  return (
+    'Strategies, and what the coarse mask is worth (Tables 1, 4 and 5)',
+    {**titles, 'without_mask': 'MT-Net without the coarse mask'},
+    {**points, 'without_mask': {'coarse_mask': 'none'}},
+  )
 
 
 def _variants(base):
@@ -129,4 +145,4 @@ def _like_segmentation(base):
   }
 
 
-_SWEEPS = {'table1': _table1, 'variants': _variants}
+_SWEEPS = {'table1': _table1, 'tables': _tables, 'variants': _variants}

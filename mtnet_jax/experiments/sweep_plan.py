@@ -2,6 +2,7 @@
 
 DIR/sweep.json                        what was asked for
 DIR/POINT/                            a run directory, see `workdir`
+DIR/POINT/foldK/                      or one for each test fold
 DIR/report/{index.html,*.csv,*.png}   the points beside each other
 """
 
@@ -46,26 +47,39 @@ class Point(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    name: its folder.
+    name: of the point, which the runs of several test folds share.
     title: what the report calls it; '' where the name of the network says it.
     overrides: nested dict of what differs from the base.
     config: of the run.
+    fold: that it is tested on; None where the config alone says so.
   """
 
   name: str
   title: str
   overrides: dict
   config: ml_collections.ConfigDict
+  fold: int | None = None
+
+  @property
+  def folder(self):
+    """Of the run, in that of the sweep."""
+    if self.fold is None:
+      return self.name
+    return f'{self.name}/fold{self.fold}'
 
 
 def points(config):
-  """The points of a sweep's config by name; in a table the reference is first.
+  """The runs of a sweep's config by name; in a table the reference is first.
 
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
 
+  Returns:
+    A list of `Point`, several of one name where there are test folds.
+
   Raises:
-    errors.InputError: an override is of no field, or the reference of no point.
+    errors.InputError: an override is of no field, the reference of no point, or
+      a test fold of no fold.
   """
   if config.reference not in config.points:
     raise errors.InputError(
@@ -92,8 +106,43 @@ def points(config):
       ) from error
     overrides = overrides.to_dict()
     title = titles.get(name, describe(overrides) or name.replace('_', ' '))
-    found.append(Point(name, title, overrides, changed))
+    found.extend(
+      _of_each_fold(
+        Point(name, title, overrides, changed), config.get('test_folds', ())
+      )
+    )
   return found
+
+
+def _of_each_fold(point, folds):
+  if not folds:
+    return [point]
+  if sorted(set(folds)) != sorted(folds) or not set(folds) <= {0, 1, 2, 3, 4}:
+    raise errors.InputError(
+      f'config.test_folds={tuple(folds)} are no folds: give some of 0 to 4,'
+      ' each once.'
+    )
+  if 'dataset.rotate_folds' in dict(leaves(point.overrides)):
+    raise errors.InputError(
+      f'point {point.name} rotates the folds itself: leave config.test_folds'
+      ' out.'
+    )
+  runs = []
+  for fold in folds:
+    config = point.config.copy_and_resolve_references()
+    with config.unlocked():
+      # Nothing is rotated where fold 4 is tested.
+      config.dataset.rotate_folds = (fold + 1) % 5
+    runs.append(point._replace(config=config, fold=fold))
+  return runs
+
+
+def once_each(plan):
+  """The points of a plan without regard to folds: the first run of each."""
+  first = {}
+  for point in plan:
+    first.setdefault(point.name, point)
+  return list(first.values())
 
 
 def leaves(overrides):
@@ -163,7 +212,7 @@ def claim(directory, config, plan):
     'name': config.name,
     'reference': config.reference,
     'points': {
-      point.name: json.loads(point.config.to_json()) for point in plan
+      point.folder: json.loads(point.config.to_json()) for point in plan
     },
   }
   if path.exists():

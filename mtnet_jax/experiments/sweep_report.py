@@ -35,17 +35,20 @@ def write(directory, config, plan):
       are not of one run.
   """
   runs = {
-    point.name: finished_run.read(directory / point.name) for point in plan
+    point.folder: finished_run.read(directory / point.folder) for point in plan
   }
-  records = {name: run.records for name, run in runs.items()}
+  records = {}
+  for point in plan:
+    records.setdefault(point.name, []).extend(runs[point.folder].records)
   simulated = any(run.results['simulated'] for run in runs.values())
   _check_alike(runs)
   shown, seed = config.get('outputs', ()), config.base.seed
+  points = sweep_plan.once_each(plan)
   if config.kind == 'folds':
     results = sweep_statistics.of_folds(plan, records, shown=shown, seed=seed)
   else:
     results = sweep_statistics.compare(
-      plan,
+      points,
       records,
       reference=config.reference,
       shown=shown,
@@ -57,7 +60,7 @@ def write(directory, config, plan):
     page = page_lib.Page(folder, simulated)
     for table in _make_tables(config, results):
       page.add_table(table)
-    for name, figure, alt in _draw(config, plan, results, simulated):
+    for name, figure, alt in _draw(config, points, results, simulated):
       page.add_picture(name, figure, alt)
     files.write_csv(folder / 'results.csv', _csv_rows(results, simulated))
     page.write(
@@ -243,10 +246,10 @@ def _facts(config, runs):
 def _point_rows(plan, runs, reference):
   return [
     {
-      'name': point.name,
+      'name': point.folder,
       'reference': point.name == reference,
       'overrides': sweep_plan.describe(point.overrides) or 'as the base',
-      'test': runs[point.name].results['test'],
+      'test': runs[point.folder].results['test'],
     }
     for point in plan
   ]

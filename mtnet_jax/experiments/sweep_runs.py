@@ -1,4 +1,7 @@
-"""Trains the points of a sweep, one after another or a device each."""
+"""Trains the points of a sweep, one after another or a device each.
+
+Several processes can share a sweep: each takes what no other one works on.
+"""
 
 import concurrent.futures
 import functools
@@ -64,9 +67,21 @@ def run(config, workdir=''):
     for point in plan
   ]
   _train(plan, directory, devices, say)
+  missing = [point for point in plan if not _is_finished(directory, point)]
+  if missing:
+    print(
+      f'\n{len(missing)} of {len(plan)} runs are another process\'s, such as'
+      f' {missing[0].folder}: the last process writes the report. If it ends'
+      ' before that, give the same command again.'
+    )
+    return
   text = sweep_report.write(directory, config, plan)
   print(f'\n{text}\nReport: {directory}/report/index.html')
   print(f'{len(plan)} runs, {_minutes(time.monotonic() - started)} this time.')
+
+
+def _is_finished(directory, point):
+  return (directory / point.folder / 'metrics.json').exists()
 
 
 def _each_once():
@@ -95,7 +110,7 @@ def _train(plan, directory, devices, say):
   steps = sum(
     _steps(point.config, sizes[_dataset_key(point.config)])
     for point in plan
-    if not (directory / point.name / 'metrics.json').exists()
+    if not _is_finished(directory, point)
   )
   stop = threading.Event()
   numbers = itertools.count(1)
@@ -114,7 +129,11 @@ def _train(plan, directory, devices, say):
             group = waiting.get_nowait()
           except queue.Empty:
             return
-          _train_group(group, directory, bar, stop, numbers, len(plan))
+          try:
+            _train_group(group, directory, bar, stop, numbers, len(plan))
+          except errors.BusyError:
+            # That process also trains the rest, which shares its coarse net.
+            continue
 
     if len(devices) == 1:
       work(devices[0])
@@ -132,10 +151,10 @@ def _train(plan, directory, devices, say):
 def _train_group(group, directory, bar, stop, numbers, count):
   trained = None
   for point in group:
-    workdir = directory / point.name
+    workdir = directory / point.folder
     before = time.monotonic()
-    new = not (workdir / 'metrics.json').exists()
-    bar.set_description(point.name)
+    new = not _is_finished(directory, point)
+    bar.set_description(point.folder)
     if new and trained is not None:
       sweep_plan.copy_coarse_stage(trained, workdir)
     try:
@@ -145,13 +164,15 @@ def _train_group(group, directory, bar, stop, numbers, count):
         observer=functools.partial(_Observer, bar=bar, stop=stop),
         say=lambda *_: None,
       )
+    except errors.BusyError:
+      raise
     except errors.InputError as error:
-      raise errors.InputError(f'point {point.name}: {error}') from error
+      raise errors.InputError(f'point {point.folder}: {error}') from error
     trained = workdir
     elapsed = _minutes(time.monotonic() - before) if new else 'finished before'
     summary = workdir_lib.read_metrics(workdir)['test']
     bar.write(
-      f'{next(numbers)}/{count} {point.name}: {_in_short(summary)}, {elapsed}',
+      f'{next(numbers)}/{count} {point.folder}: {_in_short(summary)}, {elapsed}',
       file=sys.stdout,
     )
 

@@ -241,13 +241,14 @@ def lock(directory):
     directory: an existing directory.
 
   Raises:
-    errors.InputError: another process holds it, or it cannot be locked.
+    errors.BusyError: another process holds it.
+    errors.InputError: it cannot be locked.
   """
   lock = filelock.FileLock(pathlib.Path(directory, '.lock'), blocking=False)
   try:
     lock.acquire()
   except filelock.Timeout as error:
-    raise errors.InputError(
+    raise errors.BusyError(
       f'another process that still runs has {directory}: wait for it, or choose'
       ' another --workdir.'
     ) from error

@@ -8,6 +8,10 @@ class InputError(ValueError):
   """An input cannot be used; the message says which, why, and what to do."""
 
 
+class BusyError(InputError):
+  """Another process works on it."""
+
+
 @contextlib.contextmanager
 def translated(kind):
   """Turns exceptions of another package into `InputError`.
