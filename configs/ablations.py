@@ -8,6 +8,7 @@
     table5    coarse net, fine net, and fine net without the coarse mask
     figure7   the rank loss: K in 10..50, margin in 0.1..0.4
     figure8   the weight gamma of the rank loss: 0..0.1
+    image_size  the best use of a minute: larger images, or more epochs
     leakage   all slices, a patient on one side of the split or on both
     folds     five-fold cross-validation
 
@@ -99,6 +100,29 @@ def _figure8(config):
   config.outputs = ('coarse',)
 
 
+def _image_size(config):
+  config.title = 'The best use of a minute: larger images, or more epochs'
+  config.kind = 'table'
+  config.base.stages = ('coarse',)
+  usual = config.base.image_size
+  config.reference = f'size{usual}'
+  epochs = config.base.coarse_stage.get_ref('epochs')
+  sizes = {round(usual * share / 16) * 16 for share in (0.85, 1.15, 1.4, 1.7)}
+  sizes = sorted({usual, *sizes})
+  config.points = ml_collections.ConfigDict(
+    {
+      f'size{size}': {
+        'image_size': size,
+        # A step takes as long as it has pixels.
+        'coarse_stage': {'epochs': epochs * usual**2 // size**2},
+      }
+      for size in sizes
+    }
+  )
+  config.titles = {f'size{size}': f'{size} x {size} pixels' for size in sizes}
+  config.outputs = ('coarse',)
+
+
 def _leakage(config):
   config.title = 'What leakage is worth: all slices, split two ways'
   config.kind = 'table'
@@ -142,6 +166,7 @@ _SWEEPS = {
   'table5': _table5,
   'figure7': _figure7,
   'figure8': _figure8,
+  'image_size': _image_size,
   'leakage': _leakage,
   'folds': _folds,
 }

@@ -229,13 +229,15 @@ def _small(config):
   _demo(config)
   config.dataset = dataset
   config.dataset.fallback = ''
-  for name, epochs in (
-    ('coarse_stage', 20),
-    ('class_stage', 12),
-    ('fine_stage', 10),
-    ('joint_stage', 10),
+  for name, epochs, batch_size in (
+    ('coarse_stage', 12, 8),
+    ('class_stage', 8, 16),
+    ('fine_stage', 8, 8),
+    ('joint_stage', 8, 8),
   ):
     config[name].epochs = epochs
+    # Of masks there is little to learn from; smaller batches take more steps.
+    config[name].batch_size = batch_size
 
 
 def _test(config):

@@ -101,6 +101,11 @@ SWEEPS = {
   },
 }
 
+SWEEPS['tables'] = {
+  **SWEEPS['table1'],
+  ('without_mask', 'class'): CLASSIFICATION_WITHOUT_COARSE,
+}
+
 # What table 1 and section 4.6 say of them.
 SWEEP_STATEMENTS = {
   'table1': (

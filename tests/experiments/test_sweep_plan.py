@@ -38,7 +38,7 @@ def test_every_sweep_can_be_trained(name, variant):
 def test_unknown_sweeps_and_variants_are_named():
   with pytest.raises(ValueError, match="'table9'.*table4.*folds.*table9,test"):
     project_configs.ABLATIONS.get_config('table9')
-  with pytest.raises(ValueError, match="'huge'.*mtnet, demo, test"):
+  with pytest.raises(ValueError, match="'huge'.*mtnet, small, demo, test"):
     project_configs.ABLATIONS.get_config('table4,huge')
 
 

@@ -1,0 +1,1 @@
+"""The page of results on real nodules: `python -m benchmarks.results`."""

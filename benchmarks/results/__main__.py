@@ -1,0 +1,36 @@
+"""Writes docs/results.md, from finished runs or from the numbers they left.
+
+    python -m benchmarks.results --runs=runs    from runs, which it reads first
+    python -m benchmarks.results                from docs/results/*.csv
+
+The commands that make the runs stand on the page, and in `sources`. What is not
+finished yet is named as missing.
+"""
+
+from absl import app
+from absl import flags
+
+from benchmarks.results import gather
+from benchmarks.results import page
+from benchmarks.results import sources
+from mtnet_jax.system import errors
+
+_RUNS = flags.DEFINE_string('runs', '', "Folder of the sweeps' directories.")
+_DOCS = flags.DEFINE_string(
+  'docs', str(sources.ROOT / 'docs'), 'Folder of results.md and results/.'
+)
+
+
+def _write():
+  if _RUNS.value:
+    gather.gather(_RUNS.value, f'{_DOCS.value}/results')
+  page.write(_DOCS.value)
+  print(f'{_DOCS.value}/results.md')
+
+
+def main(_):
+  errors.exit_on_input_error(_write)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,162 @@
+"""The paper's claims, and what the real nodules say of each.
+
+A claim is that something is better than something else. It holds where the
+whole interval of the difference is above zero.
+"""
+
+from typing import NamedTuple
+
+from mtnet_jax.reports import paper
+from mtnet_jax.reports import tables
+
+_METRICS = {'dice': 'DI', 'auc': 'AUC', 'accuracy': 'ACC'}
+
+
+class Claim(NamedTuple):
+  """That one thing is better than another.
+
+  Attributes:
+    text: what is claimed.
+    where: in the paper.
+    metric: of which.
+    paper: by how much the paper has it, a fraction; None where it has no
+      number.
+    estimate: what was found: 'value' and 'ci95' of the difference.
+  """
+
+  text: str
+  where: str
+  metric: str
+  paper: float | None
+  estimate: dict
+
+  @property
+  def verdict(self):
+    """'holds', 'the opposite holds', or 'cannot be told', and how."""
+    low, high = self.estimate['ci95']
+    much_less = self.paper is not None and high < self.paper
+    if low > 0:
+      return 'holds, by less than in the paper' if much_less else 'holds'
+    if high < 0:
+      return 'does not hold: the opposite does'
+    if much_less:
+      return 'cannot be told; as much as in the paper it is not'
+    return 'cannot be told'
+
+  def row(self):
+    """Cells of the page's table."""
+    return (
+      self.text,
+      self.where,
+      _METRICS[self.metric],
+      '-' if self.paper is None else tables.signed(self.paper),
+      tables.cell_text(self.estimate, kind='difference'),
+      self.verdict,
+    )
+
+
+def of_tables(results):
+  """Claims that Tables 1, 4 and 5 make.
+
+  Args:
+    results: of `sweep_statistics.compare` with MT-Net as the reference.
+
+  Returns:
+    A list of `Claim`.
+  """
+  minus = {(result.point, result.output): result for result in results}
+
+  def claim(text, where, point, output, metric, published=None):
+    found = minus[point, output].differences[metric]
+    return Claim(text, where, metric, published, negated(found))
+
+  ours = paper.STRATEGIES['mtnet']
+
+  def gain(strategy, output, metric):
+    theirs = paper.STRATEGIES[strategy][output][metric]
+    return round(ours[output][metric] - theirs, 3)
+
+  fine = round(ours['fine']['dice'] - ours['coarse']['dice'], 3)
+  without = paper.CLASSIFICATION_WITHOUT_COARSE
+  found = [
+    claim(
+      'Fine Seg-net is better than Coarse Seg-net',
+      'Table 5',
+      'mtnet',
+      'coarse',
+      'dice',
+      fine,
+    ),
+    claim(
+      'and so by the coarse mask: it is better than Fine Seg-net without it',
+      '4.6',
+      'without_mask',
+      'fine',
+      'dice',
+      fine,
+    ),
+    *(
+      claim(
+        'Class-net is better with the coarse mask than without',
+        'Table 4',
+        'without_mask',
+        'class',
+        metric,
+        round(ours['class'][metric] - without[metric], 3),
+      )
+      for metric in ('auc', 'accuracy')
+    ),
+  ]
+  for strategy, name, pairs in (
+    ('shared', 'a shared encoder [30]', (('fine', 'dice'),)),
+    ('feedback', 'features fed back [31]', (('class', 'accuracy'),)),
+    (
+      'serial',
+      'the serial strategy [1]',
+      (('fine', 'dice'), ('class', 'accuracy'), ('class', 'auc')),
+    ),
+  ):
+    found.extend(
+      claim(
+        f'MT-Net is better than {name}',
+        'Table 1',
+        strategy,
+        output,
+        metric,
+        gain(strategy, output, metric),
+      )
+      for output, metric in pairs
+    )
+  found.extend(
+    claim(
+      f'MT-Net is better than {name} for itself',
+      '1',
+      'single',
+      output,
+      metric,
+    )
+    for output, metric, name in (
+      ('fine', 'dice', 'U-Net'),
+      ('class', 'auc', 'Xception'),
+    )
+  )
+  return found
+
+
+def of_rank_loss(results):
+  """That the rank loss is worth its weight (Figure 8), of its results."""
+  without = next(r for r in results if r.point == 'gamma00')
+  estimate = negated(without.differences['dice'])
+  return Claim(
+    'The rank loss (gamma = 0.02) is better than none',
+    'Figure 8',
+    'dice',
+    None,
+    estimate,
+  )
+
+
+def negated(estimate):
+  """The difference the other way round."""
+  low, high = estimate['ci95']
+  return {'value': -estimate['value'], 'ci95': [-high, -low]}

@@ -1,0 +1,188 @@
+"""From finished runs to numbers: the files of docs/results.
+
+nodules.csv    a row per nodule: who it is
+SWEEP.csv      a row per point and nodule: how well it was done
+runs.json      how the runs were made, and how long they took
+
+Of the CT there is nothing in them. `read` gives back the records of each point,
+as `mtnet_jax.evaluation.records` has them.
+"""
+
+import math
+import pathlib
+
+from benchmarks.results import sources
+from mtnet_jax import metrics
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.evaluation import scores
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
+
+_NODULE = (
+  'nodule_id',
+  'patient_id',
+  'slice_index',
+  'fold',
+  'label',
+  'simulated',
+  'diameter_mm',
+  'texture',
+  'num_readers',
+  'reader_dice',
+  'consensus_reader_dice',
+)
+_PER_MASK = (*metrics.SEGMENTATION, 'reader_dice')
+DIAMETER = 'diameter_only'
+PEERS = 'monai'
+
+
+def gather(runs, folder):
+  """Writes FOLDER's files from the finished sweeps below RUNS.
+
+  Args:
+    runs: the folder that the commands of `sources` wrote.
+    folder: for the files.
+
+  Raises:
+    errors.InputError: no sweep is finished, or files do not belong together.
+  """
+  runs, folder = pathlib.Path(runs), pathlib.Path(folder)
+  nodules, made = {}, {}
+  for sweep in sources.SWEEPS.values():
+    found = _of_sweep(sweep, runs / f'{sweep.name}-small')
+    if found is None:
+      continue
+    records, facts = found
+    if sweep is sources.TABLES:
+      peers = _of_peers(runs / sources.PEERS)
+      if peers is not None:
+        records[PEERS], facts[PEERS] = peers
+    for rows in records.values():
+      for row in rows:
+        key = row['nodule_id']
+        facts_of_it = {name: row.get(name) for name in _NODULE}
+        if nodules.setdefault(key, facts_of_it)['label'] != row['label']:
+          raise errors.InputError(f'{key} has several labels in {runs}.')
+    files.make_folder(folder)
+    files.write_csv(folder / f'{sweep.name}.csv', list(_rows(records)))
+    made[sweep.name] = facts
+  if not made:
+    raise errors.InputError(
+      f'{runs} holds no finished sweep: begin with `{sources.TABLES.command}`.'
+    )
+  files.write_csv(folder / 'nodules.csv', [nodules[x] for x in sorted(nodules)])
+  files.write_json(folder / 'runs.json', made)
+
+
+def _of_sweep(sweep, directory):
+  """Records and facts of its points; None where a run is missing."""
+  plan = sweep.plan()
+  if not all(
+    (directory / point.folder / 'metrics.json').exists() for point in plan
+  ):
+    return None
+  records, facts = {}, {}
+  for point in plan:
+    run = finished_run.read(directory / point.folder)
+    records.setdefault(point.name, []).extend(_known(run.records))
+    facts.setdefault(point.name, []).append(_facts(run))
+    if sweep is sources.TABLES and point.name == 'mtnet':
+      records.setdefault(DIAMETER, []).extend(_by_diameter(run))
+  return records, facts
+
+
+def _known(records):
+  return [
+    record
+    for record in records
+    if record['nodule_id'] not in sources.WITHOUT_CT
+  ]
+
+
+def _facts(run):
+  return {
+    'fold': (run.config.dataset.rotate_folds + 4) % 5,
+    'seconds': {
+      stage: sum(row['seconds'] for row in rows)
+      for stage, rows in run.histories.items()
+    },
+    'cohort': run.results['cohort'],
+    'dataset': run.config.dataset.name,
+    'image_size': run.config.image_size,
+    'epochs': {
+      stage: len(rows) for stage, rows in run.histories.items()
+    },
+    'simulated': run.results['simulated'],
+    'hardware': run.results['hardware'],
+    'versions': run.results['versions'],
+  }
+
+
+def _by_diameter(run):
+  """Records of the baseline that knows the readers' diameter alone."""
+  known = _known(run.records)
+  scored = scores.malignancy_scores(known, run.results['diameter_only_model'])
+  return [
+    {
+      **{name: record.get(name) for name in _NODULE},
+      'malignancy_probability': float(probability),
+    }
+    for record, probability in zip(known, scored[DIAMETER], strict=True)
+  ]
+
+
+def _of_peers(directory):
+  records, facts = [], []
+  for fold in sources.FOLDS:
+    path = directory / f'fold{fold}'
+    if not (path / 'peers.json').exists():
+      return None
+    records.extend(_known(finished_run.read_csv(path / 'records.csv')))
+    facts.append({'fold': fold, **files.read_json(path / 'peers.json')})
+  return records, facts
+
+
+def _rows(records):
+  for point, rows in records.items():
+    for row in rows:
+      kept = {'point': point, 'nodule_id': row['nodule_id']}
+      for mask in records_lib.masks_of(rows):
+        for metric in _PER_MASK:
+          kept[f'{mask}_{metric}'] = _short(row.get(f'{mask}_{metric}'))
+      if 'malignancy_probability' in row:
+        probability = row['malignancy_probability']
+        # All digits, for the AUC counts which is larger.
+        kept['malignancy_probability'] = probability
+      yield kept
+
+
+def _short(value):
+  """Five digits are enough for means, and take a third of the room."""
+  if value is None or not math.isfinite(value):
+    return None
+  return round(value, 5)
+
+
+def read(folder):
+  """Sweep -> point -> records, and what runs.json says.
+
+  Raises:
+    errors.InputError: the files are missing or damaged.
+  """
+  folder = pathlib.Path(folder)
+  made = files.read_json(folder / 'runs.json')
+  nodules = {
+    row['nodule_id']: row
+    for row in finished_run.read_csv(folder / 'nodules.csv')
+  }
+  found = {}
+  for name in made:
+    points = found.setdefault(name, {})
+    for row in finished_run.read_csv(folder / f'{name}.csv'):
+      point = row.pop('point')
+      record = {key: x for key, x in row.items() if x is not None}
+      points.setdefault(point, []).append(
+        {**nodules[row['nodule_id']], **record}
+      )
+  return found, made

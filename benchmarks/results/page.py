@@ -1,0 +1,167 @@
+"""docs/results.md, from the numbers beside it."""
+
+import pathlib
+import statistics
+
+import jinja2
+
+from benchmarks.results import analysis
+from benchmarks.results import claims
+from benchmarks.results import figures
+from benchmarks.results import gather
+from benchmarks.results import sources
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.experiments import sweep_text
+from mtnet_jax.reports import figures as report_figures
+from mtnet_jax.reports import tables
+
+_TABLE1 = (
+  'mtnet',
+  'shared',
+  'feedback',
+  'serial',
+  'single',
+  gather.PEERS,
+  gather.DIAMETER,
+)
+_MASKS = ('DI', 'JA', 'ACC', 'Recall', 'SPE')
+_LABELS = ('ACC', 'AUC', 'SEN', 'SPE')
+
+
+def table(head, rows):
+  """Markdown."""
+  lines = [head, ['---'] * len(head), *rows]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def write(docs):
+  """Writes DOCS/results.md and its figures from DOCS/results.
+
+  Returns:
+    The text.
+  """
+  docs = pathlib.Path(docs)
+  folder = docs / 'results'
+  records, made = gather.read(folder)
+  text = render(records, made, folder)
+  (docs / 'results.md').write_text(text, encoding='utf-8')
+  return text
+
+
+def render(records, made, folder=None):
+  """The page's text; its figures go to a folder, if one is given."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.globals.update(
+    table=table,
+    masks=_MASKS,
+    labels=_LABELS,
+    text=tables.cell_text,
+    difference=lambda x: tables.cell_text(x, kind='difference'),
+    median=statistics.median,
+  )
+  simulated = any(
+    row['simulated']
+    for points in records.values()
+    for rows in points.values()
+    for row in rows
+  )
+  context = {
+    'simulated': simulated,
+    'sources': sources,
+    'made': made,
+    'missing': [x for x in sources.SWEEPS.values() if x.name not in records],
+    **_of_tables(records['tables'], made['tables'], folder, simulated),
+    'rank': {},
+    'claims': [],
+  }
+  results = context.pop('results')
+  found = claims.of_tables(results)
+  for sweep in (sources.FIGURE7, sources.FIGURE8, sources.IMAGE_SIZE):
+    if sweep.name in records:
+      context['rank'][sweep.name] = _of_sweep(
+        sweep, records[sweep.name], folder, simulated
+      )
+      if sweep is sources.FIGURE8:
+        compared = analysis.compare(sweep, records[sweep.name])
+        found.append(claims.of_rank_loss(compared))
+  context['claims'] = [claim.row() for claim in found]
+  return environment.get_template('page.md').render(context)
+
+
+def _of_tables(records, made, folder, simulated):
+  """What the page says of Tables 1, 4 and 5, of peers and of groups."""
+  results = analysis.compare(sources.TABLES, records)
+  names = [
+    name for name in _TABLE1 if name in {r.point for r in results}
+  ]
+  if folder is not None:
+    report_figures.save(
+      figures.groups(
+        records['mtnet'], seed=analysis.SEED, simulated=simulated
+      ),
+      folder / 'groups.png',
+    )
+  readers, of_readers = analysis.readers(records)
+  classifiers = ['mtnet', *({gather.PEERS} & records.keys())]
+  return {
+    'results': results,
+    'count': records_lib.count(records['mtnet']),
+    'table1_masks': analysis.table_rows(results, 'fine', names),
+    'table1_labels': analysis.table_rows(results, 'class', names),
+    'table4': analysis.table_rows(results, 'class', ('mtnet', 'without_mask')),
+    'table5': analysis.table_rows(results, 'fine', ('mtnet', 'without_mask')),
+    'peers': analysis.peers(results, made),
+    'groups': analysis.groups(records),
+    'readers': readers,
+    'of_readers': of_readers,
+    'within_folds': {
+      name: analysis.auc_within_folds(records[name]) for name in classifiers
+    },
+    'costs': _costs(made),
+    'run': made['mtnet'][0],
+  }
+
+
+def _costs(made):
+  """(strategy, seconds of its stages) of a fold, the median of the folds."""
+  rows = []
+  for name in sources.TABLES.config().points:
+    folds = made[name]
+    stages = folds[0]['seconds']
+    medians = {
+      stage: statistics.median(fold['seconds'][stage] for fold in folds)
+      for stage in stages
+    }
+    total = sum(medians.values())
+    each = ', '.join(f'{stage} {x:.0f}' for stage, x in medians.items())
+    rows.append((name, f'{total:.0f}', each))
+  return rows
+
+
+def _of_sweep(sweep, records, folder, simulated):
+  results = analysis.compare(sweep, records)
+  config = sweep.config()
+  if folder is not None and config.kind in ('grid', 'curve'):
+    report_figures.save(
+      figures.rank_loss(sweep, results, simulated=simulated),
+      folder / f'{sweep.name}.png',
+    )
+  return {
+    'sentences': list(sweep_text.sentences(config, results, simulated)),
+    'rows': [
+      (
+        result.title,
+        *(tables.cell_text(result.estimates[m]) for m in ('dice', 'jaccard')),
+        tables.cell_text(result.differences['jaccard'], kind='difference')
+        if result.differences
+        else 'reference',
+      )
+      for result in results
+    ],
+  }
