@@ -113,8 +113,10 @@ def _image_size(config):
     {
       f'size{size}': {
         'image_size': size,
-        # A step takes as long as it has pixels.
-        'coarse_stage': {'epochs': epochs * usual**2 // size**2},
+        # A step takes as long as it has pixels; rounded to whole epochs.
+        'coarse_stage': {
+          'epochs': (2 * epochs * usual**2 + size**2) // (2 * size**2)
+        },
       }
       for size in sizes
     }

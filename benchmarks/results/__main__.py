@@ -7,6 +7,9 @@ The commands that make the runs stand on the page, and in `sources`. What is not
 finished yet is named as missing.
 """
 
+import datetime
+import platform
+
 from absl import app
 from absl import flags
 
@@ -16,6 +19,12 @@ from benchmarks.results import sources
 from mtnet_jax.system import errors
 
 _RUNS = flags.DEFINE_string('runs', '', "Folder of the sweeps' directories.")
+_HARDWARE = flags.DEFINE_string(
+  'hardware', platform.processor() or platform.machine(), 'What the runs ran on.'
+)
+_DATE = flags.DEFINE_string(
+  'date', datetime.date.today().isoformat(), 'When they ran.'
+)
 _DOCS = flags.DEFINE_string(
   'docs', str(sources.ROOT / 'docs'), 'Folder of results.md and results/.'
 )
@@ -23,7 +32,12 @@ _DOCS = flags.DEFINE_string(
 
 def _write():
   if _RUNS.value:
-    gather.gather(_RUNS.value, f'{_DOCS.value}/results')
+    gather.gather(
+      _RUNS.value,
+      f'{_DOCS.value}/results',
+      hardware=_HARDWARE.value,
+      date=_DATE.value,
+    )
   page.write(_DOCS.value)
   print(f'{_DOCS.value}/results.md')
 

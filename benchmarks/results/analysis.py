@@ -176,7 +176,7 @@ def readers(records):
   return found, len(rows)
 
 
-def auc_within_folds(records, facts):
+def auc_within_folds(records):
   """AUC of each fold's own list, of one point: (lowest, mean, highest)."""
   values = []
   for fold in sources.FOLDS:

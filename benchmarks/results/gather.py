@@ -37,12 +37,13 @@ DIAMETER = 'diameter_only'
 PEERS = 'monai'
 
 
-def gather(runs, folder):
+def gather(runs, folder, *, hardware, date):
   """Writes FOLDER's files from the finished sweeps below RUNS.
 
   Args:
     runs: the folder that the commands of `sources` wrote.
     folder: for the files.
+    hardware, date: on what and when they were made, for the page.
 
   Raises:
     errors.InputError: no sweep is finished, or files do not belong together.
@@ -72,6 +73,7 @@ def gather(runs, folder):
       f'{runs} holds no finished sweep: begin with `{sources.TABLES.command}`.'
     )
   files.write_csv(folder / 'nodules.csv', [nodules[x] for x in sorted(nodules)])
+  made = {'hardware': hardware, 'date': date, 'sweeps': made}
   files.write_json(folder / 'runs.json', made)
 
 
@@ -165,7 +167,7 @@ def _short(value):
 
 
 def read(folder):
-  """Sweep -> point -> records, and what runs.json says.
+  """Sweep -> point -> records, and the tree of runs.json.
 
   Raises:
     errors.InputError: the files are missing or damaged.
@@ -177,7 +179,7 @@ def read(folder):
     for row in finished_run.read_csv(folder / 'nodules.csv')
   }
   found = {}
-  for name in made:
+  for name in made['sweeps']:
     points = found.setdefault(name, {})
     for row in finished_run.read_csv(folder / f'{name}.csv'):
       point = row.pop('point')

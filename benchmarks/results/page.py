@@ -24,8 +24,8 @@ _TABLE1 = (
   gather.PEERS,
   gather.DIAMETER,
 )
-_MASKS = ('DI', 'JA', 'ACC', 'Recall', 'SPE')
-_LABELS = ('ACC', 'AUC', 'SEN', 'SPE')
+_MASKS = ('', 'DI', 'JA', 'ACC', 'Recall', 'SPE')
+_LABELS = ('', 'ACC', 'AUC', 'SEN', 'SPE')
 
 
 def table(head, rows):
@@ -76,7 +76,9 @@ def render(records, made, folder=None):
     'sources': sources,
     'made': made,
     'missing': [x for x in sources.SWEEPS.values() if x.name not in records],
-    **_of_tables(records['tables'], made['tables'], folder, simulated),
+    **_of_tables(
+      records['tables'], made['sweeps']['tables'], folder, simulated
+    ),
     'rank': {},
     'claims': [],
   }
@@ -111,6 +113,10 @@ def _of_tables(records, made, folder, simulated):
   classifiers = ['mtnet', *({gather.PEERS} & records.keys())]
   return {
     'results': results,
+    'best': {(r.output, r.point): r.estimates for r in results},
+    'share_of_three': sum(
+      row['num_readers'] >= 3 for row in records['mtnet']
+    ),
     'count': records_lib.count(records['mtnet']),
     'table1_masks': analysis.table_rows(results, 'fine', names),
     'table1_labels': analysis.table_rows(results, 'class', names),

@@ -117,7 +117,7 @@ def points(config):
 def _of_each_fold(point, folds):
   if not folds:
     return [point]
-  if sorted(set(folds)) != sorted(folds) or not set(folds) <= {0, 1, 2, 3, 4}:
+  if len(set(folds)) < len(folds) or not set(folds) <= set(range(5)):
     raise errors.InputError(
       f'config.test_folds={tuple(folds)} are no folds: give some of 0 to 4,'
       ' each once.'

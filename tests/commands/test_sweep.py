@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import threading
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.experiments import sweep_runs
+from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import stopping
 from mtnet_jax.training import progress
 
@@ -53,6 +55,28 @@ def finished(tmp_path_factory, phantom_data_dir, compiled):
   done = main_job.run(job(workdir, phantom_data_dir), **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
   return workdir, done.stdout
+
+
+def test_processes_share_a_sweep(
+  tmp_path, phantom_data_dir, compiled, finished
+):
+  """What another process trains is left to it, and so is the report."""
+  workdir = tmp_path / 'shared'
+  shutil.copytree(finished[0], workdir)
+  taken = workdir / 'margin30'
+  for path in (taken / 'metrics.json', workdir / 'report'):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  command = job(workdir, phantom_data_dir)
+  with workdir_lib.lock(taken):
+    done = main_job.run(command, **compiled)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 of 3 runs are another process's, such as margin30" in done.stdout
+    assert 'margin90: JA ' in done.stdout
+    assert not (taken / 'metrics.json').exists()
+    assert not (workdir / 'report').exists()
+  done = main_job.run(command, **compiled)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert results(workdir) == results(finished[0])
 
 
 def results(workdir):

@@ -13,7 +13,15 @@ from mtnet_jax.training import check_config
 from mtnet_jax.training import stages
 from mtnet_jax.training import step
 
-NAMES = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
+NAMES = (
+  'table4',
+  'table5',
+  'figure7',
+  'figure8',
+  'image_size',
+  'leakage',
+  'folds',
+)
 
 
 def plan_of(name):
@@ -21,7 +29,7 @@ def plan_of(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('variant', ('', ',demo', ',test'))
+@pytest.mark.parametrize('variant', ('', ',small', ',demo', ',test'))
 def test_every_sweep_can_be_trained(name, variant):
   config = project_configs.ABLATIONS.get_config(name + variant)
   plan = sweep_plan.points(config)
@@ -99,6 +107,68 @@ def test_folds_rotate_through_all_five():
   }
   assert turns['fold4'] == 0
   assert sorted(turns.values()) == [0, 1, 2, 3, 4]
+
+
+def plan_of_folds(*folds, name='table4', **overrides):
+  config = project_configs.ABLATIONS.get_config(f'{name},test')
+  with config.unlocked():
+    config.test_folds = folds
+    if overrides:
+      config.points.without_mask = overrides
+  return sweep_plan.points(config)
+
+
+def test_each_point_is_tested_on_each_fold():
+  plan = plan_of_folds(4, 1)
+  assert [point.folder for point in plan] == [
+    'with_mask/fold4',
+    'with_mask/fold1',
+    'without_mask/fold4',
+    'without_mask/fold1',
+  ]
+  for point in plan:
+    # Train on three, validate on the next, test on the one after that.
+    test_fold = (point.config.dataset.rotate_folds + 4) % 5
+    assert point.folder.endswith(f'fold{test_fold}')
+    assert point.config.coarse_mask == (
+      'none' if point.name == 'without_mask' else 'hard'
+    )
+  assert [p.folder for p in sweep_plan.once_each(plan)] == [
+    'with_mask/fold4',
+    'without_mask/fold4',
+  ]
+  # Runs of one fold have a coarse net in common.
+  assert [
+    [point.folder for point in group] for group in sweep_plan.groups(plan)
+  ] == [
+    ['with_mask/fold4', 'without_mask/fold4'],
+    ['with_mask/fold1', 'without_mask/fold1'],
+  ]
+
+
+def test_without_test_folds_a_point_has_a_folder_of_its_name():
+  assert [p.folder for p in plan_of('table4')] == ['with_mask', 'without_mask']
+
+
+@pytest.mark.parametrize('folds', ((5,), (1, 1), (-1,), (0.5,), ('4',)))
+def test_test_folds_that_are_none_are_refused(folds):
+  with pytest.raises(errors.InputError, match='test_folds.*0 to 4'):
+    plan_of_folds(*folds)
+
+
+def test_points_that_rotate_folds_have_no_test_folds():
+  with pytest.raises(errors.InputError, match='without_mask rotates'):
+    plan_of_folds(1, 2, dataset={'rotate_folds': 3})
+
+
+def test_larger_images_have_as_many_pixels_in_fewer_epochs():
+  plan = plan_of('image_size,small')
+  epochs = {
+    point.config.image_size: point.config.coarse_stage.epochs for point in plan
+  }
+  # 12 epochs of 112 pixels: 12 * (112 / 128)**2 is 9.19, and so on.
+  assert epochs == {112: 12, 96: 16, 128: 9, 160: 6, 192: 4}
+  assert plan[0].name == 'size112'
 
 
 def test_points_are_told_apart_by_what_the_paper_calls_it():

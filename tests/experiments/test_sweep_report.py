@@ -16,7 +16,15 @@ from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
 from mtnet_jax.system import errors
 
-_KINDS = ('table4', 'table5', 'figure7', 'figure8', 'leakage', 'folds')
+_KINDS = (
+  'table4',
+  'table5',
+  'figure7',
+  'figure8',
+  'image_size',
+  'leakage',
+  'folds',
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +47,21 @@ def records_of(name, index):
 def write(tmp_path, monkeypatch):
   """Writes the report of a sweep whose runs are made up."""
 
-  def write(name, **results):
+  def write(name, test_folds=(), **results):
     config = project_configs.ABLATIONS.get_config(f'{name},test')
+    with config.unlocked():
+      config.test_folds = test_folds
     plan = sweep_plan.points(config)
     runs = {}
     for index, point in enumerate(plan):
       records = records_of(name, index)
+      for record in records if test_folds else ():
+        record['nodule_id'] += f'-{point.fold}'
+        record['patient_id'] += f'-{point.fold}'
       if 'class' not in config.base.stages:
         for record in records:
           del record['malignancy_probability']
-      runs[point.name] = types.SimpleNamespace(
+      runs[tmp_path / point.folder] = types.SimpleNamespace(
         records=records,
         results={
           'simulated': True,
@@ -58,7 +71,7 @@ def write(tmp_path, monkeypatch):
           'test': {'nodules': len(records), 'patients': 20},
         },
       )
-    monkeypatch.setattr(finished_run, 'read', lambda path: runs[path.name])
+    monkeypatch.setattr(finished_run, 'read', lambda path: runs[path])
     return sweep_report.write(tmp_path, config, plan)
 
   return write
@@ -116,6 +129,24 @@ def test_folds_are_pooled_over_all_nodules(write, tmp_path):
   assert 'standard deviation' in text and 'reference' not in text
   html = (tmp_path / 'report' / 'index.html').read_text()
   assert 'mtnet_jax.evaluate --workdir' in html
+
+
+def test_test_folds_are_taken_together_and_paired(write, tmp_path):
+  text = write('table5', test_folds=(0, 4))
+  # Points have places 0 to 3, a fold after the other; a place is worth 2 %.
+  assert (
+    'Fine Seg-net, without mask: Jaccard index higher than the'
+    ' reference by 4.0 points (95 % interval of the difference +4.0 to +4.0).'
+  ) in text
+  html = (tmp_path / 'report' / 'index.html').read_text()
+  assert 'for each of 2 test\n  folds' in html
+  for point in ('with_mask', 'without_mask'):
+    for fold in (0, 4):
+      assert f'../{point}/fold{fold}/report/index.html' in html
+  with open(tmp_path / 'report' / 'results.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert {row['point'] for row in rows} == {'with_mask', 'without_mask'}
+  assert {row['nodules'] for row in rows} == {str(4 * made_records.PATIENTS)}
 
 
 def test_an_interrupted_report_leaves_the_old_one(write, tmp_path, monkeypatch):

@@ -1,0 +1,232 @@
+"""The page of results says what the records say, and how it is known."""
+
+import json
+import re
+import types
+
+import made_records
+import pytest
+
+from benchmarks.results import analysis
+from benchmarks.results import claims
+from benchmarks.results import gather
+from benchmarks.results import page
+from benchmarks.results import sources
+from mtnet_jax.evaluation import finished_run
+from mtnet_jax.reports import tables
+from mtnet_jax.storage import files
+
+# Strategy -> by how much its fine masks are better than MT-Net's.
+_BETTER = {'serial': -0.02, 'single': 0.03}
+
+
+def records_of(point, fold):
+  """Nodules of their own in each fold; the first has no CT."""
+  shift = 0.05 + _BETTER.get(point, 0.0)
+  records = made_records.make_records(shift=shift)
+  for record in records:
+    name = f'{fold}-{record["nodule_id"]}'
+    record |= {
+      'nodule_id': name,
+      'patient_id': f'{fold}-{record["patient_id"]}',
+      'fold': fold,
+      'simulated': True,
+      'diameter_mm': 8.0 if record['label'] else 5.0,
+      'texture': 5.0,
+      'num_readers': 4,
+    }
+    for key in ('', 'consensus_', 'coarse_', 'fine_'):
+      record[f'{key}reader_dice'] = 0.8
+  records[0]['nodule_id'] = sources.WITHOUT_CT[0]
+  if point in ('shared', 'feedback', 'serial', 'single'):
+    for record in records:
+      for key in [key for key in record if key.startswith('coarse_')]:
+        del record[key]
+  return records
+
+
+def made_up(path):
+  """What `finished_run.read` gives of a run of the tables."""
+  point, fold = path.parts[-2:]
+  fold = int(fold.removeprefix('fold'))
+  dataset = types.SimpleNamespace(
+    rotate_folds=(fold + 1) % 5, name='lidc_nodules/phantom'
+  )
+  return types.SimpleNamespace(
+    records=records_of(point, fold),
+    histories={
+      stage: [{'seconds': 10.0 + fold}] * 2
+      for stage in ('coarse', 'class', 'fine')
+    },
+    config=types.SimpleNamespace(dataset=dataset, image_size=112),
+    results={
+      'cohort': {},
+      'simulated': True,
+      'hardware': {'devices': 1, 'kind': 'cpu', 'platform': 'cpu'},
+      'versions': {'mtnet_jax': '0.1', 'jax': '0.10'},
+      'diameter_only_model': {'slope': 1.0, 'intercept': -6.5},
+    },
+  )
+
+
+@pytest.fixture
+def docs(tmp_path, monkeypatch):
+  """A docs folder with gathered numbers, of all runs of the tables."""
+  for point in sources.TABLES.plan():
+    folder = tmp_path / 'runs' / 'tables-small' / point.folder
+    folder.mkdir(parents=True)
+    (folder / 'metrics.json').write_text('{}')
+  for fold in sources.FOLDS:
+    folder = tmp_path / 'runs' / sources.PEERS / f'fold{fold}'
+    folder.mkdir(parents=True)
+    files.write_csv(folder / 'records.csv', records_of('single', fold))
+    network = {'seconds': 20 + fold, 'parameters': 1000}
+    files.write_json(
+      folder / 'peers.json',
+      {'networks': [{**network, 'network': 'MONAI U-Net'}]},
+    )
+  monkeypatch.setattr(finished_run, 'read', made_up)
+  gather.gather(
+    tmp_path / 'runs',
+    tmp_path / 'docs' / 'results',
+    hardware='An abacus',
+    date='2026-01-01',
+  )
+  return tmp_path / 'docs'
+
+
+def test_numbers_survive_their_files(docs):
+  records, made = gather.read(docs / 'results')
+  assert list(records) == ['tables'] == list(made['sweeps'])
+  points = records['tables']
+  assert set(points) == {
+    *sources.TABLES.config().points,
+    gather.PEERS,
+    gather.DIAMETER,
+  }
+  for point, rows in points.items():
+    # Two nodules of each patient and fold, but for the one without CT.
+    assert len(rows) == 5 * (2 * made_records.PATIENTS - 1), point
+    assert sources.WITHOUT_CT[0] not in {row['nodule_id'] for row in rows}
+  (found,) = (r for r in points['serial'] if r['nodule_id'] == '3-n7')
+  (expected,) = (
+    r for r in records_of('serial', 3) if r['nodule_id'] == '3-n7'
+  )
+  assert found['fine_dice'] == pytest.approx(expected['fine_dice'], abs=1e-5)
+  assert 'coarse_dice' not in found
+  assert found['malignancy_probability'] == expected['malignancy_probability']
+  # 1 / (1 + exp(-(8 - 6.5))), of a malignant one.
+  (found,) = (r for r in points[gather.DIAMETER] if r['nodule_id'] == '3-n7')
+  assert found['malignancy_probability'] == pytest.approx(0.8175745)
+
+
+def test_the_page_holds_what_was_measured(docs):
+  text = page.write(docs)
+  assert text == (docs / 'results.md').read_text()
+  assert 'SIMULATED CT' in text.splitlines()[0]
+  assert '195 SIMULATED nodules of 100' in ' '.join(text.split())
+  assert 'An abacus; mtnet_jax 0.1, JAX 0.10; 2026-01-01.' in text
+  rows = [
+    [cell.strip() for cell in line.strip('|').split('|')]
+    for line in text.splitlines()
+    if line.startswith('| ')
+  ]
+  found = {(row[0], row[2]): row for row in rows if len(row) == 6}
+  # Fine masks are better than coarse ones by 5 points, in every nodule.
+  row = found['Fine Seg-net is better than Coarse Seg-net', 'DI']
+  assert row[3:] == ['+3.1', '+5.0 (+5.0 to +5.0)', 'holds']
+  row = found['MT-Net is better than the serial strategy [1]', 'DI']
+  assert row[3:] == [
+    '+2.7',
+    '+2.0 (+2.0 to +2.0)',
+    'holds, by less than in the paper',
+  ]
+  row = found['MT-Net is better than U-Net for itself', 'DI']
+  assert row[3:] == [
+    '-',
+    '-3.0 (-3.0 to -3.0)',
+    'does not hold: the opposite does',
+  ]
+  # Three stages of two epochs, 12 s each in the median fold.
+  assert ['mtnet', '72', 'coarse 24, class 24, fine 24'] in rows
+  # What was not run is named with its command.
+  assert sources.FIGURE7.command in text
+  assert text.count('not run yet') == 2
+  for picture in re.findall(r'\]\((results/[^)]+\.png)\)', text):
+    assert (docs / picture).exists(), picture
+  assert not re.search(r'\b(nan|None)\b', text)
+
+
+@pytest.mark.parametrize(
+  'interval, paper, verdict',
+  [
+    ((0.01, 0.05), 0.03, 'holds'),
+    ((0.01, 0.02), 0.03, 'holds, by less than in the paper'),
+    ((-0.01, 0.05), 0.03, 'cannot be told'),
+    ((-0.01, 0.02), None, 'cannot be told'),
+    (
+      (-0.01, 0.02),
+      0.03,
+      'cannot be told; as much as in the paper it is not',
+    ),
+    ((-0.02, -0.01), 0.03, 'does not hold: the opposite does'),
+  ],
+)
+def test_verdicts(interval, paper, verdict):
+  estimate = {'value': sum(interval) / 2, 'ci95': list(interval)}
+  assert claims.Claim('', '', 'dice', paper, estimate).verdict == verdict
+
+
+def test_a_difference_the_other_way_round():
+  found = claims.negated({'value': 0.02, 'ci95': [-0.01, 0.05]})
+  assert found == {'value': -0.02, 'ci95': [-0.05, 0.01]}
+
+
+def test_auc_within_folds():
+  """By hand: a fold that ranks its own rightly is not hurt by another's."""
+  records = [
+    {'fold': fold, 'label': label, 'malignancy_probability': p, 'patient_id': i}
+    for i, (fold, label, p) in enumerate(
+      (fold, label, fold / 10 + 0.05 * label)
+      for fold in sources.FOLDS
+      for label in (0, 1)
+    )
+  ]
+  assert analysis.auc_within_folds(records) == (1.0, 1.0, 1.0)
+  # The first fold the wrong way round.
+  records[0]['label'], records[1]['label'] = 1, 0
+  assert analysis.auc_within_folds(records) == (0.0, 0.8, 1.0)
+
+
+def test_cells_are_those_of_the_tables(docs):
+  """Estimates of a row, against means that are taken here."""
+  records, _ = gather.read(docs / 'results')
+  results = analysis.compare(sources.TABLES, records['tables'])
+  rows = analysis.table_rows(results, 'fine', ('mtnet', 'serial'))
+  assert [row[0] for row in rows] == [
+    'Coarse Seg-net',
+    '- minus MT-Net',
+    '- in the paper',
+    'Fine Seg-net',
+    '- in the paper',
+    '[1]: serial, the mask cuts the nodule out',
+    '- minus MT-Net',
+    '- in the paper',
+  ]
+  dice = [row['fine_dice'] for row in records['tables']['mtnet']]
+  assert rows[3][1].startswith(f'{100 * sum(dice) / len(dice):.1f} (')
+  assert rows[4][1:] == ('83.2', '71.2', '96.3', '92.5', '97.7')
+  assert tables.cell_text(None) == 'not run'
+
+
+def test_a_missing_sweep_is_no_result(tmp_path):
+  with pytest.raises(gather.errors.InputError, match='no finished sweep'):
+    gather.gather(tmp_path, tmp_path / 'out', hardware='', date='')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_damaged_numbers_are_refused(docs):
+  path = docs / 'results' / 'runs.json'
+  path.write_text(json.dumps({})[:-1])
+  with pytest.raises(gather.errors.InputError, match='runs.json'):
+    page.write(docs)
