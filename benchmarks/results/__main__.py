@@ -20,7 +20,7 @@ from mtnet_jax.system import errors
 
 _RUNS = flags.DEFINE_string('runs', '', "Folder of the sweeps' directories.")
 _HARDWARE = flags.DEFINE_string(
-  'hardware', platform.processor() or platform.machine(), 'What the runs ran on.'
+  'hardware', platform.processor() or platform.machine(), 'Of the runs.'
 )
 _DATE = flags.DEFINE_string(
   'date', datetime.date.today().isoformat(), 'When they ran.'

@@ -79,9 +79,7 @@ def table_rows(results, output, points=None):
     A list of tuples of text, the title first.
   """
   outputs = ('class',) if output == 'class' else ('coarse', 'fine')
-  columns = (
-    tables.CLASSIFICATION if output == 'class' else tables.SEGMENTATION
-  )
+  columns = tables.CLASSIFICATION if output == 'class' else tables.SEGMENTATION
   found = [r for r in results if r.output in outputs]
   if points:
     found = [r for r in found if r.point in points]
@@ -121,9 +119,7 @@ def peers(results, facts):
   """
   if gather.PEERS not in facts:
     return None
-  minus = {
-    r.output: r.differences for r in results if r.point == gather.PEERS
-  }
+  minus = {r.output: r.differences for r in results if r.point == gather.PEERS}
   seconds, parameters = {}, {}
   for fold in facts[gather.PEERS]:
     for network in fold['networks']:
@@ -146,9 +142,7 @@ def groups(records):
       tables.cell_text(group.estimates[key])
       for key in ('reader_dice', 'coarse_dice', 'fine_dice', 'auc')
     ]
-    rows.append(
-      (f'{group.family}: {group.name}', str(group.nodules), *cells)
-    )
+    rows.append((f'{group.family}: {group.name}', str(group.nodules), *cells))
   return rows
 
 
@@ -160,9 +154,7 @@ def readers(records):
     of nodules with two or more of them.
   """
   rows = [
-    row
-    for row in records[REFERENCE]
-    if row.get('reader_dice') is not None
+    row for row in records[REFERENCE] if row.get('reader_dice') is not None
   ]
   weights = records_lib.patient_weights(rows, seed=SEED)
   each_other = records_lib.column(rows, 'reader_dice')

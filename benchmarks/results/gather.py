@@ -112,9 +112,7 @@ def _facts(run):
     'cohort': run.results['cohort'],
     'dataset': run.config.dataset.name,
     'image_size': run.config.image_size,
-    'epochs': {
-      stage: len(rows) for stage, rows in run.histories.items()
-    },
+    'epochs': {stage: len(rows) for stage, rows in run.histories.items()},
     'simulated': run.results['simulated'],
     'hardware': run.results['hardware'],
     'versions': run.results['versions'],

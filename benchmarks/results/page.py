@@ -99,14 +99,10 @@ def render(records, made, folder=None):
 def _of_tables(records, made, folder, simulated):
   """What the page says of Tables 1, 4 and 5, of peers and of groups."""
   results = analysis.compare(sources.TABLES, records)
-  names = [
-    name for name in _TABLE1 if name in {r.point for r in results}
-  ]
+  names = [name for name in _TABLE1 if name in {r.point for r in results}]
   if folder is not None:
     report_figures.save(
-      figures.groups(
-        records['mtnet'], seed=analysis.SEED, simulated=simulated
-      ),
+      figures.groups(records['mtnet'], seed=analysis.SEED, simulated=simulated),
       folder / 'groups.png',
     )
   readers, of_readers = analysis.readers(records)
@@ -114,9 +110,7 @@ def _of_tables(records, made, folder, simulated):
   return {
     'results': results,
     'best': {(r.output, r.point): r.estimates for r in results},
-    'share_of_three': sum(
-      row['num_readers'] >= 3 for row in records['mtnet']
-    ),
+    'share_of_three': sum(row['num_readers'] >= 3 for row in records['mtnet']),
     'count': records_lib.count(records['mtnet']),
     'table1_masks': analysis.table_rows(results, 'fine', names),
     'table1_labels': analysis.table_rows(results, 'class', names),

