@@ -16,7 +16,8 @@
 The CT of these two nodules was missing, and `note` is the card's paragraph on
 the crops. The networks of configs/mtnet.py:demo see 192 pixels, three for each
 of a patch: first phantoms, then CT, in two trainings that are averaged. Folds 0
-to 2 train, fold 3 chooses the epochs and calibrates, fold 4 tests.
+to 2 train, fold 3 chooses the epochs and calibrates, fold 4 tests. The model
+began with phantoms of version 2.0.0; those of 3.0.0 give another.
 """
 
 import pathlib

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
@@ -94,3 +95,18 @@ class PhantomTest(_Contract, tfds.testing.DatasetBuilderTestCase):
     )
   ]
   SPLITS = {'train': 4, 'validation': 1, 'test': 1}
+
+
+def test_phantoms_have_a_version_of_their_own(tmp_path):
+  """Other phantoms are no reason to build CT anew."""
+  for config, policy, version in (
+    ('paper', '', '2.0.0'),
+    ('all', 'size=3-9', '2.0.0'),
+    ('phantom', '', '3.0.0'),
+    ('phantom', 'size=3-9', '3.0.0'),
+  ):
+    builder = lidc_nodules_dataset_builder.Builder(
+      config=building.find_config(config, policy), data_dir=tmp_path
+    )
+    assert str(builder.version) == version
+    assert version in builder.release_notes

@@ -186,6 +186,8 @@ def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
     name=changed.name,
     policy=changed,
     simulated=config.simulated,
+    version=config.version,
+    release_notes=config.release_notes,
     description=f'{config.description} Changed: {policy}.',
   )
 

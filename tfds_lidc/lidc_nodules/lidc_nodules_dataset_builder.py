@@ -89,7 +89,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       version=tfds.core.Version(_PHANTOM_VERSION),
       release_notes={
         '2.0.0': 'Nearer to the CT of three scans.',
-        _PHANTOM_VERSION: 'Nearer to the CT of 618 nodules of 399 patients.',
+        _PHANTOM_VERSION: 'Nearer to the CT of 618 nodules of 358 patients.',
       },
       description=f'{patch.DESCRIPTION} The nodules of `paper`; needs '
       'no download.',

@@ -50,7 +50,9 @@ def data_dir(tmp_path_factory, plain_dir):
 
 
 def _folder(data_dir, config='phantom'):
-  version = lidc_nodules_dataset_builder.Builder.VERSION
+  # A changed policy keeps the version of the config that it changes.
+  builder = lidc_nodules_dataset_builder.Builder
+  version = builder.builder_configs['phantom'].version
   return data_dir / 'lidc_nodules' / config / str(version)
 
 

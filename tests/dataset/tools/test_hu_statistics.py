@@ -1,6 +1,6 @@
 """SIMULATED attenuation has the statistics of real CT.
 
-The real numbers are those of 618 nodules of 399 patients, as `compare_phantom`
+The real numbers are those of 618 nodules of 358 patients, as `compare_phantom`
 prints them; four nodules of one scan are measured here again.
 """
 
