@@ -83,5 +83,7 @@ def test_the_paper_s_rows_of_table_1_are_beside_our_points():
 
 
 def test_an_unknown_comparison_names_the_known_ones():
-  with pytest.raises(ValueError, match="'tabel1' is unknown.*table1, variants"):
+  with pytest.raises(
+    ValueError, match="'tabel1' is unknown.*table1, tables, variants"
+  ):
     project_configs.BASELINES.get_config('tabel1')

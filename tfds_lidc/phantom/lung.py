@@ -12,8 +12,9 @@ from tfds_lidc.phantom import vessels
 
 PATCH_SIZE = vessels.PATCH_SIZE
 
-# HU. The lung's level is that of three LIDC scans, the other tissues' are the
-# usual textbook values.
+# HU. The lung's level is that around real nodules (`tools.compare_phantom`):
+# mean and standard deviation over patches, and bounds, for aeration differs.
+# Those of the other tissues are the usual textbook values.
 LUNG_HU, LUNG_SD, LUNG_RANGE = -876.0, 40.0, (-985.0, -775.0)
 VESSEL_HU = 60.0
 MUSCLE_HU, FAT_HU, CORTEX_HU, MARROW_HU = 45.0, -95.0, 550.0, 250.0
@@ -23,8 +24,8 @@ MEDIASTINUM_HU = (30.0, 160.0)  # without and with contrast agent
 # its surroundings, bleeds or is inflamed.
 HALO_HU, HALO_MM = 30.0, 2.5
 
-# Shares of the patches. Half of the nodules lie near the pleura; few touch it,
-# or an outline would not follow from the image.
+# Shares of the patches. Two thirds of the nodules lie near the pleura, and of
+# all a quarter touch it.
 WALL_SHARE, TOUCHING_SHARE, MEDIASTINUM_SHARE, RIB_SHARE = 0.65, 0.27, 0.4, 0.8
 
 ROWS, COLS = np.mgrid[:PATCH_SIZE, :PATCH_SIZE].astype(float)

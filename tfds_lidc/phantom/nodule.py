@@ -16,7 +16,7 @@ from tfds_lidc.phantom import vessels
 
 ROWS, COLS = phantom_lung.ROWS, phantom_lung.COLS
 
-# HU. The levels are those measured in nodules of three LIDC scans.
+# HU. The levels are those of real nodules (`tools.compare_phantom`).
 SOLID_HU, LEVEL_SD = 60.0, 45.0  # from nodule to nodule
 SOLID_SD, SOLID_PX = 40.0, 1.2  # within one
 # Ground glass thickens inwards, so much from the edge to 6 px inside ...
