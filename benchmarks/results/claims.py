@@ -129,15 +129,15 @@ def of_tables(results):
     )
   found.extend(
     claim(
-      f'MT-Net is better than {name} for itself',
+      f'MT-Net is better than {name} alone',
       '1',
       'single',
       output,
       metric,
     )
     for output, metric, name in (
-      ('fine', 'dice', 'U-Net'),
-      ('class', 'auc', 'Xception'),
+      ('fine', 'dice', 'a U-Net'),
+      ('class', 'auc', 'an Xception'),
     )
   )
   return found

@@ -62,5 +62,6 @@ def groups(records, *, seed, simulated):
     fontsize=8,
   )
   ax.set_xlabel('Dice index, per cent (95 % interval over patients)')
-  ax.legend(fontsize=8, loc='lower left')
+  # Below the axes, where it hides no interval.
+  figure.legend(fontsize=8, loc='outside lower center', ncols=len(_COLORS))
   return figure

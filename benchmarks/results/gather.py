@@ -34,7 +34,7 @@ _NODULE = (
 )
 _PER_MASK = (*metrics.SEGMENTATION, 'reader_dice')
 DIAMETER = 'diameter_only'
-PEERS = 'monai'
+PEERS = sources.PEERS
 
 
 def gather(runs, folder, *, hardware, date):

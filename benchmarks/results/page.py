@@ -11,9 +11,11 @@ from benchmarks.results import figures
 from benchmarks.results import gather
 from benchmarks.results import sources
 from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_text
 from mtnet_jax.reports import figures as report_figures
 from mtnet_jax.reports import tables
+from mtnet_jax.system import errors
 
 _TABLE1 = (
   'mtnet',
@@ -49,7 +51,20 @@ def write(docs):
 
 
 def render(records, made, folder=None):
-  """The page's text; its figures go to a folder, if one is given."""
+  """The page's text; its figures go to a folder, if one is given.
+
+  Args:
+    records, made: of `gather.read`.
+    folder: for the figures.
+
+  Raises:
+    errors.InputError: Tables 1, 4 and 5 were not gathered.
+  """
+  if sources.TABLES.name not in records:
+    raise errors.InputError(
+      'the page begins with Tables 1, 4 and 5, whose sweep is not finished:'
+      f' give `{sources.TABLES.command}` first.'
+    )
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     undefined=jinja2.StrictUndefined,
@@ -131,8 +146,8 @@ def _of_tables(records, made, folder, simulated):
 def _costs(made):
   """(strategy, seconds of its stages) of a fold, the median of the folds."""
   rows = []
-  for name in sources.TABLES.config().points:
-    folds = made[name]
+  for point in sweep_plan.once_each(sources.TABLES.plan()):
+    folds = made[point.name]
     stages = folds[0]['seconds']
     medians = {
       stage: statistics.median(fold['seconds'][stage] for fold in folds)
@@ -140,7 +155,7 @@ def _costs(made):
     }
     total = sum(medians.values())
     each = ', '.join(f'{stage} {x:.0f}' for stage, x in medians.items())
-    rows.append((name, f'{total:.0f}', each))
+    rows.append((point.title, f'{total:.0f}', each))
   return rows
 
 

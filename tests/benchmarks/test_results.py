@@ -139,14 +139,14 @@ def test_the_page_holds_what_was_measured(docs):
     '+2.0 (+2.0 to +2.0)',
     'holds, by less than in the paper',
   ]
-  row = found['MT-Net is better than U-Net for itself', 'DI']
+  row = found['MT-Net is better than a U-Net alone', 'DI']
   assert row[3:] == [
     '-',
     '-3.0 (-3.0 to -3.0)',
     'does not hold: the opposite does',
   ]
   # Three stages of two epochs, 12 s each in the median fold.
-  assert ['mtnet', '72', 'coarse 24, class 24, fine 24'] in rows
+  assert ['MT-Net', '72', 'coarse 24, class 24, fine 24'] in rows
   # What was not run is named with its command.
   assert sources.FIGURE7.command in text
   assert text.count('not run yet') == 2
@@ -221,6 +221,13 @@ def test_a_missing_sweep_is_no_result(tmp_path):
   with pytest.raises(gather.errors.InputError, match='no finished sweep'):
     gather.gather(tmp_path, tmp_path / 'out', hardware='', date='')
   assert not (tmp_path / 'out').exists()
+
+
+def test_without_its_tables_there_is_no_page(docs):
+  records, made = gather.read(docs / 'results')
+  del records['tables']
+  with pytest.raises(gather.errors.InputError, match='configs/baselines.py'):
+    page.render(records, made)
 
 
 def test_damaged_numbers_are_refused(docs):
