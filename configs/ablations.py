@@ -139,8 +139,9 @@ def _leakage(config):
         key: f'lidc_nodules/{name}?{policy},split_by={unit}'
         for key, name in (
           ('name', config.base.dataset.name.rpartition('/')[2]),
-          ('fallback', 'phantom'),
+          ('fallback', config.base.dataset.fallback.rpartition('/')[2]),
         )
+        if name
       }
     }
     for unit in ('patient', 'nodule')

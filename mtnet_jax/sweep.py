@@ -14,7 +14,11 @@ It writes a run directory per point, as `python -m mtnet_jax.main` does, and
     runs/NAME-VARIANT/report/*.csv  *.png
 
 Stop it at any time: the same command goes on, and leaves alone what is
-finished. With several devices each trains its own points.
+finished. With several devices each trains its own points, and so does each of
+several processes with the same command.
+
+--config.test_folds=0,1,2,3,4 trains each point once for each fold, and takes
+its test nodules together.
 """
 
 from absl import app

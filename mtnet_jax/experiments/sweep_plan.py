@@ -187,13 +187,16 @@ def copy_coarse_stage(donor, workdir):
   Args:
     donor: directory of a finished run whose coarse stage has the same config.
     workdir: the run directory; need not exist yet.
+
+  Raises:
+    errors.BusyError: another process works on the run.
   """
   source = workdir_lib.checkpoint_dir(donor, 'coarse')
   target = workdir_lib.checkpoint_dir(workdir, 'coarse')
   if target.exists() or not source.exists():
     return
   files.make_folder(target.parent)
-  with files.new_folder(target) as staged:
+  with workdir_lib.lock(workdir), files.new_folder(target) as staged:
     shutil.copytree(source, staged, dirs_exist_ok=True)
 
 
@@ -215,6 +218,10 @@ def claim(directory, config, plan):
       point.folder: json.loads(point.config.to_json()) for point in plan
     },
   }
+  # Before the file is looked for, which another process may just write.
+  others = directory.exists() and any(
+    not other.name.startswith('.') for other in directory.iterdir()
+  )
   if path.exists():
     then = files.read_json(path)
     with errors.of_wrong_values(
@@ -233,7 +240,7 @@ def claim(directory, config, plan):
         ' another --workdir, or delete that one.'
       )
     return
-  if directory.exists() and any(directory.iterdir()):
+  if others:
     raise errors.InputError(
       f'{directory} is no sweep (it has no {_FILE}), and not empty: choose'
       ' another --workdir.'

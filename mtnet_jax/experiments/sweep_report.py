@@ -40,6 +40,9 @@ def write(directory, config, plan):
   records = {}
   for point in plan:
     records.setdefault(point.name, []).extend(runs[point.folder].records)
+  for rows in records.values() if config.get('test_folds', ()) else ():
+    # In one order, whichever fold has tested them, so that they are paired.
+    rows.sort(key=lambda row: (row['nodule_id'], row['slice_index']))
   simulated = any(run.results['simulated'] for run in runs.values())
   _check_alike(runs)
   shown, seed = config.get('outputs', ()), config.base.seed

@@ -1,6 +1,7 @@
 """Trains the points of a sweep, one after another or a device each.
 
-Several processes can share a sweep: each takes what no other one works on.
+Several processes can share a sweep: each takes points that no other one works
+on, together with those that share their coarse net.
 """
 
 import concurrent.futures
@@ -46,7 +47,8 @@ def run(config, workdir=''):
   """
   if jax.process_count() > 1:
     raise errors.InputError(
-      'a sweep runs in one process: on several hosts, give each another sweep.'
+      'the processes of a sweep are independent: leave --coordinator out, and'
+      ' give each of them the same command.'
     )
   started = time.monotonic()
   plan = sweep_plan.points(config)
@@ -75,7 +77,12 @@ def run(config, workdir=''):
       ' before that, give the same command again.'
     )
     return
-  text = sweep_report.write(directory, config, plan)
+  try:
+    with workdir_lib.lock(directory):
+      text = sweep_report.write(directory, config, plan)
+  except errors.BusyError:
+    print(f'\nAnother process writes {directory}/report.')
+    return
   print(f'\n{text}\nReport: {directory}/report/index.html')
   print(f'{len(plan)} runs, {_minutes(time.monotonic() - started)} this time.')
 
@@ -155,9 +162,9 @@ def _train_group(group, directory, bar, stop, numbers, count):
     before = time.monotonic()
     new = not _is_finished(directory, point)
     bar.set_description(point.folder)
-    if new and trained is not None:
-      sweep_plan.copy_coarse_stage(trained, workdir)
     try:
+      if new and trained is not None:
+        sweep_plan.copy_coarse_stage(trained, workdir)
       run_lib.run(
         point.config,
         workdir,

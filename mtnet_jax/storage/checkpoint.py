@@ -185,8 +185,11 @@ def _show_unless_late(shown, unraisable):
 
 def _reason(error):
   """The operating system's message in an error that Orbax raised."""
-  message = re.search(r'([^:]*) \[os_error_code=', str(error))
-  return message[1].strip() if message else _first_line(error)
+  # TensorStore appends what it knows, [key='value'], in no order.
+  message = re.match(r"(.*?) \[\w+='", str(error), re.DOTALL)
+  if message is None or 'os_error_code' not in str(error):
+    return _first_line(error)
+  return message[1].rpartition(': ')[2].strip()
 
 
 def _restore(manager, step):

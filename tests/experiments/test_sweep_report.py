@@ -149,6 +149,22 @@ def test_test_folds_are_taken_together_and_paired(write, tmp_path):
   assert {row['nodules'] for row in rows} == {str(4 * made_records.PATIENTS)}
 
 
+def test_points_whose_folds_differ_are_paired_where_their_nodules_are_equal(
+  write, tmp_path, monkeypatch
+):
+  """Split by nodule or by patient, the five folds together are all nodules."""
+
+  def same_in_another_order(name, index):
+    records = made_records.make_records(shift=index / 50)
+    return records if index < 2 else records[::-1]
+
+  monkeypatch.setitem(globals(), 'records_of', same_in_another_order)
+  text = write('leakage', test_folds=(0, 4))
+  assert 'other test nodules' not in text
+  html = (tmp_path / 'report' / 'index.html').read_text()
+  assert 'differences are\n  paired' in html
+
+
 def test_an_interrupted_report_leaves_the_old_one(write, tmp_path, monkeypatch):
   write('table4')
   before = (tmp_path / 'report' / 'index.html').read_text()

@@ -199,6 +199,25 @@ def test_a_full_disk_leaves_the_one_before(stage, caplog):
   _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 9)
 
 
+@pytest.mark.parametrize(
+  'details',
+  (
+    "[os_error_code='27']",
+    "[os_error_code='27'] [spec='{\"a\": true}']",
+    "[spec='{\"a\": true}'] [os_error_code='27']",
+  ),
+)
+def test_the_reason_is_the_operating_system_s(details):
+  error = ValueError(
+    f'OUT_OF_RANGE: Failed to write 9 bytes: File too large {details}'
+  )
+  assert checkpoint._reason(error) == 'File too large'
+  # Of another error the first line.
+  assert checkpoint._reason(ValueError('No such: thing\nat all')) == (
+    checkpoint._first_line(ValueError('No such: thing'))
+  )
+
+
 def test_writes_that_another_error_overtook_say_nothing(tmp_path):
   # Orbax gives up at the first error, while hundreds of arrays are written.
   code = f"""
