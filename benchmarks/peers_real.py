@@ -6,12 +6,12 @@
 
 A U-Net learns the masks for as many seconds as Coarse and Fine Seg-net learned
 together, a DenseNet-121 malignancy for as many as Class-net. They see the same
-nodules, in the same order, through the same augmentation, at the same size and
-in batches as large; Adam's rate has the same warm-up and cosine, over the time
-that they have; the weights are averaged as the run's are, and those of the best
-epoch on the validation split are kept. The U-Net's loss is MONAI's sum of Dice
-and cross-entropy. Give both programs the same cores, and nothing beside them:
-`taskset -c 0` before each.
+nodules through the same augmentation, at the same size and in batches as large;
+Adam's rate, which is `--learning_rate` at its highest, has the same warm-up and
+cosine, over the time that they have; the weights are averaged as the run's are,
+and those of the best epoch on the validation split are kept. The loss of the
+U-Net is MONAI's sum of Dice and cross-entropy. Give both programs the same
+cores, and nothing beside them: `taskset -c 0` before each.
 
 OUT/records.csv has the columns of a run's own, the U-Net's masks as `fine`, and
 OUT/peers.json the seconds, steps and versions.
@@ -37,6 +37,7 @@ from mtnet_jax import metrics
 from mtnet_jax.data import augment
 from mtnet_jax.data import feeding
 from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.storage import files
@@ -286,6 +287,11 @@ def run(path, out, *, rate, share_of_time=1.0, seed=0):
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   config = ours.config
   splits = lidc.load_splits(config.dataset)
+  if nodules_lib.fingerprint(splits) != config.dataset.fingerprint:
+    raise errors.InputError(
+      f'{config.dataset.name} was built anew since {path} was trained: its'
+      ' nodules are others.'
+    )
   test = splits['test']
   found, outputs = [], {}
   for output, seconds in budgets(ours).items():
@@ -314,6 +320,8 @@ def run(path, out, *, rate, share_of_time=1.0, seed=0):
       'beside': str(path),
       'dataset': config.dataset.name,
       'simulated': test.simulated,
+      'fingerprint': config.dataset.fingerprint,
+      'share_of_time': share_of_time,
       'learning_rate': rate,
       'networks': found,
       'cores': len(os.sched_getaffinity(0)),

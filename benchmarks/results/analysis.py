@@ -86,14 +86,14 @@ def table_rows(results, output, points=None):
     found.sort(key=lambda r: (points.index(r.point), r.output))
   rows = []
   for result in found:
+    names = tables.network_names()
     title = result.title
     if result.point == REFERENCE:
-      title = tables.network_names()[result.output]
+      title = names[result.output]
     shown = [tables.row(title, result.estimates, columns)]
     if result.differences:
-      shown.append(
-        tables.row('- minus MT-Net', result.differences, columns, 'difference')
-      )
+      minus = f'- minus {names[result.against]}'
+      shown.append(tables.row(minus, result.differences, columns, 'difference'))
     published = paper.SWEEPS['tables'].get((result.point, result.output))
     if published:
       shown.append(tables.row('- in the paper', published, columns, 'paper'))
@@ -147,7 +147,7 @@ def groups(records):
 
 
 def readers(records):
-  """What the readers say of each other, and the networks of the readers.
+  """How well readers agree with each other, and Fine Seg-net with them.
 
   Returns:
     name -> estimate of the mean Dice index with single readers, and the number
@@ -159,12 +159,9 @@ def readers(records):
   weights = records_lib.patient_weights(rows, seed=SEED)
   each_other = records_lib.column(rows, 'reader_dice')
   found = {'each other': bootstrap.mean(each_other, weights)}
-  for name in ('coarse', 'fine'):
-    dice = records_lib.column(rows, f'{name}_reader_dice')
-    found[name] = bootstrap.mean(dice, weights)
-    found[f'{name} minus each other'] = bootstrap.mean(
-      dice - each_other, weights
-    )
+  dice = records_lib.column(rows, 'fine_reader_dice')
+  found['fine'] = bootstrap.mean(dice, weights)
+  found['fine minus each other'] = bootstrap.mean(dice - each_other, weights)
   return found, len(rows)
 
 

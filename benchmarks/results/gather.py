@@ -59,12 +59,18 @@ def gather(runs, folder, *, hardware, date):
       peers = _of_peers(runs / sources.PEERS)
       if peers is not None:
         records[PEERS], facts[PEERS] = peers
+        _check_peers(facts)
     for rows in records.values():
       for row in rows:
         key = row['nodule_id']
         facts_of_it = {name: row.get(name) for name in _NODULE}
-        if nodules.setdefault(key, facts_of_it)['label'] != row['label']:
-          raise errors.InputError(f'{key} has several labels in {runs}.')
+        first = nodules.setdefault(key, facts_of_it)
+        for name in ('label', 'fold', 'simulated'):
+          if first[name] != row[name]:
+            raise errors.InputError(
+              f'the runs in {runs} are of several datasets: the {name} of {key}'
+              f' is {first[name]} in one and {row[name]} in another.'
+            )
     files.make_folder(folder)
     files.write_csv(folder / f'{sweep.name}.csv', list(_rows(records)))
     made[sweep.name] = facts
@@ -111,6 +117,7 @@ def _facts(run):
     },
     'cohort': run.results['cohort'],
     'dataset': run.config.dataset.name,
+    'fingerprint': run.config.dataset.fingerprint,
     'image_size': run.config.image_size,
     'epochs': {stage: len(rows) for stage, rows in run.histories.items()},
     'simulated': run.results['simulated'],
@@ -141,6 +148,22 @@ def _of_peers(directory):
     records.extend(_known(finished_run.read_csv(path / 'records.csv')))
     facts.append({'fold': fold, **files.read_json(path / 'peers.json')})
   return records, facts
+
+
+def _check_peers(facts):
+  """Raises `errors.InputError` if peers are not those of MT-Net's runs."""
+  ours = {fold['fold']: fold for fold in facts['mtnet']}
+  for peer in facts[PEERS]:
+    run = ours[peer['fold']]
+    for what, found, wanted in (
+      ('dataset', peer['fingerprint'], run['fingerprint']),
+      ('share of the time', peer['share_of_time'], 1.0),
+    ):
+      if found != wanted:
+        raise errors.InputError(
+          f'the peers of fold {peer["fold"]} had {found} for their {what}, and'
+          f' MT-Net {wanted}: train them again with `{sources.PEERS_COMMAND}`.'
+        )
 
 
 def _rows(records):

@@ -90,7 +90,6 @@ def render(records, made, folder=None):
     'simulated': simulated,
     'sources': sources,
     'made': made,
-    'missing': [x for x in sources.SWEEPS.values() if x.name not in records],
     **_of_tables(
       records['tables'], made['sweeps']['tables'], folder, simulated
     ),
@@ -144,7 +143,7 @@ def _of_tables(records, made, folder, simulated):
 
 
 def _costs(made):
-  """(strategy, seconds of its stages) of a fold, the median of the folds."""
+  """(strategy, seconds, of its stages), medians over the folds."""
   rows = []
   for point in sweep_plan.once_each(sources.TABLES.plan()):
     folds = made[point.name]

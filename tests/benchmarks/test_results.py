@@ -50,7 +50,9 @@ def made_up(path):
   point, fold = path.parts[-2:]
   fold = int(fold.removeprefix('fold'))
   dataset = types.SimpleNamespace(
-    rotate_folds=(fold + 1) % 5, name='lidc_nodules/phantom'
+    rotate_folds=(fold + 1) % 5,
+    name='lidc_nodules/phantom',
+    fingerprint='abc',
   )
   return types.SimpleNamespace(
     records=records_of(point, fold),
@@ -83,7 +85,12 @@ def docs(tmp_path, monkeypatch):
     network = {'seconds': 20 + fold, 'parameters': 1000}
     files.write_json(
       folder / 'peers.json',
-      {'networks': [{**network, 'network': 'MONAI U-Net'}]},
+      {
+        'networks': [{**network, 'network': 'MONAI U-Net'}],
+        'fingerprint': 'abc',
+        'share_of_time': 1.0,
+        'learning_rate': 0.001,
+      },
     )
   monkeypatch.setattr(finished_run, 'read', made_up)
   gather.gather(
@@ -173,6 +180,9 @@ def test_the_page_holds_what_was_measured(docs):
 def test_verdicts(interval, paper, verdict):
   estimate = {'value': sum(interval) / 2, 'ci95': list(interval)}
   assert claims.Claim('', '', 'dice', paper, estimate).verdict == verdict
+  # Too few patients, or one class.
+  nothing = claims.negated({'value': None, 'ci95': None})
+  assert claims.Claim('', '', 'dice', paper, nothing).verdict == 'no interval'
 
 
 def test_a_difference_the_other_way_round():
@@ -203,12 +213,12 @@ def test_cells_are_those_of_the_tables(docs):
   rows = analysis.table_rows(results, 'fine', ('mtnet', 'serial'))
   assert [row[0] for row in rows] == [
     'Coarse Seg-net',
-    '- minus MT-Net',
+    '- minus Fine Seg-net',
     '- in the paper',
     'Fine Seg-net',
     '- in the paper',
     '[1]: serial, the mask cuts the nodule out',
-    '- minus MT-Net',
+    '- minus Fine Seg-net',
     '- in the paper',
   ]
   dice = [row['fine_dice'] for row in records['tables']['mtnet']]
@@ -221,6 +231,16 @@ def test_a_missing_sweep_is_no_result(tmp_path):
   with pytest.raises(gather.errors.InputError, match='no finished sweep'):
     gather.gather(tmp_path, tmp_path / 'out', hardware='', date='')
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'key, value', (('share_of_time', 0.5), ('fingerprint', 'of another build'))
+)
+def test_peers_of_other_runs_are_refused(tmp_path, docs, key, value):
+  path = tmp_path / 'runs' / sources.PEERS / 'fold2' / 'peers.json'
+  files.write_json(path, {**files.read_json(path), key: value})
+  with pytest.raises(gather.errors.InputError, match='fold 2'):
+    gather.gather(tmp_path / 'runs', tmp_path / 'x', hardware='', date='')
 
 
 def test_without_its_tables_there_is_no_page(docs):

@@ -163,7 +163,7 @@ def test_bookkeeping_says_nothing(nodules):
 
 @pytest.mark.slow
 def test_the_background_adds_nothing_to_outline_and_ratings(nodules, planted):
-  # The background knows sizes: walls and vessels keep clear of the outline, and
+  # The background knows sizes: most walls and vessels keep clear of it, and
   # how much quiet lung is left decides how well its noise can be measured. So
   # background features alone have an AUC of 0.53 to 0.58. What outline and
   # ratings leave open of the label they must not know.

@@ -166,7 +166,7 @@ def test_margin_sets_the_width_of_the_edge():
   # A cubic step takes 0.608 of its full width from 10 to 90 %, and that is
   # 2 sqrt(5) standard deviations of 2.0 mm / 0.7 mm: 7.8 px.
   assert widths[0] == pytest.approx(7.8, abs=1.5)
-  # The point spread alone: 2.56 * 0.75 px, and a pixel more.
+  # The point spread alone, of 0.5 to 0.85 px: 2.56 times 0.68, and a pixel.
   assert widths[4] == pytest.approx(2.2, abs=0.9)
 
 

@@ -25,15 +25,22 @@ def test_a_sharp_scanner_is_a_noisy_one():
   rng = np.random.default_rng(0)
   drawn = [scanner.draw(rng) for _ in range(200)]
   psf = np.array([one.psf_px for one in drawn])
-  assert psf.min() > 0.5 and psf.max() < 0.85
   noise = np.log([one.noise_sd for one in drawn])
   # A logarithm of 14 to 58 HU over the range of sharpness, and 0.25 of dose:
   # the correlation is the root of 0.168 / (0.168 + 0.0625), where 0.168 is a
   # twelfth of log(58 / 14)^2.
   assert np.corrcoef(psf, noise)[0, 1] == pytest.approx(-0.854, abs=0.04)
   assert all(one.noise_px[1] > one.noise_px[0] for one in drawn)
-  # What it shows: the point spread of a step, and the noise.
   one = scanner.Scanner(0.75, (0.8, 0.8), 20.0)
   flat = one.image(np.full((64, 64), -800.0), rng)
   assert flat.mean() == pytest.approx(-800, abs=3)
   assert flat.std() == pytest.approx(20, rel=0.15)
+
+
+def test_an_edge_is_as_wide_as_the_point_spread():
+  rng = np.random.default_rng(0)
+  step = np.where(np.arange(64) < 32, -800.0, 0.0) * np.ones((64, 1))
+  shown = scanner.Scanner(1.5, (0.8, 0.8), 0.0).image(step, rng)[32]
+  # A Gaussian rises from 10 to 90 % within 2.56 standard deviations.
+  at = [np.interp(q * 800 - 800, shown, np.arange(64)) for q in (0.1, 0.9)]
+  assert at[1] - at[0] == pytest.approx(2.56 * 1.5, abs=0.15)

@@ -38,7 +38,7 @@ def test_features_of_a_disc():
   # Quantiles of what is three pixels off, and nothing of it is dense.
   around = found['what lies around']
   assert around[:7] == [-860.0] * 7 and around[7:11] == [0.0] * 4
-  # Shells inside: mean and standard deviation, from the second pixel on.
+  # Shells inside: mean and standard deviation, from the first pixel on.
   assert found['inside'][:4] == [20.0, 0.0, 20.0, 0.0]
   assert len({len(numbers) for numbers in found.values()}) > 1
 
