@@ -40,7 +40,8 @@ def write(directory, config, plan):
   records = {}
   for point in plan:
     records.setdefault(point.name, []).extend(runs[point.folder].records)
-  for rows in records.values() if config.get('test_folds', ()) else ():
+  test_folds = config.get('test_folds', ())
+  for rows in records.values() if test_folds else ():
     # In one order, whichever fold has tested them, so that they are paired.
     rows.sort(key=lambda row: (row['nodule_id'], row['slice_index']))
   simulated = any(run.results['simulated'] for run in runs.values())
@@ -69,6 +70,7 @@ def write(directory, config, plan):
     page.write(
       'sweep.html',
       config=config,
+      test_folds=test_folds,
       facts=_facts(config, runs),
       sentences=sentences,
       points=_point_rows(plan, runs, config.reference),

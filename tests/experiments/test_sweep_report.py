@@ -50,7 +50,10 @@ def write(tmp_path, monkeypatch):
   def write(name, test_folds=(), **results):
     config = project_configs.ABLATIONS.get_config(f'{name},test')
     with config.unlocked():
-      config.test_folds = test_folds
+      if test_folds is None:
+        del config.test_folds
+      else:
+        config.test_folds = test_folds
     plan = sweep_plan.points(config)
     runs = {}
     for index, point in enumerate(plan):
@@ -117,6 +120,11 @@ def test_words_follow_the_interval(write):
   )
   # Figure 7 counts all of its 19 others.
   assert 'Of the 19 others' in write('figure7')
+
+
+def test_a_config_of_one_s_own_needs_no_test_folds(write, tmp_path):
+  write('table4', test_folds=None)
+  assert (tmp_path / 'report' / 'index.html').exists()
 
 
 def test_leakage_says_that_the_nodules_are_others(write):
