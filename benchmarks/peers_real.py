@@ -18,7 +18,6 @@ OUT/peers.json the seconds, steps and versions.
 """
 
 import copy
-import functools
 import math
 import os
 import pathlib
@@ -33,6 +32,7 @@ import torch
 from torch.nn import functional
 import tqdm
 
+from benchmarks import peer_views
 from mtnet_jax import metrics
 from mtnet_jax.data import augment
 from mtnet_jax.data import feeding
@@ -101,64 +101,6 @@ def rate_at(share):
   return (1 + math.cos(math.pi * passed)) / 2
 
 
-class Views:
-  """What our networks would see, as tensors.
-
-  Args:
-    nodules: `nodules.Nodules`.
-    config: a run's.
-  """
-
-  def __init__(self, nodules, config):
-    self._arrays = nodules.arrays()
-    self._training = jax.jit(
-      functools.partial(
-        augment.training_views,
-        augmentation=augment.Augmentation(**config.augment),
-        size=config.image_size,
-        window=tuple(config.window),
-      )
-    )
-    self._plain = jax.jit(
-      functools.partial(
-        augment.plain_images,
-        size=config.image_size,
-        window=tuple(config.window),
-      )
-    )
-
-  def batch(self, order, key):
-    """Images and masks (B, 1, S, S), labels (B, 1).
-
-    Args:
-      order: (B, 2) examples and views, of `feeding.epoch_order`.
-      key: of the random views.
-    """
-    index, view = order.T
-    images, masks = self._training(
-      jax.random.split(key, len(index)),
-      view == 0,
-      self._arrays['image'][index],
-      self._arrays['mask'][index],
-    )
-    labels = self._arrays['label'][index].astype(np.float32)
-    return (
-      _channels_first(images[..., :1]),
-      _channels_first(masks),
-      torch.from_numpy(labels[:, None]),
-    )
-
-  def plain(self, start, stop):
-    """The patches as they are: (B, 1, S, S)."""
-    return _channels_first(
-      self._plain(self._arrays['image'][start:stop])[..., :1]
-    )
-
-
-def _channels_first(x):
-  return torch.from_numpy(np.array(x)).permute(0, 3, 1, 2).contiguous()
-
-
 def predict(net, views, count, *, output, patch_size, batch_size=32):
   """Probabilities of nodules: (N,) of malignancy, or masks (N, P, P)."""
   net.eval()
@@ -206,8 +148,8 @@ def train(output, config, splits, *, seconds, rate, seed):
   stage = config.class_stage if output == 'class' else config.fine_stage
   if output == 'class':
     train_split, validation = train_split.labelled(), validation.labelled()
-  views = Views(train_split, config)
-  validated = Views(validation, config)
+  views = peer_views.Views(train_split, config)
+  validated = peer_views.Views(validation, config)
   net, loss_of = make_net(output), make_loss(output)
   averaged = copy.deepcopy(net)
   optimizer = torch.optim.Adam(net.parameters(), lr=rate)
@@ -305,7 +247,7 @@ def run(path, out, *, rate, share_of_time=1.0, seed=0):
     )
     outputs[output] = predict(
       net,
-      Views(test, config),
+      peer_views.Views(test, config),
       len(test),
       output=output,
       patch_size=test.mask.shape[1],

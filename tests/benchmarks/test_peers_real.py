@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='needs the extra `interop`')
 pytest.importorskip('monai', reason='needs the extra `interop`')
 
+from benchmarks import peer_views  # noqa: E402
 from benchmarks import peers_real  # noqa: E402
 from mtnet_jax import metrics  # noqa: E402
 from mtnet_jax.data import augment  # noqa: E402
@@ -103,7 +104,7 @@ def test_peers_leave_records_like_a_run_s(tmp_path, finished_run, monkeypatch):
 def test_the_plain_view_is_what_evaluation_sees(finished_run):
   config = finished_run_lib.read(finished_run[0]).config
   nodules = lidc.load_splits(config.dataset)['train'].take(slice(0, 3))
-  views = peers_real.Views(nodules, config)
+  views = peer_views.Views(nodules, config)
   images, masks, labels = views.batch(
     np.array([[2, 0], [0, 0]]), jax.random.key(0)
   )

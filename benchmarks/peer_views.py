@@ -1,0 +1,67 @@
+"""Nodules as `peers_real` shows them to PyTorch: through our augmentation."""
+
+import functools
+
+import jax
+import numpy as np
+import torch
+
+from mtnet_jax.data import augment
+
+
+class Views:
+  """What our networks would see, as tensors.
+
+  Args:
+    nodules: `nodules.Nodules`.
+    config: a run's.
+  """
+
+  def __init__(self, nodules, config):
+    self._arrays = nodules.arrays()
+    self._training = jax.jit(
+      functools.partial(
+        augment.training_views,
+        augmentation=augment.Augmentation(**config.augment),
+        size=config.image_size,
+        window=tuple(config.window),
+      )
+    )
+    self._plain = jax.jit(
+      functools.partial(
+        augment.plain_images,
+        size=config.image_size,
+        window=tuple(config.window),
+      )
+    )
+
+  def batch(self, order, key):
+    """Images and masks (B, 1, S, S), labels (B, 1).
+
+    Args:
+      order: (B, 2) examples and views, of `feeding.epoch_order`.
+      key: of the random views.
+    """
+    index, view = order.T
+    images, masks = self._training(
+      jax.random.split(key, len(index)),
+      view == 0,
+      self._arrays['image'][index],
+      self._arrays['mask'][index],
+    )
+    labels = self._arrays['label'][index].astype(np.float32)
+    return (
+      _channels_first(images[..., :1]),
+      _channels_first(masks),
+      torch.from_numpy(labels[:, None]),
+    )
+
+  def plain(self, start, stop):
+    """The patches as they are: (B, 1, S, S)."""
+    return _channels_first(
+      self._plain(self._arrays['image'][start:stop])[..., :1]
+    )
+
+
+def _channels_first(x):
+  return torch.from_numpy(np.array(x)).permute(0, 3, 1, 2).contiguous()
