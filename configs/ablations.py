@@ -8,7 +8,10 @@
     table5    coarse net, fine net, and fine net without the coarse mask
     figure7   the rank loss: K in 10..50, margin in 0.1..0.4
     figure8   the weight gamma of the rank loss: 0..0.1
-    image_size  the best use of a minute: larger images, or more epochs
+    rank_loss   with and without it, beside the Dice loss alone (as in the
+              paper) and beside the pixels' cross-entropy
+    image_size  the best use of a minute: larger images, or more epochs; sizes
+              are shares of the variant's, whatever --config.base.image_size is
     leakage   all slices, a patient on one side of the split or on both
     folds     five-fold cross-validation
 
@@ -100,6 +103,27 @@ def _figure8(config):
   config.outputs = ('coarse',)
 
 
+def _rank_loss(config):
+  config.title = 'With and without the rank loss'
+  config.kind = 'table'
+  config.base.stages = ('coarse',)
+  config.reference = 'dice_rank'
+  without = {'rank_loss': {'weight': 0.0}}
+  config.points = {
+    'dice': {'cross_entropy_weight': 0.0, **without},
+    'dice_rank': {'cross_entropy_weight': 0.0},
+    'dice_entropy': {'cross_entropy_weight': 1.0, **without},
+    'dice_entropy_rank': {'cross_entropy_weight': 1.0},
+  }
+  config.titles = {
+    'dice': 'Dice loss',
+    'dice_rank': 'Dice and rank loss, as in the paper',
+    'dice_entropy': 'Dice loss and cross-entropy',
+    'dice_entropy_rank': 'Dice loss, cross-entropy and rank loss',
+  }
+  config.outputs = ('coarse',)
+
+
 def _image_size(config):
   config.title = 'The best use of a minute: larger images, or more epochs'
   config.kind = 'table'
@@ -169,6 +193,7 @@ _SWEEPS = {
   'table5': _table5,
   'figure7': _figure7,
   'figure8': _figure8,
+  'rank_loss': _rank_loss,
   'image_size': _image_size,
   'leakage': _leakage,
   'folds': _folds,

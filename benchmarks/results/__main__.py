@@ -3,6 +3,8 @@
     python -m benchmarks.results --runs=runs    from runs, which it reads first
     python -m benchmarks.results                from docs/results/*.csv
 
+The first also draws docs/results/examples.png, with the runs' networks.
+
 The commands that make the runs stand on the page, and in `sources`. What is not
 finished yet is named as missing.
 """
@@ -13,6 +15,8 @@ import platform
 from absl import app
 from absl import flags
 
+from benchmarks.results import analysis
+from benchmarks.results import examples
 from benchmarks.results import gather
 from benchmarks.results import page
 from benchmarks.results import sources
@@ -31,13 +35,15 @@ _DOCS = flags.DEFINE_string(
 
 
 def _write():
+  folder = f'{_DOCS.value}/results'
   if _RUNS.value:
     gather.gather(
-      _RUNS.value,
-      f'{_DOCS.value}/results',
-      hardware=_HARDWARE.value,
-      date=_DATE.value,
+      _RUNS.value, folder, hardware=_HARDWARE.value, date=_DATE.value
     )
+    records, _ = gather.read(folder)
+    if sources.TABLES.name in records:
+      mtnet = records[sources.TABLES.name][analysis.REFERENCE]
+      examples.write(mtnet, _RUNS.value, folder)
   page.write(_DOCS.value)
   print(f'{_DOCS.value}/results.md')
 

@@ -16,6 +16,8 @@ from mtnet_jax.reports import tables
 
 SEED = 0
 REFERENCE = 'mtnet'
+# A mask whose Dice index is lower has not found the nodule.
+_MISSED = 0.5
 _TITLES = {
   gather.PEERS: 'MONAI: U-Net and DenseNet-121',
   gather.DIAMETER: "the readers' diameter alone",
@@ -37,12 +39,13 @@ class Peers(NamedTuple):
   parameters: dict
 
 
-def compare(sweep, records):
+def compare(sweep, records, reference=None):
   """`sweep_statistics.compare` of a sweep, with what stands beside it.
 
   Args:
     sweep: `sources.Sweep`.
     records: point -> records; those that are no point of the sweep come last.
+    reference: name of a point; the sweep's by default.
   """
   config = sweep.config()
   plan = sweep_plan.once_each(sweep.plan())
@@ -60,7 +63,7 @@ def compare(sweep, records):
   return sweep_statistics.compare(
     plan,
     records,
-    reference=config.reference,
+    reference=reference or config.reference,
     shown=config.outputs,
     same_coarse_net=('without_mask',),
     seed=SEED,
@@ -132,6 +135,40 @@ def peers(results, facts):
     seconds,
     parameters,
   )
+
+
+def rank_loss(records):
+  """What the rank loss adds to each of the other losses.
+
+  Args:
+    records: point -> records, of the sweep `rank_loss`.
+
+  Returns:
+    Rows of text, and name of a loss without it -> metric -> estimate of the
+    paired difference that it makes.
+  """
+  rows, adds = [], {}
+  for without in ('dice', 'dice_entropy'):
+    pair = (without, f'{without}_rank')
+    results = {
+      result.point: result
+      for result in compare(sources.RANK_LOSS, records, reference=without)
+    }
+    adds[without] = results[pair[1]].differences
+    for name in pair:
+      result = results[name]
+      missed = sum(row['coarse_dice'] < _MISSED for row in records[name])
+      rows.append(
+        (
+          result.title,
+          *(tables.cell_text(result.estimates[m]) for m in ('dice', 'jaccard')),
+          str(missed),
+          ''
+          if name == without
+          else tables.cell_text(adds[without]['dice'], kind='difference'),
+        )
+      )
+  return rows, adds
 
 
 def groups(records):

@@ -55,7 +55,7 @@ def render(records, made, folder=None):
 
   Args:
     records, made: of `gather.read`.
-    folder: for the figures.
+    folder: for the figures; `examples` may have put its own there.
 
   Raises:
     errors.InputError: Tables 1, 4 and 5 were not gathered.
@@ -88,6 +88,7 @@ def render(records, made, folder=None):
   )
   context = {
     'simulated': simulated,
+    'has_examples': folder is not None and (folder / 'examples.png').exists(),
     'sources': sources,
     'made': made,
     **_of_tables(
@@ -103,9 +104,12 @@ def render(records, made, folder=None):
       context['rank'][sweep.name] = _of_sweep(
         sweep, records[sweep.name], folder, simulated
       )
-      if sweep is sources.FIGURE8:
-        compared = analysis.compare(sweep, records[sweep.name])
-        found.append(claims.of_rank_loss(compared))
+  context['losses'] = []
+  if sources.RANK_LOSS.name in records:
+    context['losses'], adds = analysis.rank_loss(
+      records[sources.RANK_LOSS.name]
+    )
+    found.extend(claims.of_rank_loss(adds))
   context['claims'] = [claim.row() for claim in found]
   return environment.get_template('page.md').render(context)
 

@@ -1,6 +1,7 @@
 """What the page is made of: sweeps, peers, and where they lie.
 
 RUNS/tables-small/POINT/foldK/    Tables 1, 4 and 5
+RUNS/rank_loss-small/POINT/foldK/ Figure 8's question, of all nodules
 RUNS/figure7-small/POINT/         and the other sweeps of one split
 RUNS/monai/foldK/                 the peers, of `benchmarks.peers_real`
 """
@@ -58,10 +59,14 @@ class Sweep(NamedTuple):
 
 
 TABLES = Sweep('tables', 'baselines.py', FOLDS)
+RANK_LOSS = Sweep('rank_loss', 'ablations.py', FOLDS)
 FIGURE7 = Sweep('figure7', 'ablations.py')
 FIGURE8 = Sweep('figure8', 'ablations.py')
 IMAGE_SIZE = Sweep('image_size', 'ablations.py')
-SWEEPS = {sweep.name: sweep for sweep in (TABLES, FIGURE7, FIGURE8, IMAGE_SIZE)}
+SWEEPS = {
+  sweep.name: sweep
+  for sweep in (TABLES, RANK_LOSS, FIGURE7, FIGURE8, IMAGE_SIZE)
+}
 PEERS = 'monai'
 PEERS_COMMAND = (
   'python -m benchmarks.peers_real --run=runs/tables-small/mtnet/foldK'

@@ -98,16 +98,17 @@ def _draw_row(axes, row):
     # Half is the most that probabilities can disagree.
     axes.pop().imshow(row.uncertainty, cmap='magma', vmin=0, vmax=0.5)
   if row.cam is not None:
-    _activation(axes.pop(), row.cam)
+    activation(axes.pop(), row.cam)
   if row.truth is not None:
     for ax in axes:
-      _outline(ax, row.truth, _TRUTH)
+      outline(ax, row.truth, _TRUTH)
     axes.pop(0)
   for ax, mask in zip(axes, row.masks.values(), strict=True):
-    _outline(ax, mask, _PREDICTION, fill=0.15)
+    outline(ax, mask, _PREDICTION, fill=0.15)
 
 
-def _outline(ax, mask, color, *, fill=0.0):
+def outline(ax, mask, color, *, fill=0.0):
+  """Draws the edge of a (P, P) mask, and fills it as opaquely as `fill`."""
   if not mask.any():  # matplotlib would warn that there is no contour.
     return
   # A margin of zeros closes the outlines at the patch's edge.
@@ -119,8 +120,11 @@ def _outline(ax, mask, color, *, fill=0.0):
   ax.set(xlim=(-0.5, columns[-1] - 0.5), ylim=(rows[-1] - 0.5, -0.5))
 
 
-def _activation(ax, cam):
-  """Red speaks for malignant, blue for benign, each map scaled by itself."""
+def activation(ax, cam):
+  """Draws a (P, P) activation map, scaled by itself.
+
+  Red speaks for malignant, blue for benign.
+  """
   largest = float(np.abs(cam).max()) or 1.0
   ax.imshow(
     cam,

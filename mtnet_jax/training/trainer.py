@@ -82,6 +82,9 @@ class Trainer:
     self.steps_per_epoch = self.feed.steps_per_epoch
     self.total_steps = self.steps_per_epoch * stage.epochs
     self._directory = directory
+    # What the epoch that a run resumes in took before, in seconds.
+    self._epoch_seconds = 0.0
+    self._epoch_started = time.monotonic()
     self._checkpoints = None
     if processes.is_first():
       self._checkpoints = checkpoint.Checkpoints(directory)
@@ -225,6 +228,7 @@ class Trainer:
     if loaded is None:
       return self.init_state(), []
     state, meta = loaded
+    self._epoch_seconds = meta.get('epoch_seconds', 0.0)
     return state, meta['history']
 
   def _best_variables(self):
@@ -243,7 +247,8 @@ class Trainer:
       observer=observer,
       on_not_finite=self._stop_at,
     )
-    saved_at = epoch_started = time.monotonic()
+    saved_at = time.monotonic()
+    self._epoch_started = saved_at - self._epoch_seconds
     try:
       while len(history) < self.stage.epochs:
         # Also 0 where a run resumes after the last step of an epoch that was
@@ -256,9 +261,9 @@ class Trainer:
         if not remaining or minutes > self._config.checkpoint_minutes:
           calls.wait()
           if not remaining:
-            row = self._end_epoch(state, step, history, epoch_started)
+            row = self._end_epoch(state, step, history)
             observer.epoch(row, history)
-            epoch_started = time.monotonic()
+            self._epoch_started = time.monotonic()
           self._save(state, step, history)
           saved_at = time.monotonic()
         stopping.check()
@@ -272,8 +277,11 @@ class Trainer:
 
   def _save(self, state, step, history):
     if self._checkpoints:
+      seconds = time.monotonic() - self._epoch_started
       self._checkpoints.save_latest(
-        step, devices.unreplicate(state), {'history': history}
+        step,
+        devices.unreplicate(state),
+        {'history': history, 'epoch_seconds': seconds},
       )
     stopping.release(
       f'at step {step} of {self.total_steps} of stage {self.stage.name!r}'
@@ -300,7 +308,7 @@ class Trainer:
       f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
     )
 
-  def _end_epoch(self, state, step, history, epoch_started):
+  def _end_epoch(self, state, step, history):
     """Validates, appends to the history, and keeps the best variables."""
     on_devices = state.variables
     loss = devices.unreplicate(state.loss_sum) / self.steps_per_epoch
@@ -314,7 +322,7 @@ class Trainer:
     select_by = f'val_{self.stage.select_by}'
     best = max((past[select_by] for past in history), default=-np.inf)
     row['best'] = bool(row[select_by] > best)
-    row['seconds'] = round(time.monotonic() - epoch_started, 1)
+    row['seconds'] = round(time.monotonic() - self._epoch_started, 1)
     history.append(row)
     if row['best'] and self._checkpoints:
       self._checkpoints.save_best(

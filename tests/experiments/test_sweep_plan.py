@@ -18,6 +18,7 @@ NAMES = (
   'table5',
   'figure7',
   'figure8',
+  'rank_loss',
   'image_size',
   'leakage',
   'folds',
@@ -73,6 +74,25 @@ def test_figure_8_is_the_paper_s_curve():
   ]
   assert {point.config.rank_loss.top_k for point in plan} == {20}
   assert {point.config.rank_loss.margin for point in plan} == {0.3}
+
+
+def test_rank_loss_has_both_other_losses_with_and_without_it():
+  base = project_configs.ABLATIONS.get_config('rank_loss').base
+  found = {
+    point.name: (
+      point.config.cross_entropy_weight,
+      point.config.rank_loss.weight,
+    )
+    for point in plan_of('rank_loss')
+  }
+  assert found == {
+    'dice': (0, 0),
+    'dice_rank': (0, 0.02),
+    'dice_entropy': (1, 0),
+    'dice_entropy_rank': (1, 0.02),
+  }
+  # The reference is the paper's own loss.
+  assert (base.cross_entropy_weight, base.rank_loss.weight) == (0, 0.02)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ _KINDS = (
   'table5',
   'figure7',
   'figure8',
+  'rank_loss',
   'image_size',
   'leakage',
   'folds',

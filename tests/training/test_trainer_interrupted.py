@@ -1,6 +1,7 @@
 """A stage that is stopped goes on exactly; one that went wrong says where."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from mtnet_jax.system import errors
 from mtnet_jax.system import stopping
 from mtnet_jax.training import progress
 from mtnet_jax.training import step as step_lib
+from mtnet_jax.training import trainer as trainer_lib
 
 # Each needs a compiled step.
 pytestmark = pytest.mark.slow
@@ -83,6 +85,29 @@ def test_stopped_after_a_step(undisturbed, tmp_path, step, capsys):
   state, _ = _trainer(tmp_path)._checkpoints.load_latest(None)
   assert state['step'] == step
   _assert_ends_like(undisturbed, tmp_path)
+
+
+def test_an_epoch_s_seconds_are_those_of_all_its_parts(tmp_path, monkeypatch):
+  """Ten a step by this clock, before it was stopped and after."""
+  now = [0.0]
+
+  def timed(directory):
+    trainer = _trainer(directory)
+    take = trainer.steps
+
+    def steps(state, step, *, num_steps):
+      now[0] += 10 * num_steps
+      return take(state, step, num_steps=num_steps)
+
+    monkeypatch.setattr(trainer, 'steps', steps)
+    return trainer
+
+  clock = types.SimpleNamespace(monotonic=lambda: now[0])
+  monkeypatch.setattr(trainer_lib, 'time', clock)
+  _stop(timed(tmp_path), _StopsAt(4))
+  now[0] += 1000  # Nobody works.
+  _, history = timed(tmp_path).run(progress.Silent())
+  assert [row['seconds'] for row in history] == [30, 30]
 
 
 @pytest.mark.parametrize('step', (3, 6))

@@ -1,0 +1,179 @@
+"""Examples as in the paper's Figure 6: masks and activation maps.
+
+Of the CT no pixel is drawn, only outlines of readers and networks. Below them
+stands what the same networks see in a phantom of the same nodule, whose outline
+is the same and whose attenuation is SIMULATED.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+from matplotlib import figure as mpl_figure
+import numpy as np
+
+from benchmarks.results import sources
+import mtnet_jax
+from mtnet_jax import metrics
+from mtnet_jax.data import lidc
+from mtnet_jax.evaluation import records as records_lib
+from mtnet_jax.reports import examples
+from mtnet_jax.reports import figures
+from mtnet_jax.reports import overlays
+from tfds_lidc.nodules import patches
+from tfds_lidc.nodules import selection
+from tfds_lidc.phantom import patch as phantom_patch
+
+_WINDOW_HU = (-1000, 400)
+_READERS = '0.45'
+_COARSE, _FINE = figures.ORANGE, figures.BLUE
+_CREDIT = (
+  'Outlines: LIDC-IDRI, The Cancer Imaging Archive,'
+  ' doi.org/10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0'
+)
+
+
+class Example(NamedTuple):
+  """A nodule of the figure, in the CT or SIMULATED.
+
+  Attributes:
+    rank: 'best', 'median' or 'worst' by the fine mask's Dice index in the CT.
+    record: of the run's records.csv.
+    truth: (P, P) bool, the readers' consensus.
+    phantom: (P, P) HU, SIMULATED.
+    masks: 'CT' and 'SIMULATED' -> 'coarse' and 'fine' -> (P, P) bool.
+    maps: 'CT' and 'SIMULATED' -> (P, P) activation map.
+    malignancy: 'CT' and 'SIMULATED' -> probability.
+  """
+
+  rank: str
+  record: dict
+  truth: np.ndarray
+  phantom: np.ndarray
+  masks: dict
+  maps: dict
+  malignancy: dict
+
+
+def collect(records, runs):
+  """The best, median and worst nodules, each by the network that was tested.
+
+  Args:
+    records: of MT-Net over all folds.
+    runs: the folder that the commands of `sources` wrote.
+
+  Returns:
+    A list of `Example`.
+  """
+  _, values = examples.order_by(records)
+  found = []
+  for rank, index in examples.choose(values):
+    record = records[index]
+    folder = f'{sources.TABLES.name}-small/mtnet/fold{record["fold"]}'
+    model = mtnet_jax.load(str(pathlib.Path(runs) / folder))
+    test = lidc.load_splits(model.config.dataset)['test']
+    (at,) = np.flatnonzero(test.info['nodule_id'] == record['nodule_id'])
+    phantom, spacing_mm = _phantom_of(record['nodule_id'])
+    predicted = model.predict(
+      np.stack([test.image[at], phantom]), np.full(2, spacing_mm)
+    )
+    kinds = ('CT', 'SIMULATED')
+    found.append(
+      Example(
+        rank=rank,
+        record=record,
+        truth=test.mask[at] > 0,
+        phantom=phantom,
+        masks={
+          kind: {
+            'coarse': predicted.coarse_mask[i],
+            'fine': predicted.mask[i],
+          }
+          for i, kind in enumerate(kinds)
+        },
+        maps={kind: predicted.cam[i] for i, kind in enumerate(kinds)},
+        malignancy={
+          kind: float(predicted.malignancy[i]) for i, kind in enumerate(kinds)
+        },
+      )
+    )
+  return found
+
+
+def _phantom_of(nodule_id):
+  """(64, 64) HU of the config `phantom`, and its pixel spacing in mm."""
+  (nodule,) = (n for n in selection.clusters() if n.nodule_id == nodule_id)
+  (patch,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
+  return phantom_patch.simulate(nodule, patch), nodule.pixel_spacing_mm
+
+
+def draw(found, *, simulated=False):
+  """The figure, a column for each of `collect`'s examples.
+
+  Args:
+    found: list of `Example`.
+    simulated: whether what is called CT here was SIMULATED, too.
+  """
+  side = 1.75
+  figure = mpl_figure.Figure(
+    (side * len(found) + 0.5, 4 * side + 1.6), layout='constrained'
+  )
+  figure.suptitle(
+    'Masks and activation maps as in Figure 6: readers (grey), Coarse Seg-net'
+    ' (orange), Fine Seg-net (blue)',
+    fontsize=10,
+  )
+  axes = figure.subplots(4, len(found), squeeze=False)
+  first = 'SIMULATED' if simulated else 'CT, not drawn'
+  names = (
+    f'{first}:\noutlines',
+    f'{first}:\nactivation',
+    'SIMULATED phantom:\noutlines',
+    'SIMULATED phantom:\nactivation',
+  )
+  for axis, name in zip(axes[:, 0], names, strict=True):
+    axis.set_ylabel(name, fontsize=8)
+  for column, example in zip(axes.T, found, strict=True):
+    record = example.record
+    column[0].set_title(
+      f'{example.rank}: {record["diameter_mm"]:.0f} mm,'
+      f' {metrics.LABELS[record["label"]]}',
+      fontsize=9,
+    )
+    for kind, (outlines, activation) in (
+      ('CT', column[:2]),
+      ('SIMULATED', column[2:]),
+    ):
+      _draw(outlines, activation, example, kind)
+  figure.supxlabel(_CREDIT, fontsize=7.5, color='0.35')
+  return figure
+
+
+def _draw(outlines, activation, example, kind):
+  """One nodule's two pictures, in the CT or SIMULATED."""
+  masks, truth = example.masks[kind], example.truth
+  for axis in (outlines, activation):
+    axis.set(xticks=[], yticks=[], aspect='equal')
+    if kind == 'SIMULATED':
+      low, high = _WINDOW_HU
+      axis.imshow(example.phantom, cmap='gray', vmin=low, vmax=high)
+  overlays.outline(outlines, truth, _READERS, fill=0.35 * (kind == 'CT'))
+  overlays.outline(outlines, masks['coarse'], _COARSE)
+  overlays.outline(outlines, masks['fine'], _FINE)
+  overlays.activation(activation, example.maps[kind])
+  overlays.outline(activation, truth, _READERS)
+  dice = metrics.segmentation_metrics(
+    np.stack([masks['coarse'], masks['fine']]), np.stack([truth, truth])
+  )['dice']
+  outlines.set_xlabel(
+    f'Dice {dice[0]:.2f} coarse, {dice[1]:.2f} fine', fontsize=7
+  )
+  activation.set_xlabel(
+    f'malignancy {example.malignancy[kind]:.2f}', fontsize=7
+  )
+
+
+def write(records, runs, folder):
+  """Writes FOLDER/examples.png."""
+  simulated = records_lib.column(records, 'simulated').any()
+  figure = draw(collect(records, runs), simulated=bool(simulated))
+  figures.save(figure, pathlib.Path(folder) / 'examples.png')
