@@ -1,5 +1,6 @@
 """From the records of all points to what the page shows."""
 
+import statistics
 from typing import NamedTuple
 
 from benchmarks.results import claims
@@ -31,12 +32,17 @@ class Peers(NamedTuple):
     dice, auc: Fine Seg-net's and Class-net's minus theirs.
     seconds: name of the network -> median seconds of training over the folds.
     parameters: name of the network -> how many.
+    compiling: seconds in which MT-Net's programs were compiled, of three
+      stages, the median over the folds.
+    verdicts: a sentence on masks and one on malignancy.
   """
 
   dice: dict
   auc: dict
   seconds: dict
   parameters: dict
+  compiling: float
+  verdicts: tuple[str, str]
 
 
 def compare(sweep, records, reference=None):
@@ -129,11 +135,20 @@ def peers(results, facts):
       name = network['network']
       seconds.setdefault(name, []).append(network['seconds'])
       parameters[name] = network['parameters']
+  dice = claims.negated(minus['fine']['dice'])
+  auc = claims.negated(minus['class']['auc'])
   return Peers(
-    claims.negated(minus['fine']['dice']),
-    claims.negated(minus['class']['auc']),
+    dice,
+    auc,
     seconds,
     parameters,
+    statistics.median(
+      sum(fold['compiling'].values()) for fold in facts[REFERENCE]
+    ),
+    (
+      claims.not_below("MT-Net's masks are", dice, "the U-Net's"),
+      claims.not_below('Class-net is', auc, 'DenseNet-121'),
+    ),
   )
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
+# Half a point: a difference that nobody would notice.
+MARGIN = 0.005
 _METRICS = {'dice': 'DI', 'auc': 'AUC', 'accuracy': 'ACC'}
 
 
@@ -161,6 +163,23 @@ def of_rank_loss(differences):
       ('dice_entropy', 'and the Dice loss with cross-entropy'),
     )
   ]
+
+
+def not_below(who, estimate, whom):
+  """A sentence: above, not below by more than `MARGIN`, below, or open."""
+  if estimate['ci95'] is None:
+    return f'{who} not compared with {whom}: too few patients.'
+  low, high = estimate['ci95']
+  if low > 0:
+    return f'{who} better than {whom}.'
+  if high < 0:
+    return f'{who} worse than {whom}.'
+  if low > -MARGIN:
+    return (
+      f'{who} not worse than {whom}, by half a point at most; that they are'
+      ' better cannot be told.'
+    )
+  return f'{who} neither better nor worse than {whom}, as far as can be told.'
 
 
 def negated(estimate):

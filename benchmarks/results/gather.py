@@ -10,6 +10,7 @@ as `mtnet_jax.evaluation.records` has them.
 
 import math
 import pathlib
+import statistics
 
 from benchmarks.results import sources
 from mtnet_jax import metrics
@@ -115,6 +116,10 @@ def _facts(run):
       stage: sum(row['seconds'] for row in rows)
       for stage, rows in run.histories.items()
     },
+    'compiling': {
+      stage: _compiling([row['seconds'] for row in rows])
+      for stage, rows in run.histories.items()
+    },
     'cohort': run.results['cohort'],
     'dataset': run.config.dataset.name,
     'fingerprint': run.config.dataset.fingerprint,
@@ -124,6 +129,12 @@ def _facts(run):
     'hardware': run.results['hardware'],
     'versions': run.results['versions'],
   }
+
+
+def _compiling(seconds):
+  """By how much the first epoch is longer than the others' median."""
+  first, *others = seconds
+  return max(0.0, first - statistics.median(others)) if others else 0.0
 
 
 def _by_diameter(run):

@@ -185,6 +185,27 @@ def test_verdicts(interval, paper, verdict):
   assert claims.Claim('', '', 'dice', paper, nothing).verdict == 'no interval'
 
 
+@pytest.mark.parametrize(
+  ('interval', 'word'),
+  (
+    ((0.001, 0.02), 'M is better than U'),
+    ((-0.004, 0.02), 'not worse than U, by half a point at most'),
+    ((-0.006, 0.02), 'neither better nor worse'),
+    ((-0.02, -0.001), 'M is worse than U'),
+    # Within the margin, and yet worse.
+    ((-0.004, -0.001), 'M is worse than U'),
+    (None, 'not compared'),
+  ),
+)
+def test_beside_a_peer(interval, word):
+  assert word in claims.not_below('M is', {'ci95': interval}, 'U')
+
+
+def test_compiling_is_what_the_first_epoch_has_more():
+  assert gather._compiling([50.0, 10.0, 12.0, 30.0]) == 38
+  assert gather._compiling([50.0]) == 0
+
+
 def test_a_difference_the_other_way_round():
   found = claims.negated({'value': 0.02, 'ci95': [-0.01, 0.05]})
   assert found == {'value': -0.02, 'ci95': [-0.05, 0.01]}
