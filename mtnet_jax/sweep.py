@@ -21,33 +21,42 @@ several processes with the same command.
 its test nodules together.
 """
 
-from absl import app
 from absl import flags
 from ml_collections import config_flags
 
 from mtnet_jax.experiments import sweep_runs
 from mtnet_jax.system import command_line
+from mtnet_jax.system import config_command
 from mtnet_jax.system import errors
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'File, sweep and variant: configs/ablations.py:table4,test.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', '', "The sweep's directory; default: runs/NAME-VARIANT."
-)
+
+def define_flags(values):
+  """Defines the command's flags in a `flags.FlagValues`."""
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'File, sweep and variant: configs/ablations.py:table4,test.',
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    'workdir',
+    '',
+    "The sweep's directory; default: runs/NAME-VARIANT.",
+    flag_values=values,
+  )
 
 
-def main(_):
+def main(values):
   command_line.prepare_training()
   errors.exit_on_input_error(
-    lambda: sweep_runs.run(_CONFIG.value, _WORKDIR.value)
+    lambda: sweep_runs.run(values.config, values.workdir)
   )
 
 
 if __name__ == '__main__':
-  app.run(
+  config_command.run(
     main,
-    flags_parser=command_line.config_flags_parser(
-      _CONFIG, example='configs/ablations.py:table4,test'
-    ),
+    define_flags=define_flags,
+    doc=__doc__,
+    example='configs/ablations.py:table4,test',
   )

@@ -4,8 +4,6 @@ import argparse
 
 from tfds_lidc import parallel
 
-DEFAULT_DATA_DIR = '~/tensorflow_datasets'
-
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
   """A parser of a command's flags.
@@ -25,8 +23,8 @@ def add_data_dir(flags: argparse.ArgumentParser, use: str = '') -> None:
   """Adds --data_dir; `use` continues its help."""
   flags.add_argument(
     '--data_dir',
-    default=DEFAULT_DATA_DIR,
-    help=f'where TFDS keeps its datasets{use} (default: %(default)s)',
+    help=f'where TFDS keeps its datasets{use} (default: $TFDS_DATA_DIR, and '
+    '~/tensorflow_datasets where that is not set)',
   )
 
 

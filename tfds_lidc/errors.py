@@ -1,6 +1,7 @@
 """Mistakes that a user can correct, and how a command reports them."""
 
 from collections.abc import Callable
+import io
 import sys
 
 
@@ -15,6 +16,16 @@ def one_line(e: Exception | str) -> str:
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
+def print_anything() -> None:
+  """Lets standard output escape what its encoding has not, as stderr does.
+
+  Names of files may be of any bytes, and a terminal may know ASCII only.
+  Whatever stands in for standard output in a notebook is left as it is.
+  """
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors='backslashreplace')
+
+
 def exit_on_input_error(main: Callable[[], int | None]) -> None:
   """Runs a command and exits; an `InputError` ends it in one line, code 2.
 
@@ -27,6 +38,7 @@ def exit_on_input_error(main: Callable[[], int | None]) -> None:
   Raises:
     SystemExit: always.
   """
+  print_anything()
   try:
     sys.exit(main())
   except InputError as e:

@@ -36,9 +36,8 @@ def builder(name, data_dir):
   """
   import tensorflow_datasets as tfds
 
-  import tfds_lidc  # Registers the dataset.
+  from tfds_lidc.lidc_nodules import building  # Registers the dataset, too.
 
-  del tfds_lidc
   if not name.startswith('lidc_nodules/'):
     raise errors.InputError(
       f'dataset {name!r} is not of this project: take lidc_nodules/paper, /all'
@@ -46,8 +45,11 @@ def builder(name, data_dir):
     )
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
+  with _translated():
+    # Says so where there is no folder for datasets.
+    building.find('paper', data_dir=data_dir)
   try:
-    return tfds.builder(name, data_dir=data_dir or None)
+    return tfds.builder(name, data_dir=building.given(data_dir))
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     first_line = str(error).splitlines()[0]
     raise errors.InputError(
@@ -57,14 +59,16 @@ def builder(name, data_dir):
 
 
 def _policy_builder(config, policy, data_dir):
-  from tfds_lidc import errors as lidc_errors
   from tfds_lidc.lidc_nodules import building
-  from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 
-  with errors.translated(lidc_errors.InputError):
-    return lidc_nodules_dataset_builder.Builder(
-      config=building.find_config(config, policy), data_dir=data_dir or None
-    )
+  with _translated():
+    return building.find(config, data_dir=data_dir, policy=policy)
+
+
+def _translated():
+  from tfds_lidc import errors as lidc_errors
+
+  return errors.translated(lidc_errors.InputError)
 
 
 def _config_and_policy(name):
@@ -89,12 +93,11 @@ def build_phantoms(name, data_dir):
   Raises:
     errors.InputError: it could not be written.
   """
-  from tfds_lidc import errors as lidc_errors
   from tfds_lidc.lidc_nodules import building
 
   config, policy = _config_and_policy(name)
-  with errors.translated(lidc_errors.InputError):
-    building.build(config, policy=policy, data_dir=data_dir or None)
+  with _translated():
+    building.build(config, policy=policy, data_dir=data_dir)
 
 
 def build_command(name, data_dir):

@@ -144,8 +144,11 @@ def remove_leftovers(directory):
 
 
 def write_text(path, text):
-  """`write_bytes` of UTF-8."""
-  write_bytes(path, text.encode())
+  """`write_bytes` of UTF-8.
+
+  Names of files may be of any bytes; those that are no text are escaped.
+  """
+  write_bytes(path, text.encode('utf-8', 'backslashreplace'))
 
 
 def write_json(path, tree):

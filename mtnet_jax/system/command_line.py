@@ -2,10 +2,9 @@
 
 import argparse
 import functools
-import re
+import io
 import sys
 
-from absl import flags
 from absl import logging
 import tqdm
 
@@ -59,7 +58,8 @@ def prepare_training(*, several_processes=False):
     several_processes: as in `host_memory.keep`.
   """
   # A line appears when it is printed, also where the output goes to a file.
-  sys.stdout.reconfigure(line_buffering=True)
+  if isinstance(sys.stdout, io.TextIOWrapper):  # A notebook has another.
+    sys.stdout.reconfigure(line_buffering=True)
   _hide_warnings()
   host_memory.keep(several_processes=several_processes)
   stopping.listen()
@@ -67,50 +67,6 @@ def prepare_training(*, several_processes=False):
   from mtnet_jax.system import compilation_cache
 
   compilation_cache.enable()
-
-
-def config_flags_parser(holder, *, example):
-  """A `flags_parser` for `absl.app.run`.
-
-  Args:
-    holder: of `config_flags.DEFINE_config_file`.
-    example: of a value of --config, for the message where it is missing.
-
-  Returns:
-    argv -> arguments; what is wrong becomes one line and exit code 2.
-  """
-
-  def parse(argv):
-    try:
-      arguments = flags.FLAGS(argv)
-      if holder.value is None:
-        raise ValueError(f'--config is missing, such as {example}')
-      # A file that did not load fails only when it is read.
-      holder.value.lock()
-      return arguments
-    except (
-      AttributeError,
-      KeyError,
-      OSError,
-      TypeError,
-      ValueError,
-      flags.Error,
-    ) as error:
-      message = str(error)
-      # ml_collections raises an AttributeError from the KeyError.
-      if isinstance(error.__context__ or error, KeyError):
-        key, *meant = re.findall(r'[\w.]+(?=\\?[\'"])', message)
-        message = f"the config has no key '{key}'"
-        if meant:
-          message += f"; did you mean '{meant[0]}'?"
-      # An error in a config file comes with its whole traceback.
-      elif raised := re.findall(r'^\w+Error: (.*)', message, re.MULTILINE):
-        message = raised[-1]
-      message = ' '.join(message.split())
-      print(f'error: {message} (--help explains)', file=sys.stderr)
-      sys.exit(2)
-
-  return parse
 
 
 def progress_bar(description):

@@ -1,6 +1,7 @@
 """Errors that the user can fix, and how a command shows them."""
 
 import contextlib
+import io
 import sys
 
 
@@ -59,11 +60,22 @@ def one_line(error):
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
+def print_anything():
+  """Lets standard output escape what its encoding has not, as stderr does.
+
+  Names of files may be of any bytes, and a terminal may know ASCII only.
+  Whatever stands in for standard output in a notebook is left as it is.
+  """
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors='backslashreplace')
+
+
 def exit_on_input_error(main):
   """Exits with the code of `main()`; an `InputError` is one line and code 2.
 
   Ctrl-C is one line as well, with the shell's usual exit code for it.
   """
+  print_anything()
   try:
     sys.exit(main())
   except InputError as error:

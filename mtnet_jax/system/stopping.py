@@ -20,6 +20,7 @@ _LINE = 'SIGTERM: stopped. The same command goes on {}.'
 _LAST = 'from the last checkpoint'
 
 _asked = threading.Event()
+_listening = threading.Event()
 # Threads whose work is not on disk yet.
 _holding = set()
 
@@ -32,7 +33,14 @@ class Stopped(SystemExit):
 
 
 def listen():
-  """Lets SIGTERM end this process cleanly. For commands, in the main thread."""
+  """Lets SIGTERM end this process cleanly, once for all commands that it runs.
+
+  Only the main thread can; in any other one this does nothing.
+  """
+  main = threading.current_thread() is threading.main_thread()
+  if _listening.is_set() or not main:
+    return
+  _listening.set()
   # A handler in Python runs only after the C++ code that is running, such as a
   # compilation. A thread that reads from this socket does not wait for it.
   reader, writer = socket.socketpair()

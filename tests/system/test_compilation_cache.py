@@ -1,11 +1,20 @@
 """Compiled programs go where the user wants them."""
 
 import os
+import pathlib
 import sys
 
 import main_job
 import pytest
 
+# A container that runs as any user: no HOME, and no entry of the user.
+_NO_HOME = """
+import os, pwd
+os.environ.pop('HOME', None)
+def nobody(uid):
+  raise KeyError(uid)
+pwd.getpwuid = nobody
+"""
 _COMPILE = """
 import jax
 from mtnet_jax.system import compilation_cache
@@ -32,3 +41,59 @@ def test_where_programs_are_kept(tmp_path, monkeypatch, chosen, expected):
     if any(name.startswith('jit') for name in files)
   }
   assert folders == ({expected} if expected else set())
+
+
+@pytest.mark.parametrize(
+  ('before', 'env'),
+  (
+    (_NO_HOME, {}),
+    ('', {'XDG_CACHE_HOME': '/dev/null/x'}),
+    ('', {'HOME': '/proc'}),
+  ),
+)
+def test_without_a_folder_there_is_no_cache(monkeypatch, before, env):
+  """It is a comfort: nothing ends for want of it, and nothing warns."""
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
+  monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+  done = main_job.run([sys.executable, '-c', before + _COMPILE], **env)
+  assert (done.returncode, done.stderr) == (0, '')
+
+
+_LOOPS = """
+import jax.numpy as jnp
+from mtnet_jax.ops.native import library
+print(library._path('forward').parent)
+"""
+
+
+def test_without_a_folder_loops_are_of_this_process(tmp_path, monkeypatch):
+  """In a folder that is nobody else's, and gone afterwards."""
+  monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+  done = main_job.run(
+    [sys.executable, '-c', _NO_HOME + _LOOPS], TMPDIR=str(tmp_path)
+  )
+  assert done.returncode == 0, done.stderr
+  folder = pathlib.Path(done.stdout.strip())
+  assert folder.parent == tmp_path
+  assert not list(tmp_path.iterdir())
+
+
+_DATASETS = """
+from mtnet_jax.data import lidc
+from mtnet_jax.system import errors
+for name in ('lidc_nodules/phantom', 'lidc_nodules/phantom?readers=3'):
+  try:
+    lidc.is_built(name, '')
+  except errors.InputError as error:
+    print(error)
+  print(lidc.is_built(name, '/nowhere'))
+"""
+
+
+def test_without_a_home_datasets_need_a_folder(monkeypatch):
+  monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
+  done = main_job.run([sys.executable, '-c', _NO_HOME + _DATASETS])
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert lines[1::2] == ['False', 'False']
+  assert all('there is no home folder' in line for line in lines[::2])

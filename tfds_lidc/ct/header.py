@@ -106,7 +106,11 @@ def read_header(
         str(dataset.SeriesInstanceUID),
         z_mm,
         int(dataset.get('InstanceNumber') or 0),
-        zlib.crc32(str(dataset.get('SOPInstanceUID') or path).encode()),
+        zlib.crc32(
+          str(dataset.get('SOPInstanceUID') or path).encode(
+            'utf-8', 'surrogateescape'
+          )
+        ),
         'SIMULATED' in str(dataset.get('SeriesDescription', '')),
       )
       return header, _incomplete(f, dataset) if modality == 'CT' else None

@@ -10,7 +10,6 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc.ct import series
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
@@ -41,7 +40,8 @@ def build(
   Args:
     config: 'paper', 'all', 'phantom', or a config of one's own.
     lidc_dir: where the DICOM files are; not needed for phantoms.
-    data_dir: where datasets live; ~/tensorflow_datasets by default.
+    data_dir: where datasets live; by default where TFDS looks for this one, see
+      `find`.
     overwrite: build again, and replace what is there.
     policy: `key=value,...` that changes the config, see `nodules.overrides`.
     strict: fail on the first file that cannot be used, instead of leaving out
@@ -60,10 +60,12 @@ def build(
     InputError: no such config or policy; nothing usable in `lidc_dir`;
       `data_dir` cannot be written; a fault, if `strict`.
   """
-  config = find_config(config, policy)
-  data_dir = _local_dir(data_dir)
-  if not overwrite and is_built(config, data_dir=data_dir):
-    return _Builder(config=config, data_dir=data_dir)
+  _check_local(data_dir)
+  builder = find(config, data_dir=data_dir, policy=policy)
+  if not overwrite and builder.is_prepared():
+    return builder
+  config = builder.builder_config
+  data_dir = pathlib.Path(builder.data_dir_root)
 
   download_config = download_config or tfds.download.DownloadConfig()
   if not config.simulated:
@@ -88,7 +90,7 @@ def build(
         workers=workers,
         beam_options=beam_options,
       )
-  return _Builder(config=config, data_dir=data_dir)
+  return find(config, data_dir=data_dir)
 
 
 def _build(config, data_dir, download_config, *, strict, workers, beam_options):
@@ -103,7 +105,7 @@ def _build(config, data_dir, download_config, *, strict, workers, beam_options):
       staged.strict = strict
       staged.workers = workers
       staged.beam_options = beam_options
-      staged.cache_dir = cache_dir(data_dir)
+      staged.cache_dir = _cache_below(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
       staging.publish(pathlib.Path(folder), data_dir, staged.data_path)
@@ -113,7 +115,7 @@ def _build(config, data_dir, download_config, *, strict, workers, beam_options):
       'there, or choose another --data_dir'
     ) from e
   scans = lidc_nodules_dataset_builder.scan_dir(
-    cache_dir(data_dir), config.name
+    _cache_below(data_dir), config.name
   )
   shutil.rmtree(scans, ignore_errors=True)
   with contextlib.suppress(OSError):  # another build's are there
@@ -127,10 +129,45 @@ def is_built(
   policy: str = '',
 ) -> bool:
   """Whether a complete build of the config is there; see `build`."""
+  return find(config, data_dir=data_dir, policy=policy).is_prepared()
+
+
+def find(
+  config: str | _LidcConfig,
+  *,
+  data_dir: str | os.PathLike | None = None,
+  policy: str = '',
+) -> _Builder:
+  """The builder of a config, in the folder where TFDS looks for it.
+
+  Everything that asks where a dataset is asks here, so that what one command
+  builds the next one finds. `is_prepared()` says whether it was built.
+
+  Args:
+    config, policy: as in `build`.
+    data_dir: where datasets live. None or '' leaves the choice to TFDS: a
+      folder of `tfds.core.add_data_dir` that has the dataset, or else
+      TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+
+  Raises:
+    InputError: no such config, no such policy; or this user has no home folder
+      and `data_dir` is not given.
+  """
   builder = _Builder(
-    config=find_config(config, policy), data_dir=_local_dir(data_dir)
+    config=find_config(config, policy), data_dir=given(data_dir)
   )
-  return (builder.data_path / 'dataset_info.json').exists()
+  # Which `expanduser` leaves where it knows no home.
+  if os.fspath(builder.data_dir_root).startswith('~'):
+    raise errors.InputError(
+      f'there is no home folder for {builder.data_dir_root}: give --data_dir, '
+      'or set TFDS_DATA_DIR'
+    )
+  return builder
+
+
+def given(data_dir: str | os.PathLike | None) -> str | None:
+  """A folder as TFDS wants it: with ~ expanded, and None for its own choice."""
+  return os.path.expanduser(data_dir) if data_dir else None
 
 
 def summary(builder: _Builder) -> str:
@@ -193,14 +230,25 @@ def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
 
 
 def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-  """Where headers and scans that were read are remembered."""
-  return _local_dir(data_dir) / _Builder.name / '.cache'
+  """Where headers and scans that were read are remembered.
+
+  Raises:
+    InputError: `data_dir` is not on this machine.
+  """
+  _check_local(data_dir)
+  builder = find('paper', data_dir=data_dir)
+  return _cache_below(pathlib.Path(builder.data_dir_root))
 
 
-def _local_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
-  if '://' in str(data_dir):  # `Path` would make a folder `gs:` of it
+def _cache_below(data_dir: pathlib.Path) -> pathlib.Path:
+  return data_dir / _Builder.name / '.cache'
+
+
+def _check_local(data_dir: str | os.PathLike | None) -> None:
+  """Refuses to write into a folder that is not on this machine."""
+  where = str(data_dir or os.environ.get('TFDS_DATA_DIR', ''))
+  if '://' in where:  # `Path` would make a folder `gs:` of it
     raise errors.InputError(
-      f'--data_dir={data_dir} is not on this machine; build into a local '
+      f'--data_dir={where} is not on this machine; build into a local '
       'folder and copy it there'
     )
-  return pathlib.Path(data_dir or command_line.DEFAULT_DATA_DIR).expanduser()

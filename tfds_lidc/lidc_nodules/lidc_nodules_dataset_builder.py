@@ -106,6 +106,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     super().__init__(**kwargs)
     file_formats.choose(self.info, file_format)
 
+  def is_prepared(self) -> bool:
+    """As in TFDS, which warns on stderr of every dataset that is not built."""
+    files = ('dataset_info.json', 'features.json')
+    return all((self.data_path / name).exists() for name in files)
+
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
     config, changed, _ = self.builder_config.name.partition('-')

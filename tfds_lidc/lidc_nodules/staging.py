@@ -52,7 +52,8 @@ def exclusive(data_dir: pathlib.Path, config: str) -> Iterator[None]:
   They would clear away the scans that each other remembers.
   """
   # Not in the data directory, which a build that fails leaves as it was.
-  place = hashlib.sha256(f'{data_dir.resolve()} {config}'.encode()).hexdigest()
+  what = os.fsencode(f'{data_dir.resolve()} {config}')
+  place = hashlib.sha256(what).hexdigest()
   path = pathlib.Path(
     tempfile.gettempdir(), f'tfds_lidc-{os.getuid()}-{place[:16]}.lock'
   )

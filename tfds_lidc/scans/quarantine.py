@@ -69,7 +69,14 @@ def write(
   (directory / FILE_NAMES[0]).write_text(
     json.dumps(content, indent=1) + '\n', encoding='utf-8'
   )
-  with open(directory / FILE_NAMES[1], 'w', newline='', encoding='utf-8') as f:
+  # Names of files may be of any bytes; those that are no text are escaped.
+  with open(
+    directory / FILE_NAMES[1],
+    'w',
+    newline='',
+    encoding='utf-8',
+    errors='backslashreplace',
+  ) as f:
     writer = csv.writer(f)
     writer.writerow(Loss._fields)
     for loss in losses:

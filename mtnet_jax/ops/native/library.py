@@ -7,12 +7,14 @@ build, once per machine: it is kept in the user's cache, beside the compiled
 programs. A prediction needs those of `forward/` and waits for no others.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -165,17 +167,24 @@ def _path(group):
       + [file.read_text() for file in sources + headers]
     ).encode()
   ).hexdigest()
-  caches = compilation_cache.default_dir().parent / 'native'
+  caches = compilation_cache.folder('native') or _of_this_process()
   path = caches / f'{group}-{key[:32]}.so'
   if not path.exists():
     _say(f'building C++ loops ({group}) for this CPU, once (some 5 s)')
-    caches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=caches) as staged:
       built = pathlib.Path(staged, path.name)
       objects = _compile(sources, folder, staged)
       _run('-shared', *objects, '-o', str(built))
       built.replace(path)
   return path
+
+
+@functools.cache
+def _of_this_process():
+  """A folder that is this process's own, and goes with it."""
+  folder = tempfile.mkdtemp(prefix='mtnet_jax-native-')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return pathlib.Path(folder)
 
 
 def _compile(sources, folder, staged):
