@@ -1,4 +1,4 @@
-"""How large a compressed image says it is, before anything decodes it.
+"""What a compressed image is and how large, before anything decodes it.
 
 Decoders allocate what the compressed data claim, regardless of the DICOM
 header: a few kilobytes can claim 60,000 x 60,000 pixels.
@@ -11,6 +11,12 @@ _SOI, _SOC = b'\xff\xd8', b'\xff\x4f'
 _SIZ = b'\xff\x51'
 # Start of frame: of JPEG, except C4, C8 and CC, and of JPEG-LS.
 _SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_JPEG_KINDS = {
+  0xC0: 'JPEG',
+  0xC1: 'JPEG Extended',
+  0xC3: 'JPEG Lossless',
+  0xF7: 'JPEG-LS',
+}
 # A JPEG 2000 file, which DICOM does not want and some writers write.
 _JP2 = b'\0\0\0\x0cjP  '
 
@@ -59,12 +65,46 @@ def _code_of_jp2(stream: bytes) -> bytes:
 
 
 def _jpeg(stream: bytes) -> Size | None:
+  at, marker = _frame(stream)
+  if marker is None:
+    return None
+  # ISO/IEC 10918-1, B.2.2: length, precision, lines, samples, components.
+  return Size(*struct.unpack('>HHB', stream[at + 5 : at + 10]))
+
+
+def _frame(stream: bytes) -> tuple[int, int | None]:
+  """Where the start of frame of a JPEG lies, and which it is."""
   at = 2
   while True:
     mark, marker, length = struct.unpack('>BBH', stream[at : at + 4])
     if mark != 0xFF:
-      return None
+      return at, None
     if marker in _SOF:
-      # ISO/IEC 10918-1, B.2.2: length, precision, lines, samples, components.
-      return Size(*struct.unpack('>HHB', stream[at + 5 : at + 10]))
+      return at, marker
     at += 2 + length
+
+
+def kind(stream: bytes) -> str | None:
+  """Which compression it is.
+
+  Args:
+    stream: one compressed image.
+
+  Returns:
+    'JPEG', 'JPEG Extended', 'JPEG Lossless', 'JPEG-LS', 'JPEG 2000',
+    'High-Throughput JPEG 2000' or 'RLE'; None for anything else.
+  """
+  try:
+    if stream.startswith(_JP2):
+      stream = _code_of_jp2(stream)
+    if stream.startswith(_SOC + _SIZ):
+      # Capabilities, bit 14 of Rsiz: Part 15 (ISO/IEC 15444-15, A.2).
+      (capabilities,) = struct.unpack('>H', stream[6:8])
+      return f'{"High-Throughput " if capabilities & 1 << 14 else ""}JPEG 2000'
+    if stream.startswith(_SOI):
+      return _JPEG_KINDS.get(_frame(stream)[1])
+    # PS3.5, G.5: how many segments, and where each begins, the first at 64.
+    segments, first = struct.unpack('<2L', stream[:8])
+    return 'RLE' if segments in range(1, 16) and first == 64 else None
+  except struct.error:
+    return None

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import zlib
 
 import pydicom
+from pydicom import dataelem
 from pydicom import errors as pydicom_errors
 from pydicom import filereader
 from pydicom import uid as pydicom_uid
@@ -33,6 +34,13 @@ _HEADER_TAGS = [
   'ImagePositionPatient',
   'Rows',
 ]
+# With what a file can begin that has no preamble, and how these are written.
+_FIRST_TAGS = {
+  *((0x0008, element) for element in (0x0000, 0x0001, 0x0005, 0x0008)),
+  *((0x0008, element) for element in (0x0012, 0x0013, 0x0016, 0x0018)),
+  *((0x0002, element) for element in (0x0000, 0x0001, 0x0002, 0x0010)),
+}
+_FIRST_VRS = {'UL', 'CS', 'DA', 'TM', 'UI', 'OB'}
 _DICOMDIR_CLASS = '1.2.840.10008.1.3.10'  # Media Storage Directory Storage
 _PIXEL_DATA = struct.pack('<HH', 0x7FE0, 0x0010)
 _SEQUENCE_END = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
@@ -79,20 +87,23 @@ def read_header(
   path = os.fspath(path)
   try:
     with _File(path) as f:
-      if f.read(132)[128:] != b'DICM':
-        if not path.lower().endswith('.dcm'):
-          return None, None
-        return None, _not_dicom(f)
+      start = f.read(132)
+      # Nothing but its first bytes speaks for it.
+      doubtful = start[128:] != b'DICM' and not path.lower().endswith('.dcm')
+      if start[128:] != b'DICM' and not _begins_without_preamble(start):
+        return None, None if doubtful else _not_dicom(f)
       f.seek(0)
       dataset, fault = parse(
         f, stop_before_pixels=True, specific_tags=_HEADER_TAGS
       )
       if fault:
-        return None, fault
+        return None, None if doubtful else fault
       if dataset.file_meta.get('MediaStorageSOPClassUID') == _DICOMDIR_CLASS:
         return None, None
       # pydicom takes the end of a truncated file for the end of its header.
       modality = dataset.get('Modality')
+      if doubtful and not modality:
+        return None, None
       if not modality or (modality == 'CT' and 'Rows' not in dataset):
         return None, Fault('truncated', 'breaks off inside its DICOM header')
       z_mm = float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0
@@ -119,6 +130,21 @@ def read_header(
     return None, unreadable(e)
 
 
+def _begins_without_preamble(start: bytes) -> bool:
+  """Whether a file begins with the elements of an image, as old archives' do.
+
+  These are of group 8, or of group 2 where the file has a meta header and still
+  no preamble; either with a VR, or without one and short.
+  """
+  if len(start) < 12:
+    return False
+  for order in '<>':
+    group, element, length = struct.unpack(f'{order}HHL', start[:8])
+    if (group, element) in _FIRST_TAGS:
+      return start[4:6].decode('latin-1') in _FIRST_VRS or length <= 1024
+  return False
+
+
 def _not_dicom(f: BinaryIO) -> Fault:
   """What a file without the mark of DICOM holds instead."""
   f.seek(0)
@@ -141,16 +167,15 @@ def _incomplete(f: BinaryIO, dataset: pydicom.Dataset) -> Fault | None:
 
   Compares sizes, so that no pixel is read.
   """
-  syntax = pydicom_uid.UID(dataset.file_meta.get('TransferSyntaxUID', ''))
-  if syntax in (
-    pydicom_uid.ExplicitVRBigEndian,
-    pydicom_uid.DeflatedExplicitVRLittleEndian,
-  ):
+  # As the bytes are, whatever the transfer syntax says.
+  implicit, little_endian = dataset.original_encoding
+  syntax = dataset.file_meta.get('TransferSyntaxUID', '')
+  deflated = syntax == pydicom_uid.DeflatedExplicitVRLittleEndian
+  if deflated or not little_endian:
     return None  # the sizes are written otherwise
   start = f.read(12)
   if len(start) < 12 or start[:4] != _PIXEL_DATA:
     return Fault('truncated', 'breaks off before its pixels')
-  implicit = syntax == pydicom_uid.ImplicitVRLittleEndian
   length = struct.unpack('<L', start[4:8] if implicit else start[8:12])[0]
   begin = f.tell() - 4 * implicit
   size = f.seek(0, os.SEEK_END)
@@ -187,7 +212,13 @@ def parse(
           f'inflates to more than {_MAX_INFLATED >> 20} MiB, which is no CT '
           'image',
         )
-      return pydicom.dcmread(f, **kwargs), None
+      start = f.read(132)
+      f.seek(0)
+      dataset = pydicom.dcmread(
+        f, force=_begins_without_preamble(start), **kwargs
+      )
+      _note_encoding(dataset)
+      return dataset, None
   except pydicom_errors.InvalidDicomError:
     return None, _NOT_DICOM
   # A truncated header surfaces as nearly any exception of pydicom or struct.
@@ -195,12 +226,25 @@ def parse(
     return None, unreadable(e)
 
 
+def _note_encoding(dataset: pydicom.Dataset) -> None:
+  """Sets `original_encoding` to how the elements are written.
+
+  pydicom notices that, but keeps what the meta header says.
+  """
+  for element in dataset.values():
+    if isinstance(element, dataelem.RawDataElement):
+      dataset.set_original_encoding(
+        element.is_implicit_VR, element.is_little_endian
+      )
+      return
+
+
 def _inflates_beyond_measure(f: BinaryIO) -> bool:
   """Whether a deflated file is a bomb; pydicom inflates all of it.
 
   Leaves the file at its start.
   """
-  filereader.read_preamble(f, force=False)
+  filereader.read_preamble(f, force=True)
   meta = filereader.read_dataset(
     f, False, True, stop_when=lambda tag, vr, length: tag.group != 2
   )

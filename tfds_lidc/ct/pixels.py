@@ -15,6 +15,7 @@ from tfds_lidc import errors
 from tfds_lidc.ct import codestream
 from tfds_lidc.ct import decoder
 from tfds_lidc.ct import header
+from tfds_lidc.ct import syntax
 
 _INT16 = np.iinfo(np.int16)
 # No CT image is larger; what claims to be is refused before it is decoded.
@@ -51,6 +52,7 @@ def try_read_hu(
   if fault:
     return None, fault
   try:
+    syntax.settle(dataset)
     claim = _impossible(dataset)
     if claim:
       return None, header.Fault('unreadable', claim)
@@ -95,10 +97,10 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
     return f'has {bits} bits allocated per pixel'
   if not 0 < rows * columns <= _MAX_PIXELS:
     return f'claims {rows} x {columns} pixels, and CT has up to {_MAX_PIXELS:,}'
-  syntax = dataset.file_meta.TransferSyntaxUID
-  if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+  uid = dataset.file_meta.TransferSyntaxUID
+  if not uid.is_encapsulated or uid == pydicom.uid.RLELossless:
     return None
-  if not pixels.get_decoder(syntax).is_available:
+  if not pixels.get_decoder(uid).is_available:
     return None  # nothing is decoded; the fault says what to install
   # One frame is all there is: a table of others would only mislead.
   for name in ('ExtendedOffsetTable', 'ExtendedOffsetTableLengths'):
@@ -114,10 +116,10 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
 
 def _pixels(dataset: pydicom.Dataset) -> np.ndarray:
   """The raw values; of compressed images, as another process decodes them."""
-  syntax = dataset.file_meta.TransferSyntaxUID
-  if not syntax.is_encapsulated:
+  uid = dataset.file_meta.TransferSyntaxUID
+  if not uid.is_encapsulated:
     return dataset.pixel_array
-  available = pixels.get_decoder(syntax).available_plugins
+  available = pixels.get_decoder(uid).available_plugins
   if not available:
     return dataset.pixel_array  # says what is missing
   # Values do not depend on what else is installed; of an image that one cannot
@@ -130,11 +132,11 @@ def _missing_codec(
   dataset: pydicom.Dataset, e: Exception
 ) -> header.Fault | None:
   """The fault of a compressed image whose decoder is not installed."""
-  syntax = dataset.file_meta.get('TransferSyntaxUID', '')
-  if 'missing dependencies' not in str(e) or not syntax:
+  uid = dataset.file_meta.get('TransferSyntaxUID', '')
+  if 'missing dependencies' not in str(e) or not uid:
     return None
-  high_throughput = 'High-Throughput' in syntax.name
+  high_throughput = 'High-Throughput' in uid.name
   package = _HIGH_THROUGHPUT_CODEC if high_throughput else _CODEC
   return header.Fault(
-    'codec', f'is compressed ({syntax.name}); run: pip install {package}'
+    'codec', f'is compressed ({uid.name}); run: pip install {package}'
   )
