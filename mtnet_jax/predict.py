@@ -19,8 +19,12 @@ holds the point or comes nearest to it.
 --points is a CSV file; its header says what the numbers are: x,y,z patient mm
 (LPS, as in DICOM), row,col,slice or i,j,k voxels from 0; a column id is kept.
 
-Exit code: 0 all points were handled, 1 some were not or miss slices, 2 nothing
-could be done. Each point that failed is a line on stderr.
+Where the CT lacks what a Segmentation needs, all else is written, and a note
+says what. The files of an earlier use of OUT go.
+
+Exit code: 0 all was done, 1 some points were not, miss slices, or there is no
+Segmentation of what was found, 2 nothing could be done. Each of these is a line
+on stderr.
 """
 
 import functools
@@ -40,6 +44,9 @@ from mtnet_jax.ct import series
 from mtnet_jax.storage import files
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
+
+_INDEX = 'predictions.json'
+_SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
 
 
 def _parse(argv):
@@ -136,7 +143,11 @@ def _find(wanted, volume, model):
 
 
 def _write(out, nodules, faults, volume, model, *, with_nifti):
-  """Writes every file; returns the records as text."""
+  """Writes every file.
+
+  Returns:
+    The records as text, notes, and whether nothing is missing.
+  """
   from mtnet_jax.ct import records as ct_records
   from mtnet_jax.reports import figures
   from mtnet_jax.reports import overlays
@@ -158,9 +169,17 @@ def _write(out, nodules, faults, volume, model, *, with_nifti):
       masks[place.place_id] = nodule.pixels
       record['segment_number'] = len(masks)
     records.append(record)
-  written = _write_masks(out, masks, volume, model, with_nifti=with_nifti)
+  written, reason = _write_masks(
+    out, masks, volume, model, with_nifti=with_nifti
+  )
+  notes = [f'no DICOM Segmentation: {reason}'] if reason else []
+  if volume.left_out:
+    notes.append(
+      'images left out, which are no slices of the stack, such as localizers:'
+      f' {len(volume.left_out)}'
+    )
   files.write_json(
-    out / 'predictions.json',
+    out / _INDEX,
     {
       'mtnet_jax': mtnet_jax.__version__,
       'model': model.name,
@@ -170,31 +189,36 @@ def _write(out, nodules, faults, volume, model, *, with_nifti):
       'slices_rows_columns': volume.shape,
       'pixel_spacing_mm': volume.pixel_spacing_mm,
       'slice_spacing_mm': volume.slice_spacing_mm,
-      'files': written,
+      'files': [*written, *(record['figure'] for record in records)],
+      'notes': notes,
       'points': records,
       'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
     },
   )
-  return ct_records.table(records)
+  return ct_records.table(records), notes, reason is None
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):
-  """Names of the files that were written; those of a run before are gone."""
-  seg, nii = out / 'segmentation.dcm', out / 'segmentation.nii.gz'
-  for path in (seg, nii):
-    path.unlink(missing_ok=True)
+  """Names of the files that were written, and why there is no Segmentation."""
+  written, reason = [], None
   if not masks:
-    return []
-  dicom_seg.write(
-    seg,
-    volume,
-    masks,
-    model_name=model.name,
-    simulated=volume.simulated or model.simulated,
-  )
+    return written, reason
+  try:
+    dicom_seg.write(
+      out / _SEGMENTATION,
+      volume,
+      masks,
+      model_name=model.name,
+      simulated=volume.simulated or model.simulated,
+    )
+    written.append(_SEGMENTATION)
+  except errors.InputError as error:
+    # All else is worth having without it.
+    reason = str(error)
   if with_nifti:
-    nifti.write(nii, volume, masks)
-  return [path.name for path in (seg, nii)[: 1 + with_nifti]]
+    nifti.write(out / _NIFTI, volume, masks)
+    written.append(_NIFTI)
+  return written, reason
 
 
 def main(argv=None):
@@ -229,15 +253,20 @@ def main(argv=None):
     raise errors.InputError(
       f'none of the {len(faults)} points could be handled: nothing was written.'
     )
-  table = _write(out, nodules, faults, volume, model, with_nifti=args.nifti)
+  with files.together(out, _INDEX) as staged:
+    table, notes, complete = _write(
+      staged, nodules, faults, volume, model, with_nifti=args.nifti
+    )
   print(
     f'Series {volume.series_uid}'
     f' ({"SIMULATED CT" if volume.simulated else "CT"}), model {model.name},'
     f' trained on {"SIMULATED" if model.simulated else "real"} nodules.'
   )
   print(table)
-  print(f'Written: {out}/predictions.json, pictures, masks')
-  return int(bool(faults or cut_off))
+  for note in notes:
+    print(f'note: {errors.one_line(note)}', file=sys.stderr)
+  print(f'Written: {out}/{_INDEX}, pictures, masks')
+  return int(bool(faults or cut_off or not complete))
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ where they are needed.
 
 import contextlib
 import logging
+import re
 import warnings
 
 import numpy as np
@@ -16,6 +17,16 @@ import mtnet_jax
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
+# Type 1: it refers to these, or takes them over.
+_NEEDED = (
+  'StudyInstanceUID',
+  'SeriesInstanceUID',
+  'FrameOfReferenceUID',
+  'SOPClassUID',
+  'SOPInstanceUID',
+  'SliceThickness',
+)
+_SHARED = ('StudyInstanceUID', 'FrameOfReferenceUID')
 _SERIES_NUMBER = 9001  # beyond what scanners give
 # Type 2: must be there, may be empty. De-identification sometimes drops them.
 _TYPE_2 = (
@@ -29,6 +40,24 @@ _TYPE_2 = (
   'StudyID',
   'ReferringPhysicianName',
 )
+
+
+def reason_against(headers):
+  """Why no Segmentation can be made of these headers, or None.
+
+  Args:
+    headers: of some slices, of `volume.CtVolume.headers`.
+
+  Returns:
+    The end of a sentence that begins with 'the CT'.
+  """
+  for name in _NEEDED:
+    if any(header.get(name) in (None, '') for header in headers):
+      return f'has no {name}'
+  for name in _SHARED:
+    if len({header[name].value for header in headers}) > 1:
+      return f'has more than one {name}'
+  return None
 
 
 def write(path, volume, nodules, *, model_name, simulated):
@@ -45,10 +74,20 @@ def write(path, volume, nodules, *, model_name, simulated):
   Raises:
     errors.InputError: it cannot be written, or not made from these headers.
   """
+  slices = sorted(set().union(*nodules.values()))
   with _silence():
     try:
+      images = volume.headers(slices)
+      reason = reason_against(images)
+      if reason:
+        raise errors.InputError(f'the CT {reason}, which a Segmentation needs.')
       data = _encode(
-        volume, nodules, model_name=model_name, simulated=simulated
+        volume,
+        nodules,
+        slices,
+        _with_type_2(images),
+        model_name=model_name,
+        simulated=simulated,
       )
     except errors.InputError:
       raise
@@ -56,21 +95,28 @@ def write(path, volume, nodules, *, model_name, simulated):
     # garble what the standard demands, and may quote them.
     except Exception as error:
       raise errors.InputError(
-        f'{path} cannot be written: the headers of series {volume.series_uid}'
-        ' lack or garble what a DICOM Segmentation takes from its CT'
-        f' ({type(error).__name__}). Export the series again.'
+        f'the headers of series {volume.series_uid} lack or garble what a DICOM'
+        f' Segmentation takes from its CT ({_tag_in(error)}).'
       ) from error
   files.write_bytes(path, data)
 
 
-def _encode(volume, nodules, *, model_name, simulated):
+def _tag_in(error):
+  """The tag that an error is about, or else its kind; none of its values."""
+  from pydicom import datadict
+
+  words = re.findall(r'[A-Z]\w+', str(error))
+  tags = [word for word in words if datadict.tag_for_keyword(word)]
+  return tags[0] if tags else type(error).__name__
+
+
+def _encode(volume, nodules, slices, images, *, model_name, simulated):
   """The bytes of the file."""
   import highdicom
   from pydicom.filebase import DicomBytesIO
 
-  slices = sorted(set().union(*nodules.values()))
   segmentation = highdicom.seg.Segmentation(
-    source_images=_source_images(volume, slices),
+    source_images=images,
     pixel_array=_presence(nodules, slices, volume.shape[1:]),
     segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
     segment_descriptions=[
@@ -99,9 +145,8 @@ def _encode(volume, nodules, *, model_name, simulated):
   return buffer.getvalue()
 
 
-def _source_images(volume, slices):
-  """Headers of the slices; type 2 attributes that are invalid become empty."""
-  headers = volume.headers(slices)
+def _with_type_2(headers):
+  """The headers, in which type 2 attributes that are invalid become empty."""
   for header in headers:
     for name in _TYPE_2:
       value = header.get(name)

@@ -7,13 +7,17 @@ networks load without them. No text of a header gets into a message: it could
 name the patient.
 """
 
+import collections
+
 import numpy as np
 
 from mtnet_jax.system import errors
 
-# Cosines between an axis of the slice and z; 0.001 is 0.06 degrees.
+# Cosines between an axis of the slice and z, and how much a stack may lean:
+# 0.001 is 0.06 degrees.
 _AXIAL = 1e-3
-_TILT_DEGREES = 0.5
+# Images that do not fit are left out where they are so few; more are refused.
+_MAX_STRAY_SHARE = 0.05
 _MAX_SIDE = 1 << 16
 
 
@@ -40,11 +44,11 @@ _NEEDED = {
   'PixelSpacing': _numbers(2, limit=1e3),
   'Rows': _is_side,
   'Columns': _is_side,
-  'FrameOfReferenceUID': lambda uid: isinstance(uid, str),
 }
 _OPTIONAL = {
+  'FrameOfReferenceUID': lambda uid: isinstance(uid, str),
+  'ImageType': lambda values: len(values) < 100,
   'SliceThickness': _numbers(limit=1e3),
-  'GantryDetectorTilt': _numbers(limit=360),
 }
 
 
@@ -133,6 +137,78 @@ def parse(path, **kwargs):
   return header
 
 
+def stack(series):
+  """The slices of a series, without what is no slice of its stack.
+
+  A few images of another size or direction than the others, such as a localizer
+  or a reformatted plane, are left out. The majority decides.
+
+  Args:
+    series: `tfds_lidc.ct.series.Series` with slices.
+
+  Returns:
+    The paths at each position, of `by_position`; the header of the first of
+    each, of `read_header`; and the paths that were left out.
+
+  Raises:
+    errors.InputError: of `by_position` and `read_header`.
+  """
+  groups = by_position(series)
+  headers = {}
+  for paths in groups:
+    # Copies are read, too: at its position a localizer can be the first.
+    for path in paths:
+      try:
+        headers[path] = read_header(path)
+      except errors.InputError:
+        if len(paths) == 1:
+          raise
+    if not headers.keys() & set(paths):
+      read_header(paths[0])
+  strays = _strays(headers)
+  kept = [
+    sorted(
+      (path for path in paths if path not in strays),
+      key=lambda path: path not in headers,
+    )
+    for paths in groups
+  ]
+  kept = [paths for paths in kept if headers.keys() & set(paths)]
+  return kept, [headers[paths[0]] for paths in kept], sorted(strays)
+
+
+def _strays(headers):
+  """The paths of images that are no slices of the stack of the others."""
+  localizers = {
+    path for path, header in headers.items() if _is_localizer(header)
+  }
+  if len(localizers) == len(headers):
+    return set()  # It is refused for what it is.
+  kinds = {
+    path: _kind(header)
+    for path, header in headers.items()
+    if path not in localizers
+  }
+  usual, count = collections.Counter(kinds.values()).most_common(1)[0]
+  if len(kinds) - count > _MAX_STRAY_SHARE * len(kinds):
+    return localizers
+  return localizers | {path for path, kind in kinds.items() if kind != usual}
+
+
+def _is_localizer(header):
+  return 'LOCALIZER' in (header.get('ImageType') or ())
+
+
+def _kind(header):
+  """What slices of a stack share, each number rounded."""
+  return (
+    header.Rows,
+    header.Columns,
+    tuple(np.round(np.array(header.PixelSpacing, float), 3)),
+    tuple(np.round(np.array(header.ImageOrientationPatient, float), 2) + 0.0),
+  )
+
+
 def check_slice(path, header, first):
   """Refuses a slice that does not belong to an axial stack of square pixels.
 
@@ -147,7 +223,6 @@ def check_slice(path, header, first):
   """
   down, across = (float(x) for x in header.PixelSpacing)
   cosines = np.array(header.ImageOrientationPatient, float)
-  tilt = abs(float(header.get('GantryDetectorTilt') or 0))
   if min(down, across) <= 0:
     raise errors.InputError(
       f'{path} has pixels of {down:g} x {across:g} mm: there are none such.'
@@ -166,18 +241,13 @@ def check_slice(path, header, first):
       f' {np.round(cosines, 3).tolist()}): the networks know axial slices'
       ' only. Give an axial series.'
     )
-  if tilt > _TILT_DEGREES:
-    raise errors.InputError(
-      f'{path} was taken with a gantry tilted by {tilt:g} degrees: its slices'
-      ' are not axial. Give an axial series.'
-    )
   if abs(down - across) > 1e-2 * down:
     raise errors.InputError(
       f'{path} has pixels of {down:g} x {across:g} mm: the networks know square'
       ' ones only. Resample the series.'
     )
   for name in ('Rows', 'Columns', 'FrameOfReferenceUID'):
-    if header[name].value != first[name].value:
+    if header.get(name) != first.get(name):
       raise errors.InputError(
         f'{path} has another {name} than the first slice of its series: give'
         ' the files that belong together as --dicom.'
@@ -187,11 +257,13 @@ def check_slice(path, header, first):
     np.array([*first.PixelSpacing, *first.ImageOrientationPatient], float),
     atol=1e-3,
   )
-  shift_mm = np.abs(
-    np.array(header.ImagePositionPatient[:2], float)
-    - np.array(first.ImagePositionPatient[:2], float)
-  ).max()
-  if not same_grid or shift_mm > down / 2:
+  away_mm = np.abs(
+    np.array(header.ImagePositionPatient, float)
+    - np.array(first.ImagePositionPatient, float)
+  )
+  shift_mm = away_mm[:2].max()
+  # Slices as oblique as may be also lean as much.
+  if not same_grid or shift_mm > down / 2 + _AXIAL * away_mm[2]:
     raise errors.InputError(
       f'{path} does not lie straight above the first slice of its series'
       f' (shifted by {shift_mm:g} mm; a tilted gantry?): give an axial series.'

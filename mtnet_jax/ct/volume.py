@@ -52,6 +52,7 @@ class CtVolume:
     slice_spacing_mm: median distance of slices.
     affine: (4, 4), (column, row, slice, 1) -> (x, y, z, 1) in patient mm
       (LPS), at `slice_spacing_mm`.
+    left_out: files that are no slices of the stack, such as localizers.
     num_read: slices whose pixels were read.
   """
 
@@ -68,8 +69,7 @@ class CtVolume:
     self.series_uid = series.uid
     self.simulated = series.simulated
     self._faults = faults
-    self._paths = geometry.by_position(series)
-    headers = [geometry.read_header(paths[0]) for paths in self._paths]
+    self._paths, headers, self.left_out = geometry.stack(series)
     first = headers[0]
     for paths, header in zip(self._paths, headers, strict=True):
       geometry.check_slice(paths[0], header, first)

@@ -187,11 +187,21 @@ def test_over_the_real_ct(tmp_path):
   np.testing.assert_array_equal(found[1], mask)
 
 
-def test_headers_that_make_no_segmentation_are_named(tmp_path, masks):
-  ct_files.write(
-    tmp_path / 'ct', ct_files.volume(shape=SHAPE), StudyInstanceUID=None
-  )
-  with pytest.raises(errors.InputError, match='lack or garble') as caught:
+@pytest.mark.parametrize(
+  ('tags', 'says'),
+  (
+    ({'StudyInstanceUID': None}, 'has no StudyInstanceUID'),
+    ({'SliceThickness': None}, 'has no SliceThickness'),
+    ({'FrameOfReferenceUID': None}, 'has no FrameOfReferenceUID'),
+    ({'StudyInstanceUID': lambda k: f'1.2.{k}'}, 'more than one StudyInstance'),
+    ({'SOPClassUID': lambda k: None if k == 5 else '1.2'}, 'no SOPClassUID'),
+  ),
+)
+def test_headers_that_make_no_segmentation_are_named(
+  tmp_path, masks, tags, says
+):
+  ct_files.write(tmp_path / 'ct', ct_files.volume(shape=SHAPE), **tags)
+  with pytest.raises(errors.InputError, match=says) as caught:
     _write(tmp_path / 'ct', tmp_path / 'seg.dcm', {'a': masks['a']})
   assert not any(s in str(caught.value) for s in ct_files.SECRETS.values())
   assert not (tmp_path / 'seg.dcm').exists()

@@ -1,6 +1,7 @@
 """Series that are no stack of axial slices with square pixels are refused."""
 
 import ct_files
+import numpy as np
 import pytest
 
 from mtnet_jax.ct import series
@@ -17,11 +18,9 @@ def hu():
   [
     ({'ImageOrientationPatient': [1, 0, 0, 0, 0, -1]}, 'not axial'),
     ({'ImageOrientationPatient': [1, 0, 0, 0, 0.98, 0.2]}, 'not axial'),
-    ({'GantryDetectorTilt': -12}, 'tilted by 12 degrees'),
     ({'PixelSpacing': [0.7, 0.9]}, '0.7 x 0.9 mm'),
     ({'PixelSpacing': None}, 'no PixelSpacing'),
     ({'ImageOrientationPatient': None}, 'no ImageOrientationPatient'),
-    ({'FrameOfReferenceUID': None}, 'no FrameOfReferenceUID'),
     ({'PixelSpacing': lambda k: [0.7 + 0.1 * (k > 2)] * 2}, 'straight above'),
     ({'FrameOfReferenceUID': lambda k: f'1.{2 + (k > 2)}'}, 'another Frame'),
   ],
@@ -31,6 +30,86 @@ def test_other_geometry_is_refused(tmp_path, hu, tags, says):
   with pytest.raises(errors.InputError, match=says) as error:
     series.find([tmp_path])
   assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'tags',
+  (
+    # Resampled since, or never true: the slices are orthogonal.
+    {'GantryDetectorTilt': -12},
+    {'GantryDetectorTilt': 13.5},
+    # Only a Segmentation needs it.
+    {'FrameOfReferenceUID': None},
+    # As oblique as may be, and the stack leans as much: 0.4 mm in 450.
+    {
+      'ImageOrientationPatient': [1, 0, 0.0009, 0, 1, 0],
+      'ImagePositionPatient': lambda k: [
+        -40.5 - 0.0009 * 150 * k,
+        -120.25,
+        -300 + 150 * k,
+      ],
+    },
+  ),
+)
+def test_what_the_geometry_allows_is_served(tmp_path, hu, tags):
+  ct_files.write(tmp_path, hu, **tags)
+  assert series.find([tmp_path]).shape == hu.shape
+
+
+def _stray(directory, hu, z_mm, **tags):
+  """Another image of the series, with a name and an instance of its own."""
+  (path,) = ct_files.write(
+    directory,
+    hu,
+    z_mm=[z_mm],
+    SOPInstanceUID='1.2.77',
+    InstanceNumber=0,
+    **tags,
+  )
+  return path
+
+
+@pytest.mark.parametrize(
+  ('tags', 'side', 'z_mm'),
+  (
+    ({'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER']}, 112, -280.0),
+    # Between slices, at a slice's own place, and above them all.
+    (
+      {
+        'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
+        'ImageOrientationPatient': [1, 0, 0, 0, 0, -1],
+      },
+      64,
+      -299.3,
+    ),
+    ({'ImageOrientationPatient': [1, 0, 0, 0, 0, -1]}, 112, -298.5),
+    ({'PixelSpacing': [2.0, 2.0]}, 112, -200.0),
+    ({}, 64, -298.5),
+  ),
+)
+def test_one_stray_image_does_not_refuse_forty(tmp_path, tags, side, z_mm):
+  hu = ct_files.volume(shape=(40, 96, 112))
+  ct_files.write(tmp_path / 'ct', hu)
+  path = _stray(tmp_path / 'more', hu[:1, :, :side], z_mm, **tags)
+  volume = series.find([tmp_path])
+  assert volume.shape == hu.shape
+  assert volume.left_out == [str(path)]
+  np.testing.assert_array_equal(volume.z_mm, -300 + 1.5 * np.arange(40))
+  # Also that of the slice at whose place it lies.
+  patch = volume.patch((1, 48, 56))
+  np.testing.assert_array_equal(patch, hu[1, 16:80, 24:88])
+
+
+def test_localizers_alone_are_no_volume(tmp_path, hu):
+  """Of which nothing would be left."""
+  ct_files.write(
+    tmp_path,
+    hu,
+    ImageType=['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
+    ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
+  )
+  with pytest.raises(errors.InputError, match='not axial'):
+    series.find([tmp_path])
 
 
 def test_a_shear_is_refused(tmp_path, hu):
@@ -85,7 +164,6 @@ def test_one_slice_is_as_thick_as_it_says(tmp_path, hu):
     ({'ImageOrientationPatient': [0] * 6}, 'right angles'),
     ({'ImagePositionPatient': ['1e308', 0, 0]}, 'no usable ImagePosition'),
     ({'SliceThickness': 'inf'}, 'no usable SliceThickness'),
-    ({'GantryDetectorTilt': 'nan'}, 'no usable GantryDetectorTilt'),
   ],
 )
 def test_numbers_that_are_none_are_refused(tmp_path, hu, tags, says):
