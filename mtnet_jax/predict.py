@@ -173,6 +173,7 @@ def _write(out, nodules, faults, volume, model, *, with_nifti):
     out, masks, volume, model, with_nifti=with_nifti
   )
   notes = [f'no DICOM Segmentation: {reason}'] if reason else []
+  notes += volume.doubts()
   if volume.left_out:
     notes.append(
       'images left out, which are no slices of the stack, such as localizers:'

@@ -15,6 +15,9 @@ _PATCH_SIZE = 64
 # Where two slices are farther apart than this many usual steps, slices between
 # them are missing.
 _MAX_USUAL_STEPS = 1.5
+# Every slice of a chest has air; none has anything so dense, not even metal.
+_AIR_HU = -500
+_GLARE_HU = 20_000
 # A nodule is not followed across a wider step, in which it could end unseen.
 _MAX_STEP_MM = 6.0
 
@@ -83,6 +86,7 @@ class CtVolume:
     self._to_index = np.linalg.inv(self.affine[:2, :2])
     self._planes = {}
     self.num_read = 0
+    self._airless = self._glaring = 0
 
   def __len__(self):
     return len(self.z_mm)
@@ -266,9 +270,28 @@ class CtVolume:
 
     if path not in self._planes:
       with errors.translated(lidc_errors.InputError):
-        self._planes[path] = pixels.try_read_hu(path)
+        hu, fault = self._planes[path] = pixels.try_read_hu(path)
       self.num_read += 1
+      if fault is None:
+        self._airless += hu.min() > _AIR_HU
+        self._glaring += hu.max() > _GLARE_HU
     return self._planes[path]
+
+  def doubts(self):
+    """Why the slices that were read may be no HU, a clause each."""
+    found = []
+    if self._airless:
+      found.append(
+        f'{self._airless} of {self.num_read} slices have no value below'
+        f' {_AIR_HU} HU, and so no air: is their RescaleIntercept lost?'
+      )
+    if self._glaring:
+      found.append(
+        f'{self._glaring} of {self.num_read} slices have values above'
+        f' {_GLARE_HU} HU, which nothing in a body has: padding that is not'
+        ' declared?'
+      )
+    return found
 
   def inside(self, row, col):
     """(64, 64) bool: which pixels of a patch lie on the slice."""

@@ -16,6 +16,8 @@ from mtnet_jax.system import errors
 PATCH_SIZE = 64
 # Padding of scanners and metal stay inside; values that are not HU do not.
 _HU_RANGE = (-20_000, 70_000)
+# A windowed image lies within 1, z-scores within 20; the noise of CT does not.
+_MAX_SCALED = 20
 _SPACING_RANGE_MM = (0.1, 5.0)
 
 
@@ -173,11 +175,13 @@ def check_hu(hu):
     raise errors.InputError(
       f'hu goes from {low:g} to {high:g}: these are no HU.'
     )
-  windowed = np.flatnonzero(np.abs(hu).max(axis=(1, 2)) <= 1)
-  if len(windowed):
+  largest = np.abs(hu).max(axis=(1, 2))
+  scaled = np.flatnonzero(largest <= _MAX_SCALED)
+  if len(scaled):
     raise errors.InputError(
-      f'hu[{windowed[0]}] lies between -1 and 1, as a windowed image does: give'
-      ' HU, about -1000 (air) to 1000; the model has its own window.'
+      f'hu[{scaled[0]}] lies between -{largest[scaled[0]]:.3g} and'
+      f' {largest[scaled[0]]:.3g}, as a windowed image does, or a normalised'
+      ' one: give HU, about -1000 (air) to 1000; the model has its own window.'
     )
   if low >= 0:
     warnings.warn(

@@ -189,6 +189,24 @@ def test_what_fails_leaves_what_was_there(
   }
 
 
+@pytest.mark.parametrize(
+  ('change', 'says'),
+  (
+    # The intercept is lost, and was -1024; or -1000, and halved.
+    (lambda hu: hu + 1024, 'no value below -500 HU'),
+    (lambda hu: hu + 500, 'no value below -500 HU'),
+    (lambda hu: np.where(hu == hu[3, 5, 5], 31743, hu), 'above 20000 HU'),
+  ),
+)
+def test_what_may_be_no_hu_is_said(tmp_path, model, change, says, capsys):
+  """In the file, where it stays beside the numbers."""
+  hu = change(ct_files.volume(*predict_job.BALLS.values()))
+  ct_files.write(tmp_path / 'ct', hu)
+  assert predict_job.run(tmp_path / 'ct', tmp_path / 'out') in (0, 1)
+  (note,) = predict_job.read(tmp_path / 'out')['notes']
+  assert says in note and f'note: {note}' in capsys.readouterr().err
+
+
 def test_a_localizer_is_left_out_and_said(directory, tmp_path, model, capsys):
   hu = ct_files.volume(*predict_job.BALLS.values())
   ct_files.write(tmp_path / 'ct', hu)

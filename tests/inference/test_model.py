@@ -7,6 +7,7 @@ import made_run
 import numpy as np
 import programs
 import pytest
+import scipy.stats
 
 from mtnet_jax.data import augment
 from mtnet_jax.data import nodules
@@ -198,6 +199,8 @@ _GOOD = np.full((2, 64, 64), -800, np.int16)
     (np.full((1, 64, 64), np.inf), 'infinity'),
     (_GOOD * 100.0, '-80000.*no HU'),
     (np.tanh(made_run.patches(2) / 400.0), r'hu\[0\].*windowed.*-1000'),
+    (scipy.stats.zscore(made_run.patches(2), axis=None), 'normalised'),
+    (scipy.stats.zscore(made_run.patches(2), axis=(1, 2)) * 3, 'normalised'),
   ],
 )
 def test_what_is_no_hu_is_refused(made_model, hu, says):

@@ -21,6 +21,11 @@ _INT16 = np.iinfo(np.int16)
 # No CT image is larger; what claims to be is refused before it is decoded.
 _MAX_PIXELS = 4096 * 4096
 _BITS = (1, 8, 16, 32)
+# Of what a scanner can measure; metal reaches it (12 bits, PS3.3 C.11.1).
+_MAX_HU = 3071
+_AIR_HU = -1024
+# Of CT: Hounsfield units, or unsaid ('US'), which they are all the same.
+_HU_TYPES = ('', 'HU', 'HU_MOD', 'US')
 
 # Installed with this package.
 _DECODERS = ('pydicom', 'pillow', 'pyjpegls')
@@ -43,7 +48,8 @@ def try_read_hu(
   Returns:
     (HU, None), or (None, what is wrong). The HU are (rows, columns) int16:
     raw * RescaleSlope + RescaleIntercept, rounded where the slope is
-    fractional, saturated where it leaves int16.
+    fractional, saturated where it leaves int16. What PixelPaddingValue says is
+    no image, and would be denser than anything, is air.
 
   Raises:
     InputError: no compressed image can be decoded on this machine.
@@ -58,6 +64,10 @@ def try_read_hu(
       return None, header.Fault('unreadable', claim)
     slope = float(dataset.RescaleSlope)
     intercept = float(dataset.RescaleIntercept)
+    if str(dataset.get('RescaleType') or '').strip() not in _HU_TYPES:
+      return None, header.Fault(
+        'unreadable', 'has a RescaleType other than HU: its values are no HU'
+      )
     if not np.isfinite([slope, intercept]).all():
       return None, header.Fault(
         'unreadable', f'has the rescale {slope:g} and {intercept:g}, no numbers'
@@ -77,7 +87,23 @@ def try_read_hu(
       'unreadable', f'holds {raw.shape} pixels, not an image'
     )
   hu = raw * slope + intercept
+  hu[_is_padding(dataset, raw) & (hu > _MAX_HU)] = _AIR_HU
   return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16), None
+
+
+def _is_padding(dataset: pydicom.Dataset, raw: np.ndarray) -> np.ndarray:
+  """Which pixels the header says are no image (PS3.3, C.7.5.1.1.2)."""
+  first = dataset.get('PixelPaddingValue')
+  if not isinstance(first, int):
+    return np.zeros(raw.shape, bool)
+  last = dataset.get('PixelPaddingRangeLimit')
+  low, high = sorted((first, last if isinstance(last, int) else first))
+  values = raw.astype(np.int64)
+  span = 1 << int(dataset.BitsAllocated)
+  # Of unsigned pixels it is sometimes written as if they were signed.
+  return ((values >= low) & (values <= high)) | (
+    (values >= low + span) & (values <= high + span)
+  )
 
 
 def _impossible(dataset: pydicom.Dataset) -> str | None:
@@ -95,6 +121,13 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
     return f'has {samples} samples per pixel, and CT has 1'
   if bits not in _BITS:
     return f'has {bits} bits allocated per pixel'
+  stored = int(dataset.get('BitsStored') or bits)
+  high_bit = int(dataset.get('HighBit') or stored - 1)
+  if high_bit > stored - 1:
+    return (
+      f'stores {stored} bits up to bit {high_bit}: whether its values are'
+      ' shifted cannot be told'
+    )
   if not 0 < rows * columns <= _MAX_PIXELS:
     return f'claims {rows} x {columns} pixels, and CT has up to {_MAX_PIXELS:,}'
   uid = dataset.file_meta.TransferSyntaxUID

@@ -163,15 +163,40 @@ def test_what_is_above_the_stored_bits_is_not_the_image(tmp_path):
     np.testing.assert_array_equal(dicom_files.read_hu(path), expected)
 
 
-@pytest.mark.parametrize('padding', [-2048, -2000, 63536])
+@pytest.mark.parametrize('padding', [-2048, -2000])
 def test_padding_stays_what_it_is(tmp_path, padding):
   """Padding is not replaced: what is declared, and what is not, alike."""
-  dtype = np.int16 if padding < 0 else np.uint16
-  raw = np.full((2, 2), padding, dtype)
+  raw = np.full((2, 2), padding, np.int16)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, intercept=0)
   undeclared = dicom_files.read_hu(path)
   dataset = pydicom.dcmread(path)
-  dataset.add_new('PixelPaddingValue', 'SS' if padding < 0 else 'US', padding)
+  dataset.add_new('PixelPaddingValue', 'SS', padding)
   dataset.save_as(path)
   np.testing.assert_array_equal(dicom_files.read_hu(path), undeclared)
-  assert (undeclared == min(padding, 32767)).all()
+  assert (undeclared == padding).all()
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'vr', 'value', 'limit', 'raw'),
+  (
+    (np.uint16, 'US', 63536, None, 63536),
+    (np.uint16, 'US', 65535, None, 65535),
+    # As if the pixels were signed.
+    (np.uint16, 'SS', -2000, None, 63536),
+    (np.uint16, 'US', 60000, 65535, 62000),
+    (np.int16, 'SS', 32767, None, 32767),
+  ),
+)
+def test_padding_that_would_be_denser_than_anything_is_air(
+  tmp_path, dtype, vr, value, limit, raw
+):
+  pixels = np.array([[raw, 1100], [0, 4200]], dtype)
+  path = dicom_files.write_slice(tmp_path / '1.dcm', pixels)
+  dataset = pydicom.dcmread(path)
+  dataset.add_new('PixelPaddingValue', vr, value)
+  if limit:
+    dataset.add_new('PixelPaddingRangeLimit', vr, limit)
+  dataset.save_as(path)
+  hu = dicom_files.read_hu(path)
+  # Metal, which is no padding, stays what it is.
+  np.testing.assert_array_equal(hu, [[-1024, 76], [-1024, 3176]])
