@@ -17,7 +17,10 @@ slice to slice until they end. Of what the networks mark, the piece counts that
 holds the point or comes nearest to it.
 
 --points is a CSV file; its header says what the numbers are: x,y,z patient mm
-(LPS, as in DICOM), row,col,slice or i,j,k voxels from 0; a column id is kept.
+(LPS, as in DICOM), r,a,s those of NIfTI and 3D Slicer, row,col,slice or
+i,j,k voxels from 0; a column id is kept, and of rows with a seriesuid only
+those of the series count, as in LUNA16's annotations.csv. Or it is a markups
+file of 3D Slicer (.mrk.json, .fcsv), or boxes of MONAI's detection (.json).
 
 Where the CT lacks what a Segmentation needs, all else is written, and a note
 says what. The files of an earlier use of OUT go.
@@ -45,6 +48,8 @@ from mtnet_jax.storage import files
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
+# A point below lies outside of the body, or in a large airway.
+_AIR_HU = -950
 _INDEX = 'predictions.json'
 _SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
 
@@ -142,7 +147,30 @@ def _find(wanted, volume, model):
   return nodules, faults
 
 
-def _write(out, nodules, faults, volume, model, *, with_nifti):
+def _notes_on_frame(nodules, volume, model):
+  """Whether points that all mark nothing would mark something as RAS."""
+  if not nodules or any(_marks(nodule) for _, nodule in nodules):
+    return []
+  others = places.mirrored([place for place, _ in nodules], volume)
+  found, _ = _find(others, volume, model)
+  count = sum(_marks(nodule) for _, nodule in found)
+  if not count:
+    return []
+  return [
+    'no point marks anything as x,y,z in LPS; with the signs of x and y changed'
+    f' {count} of {len(nodules)} do: if the points are RAS, as those of NIfTI'
+    ' and 3D Slicer, call the columns r,a,s'
+  ]
+
+
+def _marks(nodule):
+  """Whether a nodule was found, in something that is no air."""
+  hu = nodule.view.hu
+  middle = hu[tuple(slice(side // 2 - 2, side // 2 + 2) for side in hu.shape)]
+  return bool(nodule.pixels) and middle.max() > _AIR_HU
+
+
+def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
   """Writes every file.
 
   Returns:
@@ -172,7 +200,9 @@ def _write(out, nodules, faults, volume, model, *, with_nifti):
   written, reason = _write_masks(
     out, masks, volume, model, with_nifti=with_nifti
   )
-  notes = [f'no DICOM Segmentation: {reason}'] if reason else []
+  notes = list(notes)
+  if reason:
+    notes.append(f'no DICOM Segmentation: {reason}')
   notes += volume.doubts()
   if volume.left_out:
     notes.append(
@@ -232,7 +262,9 @@ def main(argv=None):
   points = points_lib.read(args.points) if args.points else None
   volume = series.find(args.dicom, series_uid=args.series)
   if points:
-    wanted, faults = places.of_points(points, volume)
+    wanted, faults = places.of_points(
+      points.of_series(volume.series_uid), volume
+    )
   else:
     wanted, faults = places.annotated(volume, args.annotated)
   if args.nifti:
@@ -254,9 +286,12 @@ def main(argv=None):
     raise errors.InputError(
       f'none of the {len(faults)} points could be handled: nothing was written.'
     )
+  notes = []
+  if points and points.in_mm:
+    notes = _notes_on_frame(nodules, volume, model)
   with files.together(out, _INDEX) as staged:
     table, notes, complete = _write(
-      staged, nodules, faults, volume, model, with_nifti=args.nifti
+      staged, nodules, faults, volume, model, notes, with_nifti=args.nifti
     )
   print(
     f'Series {volume.series_uid}'

@@ -106,6 +106,27 @@ def _inside(check, value):
   return True
 
 
+def mirrored(found, volume):
+  """Places as they would be if their mm were RAS, as far as they are inside.
+
+  Args:
+    found: list of `Place`, whose positions were taken for LPS.
+    volume: `volume.CtVolume`.
+
+  Returns:
+    A list of `Place`.
+  """
+  others = []
+  for place in found:
+    x, y, z = place.position_mm
+    at = -x, -y, z
+    try:
+      others.append(Place(place.place_id, volume.to_voxel(at), at))
+    except ct_volume.PlaceError:
+      continue
+  return others
+
+
 def annotated(volume, policy_name):
   """The nodules of a scan of LIDC-IDRI, with the readers' masks.
 

@@ -1,36 +1,33 @@
-"""The points file of `predict`: where to look, one point a row.
+"""Where `predict` looks: a file of points, as spreadsheets and tools write it.
 
-A CSV file with a header. The names of its columns say what the numbers are:
-`x,y,z` are patient coordinates in mm (LPS, as in DICOM), `row,col,slice` and
-`i,j,k` (k the slice, j the row, i the column) are voxel indices from 0, slice
-0 being the one of lowest z. An `id` column names the points; without one they
-are 1, 2, ... Other columns are ignored.
+A CSV file with a header (or `# columns`, as 3D Slicer's .fcsv), a 3D Slicer
+markups file (.mrk.json) or MONAI's list of boxes (.json). In a table, names of
+columns say what the numbers are: `x,y,z` are patient coordinates in mm (LPS, as
+in DICOM; also `x (mm)`, or `coordX` as in LUNA16), `r,a,s` or `x (RAS)` those
+of NIfTI and 3D Slicer; `row,col,slice` and `i,j,k` (k the slice, j the row, i
+the column) are voxel indices from 0, slice 0 being the one of lowest z. `id`
+names the points; without it they are 1, 2, ... Rows with a `seriesuid` are of
+that series only. Other columns are ignored.
 """
 
-import csv
 import dataclasses
-import io
 import math
 import re
 from typing import NamedTuple
 
+from mtnet_jax.ct import point_columns
+from mtnet_jax.ct import point_lists
+from mtnet_jax.ct import tables
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
-# Columns of a file -> coordinates in the order of `Point.at`.
-SYSTEMS = {
-  ('x', 'y', 'z'): ('x', 'y', 'z'),
-  ('row', 'col', 'slice'): ('slice', 'row', 'col'),
-  ('i', 'j', 'k'): ('k', 'j', 'i'),
-}
-_MILLIMETRES = ('x', 'y', 'z')
 # Ids become names of files: no separators, no leading dot, nothing exotic.
 _ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}')
-_WANTED = 'x,y,z (mm) or row,col,slice or i,j,k (voxels)'
+_COMMENT = re.compile(r'#\s*([A-Za-z ]+?)\s*=\s*(.*)')
 
 
 class Point(NamedTuple):
-  """A point: (x, y, z) in mm, or (slice, row, col)."""
+  """A point: (x, y, z) in mm, LPS, or (slice, row, col)."""
 
   point_id: str
   at: tuple[float, float, float]
@@ -44,96 +41,127 @@ class Points:
     columns: names of the three columns of coordinates.
     points: in the order of the file.
     faults: (name of the point, reason) of the rows that cannot be used.
+    series: name of the point -> UID of its series, where the file says it.
   """
 
   columns: tuple[str, str, str]
   points: list[Point]
   faults: list[tuple[str, str]]
+  series: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def in_mm(self):
     """Whether they are patient coordinates, and not voxel indices."""
-    return self.columns == _MILLIMETRES
+    return point_columns.in_mm(self.columns)
+
+  def of_series(self, uid):
+    """Those of a series: of files that name none all, of others its own.
+
+    Raises:
+      errors.InputError: the file is of other series only.
+    """
+
+    def is_own(name):
+      return self.series.get(name, uid) == uid
+
+    points = [point for point in self.points if is_own(point.point_id)]
+    faults = [fault for fault in self.faults if is_own(fault[0])]
+    if self.series and not points and not faults:
+      others = sorted(set(self.series.values()))
+      raise errors.InputError(
+        f'none of the {len(self.points)} points is of series {uid}: they are of'
+        f' {len(others)} others, such as {others[0][:64]}. Give the CT of one.'
+      )
+    return dataclasses.replace(self, points=points, faults=faults)
 
 
 def read(path):
   """Reads a points file.
 
   Args:
-    path: a CSV file; commas, semicolons or tabs.
+    path: see above; what it is, its content says.
 
   Returns:
     `Points`; a row that cannot be used is a fault, the others are kept.
 
   Raises:
-    errors.InputError: it cannot be read, has no points, or its header does not
-      say what the numbers are.
+    errors.InputError: it cannot be read, has no points, or does not say what
+      the numbers are.
   """
-  rows = _rows(path)
-  if not rows:
-    raise errors.InputError(
-      f'{path} is empty: give a header, and a row a point.'
-    )
-  header = [name.strip().lower() for name in rows[0]]
-  columns = _columns(path, header)
-  order = [header.index(name) for name in SYSTEMS[columns]]
-  id_at = header.index('id') if 'id' in header else None
-  points, faults, used_ids = [], [], set()
-  for number, row in enumerate(rows[1:], 1):
-    cells = [cell.strip() for cell in row]
-    cells += [''] * (len(header) - len(cells))
-    name = cells[id_at] if id_at is not None else ''
-    name = name or str(number)
-    reason = _bad_id(name, used_ids) or _bad_cells(row, cells, header, order)
-    if reason:
-      # A name that is no id is not repeated: it could hold anything.
-      shown = name if _ID.fullmatch(name) else f'row {number}'
-      faults.append((shown, reason))
-      continue
-    used_ids.add(name.casefold())
-    points.append(Point(name, tuple(float(cells[k]) for k in order)))
-  if not points and not faults:
-    raise errors.InputError(f'{path} holds a header and no point.')
-  return Points(columns, points, faults)
-
-
-def _rows(path):
   try:
-    text = files.read_bytes(path).decode('utf-8-sig')
+    text = tables.decode(path, files.read_bytes(path))
   except OSError as error:
     raise errors.InputError(
       f'{path} cannot be read: {error.strerror}.'
     ) from error
-  except UnicodeDecodeError as error:
-    raise errors.InputError(
-      f'{path} is no CSV text (UTF-8): save it as CSV.'
-    ) from error
-  first = text.partition('\n')[0]
-  delimiter = max(',;\t', key=first.count)
-  try:
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-  except csv.Error as error:
-    raise errors.InputError(f'{path} is no CSV: {error}.') from error
-  return [row for row in rows if any(cell.strip() for cell in row)]
+  if text.lstrip().startswith(('{', '[')):
+    found = point_lists.read(path, text)
+    columns = point_columns.Columns(('x', 'y', 'z'), (0, 1, 2), (1, 1, 1))
+    return _points(columns, found)
+  return _of_table(path, text)
 
 
-def _columns(path, header):
-  """The three columns of coordinates."""
-  found = [names for names in SYSTEMS if set(names) <= set(header)]
-  if len(found) > 1:
+def _of_table(path, text):
+  comments, lines = {}, []
+  for line in text.split('\n'):
+    if line.startswith('#'):
+      match = _COMMENT.match(line)
+      if match:
+        comments[match[1].lower()] = match[2].strip()
+    else:
+      lines.append(line)
+  header = comments.get('columns')
+  if header:
+    lines.insert(0, header)
+  rows = tables.rows(path, '\n'.join(lines))
+  if not rows:
     raise errors.InputError(
-      f'{path} has both {" and ".join(map(",".join, found))}: keep one.'
+      f'{path} is empty: give a header, and a row a point.'
+    )
+  header = [name.lower() for name in rows[0]]
+  columns = point_columns.find(
+    path, header, frame=comments.get('coordinatesystem', '')
+  )
+  # 3D Slicer shows labels; its ids are those of its own scene.
+  names = ('label', 'id') if 'columns' in comments else ('id',)
+  id_at = next((header.index(name) for name in names if name in header), None)
+  uid_at = point_columns.series(header)
+  found = []
+  for row in rows[1:]:
+    cells = row + [''] * (len(header) - len(row))
+    reason = _bad_cells(row, cells, header, columns.order)
+    found.append(
+      point_lists.Entry(
+        name=cells[id_at] if id_at is not None else '',
+        at=None if reason else [float(cells[k]) for k in columns.order],
+        series_uid=cells[uid_at] if uid_at is not None else '',
+        reason=reason,
+      )
     )
   if not found:
-    shown = ','.join(header)
-    raise errors.InputError(
-      f'{path} has the columns {shown[:60]!r}: it needs a header with'
-      f' {_WANTED}.'
+    raise errors.InputError(f'{path} holds a header and no point.')
+  return _points(columns, found)
+
+
+def _points(columns, entries):
+  """`Points` of entries whose numbers are as the columns say."""
+  points, faults, series, used_ids = [], [], {}, set()
+  for number, entry in enumerate(entries, 1):
+    name = entry.name or str(number)
+    reason = _bad_id(name, used_ids) or entry.reason
+    # A name that is no id is not repeated: it could hold anything.
+    shown = name if _ID.fullmatch(name) else f'row {number}'
+    if entry.series_uid:
+      series.setdefault(shown, entry.series_uid)
+    if reason:
+      faults.append((shown, reason))
+      continue
+    used_ids.add(name.casefold())
+    at = tuple(
+      x * sign for x, sign in zip(entry.at, columns.signs, strict=True)
     )
-  for name in (*found[0], 'id'):
-    if header.count(name) > 1:
-      raise errors.InputError(f'{path} has the column {name} twice: keep one.')
-  return found[0]
+    points.append(Point(name, at))
+  return Points(columns.names, points, faults, series)
 
 
 def _bad_id(name, used_ids):

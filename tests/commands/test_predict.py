@@ -207,6 +207,26 @@ def test_what_may_be_no_hu_is_said(tmp_path, model, change, says, capsys):
   assert says in note and f'note: {note}' in capsys.readouterr().err
 
 
+def test_points_that_are_ras_are_seen_through(tmp_path, model):
+  """Where the mirror image lies inside, too, and nothing as given."""
+  # The origin in the middle, so that both lie inside.
+  k, row, col = 20, 60, 60
+  hu = ct_files.volume(((k, row, col), 6.0), shape=(40, 200, 220))
+  centre = [-0.7 * hu.shape[2] / 2, -0.7 * hu.shape[1] / 2]
+  ct_files.write(
+    tmp_path / 'ct',
+    hu,
+    ImagePositionPatient=lambda k: [*centre, -300 + 1.5 * k],
+  )
+  x, y, z = centre[0] + 0.7 * col, centre[1] + 0.7 * row, -300 + 1.5 * k
+  for header, says in (('x,y,z', True), ('r,a,s', False)):
+    text = f'{header}\n{-x},{-y},{z}\n'
+    assert predict_job.run(tmp_path / 'ct', tmp_path / 'out', text) == 0
+    results = predict_job.read(tmp_path / 'out')
+    assert any('call the columns r,a,s' in x for x in results['notes']) == says
+    assert (results['points'][0]['status'] == 'ok') != says
+
+
 def test_a_localizer_is_left_out_and_said(directory, tmp_path, model, capsys):
   hu = ct_files.volume(*predict_job.BALLS.values())
   ct_files.write(tmp_path / 'ct', hu)
