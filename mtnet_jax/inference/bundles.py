@@ -6,6 +6,8 @@
 import pathlib
 import re
 
+import jax
+
 from mtnet_jax.inference import card
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model
@@ -39,9 +41,12 @@ def load(path):
     symmetries, an `ensemble.Ensemble`.
 
   Raises:
-    errors.InputError: there is no run or bundle, or it cannot be used.
+    errors.InputError: there is no run or bundle, or it cannot be used; or none
+      of the devices that JAX_PLATFORMS names.
   """
   compilation_cache.enable()
+  with errors.of_devices():
+    jax.devices()
   if isinstance(path, (list, tuple)):
     return ensemble.Ensemble([load(one) for one in path])
   with remote.local_folder(path, wanted=WANTED.fullmatch) as folder:

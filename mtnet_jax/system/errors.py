@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import sys
+import traceback
 
 
 class InputError(ValueError):
@@ -70,6 +72,26 @@ def print_anything():
     sys.stdout.reconfigure(errors='backslashreplace')
 
 
+@contextlib.contextmanager
+def of_devices():
+  """Turns JAX's exceptions of devices that are not there into `InputError`."""
+  try:
+    yield
+  except (AssertionError, RuntimeError) as error:
+    frames = traceback.walk_tb(error.__traceback__)
+    if all(
+      frame.f_globals.get('__name__') != 'jax._src.xla_bridge'
+      for frame, _ in frames
+    ):
+      raise
+    asked = os.environ.get('JAX_PLATFORMS', '')
+    why = one_line(error).rstrip('.') or 'there are none of these'
+    raise InputError(
+      f'JAX cannot use the devices of JAX_PLATFORMS={asked} ({why}): set it to'
+      ' cpu, or leave it out.'
+    ) from error
+
+
 def exit_on_input_error(main):
   """Exits with the code of `main()`; an `InputError` is one line and code 2.
 
@@ -77,7 +99,8 @@ def exit_on_input_error(main):
   """
   print_anything()
   try:
-    sys.exit(main())
+    with of_devices():
+      sys.exit(main())
   except InputError as error:
     print('error:', one_line(error), file=sys.stderr)
     sys.exit(2)

@@ -1,5 +1,8 @@
 """A user's mistake ends in one line; a defect keeps its traceback."""
 
+import sys
+
+import main_job
 import pytest
 
 from mtnet_jax.system import errors as errors_lib
@@ -67,3 +70,35 @@ def test_other_errors_are_not_translated():
   with pytest.raises(ZeroDivisionError):
     with errors_lib.translated(lidc_errors.InputError):
       raise ZeroDivisionError
+
+
+@pytest.mark.parametrize('platform', ('cuda', 'nonsense'))
+def test_devices_that_are_not_there_are_one_line(platform):
+  """Of a command, and of `load`, whatever JAX raises for it."""
+  loads = (
+    'import mtnet_jax\n'
+    'from mtnet_jax.system import errors\n'
+    'try:\n'
+    "  mtnet_jax.load('lidc-small')\n"
+    'except errors.InputError as error:\n'
+    '  print(error)\n'
+  )
+  done = main_job.run([sys.executable, '-c', loads], JAX_PLATFORMS=platform)
+  assert done.returncode == 0, done.stderr
+  assert f'the devices of JAX_PLATFORMS={platform}' in done.stdout
+  computes = (
+    'import jax\n'
+    'from mtnet_jax.system import errors\n'
+    'errors.exit_on_input_error(lambda: jax.devices())\n'
+  )
+  done = main_job.run([sys.executable, '-c', computes], JAX_PLATFORMS=platform)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith('error: JAX cannot use')
+
+
+def test_other_assertions_keep_their_traceback():
+  def main():
+    raise AssertionError('ours')
+
+  with pytest.raises(AssertionError, match='ours'):
+    errors_lib.exit_on_input_error(main)

@@ -25,6 +25,7 @@ from tfds_lidc import errors
 
 # Ascending; `Rows` comes last in a file too, so a header that has it is whole.
 _HEADER_TAGS = [
+  'SOPClassUID',
   'SOPInstanceUID',
   'Modality',
   'SeriesDescription',
@@ -41,6 +42,10 @@ _FIRST_TAGS = {
   *((0x0002, element) for element in (0x0000, 0x0001, 0x0002, 0x0010)),
 }
 _FIRST_VRS = {'UL', 'CS', 'DA', 'TM', 'UI', 'OB'}
+_MULTI_FRAME = (
+  pydicom_uid.EnhancedCTImageStorage,
+  pydicom_uid.LegacyConvertedEnhancedCTImageStorage,
+)
 _DICOMDIR_CLASS = '1.2.840.10008.1.3.10'  # Media Storage Directory Storage
 _PIXEL_DATA = struct.pack('<HH', 0x7FE0, 0x0010)
 _SEQUENCE_END = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
@@ -106,6 +111,15 @@ def read_header(
         return None, None
       if not modality or (modality == 'CT' and 'Rows' not in dataset):
         return None, Fault('truncated', 'breaks off inside its DICOM header')
+      if dataset.get('SOPClassUID') in _MULTI_FRAME:
+        return None, Fault(
+          'multi-frame',
+          'holds all slices in one file (Enhanced CT), which is not read:'
+          ' convert it to a file a slice',
+        )
+      missing = _missing(dataset, modality)
+      if missing:
+        return None, Fault('unreadable', f'has no {missing}')
       z_mm = float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0
       if not math.isfinite(z_mm):
         return None, Fault('unreadable', f'lies at z={z_mm} mm')
@@ -128,6 +142,14 @@ def read_header(
   # A damaged header surfaces as nearly any exception of pydicom or struct.
   except Exception as e:
     return None, unreadable(e)
+
+
+def _missing(dataset: pydicom.Dataset, modality: str) -> str | None:
+  """The tag that an image needs and has not."""
+  needed = ['SeriesInstanceUID']
+  if modality == 'CT':
+    needed.append('ImagePositionPatient')
+  return next((name for name in needed if not dataset.get(name)), None)
 
 
 def _begins_without_preamble(start: bytes) -> bool:

@@ -20,6 +20,13 @@ from tfds_lidc.ct import syntax
 _INT16 = np.iinfo(np.int16)
 # No CT image is larger; what claims to be is refused before it is decoded.
 _MAX_PIXELS = 4096 * 4096
+_NEEDED = (
+  'Rows',
+  'Columns',
+  'BitsAllocated',
+  'RescaleSlope',
+  'RescaleIntercept',
+)
 _BITS = (1, 8, 16, 32)
 # Of what a scanner can measure; metal reaches it (12 bits, PS3.3 C.11.1).
 _MAX_HU = 3071
@@ -58,6 +65,9 @@ def try_read_hu(
   if fault:
     return None, fault
   try:
+    missing = [name for name in _NEEDED if dataset.get(name) in (None, '')]
+    if missing:
+      return None, header.Fault('unreadable', f'has no {missing[0]}')
     syntax.settle(dataset)
     claim = _impossible(dataset)
     if claim:
