@@ -63,13 +63,14 @@ def rank_loss(probs, mask, *, top_k=20, margin=0.3, max_top_k=None):
   # Errors lie in [0, 1], so -1 marks pixels of the other region.
   background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), count)
   nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), count)
-  counts = jnp.arange(count) < top_k
+  counts = jnp.arange(count)[None] < top_k
   background = counts & (background_error >= 0)
   nodule = counts & (nodule_error >= 0)
   pairs = background[:, :, None] & nodule[:, None]
   # H0 - H1 = p0 - p1 = e0 + e1 - 1.
   excess = background_error[:, :, None] + nodule_error[:, None] - 1 + margin
-  return jnp.sum(jnp.where(pairs, jax.nn.relu(excess), 0.0), (1, 2)) / top_k**2
+  total = jnp.sum(jnp.where(pairs, jax.nn.relu(excess), 0.0), (1, 2))
+  return total / jnp.square(jnp.asarray(top_k, total.dtype))
 
 
 def hybrid_loss(

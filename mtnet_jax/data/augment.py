@@ -39,10 +39,12 @@ def _sampling_matrix(side, centre, flip, *, in_size, out_size):
   Output pixel centres are spread evenly over `side` input pixels around
   `centre`; outside, the border pixel repeats.
   """
-  steps = jnp.arange(out_size) - (out_size - 1) / 2
+  # Types are given, as JAX's strict promotion of types wants them.
+  steps = jnp.arange(out_size, dtype=jnp.float32) - (out_size - 1) / 2
   steps = jnp.where(flip, -steps, steps)
-  positions = jnp.clip(centre + steps * side / out_size, 0, in_size - 1)
-  distances = jnp.abs(positions[:, None] - jnp.arange(in_size))
+  positions = jnp.clip(centre + steps * side / out_size, 0.0, in_size - 1.0)
+  pixels = jnp.arange(in_size, dtype=jnp.float32)
+  distances = jnp.abs(positions[:, None] - pixels[None])
   return jnp.maximum(0.0, 1.0 - distances)
 
 

@@ -103,7 +103,7 @@ class UpConv(nn.Module):
       'bhwc,ijcf->bhiwjf', x.astype(self.dtype), kernel.astype(self.dtype)
     )
     x = x.reshape(batch, 2 * height, 2 * width, self.features)
-    return (x + bias).astype(self.dtype)
+    return layers.add_bias(x, bias)
 
 
 class DoubleConv(nn.Module):

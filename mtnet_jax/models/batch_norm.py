@@ -40,7 +40,7 @@ def _gradient_sums(grad, x, mean):
   """Sums over this device's pixels of grad and of grad * (x - mean)."""
   if library.supports('gradient_sums', grad, x, mean):
     return library.call('gradient_sums', [mean.shape] * 2, grad, x, mean)
-  grad, centred = common.wide(grad), common.wide(x) - mean
+  grad, centred = common.wide(grad), common.wide(x) - common.per_channel(mean)
   return over_pixels(grad, grad * centred)
 
 
@@ -69,7 +69,8 @@ def _forward(x, scale, bias, epsilon, axis_name):
   # May fall below 0 by rounding.
   var = jnp.maximum(square - mean * mean, 0)
   inverse = lax.rsqrt(var + epsilon)
-  y = (common.wide(x) - mean) * (inverse * scale) + bias
+  y = common.wide(x) - common.per_channel(mean)
+  y = y * common.per_channel(inverse * scale) + common.per_channel(bias)
   return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
@@ -81,10 +82,13 @@ def _backward(epsilon, axis_name, residuals, grads):
   grad_scale = products * inverse
   count = x.size // x.shape[-1]
   means = _over_devices((grad_bias / count, grad_scale / count), axis_name)
-  grad, centred = common.wide(grads[0]), common.wide(x) - mean
+  grad = common.wide(grads[0])
+  centred = common.wide(x) - common.per_channel(mean)
   # d/dx = scale / s (g - mean(g) - n mean(g n)), n the normalised x.
-  grad_x = (inverse * scale) * (
-    grad - means[0] - centred * (inverse * means[1])
+  grad_x = common.per_channel(inverse * scale) * (
+    grad
+    - common.per_channel(means[0])
+    - centred * common.per_channel(inverse * means[1])
   )
   return (
     grad_x.astype(x.dtype),
@@ -137,10 +141,9 @@ class BatchNorm(nn.Module):
     average, variance, scale, bias = self._variables(x.shape[-1])
     x = x.astype(self.dtype)
     if self.use_running_average:
-      factor = self._factor(variance, scale)
-      return ((common.wide(x) - average.value) * factor + bias).astype(
-        self.dtype
-      )
+      factor = common.per_channel(self._factor(variance, scale))
+      y = (common.wide(x) - common.per_channel(average.value)) * factor
+      return (y + common.per_channel(bias)).astype(self.dtype)
     y, mean, var = normalise(x, scale, bias, self.epsilon, self.axis_name)
     if not self.is_initializing():
       for old, new in ((average, mean), (variance, var)):

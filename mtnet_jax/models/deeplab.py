@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mtnet_jax.models import layers
 from mtnet_jax.models import xception
+from mtnet_jax.ops import common
 from mtnet_jax.ops import conv as conv_lib
 
 
@@ -57,8 +58,7 @@ class Aspp(nn.Module):
       branches.append(branch(size=3, dilation=rate, name=f'branch{i}')(x))
     pooled = branch(name='image_pooling')(jnp.mean(x, (1, 2), keepdims=True))
     # At least in float32, for its gradient is a sum over the grid.
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    pooled = jnp.broadcast_to(pooled.astype(wide), branches[0].shape).astype(
+    pooled = jnp.broadcast_to(common.wide(pooled), branches[0].shape).astype(
       self.dtype
     )
     branches.append(pooled)

@@ -20,6 +20,13 @@ _KERNEL_INIT = nn.initializers.variance_scaling(
 )
 
 
+def add_bias(x, bias):
+  """(B, H, W, C) plus (C,), in x's type."""
+  # In float32: the bias's gradient is a sum over every pixel.
+  wide = common.wide(x)
+  return (wide + common.per_channel(bias).astype(wide.dtype)).astype(x.dtype)
+
+
 class Conv(nn.Module):
   """k x k convolution, "same" padding unless given; kernel in HWIO.
 
@@ -59,8 +66,7 @@ class Conv(nn.Module):
       padding=self.padding,
     )
     if bias is not None:
-      # In float32: the bias's gradient is a sum over every pixel.
-      x = (x + bias).astype(self.dtype)
+      x = add_bias(x, bias)
     return x
 
 
@@ -189,7 +195,7 @@ class InputScale(nn.Module):
   def __call__(self, images):
     mean = jnp.asarray(self.mean, images.dtype)
     std = jnp.asarray(self.std, images.dtype)
-    return (images - mean) / std
+    return (images - common.per_channel(mean)) / common.per_channel(std)
 
 
 def batch_norm(*, train, axis_name, epsilon, momentum, dtype):

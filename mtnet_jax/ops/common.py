@@ -68,7 +68,15 @@ choose.defvjp(_forward, _backward)
 
 def wide(x):
   """x in the type of sums: float32, or wider if x is."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
+
+
+def per_channel(values):
+  """(C,) as (1, 1, 1, C), which meets (B, H, W, C).
+
+  JAX does so by itself, unless its user forbids (`jax_numpy_rank_promotion`).
+  """
+  return values[None, None, None]
 
 
 def pad(x, rows, columns, value=0):

@@ -204,7 +204,7 @@ def _border(kernel, dilation):
 
 
 def _multiply_add(padded, kernel, out_hw, *, stride=1, dilation):
-  taps = common.wide(kernel.reshape(-1, kernel.shape[-1]))
+  taps = common.wide(kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]))
   views = common.shifted_views(
     padded, len(kernel), out_hw, stride=stride, dilation=dilation
   )

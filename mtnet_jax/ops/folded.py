@@ -95,7 +95,7 @@ def separable_conv(
       'separable',
       [(len(x), height, width, pointwise.shape[-1])],
       x,
-      depthwise * between.scale,
+      depthwise * common.per_channel(between.scale),
       between.shift,
       pointwise,
       *after,

@@ -118,7 +118,7 @@ def _backward(size, stride, pads, residuals, grad):
         slice(reach - left, reach - left + across),
         None,
       )
-      taps = _taps(size, stride, up, left)[:, None, :, None]
+      taps = _taps(size, stride, up, left)[None, None, :, None, :, None]
       total += jnp.where(which[window] == taps, wide[window], 0)
   batch, channels = shape[0], shape[3]
   whole = total.reshape(batch, down * stride, across * stride, channels)

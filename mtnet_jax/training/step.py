@@ -197,7 +197,9 @@ def train_step(
   # uses their mean.
   loss, grads, batch_stats = lax.pmean((loss, grads, batch_stats), devices.AXIS)
   starts_epoch = state.step % options.steps_per_epoch == 0
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  # Optax counts steps in int32 and divides them.
+  with jax.numpy_dtype_promotion('standard'):
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   averaged = state.averaged
   if averaged is not None:
