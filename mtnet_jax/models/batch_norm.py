@@ -127,13 +127,16 @@ class BatchNorm(nn.Module):
     return average, variance, scale, bias
 
   def _factor(self, variance, scale):
-    return lax.rsqrt(variance.value + self.epsilon) * scale
+    # Variables may be kept in a shorter type, and XLA need not round to it.
+    return lax.rsqrt(common.wide(variance.value) + self.epsilon) * common.wide(
+      scale
+    )
 
   def folded(self, channels):
     """The `common.Affine` that its running statistics make of it."""
     average, variance, scale, bias = self._variables(channels)
     factor = self._factor(variance, scale)
-    shift = bias - average.value * factor
+    shift = common.wide(bias) - common.wide(average.value) * factor
     # Float32, regardless of the type that variables are kept in.
     return common.Affine(factor.astype(jnp.float32), shift.astype(jnp.float32))
 
@@ -142,8 +145,9 @@ class BatchNorm(nn.Module):
     x = x.astype(self.dtype)
     if self.use_running_average:
       factor = common.per_channel(self._factor(variance, scale))
-      y = (common.wide(x) - common.per_channel(average.value)) * factor
-      return (y + common.per_channel(bias)).astype(self.dtype)
+      y = common.wide(x) - common.per_channel(common.wide(average.value))
+      y = y * factor + common.per_channel(common.wide(bias))
+      return y.astype(self.dtype)
     y, mean, var = normalise(x, scale, bias, self.epsilon, self.axis_name)
     if not self.is_initializing():
       for old, new in ((average, mean), (variance, var)):
