@@ -1,0 +1,117 @@
+"""What `predict` does where something is missing, doubtful or goes wrong."""
+
+import ct_files
+import numpy as np
+import predict_job
+import pytest
+
+from mtnet_jax.reports import figures
+from mtnet_jax.system import errors
+
+
+@pytest.mark.parametrize(
+  ('tags', 'tag'),
+  (
+    ({'SliceThickness': None}, 'SliceThickness'),
+    ({'FrameOfReferenceUID': None}, 'FrameOfReferenceUID'),
+    ({'StudyInstanceUID': lambda k: f'1.2.{k + 1}'}, 'StudyInstanceUID'),
+  ),
+)
+def test_without_a_segmentation_all_else_is_there(
+  directory, tmp_path, model, tags, tag, capsys
+):
+  out = tmp_path / 'out'
+  assert predict_job.run(directory, out) == 0
+  whole = predict_job.read(out)
+  hu = ct_files.volume(*predict_job.BALLS.values())
+  ct_files.write(tmp_path / 'ct', hu, **tags)
+  points = predict_job.POINTS.splitlines()
+  assert predict_job.run(tmp_path / 'ct', out, '\n'.join(points[:2])) == 1
+  assert 'note: no DICOM Segmentation: the CT' in capsys.readouterr().err
+  found = predict_job.read(out)
+  assert tag in found['notes'][0]
+  assert found['points'][0]['mask'] == whole['points'][0]['mask']
+  # Nothing of the run before is left, whose second point has a picture, too.
+  assert {p.name for p in out.iterdir()} == {'a.png', 'predictions.json'}
+
+
+def test_what_fails_leaves_what_was_there(
+  directory, tmp_path, model, monkeypatch
+):
+  """Pictures of one run beside numbers of another would be worse than none."""
+  out = tmp_path / 'out'
+  assert predict_job.run(directory, out) == 0
+  before = {p.name: p.read_bytes() for p in out.iterdir()}
+  (out / 'mine.txt').write_text('mine')
+  save = figures.save
+
+  def once(figure, path):
+    if path.name == 'b.png':
+      raise errors.InputError('the disk is full')
+    save(figure, path)
+
+  monkeypatch.setattr(figures, 'save', once)
+  with pytest.raises(errors.InputError, match='full'):
+    predict_job.run(directory, out)
+  assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+    **before,
+    'mine.txt': b'mine',
+  }
+
+
+@pytest.mark.parametrize(
+  ('change', 'says'),
+  (
+    # The intercept is lost, and was -1024; or -1000, and halved.
+    (lambda hu: hu + 1024, 'no value below -500 HU'),
+    (lambda hu: hu + 500, 'no value below -500 HU'),
+    (lambda hu: np.where(hu == hu[3, 5, 5], 31743, hu), 'above 20000 HU'),
+  ),
+)
+def test_what_may_be_no_hu_is_said(tmp_path, model, change, says, capsys):
+  """In the file, where it stays beside the numbers."""
+  hu = change(ct_files.volume(*predict_job.BALLS.values()))
+  ct_files.write(tmp_path / 'ct', hu)
+  assert predict_job.run(tmp_path / 'ct', tmp_path / 'out') in (0, 1)
+  (note,) = predict_job.read(tmp_path / 'out')['notes']
+  assert says in note and f'note: {note}' in capsys.readouterr().err
+
+
+def test_points_that_are_ras_are_seen_through(tmp_path, model):
+  """Where the mirror image lies inside, too, and nothing as given."""
+  # The origin in the middle, so that both lie inside.
+  k, row, col = 20, 60, 60
+  hu = ct_files.volume(((k, row, col), 6.0), shape=(40, 200, 220))
+  centre = [-0.7 * hu.shape[2] / 2, -0.7 * hu.shape[1] / 2]
+  ct_files.write(
+    tmp_path / 'ct',
+    hu,
+    ImagePositionPatient=lambda k: [*centre, -300 + 1.5 * k],
+  )
+  x, y, z = centre[0] + 0.7 * col, centre[1] + 0.7 * row, -300 + 1.5 * k
+  for header, says in (('x,y,z', True), ('r,a,s', False)):
+    text = f'{header}\n{-x},{-y},{z}\n'
+    assert predict_job.run(tmp_path / 'ct', tmp_path / 'out', text) == 0
+    results = predict_job.read(tmp_path / 'out')
+    assert any('call the columns r,a,s' in x for x in results['notes']) == says
+    assert (results['points'][0]['status'] == 'ok') != says
+
+
+def test_a_localizer_is_left_out_and_said(directory, tmp_path, model, capsys):
+  hu = ct_files.volume(*predict_job.BALLS.values())
+  ct_files.write(tmp_path / 'ct', hu)
+  ct_files.write(
+    tmp_path / 'scout',
+    hu[:1, :, :64],
+    SOPInstanceUID='1.2.77',
+    ImageType=['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
+    ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
+  )
+  for name in ('ct', 'scout'):
+    for path in (tmp_path / name).iterdir():
+      path.replace(tmp_path / f'{name}-{path.name}')
+  assert predict_job.run(tmp_path, tmp_path / 'out') == 0
+  assert 'note: images left out' in capsys.readouterr().err
+  assert predict_job.run(directory, tmp_path / 'plain') == 0
+  found, plain = (predict_job.read(tmp_path / x) for x in ('out', 'plain'))
+  assert found['points'] == plain['points']
