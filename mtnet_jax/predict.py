@@ -2,6 +2,8 @@
 
     python -m mtnet_jax.predict --checkpoint=RUN --dicom=DIR --points=FILE \\
       --out=OUT
+    python -m mtnet_jax.predict --checkpoint=RUN --ct=CT.nii.gz --points=FILE \\
+      --out=OUT
 
 For research; this is no medical device. Into OUT go
 
@@ -10,7 +12,8 @@ For research; this is no medical device. Into OUT go
     ID.png               CT, masks and activation map around each point
     segmentation.dcm     DICOM Segmentation with a segment per point, opens over
                          the CT; names the patient as the CT does (alone here)
-    segmentation.nii.gz  the same as NIfTI, with --nifti
+    segmentation.nii.gz  the same as NIfTI, with --nifti; of --ct always, on the
+                         grid of the file, and no segmentation.dcm
 
 Masks are three-dimensional: found on the point's slice, and followed from
 slice to slice until they end. Of what the networks mark, the piece counts that
@@ -39,7 +42,9 @@ import tqdm
 
 import mtnet_jax
 from mtnet_jax.ct import dicom_seg
+from mtnet_jax.ct import dicom_volume
 from mtnet_jax.ct import follow
+from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import nifti
 from mtnet_jax.ct import places
 from mtnet_jax.ct import points as points_lib
@@ -66,12 +71,18 @@ def _parse(argv):
     " such as those of five folds, the average, with each one's malignancy",
   )
   parser.add_argument('--symmetries', **command_line.SYMMETRIES)
-  parser.add_argument(
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument(
     '--dicom',
-    required=True,
     nargs='+',
     metavar='DIR',
     help='folder of a CT series, or its files',
+  )
+  source.add_argument(
+    '--ct',
+    metavar='FILE',
+    help='a CT as NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD, in HU;'
+    ' needs SimpleITK: pip install mtnet_jax[volumes]',
   )
   parser.add_argument(
     '--series', metavar='UID', help='which, where the folder holds several'
@@ -92,7 +103,10 @@ def _parse(argv):
   parser.add_argument(
     '--nifti', action='store_true', help='write the masks as NIfTI, too'
   )
-  return parser.parse_args(argv)
+  args = parser.parse_args(argv)
+  if args.ct and args.annotated:
+    parser.error('--annotated needs the DICOM files of the scan, as --dicom')
+  return args
 
 
 def _load(paths, *, symmetries):
@@ -200,6 +214,7 @@ def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
   written, reason = _write_masks(
     out, masks, volume, model, with_nifti=with_nifti
   )
+  is_dicom = isinstance(volume, dicom_volume.DicomVolume)
   notes = list(notes)
   if reason:
     notes.append(f'no DICOM Segmentation: {reason}')
@@ -226,7 +241,7 @@ def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
       'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
     },
   )
-  return ct_records.table(records), notes, reason is None
+  return ct_records.table(records), notes, not (reason and is_dicom)
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):
@@ -234,6 +249,9 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
   written, reason = [], None
   if not masks:
     return written, reason
+  if isinstance(volume, image_volume.ImageVolume):
+    volume.write_labels(out / _NIFTI, masks)
+    return [_NIFTI], 'the CT is no DICOM series'
   try:
     dicom_seg.write(
       out / _SEGMENTATION,
@@ -260,14 +278,17 @@ def main(argv=None):
   """
   args = _parse(argv)
   points = points_lib.read(args.points) if args.points else None
-  volume = series.find(args.dicom, series_uid=args.series)
+  if args.ct:
+    volume = image_volume.ImageVolume(args.ct)
+  else:
+    volume = series.find(args.dicom, series_uid=args.series)
   if points:
     wanted, faults = places.of_points(
       points.of_series(volume.series_uid), volume
     )
   else:
     wanted, faults = places.annotated(volume, args.annotated)
-  if args.nifti:
+  if args.nifti and not args.ct:
     nifti.check(volume)
   nodules = []
   if wanted:
@@ -293,8 +314,9 @@ def main(argv=None):
     table, notes, complete = _write(
       staged, nodules, faults, volume, model, notes, with_nifti=args.nifti
     )
+  name = args.ct or f'Series {volume.series_uid}'
   print(
-    f'Series {volume.series_uid}'
+    f'{name}'
     f' ({"SIMULATED CT" if volume.simulated else "CT"}), model {model.name},'
     f' trained on {"SIMULATED" if model.simulated else "real"} nodules.'
   )

@@ -71,7 +71,7 @@ def overlapping(view, before, volume):
   Args:
     view: of a patch.
     before: (n, 2) pixels of the slice beside.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
 
   Returns:
     (64, 64) bool; empty where none shares any.

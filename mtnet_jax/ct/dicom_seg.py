@@ -46,7 +46,7 @@ def reason_against(headers):
   """Why no Segmentation can be made of these headers, or None.
 
   Args:
-    headers: of some slices, of `volume.CtVolume.headers`.
+    headers: of some slices, of `dicom_volume.DicomVolume.headers`.
 
   Returns:
     The end of a sentence that begins with 'the CT'.
@@ -65,7 +65,7 @@ def write(path, volume, nodules, *, model_name, simulated):
 
   Args:
     path: of the file.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
     nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
       least one pixel in all.
     model_name: the model that made the masks.

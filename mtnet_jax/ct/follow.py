@@ -94,7 +94,7 @@ def follow(starts, volume, predict_fn, *, on_done=lambda: None):
 
   Args:
     starts: of `Start`.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
     predict_fn: (N, 64, 64) HU -> a `prediction.Prediction` or
       `prediction.AveragedPrediction`; N is 1, or 16 where there are many
       starts, so that it is compiled once or twice.
@@ -271,7 +271,7 @@ def _judge_by_largest(nodule, views, at_edge, volume):
     nodule: changed in place.
     views: of each slice.
     at_edge: changed in place.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
   """
   # Of equal ones the lowest counts, as in the dataset.
   k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))

@@ -223,29 +223,7 @@ def check_slice(path, header, first):
   """
   down, across = (float(x) for x in header.PixelSpacing)
   cosines = np.array(header.ImageOrientationPatient, float)
-  if min(down, across) <= 0:
-    raise errors.InputError(
-      f'{path} has pixels of {down:g} x {across:g} mm: there are none such.'
-      ' Export the series again.'
-    )
-  axes = cosines.reshape(2, 3)
-  if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-2:
-    raise errors.InputError(
-      f'{path} has an ImageOrientationPatient of'
-      f' {np.round(cosines, 3).tolist()}: these are no two'
-      ' directions at right angles. Export the series again.'
-    )
-  if abs(cosines[2]) > _AXIAL or abs(cosines[5]) > _AXIAL:
-    raise errors.InputError(
-      f'{path} is not axial (ImageOrientationPatient'
-      f' {np.round(cosines, 3).tolist()}): the networks know axial slices'
-      ' only. Give an axial series.'
-    )
-  if abs(down - across) > 1e-2 * down:
-    raise errors.InputError(
-      f'{path} has pixels of {down:g} x {across:g} mm: the networks know square'
-      ' ones only. Resample the series.'
-    )
+  check_axes(path, cosines.reshape(2, 3).T, across=across, down=down)
   for name in ('Rows', 'Columns', 'FrameOfReferenceUID'):
     if header.get(name) != first.get(name):
       raise errors.InputError(
@@ -268,6 +246,47 @@ def check_slice(path, header, first):
       f'{path} does not lie straight above the first slice of its series'
       f' (shifted by {shift_mm:g} mm; a tilted gantry?): give an axial series.'
     )
+
+
+def check_axes(path, axes, *, across, down):
+  """Refuses slices that are not axial, or whose pixels are not square.
+
+  Args:
+    path: for the message.
+    axes: (3, 2) or (3, 3): the directions of columns, rows and slices.
+    across, down: distances of columns and rows, mm.
+
+  Raises:
+    errors.InputError: so they are.
+  """
+  if min(down, across) <= 0:
+    raise errors.InputError(
+      f'{path} has pixels of {down:g} x {across:g} mm: there are none such.'
+      ' Export the series again.'
+    )
+  if np.abs(axes.T @ axes - np.eye(axes.shape[1])).max() > 1e-2:
+    raise errors.InputError(
+      f'{path} has an orientation of {_rounded(axes)}: these are no directions'
+      ' at right angles. Export the series again.'
+    )
+  if (
+    np.abs(axes[2, :2]).max() > _AXIAL
+    or np.abs(axes[:2, 2:]).max(initial=0) > _AXIAL
+  ):
+    raise errors.InputError(
+      f'{path} is not axial (orientation {_rounded(axes)}): the networks know'
+      ' axial slices only. Give an axial series.'
+    )
+  if abs(down - across) > 1e-2 * down:
+    raise errors.InputError(
+      f'{path} has pixels of {down:g} x {across:g} mm: the networks know square'
+      ' ones only. Resample the series.'
+    )
+
+
+def _rounded(axes):
+  """Directions as ImageOrientationPatient has them."""
+  return np.round(axes.T.ravel(), 3).tolist()
 
 
 def slice_spacing_mm(z_mm, first, path):

@@ -34,7 +34,7 @@ def write(path, volume, nodules):
 
   Args:
     path: of the file, .nii.gz.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
     nodules: name -> (slice -> (n, 2) pixels); the first gets label 1. Where
       two overlap, the first keeps the voxel.
 

@@ -32,7 +32,7 @@ def of_points(points, volume):
 
   Args:
     points: `points.Points`.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
 
   Returns:
     A list of `Place`, and one of (id, `volume.PlaceError`) of the rows that
@@ -111,7 +111,7 @@ def mirrored(found, volume):
 
   Args:
     found: list of `Place`, whose positions were taken for LPS.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
 
   Returns:
     A list of `Place`.
@@ -133,7 +133,7 @@ def annotated(volume, policy_name):
   Slice, centre and truth are those of the dataset's records.
 
   Args:
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
     policy_name: 'all' or 'paper', see `tfds_lidc.nodules.selection`.
 
   Returns:

@@ -17,7 +17,7 @@ def make(place, nodule, volume, *, trained_on_simulated):
   Args:
     place: `places.Place`.
     nodule: `follow.Nodule`.
-    volume: `volume.CtVolume`.
+    volume: `volume.Volume`.
     trained_on_simulated: whether the networks were.
 
   Returns:

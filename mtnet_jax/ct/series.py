@@ -6,7 +6,7 @@ it. No text of a header gets into a message: it could name the patient.
 
 import os
 
-from mtnet_jax.ct import volume
+from mtnet_jax.ct import dicom_volume
 from mtnet_jax.system import errors
 
 
@@ -19,7 +19,7 @@ def find(paths, *, series_uid=None, show_progress=True):
     show_progress: whether reading headers may show a bar.
 
   Returns:
-    `volume.CtVolume`.
+    `dicom_volume.DicomVolume`.
 
   Raises:
     errors.InputError: there is no such series, several and none was chosen, or
@@ -49,7 +49,7 @@ def find(paths, *, series_uid=None, show_progress=True):
       f'{where} holds no CT series {uid}, but {listed}: give one of them as'
       ' --series.'
     )
-  return volume.CtVolume(usable[uid], index.faults_near(usable[uid]))
+  return dicom_volume.DicomVolume(usable[uid], index.faults_near(usable[uid]))
 
 
 def _files(paths):

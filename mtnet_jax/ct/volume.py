@@ -1,4 +1,4 @@
-"""A CT series as a volume; only the slices that are needed are read.
+"""A CT as a volume; only the slices that are needed are read.
 
 Slice 0 is the one of lowest z, as in the dataset, and HU and patches come from
 the dataset's own code. `tfds_lidc` and `pydicom` are imported where they are
@@ -6,9 +6,6 @@ needed, because the networks load without them.
 """
 
 import numpy as np
-
-from mtnet_jax.ct import geometry
-from mtnet_jax.system import errors
 
 # The dataset's; `patches.cut` has the same default.
 _PATCH_SIZE = 64
@@ -43,50 +40,55 @@ class OutsideError(PlaceError):
   """A point outside of the volume."""
 
 
-class CtVolume:
-  """The slices of one series, read when they are asked for, each once.
+class Volume:
+  """Axial slices of square pixels, read when they are asked for, each once.
 
   Attributes:
-    series_uid: SeriesInstanceUID.
-    simulated: whether its SeriesDescription says SIMULATED.
+    series_uid: SeriesInstanceUID; '' where none is known.
+    simulated: whether what it comes from says SIMULATED.
+    left_out: files that are no slices of the stack, such as localizers.
     shape: (slices, rows, columns).
     pixel_spacing_mm: in-plane, the same in both directions.
     z_mm: (slices,), ascending.
     slice_spacing_mm: median distance of slices.
     affine: (4, 4), (column, row, slice, 1) -> (x, y, z, 1) in patient mm
       (LPS), at `slice_spacing_mm`.
-    left_out: files that are no slices of the stack, such as localizers.
     num_read: slices whose pixels were read.
   """
 
-  def __init__(self, series, faults=()):
-    """Reads the headers of a series.
+  series_uid = ''
+  simulated = False
+  left_out = ()
+
+  def __init__(self, *, z_mm, side, affine, pixel_spacing_mm, slice_spacing_mm):
+    """The grid of a volume.
 
     Args:
-      series: `tfds_lidc.ct.series.Series` with slices.
-      faults: `index.FileFault`s that may be its slices.
-
-    Raises:
-      errors.InputError: it is not a stack of axial slices with square pixels.
+      z_mm, affine, pixel_spacing_mm, slice_spacing_mm: see the attributes.
+      side: rows and columns of a slice.
     """
-    self.series_uid = series.uid
-    self.simulated = series.simulated
-    self._faults = faults
-    self._paths, headers, self.left_out = geometry.stack(series)
-    first = headers[0]
-    for paths, header in zip(self._paths, headers, strict=True):
-      geometry.check_slice(paths[0], header, first)
-    self.z_mm = np.array([float(h.ImagePositionPatient[2]) for h in headers])
-    self.shape = (len(headers), int(first.Rows), int(first.Columns))
-    self.pixel_spacing_mm = float(first.PixelSpacing[0])
-    self.slice_spacing_mm = geometry.slice_spacing_mm(
-      self.z_mm, first, self._paths[0][0]
-    )
-    self.affine = geometry.affine(first, self.slice_spacing_mm)
-    self._to_index = np.linalg.inv(self.affine[:2, :2])
-    self._planes = {}
+    self.z_mm = z_mm
+    self.shape = (len(z_mm), *side)
+    self.affine = affine
+    self.slice_spacing_mm = slice_spacing_mm
+    self.pixel_spacing_mm = pixel_spacing_mm
+    self._to_index = np.linalg.inv(affine[:2, :2])
+    self._read = {}
     self.num_read = 0
     self._airless = self._glaring = 0
+
+  def _names(self, k):
+    """What the images of slice `k` are called; several are copies."""
+    raise NotImplementedError
+
+  def _image(self, name):
+    """(HU, None), or (None, `tfds_lidc.ct.header.Fault`), of an image."""
+    raise NotImplementedError
+
+  def _hint(self, low_mm, high_mm):
+    """What else could be a slice between two z, for the terminal."""
+    del low_mm, high_mm
+    return ''
 
   def __len__(self):
     return len(self.z_mm)
@@ -212,16 +214,6 @@ class CtVolume:
       )
     return k + step
 
-  def _hint(self, low_mm, high_mm):
-    """Names a broken file that is, or could be, a slice between two z."""
-    for fault in self._faults:
-      if fault.z_mm is not None and low_mm <= fault.z_mm <= high_mm:
-        return f' ({fault.path} {fault.reason})'
-    for fault in self._faults:
-      if fault.z_mm is None:
-        return f' (perhaps {fault.path} {fault.reason})'
-    return ''
-
   def thickness_mm(self, slices):
     """(n,) thickness of slices: from half the way below to half above."""
     if len(self) == 1:
@@ -250,32 +242,28 @@ class CtVolume:
     k, row, col = voxel
     first = None
     # Files that repeat a position are tried as the dataset does.
-    for path in self._paths[k]:
-      plane, fault = self._plane(path)
+    for name in self._names(k):
+      plane, fault = self._plane(name)
       if fault is None:
         image = patches.cut(plane, row, col, fill=patches.AIR_HU)
         if image.min() < image.max():
           return image
         fault = 'blank', f'is blank: {image[0, 0]} HU all around'
-      first = first or (fault[0], f' ({path} {fault[1]})')
+      first = first or (fault[0], f' ({name} {fault[1]})')
     kind, detail = first
     raise SliceError(
       f'the slice at z={self.z_mm[k]:g} mm cannot be used: {kind}', detail
     )
 
-  def _plane(self, path):
-    """(HU, None), or (None, `header.Fault`)."""
-    from tfds_lidc import errors as lidc_errors
-    from tfds_lidc.ct import pixels
-
-    if path not in self._planes:
-      with errors.translated(lidc_errors.InputError):
-        hu, fault = self._planes[path] = pixels.try_read_hu(path)
+  def _plane(self, name):
+    """`_image`, once for each."""
+    if name not in self._read:
+      hu, fault = self._read[name] = self._image(name)
       self.num_read += 1
       if fault is None:
         self._airless += hu.min() > _AIR_HU
         self._glaring += hu.max() > _GLARE_HU
-    return self._planes[path]
+    return self._read[name]
 
   def doubts(self):
     """Why the slices that were read may be no HU, a clause each."""
@@ -300,24 +288,3 @@ class CtVolume:
     cols = np.arange(col - half, col + half)
     _, height, width = self.shape
     return np.outer((rows >= 0) & (rows < height), (cols >= 0) & (cols < width))
-
-  def headers(self, slices):
-    """Whole headers of slices, without pixels, for objects that refer to them.
-
-    Where files repeat a position, that of the file whose pixels were used.
-
-    Args:
-      slices: indices.
-
-    Returns:
-      A list of `pydicom.Dataset`.
-
-    Raises:
-      errors.InputError: one cannot be read any more.
-    """
-    found = []
-    for k in slices:
-      readable = [p for p in self._paths[k] if self._plane(p)[1] is None]
-      path = (readable or self._paths[k])[0]
-      found.append(geometry.parse(path, stop_before_pixels=True))
-    return found

@@ -5,6 +5,7 @@ import numpy as np
 import predict_job
 import pytest
 
+from mtnet_jax import predict
 from mtnet_jax.reports import figures
 from mtnet_jax.system import errors
 
@@ -115,3 +116,39 @@ def test_a_localizer_is_left_out_and_said(directory, tmp_path, model, capsys):
   assert predict_job.run(directory, tmp_path / 'plain') == 0
   found, plain = (predict_job.read(tmp_path / x) for x in ('out', 'plain'))
   assert found['points'] == plain['points']
+
+
+@pytest.mark.extra
+def test_a_ct_of_one_file(directory, tmp_path, model, capsys):
+  """What is found in it is what is found in the DICOM files."""
+  itk = pytest.importorskip('SimpleITK', reason='needs the extra volumes')
+  hu = ct_files.volume(*predict_job.BALLS.values())
+  image = itk.GetImageFromArray(hu)
+  image.SetSpacing((*[ct_files.SPACING_MM] * 2, ct_files.SLICE_MM))
+  image.SetOrigin(ct_files.ORIGIN_MM)
+  # NIfTI files are often turned so.
+  path = tmp_path / f'{ct_files.SERIES_UID}.nii.gz'
+  itk.WriteImage(itk.DICOMOrient(image, 'RAS'), str(path))
+  points = tmp_path / 'points.csv'
+  points.write_text(predict_job.POINTS)
+  flags = [f'--points={points}', '--checkpoint=thresholder']
+  out = tmp_path / 'file'
+  assert predict.main([f'--ct={path}', f'--out={out}', *flags]) == 0
+  assert predict_job.run(directory, tmp_path / 'dicom') == 0
+  found, dicom = (predict_job.read(x) for x in (out, tmp_path / 'dicom'))
+  for ours, theirs in zip(found['points'], dicom['points'], strict=True):
+    assert {**ours, 'simulated_ct': True} == theirs
+  assert found['notes'] == ['no DICOM Segmentation: the CT is no DICOM series']
+  assert found['series_uid'] == ct_files.SERIES_UID
+  labels = itk.GetArrayFromImage(
+    itk.ReadImage(str(out / 'segmentation.nii.gz'))
+  )
+  balls = sum(
+    number * ct_files.sphere(ct_files.SHAPE, *ball)
+    for number, ball in enumerate(predict_job.BALLS.values(), 1)
+  )
+  np.testing.assert_array_equal(labels[:, ::-1, ::-1], balls)
+  assert 'segmentation.dcm' not in {p.name for p in out.iterdir()}
+  with pytest.raises(SystemExit):
+    predict.main([f'--ct={path}', f'--out={out}', '--annotated', *flags[1:]])
+  assert 'needs the DICOM files' in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""A volume of the DICOM files of a series.
+
+`tfds_lidc` and `pydicom` are imported where they are needed, because the
+networks load without them.
+"""
+
+import numpy as np
+
+from mtnet_jax.ct import geometry
+from mtnet_jax.ct import volume
+from mtnet_jax.system import errors
+
+
+class DicomVolume(volume.Volume):
+  """The slices of one series."""
+
+  def __init__(self, series, faults=()):
+    """Reads the headers of a series.
+
+    Args:
+      series: `tfds_lidc.ct.series.Series` with slices.
+      faults: `index.FileFault`s that may be its slices.
+
+    Raises:
+      errors.InputError: it is not a stack of axial slices with square pixels.
+    """
+    self._paths, headers, left_out = geometry.stack(series)
+    first = headers[0]
+    for paths, header in zip(self._paths, headers, strict=True):
+      geometry.check_slice(paths[0], header, first)
+    z_mm = np.array([float(h.ImagePositionPatient[2]) for h in headers])
+    spacing_mm = geometry.slice_spacing_mm(z_mm, first, self._paths[0][0])
+    super().__init__(
+      z_mm=z_mm,
+      side=(int(first.Rows), int(first.Columns)),
+      affine=geometry.affine(first, spacing_mm),
+      pixel_spacing_mm=float(first.PixelSpacing[0]),
+      slice_spacing_mm=spacing_mm,
+    )
+    self.series_uid = series.uid
+    self.simulated = series.simulated
+    self.left_out = left_out
+    self._faults = faults
+
+  def _names(self, k):
+    # Files that repeat a position are tried as the dataset does.
+    return self._paths[k]
+
+  def _image(self, name):
+    from tfds_lidc import errors as lidc_errors
+    from tfds_lidc.ct import pixels
+
+    with errors.translated(lidc_errors.InputError):
+      return pixels.try_read_hu(name)
+
+  def _hint(self, low_mm, high_mm):
+    """Names a broken file that is, or could be, a slice between two z."""
+    for fault in self._faults:
+      if fault.z_mm is not None and low_mm <= fault.z_mm <= high_mm:
+        return f' ({fault.path} {fault.reason})'
+    for fault in self._faults:
+      if fault.z_mm is None:
+        return f' (perhaps {fault.path} {fault.reason})'
+    return ''
+
+  def headers(self, slices):
+    """Whole headers of slices, without pixels, for objects that refer to them.
+
+    Where files repeat a position, that of the file whose pixels were used.
+
+    Args:
+      slices: indices.
+
+    Returns:
+      A list of `pydicom.Dataset`.
+
+    Raises:
+      errors.InputError: one cannot be read any more.
+    """
+    found = []
+    for k in slices:
+      readable = [p for p in self._paths[k] if self._plane(p)[1] is None]
+      path = (readable or self._paths[k])[0]
+      found.append(geometry.parse(path, stop_before_pixels=True))
+    return found

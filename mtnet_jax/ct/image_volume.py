@@ -1,0 +1,174 @@
+"""A volume of one file: NIfTI, MetaImage (as LUNA16 has it) or NRRD.
+
+Needs the extra `volumes` (SimpleITK), which knows where the patient's left and
+back are: the volume is turned as DICOM has its slices, the masks back again.
+Values are HU, as the file has them.
+"""
+
+import importlib.util
+import pathlib
+import re
+
+import numpy as np
+
+from mtnet_jax.ct import geometry
+from mtnet_jax.ct import volume
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
+
+_ENDINGS = ('.nii', '.nii.gz', '.mhd', '.mha', '.nrrd')
+# LUNA16 calls its files after their series.
+_UID = re.compile(r'\d+(?:\.\d+){5,}')
+_INT16 = np.iinfo(np.int16)
+# What patients with such CT would not fit into, and what no memory holds.
+_MAX_VOXELS = 2_000_000_000
+_MAX_SPACING_MM = 100.0
+
+
+class ImageVolume(volume.Volume):
+  """The slices of a file, from the lowest z."""
+
+  def __init__(self, path):
+    """Reads a file.
+
+    Args:
+      path: of it.
+
+    Raises:
+      errors.InputError: it cannot be read, is no volume, not axial, or its
+        pixels are not square; or SimpleITK is missing.
+    """
+    path = pathlib.Path(path).expanduser()
+    _check(path)
+    itk = _itk()
+    image = _read(itk, path)
+    self.simulated = 'SIMULATED' in ' '.join(
+      [path.name, *(image.GetMetaData(key) for key in image.GetMetaDataKeys())]
+    )
+    self._code = itk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(
+      image.GetDirection()
+    )
+    image = itk.DICOMOrient(image, 'LPS')
+    columns, rows, slices = image.GetSize()
+    across, down, up = image.GetSpacing()
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    geometry.check_axes(path, direction, across=across, down=down)
+    origin = np.array(image.GetOrigin())
+    affine = np.eye(4)
+    affine[:3, :3] = direction * (across, down, up)
+    affine[:2, 2] = affine[2, :2] = 0
+    affine[:3, 3] = origin
+    super().__init__(
+      z_mm=origin[2] + up * np.arange(slices),
+      side=(rows, columns),
+      affine=affine,
+      pixel_spacing_mm=across,
+      slice_spacing_mm=up,
+    )
+    stem = path.name[: -len(_ending(path))]
+    self.series_uid = stem if _UID.fullmatch(stem) else ''
+    self._grid = image
+    self._values = itk.GetArrayViewFromImage(image)
+
+  def _names(self, k):
+    return (k,)
+
+  def _image(self, name):
+    from tfds_lidc.ct import header
+
+    values = np.asarray(self._values[name], np.float64)
+    if not np.isfinite(values).all():
+      return None, header.Fault('unreadable', 'holds NaN or infinity')
+    hu = np.clip(np.rint(values), _INT16.min, _INT16.max)
+    return hu.astype(np.int16), None
+
+  def write_labels(self, path, nodules):
+    """Writes masks as a NIfTI label map on the grid of the file.
+
+    Args:
+      path: of the NIfTI file.
+      nodules: name -> (slice -> (n, 2) pixels); the first gets label 1. Where
+        two overlap, the first keeps the voxel.
+
+    Raises:
+      errors.InputError: it cannot be written.
+    """
+    itk = _itk()
+    labels = np.zeros(self.shape, np.uint16)
+    for number, pixels in reversed(list(enumerate(nodules.values(), 1))):
+      for k, at in pixels.items():
+        labels[k][tuple(at.T)] = number
+    image = itk.GetImageFromArray(labels)
+    image.CopyInformation(self._grid)
+    path = pathlib.Path(path)
+    with files.writing(path):
+      try:
+        itk.WriteImage(itk.DICOMOrient(image, self._code), str(path))
+      except RuntimeError as error:
+        raise OSError(None, 'SimpleITK failed') from error
+
+
+def _ending(path):
+  """'.nii.gz' of a path, in its own letters; '' where nothing reads it."""
+  name = path.name.lower()
+  fits = [ending for ending in _ENDINGS if name.endswith(ending)]
+  return path.name[-len(max(fits, key=len)) :] if fits else ''
+
+
+def _check(path):
+  """Refuses what cannot be a volume before SimpleITK is imported."""
+  if not path.is_file():
+    what = 'is a folder' if path.is_dir() else 'does not exist'
+    raise errors.InputError(
+      f'{path} {what}: give a file as --ct, or DICOM as --dicom.'
+    )
+  if not _ending(path):
+    raise errors.InputError(
+      f'{path} is none of {", ".join(_ENDINGS)}: give one of these as --ct, or'
+      ' DICOM as --dicom.'
+    )
+  if importlib.util.find_spec('SimpleITK') is None:
+    raise errors.InputError(
+      '--ct needs SimpleITK: pip install mtnet_jax[volumes].'
+    )
+
+
+def _itk():
+  import SimpleITK
+
+  SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+  return SimpleITK
+
+
+def _read(itk, path):
+  """The image, once its header is known to be one of a CT."""
+  reader = itk.ImageFileReader()
+  reader.SetFileName(str(path))
+  try:
+    reader.ReadImageInformation()
+  # SimpleITK raises nothing else, and its text is of many lines.
+  except RuntimeError as error:
+    raise errors.InputError(_damaged(path, error)) from error
+  size, spacing = reader.GetSize(), reader.GetSpacing()
+  if len(size) == 4 and size[3] == 1:
+    size, spacing = size[:3], spacing[:3]
+    reader.SetExtractSize([*reader.GetSize()[:3], 0])
+  if len(size) != 3 or reader.GetNumberOfComponents() != 1:
+    raise errors.InputError(
+      f'{path} has {len(size)} dimensions and {reader.GetNumberOfComponents()}'
+      ' values a voxel: a CT has 3 and 1.'
+    )
+  if min(size) < 1 or np.prod(size, dtype=np.float64) > _MAX_VOXELS:
+    raise errors.InputError(f'{path} claims {size} voxels: no CT has so many.')
+  # Written so that NaN fails.
+  if not all(0 < x <= _MAX_SPACING_MM for x in spacing):
+    raise errors.InputError(f'{path} has voxels of {spacing} mm.')
+  try:
+    return reader.Execute()
+  except RuntimeError as error:
+    raise errors.InputError(_damaged(path, error)) from error
+
+
+def _damaged(path, error):
+  last = str(error).strip().splitlines()[-1]
+  return f'{path} cannot be read ({last.strip()[:160]}): export it again.'

@@ -1,0 +1,185 @@
+"""A CT of one file is where DICOM would have it, however it is turned."""
+
+import itertools
+
+import ct_files
+import numpy as np
+import pytest
+
+from mtnet_jax.ct import image_volume
+from mtnet_jax.ct import series
+from mtnet_jax.ct import volume
+from mtnet_jax.system import errors
+
+pytestmark = pytest.mark.extra
+itk = pytest.importorskip('SimpleITK', reason='needs the extra volumes')
+
+_BALL = ((20, 40, 50), 6.0)
+# Which way the axes of a file can run, and an order of them.
+_CODES = ('LPS', 'RAS', 'RPS', 'LAI', 'PIR', 'SLP')
+
+
+@pytest.fixture(scope='module')
+def hu():
+  return ct_files.volume(_BALL)
+
+
+@pytest.fixture(scope='module')
+def dicom(hu, tmp_path_factory):
+  directory = tmp_path_factory.mktemp('dicom')
+  ct_files.write(directory, hu)
+  return series.find([directory])
+
+
+def _write(path, hu, code='LPS', **changes):
+  """Writes the CT of `ct_files` as a file whose axes run as a code says."""
+  image = itk.GetImageFromArray(hu)
+  spacing = changes.get('spacing', (ct_files.SPACING_MM,) * 2)
+  image.SetSpacing((*spacing, ct_files.SLICE_MM))
+  image.SetOrigin(ct_files.ORIGIN_MM)
+  if 'direction' in changes:
+    image.SetDirection(changes['direction'])
+  itk.WriteImage(itk.DICOMOrient(image, code), str(path))
+  return path
+
+
+@pytest.mark.parametrize(
+  ('code', 'ending'),
+  [
+    *itertools.product(_CODES, ('.nii.gz',)),
+    ('LPS', '.mhd'),
+    ('RAI', '.mha'),
+    ('RAS', '.nrrd'),
+    ('LPS', '.nii'),
+  ],
+)
+def test_it_is_the_volume_of_the_dicom(tmp_path, hu, dicom, code, ending):
+  path = _write(tmp_path / f'ct{ending}', hu, code)
+  found = image_volume.ImageVolume(path)
+  assert found.shape == dicom.shape
+  np.testing.assert_allclose(found.z_mm, dicom.z_mm, atol=1e-3)
+  np.testing.assert_allclose(found.affine, dicom.affine, atol=1e-3)
+  for voxel in ((20, 40, 50), (0, 5, 100)):
+    np.testing.assert_array_equal(found.patch(voxel), dicom.patch(voxel))
+    at = dicom.to_mm(voxel)
+    assert found.to_voxel(at) == voxel
+    np.testing.assert_allclose(found.to_mm(voxel), at, atol=1e-3)
+  assert found.doubts() == []
+
+
+@pytest.mark.parametrize('code', _CODES)
+def test_masks_come_back_on_the_grid_of_the_file(tmp_path, hu, code):
+  path = _write(tmp_path / 'ct.nii.gz', hu, code)
+  mask = ct_files.sphere(ct_files.SHAPE, *_BALL)
+  pixels = {
+    int(k): np.argwhere(mask[k]) for k in np.flatnonzero(mask.any((1, 2)))
+  }
+  image_volume.ImageVolume(path).write_labels(
+    tmp_path / 'out.nii.gz', {'a': pixels}
+  )
+  ct, labels = (
+    itk.ReadImage(str(tmp_path / name)) for name in ('ct.nii.gz', 'out.nii.gz')
+  )
+  assert labels.GetSize() == ct.GetSize()
+  for name in ('GetOrigin', 'GetSpacing', 'GetDirection'):
+    np.testing.assert_allclose(
+      getattr(labels, name)(), getattr(ct, name)(), atol=1e-4
+    )
+  # The nodule is bright: where the label is, and nowhere else.
+  np.testing.assert_array_equal(
+    itk.GetArrayFromImage(labels) == 1,
+    itk.GetArrayFromImage(ct) == ct_files.NODULE_HU,
+  )
+
+
+def test_a_file_of_luna16_is_known_by_its_name(tmp_path, hu):
+  uid = ct_files.SERIES_UID
+  assert (
+    image_volume.ImageVolume(_write(tmp_path / f'{uid}.mhd', hu)).series_uid
+    == uid
+  )
+  assert not image_volume.ImageVolume(
+    _write(tmp_path / 'ct.mhd', hu)
+  ).series_uid
+
+
+def test_a_simulated_file_says_so(tmp_path, hu):
+  """In its name, or in any text of its header."""
+  path = _write(tmp_path / 'ct_SIMULATED.nii.gz', hu)
+  assert image_volume.ImageVolume(path).simulated
+  image = itk.GetImageFromArray(hu)
+  image.SetMetaData('descrip', 'SIMULATED chest')
+  itk.WriteImage(image, str(tmp_path / 'ct.nii.gz'))
+  assert image_volume.ImageVolume(tmp_path / 'ct.nii.gz').simulated
+
+
+@pytest.mark.parametrize('dtype', (np.float32, np.int32, np.float64))
+def test_values_are_rounded_hu(tmp_path, hu, dtype):
+  values = hu.astype(dtype)
+  if dtype != np.int32:
+    values += 0.25
+  found = image_volume.ImageVolume(_write(tmp_path / 'ct.nii.gz', values))
+  patch = found.patch((20, 40, 50))
+  assert patch.dtype == np.int16
+  np.testing.assert_array_equal(patch, hu[20, 8:72, 18:82])
+
+
+@pytest.mark.parametrize(
+  ('make', 'says'),
+  (
+    (lambda hu: hu[0], '2 dimensions'),
+    (lambda hu: np.stack([hu, hu]), '4 dimensions'),
+  ),
+)
+def test_what_is_no_volume_is_refused(tmp_path, hu, make, says):
+  path = tmp_path / 'ct.nii.gz'
+  itk.WriteImage(itk.GetImageFromArray(make(hu), isVector=False), str(path))
+  with pytest.raises(errors.InputError, match=says):
+    image_volume.ImageVolume(path)
+
+
+def test_colours_are_no_hu(tmp_path, hu):
+  image = itk.GetImageFromArray(np.stack([hu] * 3, -1), isVector=True)
+  itk.WriteImage(image, str(tmp_path / 'ct.mha'))
+  with pytest.raises(errors.InputError, match='3 values a voxel'):
+    image_volume.ImageVolume(tmp_path / 'ct.mha')
+
+
+def test_other_geometry_is_refused(tmp_path, hu):
+  path = _write(tmp_path / 'a.nii.gz', hu, spacing=(0.7, 0.9))
+  with pytest.raises(errors.InputError, match='0.9 x 0.7 mm'):
+    image_volume.ImageVolume(path)
+  c, s = np.cos(0.1), np.sin(0.1)
+  path = _write(
+    tmp_path / 'b.nii.gz', hu, direction=(1, 0, 0, 0, c, -s, 0, s, c)
+  )
+  with pytest.raises(errors.InputError, match='not axial'):
+    image_volume.ImageVolume(path)
+
+
+@pytest.mark.parametrize('name', ('ct.nii.gz', 'ct.mhd', 'ct.nrrd'))
+def test_a_damaged_file_is_one_line(tmp_path, name):
+  path = tmp_path / name
+  path.write_bytes(b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n')
+  with pytest.raises(errors.InputError) as error:
+    image_volume.ImageVolume(path)
+  assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'says'),
+  (('none.nii', 'does not exist'), ('.', 'is a folder'), ('x.png', 'none of')),
+)
+def test_what_is_no_file_of_a_ct(tmp_path, name, says):
+  (tmp_path / 'x.png').write_bytes(b'x')
+  with pytest.raises(errors.InputError, match=says):
+    image_volume.ImageVolume(tmp_path / name)
+
+
+def test_voxels_that_are_no_numbers(tmp_path, hu):
+  values = hu.astype(np.float32)
+  values[20, 0, 0] = np.nan
+  found = image_volume.ImageVolume(_write(tmp_path / 'ct.mha', values))
+  with pytest.raises(volume.SliceError, match='cannot be used'):
+    found.patch((20, 40, 50))
+  found.patch((21, 40, 50))
