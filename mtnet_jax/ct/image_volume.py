@@ -23,6 +23,7 @@ _INT16 = np.iinfo(np.int16)
 # What patients with such CT would not fit into, and what no memory holds.
 _MAX_VOXELS = 2_000_000_000
 _MAX_SPACING_MM = 100.0
+_MAX_ORIGIN_MM = 1e5
 
 
 class ImageVolume(volume.Volume):
@@ -42,9 +43,7 @@ class ImageVolume(volume.Volume):
     _check(path)
     itk = _itk()
     image = _read(itk, path)
-    self.simulated = 'SIMULATED' in ' '.join(
-      [path.name, *(image.GetMetaData(key) for key in image.GetMetaDataKeys())]
-    )
+    self.simulated = 'SIMULATED' in ' '.join([path.name, *_texts(image)])
     self._code = itk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(
       image.GetDirection()
     )
@@ -54,6 +53,11 @@ class ImageVolume(volume.Volume):
     direction = np.array(image.GetDirection()).reshape(3, 3)
     geometry.check_axes(path, direction, across=across, down=down)
     origin = np.array(image.GetOrigin())
+    # Written so that NaN fails.
+    if not (np.abs(origin) <= _MAX_ORIGIN_MM).all():
+      raise errors.InputError(
+        f'{path} begins at {origin.tolist()} mm: no patient lies there.'
+      )
     affine = np.eye(4)
     affine[:3, :3] = direction * (across, down, up)
     affine[:2, 2] = affine[2, :2] = 0
@@ -167,6 +171,15 @@ def _read(itk, path):
     return reader.Execute()
   except RuntimeError as error:
     raise errors.InputError(_damaged(path, error)) from error
+
+
+def _texts(image):
+  """What the header says, as far as it is text."""
+  for key in image.GetMetaDataKeys():
+    try:
+      yield image.GetMetaData(key)
+    except (TypeError, ValueError):
+      continue
 
 
 def _damaged(path, error):

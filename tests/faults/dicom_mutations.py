@@ -102,7 +102,7 @@ _TAGS = {
 
 def elements(data: bytes) -> tuple[str, dict]:
   """Transfer syntax, and (group, element) -> (VR, bytes), of a sound file."""
-  dataset = pydicom.dcmread(io.BytesIO(data))
+  dataset = pydicom.dcmread(io.BytesIO(data), force=True)
   found = {}
   for tag in dataset.keys():
     raw = dataset.get_item(tag)
@@ -111,7 +111,8 @@ def elements(data: bytes) -> tuple[str, dict]:
     # Implicit files leave it to the dictionary.
     vr = raw.VR or datadict.dictionary_VR(tag).split(' ')[0]
     found[tag.group, tag.element] = vr, bytes(raw.value or b'')
-  return dataset.file_meta.TransferSyntaxUID, found
+  syntax = dataset.file_meta.get('TransferSyntaxUID', '1.2.840.10008.1.2.1')
+  return syntax, found
 
 
 def assemble(syntax: str, parts: dict) -> bytes:

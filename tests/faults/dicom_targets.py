@@ -90,7 +90,12 @@ def images() -> list[target.Case]:
     )
   if importlib.util.find_spec('gdcm'):
     cases.append(target.written(jpeg_lossless))
-  return [{'1.dcm': data} for case in cases for data in case.values()]
+  images = [data for case in cases for data in case.values()]
+  # Old archives have no preamble, and some no meta header (144 is its length).
+  for data in images[:2]:
+    length = int.from_bytes(data[140:144], 'little')
+    images += [data[132:], data[144 + length :]]
+  return [{'1.dcm': data} for data in images]
 
 
 def damage_dicom(rng, case, other):

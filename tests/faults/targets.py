@@ -15,6 +15,7 @@ import tempfile
 from faults import dicom_targets
 from faults import mutations
 from faults import target
+from faults import volume_targets
 from faults import weights_targets
 
 # Tables, text and runs.
@@ -27,6 +28,7 @@ def _points() -> list[target.Case]:
       'x,y,z\n-35,-115,-300\n-33.5,-112,-297\n',
       'id;row;col;slice\na;8;8;1\nb.2;9;9;2\n',
       '\ufeffid\ti\tj\tk\tnote\nn-1\t8\t8\t1\thigh\n',
+      *volume_targets.lists(),
     )
   ]
 
@@ -49,7 +51,8 @@ def _read_points(folder):
   for point in read.points:
     # The id becomes the name of a file.
     assert (folder / f'{point.point_id}.png').parent == folder
-  places.of_points(read, _volume())
+  volume = _volume()
+  places.of_points(read.of_series(volume.series_uid), volume)
 
 
 def _policies() -> list[target.Case]:
@@ -234,6 +237,9 @@ TARGETS = {
     dicom_targets.read_to_segmentation,
   ),
   'points': target.Target(25, _points, mutations.damage_case, _read_points),
+  'volume': target.Target(
+    4, volume_targets.files, mutations.damage_case, volume_targets.read_file
+  ),
   'policy': target.Target(20, _policies, _damage_text, _read_policy),
   'run': target.Target(1, _runs, mutations.damage_case, _read_run),
   'bundle': target.Target(1.5, _bundles, _damage_bundle, _read_bundle),
@@ -270,6 +276,10 @@ TARGETS = {
   ),
 }
 # What reads some of them is an extra.
-for _name, _package in (('pth', 'torch'), ('tensorflow', 'tensorflow')):
+for _name, _package in (
+  ('pth', 'torch'),
+  ('tensorflow', 'tensorflow'),
+  ('volume', 'SimpleITK'),
+):
   if not importlib.util.find_spec(_package):
     del TARGETS[_name]
