@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
 
@@ -42,6 +43,7 @@ class Checkpoints:
   """The checkpoints of one stage below one directory."""
 
   def __init__(self, directory):
+    files.check_spelling(directory)
     self._directory = pathlib.Path(directory).absolute()
     self._latest = self._manager('latest', keep=2)
     self._best = self._manager('best', keep=1)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
 
 from mtnet_jax.system import errors
@@ -55,6 +56,32 @@ def write_bytes(path, data):
     except OSError:
       temporary.unlink(missing_ok=True)
       raise
+
+
+def check_spelling(path):
+  """Refuses a path that libraries in C++ would spell otherwise, or not at all.
+
+  They take names for UTF-8, Python what the locale says.
+
+  Raises:
+    errors.InputError: the path, or the working directory that it begins in, is
+      such a path.
+  """
+  whole = os.path.abspath(path)
+  if whole.isascii():
+    return
+  encoding = sys.getfilesystemencoding()
+  if encoding != 'utf-8':
+    raise errors.InputError(
+      f'{path} has letters for which this locale ({encoding}) has no name that'
+      ' all libraries share: set PYTHONUTF8=1.'
+    )
+  try:
+    whole.encode()
+  except UnicodeEncodeError as error:
+    raise errors.InputError(
+      f'{path} has a name that is no UTF-8: rename it.'
+    ) from error
 
 
 def make_folder(path, flag='--workdir'):

@@ -2,10 +2,13 @@
 
 import functools
 import json
+import os
+import pathlib
 
 import build_job
 import dicom_files
 import faulty_dicom
+import main_job
 import pytest
 
 from tfds_lidc import build
@@ -192,3 +195,31 @@ def test_names_of_files_do_not_move_a_terminal(checked):
   text = check.table({**report, 'faults': [fault]})
   assert '/ct/\N{REPLACEMENT CHARACTER}[2Jgone' in text
   assert all(c.isprintable() or c == '\n' for c in text)
+
+
+@pytest.mark.parametrize('name', (b'\xff\xfe.dcm', b'L\xe4ufer.dcm'))
+@pytest.mark.parametrize('locale', ('C.UTF-8', 'C'))
+def test_a_name_that_is_no_text_ends_nothing(tmp_path, name, locale):
+  """Of an empty file, under a locale of UTF-8 and one of ASCII."""
+  dicom_files.write_series(tmp_path / 'ct')
+  pathlib.Path(os.fsdecode(bytes(tmp_path / 'ct') + b'/' + name)).touch()
+  env = {'LC_ALL': locale, 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+  for command, flags in (
+    ('check', [f'--json={tmp_path}/report.json']),
+    ('build', ['--config=all']),
+  ):
+    done = main_job.run(
+      main_job.module(
+        f'tfds_lidc.{command}',
+        f'--lidc_dir={tmp_path}/ct',
+        f'--data_dir={tmp_path}/data',
+        '--workers=1',
+        *flags,
+      ),
+      **env,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+  report = json.loads((tmp_path / 'report.json').read_text())
+  assert any('empty' in json.dumps(fault) for fault in report['faults'])
+  (table,) = tmp_path.glob('data/**/quarantine.csv')
+  assert '.dcm' in table.read_text(encoding='utf-8')

@@ -3,7 +3,9 @@
 import json
 import os
 import pathlib
+import sys
 
+import main_job
 import pytest
 
 from mtnet_jax.storage import files
@@ -172,3 +174,37 @@ def test_what_killed_processes_left_is_removed(tmp_path, monkeypatch):
   assert len(list(tmp_path.iterdir())) == len(kept) + 3
   files.remove_leftovers(tmp_path)
   assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+_SPELL = """
+import os, sys
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
+for path in sys.argv[1:]:
+  try:
+    files.check_spelling(path)
+    print('fine')
+  except errors.InputError as error:
+    print(errors.one_line(error).encode('ascii', 'replace').decode())
+"""
+
+
+@pytest.mark.parametrize('utf8', ('0', '1'))
+def test_paths_that_libraries_would_misspell(tmp_path, utf8):
+  """tensorstore has no name for what an ASCII locale cannot spell."""
+  done = main_job.run(
+    [sys.executable, '-c', _SPELL, 'runs/a', 'runs/Läufe'],
+    PYTHONUTF8=utf8,
+    PYTHONCOERCECLOCALE='0',
+    LC_ALL='C',
+  )
+  assert done.returncode == 0, done.stderr
+  plain, umlaut = done.stdout.splitlines()
+  assert plain == 'fine'
+  assert (umlaut == 'fine') == (utf8 == '1')
+  assert utf8 == '1' or 'set PYTHONUTF8=1' in umlaut
+
+
+def test_a_name_that_is_no_utf8_is_refused():
+  with pytest.raises(errors.InputError, match='rename it'):
+    files.check_spelling(os.fsdecode(b'runs/L\xe4ufe'))
