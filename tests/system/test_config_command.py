@@ -29,19 +29,21 @@ def _run(*commands):
   return json.loads(done.stdout), done.stderr.splitlines()
 
 
-def test_commands_follow_each_other_in_one_process():
+def test_commands_follow_each_other_in_one_process(tmp_path):
   """Each has its own --config, --config.FIELD and --workdir."""
   test = '--config=configs/mtnet.py:test'
   wrong = '--config.dataset.name=elsewhere/{}'
+  workdir = f'--workdir={tmp_path}/{{}}'.format
   codes, says = _run(
-    ('main', test, '--config.seed=1', wrong.format('one')),
-    ('main', test, '--config.seed=2', wrong.format('two'), '--workdir=x'),
+    ('main', test, '--config.seed=1', wrong.format('one'), workdir('a')),
+    ('main', test, '--config.seed=2', wrong.format('two'), workdir('b')),
     (
       'sweep',
       '--config=configs/ablations.py:table4,test',
       '--config.base.dataset.name=elsewhere/three',
+      workdir('c'),
     ),
-    ('main', '--workdir=x'),
+    ('main', workdir('d')),
     ('sweep', '--help'),
   )
   assert codes == [[2, False]] * 4 + [[0, True]]
