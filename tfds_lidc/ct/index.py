@@ -26,7 +26,8 @@ from tfds_lidc import parallel
 from tfds_lidc.ct import header as dicom_header
 from tfds_lidc.ct import series as dicom_series
 
-_FORMAT = 2  # of the remembered file; raise it when entries, or what is read, change
+# Of the remembered file; raise it when entries, or what is read, change.
+_FORMAT = 2
 _CHUNK = 200  # files that a process reads at a time
 _MIN_PARALLEL = 2000  # below that, starting processes takes longer
 
