@@ -253,17 +253,18 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
     volume.write_labels(out / _NIFTI, masks)
     return [_NIFTI], 'the CT is no DICOM series'
   try:
-    dicom_seg.write(
-      out / _SEGMENTATION,
+    data = dicom_seg.encode(
       volume,
       masks,
       model_name=model.name,
       simulated=volume.simulated or model.simulated,
     )
-    written.append(_SEGMENTATION)
   except errors.InputError as error:
     # All else is worth having without it.
     reason = str(error)
+  else:
+    files.write_bytes(out / _SEGMENTATION, data)
+    written.append(_SEGMENTATION)
   if with_nifti:
     nifti.write(out / _NIFTI, volume, masks)
     written.append(_NIFTI)

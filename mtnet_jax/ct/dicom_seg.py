@@ -1,4 +1,4 @@
-"""Writes masks as a DICOM Segmentation that opens over its CT.
+"""Masks as a DICOM Segmentation that opens over its CT.
 
 One object for all nodules of a series, a binary segment each. It belongs to the
 study of the CT and therefore carries that study's patient, as the standard
@@ -14,7 +14,6 @@ import warnings
 import numpy as np
 
 import mtnet_jax
-from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
 # Type 1: it refers to these, or takes them over.
@@ -60,32 +59,31 @@ def reason_against(headers):
   return None
 
 
-def write(path, volume, nodules, *, model_name, simulated):
-  """Writes a Segmentation.
+def encode(volume, nodules, *, model_name, simulated):
+  """Makes a Segmentation.
 
   Args:
-    path: of the file.
     volume: `volume.Volume`.
     nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
       least one pixel in all.
     model_name: the model that made the masks.
     simulated: whether CT or model are; the series description says so.
 
+  Returns:
+    The bytes of the file.
+
   Raises:
-    errors.InputError: it cannot be written, or not made from these headers.
+    errors.InputError: it cannot be made from these headers.
   """
   slices = sorted(set().union(*nodules.values()))
   with _silence():
     try:
-      images = volume.headers(slices)
-      reason = reason_against(images)
-      if reason:
-        raise errors.InputError(f'the CT {reason}, which a Segmentation needs.')
-      data = _encode(
+      images = _headers(volume, slices)
+      return _encode(
         volume,
         nodules,
         slices,
-        _with_type_2(images),
+        images,
         model_name=model_name,
         simulated=simulated,
       )
@@ -98,7 +96,6 @@ def write(path, volume, nodules, *, model_name, simulated):
         f'the headers of series {volume.series_uid} lack or garble what a DICOM'
         f' Segmentation takes from its CT ({_tag_in(error)}).'
       ) from error
-  files.write_bytes(path, data)
 
 
 def _tag_in(error):
@@ -145,8 +142,19 @@ def _encode(volume, nodules, slices, images, *, model_name, simulated):
   return buffer.getvalue()
 
 
-def _with_type_2(headers):
-  """The headers, in which type 2 attributes that are invalid become empty."""
+def _headers(volume, slices):
+  """The headers of the slices that a Segmentation refers to.
+
+  Type 2 attributes that are invalid are empty.
+  """
+  try:
+    headers = volume.headers(slices)
+  except errors.InputError as error:
+    # Its path could name the patient.
+    raise errors.InputError('a file of the CT is gone or damaged.') from error
+  reason = reason_against(headers)
+  if reason:
+    raise errors.InputError(f'the CT {reason}, which a Segmentation needs.')
   for header in headers:
     for name in _TYPE_2:
       value = header.get(name)

@@ -57,9 +57,22 @@ class Points:
   def of_series(self, uid):
     """Those of a series: of files that name none all, of others its own.
 
+    Args:
+      uid: of the series; '' where it is not known.
+
     Raises:
-      errors.InputError: the file is of other series only.
+      errors.InputError: the file is of other series only; or of several, and
+        which one is not known.
     """
+    several = set(self.series.values())
+    if not uid:
+      if len(several) > 1:
+        raise errors.InputError(
+          f'the points are of {len(several)} series, and the CT does not say'
+          ' which it is: name its file after its series UID, or leave the rows'
+          ' of one.'
+        )
+      return self
 
     def is_own(name):
       return self.series.get(name, uid) == uid
@@ -67,7 +80,7 @@ class Points:
     points = [point for point in self.points if is_own(point.point_id)]
     faults = [fault for fault in self.faults if is_own(fault[0])]
     if self.series and not points and not faults:
-      others = sorted(set(self.series.values()))
+      others = sorted(several)
       raise errors.InputError(
         f'none of the {len(self.points)} points is of series {uid}: they are of'
         f' {len(others)} others, such as {others[0][:64]}. Give the CT of one.'

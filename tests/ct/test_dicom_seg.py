@@ -42,11 +42,12 @@ def directory(tmp_path_factory):
 
 
 def _write(directory, path, masks, **kwargs):
-  dicom_seg.write(
-    path,
-    ct_series.find([directory]),
-    {name: _pixels(mask) for name, mask in masks.items()},
-    **{'model_name': 'thresholder', 'simulated': False, **kwargs},
+  path.write_bytes(
+    dicom_seg.encode(
+      ct_series.find([directory]),
+      {name: _pixels(mask) for name, mask in masks.items()},
+      **{'model_name': 'thresholder', 'simulated': False, **kwargs},
+    )
   )
   return path
 
@@ -175,13 +176,10 @@ def test_over_the_real_ct(tmp_path):
   rng = np.random.default_rng(0)
   mask = np.zeros(volume.shape, bool)
   mask[60:66, 200:230, 180:200] = rng.random((6, 30, 20)) < 0.5
-  dicom_seg.write(
-    tmp_path / 'seg.dcm',
-    volume,
-    {'n': _pixels(mask)},
-    model_name='x',
-    simulated=False,
+  data = dicom_seg.encode(
+    volume, {'n': _pixels(mask)}, model_name='x', simulated=False
   )
+  (tmp_path / 'seg.dcm').write_bytes(data)
   (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
   found = seg_frames.place(tmp_path / 'seg.dcm', directory, volume.shape)
   np.testing.assert_array_equal(found[1], mask)

@@ -108,9 +108,9 @@ def test_a_simulated_file_says_so(tmp_path, hu):
   path = _write(tmp_path / 'ct_SIMULATED.nii.gz', hu)
   assert image_volume.ImageVolume(path).simulated
   image = itk.GetImageFromArray(hu)
-  image.SetMetaData('descrip', 'SIMULATED chest')
-  itk.WriteImage(image, str(tmp_path / 'ct.nii.gz'))
-  assert image_volume.ImageVolume(tmp_path / 'ct.nii.gz').simulated
+  image.SetMetaData('comment', 'SIMULATED chest')
+  itk.WriteImage(image, str(tmp_path / 'ct.nrrd'))
+  assert image_volume.ImageVolume(tmp_path / 'ct.nrrd').simulated
 
 
 @pytest.mark.parametrize('dtype', (np.float32, np.int32, np.float64))

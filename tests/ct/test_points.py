@@ -142,6 +142,11 @@ def test_rows_of_other_series_do_not_count(tmp_path):
   assert [name for name, _ in own.faults] == ['4']
   with pytest.raises(errors.InputError, match=f'2 others, such as {_UIDS[0]}'):
     found.of_series('1.2.3')
+  # Of a CT that does not say which it is.
+  with pytest.raises(errors.InputError, match='2 series'):
+    found.of_series('')
+  one = _read(tmp_path, f'seriesuid,x,y,z\n{_UIDS[0]},1,2,3\n')
+  assert one.of_series('').points == [('1', (1, 2, 3))]
   # A file that names no series is of any.
   assert _read(tmp_path, 'x,y,z\n1,2,3\n').of_series('1.2.3').points
 

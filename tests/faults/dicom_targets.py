@@ -157,8 +157,7 @@ def read_to_segmentation(folder):
   from mtnet_jax.ct import dicom_seg
 
   volume, k = read_series(folder)
-  dicom_seg.write(
-    folder / 'segmentation',
+  dicom_seg.encode(
     volume,
     {'a': {k: np.array([[3, 4], [3, 5]])}},
     model_name='fuzz',
