@@ -8,6 +8,11 @@ From the CT of LIDC-IDRI, or as many of its patients as there are:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI
 
+or from LUNA16's 888 volumes (pip install mtnet_jax[volumes]), with the same
+records for the scans that it has:
+
+    python -m tfds_lidc.build --config=paper --luna_dir=~/LUNA16
+
 With another policy, under a name of its own:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
@@ -74,10 +79,16 @@ def main() -> None:
     'nodules), all (CT, every nodule that a reader outlined) or phantom '
     '(SIMULATED images of the nodules in paper; no download)',
   )
-  parser.add_argument(
+  source = parser.add_mutually_exclusive_group()
+  source.add_argument(
     '--lidc_dir',
     help='folder with the DICOM files of LIDC-IDRI, in any '
     'layout; not needed for --config=phantom',
+  )
+  source.add_argument(
+    '--luna_dir',
+    help='instead, folder with the volumes of LUNA16, such as that of subset0 '
+    'to subset9; needs SimpleITK, the extra `volumes`',
   )
   command_line.add_data_dir(parser)
   parser.add_argument(
@@ -124,6 +135,7 @@ def main() -> None:
   builder = build(
     config,
     lidc_dir=args.lidc_dir,
+    luna_dir=args.luna_dir,
     data_dir=args.data_dir,
     overwrite=args.overwrite,
     strict=args.strict,

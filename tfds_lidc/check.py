@@ -1,6 +1,7 @@
 """Says what of LIDC-IDRI is on this disk, what is wrong with it, and why.
 
     python -m tfds_lidc.check --lidc_dir=~/LIDC-IDRI [--json=FILE]
+    python -m tfds_lidc.check --luna_dir=~/LUNA16 [--json=FILE]
 
 Every header is read, and the pixels of every slice that a reader marked a
 nodule on. Broken files, slices that miss inside a nodule and series that are no
@@ -25,11 +26,13 @@ from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
+from tfds_lidc.ct import metaimage
 from tfds_lidc.lidc_nodules import building
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 from tfds_lidc.scans import findings
+from tfds_lidc.scans import orientation
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
@@ -53,6 +56,7 @@ class _Checked(NamedTuple):
 def check(
   lidc_dir: str | os.PathLike,
   *,
+  of_luna16: bool = False,
   cache_dir: str | os.PathLike | None = None,
   workers: int = 1,
 ) -> dict[str, Any]:
@@ -60,6 +64,7 @@ def check(
 
   Args:
     lidc_dir: where the DICOM files are.
+    of_luna16: whether there are volumes of LUNA16 instead.
     cache_dir: where headers are remembered; None for nowhere.
     workers: processes.
 
@@ -71,7 +76,10 @@ def check(
   Raises:
     InputError: the directory is missing, empty or holds no CT.
   """
-  index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
+  if of_luna16:
+    index = orientation.settle(metaimage.load(lidc_dir))
+  else:
+    index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
   known = annotations.scans()
   found = {uid: s for uid, s in index.series.items() if uid in known}
   jobs = reader.jobs(selection.clusters(), selection.ANY_VOTE, index)
@@ -196,8 +204,10 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
   parser = command_line.parser('check', __doc__)
-  parser.add_argument(
-    '--lidc_dir', required=True, help='folder with the DICOM files'
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument('--lidc_dir', help='folder with the DICOM files')
+  source.add_argument(
+    '--luna_dir', help='folder with the volumes of LUNA16 instead'
   )
   parser.add_argument('--json', help='file to write everything to')
   command_line.add_data_dir(
@@ -206,10 +216,11 @@ def main() -> None:
   )
   command_line.add_workers(parser)
   args = parser.parse_args()
-  lidc_dir = pathlib.Path(args.lidc_dir).expanduser()
+  directory = pathlib.Path(args.lidc_dir or args.luna_dir).expanduser()
   try:
     report = check(
-      lidc_dir,
+      directory,
+      of_luna16=bool(args.luna_dir),
       cache_dir=building.cache_dir(args.data_dir),
       workers=args.workers,
     )

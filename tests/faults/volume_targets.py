@@ -37,6 +37,7 @@ def files() -> list[target.Case]:
 def read_file(folder):
   from mtnet_jax.ct import image_volume
   from mtnet_jax.ct import volume as ct_volume
+  from tfds_lidc.ct import metaimage
 
   # Damage can take a file away.
   names = ('ct.mhd', 'ct.mha', 'ct.nii', 'ct.nii.gz', 'ct.nrrd')
@@ -44,6 +45,10 @@ def read_file(folder):
     (folder / name for name in names if (folder / name).exists()),
     folder / names[0],
   )
+  if path.suffix == '.mhd':
+    _, fault = metaimage.read_grid(str(path))
+    hu, pixel_fault = metaimage.try_read_hu(metaimage.slice_name(str(path), 1))
+    assert (hu is None) == bool(pixel_fault) and (hu is None or not fault)
   volume = image_volume.ImageVolume(path)
   assert np.isfinite(volume.affine).all() and np.isfinite(volume.z_mm).all()
   try:

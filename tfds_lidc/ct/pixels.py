@@ -15,6 +15,7 @@ from tfds_lidc import errors
 from tfds_lidc.ct import codestream
 from tfds_lidc.ct import decoder
 from tfds_lidc.ct import header
+from tfds_lidc.ct import metaimage
 from tfds_lidc.ct import syntax
 
 _INT16 = np.iinfo(np.int16)
@@ -50,7 +51,7 @@ def try_read_hu(
   """Reads one CT image.
 
   Args:
-    path: a DICOM file.
+    path: a DICOM file, or a slice of `metaimage`.
 
   Returns:
     (HU, None), or (None, what is wrong). The HU are (rows, columns) int16:
@@ -61,6 +62,8 @@ def try_read_hu(
   Raises:
     InputError: no compressed image can be decoded on this machine.
   """
+  if metaimage.is_slice(path):
+    return metaimage.try_read_hu(os.fspath(path))
   dataset, fault = header.parse(path)
   if fault:
     return None, fault

@@ -24,6 +24,7 @@ def build(
   config: str | _LidcConfig,
   *,
   lidc_dir: str | os.PathLike | None = None,
+  luna_dir: str | os.PathLike | None = None,
   data_dir: str | os.PathLike | None = None,
   overwrite: bool = False,
   policy: str = '',
@@ -40,6 +41,7 @@ def build(
   Args:
     config: 'paper', 'all', 'phantom', or a config of one's own.
     lidc_dir: where the DICOM files are; not needed for phantoms.
+    luna_dir: in place of `lidc_dir`, where the volumes of LUNA16 are.
     data_dir: where datasets live; by default where TFDS looks for this one, see
       `find`.
     overwrite: build again, and replace what is there.
@@ -69,15 +71,16 @@ def build(
 
   download_config = download_config or tfds.download.DownloadConfig()
   if not config.simulated:
-    if not lidc_dir:
+    if bool(lidc_dir) == bool(luna_dir):
       raise errors.InputError(
-        f'--config={config.name} needs the CT of LIDC-IDRI: give its folder '
-        'as --lidc_dir, or use --config=phantom, which needs no download'
+        f'--config={config.name} needs the CT of LIDC-IDRI: give the folder of '
+        'its DICOM files as --lidc_dir, or that of LUNA16 as --luna_dir, or '
+        'use --config=phantom, which needs no download'
       )
     # Absolute, as other machines and a later reader of the quarantine need it.
-    lidc_dir = pathlib.Path(lidc_dir).expanduser().absolute()
-    series.check_directory(lidc_dir)
-    download_config = download_config.replace(manual_dir=lidc_dir)
+    directory = pathlib.Path(lidc_dir or luna_dir).expanduser().absolute()
+    series.check_directory(directory)
+    download_config = download_config.replace(manual_dir=directory)
   staging.check_writable(data_dir)
   with staging.exclusive(data_dir, config.name):
     # The process that this one waited for may have built it.
@@ -89,11 +92,21 @@ def build(
         strict=strict,
         workers=workers,
         beam_options=beam_options,
+        of_luna16=bool(luna_dir),
       )
   return find(config, data_dir=data_dir)
 
 
-def _build(config, data_dir, download_config, *, strict, workers, beam_options):
+def _build(
+  config,
+  data_dir,
+  download_config,
+  *,
+  strict,
+  workers,
+  beam_options,
+  of_luna16,
+):
   """Builds beside its place, moves there, and forgets what it remembered."""
   staging.remove_leftovers(data_dir)
   try:
@@ -105,6 +118,7 @@ def _build(config, data_dir, download_config, *, strict, workers, beam_options):
       staged.strict = strict
       staged.workers = workers
       staged.beam_options = beam_options
+      staged.of_luna16 = of_luna16
       staged.cache_dir = _cache_below(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)

@@ -15,12 +15,14 @@ import tqdm
 from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
+from tfds_lidc.ct import metaimage
 from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import record
 from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import patch
 from tfds_lidc.scans import accounting
 from tfds_lidc.scans import files
+from tfds_lidc.scans import orientation
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
@@ -55,6 +57,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     beam_options: of Apache Beam, which then reads the scans; see
       `scans.beam`.
     strict: whether a file that cannot be used ends the build.
+    of_luna16: whether the CT are volumes of LUNA16, see `ct.metaimage`.
     cache_dir: where headers and scans that were read are kept, for the next
       run; None for nowhere.
   """
@@ -100,6 +103,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   workers = 1
   beam_options: Any = None
   strict = False
+  of_luna16 = False
   cache_dir: str | os.PathLike | None = None
 
   def __init__(self, *, file_format: Any = None, **kwargs: Any):
@@ -175,6 +179,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       if self._max_per_split:  # the others would be simulated in vain
         nodules = _first_of_each_split(nodules, self._max_per_split)
       index = None
+    elif self.of_luna16:
+      index = orientation.settle(metaimage.load(dl_manager.manual_dir))
     else:
       index = series_index.load(
         dl_manager.manual_dir,

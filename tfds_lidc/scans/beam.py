@@ -29,6 +29,7 @@ import uuid
 
 from tfds_lidc import errors
 from tfds_lidc import parallel
+from tfds_lidc.ct import metaimage
 from tfds_lidc.scans import files
 from tfds_lidc.scans import reader
 
@@ -156,7 +157,8 @@ def _is_visible(job: reader.Job) -> bool:
   """Tells a folder that is not mounted from files that are broken."""
   if job.series is None:  # simulated
     return True
-  paths = [s.path for s in job.series.slices] + [f.path for f in job.faults]
+  paths = [metaimage.file_of(s.path) for s in job.series.slices]
+  paths += [f.path for f in job.faults]
   return any(map(os.path.exists, paths))
 
 

@@ -14,6 +14,7 @@ import uuid
 
 import numpy as np
 
+from tfds_lidc.ct import metaimage
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
@@ -129,7 +130,7 @@ def _fingerprint(job: reader.Job) -> str:
   )
   for s in job.series.slices if job.series else ():
     try:
-      stat = os.stat(s.path)
+      stat = os.stat(metaimage.file_of(s.path))
     except OSError:  # gone since it was indexed: reading will say so
       continue
     digest.update(f'{stat.st_size} {stat.st_mtime_ns}'.encode())

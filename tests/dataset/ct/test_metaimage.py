@@ -1,0 +1,210 @@
+"""Volumes of LUNA16 give the records of the DICOM files, voxel for voxel."""
+
+import build_job
+import dicom_files
+import numpy as np
+import pytest
+
+from tfds_lidc import build
+from tfds_lidc import errors
+from tfds_lidc.ct import metaimage
+from tfds_lidc.ct import pixels
+from tfds_lidc.nodules import annotations
+
+pytestmark = pytest.mark.extra
+itk = pytest.importorskip('SimpleITK', reason='needs the extra volumes')
+
+_SIDE = 512
+
+
+def _volume():
+  """Every slice of LIDC-IDRI-0003, denser inside of the nodules; and its z."""
+  z_mm = annotations.slice_positions(dicom_files.SCAN_ID)
+  rng = np.random.default_rng(0)
+  hu = rng.integers(-900, -700, (len(z_mm), _SIDE, _SIDE)).astype(np.int16)
+  for nodule in dicom_files.nodules():
+    readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
+    at = np.argwhere(readers.masks.any(0)) + readers.origin
+    hu[tuple(at.T)] += 700
+  return hu, np.asarray(z_mm, float)
+
+
+@pytest.fixture(scope='module')
+def ct(tmp_path_factory):
+  """(HU, z) and the DICOM files of it."""
+  hu, z_mm = _volume()
+  directory = tmp_path_factory.mktemp('dicom')
+  for k, z in enumerate(z_mm):
+    dicom_files.write_slice(
+      directory / f'{k:03}.dcm', hu[k] + 1024, float(z), instance_number=k + 1
+    )
+  return hu, z_mm, directory
+
+
+def _write(folder, hu, z_mm, *, flips='', compressed=False, uid=None):
+  """A volume as LUNA16's are; its axes run the other way along `flips`."""
+  axes = [-1 if axis in flips else 1 for axis in 'xyz']
+  image = itk.GetImageFromArray(
+    np.ascontiguousarray(hu[:: axes[2], :: axes[1], :: axes[0]])
+  )
+  spacing = (0.82, 0.82, float(np.median(np.diff(z_mm))))
+  low = np.array([-200.0, -180.0, z_mm[0]])
+  last = (np.array(hu.shape[::-1]) - 1) * spacing
+  image.SetSpacing(spacing)
+  image.SetOrigin(np.where(np.array(axes) < 0, low + last, low).tolist())
+  image.SetDirection(np.diag(axes).astype(float).ravel().tolist())
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / f'{uid or dicom_files.SERIES_UID}.mhd'
+  itk.WriteImage(image, str(path), useCompression=compressed)
+  return path
+
+
+def _assert_same(ours, theirs):
+  ours, theirs = build_job.records(ours), build_job.records(theirs)
+  assert ours.keys() == theirs.keys() and len(ours) == 4
+  for key, record in ours.items():
+    for name, value in record.items():
+      np.testing.assert_array_equal(value, theirs[key][name], err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def of_dicom(ct, tmp_path_factory):
+  *_, directory = ct
+  return build.build(
+    'all', lidc_dir=directory, data_dir=tmp_path_factory.mktemp('data')
+  )
+
+
+@pytest.mark.parametrize('flips', ('', 'z', 'x', 'y', 'xy', 'xyz'))
+def test_records_are_those_of_dicom(tmp_path, ct, of_dicom, flips):
+  """Whichever way the axes run, whose directions the header has."""
+  hu, z_mm, _ = ct
+  _write(tmp_path / 'luna' / 'subset3', hu, z_mm, flips=flips)
+  ours = build.build(
+    'all', luna_dir=tmp_path / 'luna', data_dir=tmp_path / 'data'
+  )
+  _assert_same(ours, of_dicom)
+
+
+def test_a_patient_on_the_chest_is_as_the_readers_saw_him(
+  tmp_path, ct, of_dicom
+):
+  """The header has turned axes, and the pixels are those of the DICOM files."""
+  hu, z_mm, _ = ct
+  path = _write(tmp_path / 'luna', hu[:, ::-1, ::-1], z_mm, flips='xy')
+  np.testing.assert_array_equal(itk.GetArrayFromImage(itk.ReadImage(path)), hu)
+  ours = build.build(
+    'all', luna_dir=tmp_path / 'luna', data_dir=tmp_path / 'data'
+  )
+  _assert_same(ours, of_dicom)
+
+
+def test_compressed_volumes_are_read_once(tmp_path, ct, of_dicom, monkeypatch):
+  hu, z_mm, _ = ct
+  _write(tmp_path / 'luna', hu, z_mm, compressed=True)
+  metaimage._whole.cache_clear()
+  ours = build.build(
+    'all', luna_dir=tmp_path / 'luna', data_dir=tmp_path / 'data'
+  )
+  _assert_same(ours, of_dicom)
+  assert metaimage._whole.cache_info().misses == 1
+
+
+def test_the_commands(tmp_path, ct):
+  hu, z_mm, _ = ct
+  _write(tmp_path / 'luna', hu, z_mm)
+  flags = (f'--luna_dir={tmp_path}/luna', f'--data_dir={tmp_path}/data')
+  returncode, stdout, stderr = build_job.run('--config=all', *flags)
+  assert returncode == 0, stderr
+  assert '4 records' in stdout and 'scans: 1 used' in stdout
+  returncode, stdout, stderr = build_job.run(*flags, command='check')
+  assert returncode == 0, stderr
+  assert 'LIDC-IDRI' in stdout
+
+
+def test_a_slice_is_read_by_its_name(tmp_path, ct):
+  hu, z_mm, _ = ct
+  path = _write(tmp_path, hu, z_mm, flips='z')
+  found, fault = pixels.try_read_hu(metaimage.slice_name(str(path), 2))
+  assert fault is None and found.dtype == np.int16
+  np.testing.assert_array_equal(found, hu[2])
+  found, _ = pixels.try_read_hu(metaimage.slice_name(str(path), 2, 'xy'))
+  np.testing.assert_array_equal(found, hu[2, ::-1, ::-1])
+  found, fault = pixels.try_read_hu(metaimage.slice_name(str(path), 999))
+  assert found is None and 'no slice 999' in fault.reason
+
+
+@pytest.mark.parametrize(
+  ('text', 'says'),
+  (
+    (b'', 'cannot be read'),
+    (b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n', 'cannot be read'),
+    (
+      b'ObjectType = Image\nNDims = 2\nDimSize = 9 9\nElementType = MET_SHORT'
+      b'\nElementDataFile = x.raw\n',
+      'no volume',
+    ),
+    (
+      b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\nElementSpacing = 0 1 1'
+      b'\nElementType = MET_SHORT\nElementDataFile = x.raw\n',
+      'of no size',
+    ),
+    (
+      b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n'
+      b'TransformMatrix = 0 1 0 1 0 0 0 0 1\nElementSpacing = 1 1 1'
+      b'\nElementType = MET_SHORT\nElementDataFile = x.raw\n',
+      'no stack of axial',
+    ),
+  ),
+)
+def test_a_volume_that_cannot_be_used_costs_itself(tmp_path, ct, text, says):
+  hu, z_mm, _ = ct
+  (tmp_path / f'{dicom_files.SERIES_UID}9.mhd').write_bytes(text)
+  _write(tmp_path, hu[:3], z_mm[:3])
+  index = metaimage.load(tmp_path)
+  assert set(index.series) == {dicom_files.SERIES_UID}
+  (fault,) = index.faults
+  assert says in fault.reason
+
+
+def test_a_raw_file_that_is_gone_or_short(tmp_path, ct):
+  hu, z_mm, _ = ct
+  path = _write(tmp_path, hu[:3], z_mm[:3])
+  name = metaimage.slice_name(str(path), 2)
+  raw = path.with_suffix('.raw')
+  raw.write_bytes(raw.read_bytes()[:-1000])
+  found, fault = pixels.try_read_hu(name)
+  assert found is None and fault.kind == 'unreadable'
+  raw.unlink()
+  assert pixels.try_read_hu(name)[1].kind == 'unreadable'
+
+
+def test_other_volumes_are_no_series(tmp_path, ct):
+  hu, z_mm, _ = ct
+  _write(tmp_path, hu[:2], z_mm[:2], uid='lung_mask')
+  with pytest.raises(errors.InputError, match='called after a series'):
+    metaimage.load(tmp_path)
+
+
+@pytest.mark.parametrize('flags', ({}, {'lidc_dir': '.', 'luna_dir': '.'}))
+def test_one_source_is_needed(tmp_path, flags):
+  with pytest.raises(errors.InputError, match='--luna_dir'):
+    build.build('all', data_dir=tmp_path, **flags)
+
+
+@dicom_files.needs_real_series
+def test_the_real_series_gives_the_same_records(tmp_path):
+  """Written by SimpleITK from its DICOM files, as LUNA16 was."""
+  (folder,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
+  reader = itk.ImageSeriesReader()
+  reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+  (tmp_path / 'luna').mkdir()
+  path = tmp_path / 'luna' / f'{dicom_files.SERIES_UID}.mhd'
+  itk.WriteImage(reader.Execute(), str(path))
+  ours = build.build(
+    'all', luna_dir=tmp_path / 'luna', data_dir=tmp_path / 'ours'
+  )
+  theirs = build.build(
+    'all', lidc_dir=dicom_files.REAL_DIR, data_dir=tmp_path / 'theirs'
+  )
+  _assert_same(ours, theirs)
