@@ -62,7 +62,7 @@ def build(
     InputError: no such config or policy; nothing usable in `lidc_dir`;
       `data_dir` cannot be written; a fault, if `strict`.
   """
-  _check_local(data_dir)
+  check_local(data_dir)
   builder = find(config, data_dir=data_dir, policy=policy)
   if not overwrite and builder.is_prepared():
     return builder
@@ -249,7 +249,7 @@ def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   Raises:
     InputError: `data_dir` is not on this machine.
   """
-  _check_local(data_dir)
+  check_local(data_dir)
   builder = find('paper', data_dir=data_dir)
   return _cache_below(pathlib.Path(builder.data_dir_root))
 
@@ -258,7 +258,7 @@ def _cache_below(data_dir: pathlib.Path) -> pathlib.Path:
   return data_dir / _Builder.name / '.cache'
 
 
-def _check_local(data_dir: str | os.PathLike | None) -> None:
+def check_local(data_dir: str | os.PathLike | None) -> None:
   """Refuses to write into a folder that is not on this machine."""
   where = str(data_dir or os.environ.get('TFDS_DATA_DIR', ''))
   if '://' in where:  # `Path` would make a folder `gs:` of it
