@@ -101,7 +101,7 @@ def test_it_is_validated_and_kept(tmp_path, decay, monkeypatch):
   monkeypatch.setattr(
     trainer, 'validate', lambda x: validated.append(x) or {'jaccard': 0.5}
   )
-  trainer._end_epoch(state, 2, [], 0.0)
+  trainer._end_epoch(state, 2, [])
   best, _ = trainer._checkpoints.load_best()
   for found in (best, devices.unreplicate(validated[0])):
     jax.tree.map(np.testing.assert_array_equal, found, kept)
