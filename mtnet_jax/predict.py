@@ -42,7 +42,6 @@ import tqdm
 
 import mtnet_jax
 from mtnet_jax.ct import dicom_seg
-from mtnet_jax.ct import dicom_volume
 from mtnet_jax.ct import follow
 from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import nifti
@@ -188,7 +187,7 @@ def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
   """Writes every file.
 
   Returns:
-    The records as text, notes, and whether nothing is missing.
+    The records as text, notes, and why there is no Segmentation.
   """
   from mtnet_jax.ct import records as ct_records
   from mtnet_jax.reports import figures
@@ -214,11 +213,9 @@ def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
   written, reason = _write_masks(
     out, masks, volume, model, with_nifti=with_nifti
   )
-  is_dicom = isinstance(volume, dicom_volume.DicomVolume)
-  notes = list(notes)
+  notes = [*notes, *volume.doubts()]
   if reason:
     notes.append(f'no DICOM Segmentation: {reason}')
-  notes += volume.doubts()
   if volume.left_out:
     notes.append(
       'images left out, which are no slices of the stack, such as localizers:'
@@ -241,7 +238,7 @@ def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
       'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
     },
   )
-  return ct_records.table(records), notes, not (reason and is_dicom)
+  return ct_records.table(records), notes, reason
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):
@@ -312,7 +309,7 @@ def main(argv=None):
   if points and points.in_mm:
     notes = _notes_on_frame(nodules, volume, model)
   with files.together(out, _INDEX) as staged:
-    table, notes, complete = _write(
+    table, notes, reason = _write(
       staged, nodules, faults, volume, model, notes, with_nifti=args.nifti
     )
   name = args.ct or f'Series {volume.series_uid}'
@@ -325,7 +322,8 @@ def main(argv=None):
   for note in notes:
     print(f'note: {errors.one_line(note)}', file=sys.stderr)
   print(f'Written: {out}/{_INDEX}, pictures, masks')
-  return int(bool(faults or cut_off or not complete))
+  # Of a CT of one file none is expected.
+  return int(bool(faults or cut_off or (reason and not args.ct)))
 
 
 if __name__ == '__main__':

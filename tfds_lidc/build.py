@@ -127,7 +127,6 @@ def main() -> None:
   if args.tfrecord:
     file_formats.check_tensorflow('--tfrecord')
 
-  building.check_local(args.data_dir)
   config = building.find_config(args.config, args.policy)
   if args.policy:
     print(cohort.table([config.policy]), flush=True)

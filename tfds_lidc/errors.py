@@ -16,7 +16,7 @@ def one_line(e: Exception | str) -> str:
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
-def print_anything() -> None:
+def _print_anything() -> None:
   """Lets standard output escape what its encoding has not, as stderr does.
 
   Names of files may be of any bytes, and a terminal may know ASCII only.
@@ -38,7 +38,7 @@ def exit_on_input_error(main: Callable[[], int | None]) -> None:
   Raises:
     SystemExit: always.
   """
-  print_anything()
+  _print_anything()
   try:
     sys.exit(main())
   except InputError as e:

@@ -176,8 +176,8 @@ def not_below(who, estimate, whom):
     return f'{who} worse than {whom}.'
   if low > -MARGIN:
     return (
-      f'{who} not worse than {whom}, by half a point at most; that they are'
-      ' better cannot be told.'
+      f'{who} not worse than {whom}, by half a point at most; whether better'
+      ' cannot be told.'
     )
   return f'{who} neither better nor worse than {whom}, as far as can be told.'
 

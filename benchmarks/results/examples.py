@@ -5,6 +5,7 @@ stands what the same networks see in a phantom of the same nodule, whose outline
 is the same and whose attenuation is SIMULATED.
 """
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -65,12 +66,18 @@ def collect(records, runs):
     A list of `Example`.
   """
   _, values = examples.order_by(records)
+
+  # Several may be of one fold.
+  @functools.cache
+  def tested(fold):
+    folder = f'{sources.TABLES.name}-small/mtnet/fold{fold}'
+    model = mtnet_jax.load(str(pathlib.Path(runs) / folder))
+    return model, lidc.load_splits(model.config.dataset)['test']
+
   found = []
   for rank, index in examples.choose(values):
     record = records[index]
-    folder = f'{sources.TABLES.name}-small/mtnet/fold{record["fold"]}'
-    model = mtnet_jax.load(str(pathlib.Path(runs) / folder))
-    test = lidc.load_splits(model.config.dataset)['test']
+    model, test = tested(record['fold'])
     (at,) = np.flatnonzero(test.info['nodule_id'] == record['nodule_id'])
     phantom, spacing_mm = _phantom_of(record['nodule_id'])
     predicted = model.predict(

@@ -41,7 +41,7 @@ _TYPE_2 = (
 )
 
 
-def reason_against(headers):
+def _reason_against(headers):
   """Why no Segmentation can be made of these headers, or None.
 
   Args:
@@ -63,7 +63,7 @@ def encode(volume, nodules, *, model_name, simulated):
   """Makes a Segmentation.
 
   Args:
-    volume: `volume.Volume`.
+    volume: `dicom_volume.DicomVolume`.
     nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
       least one pixel in all.
     model_name: the model that made the masks.
@@ -78,12 +78,11 @@ def encode(volume, nodules, *, model_name, simulated):
   slices = sorted(set().union(*nodules.values()))
   with _silence():
     try:
-      images = _headers(volume, slices)
       return _encode(
         volume,
         nodules,
         slices,
-        images,
+        _headers(volume, slices),
         model_name=model_name,
         simulated=simulated,
       )
@@ -152,7 +151,7 @@ def _headers(volume, slices):
   except errors.InputError as error:
     # Its path could name the patient.
     raise errors.InputError('a file of the CT is gone or damaged.') from error
-  reason = reason_against(headers)
+  reason = _reason_against(headers)
   if reason:
     raise errors.InputError(f'the CT {reason}, which a Segmentation needs.')
   for header in headers:

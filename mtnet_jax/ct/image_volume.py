@@ -7,18 +7,16 @@ Values are HU, as the file has them.
 
 import importlib.util
 import pathlib
-import re
 
 import numpy as np
 
 from mtnet_jax.ct import geometry
+from mtnet_jax.ct import nifti
 from mtnet_jax.ct import volume
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
 _ENDINGS = ('.nii', '.nii.gz', '.mhd', '.mha', '.nrrd')
-# LUNA16 calls its files after their series.
-_UID = re.compile(r'\d+(?:\.\d+){5,}')
 _INT16 = np.iinfo(np.int16)
 # What patients with such CT would not fit into, and what no memory holds.
 _MAX_VOXELS = 2_000_000_000
@@ -70,7 +68,8 @@ class ImageVolume(volume.Volume):
       slice_spacing_mm=up,
     )
     stem = path.name[: -len(_ending(path))]
-    self.series_uid = stem if _UID.fullmatch(stem) else ''
+    # LUNA16 calls its files after their series.
+    self.series_uid = stem if volume.UID.fullmatch(stem) else ''
     self._grid = image
     self._values = itk.GetArrayViewFromImage(image)
 
@@ -91,18 +90,13 @@ class ImageVolume(volume.Volume):
 
     Args:
       path: of the NIfTI file.
-      nodules: name -> (slice -> (n, 2) pixels); the first gets label 1. Where
-        two overlap, the first keeps the voxel.
+      nodules: of `nifti.label_map`.
 
     Raises:
       errors.InputError: it cannot be written.
     """
     itk = _itk()
-    labels = np.zeros(self.shape, np.uint16)
-    for number, pixels in reversed(list(enumerate(nodules.values(), 1))):
-      for k, at in pixels.items():
-        labels[k][tuple(at.T)] = number
-    image = itk.GetImageFromArray(labels)
+    image = itk.GetImageFromArray(nifti.label_map(self.shape, nodules))
     image.CopyInformation(self._grid)
     path = pathlib.Path(path)
     with files.writing(path):

@@ -29,24 +29,35 @@ def check(volume):
     )
 
 
+def label_map(shape, nodules):
+  """Masks as numbers: (slices, rows, columns) uint16, 0 for none.
+
+  Args:
+    shape: of the volume.
+    nodules: name -> (slice -> (n, 2) pixels); the first gets label 1. Where
+      two overlap, the first keeps the voxel.
+  """
+  labels = np.zeros(shape, np.uint16)
+  for number, pixels in reversed(list(enumerate(nodules.values(), 1))):
+    for k, at in pixels.items():
+      labels[k][tuple(at.T)] = number
+  return labels
+
+
 def write(path, volume, nodules):
   """Writes a label map on the grid of the CT.
 
   Args:
     path: of the file, .nii.gz.
     volume: `volume.Volume`.
-    nodules: name -> (slice -> (n, 2) pixels); the first gets label 1. Where
-      two overlap, the first keeps the voxel.
+    nodules: of `label_map`.
 
   Raises:
     errors.InputError: it cannot be written.
   """
   import nibabel
 
-  labels = np.zeros(volume.shape, np.uint16)  # (slices, rows, columns)
-  for number, pixels in reversed(list(enumerate(nodules.values(), 1))):
-    for k, at in pixels.items():
-      labels[k][tuple(at.T)] = number
+  labels = label_map(volume.shape, nodules)
   # NIfTI's axes are column, row, slice.
   image = nibabel.Nifti1Image(labels.T, _RAS_FROM_LPS @ volume.affine)
   image.header.set_xyzt_units('mm')

@@ -14,7 +14,8 @@ _SYSTEMS = {
   ('row', 'col', 'slice'): (('slice', 'row', 'col'), 'voxels'),
   ('i', 'j', 'k'): (('k', 'j', 'i'), 'voxels'),
 }
-_SIGNS = {'LPS': (1, 1, 1), 'RAS': (-1, -1, 1), 'voxels': (1, 1, 1)}
+# By which coordinates of a frame are multiplied to become LPS.
+SIGNS = {'LPS': (1, 1, 1), 'RAS': (-1, -1, 1), 'voxels': (1, 1, 1)}
 _WANTED = 'x,y,z (mm) or row,col,slice or i,j,k (voxels)'
 # 'coordX', 'pos_x', 'x (mm)', 'x [mm, RAS]', 'x_mm'.
 _NAME = re.compile(
@@ -90,7 +91,7 @@ def find(path, header, *, frame=''):
   places = {name: k for k, name, _ in known}
   (frame,) = frames or {'LPS'}
   order = tuple(places[name] for name in at)
-  return Columns(system, order, _SIGNS[frame])
+  return Columns(system, order, SIGNS[frame])
 
 
 def in_mm(names):

@@ -8,14 +8,12 @@ corners. An image whose name holds a series UID is of that series only.
 
 import json
 import math
-import re
 from typing import NamedTuple
 
+from mtnet_jax.ct import point_columns
+from mtnet_jax.ct import volume
 from mtnet_jax.system import errors
 
-_SIGNS = {'LPS': (1, 1, 1), 'RAS': (-1, -1, 1)}
-# A UID in the name of a file: numbers with points between them.
-_UID = re.compile(r'\d+(?:\.\d+){5,}')
 _MODES = ('cccwhd', 'xyzxyz')
 
 
@@ -71,7 +69,7 @@ def _of_markups(path, markups):
     frame = str(markup.get('coordinateSystem', 'LPS')).upper()
     units = markup.get('coordinateUnits', 'mm')
     units = set(units) if isinstance(units, list) else {units}
-    if frame not in _SIGNS or units != {'mm'}:
+    if frame not in ('LPS', 'RAS') or units != {'mm'}:
       raise errors.InputError(
         f'{path} has markups in {frame[:20]!r} and {sorted(map(str, units))}:'
         ' save them in LPS or RAS, in mm.'
@@ -82,7 +80,7 @@ def _of_markups(path, markups):
       name = str(point.get('label') or point.get('id') or '')
       at, reason = _numbers(point['position'], 3)
       if at:
-        signs = _SIGNS[frame]
+        signs = point_columns.SIGNS[frame]
         at = [x * sign for x, sign in zip(at, signs, strict=True)]
       found.append(Entry(name, at, reason=reason))
   return found
@@ -105,7 +103,7 @@ def _of_boxes(path, tree):
   images = [image for images in lists for image in images]
   found = []
   for image in images:
-    uid = _UID.search(str(image.get('image', '')))
+    uid = volume.UID.search(str(image.get('image', '')))
     for box in image['box']:
       numbers, reason = _numbers(box, 6)
       at = None

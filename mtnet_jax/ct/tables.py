@@ -13,7 +13,7 @@ from mtnet_jax.system import errors
 
 # 'x (mm, RAS)', and what is quoted.
 _NO_DELIMITERS = re.compile(r'"[^"]*"|\([^)]*\)|\[[^\]]*\]')
-_DECIMAL_COMMA = re.compile(r'\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*')
+_DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d+([eE][+-]?\d+)?')
 
 
 def decode(path, data):
@@ -36,7 +36,7 @@ def decode(path, data):
       text = data.decode(encoding)
     except UnicodeDecodeError:
       continue
-    # No text holds such characters but tabs and line ends; a file id can.
+    # As Windows-1252 nearly all bytes are text; a zero tells that they are not.
     if encoding == 'utf-8-sig' or '\0' not in text:
       return text.replace('\r\n', '\n').replace('\r', '\n')
   raise errors.InputError(f'{path} is no text: save it as CSV.')
@@ -51,7 +51,7 @@ def rows(path, text):
 
   Returns:
     A list of rows, each a list of cells without blanks around them, numbers
-    with a point; and whether the numbers had commas.
+    with a point.
 
   Raises:
     errors.InputError: it is no table.
@@ -62,9 +62,9 @@ def rows(path, text):
     found = list(csv.reader(io.StringIO(text), delimiter=delimiter))
   except csv.Error as error:
     raise errors.InputError(f'{path} is no CSV: {error}.') from error
+  found = [[cell.strip() for cell in row] for row in found]
   if delimiter != ',':
     found = [[_with_point(cell) for cell in row] for row in found]
-  found = [[cell.strip() for cell in row] for row in found]
   return [row for row in found if any(row)]
 
 

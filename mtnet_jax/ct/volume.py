@@ -5,8 +5,12 @@ the dataset's own code. `tfds_lidc` and `pydicom` are imported where they are
 needed, because the networks load without them.
 """
 
+import re
+
 import numpy as np
 
+# A series UID, as tools put it into names of files.
+UID = re.compile(r'\d+(?:\.\d+){5,}')
 # The dataset's; `patches.cut` has the same default.
 _PATCH_SIZE = 64
 # Where two slices are farther apart than this many usual steps, slices between

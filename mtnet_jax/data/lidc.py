@@ -45,17 +45,16 @@ def builder(name, data_dir):
     )
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
-  with _translated():
-    # Says so where there is no folder for datasets.
-    building.find('paper', data_dir=data_dir)
   try:
-    return tfds.builder(name, data_dir=building.given(data_dir))
+    found = tfds.builder(name, data_dir=building.given(data_dir))
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     first_line = str(error).splitlines()[0]
     raise errors.InputError(
       f'dataset {name!r} is unknown ({first_line}):'
       ' take lidc_nodules/paper, /all or /phantom.'
     ) from error
+  with _translated():
+    return building.with_home(found)
 
 
 def _policy_builder(config, policy, data_dir):

@@ -158,8 +158,7 @@ def replaced_folder(path):
 
 @contextlib.contextmanager
 def together(folder, index):
-  """Yields a folder for files that belong together; they appear when all are
-  there.
+  """Yields a folder for files that belong together, and appear together.
 
   What an earlier use left goes before they come. Its index, a JSON whose field
   'files' names the others, is removed first, and the new one comes last: an
@@ -180,8 +179,8 @@ def together(folder, index):
       yield staged
       earlier = _named_in(folder / index)
       (folder / index).unlink(missing_ok=True)
-      for name in earlier:
-        (folder / name).unlink(missing_ok=True)
+      for path in earlier:
+        path.unlink()
       for path in sorted(staged.iterdir(), key=lambda path: path.name == index):
         os.replace(path, folder / path.name)
   finally:
@@ -189,10 +188,14 @@ def together(folder, index):
 
 
 def _named_in(index):
-  """Names of files beside an index that it has, as far as they are names."""
+  """The files beside an index that it names, and no others that it may name."""
   try:
-    names = read_json(index)['files']
-    return [name for name in names if pathlib.PurePath(name).name == name]
+    names = set(read_json(index)['files'])
+    return [
+      path
+      for path in index.parent.iterdir()
+      if path.name in names and path.is_file()
+    ]
   except (errors.InputError, KeyError, TypeError):
     return []
 

@@ -19,8 +19,8 @@ def folder(kind):
 
   Returns:
     `pathlib.Path`; None where this user has no such folder that can be written,
-    as in containers that run as a user without a home. Never one in a folder
-    that others can write into: what lies there is executed.
+    as in containers that run as a user without a home. A temporary folder that
+    users share is no substitute: what lies there is executed.
   """
   try:
     # A user that no table of users knows has no home: RuntimeError.

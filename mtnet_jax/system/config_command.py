@@ -38,22 +38,19 @@ def run(main, *, define_flags, doc, example):
       if flag.name not in values:
         values[flag.name] = flag
     flags.FLAGS.mark_as_parsed()
-    arguments = _parse(values, argv, example)
-    if any(values[name].value for name in _HELP):
-      print(text)
-      sys.exit(0)
-    return arguments
+    return _parse(values, argv, text, example)
 
   app.run(lambda _: main(values), flags_parser=parse)
 
 
-def _parse(values, argv, example):
+def _parse(values, argv, text, example):
   """Parses argv; what is wrong becomes one line and exit code 2."""
   try:
     arguments = values(argv)
+    if any(values[name].value for name in _HELP):
+      print(text)
+      sys.exit(0)
     if values.config is None:
-      if any(values[name].value for name in _HELP):
-        return arguments
       raise ValueError(f'--config is missing, such as {example}')
     # A file that did not load fails only when it is read.
     values.config.lock()

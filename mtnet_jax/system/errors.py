@@ -62,7 +62,7 @@ def one_line(error):
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
-def print_anything():
+def _print_anything():
   """Lets standard output escape what its encoding has not, as stderr does.
 
   Names of files may be of any bytes, and a terminal may know ASCII only.
@@ -97,7 +97,7 @@ def exit_on_input_error(main):
 
   Ctrl-C is one line as well, with the shell's usual exit code for it.
   """
-  print_anything()
+  _print_anything()
   try:
     with of_devices():
       sys.exit(main())

@@ -136,8 +136,8 @@ GUARDS = (
   ),
   guard.Guard(
     'tfds_lidc/ct/pixels.py',
-    '  hu[_is_padding(dataset, raw) & (hu > _MAX_HU)] = _AIR_HU\n',
-    '',
+    '    hu[_is_padding(dataset, raw) & (hu > _MAX_HU)] = _AIR_HU\n',
+    '    pass\n',
     'tests/dataset/ct/test_compressed.py',
   ),
   guard.Guard(

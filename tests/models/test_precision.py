@@ -9,15 +9,13 @@ import jax.numpy as jnp
 import main_job
 import numpy as np
 import pytest
+import traced_step
 
 from mtnet_jax.models import layers
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import predictor
-from mtnet_jax.system import devices
-from mtnet_jax.training import optim
 from mtnet_jax.training import stages
 from mtnet_jax.training import start
-from mtnet_jax.training import step
 
 _FLOAT32 = jnp.dtype('float32')
 
@@ -46,44 +44,8 @@ def _variables(name):
 
 @functools.cache
 def _traced_step(name):
-  """Jaxpr of one training step in bfloat16; old and new state, loss."""
-  config = _config()
-  stage = _STAGES[name]
-  nets = nets_lib.make_nets(config, axis_name=devices.AXIS)
-  tx = optim.make_optimizer(
-    learning_rate=stage.learning_rate, schedule='constant', total_steps=9
-  )
-
-  def abstract(dtype, *shape):
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-  variables = _variables(name)
-  state = step.TrainState(
-    step=abstract('int32'),
-    params=variables['params'],
-    batch_stats=variables['batch_stats'],
-    opt_state=jax.eval_shape(tx.init, variables['params']),
-    loss_sum=abstract('float32'),
-  )
-  data = {
-    'image': abstract('int16', 9, 64, 64),
-    'mask': abstract('uint8', 9, 64, 64),
-    'label': abstract('int32', 9),
-  }
-  batch = {key: abstract('int32', 4) for key in ('index', 'view', 'position')}
-  hyperparams = {'seed': abstract('uint32'), **step.loss_hyperparams(config)}
-  jaxpr, (new_state, losses) = jax.make_jaxpr(
-    functools.partial(
-      step.train_step,
-      stage=stage,
-      nets=(('coarse', nets['coarse']),),
-      tx=tx,
-      options=step.step_options(config, steps_per_epoch=3),
-    ),
-    axis_env=[(devices.AXIS, 1)],
-    return_shape=True,
-  )(state, {'coarse': _variables('coarse')}, data, batch, hyperparams)
-  return jaxpr, state, new_state, losses
+  """Of one training step in bfloat16; see `traced_step.trace`."""
+  return traced_step.trace(_config(), _STAGES[name])
 
 
 def _equations(jaxpr):

@@ -6,20 +6,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 import step_job
+import traced_step
 
 from mtnet_jax import losses
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import predictor
 from mtnet_jax.models import strategies
-from mtnet_jax.system import devices
-from mtnet_jax.training import optim
 from mtnet_jax.training import stages
-from mtnet_jax.training import start
-from mtnet_jax.training import step
-
-
-def _abstract(dtype, *shape):
-  return jax.ShapeDtypeStruct(shape, dtype)
 
 
 @pytest.fixture(autouse=True)
@@ -34,44 +27,6 @@ def strict():
   jax.clear_caches()
 
 
-def _trace_step(config, stage):
-  nets = nets_lib.make_nets(config, axis_name=devices.AXIS)
-  upstream = strategies.upstream_names(config.strategy, stage.name)
-  tx = optim.make_optimizer(
-    learning_rate=stage.learning_rate,
-    schedule=stage.schedule,
-    total_steps=9,
-    weight_decay=1e-4,
-  )
-  variables = start.shapes(stage, size=config.image_size)
-  state = step.TrainState(
-    step=_abstract('int32'),
-    params=variables['params'],
-    batch_stats=variables['batch_stats'],
-    opt_state=jax.eval_shape(tx.init, variables['params']),
-    loss_sum=_abstract('float32'),
-    averaged=variables,
-  )
-  data = {
-    'image': _abstract('int16', 9, 64, 64),
-    'mask': _abstract('uint8', 9, 64, 64),
-    'label': _abstract('int32', 9),
-  }
-  batch = {key: _abstract('int32', 4) for key in ('index', 'view', 'position')}
-  hyperparams = {'seed': _abstract('uint32'), **step.loss_hyperparams(config)}
-  shapes = nets_lib.variable_shapes(config)
-  jax.make_jaxpr(
-    functools.partial(
-      step.train_step,
-      stage=stage,
-      nets=tuple((name, nets[name]) for name in upstream),
-      tx=tx,
-      options=step.step_options(config, steps_per_epoch=3),
-    ),
-    axis_env=[(devices.AXIS, 1)],
-  )(state, {name: shapes[name] for name in upstream}, data, batch, hyperparams)
-
-
 def _trace_prediction(config):
   nets = nets_lib.make_nets(config)
   jax.eval_shape(
@@ -81,7 +36,7 @@ def _trace_prediction(config):
       **predictor.options(config),
     ),
     nets_lib.variable_shapes(config),
-    _abstract('int16', 2, 64, 64),
+    traced_step.abstract('int16', 2, 64, 64),
   )
 
 
@@ -102,7 +57,7 @@ def test_steps_and_predictions_of_every_strategy(strategy, dtype):
   }
   config = step_job.config_of_strategy(strategy, changes)
   for stage in stages.make_stages(config):
-    _trace_step(config, stage)
+    traced_step.trace(config, stage)
   _trace_prediction(config)
 
 

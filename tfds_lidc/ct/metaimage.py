@@ -113,11 +113,24 @@ def file_of(name: str | os.PathLike) -> str:
 
 
 def read_grid(path: str) -> tuple[Grid | None, header.Fault | None]:
-  """Reads the header of a volume.
+  """Reads the header of a volume, once for all of its slices.
 
   Returns:
     (grid, None), or (None, what is wrong).
   """
+  try:
+    modified_ns = os.stat(path).st_mtime_ns
+  except OSError as e:
+    return None, header.unreadable(e)
+  return _read_grid(path, modified_ns)
+
+
+# All of LUNA16's.
+@functools.lru_cache(maxsize=1024)
+def _read_grid(
+  path: str, modified_ns: int
+) -> tuple[Grid | None, header.Fault | None]:
+  del modified_ns
   reader = _reader(path)
   # SimpleITK raises nothing else, and its text is of many lines.
   try:

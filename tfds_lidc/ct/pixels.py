@@ -100,7 +100,8 @@ def try_read_hu(
       'unreadable', f'holds {raw.shape} pixels, not an image'
     )
   hu = raw * slope + intercept
-  hu[_is_padding(dataset, raw) & (hu > _MAX_HU)] = _AIR_HU
+  if 'PixelPaddingValue' in dataset and hu.max() > _MAX_HU:
+    hu[_is_padding(dataset, raw) & (hu > _MAX_HU)] = _AIR_HU
   return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16), None
 
 

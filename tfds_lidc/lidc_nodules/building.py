@@ -62,7 +62,7 @@ def build(
     InputError: no such config or policy; nothing usable in `lidc_dir`;
       `data_dir` cannot be written; a fault, if `strict`.
   """
-  check_local(data_dir)
+  _check_local(data_dir)
   builder = find(config, data_dir=data_dir, policy=policy)
   if not overwrite and builder.is_prepared():
     return builder
@@ -143,6 +143,7 @@ def is_built(
   policy: str = '',
 ) -> bool:
   """Whether a complete build of the config is there; see `build`."""
+  _check_local(data_dir)
   return find(config, data_dir=data_dir, policy=policy).is_prepared()
 
 
@@ -167,9 +168,17 @@ def find(
     InputError: no such config, no such policy; or this user has no home folder
       and `data_dir` is not given.
   """
-  builder = _Builder(
-    config=find_config(config, policy), data_dir=given(data_dir)
+  return with_home(
+    _Builder(config=find_config(config, policy), data_dir=given(data_dir))
   )
+
+
+def with_home(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+  """The builder, whose folder is one.
+
+  Raises:
+    InputError: it would be in the home folder, and this user has none.
+  """
   # Which `expanduser` leaves where it knows no home.
   if os.fspath(builder.data_dir_root).startswith('~'):
     raise errors.InputError(
@@ -249,7 +258,7 @@ def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   Raises:
     InputError: `data_dir` is not on this machine.
   """
-  check_local(data_dir)
+  _check_local(data_dir)
   builder = find('paper', data_dir=data_dir)
   return _cache_below(pathlib.Path(builder.data_dir_root))
 
@@ -258,7 +267,7 @@ def _cache_below(data_dir: pathlib.Path) -> pathlib.Path:
   return data_dir / _Builder.name / '.cache'
 
 
-def check_local(data_dir: str | os.PathLike | None) -> None:
+def _check_local(data_dir: str | os.PathLike | None) -> None:
   """Refuses to write into a folder that is not on this machine."""
   where = str(data_dir or os.environ.get('TFDS_DATA_DIR', ''))
   if '://' in where:  # `Path` would make a folder `gs:` of it
