@@ -7,6 +7,8 @@
 
 For research; this is no medical device. Into OUT go
 
+    index.html           to look at: a row per point, all slices of each nodule
+                         with their outlines; needs no file beside it
     predictions.json     a record per point: sizes, probability of malignancy,
                          and Dice where the readers' mask is known
     ID.png               CT, masks and activation map around each point
@@ -40,8 +42,6 @@ import threading
 
 import tqdm
 
-import mtnet_jax
-from mtnet_jax.ct import dicom_seg
 from mtnet_jax.ct import follow
 from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import nifti
@@ -54,8 +54,6 @@ from mtnet_jax.system import errors
 
 # A point below lies outside of the body, or in a large airway.
 _AIR_HU = -950
-_INDEX = 'predictions.json'
-_SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
 
 
 def _parse(argv):
@@ -135,7 +133,7 @@ def _find(wanted, volume, model):
   # While the networks compute, the interpreter has time to import what draws:
   # Matplotlib takes a second.
   threading.Thread(
-    target=importlib.import_module, args=('mtnet_jax.ct.records',), daemon=True
+    target=importlib.import_module, args=('mtnet_jax.ct.results',), daemon=True
   ).start()
   starts = [
     follow.Start(place.voxel, fixed=place.truth is not None) for place in wanted
@@ -183,91 +181,6 @@ def _marks(nodule):
   return bool(nodule.pixels) and middle.max() > _AIR_HU
 
 
-def _write(out, nodules, faults, volume, model, notes, *, with_nifti):
-  """Writes every file.
-
-  Returns:
-    The records as text, notes, and why there is no Segmentation.
-  """
-  from mtnet_jax.ct import records as ct_records
-  from mtnet_jax.reports import figures
-  from mtnet_jax.reports import overlays
-
-  records, masks = [], {}
-  trained = ', networks trained on SIMULATED CT' if model.simulated else ''
-  for place, nodule in nodules:
-    record = ct_records.make(
-      place, nodule, volume, trained_on_simulated=model.simulated
-    )
-    record['figure'] = f'{place.place_id}.png'
-    picture = overlays.draw(
-      [ct_records.picture(place, nodule, record)],
-      title=place.place_id + trained,
-      simulated=volume.simulated,
-    )
-    figures.save(picture, out / record['figure'])
-    if nodule.pixels:
-      masks[place.place_id] = nodule.pixels
-      record['segment_number'] = len(masks)
-    records.append(record)
-  written, reason = _write_masks(
-    out, masks, volume, model, with_nifti=with_nifti
-  )
-  notes = [*notes, *volume.doubts()]
-  if reason:
-    notes.append(f'no DICOM Segmentation: {reason}')
-  if volume.left_out:
-    notes.append(
-      'images left out, which are no slices of the stack, such as localizers:'
-      f' {len(volume.left_out)}'
-    )
-  files.write_json(
-    out / _INDEX,
-    {
-      'mtnet_jax': mtnet_jax.__version__,
-      'model': model.name,
-      'trained_on_simulated': model.simulated,
-      'series_uid': volume.series_uid,
-      'simulated_ct': volume.simulated,
-      'slices_rows_columns': volume.shape,
-      'pixel_spacing_mm': volume.pixel_spacing_mm,
-      'slice_spacing_mm': volume.slice_spacing_mm,
-      'files': [*written, *(record['figure'] for record in records)],
-      'notes': notes,
-      'points': records,
-      'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
-    },
-  )
-  return ct_records.table(records), notes, reason
-
-
-def _write_masks(out, masks, volume, model, *, with_nifti):
-  """Names of the files that were written, and why there is no Segmentation."""
-  written, reason = [], None
-  if not masks:
-    return written, reason
-  if isinstance(volume, image_volume.ImageVolume):
-    volume.write_labels(out / _NIFTI, masks)
-    return [_NIFTI], 'the CT is no DICOM series'
-  try:
-    data = dicom_seg.encode(
-      volume,
-      masks,
-      model_name=model.name,
-      simulated=volume.simulated or model.simulated,
-    )
-  except errors.InputError as error:
-    # All else is worth having without it.
-    reason = str(error)
-  else:
-    files.write_bytes(out / _SEGMENTATION, data)
-    written.append(_SEGMENTATION)
-  if with_nifti:
-    nifti.write(out / _NIFTI, volume, masks)
-    written.append(_NIFTI)
-  return written, reason
-
-
 def main(argv=None):
   """Runs the command; returns its exit code, 0 or 1.
 
@@ -308,8 +221,10 @@ def main(argv=None):
   notes = []
   if points and points.in_mm:
     notes = _notes_on_frame(nodules, volume, model)
-  with files.together(out, _INDEX) as staged:
-    table, notes, reason = _write(
+  from mtnet_jax.ct import results
+
+  with files.together(out, results.INDEX) as staged:
+    table, notes, reason = results.write(
       staged, nodules, faults, volume, model, notes, with_nifti=args.nifti
     )
   name = args.ct or f'Series {volume.series_uid}'
@@ -321,7 +236,7 @@ def main(argv=None):
   print(table)
   for note in notes:
     print(f'note: {errors.one_line(note)}', file=sys.stderr)
-  print(f'Written: {out}/{_INDEX}, pictures, masks')
+  print(f'Written: {out}/{results.PAGE}, {results.INDEX}, pictures, masks')
   # Of a CT of one file none is expected.
   return int(bool(faults or cut_off or (reason and not args.ct)))
 

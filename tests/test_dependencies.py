@@ -28,7 +28,10 @@ _MAY_IMPORT = {
     'inference': (
       'system storage data ops.target models evaluation reports metrics'
     ),
-    'ct': 'system storage reports.overlays metrics',
+    'ct': (
+      'system storage reports.figures reports.nodule_page reports.overlays'
+      ' metrics'
+    ),
     'experiments': (
       'system storage ops.native data models evaluation reports training'
     ),

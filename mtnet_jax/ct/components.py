@@ -27,6 +27,20 @@ def pixels_of(view, found):
   return np.argwhere(found) + _corner(view)
 
 
+def mask_of(view, pixels):
+  """(n, 2) pixels of the slice as a (64, 64) mask of the patch."""
+  found = np.zeros_like(view.fine)
+  at = _within(view, pixels)
+  found[tuple(at.T)] = True
+  return found
+
+
+def _within(view, pixels):
+  """Row and column, in the patch, of those pixels that lie in it."""
+  at = pixels - _corner(view)
+  return at[((at >= 0) & (at < len(view.fine))).all(axis=1)]
+
+
 def _corner(view):
   """(row, column) of the patch's first pixel."""
   return np.subtract(view.voxel[1:], len(view.fine) // 2)
@@ -77,8 +91,6 @@ def overlapping(view, before, volume):
     (64, 64) bool; empty where none shares any.
   """
   labels = _components(view, volume)
-  at = before - _corner(view)
-  at = at[((at >= 0) & (at < len(labels))).all(axis=1)]
-  shared = np.bincount(labels[tuple(at.T)], minlength=1)
+  shared = np.bincount(labels[tuple(_within(view, before).T)], minlength=1)
   shared[0] = 0
   return labels == shared.argmax() if shared.any() else labels < 0

@@ -81,12 +81,15 @@ class Nodule:
       where nothing was found.
     notes: what a reader should know, a clause each.
     missing: slices that the mask may lack, because they are missing or broken.
+    views: slice -> the patch that was looked at there, also on the slices where
+      the mask was found to have ended.
   """
 
   view: View
   pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
   notes: list[str] = dataclasses.field(default_factory=list)
   missing: list[ct_volume.SliceError] = dataclasses.field(default_factory=list)
+  views: dict[int, View] = dataclasses.field(default_factory=dict)
 
 
 def follow(starts, volume, predict_fn, *, on_done=lambda: None):
@@ -167,8 +170,9 @@ def _find(start, volume):
   Raises:
     ct_volume.SliceError: the slice of the start cannot be read.
   """
+  first = start.voxel[0]
   (view,) = yield [_cut(volume, start.voxel)]
-  nodule = Nodule(view)
+  nodule = Nodule(view, views={first: view})
   found, note = components.nearest(view, volume)
   if note:
     nodule.notes.append(note)
@@ -176,18 +180,19 @@ def _find(start, volume):
     return nodule
   pixels = components.pixels_of(view, found)
   if components.is_off(start.voxel, pixels) and not start.fixed:
-    (again,) = yield [_cut(volume, components.centre(start.voxel[0], pixels))]
+    (again,) = yield [_cut(volume, components.centre(first, pixels))]
     moved = components.overlapping(again, pixels, volume)
     if moved.any():
-      nodule.view, found = again, moved
+      nodule.view = nodule.views[first] = again
+      found = moved
   if found.mean() > MAX_SHARE:
     nodule.notes.append('the mask fills the patch, and is no outline')
-  at_edge = {start.voxel[0]: components.is_at_edge(found)}
-  nodule.pixels[start.voxel[0]] = components.pixels_of(nodule.view, found)
+  at_edge = {first: components.is_at_edge(found)}
+  nodule.pixels[first] = components.pixels_of(nodule.view, found)
   if found.mean() <= MAX_SHARE:
-    views = yield from _up_and_down(start.voxel[0], nodule, at_edge, volume)
+    yield from _up_and_down(first, nodule, at_edge, volume)
     if not start.fixed:
-      yield from _judge_by_largest(nodule, views, at_edge, volume)
+      yield from _judge_by_largest(nodule, at_edge, volume)
   if any(at_edge.values()):
     nodule.notes.append(
       f'the mask reaches the edge of its patch on {sum(at_edge.values())} of'
@@ -199,12 +204,7 @@ def _find(start, volume):
 
 
 def _up_and_down(first, nodule, at_edge, volume):
-  """Follows a mask up and down in step; fills `nodule.pixels` and `at_edge`.
-
-  Returns:
-    The view of each slice.
-  """
-  views = {first: nodule.view}
+  """Follows a mask up and down in step; fills `at_edge` and the nodule."""
   last = {1: first, -1: first}  # step -> the slice that was reached
   start_mm = volume.to_mm(components.centre(first, nodule.pixels[first]))
   while last:
@@ -227,6 +227,7 @@ def _up_and_down(first, nodule, at_edge, volume):
     for step, view in zip(requests, seen, strict=True):
       found = components.overlapping(view, nodule.pixels[last[step]], volume)
       k = view.voxel[0]
+      nodule.views[k] = view
       if found.mean() > MAX_SHARE:
         nodule.notes.append(
           f'the mask is cut off: it fills the patch at z={volume.z_mm[k]:g} mm'
@@ -234,11 +235,9 @@ def _up_and_down(first, nodule, at_edge, volume):
       elif found.any():
         nodule.pixels[k] = components.pixels_of(view, found)
         at_edge[k] = components.is_at_edge(found)
-        views[k] = view
         last[step] = k
         continue
       del last[step]
-  return views
 
 
 class _LimitError(Exception):
@@ -262,23 +261,23 @@ def _next(k, step, pixels, start_mm, volume):
   return _cut(volume, voxel)
 
 
-def _judge_by_largest(nodule, views, at_edge, volume):
+def _judge_by_largest(nodule, at_edge, volume):
   """Takes the view of the largest mask's slice, centred on that mask.
 
   The training examples were cut like this.
 
   Args:
     nodule: changed in place.
-    views: of each slice.
     at_edge: changed in place.
     volume: `volume.Volume`.
   """
   # Of equal ones the lowest counts, as in the dataset.
   k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))
-  nodule.view = views[k]
+  nodule.view = nodule.views[k]
   if not components.is_off(nodule.view.voxel, nodule.pixels[k]):
     return
   (nodule.view,) = yield [_cut(volume, components.centre(k, nodule.pixels[k]))]
+  nodule.views[k] = nodule.view
   found = components.overlapping(nodule.view, nodule.pixels[k], volume)
   if 0 < found.mean() <= MAX_SHARE:
     nodule.pixels[k] = components.pixels_of(nodule.view, found)

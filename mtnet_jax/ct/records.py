@@ -6,6 +6,8 @@ No text of the CT's header is in them.
 import numpy as np
 
 from mtnet_jax import metrics
+from mtnet_jax.ct import components
+from mtnet_jax.reports import nodule_page
 from mtnet_jax.reports import overlays
 
 _EDGE_MIDPOINTS = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
@@ -128,6 +130,47 @@ def picture(place, nodule, record):
     uncertainty=nodule.view.uncertainty,
     texts=tuple(texts),
   )
+
+
+def slices(place, nodule, volume, record):
+  """What the page shows, slice by slice, the highest first.
+
+  Args:
+    place, nodule, volume: as for `make`.
+    record: what it made.
+
+  Returns:
+    A `nodule_page.Nodule`.
+  """
+  shown = {
+    k: _slice(place, nodule, volume, view)
+    for k, view in sorted(nodule.views.items(), reverse=True)
+  }
+  return nodule_page.Nodule(
+    record=record,
+    slices=list(shown.values()),
+    judged=shown[nodule.view.voxel[0]],
+    cam=nodule.view.cam,
+    uncertainty=nodule.view.uncertainty,
+  )
+
+
+def _slice(place, nodule, volume, view):
+  k = view.voxel[0]
+  outlines, note = {}, 'no mask'
+  # The readers' mask is of one patch.
+  if place.truth is not None and view is nodule.view:
+    outlines['readers'] = place.truth
+  outlines['coarse'] = view.coarse
+  fine = np.zeros_like(view.fine)
+  if k in nodule.pixels:
+    fine = components.mask_of(view, nodule.pixels[k])
+    diameter = diameter_mm(nodule.pixels[k], volume.pixel_spacing_mm)
+    note = f'{diameter:.1f} mm'
+  outlines['left-out'] = view.fine & ~fine
+  outlines['fine'] = fine
+  title = f'slice {k}, z = {volume.z_mm[k]:g} mm'
+  return nodule_page.Slice(title, view.hu, outlines, note)
 
 
 def table(records):

@@ -12,7 +12,7 @@ from mtnet_jax import metrics
 from mtnet_jax.reports import tables
 
 _TRUTH, _PREDICTION = '#F0E442', '#00D5FF'
-_WINDOW_HU = (-1000, 400)  # the paper gives none
+WINDOW_HU = (-1000, 400)  # the paper gives none
 
 
 class Row(NamedTuple):
@@ -90,7 +90,7 @@ def draw(rows, *, title, simulated, names=None):
 
 def _draw_row(axes, row):
   for ax in axes:
-    low, high = _WINDOW_HU
+    low, high = WINDOW_HU
     ax.imshow(row.hu, cmap='gray', vmin=low, vmax=high)
     ax.set(xticks=[], yticks=[])
   axes.pop(0).set_ylabel(row.label, fontsize=9)

@@ -5,7 +5,6 @@ somebody as it is. It is written under another name and moved into place, so a
 report that was interrupted never shows.
 """
 
-import jinja2
 import numpy as np
 
 from mtnet_jax import metrics
@@ -15,6 +14,7 @@ from mtnet_jax.evaluation import scores
 from mtnet_jax.evaluation import subgroups
 from mtnet_jax.reports import examples as examples_lib
 from mtnet_jax.reports import figures
+from mtnet_jax.reports import html
 from mtnet_jax.reports import malignancy_figures
 from mtnet_jax.reports import overlays
 from mtnet_jax.reports import paper
@@ -74,18 +74,15 @@ class Page:
 
   def write(self, template, **values):
     """Writes index.html, of a template and what only this page shows."""
-    html = (
-      _environment()
-      .get_template(template)
-      .render(
-        simulated=self.simulated,
-        tables=self.tables,
-        pictures=self.pictures,
-        citation=paper.CITATION,
-        **values,
-      )
+    text = html.render(
+      template,
+      simulated=self.simulated,
+      tables=self.tables,
+      pictures=self.pictures,
+      citation=paper.CITATION,
+      **values,
     )
-    files.write_text(self.folder / 'index.html', html)
+    files.write_text(self.folder / 'index.html', text)
 
   def add_table(self, table):
     rows = tables.csv_rows(table, simulated=self.simulated)
@@ -239,19 +236,6 @@ def _strategy(results):
 
 def _coarse_mask(results):
   return results.get('coarse_mask', 'hard')
-
-
-def _environment():
-  """The Jinja environment of all pages."""
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('mtnet_jax.reports'),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  environment.globals.update(texts=tables.texts, heading=tables.heading)
-  return environment
 
 
 def ct_and_hardware(results):

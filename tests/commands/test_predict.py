@@ -1,12 +1,14 @@
 """The command on a series, with a model that thresholds HU."""
 
 import os
+import re
 import shutil
 
 import ct_files
 import highdicom
 import main_job
 import numpy as np
+import pages
 import predict_job
 import pytest
 
@@ -21,6 +23,7 @@ def test_points_become_records_pictures_and_one_segmentation(
   assert predict_job.run(directory, tmp_path / 'out') == 0
   out = tmp_path / 'out'
   assert {p.name for p in out.iterdir()} == {
+    'index.html',
     'predictions.json',
     'a.png',
     'b.png',
@@ -59,6 +62,40 @@ def test_points_become_records_pictures_and_one_segmentation(
     )
   printed = capsys.readouterr().out
   assert 'SIMULATED CT' in printed and 'trained on SIMULATED' in printed
+
+
+def test_the_page_shows_every_slice_that_was_looked_at(
+  directory, tmp_path, model
+):
+  points = f'{predict_job.POINTS}none,40,50,2\nfar,500,1,1\n'
+  assert predict_job.run(directory, tmp_path / 'out', points) == 1
+  page = pages.Page(tmp_path / 'out' / 'index.html')
+  assert [row[0] for row in page.rows[1:]] == ['a', 'b', 'none', 'far']
+  results = predict_job.read(tmp_path / 'out')
+  for row, record in zip(page.rows[1:], results['points'], strict=False):
+    mask = record['mask']
+    if mask['slices']:
+      assert row[1] == f'{mask["diameter_mm"]:.1f}'
+      assert row[3] == str(mask['slices'])
+  sections = page.html.split('<article')[1:]
+  for section, (centre, radius_mm) in zip(
+    sections, predict_job.BALLS.values(), strict=False
+  ):
+    (found,) = np.nonzero(
+      ct_files.sphere(ct_files.SHAPE, centre, radius_mm).any(axis=(1, 2))
+    )
+    # From above, with one slice more at each end, where there is no mask.
+    shown = re.findall(r'<strong>slice (\d+), z = ([^ ]+) mm</strong>', section)
+    expected = range(found[-1] + 1, found[0] - 2, -1)
+    slices = [int(k) for k, _ in shown[:-1]]  # The last is the activation map.
+    assert slices == list(expected)
+    for k, z in shown:
+      assert float(z) == ct_files.ORIGIN_MM[2] + int(k) * ct_files.SLICE_MM
+    assert section.count('class="fine"') == len(found) + 1
+    assert section.count('no mask') == 2
+    assert section.count('class="judged"') == 1
+  # A look at one slice, and its map; it has no outline.
+  assert sections[2].count('<figure') == 2 and '<path' not in sections[2]
 
 
 def test_symmetries_give_a_range_and_a_map(directory, tmp_path, model):
@@ -101,7 +138,7 @@ def test_one_bad_point_does_not_cost_the_others(
   assert len(results['failed']) == 3
   # Nothing outside of the folder.
   assert {p.name for p in tmp_path.iterdir()} == {'out', 'out.csv'}
-  assert len(list((tmp_path / 'out').iterdir())) == 5
+  assert len(list((tmp_path / 'out').iterdir())) == 6
 
 
 def test_missing_slices_cut_a_mask_off(directory, tmp_path, model, capsys):
@@ -172,7 +209,7 @@ def test_no_secret_of_the_header_gets_out(tmp_path, model, capfd, caplog):
   for path in (tmp_path / 'out').iterdir():
     if path.suffix != '.dcm':
       texts.append(path.read_bytes().decode('latin-1'))
-  assert len(texts) == 4 + 3 and all(texts[:2])
+  assert len(texts) == 4 + 4 and all(texts[:2])
   for text in texts:
     lowered = text.lower().replace(str(tmp_path).lower(), '')
     assert 'secret' not in lowered and '19310203' not in lowered

@@ -33,7 +33,12 @@ def test_without_a_segmentation_all_else_is_there(
   assert tag in found['notes'][0]
   assert found['points'][0]['mask'] == whole['points'][0]['mask']
   # Nothing of the run before is left, whose second point has a picture, too.
-  assert {p.name for p in out.iterdir()} == {'a.png', 'predictions.json'}
+  assert {p.name for p in out.iterdir()} == {
+    'a.png',
+    'index.html',
+    'predictions.json',
+  }
+  assert 'no DICOM Segmentation' in (out / 'index.html').read_text()
 
 
 def test_what_fails_leaves_what_was_there(

@@ -7,6 +7,7 @@ import ct_files
 import numpy as np
 import pytest
 
+from mtnet_jax.ct import components
 from mtnet_jax.ct import follow
 from mtnet_jax.ct import series
 from mtnet_jax.ct import volume as ct_volume
@@ -46,6 +47,16 @@ def test_a_ball_is_found_whole_and_alone(directory):
       _voxels(nodule), ct_files.sphere(ct_files.SHAPE, centre, radius_mm)
     )
     assert nodule.notes == nodule.missing == []
+    # It was looked for on the slices beside its ends, too.
+    assert sorted(nodule.views) == [
+      min(nodule.pixels) - 1,
+      *sorted(nodule.pixels),
+      max(nodule.pixels) + 1,
+    ]
+    for k, view in nodule.views.items():
+      assert view.voxel[0] == k
+      pixels = nodule.pixels.get(k, np.empty((0, 2), int))
+      np.testing.assert_array_equal(components.mask_of(view, pixels), view.fine)
 
 
 @pytest.mark.parametrize('start', [(17, 40, 50), (23, 35, 50), (20, 40, 57)])
@@ -57,6 +68,7 @@ def test_a_point_off_the_middle_finds_the_same(directory, start):
   )
   # What is said is said of the largest slice, seen from the mask's middle.
   assert nodule.view.voxel == (20, 40, 50)
+  assert nodule.views[20] is nodule.view
   area = ct_files.sphere(ct_files.SHAPE, *BALLS[0])[20].sum()
   assert nodule.view.malignancy == area / 4096
 

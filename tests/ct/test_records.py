@@ -97,3 +97,35 @@ def test_nothing_found_and_missing_slices(volume):
   record, _ = _make(volume, nodule)
   assert record['status'] == 'incomplete'
   assert record['notes'] == ['the mask may be cut off: slice 6 is missing']
+
+
+def test_slices_for_the_page(volume):
+  """Two pixels of the mask, beside what it leaves out, and a slice without."""
+  judged, above = _view(), _view((5, 11, 21))
+  above.fine[:] = False
+  # The patch begins at (10 - 32, 20 - 32); fine is 8..11 by 18..21.
+  kept = np.array([[8, 18], [8, 19]])
+  nodule = follow.Nodule(judged, {4: kept}, views={4: judged, 5: above})
+  truth = _view().coarse
+  readers = {
+    'split': 'test',
+    'diameter_mm': 4.0,
+    'malignancy_rating_mean': 3.0,
+  }
+  record, place = _make(volume, nodule, truth=truth, readers=readers)
+  shown = records.slices(place, nodule, volume, record)
+  assert [one.title for one in shown.slices] == [
+    'slice 5, z = -292.5 mm',
+    'slice 4, z = -294 mm',
+  ]
+  first, second = shown.slices
+  assert shown.judged is second and first.note == 'no mask'
+  assert second.note == '1.4 mm'  # Two pixels, from edge to edge.
+  assert np.argwhere(second.outlines['fine']).tolist() == [[30, 30], [30, 31]]
+  assert second.outlines['left-out'].sum() == 16 - 2
+  assert not second.outlines['left-out'][30, 30:32].any()
+  np.testing.assert_array_equal(second.outlines['coarse'], judged.coarse)
+  np.testing.assert_array_equal(second.outlines['readers'], truth)
+  # The readers' mask is known where it was judged.
+  assert 'readers' not in first.outlines
+  assert not first.outlines['fine'].any()

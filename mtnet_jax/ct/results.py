@@ -1,0 +1,106 @@
+"""The files that `predict` leaves: masks, pictures, numbers and a page."""
+
+import mtnet_jax
+from mtnet_jax.ct import dicom_seg
+from mtnet_jax.ct import image_volume
+from mtnet_jax.ct import nifti
+from mtnet_jax.ct import records as ct_records
+from mtnet_jax.reports import figures
+from mtnet_jax.reports import nodule_page
+from mtnet_jax.reports import overlays
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
+
+INDEX = 'predictions.json'
+PAGE = 'index.html'
+_SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
+
+
+def write(out, nodules, faults, volume, model, notes, *, with_nifti):
+  """Writes every file.
+
+  Args:
+    out: `pathlib.Path` of the folder.
+    nodules: (`places.Place`, `follow.Nodule`) pairs.
+    faults: (id, error) of the points that were not done.
+    volume: `volume.Volume`.
+    model: `model.Model`, or several as one.
+    notes: on all of it, a clause each.
+    with_nifti: whether masks of a DICOM series are written as NIfTI, too.
+
+  Returns:
+    The records as text, all notes, and why there is no Segmentation, or None.
+  """
+  records, masks, shown = [], {}, []
+  trained = ', networks trained on SIMULATED CT' if model.simulated else ''
+  for place, nodule in nodules:
+    record = ct_records.make(
+      place, nodule, volume, trained_on_simulated=model.simulated
+    )
+    record['figure'] = f'{place.place_id}.png'
+    picture = overlays.draw(
+      [ct_records.picture(place, nodule, record)],
+      title=place.place_id + trained,
+      simulated=volume.simulated,
+    )
+    figures.save(picture, out / record['figure'])
+    if nodule.pixels:
+      masks[place.place_id] = nodule.pixels
+      record['segment_number'] = len(masks)
+    records.append(record)
+    shown.append(ct_records.slices(place, nodule, volume, record))
+  written, reason = _write_masks(
+    out, masks, volume, model, with_nifti=with_nifti
+  )
+  notes = [*notes, *volume.doubts()]
+  if reason:
+    notes.append(f'no DICOM Segmentation: {reason}')
+  if volume.left_out:
+    notes.append(
+      'images left out, which are no slices of the stack, such as localizers:'
+      f' {len(volume.left_out)}'
+    )
+  index = {
+    'mtnet_jax': mtnet_jax.__version__,
+    'model': model.name,
+    'trained_on_simulated': model.simulated,
+    'series_uid': volume.series_uid,
+    'simulated_ct': volume.simulated,
+    'slices_rows_columns': volume.shape,
+    'pixel_spacing_mm': volume.pixel_spacing_mm,
+    'slice_spacing_mm': volume.slice_spacing_mm,
+    'files': [PAGE, *written, *(record['figure'] for record in records)],
+    'notes': notes,
+    'points': records,
+    'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
+  }
+  files.write_json(out / INDEX, index)
+  files.write_text(out / PAGE, nodule_page.render(shown, index))
+  return ct_records.table(records), notes, reason
+
+
+def _write_masks(out, masks, volume, model, *, with_nifti):
+  """Names of the files that were written, and why there is no Segmentation."""
+  written, reason = [], None
+  if not masks:
+    return written, reason
+  if isinstance(volume, image_volume.ImageVolume):
+    volume.write_labels(out / _NIFTI, masks)
+    return [_NIFTI], 'the CT is no DICOM series'
+  try:
+    data = dicom_seg.encode(
+      volume,
+      masks,
+      model_name=model.name,
+      simulated=volume.simulated or model.simulated,
+    )
+  except errors.InputError as error:
+    # All else is worth having without it.
+    reason = str(error)
+  else:
+    files.write_bytes(out / _SEGMENTATION, data)
+    written.append(_SEGMENTATION)
+  if with_nifti:
+    nifti.write(out / _NIFTI, volume, masks)
+    written.append(_NIFTI)
+  return written, reason

@@ -1,0 +1,155 @@
+"""The page that `predict` leaves: a table of the points, and their slices.
+
+One file, which needs neither a network nor the files beside it: pictures are
+data URIs, and outlines are drawn over them as paths, so that they stay sharp
+and can be hidden. JavaScript sorts the table; without it the page lacks nothing
+else.
+"""
+
+import base64
+import io
+from typing import NamedTuple
+
+import contourpy
+import numpy as np
+from PIL import Image
+
+from mtnet_jax.reports import html
+from mtnet_jax.reports import overlays
+
+# Shades of an activation map, as far as 8 bits tell them apart.
+_RED, _BLUE = (220, 0, 0), (0, 60, 220)
+
+
+class Slice(NamedTuple):
+  """One slice of a nodule, as the networks saw it.
+
+  Attributes:
+    title: which slice it is.
+    hu: (P, P).
+    outlines: of 'fine', 'left-out', 'coarse' and 'readers' what there is -> (P,
+      P) bool.
+    note: a clause, or ''.
+  """
+
+  title: str
+  hu: np.ndarray
+  outlines: dict[str, np.ndarray]
+  note: str = ''
+
+
+class Nodule(NamedTuple):
+  """What the page shows of one point.
+
+  Attributes:
+    record: of predictions.json.
+    slices: of `Slice`, in the order in which they are shown.
+    judged: the one of them that malignancy is of.
+    cam: (P, P), its class activation map.
+    uncertainty: (P, P), the disagreement about its fine mask; None where
+      nothing was averaged.
+  """
+
+  record: dict
+  slices: list[Slice]
+  judged: Slice
+  cam: np.ndarray
+  uncertainty: np.ndarray | None
+
+
+def render(nodules, index):
+  """The page's HTML.
+
+  Args:
+    nodules: of `Nodule`.
+    index: what predictions.json holds.
+  """
+  return html.render(
+    'nodules.html',
+    index=index,
+    facts=_facts(index),
+    nodules=[
+      {
+        'record': nodule.record,
+        'slices': [_drawn(one) for one in nodule.slices],
+        'judged': _drawn(nodule.judged),
+        'activation': _png(*_activation(nodule.cam)),
+        'disagreement': None
+        if nodule.uncertainty is None
+        # Half is the most that probabilities can disagree.
+        else _png(_as_bytes(nodule.uncertainty, 0, 0.5)),
+      }
+      for nodule in nodules
+    ],
+  )
+
+
+def _facts(index):
+  """(name, text) of what was looked at, with what."""
+  count, rows, columns = index['slices_rows_columns']
+  spacing, step = index['pixel_spacing_mm'], index['slice_spacing_mm']
+  trained = 'SIMULATED' if index['trained_on_simulated'] else 'real'
+  facts = [
+    (
+      'SIMULATED CT' if index['simulated_ct'] else 'CT',
+      f'{count} slices of {rows} x {columns} pixels, {spacing:.3g} mm wide,'
+      f' {step:.3g} mm apart',
+    ),
+    ('Model', f'{index["model"]}, trained on {trained} nodules'),
+  ]
+  if index['series_uid']:
+    facts.insert(1, ('Series', index['series_uid']))
+  return facts
+
+
+def _drawn(one):
+  low, high = overlays.WINDOW_HU
+  return {
+    'title': one.title,
+    'note': one.note,
+    'side': len(one.hu),
+    'image': _png(_as_bytes(one.hu, low, high)),
+    'paths': {
+      name: path
+      for name, mask in one.outlines.items()
+      if (path := outline(mask))
+    },
+  }
+
+
+def outline(mask):
+  """The edge of a (P, P) mask as the path of an SVG; '' where it has none.
+
+  At half height between pixels, as in the figures; pixel (row, column) is the
+  square from (column, row) to (column + 1, row + 1).
+  """
+  # A margin of zeros closes the outlines at the patch's edge.
+  lines = contourpy.contour_generator(z=np.pad(mask, 1)).lines(0.5)
+  return ''.join(
+    'M' + 'L'.join(f'{x:g} {y:g}' for x, y in line[:-1] - 0.5) + 'Z'
+    for line in lines
+  )
+
+
+def _as_bytes(values, low, high):
+  scaled = (np.asarray(values, np.float32) - low) / (high - low)
+  return np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
+
+
+def _activation(cam):
+  """RGB and opacity: red speaks for malignant, blue for benign."""
+  strength = np.abs(cam) / (float(np.abs(cam).max()) or 1.0)
+  colors = np.where((cam > 0)[..., None], _RED, _BLUE)
+  # What says nothing hides nothing.
+  return colors.astype(np.uint8), _as_bytes(0.7 * strength, 0, 1)
+
+
+def _png(array, opacity=None):
+  """A data URI of (P, P) grey values, or of (P, P, 3) colours."""
+  image = Image.fromarray(array)
+  if opacity is not None:
+    image.putalpha(Image.fromarray(opacity))
+  with io.BytesIO() as buffer:
+    image.save(buffer, 'png', optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+  return f'data:image/png;base64,{data}'

@@ -1,0 +1,225 @@
+"""The page of `predict` shows what the networks saw, and what they marked."""
+
+import base64
+import io
+import re
+
+from matplotlib import path as mpl_path
+import numpy as np
+import pages
+from PIL import Image
+import pytest
+
+from mtnet_jax.reports import nodule_page
+
+_RECORD = {
+  'id': 'a<b',
+  'status': 'ok',
+  'malignancy': 0.25,
+  'mask': {'diameter_mm': 4.26, 'volume_mm3': 31.5, 'slices': 2},
+  'notes': [],
+  'figure': 'a<b.png',
+}
+_INDEX = {
+  'mtnet_jax': '9.8.7',
+  'model': 'm & n',
+  'trained_on_simulated': False,
+  'series_uid': '1.2.3',
+  'simulated_ct': False,
+  'slices_rows_columns': (40, 512, 512),
+  'pixel_spacing_mm': 0.703125,
+  'slice_spacing_mm': 2.5,
+  'files': ['index.html', 'segmentation.dcm', 'a<b.png'],
+  'notes': [],
+  'failed': [],
+}
+
+
+def _slice(title='slice 3, z = 1 mm', hu=None, **outlines):
+  hu = np.zeros((16, 16), np.int16) if hu is None else hu
+  return nodule_page.Slice(title, hu, outlines, '4.3 mm')
+
+
+def _nodule(record=(), slices=(), cam=None, uncertainty=None):
+  slices = list(slices) or [_slice()]
+  if cam is None:
+    cam = np.zeros((16, 16), np.float32)
+  record = {**_RECORD, **dict(record)}
+  return nodule_page.Nodule(record, slices, slices[0], cam, uncertainty)
+
+
+def _page(tmp_path, *nodules, **index):
+  index = {**_INDEX, 'points': [x.record for x in nodules], **index}
+  path = tmp_path / 'index.html'
+  path.write_text(nodule_page.render(nodules, index), encoding='utf-8')
+  return pages.Page(path)
+
+
+def _images(page):
+  """The page's pictures, as arrays."""
+  found = re.findall(r'href="data:image/png;base64,([^"]+)"', page.html)
+  return [
+    np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found
+  ]
+
+
+def _inside(path, side):
+  """Which pixels' centres lie within the path of an SVG, by even and odd."""
+  count = np.zeros((side, side), int)
+  centres = np.argwhere(np.ones((side, side)))[:, ::-1] + 0.5
+  for part in re.findall(r'M([^Z]+)Z', path):
+    points = [[float(x) for x in pair.split()] for pair in part.split('L')]
+    polygon = mpl_path.Path([*points, points[0]], closed=True)
+    count += polygon.contains_points(centres).reshape(side, side)
+  return count % 2 == 1
+
+
+def test_an_outline_runs_between_the_pixels():
+  mask = np.zeros((4, 4), bool)
+  mask[1, 2] = True
+  # The middles of the edges of the square from (2, 1) to (3, 2).
+  points = set(nodule_page.outline(mask).strip('MZ').split('L'))
+  assert points == {'2 1.5', '2.5 1', '3 1.5', '2.5 2'}
+  assert nodule_page.outline(np.zeros((4, 4), bool)) == ''
+
+
+@pytest.mark.parametrize('share', [0.3, 0.7])
+def test_an_outline_holds_the_pixels_of_its_mask(share):
+  mask = np.random.default_rng(1).random((24, 24)) < share
+  np.testing.assert_array_equal(
+    _inside(nodule_page.outline(mask), 24), mask, strict=True
+  )
+  # Holes, and what reaches the edges.
+  everything = np.ones((24, 24), bool)
+  everything[5:9, 7:8] = False
+  np.testing.assert_array_equal(
+    _inside(nodule_page.outline(everything), 24), everything
+  )
+
+
+def test_slices_are_windowed_and_complete(tmp_path):
+  hu = np.full((16, 16), -1000, np.int16)
+  hu[2, 3:7] = -300, 400, 3000, -2000
+  page = _page(tmp_path, _nodule(slices=[_slice(hu=hu), _slice('other')]))
+  first, second, of_map, _ = _images(page)
+  # The middle of the window is the middle of 0 to 255.
+  assert first[2, 2:8].tolist() == [0, 128, 255, 255, 0, 0]
+  np.testing.assert_array_equal(of_map, first)
+  # 0 HU is 1000 / 1400 of the window.
+  assert (second == round(255 / 1.4)).all()
+
+
+def test_the_activation_map_hides_the_ct_where_it_says_something(tmp_path):
+  cam = np.zeros((16, 16), np.float32)
+  cam[1, 1], cam[2, 2] = -2, 4
+  page = _page(tmp_path, _nodule(cam=cam))
+  activation = _images(page)[-1]
+  (red, _, blue, opacity), (red_less, _, blue_more, half) = (
+    activation[2, 2].tolist(),
+    activation[1, 1].tolist(),
+  )
+  assert red > blue and blue_more > red_less
+  # 0.7 of 255 at the strongest, half of it where it is half as strong.
+  assert (opacity, half) == (178, 89)
+  assert np.count_nonzero(activation[..., 3]) == 2
+
+
+def test_disagreement_is_shown_where_something_was_averaged(tmp_path):
+  uncertainty = np.zeros((16, 16), np.float32)
+  uncertainty[4, 4], uncertainty[5, 5] = 0.5, 0.25
+  record = {
+    'malignancy_range': [0.125, 0.5],
+    'malignancy_members': [0.125, 0.5, 0.3],
+  }
+  page = _page(tmp_path, _nodule(record, uncertainty=uncertainty))
+  shown = _images(page)[-1]
+  assert (shown[4, 4], shown[5, 5], shown[0, 0]) == (255, 128, 0)
+  assert page.row('a<b')[3] == '0.250 (0.125–0.500)'
+  assert '3 say 0.125 to 0.500' in page.text
+
+
+def test_a_row_per_point_also_of_those_that_failed(tmp_path):
+  nothing = {
+    'id': 'none',
+    'status': 'nothing found',
+    'mask': {'diameter_mm': 0.0, 'volume_mm3': 0.0, 'slices': 0},
+    'notes': ['the networks mark nothing there'],
+  }
+  readers = {'readers': {'diameter_mm': 5.0, 'malignancy_rating_mean': 3.5}}
+  dice = {'coarse_dice': 0.5, 'fine_dice': 0.75}
+  page = _page(
+    tmp_path,
+    _nodule({**readers, **dice}),
+    _nodule({**nothing, **readers, **dice}),
+    failed=[{'id': 'far', 'reason': 'row 500 is outside'}],
+    notes=['no DICOM Segmentation: <why>'],
+  )
+  head, *rows = page.rows
+  assert head[1:5] == ['Diameter, mm', 'Volume, mm³', 'Slices', 'Malignancy']
+  assert head[5:] == ['Dice, coarse', 'Dice, fine', 'Notes']
+  assert {len(row) for row in page.rows} == {8}
+  assert rows[0] == 'a<b|4.3|32|2|0.250|0.500|0.750|'.split('|')
+  assert rows[1] == [
+    *('none', '–', '–', '–', '0.250', '0.500', '0.750'),
+    'nothing found: the networks mark nothing there',
+  ]
+  assert rows[2] == ['far', *'––––––', 'not done: row 500 is outside']
+  assert 'no DICOM Segmentation: <why>' in page.text
+
+
+def test_outlines_have_a_class_each(tmp_path):
+  masks = np.zeros((4, 16, 16), bool)
+  masks[0, 2, 2] = masks[1, 3, 3] = masks[2, 4, 4] = True
+  one = _slice(
+    fine=masks[0], coarse=masks[1], readers=masks[2], **{'left-out': masks[3]}
+  )
+  page = _page(tmp_path, _nodule(slices=[one]))
+  paths = dict(re.findall(r'<path class="([^"]+)" d="([^"]+)"', page.html))
+  # What is empty has none.
+  assert paths == {
+    name: nodule_page.outline(mask)
+    for name, mask in zip(('fine', 'coarse', 'readers'), masks, strict=False)
+  }
+
+
+@pytest.mark.parametrize(
+  ('ct', 'trained', 'said'),
+  [
+    (True, True, ['SIMULATED CT', 'learned from simulated attenuation']),
+    (True, False, ['SIMULATED CT']),
+    (False, True, ['Trained on SIMULATED CT']),
+    (False, False, []),
+  ],
+)
+def test_what_is_simulated_says_so(tmp_path, ct, trained, said):
+  page = _page(
+    tmp_path, _nodule(), simulated_ct=ct, trained_on_simulated=trained
+  )
+  assert all(words in page.text for words in said)
+  assert ('SIMULATED' in page.text) == bool(said)
+  if ct:
+    assert 'nothing here is of a patient' in page.text
+    # Each picture and each title, which may be all that is shown of the page.
+    labels = re.findall(r'aria-label="(slice [^"]+)"', page.html)
+    assert labels and all('SIMULATED' in label for label in labels)
+    assert '<h3>a&lt;b, SIMULATED CT</h3>' in page.html
+
+
+def test_the_page_stands_alone_and_trusts_no_text(tmp_path):
+  page = _page(
+    tmp_path,
+    _nodule({'notes': ['<script>alert(1)</script>']}),
+    series_uid='<b>',
+  )
+  assert page.html.count('<script') == 1
+  assert '<b>' not in page.html and 'm &amp; n' in page.html
+  assert not page.images
+  assert set(page.links) == {
+    'predictions.json',
+    'segmentation.dcm',
+    'a%3Cb.png',
+    '#n1',
+    '#points',
+  }
+  assert not re.search(r'(src|url\(|@import|https?:)', page.html)
+  assert 'not a medical device' in page.text
