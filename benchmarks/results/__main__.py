@@ -3,10 +3,10 @@
     python -m benchmarks.results --runs=runs    from runs, which it reads first
     python -m benchmarks.results                from docs/results/*.csv
 
-The first also draws docs/results/examples.png, with the runs' networks.
-
-The commands that make the runs stand on the page, and in `sources`. What is not
-finished yet is named as missing.
+The first also draws docs/results/examples.png, with the runs' networks. It adds
+the points that are finished to those of the files, so that runs of several days
+and machines make one page; what none has finished is named as missing. The
+commands that make the runs stand on the page, and in `sources`.
 """
 
 import datetime
@@ -41,7 +41,8 @@ def _write():
       _RUNS.value, folder, hardware=_HARDWARE.value, date=_DATE.value
     )
     records, _ = gather.read(folder)
-    if sources.TABLES.name in records:
+    # Networks of another day's runs may be gone.
+    if gather.has_finished(_RUNS.value, analysis.REFERENCE):
       mtnet = records[sources.TABLES.name][analysis.REFERENCE]
       examples.write(mtnet, _RUNS.value, folder)
   page.write(_DOCS.value)

@@ -54,7 +54,11 @@ def compare(sweep, records, reference=None):
     reference: name of a point; the sweep's by default.
   """
   config = sweep.config()
-  plan = sweep_plan.once_each(sweep.plan())
+  plan = [
+    point
+    for point in sweep_plan.once_each(sweep.plan())
+    if point.name in records
+  ]
   names = {point.name for point in plan}
   plan.extend(
     sweep_plan.Point(name, _TITLES[name], {}, None)
@@ -124,7 +128,7 @@ def peers(results, facts):
 
   Args:
     results: of `compare` of the tables.
-    facts: of runs.json, of that sweep.
+    facts: of `gather.read`, of that sweep.
   """
   if gather.PEERS not in facts:
     return None

@@ -67,11 +67,13 @@ def of_tables(results):
     results: of `sweep_statistics.compare` with MT-Net as the reference.
 
   Returns:
-    A list of `Claim`.
+    A list of `Claim`: those whose strategies were run.
   """
   minus = {(result.point, result.output): result for result in results}
 
   def claim(text, where, point, output, metric, published=None):
+    if (point, output) not in minus:
+      return None
     found = minus[point, output].differences[metric]
     return Claim(text, where, metric, published, negated(found))
 
@@ -144,7 +146,7 @@ def of_tables(results):
       ('class', 'auc', 'an Xception'),
     )
   )
-  return found
+  return [claim for claim in found if claim]
 
 
 def of_rank_loss(differences):

@@ -2,10 +2,11 @@
 
 nodules.csv    a row per nodule: who it is
 SWEEP.csv      a row per point and nodule: how well it was done
-runs.json      how the runs were made, and how long they took
+runs.json      how the runs were made, where, when, and how long they took
 
 Of the CT there is nothing in them. `read` gives back the records of each point,
-as `mtnet_jax.evaluation.records` has them.
+as `mtnet_jax.evaluation.records` has them. Runs of a day can be added to those
+of another: a point that is finished takes the place of what was there of it.
 """
 
 import math
@@ -39,64 +40,96 @@ PEERS = sources.PEERS
 
 
 def gather(runs, folder, *, hardware, date):
-  """Writes FOLDER's files from the finished sweeps below RUNS.
+  """Adds the points that are finished below RUNS to FOLDER's files.
 
   Args:
     runs: the folder that the commands of `sources` wrote.
-    folder: for the files.
+    folder: of the files; need not exist.
     hardware, date: on what and when they were made, for the page.
 
   Raises:
-    errors.InputError: no sweep is finished, or files do not belong together.
+    errors.InputError: no point is finished, or runs do not belong together.
   """
   runs, folder = pathlib.Path(runs), pathlib.Path(folder)
-  nodules, made = {}, {}
+  records, made = {}, {}
+  if (folder / 'runs.json').exists():
+    records, made = read(folder)
+  new = 0
   for sweep in sources.SWEEPS.values():
-    found = _of_sweep(sweep, runs / f'{sweep.name}-small')
-    if found is None:
-      continue
-    records, facts = found
+    found, facts = _of_sweep(sweep, runs)
     if sweep is sources.TABLES:
       peers = _of_peers(runs / sources.PEERS)
       if peers is not None:
-        records[PEERS], facts[PEERS] = peers
-        _check_peers(facts)
-    for rows in records.values():
-      for row in rows:
-        key = row['nodule_id']
-        facts_of_it = {name: row.get(name) for name in _NODULE}
-        first = nodules.setdefault(key, facts_of_it)
-        for name in ('label', 'fold', 'simulated'):
-          if first[name] != row[name]:
-            raise errors.InputError(
-              f'the runs in {runs} are of several datasets: the {name} of {key}'
-              f' is {first[name]} in one and {row[name]} in another.'
-            )
-    files.make_folder(folder)
-    files.write_csv(folder / f'{sweep.name}.csv', list(_rows(records)))
-    made[sweep.name] = facts
-  if not made:
+        found[PEERS], facts[PEERS] = peers
+    new += len(facts)
+    for of_folds in facts.values():
+      for fact in of_folds:
+        fact |= {'hardware': hardware, 'date': date}
+    if found:
+      records.setdefault(sweep.name, {}).update(found)
+      made.setdefault(sweep.name, {}).update(facts)
+  if not new:
     raise errors.InputError(
-      f'{runs} holds no finished sweep: begin with `{sources.TABLES.command}`.'
+      f'{runs} holds no finished point: begin with `{sources.TABLES.command}`.'
     )
+  _check_peers(made.get(sources.TABLES.name, {}))
+  nodules = _nodules(records)
+  files.make_folder(folder)
+  for name, points in records.items():
+    files.write_csv(folder / f'{name}.csv', list(_rows(points)))
   files.write_csv(folder / 'nodules.csv', [nodules[x] for x in sorted(nodules)])
-  made = {'hardware': hardware, 'date': date, 'sweeps': made}
   files.write_json(folder / 'runs.json', made)
 
 
-def _of_sweep(sweep, directory):
-  """Records and facts of its points; None where a run is missing."""
-  plan = sweep.plan()
-  if not all(
-    (directory / point.folder / 'metrics.json').exists() for point in plan
-  ):
-    return None
+def _nodules(records):
+  """nodule_id -> what is the same of it in all runs."""
+  nodules = {}
+  for points in records.values():
+    for rows in points.values():
+      for row in rows:
+        key = row['nodule_id']
+        facts = {name: row.get(name) for name in _NODULE}
+        first = nodules.setdefault(key, facts)
+        for name in ('label', 'fold', 'simulated'):
+          if first[name] != row[name]:
+            raise errors.InputError(
+              f'the runs are of several datasets: the {name} of {key} is'
+              f' {first[name]} in one and {row[name]} in another.'
+            )
+  return nodules
+
+
+def has_finished(runs, name):
+  """Whether all runs of a point of the tables are below a folder."""
+  return name in _finished(sources.TABLES, pathlib.Path(runs))
+
+
+def _finished(sweep, runs):
+  """Name of a point -> its runs, where all are finished."""
+  points = {}
+  for point in sweep.plan():
+    folder = runs / f'{sweep.name}-small' / point.folder
+    points.setdefault(point.name, []).append(folder)
+  return {
+    name: folders
+    for name, folders in points.items()
+    if all((folder / 'metrics.json').exists() for folder in folders)
+  }
+
+
+def _of_sweep(sweep, runs):
+  """Records and facts of those of its points that are finished."""
   records, facts = {}, {}
-  for point in plan:
-    run = finished_run.read(directory / point.folder)
-    records.setdefault(point.name, []).extend(_known(run.records))
-    facts.setdefault(point.name, []).append(_facts(run))
-    if sweep is sources.TABLES and point.name == 'mtnet':
+  pairs = (
+    (name, folder)
+    for name, folders in _finished(sweep, runs).items()
+    for folder in folders
+  )
+  for name, folder in pairs:
+    run = finished_run.read(folder)
+    records.setdefault(name, []).extend(_known(run.records))
+    facts.setdefault(name, []).append(_facts(run))
+    if sweep is sources.TABLES and name == 'mtnet':
       records.setdefault(DIAMETER, []).extend(_by_diameter(run))
   return records, facts
 
@@ -126,7 +159,7 @@ def _facts(run):
     'image_size': run.config.image_size,
     'epochs': {stage: len(rows) for stage, rows in run.histories.items()},
     'simulated': run.results['simulated'],
-    'hardware': run.results['hardware'],
+    'devices': run.results['hardware'],
     'versions': run.results['versions'],
   }
 
@@ -163,8 +196,13 @@ def _of_peers(directory):
 
 def _check_peers(facts):
   """Raises `errors.InputError` if peers are not those of MT-Net's runs."""
-  ours = {fold['fold']: fold for fold in facts['mtnet']}
-  for peer in facts[PEERS]:
+  ours = {fold['fold']: fold for fold in facts.get('mtnet', ())}
+  for peer in facts.get(PEERS, ()):
+    if peer['fold'] not in ours:
+      raise errors.InputError(
+        f'there are peers of fold {peer["fold"]}, and no MT-Net: give'
+        f' `{sources.TABLES.command}`.'
+      )
     run = ours[peer['fold']]
     for what, found, wanted in (
       ('dataset', peer['fingerprint'], run['fingerprint']),
@@ -199,7 +237,7 @@ def _short(value):
 
 
 def read(folder):
-  """Sweep -> point -> records, and the tree of runs.json.
+  """Sweep -> point -> records, and sweep -> point -> a dict per run.
 
   Raises:
     errors.InputError: the files are missing or damaged.
@@ -211,7 +249,7 @@ def read(folder):
     for row in finished_run.read_csv(folder / 'nodules.csv')
   }
   found = {}
-  for name in made['sweeps']:
+  for name in made:
     points = found.setdefault(name, {})
     for row in finished_run.read_csv(folder / f'{name}.csv'):
       point = row.pop('point')

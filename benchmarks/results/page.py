@@ -58,11 +58,11 @@ def render(records, made, folder=None):
     folder: for the figures; `examples` may have put its own there.
 
   Raises:
-    errors.InputError: Tables 1, 4 and 5 were not gathered.
+    errors.InputError: MT-Net itself was not gathered.
   """
-  if sources.TABLES.name not in records:
+  if analysis.REFERENCE not in records.get(sources.TABLES.name, {}):
     raise errors.InputError(
-      'the page begins with Tables 1, 4 and 5, whose sweep is not finished:'
+      'everything on the page stands beside MT-Net, which is not finished:'
       f' give `{sources.TABLES.command}` first.'
     )
   environment = jinja2.Environment(
@@ -90,9 +90,9 @@ def render(records, made, folder=None):
     'simulated': simulated,
     'has_examples': folder is not None and (folder / 'examples.png').exists(),
     'sources': sources,
-    'made': made,
+    **_made(made),
     **_of_tables(
-      records['tables'], made['sweeps']['tables'], folder, simulated
+      records['tables'], made[sources.TABLES.name], folder, simulated
     ),
     'rank': {},
     'claims': [],
@@ -100,18 +100,39 @@ def render(records, made, folder=None):
   results = context.pop('results')
   found = claims.of_tables(results)
   for sweep in (sources.FIGURE7, sources.FIGURE8, sources.IMAGE_SIZE):
-    if sweep.name in records:
+    if _is_whole(sweep, records):
       context['rank'][sweep.name] = _of_sweep(
         sweep, records[sweep.name], folder, simulated
       )
   context['losses'] = []
-  if sources.RANK_LOSS.name in records:
+  if _is_whole(sources.RANK_LOSS, records):
     context['losses'], adds = analysis.rank_loss(
       records[sources.RANK_LOSS.name]
     )
     found.extend(claims.of_rank_loss(adds))
   context['claims'] = [claim.row() for claim in found]
   return environment.get_template('page.md').render(context)
+
+
+def _is_whole(sweep, records):
+  """Whether all points of a sweep were gathered."""
+  found = records.get(sweep.name, {})
+  return all(point.name in found for point in sweep.plan())
+
+
+def _made(made):
+  """On what, and when, all runs were made."""
+  runs = [
+    run
+    for points in made.values()
+    for of_folds in points.values()
+    for run in of_folds
+  ]
+  dates = sorted({run['date'] for run in runs})
+  return {
+    'hardware': ' and '.join(sorted({run['hardware'] for run in runs})),
+    'dates': ' to '.join(dict.fromkeys([dates[0], dates[-1]])),
+  }
 
 
 def _of_tables(records, made, folder, simulated):
@@ -142,6 +163,14 @@ def _of_tables(records, made, folder, simulated):
       name: analysis.auc_within_folds(records[name]) for name in classifiers
     },
     'costs': _costs(made),
+    'missing': [
+      point.title
+      for point in sweep_plan.once_each(sources.TABLES.plan())
+      if point.name not in records
+    ],
+    'learning_rate': made[gather.PEERS][0]['learning_rate']
+    if gather.PEERS in made
+    else None,
     'run': made['mtnet'][0],
   }
 
@@ -150,7 +179,9 @@ def _costs(made):
   """(strategy, seconds, of its stages), medians over the folds."""
   rows = []
   for point in sweep_plan.once_each(sources.TABLES.plan()):
-    folds = made[point.name]
+    folds = made.get(point.name)
+    if not folds:
+      continue
     stages = folds[0]['seconds']
     medians = {
       stage: statistics.median(fold['seconds'][stage] for fold in folds)

@@ -71,15 +71,18 @@ def made_up(path):
   )
 
 
-@pytest.fixture
-def docs(tmp_path, monkeypatch):
-  """A docs folder with gathered numbers, of all runs of the tables."""
+def _finish(runs, names):
+  """Makes all runs of some points of the tables."""
   for point in sources.TABLES.plan():
-    folder = tmp_path / 'runs' / 'tables-small' / point.folder
-    folder.mkdir(parents=True)
-    (folder / 'metrics.json').write_text('{}')
+    if point.name in names:
+      folder = runs / 'tables-small' / point.folder
+      folder.mkdir(parents=True)
+      (folder / 'metrics.json').write_text('{}')
+
+
+def _finish_peers(runs):
   for fold in sources.FOLDS:
-    folder = tmp_path / 'runs' / sources.PEERS / f'fold{fold}'
+    folder = runs / sources.PEERS / f'fold{fold}'
     folder.mkdir(parents=True)
     files.write_csv(folder / 'records.csv', records_of('single', fold))
     network = {'seconds': 20 + fold, 'parameters': 1000}
@@ -92,6 +95,13 @@ def docs(tmp_path, monkeypatch):
         'learning_rate': 0.001,
       },
     )
+
+
+@pytest.fixture
+def docs(tmp_path, monkeypatch):
+  """A docs folder with gathered numbers, of all runs of the tables."""
+  _finish(tmp_path / 'runs', sources.TABLES.config().points)
+  _finish_peers(tmp_path / 'runs')
   monkeypatch.setattr(finished_run, 'read', made_up)
   gather.gather(
     tmp_path / 'runs',
@@ -104,7 +114,7 @@ def docs(tmp_path, monkeypatch):
 
 def test_numbers_survive_their_files(docs):
   records, made = gather.read(docs / 'results')
-  assert list(records) == ['tables'] == list(made['sweeps'])
+  assert list(records) == ['tables'] == list(made)
   points = records['tables']
   assert set(points) == {
     *sources.TABLES.config().points,
@@ -249,7 +259,7 @@ def test_cells_are_those_of_the_tables(docs):
 
 
 def test_a_missing_sweep_is_no_result(tmp_path):
-  with pytest.raises(gather.errors.InputError, match='no finished sweep'):
+  with pytest.raises(gather.errors.InputError, match='no finished point'):
     gather.gather(tmp_path, tmp_path / 'out', hardware='', date='')
   assert not (tmp_path / 'out').exists()
 
@@ -264,9 +274,44 @@ def test_peers_of_other_runs_are_refused(tmp_path, docs, key, value):
     gather.gather(tmp_path / 'runs', tmp_path / 'x', hardware='', date='')
 
 
-def test_without_its_tables_there_is_no_page(docs):
+def test_runs_of_several_days_make_one_page(docs, tmp_path):
+  """The same numbers as if all of them had been gathered at once."""
+  later = tmp_path / 'later'
+  _finish(tmp_path / 'first', {'mtnet', 'serial'})
+  _finish_peers(tmp_path / 'first')
+  others = {*sources.TABLES.config().points} - {'mtnet', 'serial'}
+  # A point whose runs are not all there is not taken.
+  _finish(tmp_path / 'second', {*others, 'serial'})
+  (tmp_path / 'second/tables-small/serial/fold2/metrics.json').unlink()
+  for name, date in (('first', '2026-01-01'), ('second', '2026-02-03')):
+    gather.gather(
+      tmp_path / name, later / 'results', hardware='An abacus', date=date
+    )
+    text = page.write(later)
+    if name == 'first':
+      assert 'Not run yet, and nowhere below: ' in text
+      assert 'MT-Net is better than the serial strategy [1]' in text
+      assert 'MT-Net is better than a shared encoder' not in text
+      assert 'An abacus; mtnet_jax 0.1, JAX 0.10; 2026-01-01.' in text
+  assert '2026-01-01 to 2026-02-03.' in text
+  assert page.write(docs) == text.replace(' to 2026-02-03', '')
+  for path in (docs / 'results').glob('*.csv'):
+    ours, theirs = (
+      sorted(file.read_text().splitlines())
+      for file in (path, later / 'results' / path.name)
+    )
+    assert ours == theirs
+
+
+def test_peers_need_what_they_stand_beside(docs, tmp_path):
+  _finish_peers(tmp_path / 'alone')
+  with pytest.raises(gather.errors.InputError, match='and no MT-Net'):
+    gather.gather(tmp_path / 'alone', tmp_path / 'x', hardware='', date='')
+
+
+def test_without_mt_net_there_is_no_page(docs):
   records, made = gather.read(docs / 'results')
-  del records['tables']
+  del records['tables']['mtnet']
   with pytest.raises(gather.errors.InputError, match='configs/baselines.py'):
     page.render(records, made)
 
