@@ -78,7 +78,9 @@ def _signed_distance(mask):
   return np.clip(distance, -FAR_PX, FAR_PX)
 
 
-def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
+def simulate_patch(
+  reader_masks, ratings, *, pixel_spacing_mm, rng, noise_rng=None
+):
   """Draws one SIMULATED CT patch around a nodule.
 
   Args:
@@ -89,6 +91,7 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
     pixel_spacing_mm: float, in the plane.
     rng: np.random.Generator. The background does not depend on the
       ratings.
+    noise_rng: of the scanner's noise, where it is another than `rng`.
 
   Returns:
     (64, 64) int16, HU.
@@ -110,7 +113,7 @@ def simulate_patch(reader_masks, ratings, *, pixel_spacing_mm, rng):
   hu = phantom_nodule.add_nodule(
     hu, distance, shown, pixel_spacing_mm, nodule_rng
   )
-  hu = scanner.draw(scanner_rng).image(hu, scanner_rng)
+  hu = scanner.draw(scanner_rng).image(hu, noise_rng or scanner_rng)
   return np.rint(np.clip(hu, *HU_RANGE)).astype(np.int16)
 
 
@@ -122,17 +125,19 @@ def simulate(
   Args:
     nodule: its ratings and pixel spacing are used.
     patch: its reader masks are used.
-    each_slice: whether the draw depends on the slice.
+    each_slice: whether the noise is the slice's own. All else is drawn alike on
+      every slice of a nodule: its lung, its walls and vessels, its scanner.
 
   Returns:
     (64, 64) int16, HU.
   """
-  name = nodule.nodule_id + (f'_{patch.slice_index}' if each_slice else '')
+  own = f'{nodule.nodule_id}_{patch.slice_index}'
   return simulate_patch(
     patch.reader_masks,
     {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
     pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
-    rng=generator(name),
+    rng=generator(nodule.nodule_id),
+    noise_rng=generator(own) if each_slice else None,
   )
 
 

@@ -1,5 +1,6 @@
 """SIMULATED series pass for real ones, and never for real CT."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import patch as phantom_patch
+from tfds_lidc.phantom import scanner
 from tfds_lidc.phantom import series as phantom_series
 
 PATIENT = faulty_dicom.OTHER
@@ -92,6 +94,26 @@ def test_a_build_from_them_is_simulated(directory, tmp_path):
     marked = patch.votes > 0
     image = phantom_patch.simulate(nodule, patch)
     np.testing.assert_array_equal(record['image'][marked, 0], image[marked])
+
+
+def test_slices_of_a_nodule_differ_by_their_noise_alone():
+  nodule = next(
+    n
+    for n in selection.select(selection.POLICIES['paper'])
+    if n.patient_id == PATIENT
+  )
+  (patch,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
+  next_to_it = dataclasses.replace(patch, slice_index=patch.slice_index + 1)
+  first, second = (
+    phantom_patch.simulate(nodule, moved, each_slice=True).astype(float)
+    for moved in (patch, next_to_it)
+  )
+  rng = phantom_patch.generator(nodule.nodule_id).spawn(3)[2]
+  noise_sd = scanner.draw(rng).noise_sd
+  # Two images' noise: its variances add up. Some air is clipped.
+  assert np.std(first - second) == pytest.approx(noise_sd * 2**0.5, rel=0.1)
+  assert abs(np.mean(first - second)) < noise_sd / 4
+  assert np.std(first) > 3 * noise_sd
 
 
 def test_overlapping_patches_keep_what_readers_marked():
