@@ -32,6 +32,7 @@ class Peers(NamedTuple):
     dice, auc: Fine Seg-net's and Class-net's minus theirs.
     seconds: name of the network -> median seconds of training over the folds.
     parameters: name of the network -> how many.
+    fastest, slowest: seconds of all stages of MT-Net, in a fold.
     compiling: seconds in which MT-Net's programs were compiled, of three
       stages, the median over the folds.
     verdicts: a sentence on masks and one on malignancy.
@@ -41,6 +42,8 @@ class Peers(NamedTuple):
   auc: dict
   seconds: dict
   parameters: dict
+  fastest: float
+  slowest: float
   compiling: float
   verdicts: tuple[str, str]
 
@@ -139,6 +142,7 @@ def peers(results, facts):
       name = network['network']
       seconds.setdefault(name, []).append(network['seconds'])
       parameters[name] = network['parameters']
+  ours = [sum(fold['seconds'].values()) for fold in facts[REFERENCE]]
   dice = claims.negated(minus['fine']['dice'])
   auc = claims.negated(minus['class']['auc'])
   return Peers(
@@ -146,6 +150,8 @@ def peers(results, facts):
     auc,
     seconds,
     parameters,
+    min(ours),
+    max(ours),
     statistics.median(
       sum(fold['compiling'].values()) for fold in facts[REFERENCE]
     ),

@@ -164,6 +164,8 @@ def test_the_page_holds_what_was_measured(docs):
   ]
   # Three stages of two epochs, 12 s each in the median fold.
   assert ['MT-Net', '72', 'coarse 24, class 24, fine 24'] in rows
+  # From 6 epochs of 10 s to as many of 14.
+  assert '60 s in one fold and 84 s in another' in ' '.join(text.split())
   # What was not run is named with its command.
   assert sources.FIGURE7.command in text
   assert text.count('not run yet') == 3

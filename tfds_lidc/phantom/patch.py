@@ -79,7 +79,13 @@ def _signed_distance(mask):
 
 
 def simulate_patch(
-  reader_masks, ratings, *, pixel_spacing_mm, rng, noise_rng=None
+  reader_masks,
+  ratings,
+  *,
+  pixel_spacing_mm,
+  rng,
+  surroundings=None,
+  noise_rng=None,
 ):
   """Draws one SIMULATED CT patch around a nodule.
 
@@ -91,6 +97,9 @@ def simulate_patch(
     pixel_spacing_mm: float, in the plane.
     rng: np.random.Generator. The background does not depend on the
       ratings.
+    surroundings: (reader_masks, shift) of the patch whose lung, vessels and
+      wall this one has, as far as they reach, and by how many rows and columns
+      they lie elsewhere here; None for its own.
     noise_rng: of the scanner's noise, where it is another than `rng`.
 
   Returns:
@@ -109,7 +118,11 @@ def simulate_patch(
   shown = {name: float(ratings[name]) for name in RATINGS_SHOWN}
   background_rng, nodule_rng, scanner_rng = rng.spawn(3)
   distance = consensus_distance(reader_masks)
-  hu = lung.background(distance, pixel_spacing_mm, background_rng)
+  others, shift = surroundings or (reader_masks, (0, 0))
+  hu = lung.background(
+    consensus_distance(others), pixel_spacing_mm, background_rng
+  )
+  hu = ndimage.shift(hu, shift, order=0, mode='nearest')
   hu = phantom_nodule.add_nodule(
     hu, distance, shown, pixel_spacing_mm, nodule_rng
   )
@@ -118,26 +131,33 @@ def simulate_patch(
 
 
 def simulate(
-  nodule: selection.Nodule, patch: patches.Patch, each_slice: bool = False
+  nodule: selection.Nodule,
+  patch: patches.Patch,
+  beside: patches.Patch | None = None,
 ) -> np.ndarray:
   """The SIMULATED attenuation of a nodule, the same on every machine and call.
 
   Args:
     nodule: its ratings and pixel spacing are used.
     patch: its reader masks are used.
-    each_slice: whether the noise is the slice's own. All else is drawn alike on
-      every slice of a nodule: its lung, its walls and vessels, its scanner.
+    beside: another patch of the nodule, whose surroundings and scanner this one
+      has, with noise of its own; None for a draw that stands alone.
 
   Returns:
     (64, 64) int16, HU.
   """
-  own = f'{nodule.nodule_id}_{patch.slice_index}'
+  others = {}
+  if beside is not None:
+    shift = beside.row - patch.row, beside.col - patch.col
+    others['surroundings'] = beside.reader_masks, shift
+    name = f'{nodule.nodule_id}_{patch.slice_index}'
+    others['noise_rng'] = generator(name)
   return simulate_patch(
     patch.reader_masks,
     {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
     pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
     rng=generator(nodule.nodule_id),
-    noise_rng=generator(own) if each_slice else None,
+    **others,
   )
 
 

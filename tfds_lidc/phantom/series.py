@@ -103,12 +103,14 @@ def _simulate(
   nodule: selection.Nodule,
 ) -> Iterator[tuple[patches.Patch, np.ndarray]]:
   """A nodule's patch on each of its slices."""
+  placed = patches.place_nodule(nodule, selection.ANY_VOTE)
   # What the config `phantom` shows; nodules outside it: their own largest.
   own = patches.place_nodule(nodule, selection.POLICIES['paper'])
-  own = own or patches.place_nodule(nodule, selection.POLICIES['all'])
-  for patch in patches.place_nodule(nodule, selection.ANY_VOTE):
-    shown = own and own[0].slice_index == patch.slice_index
-    yield patch, phantom_patch.simulate(nodule, patch, each_slice=not shown)
+  own = own or patches.place_nodule(nodule, selection.POLICIES['all']) or placed
+  for patch in placed:
+    shown = own[0].slice_index == patch.slice_index
+    beside = None if shown else own[0]
+    yield patch, phantom_patch.simulate(nodule, patch, beside)
 
 
 def _paste(

@@ -96,24 +96,58 @@ def test_a_build_from_them_is_simulated(directory, tmp_path):
     np.testing.assert_array_equal(record['image'][marked, 0], image[marked])
 
 
-def test_slices_of_a_nodule_differ_by_their_noise_alone():
+def _of_two_slices():
+  """A nodule's patch in the dataset, and that of its slice farthest away."""
   nodule = next(
     n
     for n in selection.select(selection.POLICIES['paper'])
     if n.patient_id == PATIENT
   )
-  (patch,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
-  next_to_it = dataclasses.replace(patch, slice_index=patch.slice_index + 1)
-  first, second = (
-    phantom_patch.simulate(nodule, moved, each_slice=True).astype(float)
-    for moved in (patch, next_to_it)
+  (own,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
+  *_, last = patches.place_nodule(nodule, selection.ANY_VOTE)
+  return nodule, own, last
+
+
+def _on_the_slice(image, patch):
+  """An image in its place, NaN beyond."""
+  plane = np.full((512, 512), np.nan)
+  plane[patch.row - 32 : patch.row + 32, patch.col - 32 : patch.col + 32] = (
+    image
   )
+  return plane
+
+
+def test_slices_of_a_nodule_share_what_surrounds_it():
+  nodule, own, last = _of_two_slices()
+  assert own.slice_index != last.slice_index
+  # Else what surrounds it needs no moving.
+  assert (own.row, own.col) != (last.row, last.col)
   rng = phantom_patch.generator(nodule.nodule_id).spawn(3)[2]
   noise_sd = scanner.draw(rng).noise_sd
-  # Two images' noise: its variances add up. Some air is clipped.
-  assert np.std(first - second) == pytest.approx(noise_sd * 2**0.5, rel=0.1)
-  assert abs(np.mean(first - second)) < noise_sd / 4
-  assert np.std(first) > 3 * noise_sd
+  shared = phantom_patch.simulate(nodule, last, own).astype(float)
+  alone = phantom_patch.simulate(nodule, last).astype(float)
+  first = _on_the_slice(phantom_patch.simulate(nodule, own), own)
+  # Far from both outlines there are lung, vessels and wall alone.
+  near = _on_the_slice(
+    phantom_patch.consensus_distance(own.reader_masks) > -8, own
+  ) + _on_the_slice(last.votes > 0, last)
+  for image, is_alike in ((shared, True), (alone, False)):
+    difference = (first - _on_the_slice(image, last))[near == 0]
+    assert difference.size > 1000
+    # Noise of two images: its variances add up.
+    assert (np.std(difference) < 1.2 * noise_sd * 2**0.5) == is_alike
+  assert np.nanstd(first) > 3 * noise_sd
+
+
+def test_noise_is_a_slice_s_own():
+  nodule, own, _ = _of_two_slices()
+  beside = dataclasses.replace(own, slice_index=own.slice_index + 1)
+  difference = phantom_patch.simulate(nodule, own).astype(float)
+  difference -= phantom_patch.simulate(nodule, beside, own)
+  rng = phantom_patch.generator(nodule.nodule_id).spawn(3)[2]
+  noise_sd = scanner.draw(rng).noise_sd
+  assert np.std(difference) == pytest.approx(noise_sd * 2**0.5, rel=0.1)
+  assert abs(np.mean(difference)) < noise_sd / 4
 
 
 def test_overlapping_patches_keep_what_readers_marked():

@@ -1,0 +1,55 @@
+"""docs/results.md says what the numbers beside it say, and nothing else."""
+
+import re
+
+import main_job
+
+from benchmarks.results import gather
+from benchmarks.results import page
+
+_DOCS = main_job.ROOT / 'docs'
+_NUMBER = re.compile(r'(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?')
+
+
+def _parts(text):
+  """Its words, with a # for each number, and its numbers."""
+  numbers = [float(x.replace(',', '')) for x in _NUMBER.findall(text)]
+  return _NUMBER.sub('#', text).split(), numbers
+
+
+def differences(text, other):
+  """Where two pages differ by more than a last digit; [] where nowhere."""
+  (words, numbers), (other_words, other_numbers) = _parts(text), _parts(other)
+  found = [
+    pair for pair in zip(words, other_words, strict=False) if len({*pair}) > 1
+  ]
+  found += [
+    (ours, theirs)
+    for ours, theirs in zip(numbers, other_numbers, strict=False)
+    # Per cent have one digit.
+    if abs(ours - theirs) > 0.1 + 1e-6
+  ]
+  if len(words) != len(other_words) or len(numbers) != len(other_numbers):
+    found.append((len(words), len(other_words)))
+  return found
+
+
+def test_the_page_follows_from_the_numbers(tmp_path):
+  records, made = gather.read(_DOCS / 'results')
+  for picture in (_DOCS / 'results').glob('examples.png'):
+    (tmp_path / picture.name).touch()
+  text = page.render(records, made, tmp_path)
+  assert differences((_DOCS / 'results.md').read_text('utf-8'), text) == []
+  drawn = {path.name for path in tmp_path.iterdir()}
+  assert drawn == {path.name for path in (_DOCS / 'results').glob('*.png')}
+
+
+def test_a_wrong_page_would_be_found():
+  assert (
+    differences('DI 88.1 (87.3-88.9), holds', 'DI 88.2 (87.3-88.9), holds')
+    == []
+  )
+  assert differences('DI 88.1, holds', 'DI 88.3, holds') == [(88.1, 88.3)]
+  assert differences('DI 88.1, holds', 'DI 88.1, cannot be told')
+  assert differences('1,234 parameters', '1,235 parameters') == [(1234, 1235)]
+  assert differences('a 1', 'a 1 2')
