@@ -8,7 +8,7 @@
 For research; this is no medical device. Into OUT go
 
     index.html           to look at: a row per point, all slices of each nodule
-                         with their outlines; needs no file beside it
+                         with their outlines; it can be sent alone
     predictions.json     a record per point: sizes, probability of malignancy,
                          and Dice where the readers' mask is known
     ID.png               CT, masks and activation map around each point
@@ -237,8 +237,7 @@ def main(argv=None):
   for note in notes:
     print(f'note: {errors.one_line(note)}', file=sys.stderr)
   print(f'Written: {out}/{results.PAGE}, {results.INDEX}, pictures, masks')
-  # Of a CT of one file none is expected.
-  return int(bool(faults or cut_off or (reason and not args.ct)))
+  return int(bool(faults or cut_off or reason))
 
 
 if __name__ == '__main__':

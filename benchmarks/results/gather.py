@@ -9,6 +9,7 @@ as `mtnet_jax.evaluation.records` has them. Runs of a day can be added to those
 of another: a point that is finished takes the place of what was there of it.
 """
 
+import json
 import math
 import pathlib
 import statistics
@@ -62,9 +63,13 @@ def gather(runs, folder, *, hardware, date):
       if peers is not None:
         found[PEERS], facts[PEERS] = peers
     new += len(facts)
-    for of_folds in facts.values():
+    before = made.get(sweep.name, {})
+    for name, of_folds in facts.items():
       for fact in of_folds:
         fact |= {'hardware': hardware, 'date': date}
+      if _without_stamp(before.get(name)) == _without_stamp(of_folds):
+        # These very runs were gathered before, when they were made.
+        facts[name] = before[name]
     if found:
       records.setdefault(sweep.name, {}).update(found)
       made.setdefault(sweep.name, {}).update(facts)
@@ -72,13 +77,42 @@ def gather(runs, folder, *, hardware, date):
     raise errors.InputError(
       f'{runs} holds no finished point: begin with `{sources.TABLES.command}`.'
     )
-  _check_peers(made.get(sources.TABLES.name, {}))
+  _check(made, folder)
   nodules = _nodules(records)
   files.make_folder(folder)
   for name, points in records.items():
     files.write_csv(folder / f'{name}.csv', list(_rows(points)))
   files.write_csv(folder / 'nodules.csv', [nodules[x] for x in sorted(nodules)])
   files.write_json(folder / 'runs.json', made)
+
+
+def _without_stamp(of_folds):
+  """Facts of a point's runs as JSON gives them back, but where and when."""
+  return json.loads(
+    json.dumps(
+      [
+        {key: x for key, x in fact.items() if key not in ('hardware', 'date')}
+        for fact in of_folds or ()
+      ]
+    )
+  )
+
+
+def _check(made, folder):
+  """Raises `errors.InputError` if runs do not belong together."""
+  built = {
+    fact['fingerprint']: f'{sweep}, {point}'
+    for sweep, points in made.items()
+    for point, of_folds in points.items()
+    for fact in of_folds
+  }
+  if len(built) > 1:
+    first, second, *_ = built.values()
+    raise errors.InputError(
+      f'{first} and {second} are of different builds of the dataset: gather'
+      f' runs of one build, or delete {folder} first if it holds others.'
+    )
+  _check_peers(made.get(sources.TABLES.name, {}))
 
 
 def _nodules(records):
@@ -94,7 +128,8 @@ def _nodules(records):
           if first[name] != row[name]:
             raise errors.InputError(
               f'the runs are of several datasets: the {name} of {key} is'
-              f' {first[name]} in one and {row[name]} in another.'
+              f' {first[name]} in one and {row[name]} in another. Gather those'
+              ' of one, into a folder without others.'
             )
   return nodules
 
@@ -204,14 +239,16 @@ def _check_peers(facts):
         f' `{sources.TABLES.command}`.'
       )
     run = ours[peer['fold']]
+    time = sum(network['budget_s'] for network in peer['networks'])
     for what, found, wanted in (
-      ('dataset', peer['fingerprint'], run['fingerprint']),
+      ('seconds', time, sum(run['seconds'].values())),
       ('share of the time', peer['share_of_time'], 1.0),
     ):
-      if found != wanted:
+      if abs(found - wanted) > 1e-6 * wanted:
         raise errors.InputError(
-          f'the peers of fold {peer["fold"]} had {found} for their {what}, and'
-          f' MT-Net {wanted}: train them again with `{sources.PEERS_COMMAND}`.'
+          f'the peers of fold {peer["fold"]} had {found:g} for their {what},'
+          f' and MT-Net {wanted:g}: train them again with'
+          f' `{sources.PEERS_COMMAND}`.'
         )
 
 

@@ -36,7 +36,7 @@ def mask_of(view, pixels):
 
 
 def _within(view, pixels):
-  """Row and column, in the patch, of those pixels that lie in it."""
+  """Of (n, 2) pixels of the slice those in the patch, as (m, 2) of its own."""
   at = pixels - _corner(view)
   return at[((at >= 0) & (at < len(view.fine))).all(axis=1)]
 

@@ -55,17 +55,19 @@ class View:
     voxel: (slice, row, column) of its centre.
     hu: (64, 64) int16.
     fine, coarse: (64, 64) bool, whole masks.
-    cam: (64, 64) float, class activation map.
+    cam: (64, 64) float, class activation map; None where no nodule is judged by
+      the patch.
     malignancy: probability.
     malignancy_members: of each output that was averaged; empty where none was.
-    uncertainty: (64, 64) float, of the fine mask; None where none was averaged.
+    uncertainty: (64, 64) float, of the fine mask; None where none was averaged,
+      or no nodule is judged by the patch.
   """
 
   voxel: tuple[int, int, int]
   hu: np.ndarray
   fine: np.ndarray
   coarse: np.ndarray
-  cam: np.ndarray
+  cam: np.ndarray | None
   malignancy: float
   malignancy_members: tuple[float, ...] = ()
   uncertainty: np.ndarray | None = None
@@ -198,6 +200,10 @@ def _find(start, volume):
       f'the mask reaches the edge of its patch on {sum(at_edge.values())} of'
       f' {len(at_edge)} slices'
     )
+  # Of many points with many slices each they would fill the memory.
+  for view in nodule.views.values():
+    if view is not nodule.view:
+      view.cam = view.uncertainty = None
   if {0, len(volume) - 1} & set(nodule.pixels) and len(volume) > 1:
     nodule.notes.append('the mask reaches the end of the series')
   return nodule
@@ -282,3 +288,9 @@ def _judge_by_largest(nodule, at_edge, volume):
   if 0 < found.mean() <= MAX_SHARE:
     nodule.pixels[k] = components.pixels_of(nodule.view, found)
     at_edge[k] = components.is_at_edge(found)
+  else:
+    nodule.notes.append(
+      'malignancy is judged by a patch in whose middle the networks mark'
+      f' {"everything" if found.any() else "nothing"}: the mask there is of'
+      ' the patch before'
+    )

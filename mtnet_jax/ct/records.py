@@ -149,7 +149,7 @@ def slices(place, nodule, volume, record):
   return nodule_page.Nodule(
     record=record,
     slices=list(shown.values()),
-    judged=shown[nodule.view.voxel[0]],
+    judged=list(shown).index(nodule.view.voxel[0]),
     cam=nodule.view.cam,
     uncertainty=nodule.view.uncertainty,
   )
@@ -157,7 +157,7 @@ def slices(place, nodule, volume, record):
 
 def _slice(place, nodule, volume, view):
   k = view.voxel[0]
-  outlines, note = {}, 'no mask'
+  outlines, note = {}, 'not counted' if view.fine.any() else 'no mask'
   # The readers' mask is of one patch.
   if place.truth is not None and view is nodule.view:
     outlines['readers'] = place.truth

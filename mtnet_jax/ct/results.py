@@ -86,7 +86,8 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
     return written, reason
   if isinstance(volume, image_volume.ImageVolume):
     volume.write_labels(out / _NIFTI, masks)
-    return [_NIFTI], 'the CT is no DICOM series'
+    # Of such a file nobody expects a Segmentation.
+    return [_NIFTI], None
   try:
     data = dicom_seg.encode(
       volume,

@@ -17,7 +17,7 @@ from PIL import Image
 from mtnet_jax.reports import html
 from mtnet_jax.reports import overlays
 
-# Shades of an activation map, as far as 8 bits tell them apart.
+# Of an activation map.
 _RED, _BLUE = (220, 0, 0), (0, 60, 220)
 
 
@@ -44,15 +44,15 @@ class Nodule(NamedTuple):
   Attributes:
     record: of predictions.json.
     slices: of `Slice`, in the order in which they are shown.
-    judged: the one of them that malignancy is of.
-    cam: (P, P), its class activation map.
+    judged: which of them malignancy is of, from 0.
+    cam: (P, P), the class activation map of that slice.
     uncertainty: (P, P), the disagreement about its fine mask; None where
       nothing was averaged.
   """
 
   record: dict
   slices: list[Slice]
-  judged: Slice
+  judged: int
   cam: np.ndarray
   uncertainty: np.ndarray | None
 
@@ -72,7 +72,7 @@ def render(nodules, index):
       {
         'record': nodule.record,
         'slices': [_drawn(one) for one in nodule.slices],
-        'judged': _drawn(nodule.judged),
+        'judged': nodule.judged,
         'activation': _png(*_activation(nodule.cam)),
         'disagreement': None
         if nodule.uncertainty is None
@@ -103,6 +103,7 @@ def _facts(index):
 
 
 def _drawn(one):
+  """A `Slice` as the template wants it: its picture and paths as text."""
   low, high = overlays.WINDOW_HU
   return {
     'title': one.title,
@@ -132,12 +133,16 @@ def outline(mask):
 
 
 def _as_bytes(values, low, high):
+  """Values of any shape as uint8, from 0 at `low` to 255 at `high`."""
   scaled = (np.asarray(values, np.float32) - low) / (high - low)
   return np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
 
 
 def _activation(cam):
-  """RGB and opacity: red speaks for malignant, blue for benign."""
+  """(P, P, 3) colours and (P, P) opacity of a (P, P) map, all uint8.
+
+  Red speaks for malignant, blue for benign.
+  """
   strength = np.abs(cam) / (float(np.abs(cam).max()) or 1.0)
   colors = np.where((cam > 0)[..., None], _RED, _BLUE)
   # What says nothing hides nothing.

@@ -85,7 +85,9 @@ def _finish_peers(runs):
     folder = runs / sources.PEERS / f'fold{fold}'
     folder.mkdir(parents=True)
     files.write_csv(folder / 'records.csv', records_of('single', fold))
-    network = {'seconds': 20 + fold, 'parameters': 1000}
+    # Six epochs of MT-Net.
+    time = 6 * (10.0 + fold)
+    network = {'seconds': 20 + fold, 'budget_s': time, 'parameters': 1000}
     files.write_json(
       folder / 'peers.json',
       {
@@ -165,7 +167,7 @@ def test_the_page_holds_what_was_measured(docs):
   # Three stages of two epochs, 12 s each in the median fold.
   assert ['MT-Net', '72', 'coarse 24, class 24, fine 24'] in rows
   # From 6 epochs of 10 s to as many of 14.
-  assert '60 s in one fold and 84 s in another' in ' '.join(text.split())
+  assert 'took between 60 and 84 s' in ' '.join(text.split())
   # What was not run is named with its command.
   assert sources.FIGURE7.command in text
   assert text.count('not run yet') == 3
@@ -267,12 +269,18 @@ def test_a_missing_sweep_is_no_result(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'key, value', (('share_of_time', 0.5), ('fingerprint', 'of another build'))
+  ('key', 'value', 'says'),
+  (
+    ('share_of_time', 0.5, 'fold 2 had 0.5'),
+    ('fingerprint', 'of another build', 'different builds'),
+    # MT-Net's 6 epochs took 12 s each.
+    ('networks', [{'budget_s': 70.0}], 'fold 2 had 70 .* MT-Net 72'),
+  ),
 )
-def test_peers_of_other_runs_are_refused(tmp_path, docs, key, value):
+def test_peers_of_other_runs_are_refused(tmp_path, docs, key, value, says):
   path = tmp_path / 'runs' / sources.PEERS / 'fold2' / 'peers.json'
   files.write_json(path, {**files.read_json(path), key: value})
-  with pytest.raises(gather.errors.InputError, match='fold 2'):
+  with pytest.raises(gather.errors.InputError, match=says):
     gather.gather(tmp_path / 'runs', tmp_path / 'x', hardware='', date='')
 
 
@@ -291,7 +299,7 @@ def test_runs_of_several_days_make_one_page(docs, tmp_path):
     )
     text = page.write(later)
     if name == 'first':
-      assert 'Not run yet, and nowhere below: ' in text
+      assert 'Not run yet, and so missing below: ' in text
       assert 'MT-Net is better than the serial strategy [1]' in text
       assert 'MT-Net is better than a shared encoder' not in text
       assert 'An abacus; mtnet_jax 0.1, JAX 0.10; 2026-01-01.' in text
@@ -303,6 +311,13 @@ def test_runs_of_several_days_make_one_page(docs, tmp_path):
       for file in (path, later / 'results' / path.name)
     )
     assert ours == theirs
+
+
+def test_runs_keep_the_day_on_which_they_were_gathered_first(docs, tmp_path):
+  before = (docs / 'results' / 'runs.json').read_text()
+  again = {'hardware': 'Another abacus', 'date': '2027-01-01'}
+  gather.gather(tmp_path / 'runs', docs / 'results', **again)
+  assert (docs / 'results' / 'runs.json').read_text() == before
 
 
 def test_peers_need_what_they_stand_beside(docs, tmp_path):

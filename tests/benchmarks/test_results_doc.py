@@ -12,8 +12,11 @@ _NUMBER = re.compile(r'(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?')
 
 
 def _parts(text):
-  """Its words, with a # for each number, and its numbers."""
-  numbers = [float(x.replace(',', '')) for x in _NUMBER.findall(text)]
+  """Its words, # for a number, and its numbers with their last digits."""
+  numbers = [
+    (float(x), 10.0 ** -len(x.partition('.')[2]))
+    for x in (found.replace(',', '') for found in _NUMBER.findall(text))
+  ]
   return _NUMBER.sub('#', text).split(), numbers
 
 
@@ -25,9 +28,9 @@ def differences(text, other):
   ]
   found += [
     (ours, theirs)
-    for ours, theirs in zip(numbers, other_numbers, strict=False)
-    # Per cent have one digit.
-    if abs(ours - theirs) > 0.1 + 1e-6
+    for (ours, unit), (theirs, _) in zip(numbers, other_numbers, strict=False)
+    # Another machine may round another way.
+    if abs(ours - theirs) > 1.01 * unit * (unit < 1)
   ]
   if len(words) != len(other_words) or len(numbers) != len(other_numbers):
     found.append((len(words), len(other_words)))
@@ -52,4 +55,5 @@ def test_a_wrong_page_would_be_found():
   assert differences('DI 88.1, holds', 'DI 88.3, holds') == [(88.1, 88.3)]
   assert differences('DI 88.1, holds', 'DI 88.1, cannot be told')
   assert differences('1,234 parameters', '1,235 parameters') == [(1234, 1235)]
+  assert differences('a rate of 0.001', 'a rate of 0.003')
   assert differences('a 1', 'a 1 2')

@@ -116,6 +116,39 @@ def test_the_walk_follows_a_slanted_nodule(tmp_path):
   np.testing.assert_array_equal(_voxels(nodule), truth)
 
 
+@pytest.mark.parametrize(
+  ('share', 'word'), [(0.0, 'nothing'), (1.0, 'everything')]
+)
+def test_a_last_look_that_finds_no_nodule_is_noted(tmp_path, share, word):
+  """The largest slice, seen from its mask's middle, is marked otherwise."""
+  hu = ct_files.volume()
+  for k, col, side in ((19, 44, 3), (20, 50, 4), (21, 56, 3)):
+    hu[k, 40 - side : 40 + side, col - side : col + side] = ct_files.NODULE_HU
+  ct_files.write(tmp_path, hu)
+  volume = series.find([tmp_path])
+  model = ct_files.Model()
+  (whole,) = _walk(volume, (19, 40, 44), model=model)
+  calls = len(model.batches)
+  assert whole.view.voxel == (20, 40, 50) and not whole.notes
+
+  def last_look_otherwise(hu):
+    found = model.predict(hu, ct_files.SPACING_MM)
+    if len(model.batches) < calls:
+      return found
+    mask = np.full_like(found.mask, share)
+    return dataclasses.replace(found, mask=mask)
+
+  model.batches.clear()
+  (nodule,) = follow.follow(
+    [follow.Start((19, 40, 44))], volume, last_look_otherwise
+  )
+  np.testing.assert_array_equal(_voxels(nodule), _voxels(whole))
+  assert nodule.view.fine.mean() == share
+  assert nodule.view.cam is not None
+  (note,) = nodule.notes
+  assert word in note and 'of the patch before' in note
+
+
 def test_a_shared_pixel_joins_slices_and_a_corner_does_not(tmp_path):
   hu = ct_files.volume()
   truth = np.zeros(hu.shape, bool)

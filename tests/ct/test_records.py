@@ -105,7 +105,9 @@ def test_slices_for_the_page(volume):
   above.fine[:] = False
   # The patch begins at (10 - 32, 20 - 32); fine is 8..11 by 18..21.
   kept = np.array([[8, 18], [8, 19]])
-  nodule = follow.Nodule(judged, {4: kept}, views={4: judged, 5: above})
+  below = _view((3, 10, 20))  # Marked, and not counted.
+  views = {3: below, 4: judged, 5: above}
+  nodule = follow.Nodule(judged, {4: kept}, views=views)
   truth = _view().coarse
   readers = {
     'split': 'test',
@@ -117,9 +119,12 @@ def test_slices_for_the_page(volume):
   assert [one.title for one in shown.slices] == [
     'slice 5, z = -292.5 mm',
     'slice 4, z = -294 mm',
+    'slice 3, z = -295.5 mm',
   ]
-  first, second = shown.slices
-  assert shown.judged is second and first.note == 'no mask'
+  first, second, third = shown.slices
+  assert shown.judged == 1
+  assert (first.note, third.note) == ('no mask', 'not counted')
+  np.testing.assert_array_equal(third.outlines['left-out'], below.fine)
   assert second.note == '1.4 mm'  # Two pixels, from edge to edge.
   assert np.argwhere(second.outlines['fine']).tolist() == [[30, 30], [30, 31]]
   assert second.outlines['left-out'].sum() == 16 - 2

@@ -45,7 +45,7 @@ def _nodule(record=(), slices=(), cam=None, uncertainty=None):
   if cam is None:
     cam = np.zeros((16, 16), np.float32)
   record = {**_RECORD, **dict(record)}
-  return nodule_page.Nodule(record, slices, slices[0], cam, uncertainty)
+  return nodule_page.Nodule(record, slices, 0, cam, uncertainty)
 
 
 def _page(tmp_path, *nodules, **index):
@@ -101,10 +101,9 @@ def test_slices_are_windowed_and_complete(tmp_path):
   hu = np.full((16, 16), -1000, np.int16)
   hu[2, 3:7] = -300, 400, 3000, -2000
   page = _page(tmp_path, _nodule(slices=[_slice(hu=hu), _slice('other')]))
-  first, second, of_map, _ = _images(page)
+  first, second, _ = _images(page)
   # The middle of the window is the middle of 0 to 255.
   assert first[2, 2:8].tolist() == [0, 128, 255, 255, 0, 0]
-  np.testing.assert_array_equal(of_map, first)
   # 0 HU is 1000 / 1400 of the window.
   assert (second == round(255 / 1.4)).all()
 
@@ -135,7 +134,8 @@ def test_disagreement_is_shown_where_something_was_averaged(tmp_path):
   shown = _images(page)[-1]
   assert (shown[4, 4], shown[5, 5], shown[0, 0]) == (255, 128, 0)
   assert page.row('a<b')[3] == '0.250 (0.125–0.500)'
-  assert '3 say 0.125 to 0.500' in page.text
+  assert '3 answers, 0.125 to 0.500' in page.text
+  assert 'where they disagree' in page.text
 
 
 def test_a_row_per_point_also_of_those_that_failed(tmp_path):
@@ -150,7 +150,8 @@ def test_a_row_per_point_also_of_those_that_failed(tmp_path):
   page = _page(
     tmp_path,
     _nodule({**readers, **dice}),
-    _nodule({**nothing, **readers, **dice}),
+    # Nobody has marked this one.
+    _nodule(nothing),
     failed=[{'id': 'far', 'reason': 'row 500 is outside'}],
     notes=['no DICOM Segmentation: <why>'],
   )
@@ -160,7 +161,7 @@ def test_a_row_per_point_also_of_those_that_failed(tmp_path):
   assert {len(row) for row in page.rows} == {8}
   assert rows[0] == 'a<b|4.3|32|2|0.250|0.500|0.750|'.split('|')
   assert rows[1] == [
-    *('none', '–', '–', '–', '0.250', '0.500', '0.750'),
+    *('none', '–', '–', '–', '0.250', '–', '–'),
     'nothing found: the networks mark nothing there',
   ]
   assert rows[2] == ['far', *'––––––', 'not done: row 500 is outside']
@@ -185,24 +186,30 @@ def test_outlines_have_a_class_each(tmp_path):
 @pytest.mark.parametrize(
   ('ct', 'trained', 'said'),
   [
-    (True, True, ['SIMULATED CT', 'learned from simulated attenuation']),
+    (True, True, ['SIMULATED CT', 'learned from SIMULATED attenuation']),
     (True, False, ['SIMULATED CT']),
     (False, True, ['Trained on SIMULATED CT']),
     (False, False, []),
   ],
 )
 def test_what_is_simulated_says_so(tmp_path, ct, trained, said):
+  uncertainty = np.zeros((16, 16), np.float32)
   page = _page(
-    tmp_path, _nodule(), simulated_ct=ct, trained_on_simulated=trained
+    tmp_path,
+    _nodule(uncertainty=uncertainty),
+    simulated_ct=ct,
+    trained_on_simulated=trained,
   )
   assert all(words in page.text for words in said)
   assert ('SIMULATED' in page.text) == bool(said)
-  if ct:
-    assert 'nothing here is of a patient' in page.text
-    # Each picture and each title, which may be all that is shown of the page.
-    labels = re.findall(r'aria-label="(slice [^"]+)"', page.html)
-    assert labels and all('SIMULATED' in label for label in labels)
-    assert '<h3>a&lt;b, SIMULATED CT</h3>' in page.html
+  # Each picture and each title, which may be all that is shown of the page.
+  pictures = re.findall(r'role="img"\s+aria-label="([^"]+)"', page.html)
+  assert len(pictures) == 3
+  titles = re.findall(r'<(?:h3|title|label)>([^<]+)', page.html)
+  for text in pictures + titles:
+    assert ('SIMULATED' in text) == bool(said)
+  (legend,) = re.findall(r'<p class="legend">.*?</p>', page.html, re.DOTALL)
+  assert ('SIMULATED' in legend) == bool(said)
 
 
 def test_the_page_stands_alone_and_trusts_no_text(tmp_path):
