@@ -22,6 +22,8 @@ from tfds_lidc.ct import series as dicom_series
 
 _SLICE = re.compile(r'(.*\.mhd)#(\d+)(x?y?)', re.DOTALL)
 _UID = re.compile(r'\d+(?:\.\d+){5,}')
+_FIELD = re.compile(rb'^[ \t]*(\w+)[ \t]*[=:][ \t]*(\S[^\r\n]*)', re.M)
+_SEVERAL = re.compile(rb'LIST|.*%')
 _INT16 = np.iinfo(np.int16)
 # Between a direction and an axis: 0.06 degrees.
 _AXIAL = 1e-3
@@ -41,7 +43,7 @@ class Grid(NamedTuple):
     downwards: whether the slices of the file run from the highest z.
     flips: 'x' where its columns run to the patient's right, 'y' where its rows
       run to the front: the other way than those of a patient on the back.
-    compressed: whether the file can only be read as a whole.
+    in_one_piece: whether the file can only be read as a whole.
   """
 
   size: tuple[int, int, int]
@@ -49,7 +51,7 @@ class Grid(NamedTuple):
   step_mm: float
   downwards: bool
   flips: str
-  compressed: bool
+  in_one_piece: bool
 
 
 def load(luna_dir: str | os.PathLike) -> series_index.SeriesIndex:
@@ -161,8 +163,25 @@ def _read_grid(
     step_mm=float(spacing[2]),
     downwards=bool(signs[2] < 0),
     flips='x' * bool(signs[0] < 0) + 'y' * bool(signs[1] < 0),
-    compressed=b'CompressedData = True' in text,
+    in_one_piece=not _has_slices(text),
   ), None
+
+
+def _has_slices(text: bytes) -> bool:
+  """Whether a slice can be read without the others, by the text of a header.
+
+  Numbers may be compressed, written as text, or lie in several files. Of those
+  that are text ITK writes all into the memory of one slice, and beyond it.
+  """
+  fields = _FIELD.findall(text)
+  true = b'T', b't', b'1'
+  binary = [x.startswith(true) for key, x in fields if key == b'BinaryData']
+  whole = [
+    x.startswith(true) if key == b'CompressedData' else _SEVERAL.match(x)
+    for key, x in fields
+    if key in (b'CompressedData', b'ElementDataFile')
+  ]
+  return bool(binary) and all(binary) and not any(whole)
 
 
 def try_read_hu(
@@ -179,7 +198,7 @@ def try_read_hu(
   if grid.downwards:
     k = grid.size[2] - 1 - k
   try:
-    if grid.compressed:
+    if grid.in_one_piece:
       values = _whole(path, os.stat(path).st_mtime_ns)[k]
     else:
       values = _region(path, grid, k)

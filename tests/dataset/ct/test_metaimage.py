@@ -208,3 +208,59 @@ def test_the_real_series_gives_the_same_records(tmp_path):
     'all', lidc_dir=dicom_files.REAL_DIR, data_dir=tmp_path / 'theirs'
   )
   _assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+  'numbers',
+  (
+    'BinaryData = False',
+    'BinaryData = Brue',
+    'BinaryData: F',
+  ),
+)
+def test_numbers_as_text_are_read_as_a_whole(tmp_path, numbers):
+  """A slice alone would have ITK write beyond its memory."""
+  hu = np.arange(-60, 60, dtype=np.int16).reshape(5, 4, 6)
+  path = tmp_path / 'ct.mhd'
+  path.write_text(
+    f'ObjectType = Image\nNDims = 3\n{numbers}\nDimSize = 6 4 5\n'
+    'ElementSpacing = 0.7 0.7 2\nElementType = MET_SHORT\n'
+    'ElementDataFile = ct.raw\n'
+  )
+  (tmp_path / 'ct.raw').write_text(f'{" ".join(map(str, hu.ravel()))}\n')
+  grid, fault = metaimage.read_grid(str(path))
+  assert fault is None and grid.in_one_piece
+  for k, plane in enumerate(hu):
+    found, fault = metaimage.try_read_hu(metaimage.slice_name(str(path), k))
+    assert fault is None
+    np.testing.assert_array_equal(found, plane)
+
+
+@pytest.mark.parametrize('names', ('LIST\n{}', 'ct%d.raw 0 4 1'))
+def test_a_file_a_slice(tmp_path, names):
+  hu = np.arange(-60, 60, dtype='<i2').reshape(5, 4, 6)
+  files = [f'ct{k}.raw' for k in range(5)]
+  for name, plane in zip(files, hu, strict=True):
+    (tmp_path / name).write_bytes(plane.tobytes())
+  path = tmp_path / 'ct.mhd'
+  path.write_text(
+    'ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 6 4 5\n'
+    'ElementSpacing = 0.7 0.7 2\nElementType = MET_SHORT\n'
+    f'ElementDataFile = {names.format(chr(10).join(files))}\n'
+  )
+  assert metaimage.read_grid(str(path))[0].in_one_piece
+  for k, plane in enumerate(hu):
+    found, fault = metaimage.try_read_hu(metaimage.slice_name(str(path), k))
+    assert fault is None
+    np.testing.assert_array_equal(found, plane)
+
+
+def test_a_plain_volume_is_read_slice_by_slice(tmp_path, ct):
+  hu, z_mm, _ = ct
+  plain, compressed = (
+    metaimage.read_grid(
+      str(_write(tmp_path / str(zipped), hu, z_mm, compressed=zipped))
+    )
+    for zipped in (False, True)
+  )
+  assert not plain[0].in_one_piece and compressed[0].in_one_piece
