@@ -100,18 +100,18 @@ def _without_stamp(of_folds):
 
 def _check(made, folder):
   """Raises `errors.InputError` if runs do not belong together."""
-  built = {
-    fact['fingerprint']: f'{sweep}, {point}'
-    for sweep, points in made.items()
-    for point, of_folds in points.items()
-    for fact in of_folds
-  }
-  if len(built) > 1:
-    first, second, *_ = built.values()
-    raise errors.InputError(
-      f'{first} and {second} are of different builds of the dataset: gather'
-      f' runs of one build, or delete {folder} first if it holds others.'
-    )
+  first = {}  # fold -> fingerprint of its splits, and whose it is
+  for sweep, points in made.items():
+    for point, of_folds in points.items():
+      for fact in of_folds:
+        fold, found = fact['fold'], fact['fingerprint']
+        name = f'{point} of {sweep}, fold {fold}'
+        known, other = first.setdefault(fold, (found, name))
+        if known != found:
+          raise errors.InputError(
+            f'{other} and {name} are of different builds of the dataset: gather'
+            f' runs of one build, or delete {folder} first if it holds others.'
+          )
   _check_peers(made.get(sources.TABLES.name, {}))
 
 

@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 
 from mtnet_jax.ct import geometry
+from mtnet_jax.ct import image_probe
 from mtnet_jax.ct import nifti
 from mtnet_jax.ct import volume
 from mtnet_jax.storage import files
@@ -39,6 +40,8 @@ class ImageVolume(volume.Volume):
     """
     path = pathlib.Path(path).expanduser()
     _check(path)
+    if not image_probe.survives(path, _MAX_VOXELS):
+      raise errors.InputError(_damaged(path, 'SimpleITK crashes on it'))
     itk = _itk()
     image = _read(itk, path)
     self.simulated = 'SIMULATED' in ' '.join([path.name, *_texts(image)])

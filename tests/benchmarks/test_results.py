@@ -52,7 +52,8 @@ def made_up(path):
   dataset = types.SimpleNamespace(
     rotate_folds=(fold + 1) % 5,
     name='lidc_nodules/phantom',
-    fingerprint='abc',
+    # Of the splits, which are another fold's turned.
+    fingerprint=f'abc{fold}',
   )
   return types.SimpleNamespace(
     records=records_of(point, fold),
@@ -92,7 +93,7 @@ def _finish_peers(runs):
       folder / 'peers.json',
       {
         'networks': [{**network, 'network': 'MONAI U-Net'}],
-        'fingerprint': 'abc',
+        'fingerprint': f'abc{fold}',
         'share_of_time': 1.0,
         'learning_rate': 0.001,
       },

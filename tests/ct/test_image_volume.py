@@ -6,6 +6,7 @@ import ct_files
 import numpy as np
 import pytest
 
+from mtnet_jax.ct import image_probe
 from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import series
 from mtnet_jax.ct import volume
@@ -183,3 +184,29 @@ def test_voxels_that_are_no_numbers(tmp_path, hu):
   with pytest.raises(volume.SliceError, match='cannot be used'):
     found.patch((20, 40, 50))
   found.patch((21, 40, 50))
+
+
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [
+    (b'NDims = 3', b'NDims = 333'),
+    (b'ElementDataFile = ct.raw', b'ElementDataFile = \xfeNw\x02\n5Ag\x9b'),
+  ],
+)
+def test_what_itk_crashes_on_is_refused(tmp_path, hu, old, new):
+  path = _write(tmp_path / 'ct.mhd', hu)
+  header = path.read_bytes()
+  assert old in header
+  path.write_bytes(header.replace(old, new))
+  with pytest.raises(errors.InputError, match='ct.mhd'):
+    image_volume.ImageVolume(path)
+
+
+def test_a_process_that_dies_costs_no_other(tmp_path, hu, monkeypatch):
+  path = _write(tmp_path / 'ct.nii', hu)
+  assert image_probe.survives(path, hu.size)
+  script = tmp_path / 'crash.py'
+  script.write_text('import os\nos.abort()\n')
+  monkeypatch.setattr(image_probe, '__file__', str(script))
+  with pytest.raises(errors.InputError, match='SimpleITK crashes on it'):
+    image_volume.ImageVolume(path)

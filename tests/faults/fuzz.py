@@ -35,6 +35,7 @@ from faults import target  # noqa: E402
 from faults import targets  # noqa: E402
 import tqdm  # noqa: E402
 
+from mtnet_jax.ct import image_probe  # noqa: E402
 from mtnet_jax.weights import hdf5  # noqa: E402
 from tfds_lidc.ct import decoder  # noqa: E402
 
@@ -130,8 +131,8 @@ def _guarded(folder):
 
 
 _watched = []
-# Scripts that read HDF5 and compressed images.
-_READERS = ([hdf5.__file__], [decoder.__file__])
+# Scripts that read HDF5, compressed images and volumes of one file.
+_READERS = ([hdf5.__file__], [decoder.__file__], [image_probe.__file__])
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 

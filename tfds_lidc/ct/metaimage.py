@@ -22,7 +22,9 @@ from tfds_lidc.ct import series as dicom_series
 
 _SLICE = re.compile(r'(.*\.mhd)#(\d+)(x?y?)', re.DOTALL)
 _UID = re.compile(r'\d+(?:\.\d+){5,}')
-_FIELD = re.compile(rb'^[ \t]*(\w+)[ \t]*[=:][ \t]*(\S[^\r\n]*)', re.M)
+_FIELD = re.compile(rb'^[ \t]*(\w+)[ \t]*[=:][ \t]*([^\r\n]*)', re.M)
+_CONTROL = re.compile(rb'[\x00-\x08\x0e-\x1f\x7f]')
+_PATTERN = re.compile(rb'[ -~]*%[ -~]*')
 _SEVERAL = re.compile(rb'LIST|.*%')
 _INT16 = np.iinfo(np.int16)
 # Between a direction and an axis: 0.06 degrees.
@@ -133,13 +135,19 @@ def _read_grid(
   path: str, modified_ns: int
 ) -> tuple[Grid | None, header.Fault | None]:
   del modified_ns
+  try:
+    with open(path, 'rb') as file:
+      text = file.read(1 << 14)
+  except OSError as e:
+    return None, header.unreadable(e)
+  reason = _damage(path, text)
+  if reason:
+    return None, header.Fault('unreadable', reason)
   reader = _reader(path)
   # SimpleITK raises nothing else, and its text is of many lines.
   try:
     reader.ReadImageInformation()
-    with open(path, 'rb') as file:
-      text = file.read(1 << 14)
-  except (RuntimeError, OSError) as e:
+  except RuntimeError as e:
     return None, header.unreadable(e)
   size, spacing = reader.GetSize(), reader.GetSpacing()
   if len(size) != 3 or reader.GetNumberOfComponents() != 1:
@@ -165,6 +173,32 @@ def _read_grid(
     flips='x' * bool(signs[0] < 0) + 'y' * bool(signs[1] < 0),
     in_one_piece=not _has_slices(text),
   ), None
+
+
+def _damage(path: str, text: bytes) -> str | None:
+  """Why a header is none of fields, the last of which names files there are.
+
+  On such ITK may crash.
+  """
+  damaged = 'has a damaged header'
+  head, _, rest = text.partition(b'ElementDataFile')
+  name, *names = rest.strip(b' \t=:').splitlines() or [b'']
+  fields = [_FIELD.match(line) for line in head.splitlines() if line.strip()]
+  if not name or not all(fields) or _CONTROL.search(head + name):
+    return damaged
+  dimensions = [field[2].strip() for field in fields if field[1] == b'NDims']
+  if dimensions not in ([b'2'], [b'3'], [b'4']):
+    return damaged
+  if name.startswith(b'LIST'):
+    files = list(filter(None, names))
+  elif name.lower().strip() == b'local' or _PATTERN.fullmatch(name):
+    files = []  # They follow the header, or are counted.
+  else:
+    files = [name]
+  folder = os.fsencode(os.path.dirname(path))
+  if all(os.path.isfile(os.path.join(folder, x.strip())) for x in files):
+    return None
+  return 'is there without the file of its pixels, which its last line names'
 
 
 def _has_slices(text: bytes) -> bool:

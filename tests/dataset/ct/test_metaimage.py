@@ -137,8 +137,13 @@ def test_a_slice_is_read_by_its_name(tmp_path, ct):
 @pytest.mark.parametrize(
   ('text', 'says'),
   (
-    (b'', 'cannot be read'),
-    (b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n', 'cannot be read'),
+    (b'', 'damaged header'),
+    (b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n', 'damaged header'),
+    (
+      b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9'
+      b'\nElementType = MET_SHORT\nElementDataFile = y.raw\n',
+      'without the file of its pixels',
+    ),
     (
       b'ObjectType = Image\nNDims = 2\nDimSize = 9 9\nElementType = MET_SHORT'
       b'\nElementDataFile = x.raw\n',
@@ -160,6 +165,7 @@ def test_a_slice_is_read_by_its_name(tmp_path, ct):
 def test_a_volume_that_cannot_be_used_costs_itself(tmp_path, ct, text, says):
   hu, z_mm, _ = ct
   (tmp_path / f'{dicom_files.SERIES_UID}9.mhd').write_bytes(text)
+  (tmp_path / 'x.raw').touch()
   _write(tmp_path, hu[:3], z_mm[:3])
   index = metaimage.load(tmp_path)
   assert set(index.series) == {dicom_files.SERIES_UID}
@@ -264,3 +270,42 @@ def test_a_plain_volume_is_read_slice_by_slice(tmp_path, ct):
     for zipped in (False, True)
   )
   assert not plain[0].in_one_piece and compressed[0].in_one_piece
+
+
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  (
+    ('NDims = 3', 'NDims = 333'),
+    ('NDims = 3', 'NDims = 3\nNDims = 333'),
+    ('NDims', 'Dims'),
+    ('BinaryData = True', 'BinaryD[ta = True'),
+    ('BinaryData = True', 'BinaryData = True\x01'),
+    ('ElementDataFile', 'ElementData'),
+    ('= ct.raw', '='),
+  ),
+)
+def test_damaged_headers_are_not_given_to_itk(tmp_path, monkeypatch, old, new):
+  hu = np.zeros((5, 4, 6), np.int16)
+  path = tmp_path / 'ct.mhd'
+  itk.WriteImage(itk.GetImageFromArray(hu), str(path))
+  assert metaimage.read_grid(str(path))[1] is None
+  header = path.read_text()
+  assert old in header
+  damaged = tmp_path / 'damaged.mhd'
+  damaged.write_text(header.replace(old, new))
+  monkeypatch.setattr(metaimage, '_reader', None)
+  grid, fault = metaimage.read_grid(str(damaged))
+  assert grid is None and fault.reason == 'has a damaged header'
+
+
+def test_a_header_may_say_more_than_is_needed(tmp_path):
+  path = tmp_path / 'ct.mhd'
+  itk.WriteImage(
+    itk.GetImageFromArray(np.zeros((5, 4, 6), np.int16)), str(path)
+  )
+  text = path.read_text().replace(
+    'NDims', 'Comment = Größe, 3 % of it: = all\nName =\n\nNDims'
+  )
+  path.write_bytes(text.replace('\n', '\r\n').encode())
+  grid, fault = metaimage.read_grid(str(path))
+  assert fault is None and grid.size == (6, 4, 5)
