@@ -30,7 +30,8 @@ class Peers(NamedTuple):
 
   Attributes:
     dice, auc: Fine Seg-net's and Class-net's minus theirs.
-    seconds: name of the network -> median seconds of training over the folds.
+    seconds: name of the network -> seconds of training, of each fold.
+    epochs: name of the network -> how many it had time for, of each fold.
     parameters: name of the network -> how many.
     fastest, slowest: seconds of all stages of MT-Net, in a fold.
     compiling: seconds in which MT-Net's programs were compiled, of three
@@ -41,6 +42,7 @@ class Peers(NamedTuple):
   dice: dict
   auc: dict
   seconds: dict
+  epochs: dict
   parameters: dict
   fastest: float
   slowest: float
@@ -136,11 +138,12 @@ def peers(results, facts):
   if gather.PEERS not in facts:
     return None
   minus = {r.output: r.differences for r in results if r.point == gather.PEERS}
-  seconds, parameters = {}, {}
+  seconds, epochs, parameters = {}, {}, {}
   for fold in facts[gather.PEERS]:
     for network in fold['networks']:
       name = network['network']
       seconds.setdefault(name, []).append(network['seconds'])
+      epochs.setdefault(name, []).append(network['epochs'])
       parameters[name] = network['parameters']
   ours = [sum(fold['seconds'].values()) for fold in facts[REFERENCE]]
   dice = claims.negated(minus['fine']['dice'])
@@ -149,6 +152,7 @@ def peers(results, facts):
     dice,
     auc,
     seconds,
+    epochs,
     parameters,
     min(ours),
     max(ours),

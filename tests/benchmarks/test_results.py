@@ -88,7 +88,12 @@ def _finish_peers(runs):
     files.write_csv(folder / 'records.csv', records_of('single', fold))
     # Six epochs of MT-Net.
     time = 6 * (10.0 + fold)
-    network = {'seconds': 20 + fold, 'budget_s': time, 'parameters': 1000}
+    network = {
+      'seconds': 20 + fold,
+      'budget_s': time,
+      'epochs': 3 + fold,
+      'parameters': 1000,
+    }
     files.write_json(
       folder / 'peers.json',
       {
@@ -167,6 +172,9 @@ def test_the_page_holds_what_was_measured(docs):
   ]
   # Three stages of two epochs, 12 s each in the median fold.
   assert ['MT-Net', '72', 'coarse 24, class 24, fine 24'] in rows
+  assert '1,000 parameters, 22 s, 5 epochs (MT-Net: 4)' in ' '.join(
+    text.split()
+  )
   # From 6 epochs of 10 s to as many of 14.
   assert 'took between 60 and 84 s' in ' '.join(text.split())
   # What was not run is named with its command.
