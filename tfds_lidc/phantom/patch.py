@@ -118,11 +118,13 @@ def simulate_patch(
   shown = {name: float(ratings[name]) for name in RATINGS_SHOWN}
   background_rng, nodule_rng, scanner_rng = rng.spawn(3)
   distance = consensus_distance(reader_masks)
-  others, shift = surroundings or (reader_masks, (0, 0))
-  hu = lung.background(
-    consensus_distance(others), pixel_spacing_mm, background_rng
-  )
-  hu = ndimage.shift(hu, shift, order=0, mode='nearest')
+  if surroundings is None:
+    hu = lung.background(distance, pixel_spacing_mm, background_rng)
+  else:
+    others, shift = surroundings
+    around = consensus_distance(others)
+    hu = lung.background(around, pixel_spacing_mm, background_rng)
+    hu = ndimage.shift(hu, shift, order=0, mode='nearest')
   hu = phantom_nodule.add_nodule(
     hu, distance, shown, pixel_spacing_mm, nodule_rng
   )
@@ -133,6 +135,7 @@ def simulate_patch(
 def simulate(
   nodule: selection.Nodule,
   patch: patches.Patch,
+  each_slice: bool = False,
   beside: patches.Patch | None = None,
 ) -> np.ndarray:
   """The SIMULATED attenuation of a nodule, the same on every machine and call.
@@ -140,23 +143,25 @@ def simulate(
   Args:
     nodule: its ratings and pixel spacing are used.
     patch: its reader masks are used.
+    each_slice: whether each slice of the nodule is drawn for itself.
     beside: another patch of the nodule, whose surroundings and scanner this one
       has, with noise of its own; None for a draw that stands alone.
 
   Returns:
     (64, 64) int16, HU.
   """
+  name = nodule.nodule_id
+  own_name = f'{name}_{patch.slice_index}'
   others = {}
   if beside is not None:
     shift = beside.row - patch.row, beside.col - patch.col
     others['surroundings'] = beside.reader_masks, shift
-    name = f'{nodule.nodule_id}_{patch.slice_index}'
-    others['noise_rng'] = generator(name)
+    others['noise_rng'] = generator(own_name)
   return simulate_patch(
     patch.reader_masks,
     {name: float(np.mean(r)) for name, r in nodule.ratings.items()},
     pixel_spacing_mm=nodule.pixel_spacing_mm * patch.scale,
-    rng=generator(nodule.nodule_id),
+    rng=generator(own_name if each_slice else name),
     **others,
   )
 

@@ -110,7 +110,7 @@ def _simulate(
   for patch in placed:
     shown = own[0].slice_index == patch.slice_index
     beside = None if shown else own[0]
-    yield patch, phantom_patch.simulate(nodule, patch, beside)
+    yield patch, phantom_patch.simulate(nodule, patch, beside=beside)
 
 
 def _paste(

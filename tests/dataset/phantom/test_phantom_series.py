@@ -124,7 +124,7 @@ def test_slices_of_a_nodule_share_what_surrounds_it():
   assert (own.row, own.col) != (last.row, last.col)
   rng = phantom_patch.generator(nodule.nodule_id).spawn(3)[2]
   noise_sd = scanner.draw(rng).noise_sd
-  shared = phantom_patch.simulate(nodule, last, own).astype(float)
+  shared = phantom_patch.simulate(nodule, last, beside=own).astype(float)
   alone = phantom_patch.simulate(nodule, last).astype(float)
   first = _on_the_slice(phantom_patch.simulate(nodule, own), own)
   # Far from both outlines there are lung, vessels and wall alone.
@@ -143,7 +143,7 @@ def test_noise_is_a_slice_s_own():
   nodule, own, _ = _of_two_slices()
   beside = dataclasses.replace(own, slice_index=own.slice_index + 1)
   difference = phantom_patch.simulate(nodule, own).astype(float)
-  difference -= phantom_patch.simulate(nodule, beside, own)
+  difference -= phantom_patch.simulate(nodule, beside, beside=own)
   rng = phantom_patch.generator(nodule.nodule_id).spawn(3)[2]
   noise_sd = scanner.draw(rng).noise_sd
   assert np.std(difference) == pytest.approx(noise_sd * 2**0.5, rel=0.1)
