@@ -55,6 +55,8 @@ def test_a_ball_is_found_whole_and_alone(directory):
     ]
     for k, view in nodule.views.items():
       assert view.voxel[0] == k
+      # Only what is judged keeps its map: there may be a thousand points.
+      assert (view.cam is None) == (view is not nodule.view)
       pixels = nodule.pixels.get(k, np.empty((0, 2), int))
       np.testing.assert_array_equal(components.mask_of(view, pixels), view.fine)
 
