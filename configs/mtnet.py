@@ -154,7 +154,8 @@ def _paper():
   # mtnet_jax/models/strategies.py for which of them needs which. MT-Net has no
   # joint one.
   config.stages = ('coarse', 'class', 'fine', 'joint')
-  # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up.
+  # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up. Epochs
+  # of 0 take the stage as it is from the model of start_from.
   for name, batch_size in (
     ('coarse_stage', 16),
     ('class_stage', 32),

@@ -1,8 +1,10 @@
-"""What two runs left, compared bit for bit."""
+"""What runs left: checkpoints compared bit for bit, and logs."""
 
 import csv
+import struct
 
 import numpy as np
+from tensorboardX.proto import event_pb2
 
 from mtnet_jax.storage import checkpoint
 
@@ -51,3 +53,16 @@ def losses(workdir):
     return [
       (row['stage'], row['epoch'], row['loss']) for row in csv.DictReader(file)
     ]
+
+
+def events(path):
+  """What a file of TensorBoard holds, an `Event` each.
+
+  Records are framed as TFRecords: eight bytes of length, four of its checksum,
+  the record, and four of the record's.
+  """
+  data = path.read_bytes()
+  while data:
+    (length,) = struct.unpack_from('<Q', data)
+    yield event_pb2.Event.FromString(data[12 : 12 + length])
+    data = data[16 + length :]

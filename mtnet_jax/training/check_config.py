@@ -44,7 +44,7 @@ _BOUNDS = {
     for stage in strategies.STAGES
     for key, low in (
       ('batch_size', 1),
-      ('epochs', 1),
+      ('epochs', 0),
       ('learning_rate', 0),
       ('weight_decay', 0),
     )
@@ -83,6 +83,7 @@ def check_config(config):
         f'config.{key}={values[key]!r} is none of {", ".join(known)}.'
       )
   _check_stages(config)
+  _check_epochs(config)
   window = config.window
   if (
     len(window) != 2
@@ -132,7 +133,9 @@ def _check_stages(config):
     if missing:
       raise errors.InputError(
         f'config.stages={tuple(config.stages)}: stage {stage!r} of strategy'
-        f' {config.strategy!r} needs {" and ".join(missing)}, too.'
+        f' {config.strategy!r} needs {" and ".join(missing)}, too. Epochs of 0'
+        ' take a stage as it is from the model of config.start_from; a'
+        ' classifier without masks is --config.strategy=single.'
       )
   if (
     'joint' in trained and 'coarse' in trained and config.coarse_mask != 'soft'
@@ -140,6 +143,21 @@ def _check_stages(config):
     raise errors.InputError(
       f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
       ' through the mask, take --config.coarse_mask=soft.'
+    )
+
+
+def _check_epochs(config):
+  """Stages of no epochs are those of a trained model, as they are."""
+  kept = [x for x in nets.names(config) if not config[f'{x}_stage'].epochs]
+  if kept and not config.start_from:
+    raise errors.InputError(
+      f'config.{kept[0]}_stage.epochs=0 takes the stage as it is from a trained'
+      ' model: name it, as --config.start_from=RUN, or give 1 epoch or more.'
+    )
+  if len(kept) == len(nets.names(config)):
+    raise errors.InputError(
+      'every stage has 0 epochs, so that nothing would be trained: for the'
+      ' results of a trained model take `python -m mtnet_jax.evaluate`.'
     )
 
 

@@ -137,9 +137,19 @@ def loader(config, stage, *, say=print):
     # No matter where the stage is trained, or has a checkpoint to go on from.
     return functools.partial(_raise, error)
   if stage.name not in nets.names(before):
+    if not stage.epochs:
+      return functools.partial(_raise, _not_whole(config, stage))
     return None
   return functools.partial(
     _load, config, stage, functools.partial(load, nets.names(before)), say
+  )
+
+
+def _not_whole(config, stage):
+  return errors.InputError(
+    f'config.{stage.name}_stage.epochs=0 takes the stage as it is, and'
+    f' config.start_from={config.start_from} has not all of it: train it for an'
+    ' epoch at least.'
   )
 
 
@@ -157,6 +167,11 @@ def _load(config, stage, read_variables, say):
     )
   trained = source[stage.name]
   lacking = _lacking(start.shapes(stage, size=config.image_size), trained)
+  if not stage.epochs:
+    if lacking:
+      raise _not_whole(config, stage)
+    say(f"Stage '{stage.name}' is that of {config.start_from}, as it is.")
+    return start.Start(trained, lacking)
   say(
     f"Stage '{stage.name}' starts from {config.start_from}; new:"
     f' {", ".join(lacking) or "nothing"}.'

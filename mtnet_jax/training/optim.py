@@ -28,22 +28,53 @@ def make_optimizer(*, learning_rate, schedule, total_steps, weight_decay=0.0):
   Raises:
     errors.InputError: an unknown schedule.
   """
+  # A constant rate is a number: a schedule would add a count to the state of
+  # the optimizer, and so to every checkpoint.
+  rate = (
+    learning_rate
+    if schedule == 'constant'
+    else _schedule(learning_rate, schedule, total_steps)
+  )
+  if weight_decay:
+    return optax.adamw(rate, weight_decay=weight_decay, mask=_kernels)
+  return optax.adam(rate)
+
+
+def learning_rates(*, learning_rate, schedule, total_steps):
+  """The rate of every step of a stage.
+
+  Args:
+    learning_rate, schedule, total_steps: as of `make_optimizer`.
+
+  Returns:
+    (total_steps,) float32, in NumPy.
+  """
+  schedule_fn = _schedule(learning_rate, schedule, total_steps)
+  # Compiled once: as single operations each would be a program of its own.
+  return np.broadcast_to(
+    np.asarray(jax.jit(schedule_fn)(np.arange(total_steps)), np.float32),
+    (total_steps,),
+  )
+
+
+def _schedule(learning_rate, schedule, total_steps):
+  """Step, from 0, -> rate.
+
+  Raises:
+    errors.InputError: an unknown schedule.
+  """
   if schedule == 'constant':
-    rate = learning_rate
-  elif schedule == 'cosine':
-    rate = optax.warmup_cosine_decay_schedule(
+    return optax.constant_schedule(learning_rate)
+  if schedule == 'cosine':
+    return optax.warmup_cosine_decay_schedule(
       init_value=0.0,
       peak_value=learning_rate,
       warmup_steps=min(max(1, total_steps // 20), total_steps - 1),
       decay_steps=total_steps,
     )
-  else:
-    raise errors.InputError(
-      f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
-    )
-  if weight_decay:
-    return optax.adamw(rate, weight_decay=weight_decay, mask=_kernels)
-  return optax.adam(rate)
+  raise errors.InputError(
+    f"schedule {schedule!r} is unknown: take 'constant' or 'cosine'."
+  )
 
 
 def _kernels(params):

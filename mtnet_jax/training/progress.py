@@ -56,6 +56,7 @@ class Observer:
     """A stage starts or goes on at `step`."""
     name = trainer.stage.name
     self._stage, self._steps_per_epoch = trainer.stage, trainer.steps_per_epoch
+    self._learning_rates = trainer.learning_rates
     self._title = f'{name} (SIMULATED)' if self._simulated else name
     self._histories[name] = history
     self._writer = tensorboardX.SummaryWriter(
@@ -89,6 +90,9 @@ class Observer:
           epoch=f'{epoch}/{self._stage.epochs}', loss=f'{loss:.4f}'
         )
       self._writer.add_scalar(self._tag('loss'), loss, step)
+      self._writer.add_scalar(
+        self._tag('learning_rate'), self._learning_rates[step - 1], step
+      )
 
   def timed(self, step_seconds):
     """The time of a step is known now."""

@@ -51,6 +51,7 @@ class Trainer:
     stage: the same.
     feed: `feeding.Feeder` of its steps.
     steps_per_epoch, total_steps: of the stage.
+    learning_rates: (total_steps,) of its steps.
   """
 
   def __init__(
@@ -88,12 +89,14 @@ class Trainer:
     self._checkpoints = None
     if processes.is_first():
       self._checkpoints = checkpoint.Checkpoints(directory)
-    self._tx = optim.make_optimizer(
-      learning_rate=stage.learning_rate,
-      schedule=stage.schedule,
-      total_steps=self.total_steps,
-      weight_decay=stage.weight_decay,
-    )
+    schedule = {
+      'learning_rate': stage.learning_rate,
+      'schedule': stage.schedule,
+      # A stage that is kept as it is has none, and no schedule is so short.
+      'total_steps': max(1, self.total_steps),
+    }
+    self.learning_rates = optim.learning_rates(**schedule)
+    self._tx = optim.make_optimizer(**schedule, weight_decay=stage.weight_decay)
     upstream_names = strategies.upstream_names(config.strategy, stage.name)
     self._trained = trained
     self._upstream = {name: trained[name] for name in upstream_names}
@@ -205,6 +208,8 @@ class Trainer:
       {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
       dict per epoch.
     """
+    if not self.stage.epochs:
+      return processes.on_first(self._kept_variables), []
     # All start from the first process's state, even without a checkpoint: other
     # processors may round differently, and the difference would stay.
     state, history = processes.on_first(self._starting_state)
@@ -238,6 +243,16 @@ class Trainer:
         f'{self._directory}: the best checkpoint is gone. Delete the folder to'
         ' train the stage again.'
       )
+    return best[0]
+
+  def _kept_variables(self):
+    """Of a stage of no epochs: those of the model that the run starts from."""
+    best = self._checkpoints.load_best()
+    if best is None:
+      self._checkpoints.save_best(
+        0, self._load_weights().variables, {'epoch': 0}
+      )
+      best = self._checkpoints.load_best()
     return best[0]
 
   def _loop(self, state, step, history, observer):
@@ -317,6 +332,7 @@ class Trainer:
       'epoch': step // self.steps_per_epoch,
       'step': step,
       'loss': float(loss),
+      'learning_rate': float(self.learning_rates[step - 1]),
       **{f'val_{k}': v for k, v in self.validate(on_devices).items()},
     }
     select_by = f'val_{self.stage.select_by}'

@@ -124,6 +124,17 @@ def test_values_that_cannot_be_trained_are_refused(key, value):
   assert len(str(e.value)) < 500
 
 
+def test_a_run_that_would_train_nothing_is_refused():
+  config = project_configs.CONFIGS.get_config('test')
+  with config.unlocked():
+    config.start_from = 'lidc-small'
+    for stage in ('coarse', 'class', 'fine'):
+      check_config.check_config(config)
+      config[f'{stage}_stage'].epochs = 0
+  with pytest.raises(errors.InputError, match='every stage has 0 epochs'):
+    check_config.check_config(config)
+
+
 def test_main_refuses_a_dataset_of_too_few_patients(tmp_path, phantom_data_dir):
   # One nodule of each split: one class.
   done = run_module(

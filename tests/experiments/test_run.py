@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 import shutil
 
@@ -10,6 +11,7 @@ import main_job
 import numpy as np
 import project_configs
 import pytest
+import run_files
 import step_job
 
 from mtnet_jax.data import choice
@@ -79,6 +81,28 @@ def test_train_log_has_a_row_per_epoch(finished_run):
     (stage, epoch) for stage in STAGES for epoch in '12'
   ]
   assert {row['simulated'] for row in rows} == {'True'}
+  # Of each stage's last step, one before the cosine is down at zero: after a
+  # warm-up of 5 % of the steps.
+  for row in (row for row in rows if row['epoch'] == '2'):
+    steps = int(row['step'])
+    falling = steps - max(1, steps // 20)
+    last = 0.002 / 2 * (1 - math.cos(math.pi / falling))
+    assert float(row['learning_rate']) == pytest.approx(last, rel=1e-3)
+
+
+def test_tensorboard_shows_the_learning_rate(finished_run):
+  workdir, _ = finished_run
+  for stage in STAGES:
+    (path,) = (workdir / 'tb' / stage).iterdir()
+    rates = {
+      event.step: event.summary.value[0].simple_value
+      for event in run_files.events(path)
+      if event.summary.value
+      and event.summary.value[0].tag == 'simulated/learning_rate'
+    }
+    # The test size logs every step; the first but one ends the warm-up.
+    assert list(rates) == list(range(1, len(rates) + 1))
+    assert max(rates.values()) == pytest.approx(0.002)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(

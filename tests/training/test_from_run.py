@@ -9,14 +9,18 @@ import made_run
 import main_job
 import numpy as np
 import pytest
+import step_job
 
 from mtnet_jax.inference import packing
+from mtnet_jax.models import nets
 from mtnet_jax.storage import shipped
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.training import from_run
+from mtnet_jax.training import progress
 from mtnet_jax.training import stages
 from mtnet_jax.training import start
+from mtnet_jax.training import trainer as trainer_lib
 
 
 def config(source, **changes):
@@ -171,6 +175,41 @@ def test_another_source_under_the_same_name_is_refused(made_run_dir, tmp_path):
   load = from_run.loader(settled, stages.make_stages(settled)[0])
   with pytest.raises(errors.InputError, match='not what this run began with'):
     load()
+
+
+def test_a_stage_of_no_epochs_is_as_it_was(made_run_dir, tmp_path):
+  settled = from_run.fill_in(
+    config(made_run_dir, **{'coarse_stage.epochs': 0}), tmp_path
+  )
+  coarse, *_ = stages.make_stages(settled)
+  said = []
+  for _ in range(2):  # The second time it is resumed, without its source.
+    trainer = trainer_lib.Trainer(
+      coarse,
+      settled,
+      nets=nets.make_nets(settled),
+      trained={},
+      train=step_job.made_up_nodules(8),
+      validation=step_job.made_up_nodules(4),
+      directory=tmp_path / 'coarse',
+      load_weights=from_run.loader(settled, coarse, say=said.append),
+    )
+    variables, history = trainer.run(progress.Silent())
+    assert history == []
+    _assert_same(
+      variables, workdir_lib.load_variables(made_run_dir, ('coarse',))['coarse']
+    )
+    assert said == [f"Stage 'coarse' is that of {made_run_dir}, as it is."]
+
+
+def test_a_stage_of_no_epochs_needs_all_of_it(made_run_dir, tmp_path):
+  serial = made_run.write(tmp_path / 'serial', _serial())
+  none = {'coarse_stage.epochs': 0, 'fine_stage.epochs': 0}
+  given = config(serial, stages=('coarse', 'fine'), **none)
+  settled = from_run.fill_in(given, '.')
+  for stage in stages.make_stages(settled):
+    with pytest.raises(errors.InputError, match=f'{stage.name}_stage.*not all'):
+      from_run.loader(settled, stage)()
 
 
 @pytest.mark.slow

@@ -100,6 +100,17 @@ def test_unknown_schedule_is_an_input_error():
 
 
 @pytest.mark.parametrize('schedule', ('constant', 'cosine'))
+@pytest.mark.parametrize('total_steps', (1, 2, 40))
+def test_learning_rates_are_those_of_the_steps(schedule, total_steps):
+  options = dict(learning_rate=0.1, schedule=schedule, total_steps=total_steps)
+  # Under a constant gradient a step of Adam is as long as the rate.
+  steps = _steps(optim.make_optimizer(**options), [1.0] * total_steps)
+  np.testing.assert_allclose(
+    optim.learning_rates(**options), -np.array(steps), rtol=1e-3, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('schedule', ('constant', 'cosine'))
 @pytest.mark.parametrize('weight_decay', (0.0, 0.1))
 def test_the_fresh_state_is_that_of_init(schedule, weight_decay):
   tx = optim.make_optimizer(
