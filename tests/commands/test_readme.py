@@ -1,4 +1,4 @@
-"""The README's commands, as they stand there."""
+"""The commands of README and docs, as they stand there."""
 
 import ast
 import os
@@ -8,30 +8,9 @@ import subprocess
 import sys
 import tomllib
 
+import doc_pages
 import main_job
 import pytest
-
-_TEXT = (main_job.ROOT / 'README.md').read_text(encoding='utf-8')
-
-
-def _sections():
-  """Title -> text."""
-  parts = re.split(r'^## (.*)\n', _TEXT, flags=re.MULTILINE)
-  return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def _commands(text):
-  """Arguments of each `python -m ...` of the indented blocks."""
-  blocks = re.findall(r'(?:^ {4}.*\n)+', text, re.MULTILINE)
-  for line in ''.join(blocks).replace('\\\n', ' ').splitlines():
-    command = line.partition('python -m ')[2]
-    if command:
-      yield shlex.split(command, comments=True)
-
-
-def _code(text):
-  (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-  return code
 
 
 def _run(arguments, cwd, **env):
@@ -46,8 +25,13 @@ def _run(arguments, cwd, **env):
   return done.stdout
 
 
-def test_it_holds_commands_of_every_way_in():
-  modules = {command[0] for command in _commands(_TEXT)}
+def test_the_first_page_is_short():
+  assert len(doc_pages.text('README.md').splitlines()) < 150
+
+
+def test_the_guides_hold_commands_of_every_way_in():
+  texts = map(doc_pages.text, doc_pages.GUIDES)
+  modules = {command[0] for x in texts for command in doc_pages.commands(x)}
   assert modules == {
     'mtnet_jax.main',
     'mtnet_jax.bundle',
@@ -62,21 +46,46 @@ def test_it_holds_commands_of_every_way_in():
     'tfds_lidc.build',
     'tfds_lidc.phantom',
   }
-  for section in ('A trained model elsewhere', 'The dataset alone'):
-    ast.parse(_code(_sections()[section]))
-  for link in re.findall(r'\]\(([^)#]+)\)', _TEXT):
-    if '://' not in link:
-      assert (main_job.ROOT / link).exists(), link
-  titles = {title.lower().replace(' ', '-') for title in _sections()}
-  assert set(re.findall(r'\]\(#([^)]+)\)', _TEXT)) <= titles
+
+
+@pytest.mark.parametrize('page', doc_pages.PAGES)
+def test_links_lead_somewhere(page):
+  folder = (main_job.ROOT / page).parent
+  for link in re.findall(r'\]\(([^)]+)\)', doc_pages.text(page)):
+    if '://' in link:
+      continue
+    path, _, anchor = link.partition('#')
+    target = (folder / path).resolve() if path else main_job.ROOT / page
+    assert target.exists(), link
+    if anchor:
+      there = target.relative_to(main_job.ROOT)
+      assert anchor in doc_pages.titles(there), link
+
+
+@pytest.mark.parametrize('page', doc_pages.GUIDES)
+def test_code_is_python(page):
+  for code in doc_pages.blocks(doc_pages.text(page)):
+    ast.parse(code)
+
+
+def test_extras_are_quoted():
+  """A shell such as zsh takes `.[test]` for a pattern."""
+  for page in doc_pages.PAGES:
+    for command in re.findall(r'pip install.*', doc_pages.text(page)):
+      for word in re.findall(r'\S+\[\S+', command):
+        assert word.startswith(("'", '"')), command
 
 
 def test_training_is_the_job_of_the_tests():
   """Which take the config's smallest size instead of the demo."""
-  command = next(_commands(_sections()['Try it']))
   job = main_job.test_size_job('runs/demo', 'data')[2:]
-  assert command == [job[0], '--config=configs/mtnet.py:demo']
   assert job[1].endswith('configs/mtnet.py:test')
+  for page, title in (
+    ('README.md', 'Training'),
+    ('docs/training.md', 'A first run, in minutes'),
+  ):
+    command = next(doc_pages.commands(doc_pages.section(page, title)))
+    assert command == [job[0], '--config=configs/mtnet.py:demo']
 
 
 @pytest.mark.slow
@@ -85,22 +94,42 @@ def test_a_model_is_taken_elsewhere_and_shown_a_ct(
 ):
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'demo').symlink_to(made_run_dir)
-  sections = _sections()
-  elsewhere = sections['A trained model elsewhere']
-  pack, export = _commands(elsewhere)
+  pack, export = doc_pages.commands(doc_pages.text('docs/models.md'))
   _run(['-m', *pack], tmp_path, **compiled)
+  shipped, own = doc_pages.blocks(doc_pages.text('docs/models.md'))
+  (readme,) = (
+    block
+    for block in doc_pages.blocks(doc_pages.text('README.md'))
+    if 'mtnet_jax.load' in block
+  )
   code = (
     'import numpy as np\n'
     'hu = np.random.default_rng(0).normal(-700, 200, (2, 64, 64))\n'
     'pixel_spacing_mm = 0.7\n'
-    + _code(elsewhere)
-    + 'print(prediction.mask.shape, prediction.malignancy.shape)\n'
+    + own
+    + ''.join(
+      f'{x}\nprint(prediction.mask.shape, prediction.malignancy.shape)\n'
+      # The small model computes longer than is needed here.
+      for x in (shipped, readme)
+    ).replace("'lidc-small'", "'demo-bundle'")
   )
-  assert _run(['-c', code], tmp_path, **compiled) == '(2, 64, 64) (2,)\n'
+  said = _run(['-c', code], tmp_path, **compiled)
+  assert said == 2 * '(2, 64, 64) (2,)\n'
   _run(['-m', *export], tmp_path, **compiled)
   assert (tmp_path / 'demo-stablehlo' / 'README.md').exists()
 
-  with_points, phantom, annotated = _commands(sections['On a CT of your own'])
+
+@pytest.mark.slow
+def test_a_ct_is_shown_to_a_model(tmp_path, compiled):
+  with_points, phantom, annotated = (
+    command
+    for command in doc_pages.commands(doc_pages.text('docs/predict.md'))
+    if '--ct=FILE' not in command
+  )
+  assert list(doc_pages.commands(doc_pages.text('README.md')))[:2] == [
+    phantom,
+    annotated,
+  ]
   _run(['-m', *phantom], tmp_path)
   assert 'SIMULATED' in _run(['-m', *annotated], tmp_path, **compiled)
   out = tmp_path / 'OUT'
@@ -114,7 +143,9 @@ def test_a_model_is_taken_elsewhere_and_shown_a_ct(
 
 @pytest.mark.slow
 def test_the_dataset_is_read_alone(phantom_data_dir, tmp_path):
-  code = _code(_sections()['The dataset alone'])
+  (code,) = doc_pages.blocks(
+    doc_pages.section('README.md', 'The dataset alone')
+  )
   # CT is not there; TFDS takes the folder from the environment.
   code = code.replace('lidc_nodules/paper', 'lidc_nodules/phantom')
   code += 'import sys; print(nodules[0]["image"].shape, "jax" in sys.modules)'
@@ -124,15 +155,19 @@ def test_the_dataset_is_read_alone(phantom_data_dir, tmp_path):
 
 def test_ci_runs_these_commands():
   """All but that of the long tests; and the test files that it names exist."""
+  text = doc_pages.text('docs/development.md')
   script = (main_job.ROOT / '.ci' / 'run').read_text(encoding='utf-8')
-  patterns = re.findall(r"readme_command (?:'([^']+)'|\"([^\"]+)\")", script)
+  patterns = re.findall(r'documented "([^"]+)"', script)
   commands = []
-  for pattern in map(''.join, patterns):
-    commands.append(re.search(f'^    ({pattern}.*)', _TEXT, re.MULTILINE)[1])
-  assert commands == re.findall(
-    r'^    (pip install -e \.\[(?:test|beam).*|pytest (?!.*-m long$).*)',
-    _TEXT,
-    re.MULTILINE,
+  for pattern in patterns:
+    commands.append(re.search(f'^    ({pattern}.*)', text, re.MULTILINE)[1])
+  documented = (
+    r"""^    (pip install -e '\.\[(?:test|beam).*|pytest (?!.*-m long$).*)"""
+  )
+  assert commands == re.findall(documented, text, re.MULTILINE)
+  # The first page has the first of them, too.
+  assert commands[:1] == re.findall(
+    documented, doc_pages.text('README.md'), re.MULTILINE
   )
   named = re.findall(r'^ +(tests/\S+)', script, re.MULTILINE)
   listed = subprocess.run(
@@ -157,7 +192,11 @@ def test_every_tier_of_tests_has_its_command():
     'long',
     'extra',
   ]
-  commands = re.findall(r'^    (?:pip .* && )?(pytest .*)', _TEXT, re.MULTILINE)
+  commands = re.findall(
+    r'^    (?:pip .* && )?(pytest .*)',
+    doc_pages.text('docs/development.md'),
+    re.MULTILINE,
+  )
   assert [shlex.split(x)[5:] for x in commands] == [
     [],
     ['-m', '(slow or extra) and not long'],

@@ -1,0 +1,54 @@
+"""The pages of the documentation, and the commands and code in them."""
+
+import re
+import shlex
+
+import main_job
+
+README = 'README.md'
+# Those for users; the others say how it was made.
+GUIDES = (
+  README,
+  'docs/training.md',
+  'docs/data.md',
+  'docs/predict.md',
+  'docs/models.md',
+  'docs/howto.md',
+  'docs/development.md',
+)
+PAGES = tuple(
+  sorted(
+    [README, 'benchmarks/README.md']
+    + [f'docs/{path.name}' for path in (main_job.ROOT / 'docs').glob('*.md')]
+  )
+)
+
+
+def text(page):
+  return (main_job.ROOT / page).read_text(encoding='utf-8')
+
+
+def section(page, title):
+  """The text below a title of the second level."""
+  parts = re.split(r'^## (.*)\n', text(page), flags=re.MULTILINE)
+  return dict(zip(parts[1::2], parts[2::2], strict=True))[title]
+
+
+def titles(page):
+  """Anchors of its titles, as GitHub makes them."""
+  found = re.findall(r'^#+ (.*)$', text(page), re.MULTILINE)
+  return {re.sub(r'[^\w -]', '', x).lower().replace(' ', '-') for x in found}
+
+
+def commands(text):
+  """Arguments of each `python -m ...` of the indented blocks."""
+  blocks = re.findall(r'(?:^ {4}.*\n)+', text, re.MULTILINE)
+  for line in ''.join(blocks).replace('\\\n', ' ').splitlines():
+    command = line.partition('python -m ')[2]
+    if command:
+      yield shlex.split(command, comments=True)
+
+
+def blocks(text, language='python'):
+  """The fenced blocks of a language."""
+  return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
