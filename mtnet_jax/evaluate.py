@@ -14,7 +14,7 @@ pixels stand beside them.
     python -m mtnet_jax.evaluate --workdir RUN RUN2 ... --symmetries
 
 averages over several runs, such as those of several seeds, over the eight
-rotations and reflections of a patch, or over both, and scores the average. It
+flips and rotations of a patch, or over both, and scores the average. It
 also reports, with an interval, how much better that is than a single run on the
 patches as they are, and whether the outputs disagree where they are wrong.
 records.csv then has the columns malignancy_sd (standard deviation of the

@@ -89,11 +89,11 @@ def finish_two(started, *, seconds=900):
     ]
 
 
-def run(command, **env):
+def run(command, *, cwd=ROOT, **env):
   """Runs a command to its end; its output is captured."""
   return subprocess.run(
     command,
-    cwd=ROOT,
+    cwd=cwd,
     env=environment(**env),
     capture_output=True,
     text=True,

@@ -1,7 +1,7 @@
 """The paper's claims, and what the real nodules say of each.
 
 A claim is that something is better than something else. It holds where the
-whole interval of the difference is above zero.
+interval of the difference excludes 0 on that side.
 """
 
 from typing import NamedTuple

@@ -181,7 +181,7 @@ def _average(metrics):
     return ''
   seeds = ' and '.join(str(member['seed']) for member in members)
   symmetries = (
-    ', each on the eight rotations and reflections of the patch'
+    ', each on the 8 flips and rotations of the patch'
     if metrics.get('symmetries')
     else ''
   )

@@ -17,7 +17,7 @@ NEW_FOLDER = {'required': True, 'help': 'folder to make'}
 SYMMETRIES = {
   'action': 'store_true',
   'help': (
-    'average over the eight rotations and reflections of each patch; it takes'
+    'average over the 8 flips and rotations of each patch; it takes'
     ' eight times as long'
   ),
 }
