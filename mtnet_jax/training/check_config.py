@@ -130,9 +130,11 @@ def _check_stages(config):
     needed = {*strategies.INPUTS[part.inputs].upstream, *part.starts_from}
     missing = sorted(needed - set(trained))
     if missing:
+      both = [x for x in strategies.STAGES if x in {*trained, *missing}]
       raise errors.InputError(
         f'config.stages={tuple(config.stages)}: stage {stage!r} of strategy'
-        f' {config.strategy!r} needs {" and ".join(missing)}, too.'
+        f' {config.strategy!r} needs {" and ".join(missing)}, too:'
+        f' --config.stages={",".join(both)}'
       )
   if (
     'joint' in trained and 'coarse' in trained and config.coarse_mask != 'soft'
