@@ -69,7 +69,11 @@ def main(values):
       process_id=values.process_id,
     )
     with processes.together():
-      run.run(values.config, values.workdir)
+      run.run(
+        values.config,
+        values.workdir,
+        changed=set(values['config'].override_values),
+      )
 
   errors.exit_on_input_error(train)
 

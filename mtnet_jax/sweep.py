@@ -49,7 +49,11 @@ def define_flags(values):
 def main(values):
   command_line.prepare_training()
   errors.exit_on_input_error(
-    lambda: sweep_runs.run(values.config, values.workdir)
+    lambda: sweep_runs.run(
+      values.config,
+      values.workdir,
+      changed=set(values['config'].override_values),
+    )
   )
 
 

@@ -34,7 +34,7 @@ from mtnet_jax.training import stages
 from mtnet_jax.training import trainer as trainer_lib
 
 
-def run(config, workdir='', *, observer=None, say=print):
+def run(config, workdir='', *, observer=None, say=print, changed=None):
   """Trains and evaluates; goes on where an earlier call stopped.
 
   Args:
@@ -43,6 +43,8 @@ def run(config, workdir='', *, observer=None, say=print):
     observer: called with (workdir, simulated=..., log_every=...), returns the
       observer of the progress; `progress.Observer` by default.
     say: prints a line.
+    changed: keys of the config that are not as in its file, as in
+      `workdir.differences`.
 
   Raises:
     errors.InputError: something the user gave cannot be used.
@@ -52,7 +54,7 @@ def run(config, workdir='', *, observer=None, say=print):
   workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
   with contextlib.ExitStack() as locks:
     config, splits = processes.on_first(
-      lambda: _prepare(config, workdir, say, locks)
+      lambda: _prepare(config, workdir, say, locks, changed)
     )
     if splits is not None:
       _run(config, workdir, splits, observer, say)
@@ -98,7 +100,7 @@ def check_same_config(config):
       )
 
 
-def _prepare(config, workdir, say, locks):
+def _prepare(config, workdir, say, locks, changed):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)
@@ -111,7 +113,7 @@ def _prepare(config, workdir, say, locks):
   with config.unlocked():
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
-  workdir_lib.claim(workdir, config)
+  workdir_lib.claim(workdir, config, changed=changed)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
     say(f'{workdir} is finished; another --workdir starts a new run.\n')

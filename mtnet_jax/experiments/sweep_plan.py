@@ -15,6 +15,7 @@ from flax import traverse_util
 import ml_collections
 
 import mtnet_jax
+from mtnet_jax.models import strategies
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
@@ -52,6 +53,8 @@ class Point(NamedTuple):
     overrides: nested dict of what differs from the base.
     config: of the run.
     fold: that it is tested on; None where the config alone says so.
+    changed: keys of the config that are not as in the file of the base, as in
+      `workdir.differences`.
   """
 
   name: str
@@ -59,6 +62,7 @@ class Point(NamedTuple):
   overrides: dict
   config: ml_collections.ConfigDict
   fold: int | None = None
+  changed: frozenset | None = None
 
   @property
   def folder(self):
@@ -68,24 +72,27 @@ class Point(NamedTuple):
     return f'{self.name}/fold{self.fold}'
 
 
-def points(config):
+def points(config, *, changed=None):
   """The runs of a sweep's config by name; in a table the reference is first.
 
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
+    changed: keys of it that are not as in its file, as in
+      `workdir.differences`.
 
   Returns:
     A list of `Point`, several of one name where there are test folds.
 
   Raises:
-    errors.InputError: an override is of no field, the reference of no point, or
-      a test fold of no fold.
+    errors.InputError: an override is of no field, the reference of no point, a
+      test fold of no fold, or an output of no stage that is trained.
   """
   if config.reference not in config.points:
     raise errors.InputError(
       f'config.reference={config.reference!r} is no point of {config.name}:'
       f' choose one of {", ".join(config.points)}.'
     )
+  _check_outputs(config)
   titles = config.get('titles', {})
   found = []
   names = sorted(
@@ -97,21 +104,42 @@ def points(config):
   )
   for name in names:
     overrides = config.points[name]
-    changed = config.base.copy_and_resolve_references()
+    run_config = config.base.copy_and_resolve_references()
     try:
-      changed.update(overrides)
+      run_config.update(overrides)
     except (KeyError, AttributeError, TypeError) as error:
       raise errors.InputError(
         f'point {name} of {config.name} does not fit its base: {error}'
       ) from error
     overrides = overrides.to_dict()
     title = titles.get(name, describe(overrides) or name.replace('_', ' '))
-    found.extend(
-      _of_each_fold(
-        Point(name, title, overrides, changed), config.get('test_folds', ())
-      )
+    point = Point(
+      name, title, overrides, run_config, changed=_changed(overrides, changed)
     )
+    found.extend(_of_each_fold(point, config.get('test_folds', ())))
   return found
+
+
+def _check_outputs(config):
+  shown, stages = config.get('outputs', ()), config.base.stages
+  known = [stage for stage in strategies.STAGES if stage != 'joint']
+  if not set(shown) <= set(known):
+    raise errors.InputError(
+      f'config.outputs={tuple(shown)} must be of {", ".join(known)}.'
+    )
+  if shown and set(stages).isdisjoint({*shown, 'joint'}):
+    raise errors.InputError(
+      f'config.base.stages={tuple(stages)} leaves nothing to compare of'
+      f' config.outputs={tuple(shown)}: give other stages, or other outputs.'
+    )
+
+
+def _changed(overrides, changed):
+  """Those of a point, of those of the sweep and the point's own."""
+  if changed is None:
+    return None
+  of_base = {key.removeprefix('base.') for key in changed}
+  return frozenset(of_base | dict(leaves(overrides)).keys())
 
 
 def _of_each_fold(point, folds):
@@ -232,7 +260,7 @@ def claim(directory, config, plan):
         name: workdir_lib.upgraded(point)
         for name, point in then.get('points', {}).items()
       }
-      found = list(workdir_lib.differences(then, now))
+      found = list(_differences(then, now, plan))
     if found:
       more = f' and {len(found) - 3} more' if len(found) > 3 else ''
       raise errors.InputError(
@@ -247,3 +275,25 @@ def claim(directory, config, plan):
     )
   files.make_folder(directory)
   files.write_json(path, now)
+
+
+def _differences(then, now, plan):
+  """As `workdir.differences`, of two contents of sweep.json."""
+  before, after = then.pop('points'), now.pop('points')
+  yield from workdir_lib.differences(then, now)
+  for name in before.keys() - after.keys():
+    yield f'point {name} is not there any more'
+  for point in plan:
+    if point.folder not in before:
+      yield f'point {point.folder} is new'
+      continue
+    prefix = f'points.{point.folder}.'
+    changed = point.changed
+    if changed is not None:
+      changed = {prefix + key for key in changed}
+    yield from workdir_lib.differences(
+      before[point.folder],
+      after[point.folder],
+      prefix,
+      changed=changed,
+    )

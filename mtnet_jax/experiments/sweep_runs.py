@@ -35,12 +35,14 @@ class _StoppedError(Exception):
   """Another device's run failed, or somebody pressed Ctrl-C."""
 
 
-def run(config, workdir=''):
+def run(config, workdir='', *, changed=None):
   """Trains every point, unless it is trained, and writes the report.
 
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
     workdir: the sweep's directory; '' for runs/NAME-VARIANT.
+    changed: keys of the config that are not as in its file, as in
+      `workdir.differences`.
 
   Raises:
     errors.InputError: something the user gave cannot be used.
@@ -51,7 +53,7 @@ def run(config, workdir=''):
       ' give each of them the same command.'
     )
   started = time.monotonic()
-  plan = sweep_plan.points(config)
+  plan = sweep_plan.points(config, changed=changed)
   variant = config.base.variant
   default = config.name if variant == 'mtnet' else f'{config.name}-{variant}'
   directory = pathlib.Path(workdir or pathlib.Path('runs', default))
@@ -170,6 +172,7 @@ def _train_group(group, directory, bar, stop, numbers, count):
         workdir,
         observer=functools.partial(_Observer, bar=bar, stop=stop),
         say=lambda *_: None,
+        changed=point.changed,
       )
     except errors.BusyError:
       raise

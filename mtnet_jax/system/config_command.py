@@ -4,13 +4,37 @@ The flags are the command's own and new each time, not those that absl keeps for
 the whole process: a notebook can run a command again, and another one after it.
 """
 
+import pathlib
 import re
 import sys
 
 from absl import app
 from absl import flags
+from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
+
+import mtnet_jax
 
 _HELP = ('help', 'helpshort', 'helpfull')
+
+
+class _TupleParser(tuple_parser.TupleParser):
+  """Also reads words without quotes, such as --config.stages=coarse,class."""
+
+  def parse(self, argument):
+    if isinstance(argument, str) and re.fullmatch(r'[\w\s.,-]*', argument):
+      words = [word.strip() for word in argument.split(',')]
+      if not any(map(_is_number, words)):
+        return tuple(filter(None, words))
+    return super().parse(argument)
+
+
+def _is_number(word):
+  try:
+    float(word)
+  except ValueError:
+    return False
+  return True
 
 
 def run(main, *, define_flags, doc, example):
@@ -26,6 +50,7 @@ def run(main, *, define_flags, doc, example):
   Raises:
     SystemExit: always.
   """
+  config_flags.register_flag_parser_for_type(tuple, _TupleParser())
   values = flags.FlagValues()
   define_flags(values)
   text = f'{doc}\nFlags:\n{values.get_help(include_special_flags=False)}'
@@ -46,6 +71,7 @@ def run(main, *, define_flags, doc, example):
 def _parse(values, argv, text, example):
   """Parses argv; what is wrong becomes one line and exit code 2."""
   try:
+    _check_file(argv)
     arguments = values(argv)
     if any(values[name].value for name in _HELP):
       print(text)
@@ -76,3 +102,34 @@ def _parse(values, argv, text, example):
     message = ' '.join(message.split())
     print(f'error: {message} (--help explains)', file=sys.stderr)
     sys.exit(2)
+
+
+def _check_file(argv):
+  """Raises a ValueError that says where the file of --config was looked for."""
+  configs = re.findall('^--?config[=\n](.+)', '\n'.join(argv), re.MULTILINE)
+  if not configs:
+    return
+  file, colon, variant = configs[-1].partition(':')
+  path = pathlib.Path(file).expanduser()
+  if not path.is_file():
+    where = (
+      '' if path.is_absolute() else f', looked for in {pathlib.Path.cwd()}'
+    )
+    raise ValueError(
+      f'{file} of --config is no file{where}:'
+      f' {_way_out(path.name, colon + variant)}'
+    )
+
+
+def _way_out(name, variant):
+  # Where the package lies in a clone, the configs lie beside it.
+  folder = pathlib.Path(mtnet_jax.__file__).parents[1] / 'configs'
+  if (folder / name).is_file():
+    return f'give --config={folder / name}{variant}'
+  if (folder / 'mtnet.py').is_file():
+    names = ', '.join(sorted(path.name for path in folder.glob('*.py')))
+    return f'those of this project are {names} in {folder}'
+  return (
+    'give the path of one, such as that of configs/mtnet.py in a clone of this'
+    " project's repository"
+  )

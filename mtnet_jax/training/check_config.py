@@ -131,11 +131,13 @@ def _check_stages(config):
     needed = {*strategies.INPUTS[part.inputs].upstream, *part.starts_from}
     missing = sorted(needed - set(trained))
     if missing:
+      both = [x for x in strategies.STAGES if x in {*trained, *missing}]
       raise errors.InputError(
         f'config.stages={tuple(config.stages)}: stage {stage!r} of strategy'
-        f' {config.strategy!r} needs {" and ".join(missing)}, too. Epochs of 0'
-        ' take a stage as it is from the model of config.start_from; a'
-        ' classifier without masks is --config.strategy=single.'
+        f' {config.strategy!r} needs {" and ".join(missing)}, too:'
+        f' --config.stages={",".join(both)}. Epochs of 0 take a stage as it is'
+        ' from the model of config.start_from; a classifier without masks is'
+        ' --config.strategy=single.'
       )
   if (
     'joint' in trained and 'coarse' in trained and config.coarse_mask != 'soft'

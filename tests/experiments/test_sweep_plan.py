@@ -212,10 +212,12 @@ def test_a_reference_that_is_no_point_is_refused():
     sweep_plan.points(config)
 
 
-def claim(directory, name='table4,test', **changes):
+def claim(directory, name='table4,test', changed=None, **changes):
   config = project_configs.ABLATIONS.get_config(name)
-  config.base.update(changes)
-  sweep_plan.claim(directory, config, sweep_plan.points(config))
+  with config.unlocked():
+    config.base.update(changes)
+  plan = sweep_plan.points(config, changed=changed)
+  sweep_plan.claim(directory, config, plan)
 
 
 def test_a_sweep_of_the_former_names_of_keys_goes_on(tmp_path):
@@ -241,6 +243,32 @@ def test_a_directory_is_claimed_once_and_again(tmp_path):
     claim(directory, 'table5,test')
   with pytest.raises(errors.InputError, match='with_mask.seed was 0.*now 1'):
     claim(directory, seed=1)
+
+
+def test_a_new_field_as_the_config_file_has_it_is_the_same_sweep(tmp_path):
+  claim(tmp_path)
+  claim(tmp_path, changed={'base.seed'}, noise=0.1)
+  for changed in (None, {'base.noise'}):
+    with pytest.raises(errors.InputError, match='noise was nothing and is'):
+      claim(tmp_path, changed=changed, noise=0.1)
+
+
+def test_a_point_s_own_value_of_a_new_field_makes_another_sweep():
+  config = project_configs.ABLATIONS.get_config('figure8,test')
+  plan = sweep_plan.points(config, changed={'base.seed', 'outputs'})
+  for point in plan:
+    assert point.changed == {'seed', 'outputs', 'rank_loss.weight'}
+
+
+def test_other_points_are_another_sweep(tmp_path):
+  config = project_configs.ABLATIONS.get_config('table4,test')
+  whole = sweep_plan.points(config, changed=())
+  sweep_plan.claim(tmp_path / 'two', config, whole)
+  sweep_plan.claim(tmp_path / 'one', config, whole[:1])
+  with pytest.raises(errors.InputError, match='point without_mask is new'):
+    sweep_plan.claim(tmp_path / 'one', config, whole)
+  with pytest.raises(errors.InputError, match='without_mask is not there any'):
+    sweep_plan.claim(tmp_path / 'two', config, whole[:1])
 
 
 @pytest.mark.parametrize('text', ('[]', '{"points": null}', '{"points": [1]}'))

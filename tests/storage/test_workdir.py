@@ -2,7 +2,9 @@
 
 import json
 
+import main_job
 import ml_collections
+import project_configs
 import pytest
 
 from mtnet_jax.storage import files
@@ -52,6 +54,54 @@ def test_a_run_of_before_goes_on_where_nothing_new_is_asked_for(tmp_path):
   workdir.claim(tmp_path, config(**off))
   with pytest.raises(errors.InputError, match='weight_average was 0.0 and is'):
     workdir.claim(tmp_path, config(**off | {'weight_average': 0.9}))
+
+
+def test_a_new_field_as_the_config_file_has_it_is_no_difference(tmp_path):
+  """As in a copy of a config file with a field of one's own."""
+  workdir.claim(tmp_path, config(augment={'zoom': 1.1}))
+  mine = config(augment={'zoom': 1.1, 'noise': 0.1}, mixup={'alpha': 0.2})
+  workdir.claim(tmp_path, mine, changed={'seed', 'augment.zoom'})
+  for changed in ({'augment.noise'}, {'augment'}):
+    with pytest.raises(errors.InputError, match='noise was nothing and is now'):
+      workdir.claim(tmp_path, mine, changed=changed)
+  for changed in ({'mixup.alpha'}, {'mixup'}):
+    with pytest.raises(errors.InputError, match='mixup was nothing and is now'):
+      workdir.claim(tmp_path, mine, changed=changed)
+  # What the project itself has added is compared with what was done before.
+  averaged = config(augment={'zoom': 1.1}, weight_average=0.9)
+  with pytest.raises(errors.InputError, match='weight_average was 0.0 and is'):
+    workdir.claim(tmp_path, averaged, changed=())
+  # And a field that is not new is compared, whoever has set it.
+  with pytest.raises(errors.InputError, match='zoom was 1.1 and is now 1.2'):
+    workdir.claim(tmp_path, config(augment={'zoom': 1.2}), changed=())
+
+
+def _keys(tree, prefix=''):
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _keys(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key
+
+
+def test_every_field_that_configs_have_got_says_what_was_done_before():
+  """Or runs of before could not go on, though nothing new is asked for."""
+  path = main_job.ROOT / 'tests' / 'fixtures' / 'first_config_keys.txt'
+  first = set(path.read_text().split())
+  new = {
+    group + key for group, values in workdir._NEW_KEYS.items() for key in values
+  }
+  now = set(_keys(project_configs.CONFIGS.get_config().to_dict()))
+  assert now - first <= new, (
+    'configs/mtnet.py has a new field: add it to _NEW_KEYS of'
+    ' mtnet_jax/storage/workdir.py, with the value that does what was done'
+    ' before there was the field.'
+  )
+  assert first | new <= now, (
+    'a field of configs/mtnet.py is gone or has another name: old runs have it;'
+    ' see _FORMER_KEYS of mtnet_jax/storage/workdir.py.'
+  )
+  assert not first & new
 
 
 def test_another_config_is_refused_with_every_difference(tmp_path):

@@ -1,9 +1,13 @@
 """A command with --config leaves its process as it was: a notebook's, too."""
 
 import json
+import re
 import sys
 
 import main_job
+import pytest
+
+from mtnet_jax.system import config_command
 
 # What `%run -m` does, with a standard output that is no file.
 _NOTEBOOK = """
@@ -51,6 +55,85 @@ def test_commands_follow_each_other_in_one_process(tmp_path):
   for line, word in zip(says, ('one', 'two', 'three'), strict=False):
     assert f"dataset 'elsewhere/{word}' is not of this project" in line
   assert '--config is missing, such as configs/mtnet.py' in says[3]
+
+
+def test_words_of_a_flag_need_no_quotes(tmp_path):
+  """For runs and sweeps; what is no stage or output is refused by name."""
+  test = '--config=configs/mtnet.py:test'
+  table4 = '--config=configs/ablations.py:table4,test'
+  wrong = '--config.dataset.name=elsewhere/{}'.format
+  codes, says = _run(
+    ('main', test, '--config.stages=coarse,class', wrong('one')),
+    (
+      'main',
+      test,
+      '--config.stages=class',
+      '--config.strategy=single',
+      wrong('two'),
+    ),
+    ('main', test, '--config.stages=class', wrong('three')),
+    ('main', test, '--config.stages=coarse,final', wrong('four')),
+    ('sweep', table4, '--config.base.stages=coarse', f'--workdir={tmp_path}/a'),
+    ('sweep', table4, '--config.outputs=clas', f'--workdir={tmp_path}/a'),
+  )
+  assert codes == [[2, False]] * 6
+  one, two, three, four, five, six = (
+    line for line in says if line.startswith('error:')
+  )
+  assert "'elsewhere/one'" in one and "'elsewhere/two'" in two
+  assert three.endswith('needs coarse, too: --config.stages=coarse,class')
+  assert "('coarse', 'final') must be of coarse, class, fine, joint" in four
+  assert "config.base.stages=('coarse',) leaves nothing to compare" in five
+  assert "config.outputs=('clas',) must be of coarse, class, fine." in six
+
+
+@pytest.mark.parametrize(
+  ('text', 'values'),
+  (
+    ('class', ('class',)),
+    ('coarse, class', ('coarse', 'class')),
+    ("('coarse','class')", ('coarse', 'class')),
+    ("('coarse',)", ('coarse',)),
+    ('', ()),
+    ('0,1,2', (0, 1, 2)),
+    ('-1000,4e2', (-1000, 400.0)),
+    ('(32, 64)', (32, 64)),
+  ),
+)
+def test_tuples_of_flags(text, values):
+  assert config_command._TupleParser().parse(text) == values
+
+
+def test_a_config_that_is_not_there_says_where_it_may_be(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  configs = main_job.ROOT / 'configs'
+  for flags, says in (
+    (
+      ['--config=configs/mtnet.py:demo', '--config.seed=1'],
+      'configs/mtnet.py of --config is no file, looked for in'
+      f' {tmp_path}: give --config={configs}/mtnet.py:demo',
+    ),
+    (
+      ['--config', 'mine.py'],
+      f'mine.py of --config is no file, looked for in {tmp_path}: those of'
+      ' this project are ablations.py, baselines.py, lidc_small.py, mtnet.py in'
+      f' {configs}',
+    ),
+    (
+      [f'--config={tmp_path}:demo'],
+      f'{tmp_path} of --config is no file: those of this project',
+    ),
+  ):
+    with pytest.raises(ValueError, match=re.escape(says)):
+      config_command._check_file(['main', *flags])
+  (tmp_path / 'mine.py').touch()
+  config_command._check_file(['main', '--config=mine.py:x', '--workdir=y'])
+  # Of an installation without a clone there are none.
+  monkeypatch.setattr(
+    config_command.mtnet_jax, '__file__', f'{tmp_path}/a/b.py'
+  )
+  with pytest.raises(ValueError, match='configs/mtnet.py in a clone'):
+    config_command._check_file(['main', '--config=mtnet.py'])
 
 
 def test_flags_of_absl_still_work():
