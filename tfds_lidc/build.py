@@ -82,11 +82,13 @@ def main() -> None:
   source = parser.add_mutually_exclusive_group()
   source.add_argument(
     '--lidc_dir',
+    type=command_line.path,
     help='folder with the DICOM files of LIDC-IDRI, in any '
     'layout; not needed for --config=phantom',
   )
   source.add_argument(
     '--luna_dir',
+    type=command_line.path,
     help='instead, folder with the volumes of LUNA16, such as that of subset0 '
     'to subset9; needs SimpleITK, the extra `volumes`',
   )

@@ -20,6 +20,7 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 
 # Keys that configs had before -> their names of today, in the same group.
 _FORMER_KEYS = {
@@ -87,7 +88,9 @@ def differences(then, now, prefix=''):
     left, right = then.get(key, 'nothing'), now.get(key, 'nothing')
     if isinstance(left, dict) and isinstance(right, dict):
       yield from differences(left, right, f'{prefix}{key}.')
-    elif left != right:
+    # A path stays in config.json as it was given: another machine, or whoever
+    # gets the file, has another home folder.
+    elif not paths.same(left, right):
       yield f'{prefix}{key} was {left} and is now {right}'
 
 

@@ -10,6 +10,8 @@ import sys
 from absl import app
 from absl import flags
 
+from mtnet_jax.system import paths
+
 _HELP = ('help', 'helpshort', 'helpfull')
 
 
@@ -28,6 +30,9 @@ def run(main, *, define_flags, doc, example):
   """
   values = flags.FlagValues()
   define_flags(values)
+  parser = values['config'].parser
+  load = parser.parse
+  parser.parse = lambda path: load(paths.expand(path))
   text = f'{doc}\nFlags:\n{values.get_help(include_special_flags=False)}'
   for name in _HELP:
     flags.DEFINE_boolean(name, False, 'Show this.', flag_values=values)

@@ -16,6 +16,7 @@ from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 from mtnet_jax.training import start
 
 _FILLED_IN = ('start_from_sha256', 'start_from_dataset')
@@ -72,7 +73,7 @@ def _earlier(config, workdir):
   """What a run began with that began with this source, or None."""
   saved = pathlib.Path(workdir, 'config.json')
   tree = files.read_json(saved) if saved.exists() else {}
-  if tree.get('start_from') != config.start_from:
+  if not paths.same(tree.get('start_from'), config.start_from):
     return None
   return {key: tree[key] for key in _FILLED_IN if key in tree}
 
