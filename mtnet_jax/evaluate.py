@@ -89,6 +89,7 @@ def main():
     limit=args.limit,
     rotate_folds=config.dataset.rotate_folds,
   )
+  name = lidc.lasting_name(name)
   print(
     f'{" + ".join(args.workdir)}: {len(data)}'
     f' {"SIMULATED" if data.simulated else "real"}'

@@ -110,6 +110,8 @@ def _prepare(config, workdir, say, locks):
   library.build_ahead()
   splits = lidc.load_for_training(config, say=say)
   with config.unlocked():
+    # Later, with the dataset there, nobody needs the files that it is made of.
+    config.dataset.name = lidc.lasting_name(config.dataset.name)
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   workdir_lib.claim(workdir, config)

@@ -10,6 +10,7 @@ import pathlib
 
 import jax
 
+from mtnet_jax.data import lidc
 from mtnet_jax.models import nets
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.storage import bundle_files
@@ -56,13 +57,7 @@ def fill_in(config, workdir):
       'start_from_sha256': tensors.digest(source),
       'start_from_dataset': before.dataset.name,
     }
-    if before.dataset.rotate_folds != config.dataset.rotate_folds:
-      raise errors.InputError(
-        f'config.start_from={config.start_from} was trained on other folds'
-        f' (config.dataset.rotate_folds={before.dataset.rotate_folds}): it has'
-        ' seen nodules that this run would test itself on. Start from a model'
-        ' of the same folds.'
-      )
+    _check_folds(config, before)
   settled = config.copy_and_resolve_references()
   with settled.unlocked():
     settled.update(found)
@@ -76,6 +71,27 @@ def _earlier(config, workdir):
   if not paths.same(tree.get('start_from'), config.start_from):
     return None
   return {key: tree[key] for key in _FILLED_IN if key in tree}
+
+
+def _check_folds(config, before):
+  for what, folds, others in (
+    (
+      'config.dataset.rotate_folds',
+      config.dataset.rotate_folds,
+      before.dataset.rotate_folds,
+    ),
+    (
+      'the folds of its dataset',
+      lidc.split_of(config.dataset.name) or 'the usual ones',
+      lidc.split_of(before.dataset.name) or 'the usual ones',
+    ),
+  ):
+    if folds != others:
+      raise errors.InputError(
+        f'config.start_from={config.start_from} was trained on other folds'
+        f' ({what}={others}): it has seen nodules that this run would test'
+        ' itself on. Start from a model of the same folds.'
+      )
 
 
 def _check_networks(config, source):

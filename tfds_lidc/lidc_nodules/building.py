@@ -249,7 +249,8 @@ def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
     simulated=config.simulated,
     version=config.version,
     release_notes=config.release_notes,
-    description=f'{config.description} Changed: {policy}.',
+    description=f'{config.description} Changed: '
+    f'{overrides.without_paths(policy)}.',
   )
 
 
