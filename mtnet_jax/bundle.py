@@ -32,6 +32,7 @@ def main():
     '--run',
     required=True,
     nargs='+',
+    type=command_line.path,
     help='run directory of a finished training; of several, their average',
   )
   parser.add_argument('--out', **command_line.NEW_FOLDER)

@@ -48,6 +48,7 @@ def _parse():
     required=True,
     nargs='+',
     action='extend',
+    type=command_line.path,
     metavar='RUN',
     help='run directory of a finished training; of several, the mean of their'
     " probabilities, on the first one's split",
@@ -65,7 +66,10 @@ def _parse():
     '--limit', type=int, default=0, help='at most so many nodules a split'
   )
   parser.add_argument(
-    '--out', metavar='DIR', help='folder for the results; default: see above'
+    '--out',
+    metavar='DIR',
+    type=command_line.path,
+    help='folder for the results; default: see above',
   )
   return parser.parse_args()
 
@@ -85,6 +89,7 @@ def main():
     limit=args.limit,
     rotate_folds=config.dataset.rotate_folds,
   )
+  name = lidc.lasting_name(name)
   print(
     f'{" + ".join(args.workdir)}: {len(data)}'
     f' {"SIMULATED" if data.simulated else "real"}'

@@ -47,6 +47,7 @@ def main():
   parser.add_argument(
     '--checkpoint',
     required=True,
+    type=command_line.path,
     help='run directory or bundle, or a URL of one',
   )
   parser.add_argument('--out', **command_line.NEW_FOLDER)

@@ -63,6 +63,7 @@ def _parse(argv):
     required=True,
     nargs='+',
     metavar='RUN',
+    type=command_line.path,
     help='a trained run, a bundle of one, the URL of either, or the name of a'
     ' model that comes with mtnet_jax; of several,'
     " such as those of five folds, the average, with each one's malignancy",
@@ -73,11 +74,13 @@ def _parse(argv):
     '--dicom',
     nargs='+',
     metavar='DIR',
+    type=command_line.path,
     help='folder of a CT series, or its files',
   )
   source.add_argument(
     '--ct',
     metavar='FILE',
+    type=command_line.path,
     help='a CT as NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD, in HU;'
     ' needs SimpleITK: pip install mtnet_jax[volumes]',
   )
@@ -86,7 +89,10 @@ def _parse(argv):
   )
   where = parser.add_mutually_exclusive_group(required=True)
   where.add_argument(
-    '--points', metavar='FILE', help='where to look, see above'
+    '--points',
+    metavar='FILE',
+    type=command_line.path,
+    help='where to look, see above',
   )
   where.add_argument(
     '--annotated',
@@ -96,7 +102,12 @@ def _parse(argv):
     help='the nodules of a scan of LIDC-IDRI, with the truth of the dataset'
     ' lidc_nodules/all (default) or /paper',
   )
-  parser.add_argument('--out', required=True, help='folder for the results')
+  parser.add_argument(
+    '--out',
+    required=True,
+    type=command_line.path,
+    help='folder for the results',
+  )
   parser.add_argument(
     '--nifti', action='store_true', help='write the masks as NIfTI, too'
   )

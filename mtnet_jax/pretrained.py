@@ -45,7 +45,11 @@ def report(path, net=None):
 def main():
   parser = command_line.parser(__doc__, 'pretrained')
   parser.add_argument(
-    '--inspect', required=True, metavar='FILE', help='file of public weights'
+    '--inspect',
+    required=True,
+    metavar='FILE',
+    type=command_line.path,
+    help='file of public weights',
   )
   print(report(parser.parse_args().inspect))
 

@@ -105,13 +105,17 @@ def _check_record(run, found, stored):
 def main():
   parser = command_line.parser(__doc__, 'report')
   parser.add_argument(
-    '--workdir', required=True, help='run directory of a finished training'
+    '--workdir',
+    required=True,
+    type=command_line.path,
+    help='run directory of a finished training',
   )
   parser.add_argument(
     '--compare',
     action='append',
     default=[],
     metavar='DIR',
+    type=command_line.path,
     help='a finished sweep or comparison run (may be given more than once)',
   )
   parser.add_argument('--data_dir', **command_line.DATA_DIR)

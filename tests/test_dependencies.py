@@ -39,12 +39,15 @@ _MAY_IMPORT = {
   'tfds_lidc': {
     'errors': '',
     'parallel': '',
-    'command_line': 'parallel',
+    'paths': 'errors',
+    'command_line': 'errors parallel paths',
     'ct': 'errors parallel',
-    'nodules': 'errors',
+    'nodules': 'errors paths',
     'phantom': 'errors command_line nodules',
     'scans': 'errors parallel ct nodules phantom',
-    'lidc_nodules': 'errors command_line parallel ct nodules phantom scans',
+    'lidc_nodules': (
+      'errors paths command_line parallel ct nodules phantom scans'
+    ),
     # Commands alone, which nobody imports.
     'tools': 'errors command_line ct nodules scans',
   },

@@ -30,6 +30,12 @@ Everything behind the -- goes to Beam, for any runner; without it Beam's
 DirectRunner reads the scans here. The records are the same. (Only the
 DirectRunner and the PortableRunner were tried.)
 
+Of nodules of one's own, split in folds of one's own, both CSV files (see
+`python -m tfds_lidc.cohort --help`):
+
+    python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
+        --policy=nodules=mine.csv,folds=mine.csv
+
 Stopped builds go on where they were. A scan that cannot be read costs its
 nodules, which quarantine.csv in the dataset's folder names.
 
@@ -82,11 +88,13 @@ def main() -> None:
   source = parser.add_mutually_exclusive_group()
   source.add_argument(
     '--lidc_dir',
+    type=command_line.path,
     help='folder with the DICOM files of LIDC-IDRI, in any '
     'layout; not needed for --config=phantom',
   )
   source.add_argument(
     '--luna_dir',
+    type=command_line.path,
     help='instead, folder with the volumes of LUNA16, such as that of subset0 '
     'to subset9; needs SimpleITK, the extra `volumes`',
   )
@@ -129,7 +137,7 @@ def main() -> None:
 
   config = building.find_config(args.config, args.policy)
   if args.policy:
-    print(cohort.table([config.policy]), flush=True)
+    print(cohort.described(config.policy), flush=True)
   if not args.overwrite and is_built(config, data_dir=args.data_dir):
     print('already built; --overwrite builds it again')
   builder = build(

@@ -205,18 +205,24 @@ def table(report: dict[str, Any]) -> str:
 def main() -> None:
   parser = command_line.parser('check', __doc__)
   source = parser.add_mutually_exclusive_group(required=True)
-  source.add_argument('--lidc_dir', help='folder with the DICOM files')
   source.add_argument(
-    '--luna_dir', help='folder with the volumes of LUNA16 instead'
+    '--lidc_dir', type=command_line.path, help='folder with the DICOM files'
   )
-  parser.add_argument('--json', help='file to write everything to')
+  source.add_argument(
+    '--luna_dir',
+    type=command_line.path,
+    help='folder with the volumes of LUNA16 instead',
+  )
+  parser.add_argument(
+    '--json', type=command_line.path, help='file to write everything to'
+  )
   command_line.add_data_dir(
     parser,
     '; headers that were read are remembered there, for the build too',
   )
   command_line.add_workers(parser)
   args = parser.parse_args()
-  directory = pathlib.Path(args.lidc_dir or args.luna_dir).expanduser()
+  directory = pathlib.Path(args.lidc_dir or args.luna_dir)
   try:
     report = check(
       directory,

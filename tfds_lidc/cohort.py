@@ -1,16 +1,28 @@
 """Prints what every policy selects; with --policy, what that one selects.
 
-python -m tfds_lidc.cohort
+    python -m tfds_lidc.cohort
+
+Nodules or a split of one's own start from a file of those of a config, which a
+spreadsheet can change; `seriesuid` or `patient_id` alone do, too:
+
+    python -m tfds_lidc.cohort --config=paper --csv=mine.csv
+    python -m tfds_lidc.cohort --policy=nodules=mine.csv,folds=mine.csv
 """
 
 import collections
 from collections.abc import Iterable
 from collections.abc import Mapping
+import pathlib
 
 from tfds_lidc import command_line
 from tfds_lidc import errors
+from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.nodules import lists
 from tfds_lidc.nodules import overrides
 from tfds_lidc.nodules import selection
+
+_CONFIGS = lidc_nodules_dataset_builder.Builder.builder_configs
+_SHOWN = 5  # ids of a list
 
 
 def table(policies: Iterable[selection.Policy] | None = None) -> str:
@@ -25,6 +37,57 @@ def table(policies: Iterable[selection.Policy] | None = None) -> str:
     }
   num_clusters = len(selection.clusters())
   return f'{num_clusters} clusters in nodules.csv\n\n{aligned(rows)}'
+
+
+def described(policy: selection.Policy) -> str:
+  """What one policy selects, and what of its lists does not go as they say."""
+  lines = [table([policy])]
+  if policy.name.partition('-')[0] in _CONFIGS:
+    lines += ['', f'dataset: lidc_nodules/{policy.name}']
+  if policy.nodules is not None:
+    lines += ['', *_left_out(policy)]
+  if policy.folds is not None:
+    lines += ['', *_parted(policy)]
+  return '\n'.join(lines)
+
+
+def _left_out(policy: selection.Policy) -> list[str]:
+  """Which nodules of the list the other limits of a policy leave out."""
+  listed = set(policy.nodules)
+  left_out = collections.defaultdict(list)
+  for nodule in selection.clusters():
+    limit = selection.excluded_by(policy, nodule)
+    if nodule.nodule_id in listed and limit:
+      left_out[limit].append(nodule.nodule_id)
+  count = len(listed) - sum(map(len, left_out.values()))
+  lines = [f'nodules: {count} of the {len(listed)} listed ones are selected']
+  for limit, ids in left_out.items():
+    more = ', ...' if len(ids) > _SHOWN else ''
+    lines.append(
+      f'  {len(ids)} left out by {limit}: {", ".join(ids[:_SHOWN])}{more}'
+    )
+  if left_out:
+    lines.append(
+      '  (--config=all has no such limits; each can be changed, as in '
+      '--policy=readers=1-,...)'
+    )
+  return lines
+
+
+def _parted(policy: selection.Policy) -> list[str]:
+  """How the folds of a list split patients."""
+  folds = collections.defaultdict(set)
+  for nodule in selection.select(policy):
+    folds[nodule.patient_id].add(nodule.fold)
+  parted = sorted(patient for patient, f in folds.items() if len(f) > 1)
+  if not parted:
+    return ['folds: as listed; each patient is in one fold']
+  more = ', ...' if len(parted) > _SHOWN else ''
+  return [
+    f'CAUTION: folds as listed put {len(parted)} of {len(folds)} patients into '
+    f'several folds ({", ".join(parted[:_SHOWN])}{more}): what is tested was '
+    'partly seen in training, and results are too good'
+  ]
 
 
 def aligned(rows: Mapping[str, Mapping[str, int]]) -> str:
@@ -44,21 +107,43 @@ def aligned(rows: Mapping[str, Mapping[str, int]]) -> str:
   )
 
 
+def _write(path: str, policy: selection.Policy) -> None:
+  nodules = selection.select(policy)
+  try:
+    pathlib.Path(path).write_text(
+      lists.write(nodules), encoding='utf-8', newline=''
+    )
+  except OSError as e:
+    raise errors.InputError(
+      f'cannot write --csv={path} ({e.strerror}); choose another'
+    ) from e
+  print(
+    f'\n{len(nodules)} nodules of {policy.name} -> {path}; '
+    '--policy=nodules=FILE and folds=FILE read such a file'
+  )
+
+
 def main() -> None:
   parser = command_line.parser('cohort', __doc__)
   parser.add_argument(
     '--config', default='paper', help='what --policy changes (%(default)s)'
   )
   parser.add_argument('--policy', default='', help=overrides.HELP)
+  parser.add_argument(
+    '--csv',
+    type=command_line.path,
+    help='file to write what --config and --policy select to: nodule_id, '
+    'patient_id, seriesuid, fold, label',
+  )
   args = parser.parse_args()
   if args.config not in selection.POLICIES:
     raise errors.InputError(
       f'--config={args.config} is none of {", ".join(selection.POLICIES)}'
     )
-  policies = None
-  if args.policy:
-    policies = [overrides.apply(selection.POLICIES[args.config], args.policy)]
-  print(table(policies))
+  policy = overrides.apply(selection.POLICIES[args.config], args.policy)
+  print(described(policy) if args.policy else table())
+  if args.csv:
+    _write(args.csv, policy)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,9 @@
 
 import argparse
 
+from tfds_lidc import errors
 from tfds_lidc import parallel
+from tfds_lidc import paths
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -19,10 +21,20 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
   )
 
 
+def path(text: str) -> str:
+  """`type` of a flag that names a file or folder: `~` is the home folder."""
+  try:
+    return paths.expand(text)
+  except errors.InputError as e:
+    # Of a ValueError, argparse hides the message.
+    raise argparse.ArgumentTypeError(str(e)) from e
+
+
 def add_data_dir(flags: argparse.ArgumentParser, use: str = '') -> None:
   """Adds --data_dir; `use` continues its help."""
   flags.add_argument(
     '--data_dir',
+    type=path,
     help=f'where TFDS keeps its datasets{use} (default: $TFDS_DATA_DIR, and '
     '~/tensorflow_datasets where that is not set)',
   )

@@ -38,7 +38,7 @@ class ImageVolume(volume.Volume):
       errors.InputError: it cannot be read, is no volume, not axial, or its
         pixels are not square; or SimpleITK is missing.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(path)
     _check(path)
     if not image_probe.survives(path, _MAX_VOXELS):
       raise errors.InputError(_damaged(path, 'SimpleITK crashes on it'))

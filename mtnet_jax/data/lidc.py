@@ -29,7 +29,8 @@ def builder(name, data_dir):
   """The TFDS builder of `lidc_nodules/NAME` or `lidc_nodules/NAME?POLICY`.
 
   POLICY changes the selection as `python -m tfds_lidc.build --policy` does,
-  such as `lidc_nodules/phantom?slices=all,split_by=nodule`.
+  such as `lidc_nodules/phantom?slices=all,split_by=nodule`. Of a policy with
+  files (`?nodules=FILE`, `?folds=FILE`) see `lasting_name`, too.
 
   Raises:
     errors.InputError: no such dataset, config or policy.
@@ -49,12 +50,34 @@ def builder(name, data_dir):
     found = tfds.builder(name, data_dir=building.given(data_dir))
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     first_line = str(error).splitlines()[0]
+    if re.search('-(nodules|folds)_', name):
+      raise errors.InputError(
+        f'{name} was not built in {data_dir or "the usual folder"}: give'
+        ' --data_dir of the folder that has it, or its files as'
+        f' {name.partition("-")[0]}?nodules=FILE,folds=FILE.'
+      ) from error
     raise errors.InputError(
       f'dataset {name!r} is unknown ({first_line}):'
       ' take lidc_nodules/paper, /all or /phantom.'
     ) from error
   with _translated():
     return building.with_home(found)
+
+
+def lasting_name(name):
+  """The name of a dataset that opens it without any other file.
+
+  `?nodules=FILE` names a file, which can change or be gone; the dataset that is
+  built of it is called by what the file meant, such as
+  `lidc_nodules/paper-nodules_1a2b3c4d5e`. Other names stay as they are.
+  """
+  if not re.search('[?,] *(nodules|folds)=', name):
+    return name
+  from tfds_lidc.lidc_nodules import building
+
+  with _translated():
+    found = building.find_config(*_config_and_policy(name))
+  return f'lidc_nodules/{found.name}'
 
 
 def _policy_builder(config, policy, data_dir):
@@ -103,7 +126,8 @@ def build_command(name, data_dir):
   """The command that builds a dataset from CT."""
   where = f' --data_dir={data_dir}' if data_dir else ''
   config, policy = _config_and_policy(name)
-  change = f' --policy={policy}' if policy else ''
+  config, changed, _ = config.partition('-')
+  change = f' --policy={policy or "..."}' if policy or changed else ''
   return (
     f'python -m tfds_lidc.build --config={config}{change} --lidc_dir=DIR{where}'
   )
@@ -290,7 +314,15 @@ def base_and_changes(name):
 
 def how_split(name):
   """'by patient', or how else; continues the word 'split'."""
-  _, changes = base_and_changes(name)
-  if re.search('split_by[=_]nodule', changes):
-    return 'by nodule (a patient can be in several splits)'
-  return 'by patient'
+  split = split_of(name)
+  own = ', in folds of its own' if split.startswith('folds') else ''
+  if 'by_nodule' in split:
+    return f'by nodule (a patient can be in several splits){own}'
+  return f'by patient{own}'
+
+
+def split_of(name):
+  """What a dataset's name says of its folds; '' for the usual ones."""
+  _, changes = base_and_changes(lasting_name(name))
+  found = re.search(r'split_by[=_]nodule|folds_\w+', changes)
+  return found[0].replace('=', '_') if found else ''

@@ -25,6 +25,7 @@ from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import command_line
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 from mtnet_jax.system import processes
 from mtnet_jax.training import check_config
 from mtnet_jax.training import from_public
@@ -51,7 +52,7 @@ def run(config, workdir='', *, observer=None, say=print, changed=None):
   """
   check_same_config(config)
   check_config.check_config(config)
-  workdir = pathlib.Path(workdir or pathlib.Path('runs', config.variant))
+  workdir = pathlib.Path(paths.expand(workdir) or f'runs/{config.variant}')
   with contextlib.ExitStack() as locks:
     config, splits = processes.on_first(
       lambda: _prepare(config, workdir, say, locks, changed)
@@ -111,6 +112,8 @@ def _prepare(config, workdir, say, locks, changed):
   library.build_ahead()
   splits = lidc.load_for_training(config, say=say)
   with config.unlocked():
+    # Later, with the dataset there, nobody needs the files that it is made of.
+    config.dataset.name = lidc.lasting_name(config.dataset.name)
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   workdir_lib.claim(workdir, config, changed=changed)

@@ -25,6 +25,7 @@ from mtnet_jax.experiments import sweep_report
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 from mtnet_jax.system import stopping
 from mtnet_jax.training import check_config
 from mtnet_jax.training import progress
@@ -56,7 +57,7 @@ def run(config, workdir='', *, changed=None):
   plan = sweep_plan.points(config, changed=changed)
   variant = config.base.variant
   default = config.name if variant == 'mtnet' else f'{config.name}-{variant}'
-  directory = pathlib.Path(workdir or pathlib.Path('runs', default))
+  directory = pathlib.Path(paths.expand(workdir) or f'runs/{default}')
   groups = sweep_plan.groups(plan)
   devices = jax.local_devices()
   # One group of points, or one device: each run has all there is.

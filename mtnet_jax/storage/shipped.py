@@ -4,6 +4,7 @@ import pathlib
 
 import mtnet_jax
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 
 # Each is a bundle, whose README says what it was trained on.
 _FOLDER = pathlib.Path(mtnet_jax.__file__).parent / 'shipped'
@@ -28,7 +29,7 @@ def folder_of(path, *, kinds='a run directory, a bundle'):
   Raises:
     errors.InputError: it is neither.
   """
-  folder = pathlib.Path(path).expanduser()
+  folder = pathlib.Path(paths.expand(path))
   if not folder.exists() and str(path) in names():
     return _FOLDER / str(path)
   if not folder.is_dir():

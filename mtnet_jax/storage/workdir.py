@@ -20,6 +20,7 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 
 # Keys that configs had before -> their names of today, in the same group.
 _FORMER_KEYS = {
@@ -105,7 +106,9 @@ def differences(then, now, prefix='', *, changed=None):
       yield from differences(left, right, f'{path}.', changed=changed)
     elif key not in then and changed is not None and not _has(changed, path):
       continue
-    elif left != right:
+    # A path stays in config.json as it was given: another machine, or whoever
+    # gets the file, has another home folder.
+    elif not paths.same(left, right):
       yield f'{path} was {left} and is now {right}'
 
 

@@ -8,12 +8,27 @@ import sys
 from absl import logging
 import tqdm
 
+from mtnet_jax.system import errors
 from mtnet_jax.system import host_memory
+from mtnet_jax.system import paths
 from mtnet_jax.system import stopping
 
+
+def path(text):
+  """`type` of a flag that names a file or folder: `~` is the home folder."""
+  try:
+    return paths.expand(text)
+  except errors.InputError as error:
+    # Of a ValueError, argparse hides the message.
+    raise argparse.ArgumentTypeError(str(error)) from error
+
+
 # Arguments of `add_argument` for flags that several commands have.
-DATA_DIR = {'help': 'where TFDS keeps datasets (default: as in the run)'}
-NEW_FOLDER = {'required': True, 'help': 'folder to make'}
+DATA_DIR = {
+  'type': path,
+  'help': 'where TFDS keeps datasets (default: as in the run)',
+}
+NEW_FOLDER = {'required': True, 'type': path, 'help': 'folder to make'}
 SYMMETRIES = {
   'action': 'store_true',
   'help': (

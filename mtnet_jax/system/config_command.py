@@ -15,6 +15,8 @@ from ml_collections.config_flags import tuple_parser
 
 import mtnet_jax
 
+from mtnet_jax.system import paths
+
 _HELP = ('help', 'helpshort', 'helpfull')
 
 
@@ -53,6 +55,9 @@ def run(main, *, define_flags, doc, example):
   config_flags.register_flag_parser_for_type(tuple, _TupleParser())
   values = flags.FlagValues()
   define_flags(values)
+  parser = values['config'].parser
+  load = parser.parse
+  parser.parse = lambda path: load(paths.expand(path))
   text = f'{doc}\nFlags:\n{values.get_help(include_special_flags=False)}'
   for name in _HELP:
     flags.DEFINE_boolean(name, False, 'Show this.', flag_values=values)

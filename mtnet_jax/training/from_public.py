@@ -18,6 +18,7 @@ from mtnet_jax.models import strategies
 from mtnet_jax.storage import files as files_lib
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 from mtnet_jax.weights import files as weight_files
 from mtnet_jax.weights import load as weight_load
 from mtnet_jax.weights import sources
@@ -44,7 +45,11 @@ def _files(config):
       pretrained.classification_sha256,
     ),
   }
-  return {task: file for task, file in found.items() if file[0]}
+  return {
+    task: (paths.expand(path), checksum)
+    for task, (path, checksum) in found.items()
+    if path
+  }
 
 
 def fill_in(config, workdir):
@@ -113,7 +118,7 @@ def _earlier(workdir, task, path):
     return None
   tree = workdir_lib.upgraded(files_lib.read_json(saved))
   pretrained = tree.get('pretrained', {})
-  if pretrained.get(task) != path:
+  if not paths.same(pretrained.get(task), path):
     return None
   fields = {
     key: tuple(value) if isinstance(value, list) else value

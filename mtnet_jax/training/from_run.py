@@ -10,12 +10,14 @@ import pathlib
 
 import jax
 
+from mtnet_jax.data import lidc
 from mtnet_jax.models import nets
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 from mtnet_jax.training import start
 
 _FILLED_IN = ('start_from_sha256', 'start_from_dataset')
@@ -55,13 +57,7 @@ def fill_in(config, workdir):
       'start_from_sha256': tensors.digest(source),
       'start_from_dataset': before.dataset.name,
     }
-    if before.dataset.rotate_folds != config.dataset.rotate_folds:
-      raise errors.InputError(
-        f'config.start_from={config.start_from} was trained on other folds'
-        f' (config.dataset.rotate_folds={before.dataset.rotate_folds}): it has'
-        ' seen nodules that this run would test itself on. Start from a model'
-        ' of the same folds.'
-      )
+    _check_folds(config, before)
   settled = config.copy_and_resolve_references()
   with settled.unlocked():
     settled.update(found)
@@ -72,9 +68,30 @@ def _earlier(config, workdir):
   """What a run began with that began with this source, or None."""
   saved = pathlib.Path(workdir, 'config.json')
   tree = files.read_json(saved) if saved.exists() else {}
-  if tree.get('start_from') != config.start_from:
+  if not paths.same(tree.get('start_from'), config.start_from):
     return None
   return {key: tree[key] for key in _FILLED_IN if key in tree}
+
+
+def _check_folds(config, before):
+  for what, folds, others in (
+    (
+      'config.dataset.rotate_folds',
+      config.dataset.rotate_folds,
+      before.dataset.rotate_folds,
+    ),
+    (
+      'the folds of its dataset',
+      lidc.split_of(config.dataset.name) or 'the usual ones',
+      lidc.split_of(before.dataset.name) or 'the usual ones',
+    ),
+  ):
+    if folds != others:
+      raise errors.InputError(
+        f'config.start_from={config.start_from} was trained on other folds'
+        f' ({what}={others}): it has seen nodules that this run would test'
+        ' itself on. Start from a model of the same folds.'
+      )
 
 
 def _check_networks(config, source):

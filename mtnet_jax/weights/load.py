@@ -19,6 +19,7 @@ import numpy as np
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import errors
+from mtnet_jax.system import paths
 from mtnet_jax.weights import files
 from mtnet_jax.weights import sources
 
@@ -93,6 +94,7 @@ def load_deeplab(path, net=None):
 
 def load(path, net):
   """What `load_xception` and `load_deeplab` do, for either network."""
+  path = paths.expand(path)
   with files.open_weights(path) as file:
     matched = _match(path, file, net)
     source = matched.source
@@ -179,6 +181,7 @@ def match(path, net=None):
       another network, or does not fit in a name or shape; the message names
       the first of each.
   """
+  path = paths.expand(path)
   with files.open_weights(path) as file:
     return _match(path, file, net)
 

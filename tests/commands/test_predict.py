@@ -64,6 +64,24 @@ def test_points_become_records_pictures_and_one_segmentation(
   assert 'SIMULATED CT' in printed and 'trained on SIMULATED' in printed
 
 
+def test_all_of_its_paths_may_be_below_home(
+  directory, tmp_path, model, monkeypatch
+):
+  home = tmp_path / 'home'
+  home.mkdir()
+  monkeypatch.setenv('HOME', str(home))
+  monkeypatch.chdir(tmp_path)
+  (home / 'ct').symlink_to(directory)
+  (home / 'points.csv').write_text(predict_job.POINTS)
+  flags = ['--checkpoint=~/run', '--points=~/points.csv', '--out=~/out']
+  assert predict.main([*flags, '--dicom=~/ct']) == 0
+  assert [p['id'] for p in predict_job.read(home / 'out')['points']] == [
+    'a',
+    'b',
+  ]
+  assert not (tmp_path / '~').exists()
+
+
 def test_the_page_shows_every_slice_that_was_looked_at(
   directory, tmp_path, model
 ):

@@ -45,3 +45,20 @@ def test_how_split_is_the_policys(policy, tmp_path):
     text = lidc.how_split(known_as)
     assert text.startswith(f'by {config.policy.split_by}')
     assert ('several' in text) == (config.policy.split_by == 'nodule')
+
+
+@pytest.mark.parametrize(
+  ('folds', 'begins'), (((0, 0), 'by patient'), ((0, 4), 'by nodule (a pati'))
+)
+def test_folds_of_ones_own_are_told_by_their_name(folds, begins, tmp_path):
+  path = tmp_path / 'folds.csv'
+  rows = (f'LIDC-IDRI-0003_14_{k},{fold}' for k, fold in enumerate(folds, 3))
+  path.write_text('\n'.join(('nodule_id,fold', *rows)))
+  name = f'lidc_nodules/phantom?nodules={path},folds={path}'
+  for known_as in (name, lidc.lasting_name(name)):
+    text = lidc.how_split(known_as)
+    assert text.startswith(begins) and text.endswith('folds of its own')
+    assert lidc.base_and_changes(known_as)[0] == 'phantom'
+  assert lidc.lasting_name('lidc_nodules/all?readers=3') == (
+    'lidc_nodules/all?readers=3'
+  )

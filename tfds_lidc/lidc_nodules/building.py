@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tfds_lidc import errors
+from tfds_lidc import paths
 from tfds_lidc.ct import series
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.lidc_nodules import staging
@@ -78,7 +79,7 @@ def build(
         'use --config=phantom, which needs no download'
       )
     # Absolute, as other machines and a later reader of the quarantine need it.
-    directory = pathlib.Path(lidc_dir or luna_dir).expanduser().absolute()
+    directory = pathlib.Path(paths.expand(lidc_dir or luna_dir)).absolute()
     series.check_directory(directory)
     download_config = download_config.replace(manual_dir=directory)
   staging.check_writable(data_dir)
@@ -179,7 +180,7 @@ def with_home(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
   Raises:
     InputError: it would be in the home folder, and this user has none.
   """
-  # Which `expanduser` leaves where it knows no home.
+  # TFDS's own choice, which it leaves as it is where it knows no home.
   if os.fspath(builder.data_dir_root).startswith('~'):
     raise errors.InputError(
       f'there is no home folder for {builder.data_dir_root}: give --data_dir, '
@@ -190,7 +191,7 @@ def with_home(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
 
 def given(data_dir: str | os.PathLike | None) -> str | None:
   """A folder as TFDS wants it: with ~ expanded, and None for its own choice."""
-  return os.path.expanduser(data_dir) if data_dir else None
+  return paths.expand(data_dir) if data_dir else None
 
 
 def summary(builder: _Builder) -> str:
@@ -248,7 +249,8 @@ def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
     simulated=config.simulated,
     version=config.version,
     release_notes=config.release_notes,
-    description=f'{config.description} Changed: {policy}.',
+    description=f'{config.description} Changed: '
+    f'{overrides.without_paths(policy)}.',
   )
 
 

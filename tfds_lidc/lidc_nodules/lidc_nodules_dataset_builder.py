@@ -188,7 +188,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         workers=self.workers,
         show_progress=self.show_progress,
       )
-    jobs = reader.jobs(nodules, self.builder_config.policy, index)
+    # Processes that read need no lists, which are long.
+    policy = dataclasses.replace(
+      self.builder_config.policy, nodules=None, folds=None
+    )
+    jobs = reader.jobs(nodules, policy, index)
     if not jobs:
       raise self._nothing_found(index, dl_manager.manual_dir)
     if any(job.series and job.series.simulated for job in jobs):

@@ -3,16 +3,20 @@
     python -m tfds_lidc.cohort --config=paper --policy=readers=3-4,consensus=1/2
 
 The name follows from what differs, in a fixed order, so that the same policy
-always has the same name and no two policies share one.
+always has the same name and no two policies share one. Of a list of one's own
+it holds a checksum of what the list means: neither the file's place nor the
+order of its rows is part of the name.
 """
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 import math
 import re
 from typing import Any
 
 from tfds_lidc import errors
+from tfds_lidc.nodules import lists
 from tfds_lidc.nodules import selection
 
 HELP = (
@@ -20,11 +24,16 @@ HELP = (
   'upper end), thickness=2.5 (of slices, mm, at most), '
   'label=agreement|mean|median, unlabelled=keep|drop, consensus=2/3, '
   'slices=largest|all, split_by=patient|nodule, spacing=native|MM (resampled '
-  'in the plane); several with commas'
+  'in the plane), nodules=FILE (CSV; only those of its nodule_id, seriesuid or '
+  'patient_id, as far as the rest lets them), folds=FILE (CSV; one of these '
+  'columns, and fold: 0 to 2 train, 3 validates, 4 tests; with patients or '
+  'series that it names, all of their nodules); several with commas'
 )
 
 _Fields = dict[str, Any]
-_LONGEST = 500  # letters of a policy, with every key
+_LONGEST = 500  # letters of a policy, with every key, without files
+_LONGEST_PATH = 4096
+_FILES = ('nodules', 'folds')
 
 
 def _range(low: str, high: str, number: type) -> Callable[[str], _Fields]:
@@ -51,6 +60,16 @@ def _spacing(text: str) -> _Fields:
   return {'spacing_mm': None if text == 'native' else float(text)}
 
 
+def _nodules(path: str) -> _Fields:
+  return {'nodules': lists.read_nodules(path)}
+
+
+def _folds(path: str) -> _Fields:
+  folds = lists.read_folds(path)
+  unit = 'nodule' if lists.parts_patients(folds) else 'patient'
+  return {'folds': folds, 'split_by': unit}
+
+
 # In the order of the name.
 _PARSERS = {
   'readers': _range('min_readers', 'max_readers', int),
@@ -62,6 +81,8 @@ _PARSERS = {
   'slices': lambda text: {'slices': text},
   'split_by': lambda text: {'split_by': text},
   'spacing': _spacing,
+  'nodules': _nodules,
+  'folds': _folds,
 }
 
 
@@ -77,23 +98,16 @@ def apply(policy: selection.Policy, text: str) -> selection.Policy:
     `policy` and of every override that makes a difference.
 
   Raises:
-    InputError: an unknown key, a key twice, or an invalid value.
+    InputError: an unknown key, a key twice, or an invalid value; a file that
+      cannot be used.
   """
-  if len(text) > _LONGEST:
-    raise errors.InputError(
-      f'--policy has {len(text)} letters, and takes {_LONGEST}; it {HELP}'
-    )
   given = {}
-  for item in filter(None, (part.strip() for part in text.split(','))):
-    key, _, value = item.partition('=')
-    if key not in _PARSERS:
-      raise errors.InputError(
-        f'--policy: {key[:80]!r} is none of {", ".join(_PARSERS)}'
-      )
-    if key in given:
-      raise errors.InputError(f'--policy: {key} is given twice')
+  for key, value in _items(text).items():
+    item = f'{key}={value}'
     try:
       given[key] = _PARSERS[key](value)
+    except errors.InputError:
+      raise
     except (KeyError, ValueError, ZeroDivisionError) as e:
       raise errors.InputError(
         f'--policy: {item[:80]!r} cannot be understood; it {HELP}'
@@ -105,7 +119,7 @@ def apply(policy: selection.Policy, text: str) -> selection.Policy:
     if all(getattr(policy, field) == v for field, v in fields.items()):
       continue
     changed = dataclasses.replace(changed, **fields)
-    name += f'-{key}_{_word(fields)}'
+    name += f'-{key}_{_word(key, fields)}'
   if not re.fullmatch(r'[\w.-]{1,200}', name):
     raise errors.InputError(
       f'--policy: {name[:80]!r} is no name for a dataset; take numbers of fewer'
@@ -114,8 +128,62 @@ def apply(policy: selection.Policy, text: str) -> selection.Policy:
   return dataclasses.replace(changed, name=name)
 
 
-def _word(fields: _Fields) -> str:
+def _items(text: str) -> dict[str, str]:
+  """Key -> value, as text."""
+  if len(text) > _LONGEST + len(_FILES) * _LONGEST_PATH:
+    raise _too_long(len(text))
+  found = {}
+  for item in filter(None, (part.strip() for part in text.split(','))):
+    key, _, value = item.partition('=')
+    if key not in _PARSERS:
+      cut = [name for name in _FILES if name in found]
+      hint = (
+        f'; or does the path of {cut[-1]}= have a comma? Then rename the file'
+        if cut
+        else ''
+      )
+      raise errors.InputError(
+        f'--policy: {key[:80]!r} is none of {", ".join(_PARSERS)}{hint}'
+      )
+    if key in found:
+      raise errors.InputError(f'--policy: {key} is given twice')
+    if key in _FILES and not value:
+      raise errors.InputError(f'--policy: {key}= needs a file')
+    found[key] = value
+  if {'split_by', 'folds'} <= found.keys():
+    raise errors.InputError(
+      '--policy: split_by and folds both say how to split; leave one out'
+    )
+  length = sum(len(found[key]) for key in found if key not in _FILES)
+  if length > _LONGEST:
+    raise _too_long(length)
+  return found
+
+
+def _too_long(length: int) -> errors.InputError:
+  return errors.InputError(
+    f'--policy has {length} letters, and takes {_LONGEST}; it {HELP}'
+  )
+
+
+def without_paths(text: str) -> str:
+  """A policy's text as others may read it, with no path of this machine."""
+  return ','.join(
+    f'{key}=FILE' if key in _FILES else f'{key}={value}'
+    for key, value in _items(text).items()
+  )
+
+
+def _word(key: str, fields: _Fields) -> str:
   """A value in the letters that TFDS takes in a name."""
+  if key in _FILES:
+    lines = (
+      row if isinstance(row, str) else ','.join(map(str, row))
+      for row in fields[key]
+    )
+    digest = hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:10]
+    by_nodule = fields.get('split_by') == 'nodule'
+    return f'by_nodule_{digest}' if by_nodule else digest
   values = list(fields.values())
   if len(values) == 2:
     low, high = values

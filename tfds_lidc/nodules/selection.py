@@ -106,11 +106,18 @@ class Policy:
     keep_unlabelled: whether nodules that the rule leaves OPEN stay in.
     consensus: share of the readers that must have marked a pixel of the mask,
       as (numerator, denominator): in floating point 2/3 of 3 is not 2.
-    split_by: 'patient', or 'nodule' to measure what leakage is worth.
+    split_by: 'patient', or 'nodule' to measure what leakage is worth; of
+      `folds` that part a patient, 'nodule', too.
     slices: 'largest' makes one example of a nodule, of the slice with the
       largest consensus area; 'all' one of every slice with any.
     spacing_mm: in-plane spacing that patches are resampled to; None keeps the
       scan's own.
+    nodules: ids, of which alone nodules are selected; None for all. The other
+      limits hold for them, too.
+    folds: (nodule_id, fold) in place of the folds in nodules.csv, of each
+      nodule that is selected at least; None for these. As `nodules` they are
+      tuples of what a file said, see `lists`: a process that is sent a policy,
+      or a later one, may not have the file.
   """
 
   name: str
@@ -125,6 +132,8 @@ class Policy:
   split_by: str = 'patient'
   slices: str = 'largest'
   spacing_mm: float | None = None
+  nodules: tuple[str, ...] | None = None
+  folds: tuple[tuple[str, int], ...] | None = None
 
   def __post_init__(self):
     for fault in self._faults():
@@ -266,19 +275,40 @@ def select(
 
   Returns:
     The nodules that count, in their order, with `label` set (and `fold`
-    replaced where the policy splits by nodule).
+    replaced where the policy splits by nodule, or has folds of its own).
+
+  Raises:
+    InputError: a nodule is in none of the policy's own folds.
   """
+  listed = None if policy.nodules is None else set(policy.nodules)
   selected = []
   for nodule in clusters() if nodules is None else nodules:
-    nodule_label = label(nodule.malignancy, policy.label_rule)
-    if (
-      policy.min_readers <= nodule.num_readers <= policy.max_readers
-      and policy.min_diameter_mm <= nodule.diameter_mm <= policy.max_diameter_mm
-      and nodule.slice_thickness_mm <= policy.max_thickness_mm
-      and (policy.keep_unlabelled or nodule_label != OPEN)
+    if (listed is None or nodule.nodule_id in listed) and not excluded_by(
+      policy, nodule
     ):
-      selected.append(dataclasses.replace(nodule, label=nodule_label))
+      found = label(nodule.malignancy, policy.label_rule)
+      selected.append(dataclasses.replace(nodule, label=found))
+  if policy.folds is not None:
+    return _fold_by_list(selected, policy)
   return _fold_by_nodule(selected) if policy.split_by == 'nodule' else selected
+
+
+def excluded_by(policy: Policy, nodule: Nodule) -> str:
+  """The first limit that leaves a nodule out, as `overrides` call it, or ''.
+
+  The list of `policy.nodules` is no limit here.
+  """
+  if not policy.min_readers <= nodule.num_readers <= policy.max_readers:
+    return 'readers'
+  low, high = policy.min_diameter_mm, policy.max_diameter_mm
+  if not low <= nodule.diameter_mm <= high:
+    return 'size'
+  if nodule.slice_thickness_mm > policy.max_thickness_mm:
+    return 'thickness'
+  if policy.keep_unlabelled:
+    return ''
+  is_open = label(nodule.malignancy, policy.label_rule) == OPEN
+  return 'unlabelled' if is_open else ''
 
 
 def counts(nodules: Collection[Nodule]) -> dict[str, int]:
@@ -292,6 +322,20 @@ def counts(nodules: Collection[Nodule]) -> dict[str, int]:
     'patients': len({n.patient_id for n in nodules}),
     'scans': len({n.series_uid for n in nodules}),
   }
+
+
+def _fold_by_list(nodules: list[Nodule], policy: Policy) -> list[Nodule]:
+  """Puts nodules into the folds that a user gave."""
+  folds = dict(policy.folds)
+  missing = [n.nodule_id for n in nodules if n.nodule_id not in folds]
+  if missing:
+    raise errors.InputError(
+      f'the file of folds= has no fold for {len(missing)} of the '
+      f'{len(nodules)} nodules that are selected, such as '
+      f'{", ".join(missing[:3])}; add them, or select with nodules=FILE only '
+      'what it has (it can be the same file)'
+    )
+  return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
 
 
 def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:

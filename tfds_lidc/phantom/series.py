@@ -220,7 +220,11 @@ def _decimal(value: float) -> valuerep.DSfloat:
 def main() -> None:
   parser = command_line.parser('phantom', __doc__)
   parser.add_argument(
-    '--write_dicom', required=True, metavar='DIR', help='folder to write into'
+    '--write_dicom',
+    required=True,
+    metavar='DIR',
+    type=command_line.path,
+    help='folder to write into',
   )
   parser.add_argument(
     '--patients',
@@ -229,7 +233,7 @@ def main() -> None:
     '130 MB each)',
   )
   args = parser.parse_args()
-  directory = pathlib.Path(args.write_dicom).expanduser()
+  directory = pathlib.Path(args.write_dicom)
   for patient_id in dict.fromkeys(filter(None, args.patients.split(','))):
     try:
       files = write_patient(directory, patient_id, show_progress=True)

@@ -9,7 +9,6 @@ and how well a classifier tells one from the other (`realism`). Of the CT no
 pixel is in the figure.
 """
 
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -239,10 +238,18 @@ def told_as_text(told):
 def main() -> None:
   parser = command_line.parser('tools.compare_phantom', __doc__)
   parser.add_argument(
-    '--lidc_dir', required=True, metavar='DIR', help='DICOM files of LIDC-IDRI'
+    '--lidc_dir',
+    required=True,
+    metavar='DIR',
+    type=command_line.path,
+    help='DICOM files of LIDC-IDRI',
   )
   parser.add_argument(
-    '--out', required=True, metavar='FILE', help='the figure, a PNG'
+    '--out',
+    required=True,
+    metavar='FILE',
+    type=command_line.path,
+    help='the figure, a PNG',
   )
   parser.add_argument(
     '--leave_out',
@@ -253,11 +260,11 @@ def main() -> None:
   )
   args = parser.parse_args()
   nodules, real, simulated = real_and_phantom(
-    os.path.expanduser(args.lidc_dir), leave_out=args.leave_out
+    args.lidc_dir, leave_out=args.leave_out
   )
   try:
     phantom_figure.draw(nodules, real, simulated).savefig(
-      os.path.expanduser(args.out), dpi=100, metadata={'Software': None}
+      args.out, dpi=100, metadata={'Software': None}
     )
   except OSError as e:
     raise errors.InputError(

@@ -116,7 +116,7 @@ def main() -> None:
   parser = command_line.parser('tools.make_nodules', __doc__)
   parser.add_argument(
     '--out',
-    type=pathlib.Path,
+    type=command_line.path,
     default=DEFAULT_OUT,
     help='where to write it (default: %(default)s)',
   )
@@ -127,15 +127,14 @@ def main() -> None:
     help='worker processes (default: %(default)s)',
   )
   args = parser.parse_args()
-  if not os.access(args.out.parent, os.W_OK):
+  out = pathlib.Path(args.out)
+  if not os.access(out.parent, os.W_OK):
     raise errors.InputError(
-      f'cannot write into {args.out.parent}; choose another --out'
+      f'cannot write into {out.parent}; choose another --out'
     )
   nodules = make_nodules(args.processes)
-  args.out.write_text(
-    selection.write_csv(nodules), encoding='utf-8', newline='\n'
-  )
-  print(f'{len(nodules)} nodules -> {args.out}')
+  out.write_text(selection.write_csv(nodules), encoding='utf-8', newline='\n')
+  print(f'{len(nodules)} nodules -> {out}')
 
 
 if __name__ == '__main__':
