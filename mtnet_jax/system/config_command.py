@@ -14,7 +14,6 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 import mtnet_jax
-
 from mtnet_jax.system import paths
 
 _HELP = ('help', 'helpshort', 'helpfull')
