@@ -43,8 +43,9 @@ def fill_in(config, workdir):
       ' start: leave one of them out.'
     )
   try:
-    before, load = bundle_files.read_source(config.start_from)
-    source = load(nets.names(before))
+    found_source = bundle_files.read_source(config.start_from)
+    before = found_source.config
+    source = found_source.load(nets.names(before))
   except errors.InputError:
     found = _earlier(config, workdir)
     if found is None:
@@ -55,7 +56,11 @@ def fill_in(config, workdir):
       'start_from_sha256': tensors.digest(source),
       'start_from_dataset': before.dataset.name,
     }
-    if before.dataset.rotate_folds != config.dataset.rotate_folds:
+    # With a list, `keep_seen` compares the nodules themselves.
+    if (
+      found_source.seen is None
+      and before.dataset.rotate_folds != config.dataset.rotate_folds
+    ):
       raise errors.InputError(
         f'config.start_from={config.start_from} was trained on other folds'
         f' (config.dataset.rotate_folds={before.dataset.rotate_folds}): it has'
@@ -132,14 +137,15 @@ def loader(config, stage, *, say=print):
   if not config.start_from:
     return None
   try:
-    before, load = bundle_files.read_source(config.start_from)
+    source = bundle_files.read_source(config.start_from)
   except errors.InputError as error:
     # No matter where the stage is trained, or has a checkpoint to go on from.
     return functools.partial(_raise, error)
-  if stage.name not in nets.names(before):
+  names = nets.names(source.config)
+  if stage.name not in names:
     return None
   return functools.partial(
-    _load, config, stage, functools.partial(load, nets.names(before)), say
+    _load, config, stage, functools.partial(source.load, names), say
   )
 
 
