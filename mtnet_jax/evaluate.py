@@ -83,7 +83,7 @@ def main():
   args = _parse()
   command_line.prepare_evaluation()
   runs = members.read(args.workdir)
-  (_, config, trained), *_ = runs
+  config, trained = runs[0].config, runs[0].results
   name = args.dataset or config.dataset.name
   if args.limit < 0:
     raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')

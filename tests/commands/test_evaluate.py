@@ -14,6 +14,7 @@ from mtnet_jax import evaluate
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import records
+from mtnet_jax.inference import members
 from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.system import errors
 
@@ -278,6 +279,17 @@ def test_results_of_other_runs_and_data_stay(
       config.seed = seed
     runs[name] = made_run.write(tmp_path / name, config, seed=seed)
   folder = runs['a'] / 'evaluations'
+
+  def predict(config, variables, nodules, *, progress):
+    rng = np.random.default_rng(config.seed)
+    shape = nodules.image.shape
+    return {
+      'coarse': rng.random(shape, np.float32),
+      'fine': rng.random(shape, np.float32),
+      'class': rng.random(len(nodules), np.float32),
+    }
+
+  monkeypatch.setattr(members.outputs, 'predict', predict)
 
   def new_folders_of(*names):
     before = set(folder.glob('*'))
