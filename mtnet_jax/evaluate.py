@@ -26,15 +26,25 @@ go into the first run's evaluations/DATASET-SPLIT-ensembleN-symmetries, or into
 Runs of different folds have no test split in common: the others were trained
 on the patients that one of them keeps for its test. The effect of averaging is
 reported for patients that none of the runs has seen.
+
+Which patients those are, the seen.csv of each run says, whatever the folds of
+the dataset; a CAUTION counts the nodules of patients that were trained on or
+chosen by. Results never replace those of another evaluation: where the folder
+above has some, of a dataset built again or of an average with another run, a
+hash follows its name.
 """
+
+import numpy as np
 
 from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
+from mtnet_jax.data import nodules
 from mtnet_jax.evaluation import averaging
 from mtnet_jax.evaluation import scores
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import members
 from mtnet_jax.reports import text
+from mtnet_jax.storage import evaluations
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import command_line
@@ -78,7 +88,7 @@ def main():
   args = _parse()
   command_line.prepare_evaluation()
   runs = members.read(args.workdir)
-  (_, config, trained), *_ = runs
+  config, trained = runs[0].config, runs[0].results
   name = args.dataset or config.dataset.name
   if args.limit < 0:
     raise errors.InputError(f'--limit={args.limit} must be 0 (all) or more.')
@@ -96,21 +106,32 @@ def main():
     f' nodules of {name}, trained on'
     f' {"SIMULATED" if trained["simulated"] else "real"} ones.'
   )
-  seen = lidc.of_training_patients(data, members.rotations(runs))
-  if seen.any():
-    print(members.caution(runs, int(seen.sum())))
-  out = files.make_folder(
-    args.out
-    or workdir.evaluation_dir(
-      args.workdir[0],
-      name,
-      split,
-      limit=args.limit,
-      members=len(runs),
-      symmetries=args.symmetries,
-    ),
-    '--out' if args.out else '--workdir',
+  used = members.used_for(runs, data.info['patient_id'])
+  for line in (members.note_by_fold(runs), members.caution(runs, used)):
+    if line:
+      print(line)
+  what = {
+    'dataset': name,
+    'split': split,
+    'fingerprint': nodules.fingerprint({split: data}),
+    'members': members.described(runs),
+    'symmetries': args.symmetries,
+    'limit': args.limit,
+  }
+  default = workdir.evaluation_dir(
+    args.workdir[0],
+    name,
+    split,
+    limit=args.limit,
+    members=len(runs),
+    symmetries=args.symmetries,
   )
+  # Before the networks compute, for they may take long.
+  if args.out:
+    out = files.make_folder(args.out, '--out')
+    evaluations.check_out(out, what)
+  else:
+    files.make_folder(default.parent)
   singles, averaged = members.predict(
     runs,
     data,
@@ -127,18 +148,19 @@ def main():
   )
   results = {
     **workdir.header(config, dataset=name, simulated=data.simulated),
+    **what,
     'trained_on': {key: trained[key] for key in ('dataset', 'simulated')},
     'diameter_only_model': trained['diameter_only_model'],
-    'members': members.described(runs),
-    'symmetries': args.symmetries,
-    'limit': args.limit,
-    'nodules_of_training_patients': int(seen.sum()),
+    'nodules_of_training_patients': int(np.sum(used != '')),
+    'seen': members.seen_counts(runs, used),
     split: summary,
   }
   if is_averaged:
     results['averaging'] = averaging.judge(
-      singles, records, ~seen, seed=config.seed
+      singles, records, used == '', seed=config.seed
     )
+  if not args.out:
+    out = files.make_folder(evaluations.choose(default, results))
   files.write_csv(out / 'records.csv', records)
   files.write_json(out / 'metrics.json', results)
   print(text.per_nodule(records))

@@ -232,11 +232,23 @@ def main(argv=None):
   notes = []
   if points and points.in_mm:
     notes = _notes_on_frame(nodules, volume, model)
+  seen = None
+  if args.annotated:
+    from mtnet_jax.inference import seen_by
+
+    seen = seen_by.model(model)
   from mtnet_jax.ct import results
 
   with files.together(out, results.INDEX) as staged:
     table, notes, reason = results.write(
-      staged, nodules, faults, volume, model, notes, with_nifti=args.nifti
+      staged,
+      nodules,
+      faults,
+      volume,
+      model,
+      notes,
+      with_nifti=args.nifti,
+      seen=seen,
     )
   name = args.ct or f'Series {volume.series_uid}'
   print(

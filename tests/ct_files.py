@@ -7,6 +7,7 @@ import numpy as np
 
 from mtnet_jax.inference import prediction
 from mtnet_jax.models import predictor
+from mtnet_jax.storage import seen as seen_lib
 
 AIR_HU, NODULE_HU = -900, 50
 THRESHOLD_HU = -400
@@ -109,6 +110,7 @@ class Model:
   symmetries = False
   config = types.SimpleNamespace(variant='fake')
   metrics = {}
+  seen = seen_lib.Seen(frozenset())
 
   def __init__(self, spacing_mm=SPACING_MM):
     self.spacing_mm = spacing_mm  # that it expects to be told

@@ -105,6 +105,25 @@ def write_results(directory, config=None, rows=None):
   return directory
 
 
+def write_evaluation(runs, split, *, symmetries=True, seeds=(1, 2)):
+  """Writes what `mtnet_jax.evaluate` does; returns the records."""
+  folder = workdir.evaluation_dir(
+    runs[0],
+    'lidc_nodules/phantom',
+    split,
+    members=len(runs),
+    symmetries=symmetries,
+  )
+  folder.mkdir(parents=True)
+  rows = records()
+  files.write_csv(folder / 'records.csv', rows)
+  files.write_json(
+    folder / 'metrics.json',
+    {'members': [{'seed': seed, 'rotate_folds': 0} for seed in seeds]},
+  )
+  return rows
+
+
 def draw_variables(config, seed=3):
   """Random variables of the three networks, as `draw_like` draws them."""
   return draw_like(nets.variable_shapes(config), seed)

@@ -18,6 +18,8 @@ class Place(NamedTuple):
     position_mm: (x, y, z) as given, or of the voxel.
     truth: (64, 64) bool, the readers' mask around the voxel; None if unknown.
     readers: their ratings and sizes, for the record; empty if unknown.
+    patient_id: as in LIDC-IDRI; '' if unknown. It is for comparison, and goes
+      nowhere.
   """
 
   place_id: str
@@ -25,6 +27,7 @@ class Place(NamedTuple):
   position_mm: tuple[float, float, float]
   truth: np.ndarray | None = None
   readers: dict[str, Any] = {}
+  patient_id: str = ''
 
 
 def of_points(points, volume):
@@ -197,6 +200,7 @@ def _annotated(volume, policy_name):
           'malignancy_rating_mean': float(np.mean(nodule.malignancy)),
           'split': nodule.split,
         },
+        nodule.patient_id,
       )
     )
   return found, faults

@@ -9,11 +9,12 @@ from mtnet_jax import metrics
 from mtnet_jax.ct import components
 from mtnet_jax.reports import nodule_page
 from mtnet_jax.reports import overlays
+from mtnet_jax.storage import seen as seen_lib
 
 _EDGE_MIDPOINTS = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
 
 
-def make(place, nodule, volume, *, trained_on_simulated):
+def make(place, nodule, volume, *, trained_on_simulated, seen=None):
   """The record of one nodule.
 
   Args:
@@ -21,6 +22,8 @@ def make(place, nodule, volume, *, trained_on_simulated):
     nodule: `follow.Nodule`.
     volume: `volume.Volume`.
     trained_on_simulated: whether the networks were.
+    seen: `seen.Seen`, what the networks have; None where the patient is nobody
+      that they could have.
 
   Returns:
     A dict that JSON can hold; lengths in mm, indices from 0.
@@ -47,17 +50,27 @@ def make(place, nodule, volume, *, trained_on_simulated):
   if members:
     record['malignancy_range'] = [_round(min(members)), _round(max(members))]
     record['malignancy_members'] = [_round(member) for member in members]
-  split = place.readers.get('split', 'test')
-  if split != 'test':
-    record['notes'].append(
-      f'its patient is in the {split} split: networks trained on lidc_nodules'
-      ' know the outlines'
-    )
+  record['notes'] += _what_was_seen(place, seen)
   if place.truth is not None:
     record['readers'] = place.readers
     for name in ('coarse', 'fine'):
       record[f'{name}_dice'] = dice(getattr(nodule.view, name), place.truth)
   return record
+
+
+def _what_was_seen(place, seen):
+  """A clause where the networks have seen the patient."""
+  if seen is None or not place.patient_id:
+    return []
+  use = seen_lib.patients(seen).get(place.patient_id)
+  if not use:
+    return []
+  by = 'trained on' if use == 'train' else 'chosen by'
+  if seen.by_fold:
+    return [f'the model was {by} its patient (by fold: it keeps no list)']
+  own = seen_lib.nodules(seen).get(place.place_id) == use
+  what = 'this nodule' if own else 'other nodules of its patient'
+  return [f'the model was {by} {what}']
 
 
 def dice(mask, truth):

@@ -16,7 +16,7 @@ PAGE = 'index.html'
 _SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
 
 
-def write(out, nodules, faults, volume, model, notes, *, with_nifti):
+def write(out, nodules, faults, volume, model, notes, *, with_nifti, seen=None):
   """Writes every file.
 
   Args:
@@ -27,6 +27,7 @@ def write(out, nodules, faults, volume, model, notes, *, with_nifti):
     model: `model.Model`, or several as one.
     notes: on all of it, a clause each.
     with_nifti: whether masks of a DICOM series are written as NIfTI, too.
+    seen: `seen.Seen`, what the model has; None where that is no matter.
 
   Returns:
     The records as text, all notes, and why there is no Segmentation, or None.
@@ -35,7 +36,11 @@ def write(out, nodules, faults, volume, model, notes, *, with_nifti):
   trained = ', networks trained on SIMULATED CT' if model.simulated else ''
   for place, nodule in nodules:
     record = ct_records.make(
-      place, nodule, volume, trained_on_simulated=model.simulated
+      place,
+      nodule,
+      volume,
+      trained_on_simulated=model.simulated,
+      seen=seen,
     )
     record['figure'] = f'{place.place_id}.png'
     picture = overlays.draw(

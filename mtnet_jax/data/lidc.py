@@ -12,6 +12,7 @@ from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.system import errors
 
 SPLITS = ('train', 'validation', 'test')
+BY_PATIENT = 'by patient'
 # Scalars of a record that go into records.csv and the report.
 _INFO = (
   'nodule_id',
@@ -285,25 +286,32 @@ def _text_or_number(value):
   return value.decode() if isinstance(value, bytes) else value
 
 
-def of_training_patients(nodules, rotations=(0,)):
-  """Which are of patients that some run does not keep for its test.
+def seen_by_fold(name, rotate_folds=0):
+  """The nodules that a run of an earlier version saw, which kept no list.
 
-  The folds are the same in every dataset: 0 to 2 train, 3 validates, unless
-  a run has them rotated.
+  Its folds are those of LIDC-IDRI's nodules.csv: 0 to 2 train, 3 validates,
+  unless the run has them rotated. Every nodule there is counts, also those that
+  the run's dataset left out.
 
   Args:
-    nodules: `Nodules`.
-    rotations: `config.dataset.rotate_folds` of the runs. None of those that
-      differ keep the same fold: together they have seen every patient.
+    name: of the run's dataset.
+    rotate_folds: `config.dataset.rotate_folds` of the run.
 
   Returns:
-    (N,) bool.
+    A set of (nodule_id, patient_id, 'train' or 'validation').
   """
-  seen = np.zeros(len(nodules), bool)
-  for rotate_folds in rotations:
-    kept = folds('test', rotate_folds)
-    seen |= ~np.isin(nodules.info['fold'], kept)
-  return seen
+  from tfds_lidc.nodules import selection
+
+  clusters = selection.clusters()
+  if how_split(name) != BY_PATIENT:
+    # Of most patients some nodule was trained on.
+    return {(n.nodule_id, n.patient_id, 'train') for n in clusters}
+  return {
+    (n.nodule_id, n.patient_id, split)
+    for split in ('train', 'validation')
+    for n in clusters
+    if n.fold in folds(split, rotate_folds)
+  }
 
 
 def base_and_changes(name):
@@ -318,7 +326,7 @@ def how_split(name):
   own = ', in folds of its own' if split.startswith('folds') else ''
   if 'by_nodule' in split:
     return f'by nodule (a patient can be in several splits){own}'
-  return f'by patient{own}'
+  return f'{BY_PATIENT}{own}'
 
 
 def split_of(name):

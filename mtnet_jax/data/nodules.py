@@ -79,6 +79,26 @@ def count(nodules):
   }
 
 
+def used_for(splits):
+  """The nodules that a run learns from, and those by which it is chosen.
+
+  Args:
+    splits: split name -> `Nodules`.
+
+  Returns:
+    A set of (nodule_id, patient_id, 'train' or 'validation').
+  """
+  return {
+    (str(nodule), str(patient), split)
+    for split in ('train', 'validation')
+    for nodule, patient in zip(
+      splits[split].info['nodule_id'],
+      splits[split].info['patient_id'],
+      strict=True,
+    )
+  }
+
+
 def fingerprint(splits):
   """Short hash of nodules: their ids, images, masks and labels.
 

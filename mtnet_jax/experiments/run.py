@@ -30,6 +30,7 @@ from mtnet_jax.system import processes
 from mtnet_jax.training import check_config
 from mtnet_jax.training import from_public
 from mtnet_jax.training import from_run
+from mtnet_jax.training import keep_seen
 from mtnet_jax.training import progress
 from mtnet_jax.training import stages
 from mtnet_jax.training import trainer as trainer_lib
@@ -116,7 +117,9 @@ def _prepare(config, workdir, say, locks, changed):
     config.dataset.name = lidc.lasting_name(config.dataset.name)
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
+  seen = keep_seen.gather(config, workdir, splits, say=say)
   workdir_lib.claim(workdir, config, changed=changed)
+  keep_seen.write(workdir, seen)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
     say(f'{workdir} is finished; another --workdir starts a new run.\n')

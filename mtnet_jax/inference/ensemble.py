@@ -18,6 +18,7 @@ from mtnet_jax import metrics
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.inference import prediction
 from mtnet_jax.models import predictor
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.system import errors
 
 # Rotations and reflections of the square.
@@ -172,6 +173,12 @@ class Ensemble:
     self.metrics = metrics
     self.card = card
     self.temperature = temperature
+
+  @property
+  def seen(self):
+    """What any of the models has seen; None where one of them kept no list."""
+    parts = [model.seen for model in self.models]
+    return None if None in parts else seen_lib.union(parts)
 
   def __repr__(self):
     data = 'SIMULATED CT' if self.simulated else 'CT'

@@ -5,13 +5,15 @@ import pathlib
 from typing import NamedTuple
 
 import ml_collections
+import numpy as np
 
-from mtnet_jax.data import lidc
 from mtnet_jax.evaluation import outputs
 from mtnet_jax.evaluation import records
 from mtnet_jax.inference import ensemble
+from mtnet_jax.inference import seen_by
 from mtnet_jax.models import nets
 from mtnet_jax.models import predictor
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 
@@ -23,11 +25,13 @@ class Run(NamedTuple):
     path: where it is.
     config: config.json.
     results: metrics.json.
+    seen: what it was trained on and chosen by.
   """
 
   path: str
   config: ml_collections.ConfigDict
   results: dict
+  seen: seen_lib.Seen
 
 
 def read(paths):
@@ -37,10 +41,11 @@ def read(paths):
     errors.InputError: one is not finished, is given twice, or is not of the
       same method and dataset as the first.
   """
-  runs = [
-    Run(path, workdir.read_config(path), workdir.read_metrics(path))
-    for path in paths
-  ]
+  runs = []
+  for path in paths:
+    config = workdir.read_config(path)
+    results = workdir.read_metrics(path)
+    runs.append(Run(path, config, results, seen_by.run(path, config)))
   folders = [pathlib.Path(path).resolve() for path in paths]
   for number, run in enumerate(runs):
     if folders[number] in folders[:number]:
@@ -74,6 +79,7 @@ def described(runs):
   return [
     {
       'workdir': run.path,
+      'id': workdir.run_id(run.path),
       'seed': run.config.seed,
       'rotate_folds': run.config.dataset.rotate_folds,
     }
@@ -81,27 +87,62 @@ def described(runs):
   ]
 
 
-def rotations(runs):
-  """By how many folds the splits of each run are rotated."""
-  return [run.config.dataset.rotate_folds for run in runs]
-
-
-def caution(runs, count):
-  """Says that metrics are too optimistic, and why.
+def used_for(runs, patient_ids):
+  """What any of the runs used the patients of nodules for.
 
   Args:
     runs: of `read`.
-    count: how many nodules belong to patients that any of the runs has seen.
+    patient_ids: (N,).
+
+  Returns:
+    (N,) of 'train', 'validation', or '' of patients that none has seen.
   """
-  test_folds = [lidc.folds('test', turn)[0] for turn in rotations(runs)]
+  seen = seen_lib.union([run.seen for run in runs])
+  return seen_lib.used_for(seen, patient_ids)
+
+
+def seen_counts(runs, used):
+  """What metrics.json says of nodules whose patients were seen.
+
+  Args:
+    runs: of `read`.
+    used: of `used_for`.
+  """
+  trained, chosen = (int(np.sum(used == use)) for use in seen_lib.USES)
+  return {
+    'compared_by': 'fold' if any(run.seen.by_fold for run in runs) else 'id',
+    'nodules_of_patients_trained_on': trained,
+    'nodules_of_patients_chosen_by': chosen,
+  }
+
+
+def caution(runs, used):
+  """Says that metrics are too optimistic, and why; '' where they are not.
+
+  Args:
+    runs: of `read`.
+    used: of `used_for`.
+  """
+  trained, chosen = (int(np.sum(used == use)) for use in seen_lib.USES)
+  if not trained + chosen:
+    return ''
   used_by = 'of the run' if len(runs) == 1 else 'of at least one of the runs'
-  folds = f'all folds except {test_folds[0]}'
-  if len(set(test_folds)) > 1:
-    listed = ', '.join(map(str, test_folds))
-    folds = f'the test folds are {listed}: none in common'
   return (
-    f'CAUTION: {count} of these nodules belong to patients used in training or'
-    f' model selection\n{used_by} ({folds}); the metrics are too optimistic.'
+    f'CAUTION: {trained + chosen} of these {len(used)} nodules belong to'
+    f' patients used in training ({trained}) or model selection ({chosen})\n'
+    f'{used_by}; the metrics are too optimistic.'
+  )
+
+
+def note_by_fold(runs):
+  """Says which runs have no list of what they saw; '' where all have."""
+  lacking = ', '.join(run.path for run in runs if run.seen.by_fold)
+  if not lacking:
+    return ''
+  return (
+    f'{lacking} has no {seen_lib.FILE}: what it has seen is told by fold, all'
+    ' of LIDC-IDRI but\nits test fold. Its training command, given again,'
+    ' writes the file.'
   )
 
 

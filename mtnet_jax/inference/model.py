@@ -35,6 +35,8 @@ class Model:
     variables: stage name -> {'params', 'batch_stats'}, on the device.
     temperature: by which logits of malignancy are divided: calibrated on
       validation nodules, or 1.
+    seen: the nodules and patients that it was trained on or chosen by, a
+      `storage.seen.Seen`; None where no list was kept.
     predict_fn: the pure function behind `predict`, as `jax.export` wants it.
   """
 
@@ -42,7 +44,15 @@ class Model:
   symmetries = False
 
   def __init__(
-    self, *, name, config, metrics, card, variables, temperature=1.0
+    self,
+    *,
+    name,
+    config,
+    metrics,
+    card,
+    variables,
+    temperature=1.0,
+    seen=None,
   ):
     missing = {*nets.ORDER, *nets.names(config)} - variables.keys()
     if missing:
@@ -56,6 +66,7 @@ class Model:
     self.simulated = bool(metrics['simulated'])
     self.spacing_mm = config.dataset.get('spacing_mm', 0.0) or None
     self.temperature = temperature
+    self.seen = seen
     # Weights of 16 bits save space on disk; networks compute in their own type.
     self.variables = jax.device_put(
       jax.tree.map(lambda x: np.asarray(x, np.float32), variables)

@@ -16,10 +16,13 @@ from mtnet_jax.evaluation import scores
 from mtnet_jax.inference import bundles
 from mtnet_jax.inference import card
 from mtnet_jax.inference import remote
+from mtnet_jax.inference import seen_by
 from mtnet_jax.models import nets
 from mtnet_jax.models import predictor
 from mtnet_jax.storage import bundle_files
+from mtnet_jax.storage import evaluations
 from mtnet_jax.storage import files
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import tensors
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
@@ -82,7 +85,7 @@ def write(
       or len(leave_out)
     ):
       metrics, temperature = _measured(
-        folders[0],
+        folders,
         read,
         runs,
         symmetries=symmetries,
@@ -97,7 +100,14 @@ def write(
     if config.get('start_from'):
       config.start_from = bundles.name_of(config.start_from)
   bundle = bundle_files.Bundle(
-    name or first.name, config, metrics, '', members, symmetries, temperature
+    name or first.name,
+    config,
+    metrics,
+    '',
+    members,
+    symmetries,
+    temperature,
+    _seen(read),
   )
   _write(bundle, out, float16=float16)
 
@@ -117,7 +127,16 @@ def _check(read, members, config, runs):
     nets.check_variables(config, variables)
 
 
-def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
+def _seen(read):
+  """What the runs have seen together; None where none kept a list."""
+  if all(bundle.seen is None for bundle in read):
+    return None
+  return seen_lib.union(
+    [seen_by.or_by_fold(bundle.seen, bundle.config) for bundle in read]
+  )
+
+
+def _measured(folders, read, runs, *, symmetries, calibrate, leave_out):
   """metrics.json and temperature of an average, from its evaluations."""
   config, metrics = read[0].config, read[0].metrics
   summary_of = functools.partial(
@@ -127,30 +146,14 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
   )
 
   def records_of(split):
-    found = folder
+    found = folders[0]
     if split != 'test' or len(runs) > 1 or symmetries:
-      found = workdir.evaluation_dir(
-        folder,
-        config.dataset.name,
-        split,
-        members=len(runs),
-        symmetries=symmetries,
+      found = _evaluated(
+        folders, read, runs, split=split, symmetries=symmetries
       )
-    if not (found / 'records.csv').exists():
-      command = 'python -m mtnet_jax.evaluate --workdir ' + ' '.join(
-        map(str, runs)
-      )
-      raise errors.InputError(
-        f'{found} has no results yet: give `{command} --split={split}'
-        f'{" --symmetries" if symmetries else ""}` first.'
-      )
-    described = files.read_json(found / 'metrics.json')
-    _check_evaluation(found, described, read)
-    return [
-      record
-      for record in finished_run.read_csv(found / 'records.csv')
-      if record['nodule_id'] not in leave_out
-    ]
+    rows = finished_run.read_csv(found / 'records.csv')
+    _check_unseen(found, rows, read, runs, split)
+    return [row for row in rows if row['nodule_id'] not in leave_out]
 
   records = records_of('test')
   temperature = 1.0
@@ -180,21 +183,83 @@ def _measured(folder, read, runs, *, symmetries, calibrate, leave_out):
   return metrics, temperature
 
 
-def _check_evaluation(folder, described, read):
-  """Raises `InputError` where it is of other runs, or of nodules they saw."""
-  evaluated = [
-    (member['seed'], member['rotate_folds'])
-    for member in described.get('members', [])
-  ]
-  expected = [
-    (bundle.config.seed, bundle.config.dataset.rotate_folds) for bundle in read
-  ]
-  if evaluated and evaluated != expected:
-    raise errors.InputError(
-      f'{folder} has the results of other runs: evaluate these again.'
+def _evaluated(folders, read, runs, *, split, symmetries):
+  """The folder with the results of all runs together on a split."""
+  dataset = read[0].config.dataset.name
+  expected = workdir.evaluation_dir(
+    folders[0], dataset, split, members=len(runs), symmetries=symmetries
+  )
+  several = evaluations.candidates(expected)
+  if not several:
+    command = 'python -m mtnet_jax.evaluate --workdir ' + ' '.join(
+      map(str, runs)
     )
-  rotations = {rotation for _, rotation in expected}
-  if len(rotations) > 1:
+    raise errors.InputError(
+      f'{expected} has no results yet: give `{command} --split={split}'
+      f'{" --symmetries" if symmetries else ""}` first.'
+    )
+  fit = [
+    path
+    for path, described in several
+    if described.get('dataset', dataset) == dataset
+    and _is_of(described, folders, read)
+  ]
+  if not fit:
+    raise errors.InputError(
+      f'{expected} has the results of other runs: evaluate these again.'
+    )
+  if len(fit) > 1:
+    raise errors.InputError(
+      f'{" and ".join(map(str, fit))} have results of these runs, on data that'
+      ' differ: delete all but one.'
+    )
+  return fit[0]
+
+
+def _is_of(described, folders, read):
+  """Whether a metrics.json of an evaluation is of these runs."""
+  members = described.get('members', [])
+  if len(members) != len(read):
+    return False
+  return all(
+    (member['seed'], member['rotate_folds'])
+    == (bundle.config.seed, bundle.config.dataset.rotate_folds)
+    # Earlier versions wrote no id.
+    and member.get('id') in (None, workdir.run_id(folder))
+    for member, folder, bundle in zip(members, folders, read, strict=True)
+  )
+
+
+def _check_unseen(folder, records, read, runs, split):
+  """Raises where a run has seen nodules that another one tests.
+
+  Those of the validation split may have chosen it, and not trained it. Patients
+  whom the first run divides between its own splits do not count.
+  """
+  uses = seen_lib.USES if split == 'test' else seen_lib.USES[:1]
+
+  def seen(by):
+    return {key for key, use in by.items() if use in uses}
+
+  first = read[0].seen or seen_lib.Seen(frozenset())
+  divided = seen(seen_lib.patients(first))
+  for run, bundle in zip(runs, read, strict=True):
+    if bundle.seen is None:
+      continue
+    nodules = seen(seen_lib.nodules(bundle.seen))
+    patients = seen(seen_lib.patients(bundle.seen)) - divided
+    count = sum(
+      row.get('nodule_id') in nodules or row.get('patient_id') in patients
+      for row in records
+    )
+    if count:
+      raise errors.InputError(
+        f'{folder} has results of {count} nodules that {run} has seen, or'
+        ' others of their patients, which no card may show: give runs of the'
+        ' same folds.'
+      )
+  rotations = {bundle.config.dataset.rotate_folds for bundle in read}
+  if len(rotations) > 1 and any(bundle.seen is None for bundle in read):
     raise errors.InputError(
       f'{folder} has results of nodules that one run tests and another was'
       ' trained on, which no card may show: give runs of the same folds.'
@@ -253,9 +318,11 @@ def _write(bundle, out, *, float16):
     files.write_json(staged / bundle_files.METRICS, bundle.metrics)
     files.write_text(
       staged / bundle_files.CARD,
-      card.model_card(bundle.name, bundle.config, bundle.metrics),
+      card.model_card(bundle.name, bundle.config, bundle.metrics, bundle.seen),
     )
     tensors.write(staged / bundle_files.WEIGHTS, variables)
+    if bundle.seen is not None:
+      seen_lib.write(staged / seen_lib.FILE, bundle.seen)
     bundle_files.write_manifest(
       staged,
       name=bundle.name,

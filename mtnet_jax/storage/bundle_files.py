@@ -1,9 +1,12 @@
 """The files of a bundle, verified as they are read.
 
 README.md (the model card)  config.json  metrics.json  weights.safetensors
+seen.csv: what the model has seen; bundles of earlier versions have none
 manifest.json: the format, the name, and the SHA-256 of each of the others
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
 import errno
 import hashlib
 import pathlib
@@ -13,6 +16,7 @@ import ml_collections
 
 import mtnet_jax
 from mtnet_jax.storage import files
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import shipped
 from mtnet_jax.storage import tensors
 from mtnet_jax.storage import workdir
@@ -40,6 +44,7 @@ class Bundle(NamedTuple):
       'batch_stats'} of NumPy arrays.
     symmetries: whether outputs are averaged over rotations and reflections.
     temperature: by which logits of malignancy are divided.
+    seen: what any of the members has seen; None where no list was kept.
   """
 
   name: str
@@ -49,6 +54,7 @@ class Bundle(NamedTuple):
   members: tuple
   symmetries: bool = False
   temperature: float = 1.0
+  seen: seen_lib.Seen | None = None
 
 
 def damage(folder):
@@ -96,7 +102,17 @@ def read(folder):
     temperature=_number(
       folder, manifest, 'temperature', 1.0, least=0.01, most=100.0
     ),
+    seen=_read_seen(folder, manifest),
   )
+
+
+def _read_seen(folder, manifest):
+  """The list of a bundle, None where its manifest names none."""
+  listed = manifest.get('files', {})
+  if seen_lib.FILE not in listed:
+    return None
+  _verify(folder / seen_lib.FILE, listed[seen_lib.FILE])
+  return seen_lib.read(folder / seen_lib.FILE)
 
 
 def _number(folder, manifest, key, default, *, least, most):
@@ -155,20 +171,35 @@ def write_manifest(folder, *, name, members, symmetries, temperature):
       'name': name,
       'mtnet_jax': mtnet_jax.__version__,
       **changed,
-      'files': {name: file_digest(folder / name) for name in FILES},
+      'files': {
+        name: file_digest(folder / name)
+        for name in (*FILES, seen_lib.FILE)
+        if name in FILES or (folder / name).exists()
+      },
     },
   )
 
 
+class Source(NamedTuple):
+  """A trained model that a run starts from.
+
+  Attributes:
+    config: its config, of its first member.
+    load: reads the variables of some stages of the first member when they are
+      needed: names -> {name: variables}.
+    seen: what the model has seen; None where no list was kept.
+  """
+
+  config: ml_collections.ConfigDict
+  load: Callable[[Iterable[str]], dict]
+  seen: seen_lib.Seen | None
+
+
 def read_source(path):
-  """Config and variables of the first member of a trained model.
+  """The `Source` that a trained model is.
 
   Args:
     path: a run directory, a bundle, or the name of a shipped model.
-
-  Returns:
-    The config, and what reads the variables of some of its stages when they
-    are needed: names -> {name: variables}.
 
   Raises:
     errors.InputError: it is none of these, or damaged.
@@ -178,6 +209,11 @@ def read_source(path):
     if is_bundle(folder):
       bundle = read(folder)
       first = bundle.members[0]
-      return bundle.config, lambda names: {x: first[x] for x in names}
-    config = workdir.read_config(folder)
-    return config, lambda names: workdir.load_variables(folder, names)
+      return Source(
+        bundle.config, lambda names: {x: first[x] for x in names}, bundle.seen
+      )
+    return Source(
+      workdir.read_config(folder),
+      lambda names: workdir.load_variables(folder, names),
+      seen_lib.read_if_there(folder),
+    )

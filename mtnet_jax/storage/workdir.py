@@ -1,10 +1,12 @@
 """The run directory: what is in it, whether it is this run's, and who writes.
 
-config.json  metrics.json  records.csv  train_log.csv  tb/  report/
+config.json  metrics.json  records.csv  seen.csv  train_log.csv  tb/  report/
+evaluations/
 checkpoints/{coarse,class,fine}/, or of the stages of another strategy
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -157,6 +159,24 @@ def read_metrics(workdir):
       ' training command again, it goes on where it stopped.'
     )
   return _read(path, 'diameter_only_model', 'simulated', 'test')
+
+
+def run_id(workdir):
+  """Short hash of a finished run, wherever it lies: of config and results.
+
+  Raises:
+    errors.InputError: the run is not finished.
+  """
+  digest = hashlib.sha256()
+  for name in ('config.json', 'metrics.json'):
+    path = pathlib.Path(workdir, name)
+    try:
+      digest.update(hashlib.sha256(files.read_bytes(path)).digest())
+    except OSError as error:
+      raise errors.InputError(
+        f'{path} cannot be read: {error.strerror}.'
+      ) from error
+  return digest.hexdigest()[:16]
 
 
 def _read(path, *keys):

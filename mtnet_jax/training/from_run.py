@@ -45,8 +45,9 @@ def fill_in(config, workdir):
       ' start: leave one of them out.'
     )
   try:
-    before, load = bundle_files.read_source(config.start_from)
-    source = load(nets.names(before))
+    found_source = bundle_files.read_source(config.start_from)
+    before = found_source.config
+    source = found_source.load(nets.names(before))
   except errors.InputError:
     found = _earlier(config, workdir)
     if found is None:
@@ -57,7 +58,9 @@ def fill_in(config, workdir):
       'start_from_sha256': tensors.digest(source),
       'start_from_dataset': before.dataset.name,
     }
-    _check_folds(config, before)
+    # With a list, `keep_seen` compares the nodules themselves.
+    if found_source.seen is None:
+      _check_folds(config, before)
   settled = config.copy_and_resolve_references()
   with settled.unlocked():
     settled.update(found)
@@ -149,16 +152,17 @@ def loader(config, stage, *, say=print):
   if not config.start_from:
     return None
   try:
-    before, load = bundle_files.read_source(config.start_from)
+    source = bundle_files.read_source(config.start_from)
   except errors.InputError as error:
     # No matter where the stage is trained, or has a checkpoint to go on from.
     return functools.partial(_raise, error)
-  if stage.name not in nets.names(before):
+  names = nets.names(source.config)
+  if stage.name not in names:
     if not stage.epochs:
       return functools.partial(_raise, _not_whole(config, stage))
     return None
   return functools.partial(
-    _load, config, stage, functools.partial(load, nets.names(before)), say
+    _load, config, stage, functools.partial(source.load, names), say
   )
 
 

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from mtnet_jax import evaluate
+from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import records
+from mtnet_jax.inference import members
+from mtnet_jax.storage import seen as seen_lib
+from mtnet_jax.system import errors
 
 LIDC_DIR = main_job.ROOT.parent / 'shared' / 'lidc'
 
@@ -58,7 +62,13 @@ def test_real_nodules_are_scored_one_by_one(
   assert results['simulated'] is False
   # The patient is in fold 2: the run saw the outlines of its nodules.
   assert results['nodules_of_training_patients'] == 4
-  assert 'CAUTION: 4' in done.stdout
+  assert results['seen'] == {
+    'compared_by': 'id',
+    'nodules_of_patients_trained_on': 4,
+    'nodules_of_patients_chosen_by': 0,
+  }
+  assert 'CAUTION: 4 of these 4 nodules' in done.stdout
+  assert 'told by fold' not in done.stdout
   assert results['trained_on']['simulated'] is True
 
 
@@ -102,10 +112,14 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
     }
 
 
-def _evaluate(monkeypatch, *arguments):
-  """The command's metrics.json and records."""
+def _run_evaluate(monkeypatch, *arguments):
   monkeypatch.setattr(sys, 'argv', ['evaluate', *map(str, arguments)])
   evaluate.main()
+
+
+def _evaluate(monkeypatch, *arguments):
+  """The command's metrics.json and records."""
+  _run_evaluate(monkeypatch, *arguments)
   out = pathlib.Path(arguments[-1].removeprefix('--out='))
   with open(out / 'records.csv', newline='') as file:
     rows = list(csv.DictReader(file))
@@ -200,6 +214,103 @@ def test_runs_of_other_folds_have_seen_the_test_nodules(
   # Runs of equal weights: nothing is in doubt.
   assert {float(row['malignancy_sd']) for row in rows} == {0}
   said = capsys.readouterr().out
-  assert 'CAUTION: 4 of these nodules belong to patients' in said
+  assert 'CAUTION: 4 of these 4 nodules belong to patients' in said
   assert 'of at least one of the runs' in said
   assert 'averaging is worth cannot be told' in said
+
+
+def test_a_run_of_its_own_folds_is_compared_by_patient(
+  tmp_path, phantom_data_dir, monkeypatch, capsys
+):
+  """Of the dataset's test patients each third one trained, each third chose."""
+  data = lidc.load_split(
+    'lidc_nodules/phantom', 'test', data_dir=phantom_data_dir, limit=12
+  )
+  patients = sorted(set(data.info['patient_id'].tolist()))
+  # Other nodules than those that are tested.
+  seen = seen_lib.Seen(
+    frozenset(
+      (f'{patient}_x', patient, use)
+      for use, names in (
+        ('train', patients[::3]),
+        ('validation', patients[1::3]),
+      )
+      for patient in names
+    )
+  )
+  run = made_run.write(tmp_path / 'run', _config(phantom_data_dir))
+  seen_lib.write(run / seen_lib.FILE, seen)
+  results, rows = _evaluate(
+    monkeypatch,
+    '--workdir',
+    run,
+    '--limit=12',
+    '--symmetries',
+    f'--out={tmp_path / "out"}',
+  )
+  trained, chosen = (
+    sum(row['patient_id'] in names for row in rows)
+    for names in (patients[::3], patients[1::3])
+  )
+  assert min(trained, chosen) > 0 and trained + chosen < len(rows) == 12
+  assert results['seen'] == {
+    'compared_by': 'id',
+    'nodules_of_patients_trained_on': trained,
+    'nodules_of_patients_chosen_by': chosen,
+  }
+  assert results['nodules_of_training_patients'] == trained + chosen
+  # What averaging is worth is told by the others.
+  assert results['averaging']['nodules'] == 12 - trained - chosen
+  assert results['averaging']['patients'] == len(patients[2::3])
+  assert (
+    f'CAUTION: {trained + chosen} of these 12 nodules belong to patients used'
+    f' in training ({trained}) or model selection ({chosen})'
+  ) in capsys.readouterr().out
+  assert results['fingerprint'] == nodules_lib.fingerprint({'test': data})
+
+
+def test_results_of_other_runs_and_data_stay(
+  tmp_path, phantom_data_dir, monkeypatch, capsys
+):
+  runs = {}
+  for seed, name in enumerate('abc'):
+    config = _config(phantom_data_dir)
+    with config.unlocked():
+      config.seed = seed
+    runs[name] = made_run.write(tmp_path / name, config, seed=seed)
+  folder = runs['a'] / 'evaluations'
+
+  def predict(config, variables, nodules, *, progress):
+    rng = np.random.default_rng(config.seed)
+    shape = nodules.image.shape
+    return {
+      'coarse': rng.random(shape, np.float32),
+      'fine': rng.random(shape, np.float32),
+      'class': rng.random(len(nodules), np.float32),
+    }
+
+  monkeypatch.setattr(members.outputs, 'predict', predict)
+
+  def new_folders_of(*names):
+    before = set(folder.glob('*'))
+    _run_evaluate(
+      monkeypatch, '--workdir', *(runs[x] for x in names), '--limit=4'
+    )
+    return sorted(set(folder.glob('*')) - before)
+
+  (both,) = new_folders_of('a', 'b')
+  assert both.name == 'lidc_nodules-phantom-test-limit4-ensemble2'
+  kept = (both / 'records.csv').read_bytes()
+  (other,) = new_folders_of('a', 'c')
+  assert other.name.startswith(f'{both.name}-')
+  assert (both / 'records.csv').read_bytes() == kept
+  assert (other / 'records.csv').read_bytes() != kept
+  # The same again goes where it was, and needs no folder more.
+  assert new_folders_of('a', 'b') == []
+  said = capsys.readouterr().out
+  # These runs keep no list of what they have seen.
+  assert said.count('has no seen.csv: what it has seen is told by fold') == 3
+  with pytest.raises(errors.InputError, match='choose another --out'):
+    _run_evaluate(
+      monkeypatch, '--workdir', runs['a'], '--limit=4', f'--out={runs["b"]}'
+    )

@@ -17,6 +17,7 @@ from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import records
 from mtnet_jax.models import nets
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import workdir
 from tfds_lidc import build
 from tfds_lidc.ct import pixels as dicom_pixels
@@ -75,6 +76,12 @@ def _assert_as_evaluated(out, expected, atol):
 
 def test_annotated_dice_is_that_of_evaluate(annotated, tmp_path, model, capsys):
   directory, data = annotated
+  first, second, *_ = data.info['nodule_id']
+  model.seen = seen_lib.Seen(
+    frozenset(
+      {(first, 'LIDC-IDRI-0003', 'train'), (second, 'another', 'train')}
+    )
+  )
   model.spacing_mm = predict_job.LIDC_SPACING_MM
   seen = model.predict(data.image, data.info['pixel_spacing_mm'])
   expected = records.make_records(
@@ -85,6 +92,10 @@ def test_annotated_dice_is_that_of_evaluate(annotated, tmp_path, model, capsys):
   assert predict_job.run(directory, tmp_path / 'out', None, '--annotated') == 1
   assert capsys.readouterr().err.count('may be cut off') >= 4
   _assert_as_evaluated(tmp_path / 'out', expected, atol=0)
+  for record in predict_job.read(tmp_path / 'out')['points']:
+    known = 'this nodule' if record['id'] == first else 'other nodules of its'
+    (told,) = [note for note in record['notes'] if 'the model was' in note]
+    assert told.startswith(f'the model was trained on {known}')
   assert any(e['fine_dice'] < 1 for e in expected)
   assert all(0.5 < e['fine_dice'] != e['coarse_dice'] > 0.5 for e in expected)
 

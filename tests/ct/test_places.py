@@ -113,6 +113,7 @@ def test_annotated_nodules_are_those_of_the_dataset(policy):
     # The series is complete: its slices are counted as the database's.
     assert place.voxel == (patch.slice_index, patch.row, patch.col)
     np.testing.assert_array_equal(place.truth, patch.mask)
+    assert place.patient_id == nodule.patient_id == 'LIDC-IDRI-0003'
     assert place.readers['num_readers'] == nodule.num_readers
     # The patient's fold is 2 in nodules.csv: 0 to 2 are for training.
     assert place.readers['split'] == 'train'

@@ -11,6 +11,7 @@ from mtnet_jax.ct import places
 from mtnet_jax.ct import records
 from mtnet_jax.ct import series
 from mtnet_jax.ct import volume as ct_volume
+from mtnet_jax.storage import seen as seen_lib
 
 
 @pytest.fixture(scope='module')
@@ -28,9 +29,11 @@ def _view(voxel=(4, 10, 20)):
   return follow.View(voxel, zeros.astype(np.int16), fine, coarse, zeros, 0.25)
 
 
-def _make(volume, nodule, **kwargs):
+def _make(volume, nodule, *, seen=None, **kwargs):
   place = places.Place('n', (4, 10, 20), volume.to_mm((4, 10, 20)), **kwargs)
-  record = records.make(place, nodule, volume, trained_on_simulated=False)
+  record = records.make(
+    place, nodule, volume, trained_on_simulated=False, seen=seen
+  )
   return json.loads(json.dumps(record, allow_nan=False)), place
 
 
@@ -75,15 +78,64 @@ def test_dice_where_truth_is_known(volume):
   assert 'fine' in records.table([record])
 
 
-@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
-def test_what_the_networks_know_already_is_told(volume, split):
-  truth, readers = _view().fine, {'split': split}
-  record, _ = _make(
-    volume, follow.Nodule(_view()), truth=truth, readers=readers
-  )
-  known = [note for note in record['notes'] if 'know the outlines' in note]
-  assert len(known) == (split != 'test')
-  assert all(f'in the {split} split' in note for note in known)
+_TRAINED, _CHOSEN = ('n', 'p', 'train'), ('n', 'p', 'validation')
+
+
+@pytest.mark.parametrize(
+  ('rows', 'note'),
+  [
+    ([], None),
+    ([('other', 'q', 'train')], None),
+    ([_TRAINED], 'the model was trained on this nodule'),
+    ([_CHOSEN], 'the model was chosen by this nodule'),
+    ([_TRAINED, _CHOSEN], 'the model was trained on this nodule'),
+    (
+      [('other', 'p', 'train')],
+      'the model was trained on other nodules of its patient',
+    ),
+    (
+      [('other', 'p', 'train'), _CHOSEN],
+      'the model was trained on other nodules of its patient',
+    ),
+    (
+      [('other', 'p', 'validation')],
+      'the model was chosen by other nodules of its patient',
+    ),
+  ],
+)
+def test_what_the_model_knows_already_is_told(volume, rows, note):
+  """The nodule is n of patient p, in whichever split of the dataset."""
+  expected = [note] if note else []
+  for split in ('train', 'test'):
+    record, _ = _make(
+      volume,
+      follow.Nodule(_view()),
+      seen=seen_lib.Seen(frozenset(rows)),
+      truth=_view().fine,
+      readers={'split': split},
+      patient_id='p',
+    )
+    assert record['notes'] == expected
+  # By fold nobody knows which of a patient's nodules it was.
+  if note:
+    record, _ = _make(
+      volume,
+      follow.Nodule(_view()),
+      seen=seen_lib.Seen(frozenset(rows), by_fold=True),
+      patient_id='p',
+    )
+    start, _, _ = note.partition(' this')
+    start, _, _ = start.partition(' other')
+    assert record['notes'] == [
+      f'{start} its patient (by fold: it keeps no list)'
+    ]
+
+
+def test_of_an_unknown_patient_nothing_is_told(volume):
+  seen = seen_lib.Seen(frozenset({('n', '', 'train')}))
+  for known in (seen, None):
+    record, _ = _make(volume, follow.Nodule(_view()), seen=known)
+    assert record['notes'] == []
 
 
 def test_nothing_found_and_missing_slices(volume):

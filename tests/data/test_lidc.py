@@ -224,26 +224,47 @@ def test_folds_rotate(folded, turn, train, validation, test):
     assert set(limited.info['fold']) <= folds and len(limited) == 1
 
 
-def test_patients_that_a_run_keeps_follow_its_folds(folded):
-  everything = nodules_lib.concatenate(
-    [
-      lidc.load_split('lidc_nodules/phantom', split)
-      for split in ('train', 'validation', 'test')
-    ]
-  )
-  nodules = everything.take(np.isin(everything.info['fold'], (0, 4)))
-  fold = nodules.info['fold']
-  for turns, seen in (
-    ((0,), fold == 0),
-    ((1,), fold == 4),
-    ((2,), fold >= 0),
-    # What one run keeps, the other was trained on.
-    ((0, 1), fold >= 0),
-    ((0, 0), fold == 0),
+def test_what_a_run_uses_are_the_nodules_of_its_splits(folded):
+  """Of each fold there are two: n0 and n5, n1 and n6, ..."""
+  for turn, limit, train, validation in (
+    (0, 0, '012567', '38'),
+    (1, 0, '123678', '49'),
+    # As few as were read.
+    (0, 2, '01', '38'),
+    (0, 1, '0', '3'),
   ):
-    np.testing.assert_array_equal(
-      lidc.of_training_patients(nodules, turns), seen
-    )
+    splits = {
+      split: lidc.load_split(
+        'lidc_nodules/phantom', split, rotate_folds=turn, limit=limit
+      )
+      for split in lidc.SPLITS
+    }
+    patient = 'LIDC-IDRI-0001'
+    assert nodules_lib.used_for(splits) == {
+      *((f'n{i}', patient, 'train') for i in train),
+      *((f'n{i}', patient, 'validation') for i in validation),
+    }
+
+
+@pytest.mark.parametrize(
+  ('name', 'turn', 'train', 'validation'),
+  (
+    ('lidc_nodules/phantom', 0, {0, 1, 2}, {3}),
+    ('lidc_nodules/all', 1, {1, 2, 3}, {4}),
+    ('lidc_nodules/paper?slices=all', 4, {4, 0, 1}, {2}),
+    # A patient's nodules are dealt out to all folds.
+    ('lidc_nodules/phantom?split_by=nodule', 0, {0, 1, 2, 3, 4}, set()),
+  ),
+)
+def test_a_run_without_a_list_has_seen_its_folds(name, turn, train, validation):
+  from tfds_lidc.nodules import selection
+
+  assert lidc.seen_by_fold(name, turn) == {
+    (n.nodule_id, n.patient_id, use)
+    for use, folds in (('train', train), ('validation', validation))
+    for n in selection.clusters()
+    if n.fold in folds
+  }
 
 
 def test_a_missing_split_names_those_there_are(built):

@@ -27,6 +27,7 @@ def test_run_directory_is_complete(finished_run):
     'config.json',
     'metrics.json',
     'records.csv',
+    'seen.csv',
     'train_log.csv',
     'report/index.html',
     *(f'tb/{stage}' for stage in STAGES),

@@ -1,10 +1,17 @@
 """Which runs can answer together, and what they have seen."""
 
+import pathlib
+import shutil
+
 import made_run
+import numpy as np
 import pytest
 
 from mtnet_jax.inference import members
+from mtnet_jax.storage import seen as seen_lib
+from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
+from tfds_lidc.nodules import selection
 
 
 @pytest.fixture(name='write')
@@ -25,9 +32,11 @@ def test_runs_may_differ_in_seed_and_fold(write):
     write('c', **{'dataset.rotate_folds': 2, 'seg_net.exit_width': 8}),
   ]
   runs = members.read(paths)
-  assert members.rotations(runs) == [0, 0, 2]
-  assert members.described(runs)[1] == {
+  described = members.described(runs)
+  assert [run['rotate_folds'] for run in described] == [0, 0, 2]
+  assert described[1] == {
     'workdir': paths[1],
+    'id': workdir.run_id(paths[1]),
     'seed': 7,
     'rotate_folds': 0,
   }
@@ -61,14 +70,81 @@ def test_the_same_run_is_refused(write):
     members.read([first, other, f'{first}/.'])
 
 
-def test_the_caution_says_who_keeps_what(write):
-  first, seed = write('a'), write('b', seed=1)
-  fold = write('c', **{'dataset.rotate_folds': 1})
-  said = members.caution(members.read([first]), 3)
-  assert said.startswith('CAUTION: 3 of these nodules belong to patients used')
-  assert 'of the run' in said and '(all folds except 4)' in said
-  assert said.endswith('the metrics are too optimistic.')
-  said = members.caution(members.read([first, seed]), 3)
-  assert 'of at least one of the runs (all folds except 4)' in said
-  said = members.caution(members.read([first, fold]), 3)
-  assert '(the test folds are 4, 0: none in common)' in said
+def test_a_run_is_the_same_wherever_it_lies(write, tmp_path):
+  first, other = write('a'), write('b', seed=1)
+  moved = shutil.copytree(first, tmp_path / 'moved')
+  assert workdir.run_id(moved) == workdir.run_id(first)
+  assert len(workdir.run_id(first)) == 16
+  assert workdir.run_id(other) != workdir.run_id(first)
+
+
+def _list(path, *rows):
+  seen_lib.write(
+    pathlib.Path(path, seen_lib.FILE), seen_lib.Seen(frozenset(rows))
+  )
+  return path
+
+
+def test_patients_are_compared_by_the_lists_of_all_runs(write):
+  first = _list(write('a'), ('p1_1', 'p1', 'train'), ('p2_1', 'p2', 'train'))
+  other = _list(
+    write('b', seed=1),
+    ('p2_1', 'p2', 'validation'),
+    ('p3_1', 'p3', 'validation'),
+  )
+  patients = ['p1', 'p2', 'p3', 'p4', 'p2']
+  for paths, used in (
+    ([first], ['train', 'train', '', '', 'train']),
+    ([other], ['', 'validation', 'validation', '', 'validation']),
+    ([other, first], ['train', 'train', 'validation', '', 'train']),
+  ):
+    runs = members.read(paths)
+    found = members.used_for(runs, patients)
+    assert found.tolist() == used
+    assert members.note_by_fold(runs) == ''
+  assert members.seen_counts(runs, found) == {
+    'compared_by': 'id',
+    'nodules_of_patients_trained_on': 3,
+    'nodules_of_patients_chosen_by': 1,
+  }
+  assert members.caution(runs, found) == (
+    'CAUTION: 4 of these 5 nodules belong to patients used in training (3) or'
+    ' model selection (1)\nof at least one of the runs; the metrics are too'
+    ' optimistic.'
+  )
+  alone = members.caution(runs[:1], np.array(['train', '']))
+  assert '1 of these 2 nodules' in alone and '\nof the run;' in alone
+  assert members.caution(runs, np.array(['', ''])) == ''
+
+
+def test_a_run_without_a_list_is_told_by_its_folds(write):
+  """Folds are those of nodules.csv, where each patient has one."""
+  with_list = _list(write('a'), ('x', 'LIDC-IDRI-9999', 'train'))
+  first = write('b', seed=1)
+  turned = write('c', seed=2, **{'dataset.rotate_folds': 1})
+  patients = {n.fold: n.patient_id for n in selection.clusters()}
+  patients = [patients[fold] for fold in range(5)]
+  for paths, used in (
+    ([first], ['train'] * 3 + ['validation', '']),
+    ([turned], ['', 'train', 'train', 'train', 'validation']),
+    ([with_list, first], ['train'] * 3 + ['validation', '']),
+    ([first, turned], ['train'] * 4 + ['validation']),
+    ([with_list], [''] * 5),
+  ):
+    runs = members.read(paths)
+    found = members.used_for(runs, patients)
+    assert found.tolist() == used
+    lacking = [path for path in paths if path != with_list]
+    note = members.note_by_fold(runs)
+    assert note.startswith(', '.join(lacking)) and bool(note) == bool(lacking)
+    assert members.seen_counts(runs, found)['compared_by'] == (
+      'fold' if lacking else 'id'
+    )
+    assert (with_list in note) is False
+
+
+def test_a_damaged_list_is_told(write):
+  path = write('a')
+  pathlib.Path(path, seen_lib.FILE).write_text('nothing')
+  with pytest.raises(errors.InputError, match='seen.csv is damaged'):
+    members.read([path])

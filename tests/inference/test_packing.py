@@ -15,55 +15,10 @@ from mtnet_jax import export
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import packing
-from mtnet_jax.storage import files
 from mtnet_jax.storage import shipped
-from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 
 _PATCHES = made_run.patches(3)
-
-
-def _run(directory, seed):
-  config = made_run.config_of()
-  with config.unlocked():
-    config.seed = seed
-  return made_run.write(directory, config, seed=seed)
-
-
-def _evaluate(runs, split, *, symmetries=True, seeds=(1, 2)):
-  """Writes what `mtnet_jax.evaluate` does; returns the records."""
-  folder = workdir.evaluation_dir(
-    runs[0],
-    'lidc_nodules/phantom',
-    split,
-    members=len(runs),
-    symmetries=symmetries,
-  )
-  folder.mkdir(parents=True)
-  records = made_run.records()
-  files.write_csv(folder / 'records.csv', records)
-  files.write_json(
-    folder / 'metrics.json',
-    {'members': [{'seed': seed, 'rotate_folds': 0} for seed in seeds]},
-  )
-  return records
-
-
-@pytest.fixture(scope='module', name='runs')
-def _runs(tmp_path_factory):
-  """Two evaluated runs, of seeds 1 and 2."""
-  folder = tmp_path_factory.mktemp('runs')
-  runs = [_run(folder / 'one', 1), _run(folder / 'two', 2)]
-  for split in ('validation', 'test'):
-    _evaluate(runs, split)
-  return runs
-
-
-@pytest.fixture(scope='module', name='averaged')
-def _averaged(runs, tmp_path_factory):
-  out = tmp_path_factory.mktemp('bundles') / 'averaged'
-  packing.write(runs, out, symmetries=True, calibrate=True, name='both')
-  return out
 
 
 def test_an_average_opens_as_the_ensemble_of_its_runs(runs, averaged):
@@ -110,7 +65,7 @@ def test_one_run_alone_can_be_calibrated(runs, tmp_path):
   shutil.rmtree(run / 'evaluations')
   with pytest.raises(errors.InputError, match='evaluate.*--split=validation'):
     packing.write(run, tmp_path / 'out', calibrate=True)
-  _evaluate([run], 'validation', symmetries=False, seeds=(1,))
+  made_run.write_evaluation([run], 'validation', symmetries=False, seeds=(1,))
   packing.write(run, tmp_path / 'out', calibrate=True)
   plain, model = mtnet_jax.load(run), mtnet_jax.load(tmp_path / 'out')
   np.testing.assert_allclose(

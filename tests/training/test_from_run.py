@@ -13,6 +13,7 @@ import step_job
 
 from mtnet_jax.inference import packing
 from mtnet_jax.models import nets
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import shipped
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
@@ -147,6 +148,17 @@ def test_a_source_of_other_folds_is_refused(made_run_dir, tmp_path):
   given = config(made_run_dir, **{'dataset.rotate_folds': 2})
   with pytest.raises(errors.InputError, match='other folds.*rotate_folds=0'):
     from_run.fill_in(given, tmp_path)
+
+
+def test_folds_of_a_source_with_a_list_are_compared_by_nodule(
+  made_run_dir, tmp_path
+):
+  """By `keep_seen`, when the run's own nodules are read."""
+  source = shutil.copytree(made_run_dir, tmp_path / 'source')
+  seen = seen_lib.Seen(frozenset({('n', 'p', 'train')}))
+  seen_lib.write(source / seen_lib.FILE, seen)
+  given = config(source, **{'dataset.rotate_folds': 2})
+  assert from_run.fill_in(given, tmp_path).start_from_sha256
 
 
 def test_a_run_resumes_without_its_source(made_run_dir, tmp_path):
