@@ -6,6 +6,7 @@ from mtnet_jax.data import lidc
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
+from mtnet_jax.storage import shipped
 
 # Selections of `lidc_nodules`; the rules are in `tfds_lidc.nodules.selection`.
 _COHORTS = {
@@ -38,7 +39,7 @@ classification: Coarse Seg-net, Class-net and Fine Seg-net after {citation}.
 ```python
 import mtnet_jax
 
-model = mtnet_jax.load('{name}')  # or where this folder is, a URL too
+model = {load}
 prediction = model.predict(hu, pixel_spacing_mm)  # hu: (N, 64, 64)
 ```
 
@@ -98,13 +99,15 @@ Their curve on the test nodules:
 """
 
 
-def model_card(name, config, metrics):
+def model_card(name, config, metrics, *, folder=None):
   """The card, Markdown.
 
   Args:
     name: of the model.
     config: the run's.
     metrics: the run's metrics.json.
+    folder: what the folder is called that the card lies in; by default as the
+      model.
   """
   summary = metrics['test']
   dataset = config.dataset.name
@@ -112,6 +115,7 @@ def model_card(name, config, metrics):
   limit = config.dataset.limit
   return _CARD.format(
     name=name,
+    load=_load(folder or name),
     banner=_SIMULATED if metrics['simulated'] else '',
     citation=paper.CITATION,
     dataset=dataset,
@@ -154,6 +158,13 @@ def model_card(name, config, metrics):
     seed=config.seed,
     versions=', '.join(f'{k} {v}' for k, v in metrics['versions'].items()),
   )
+
+
+def _load(folder):
+  """The call that loads it, from beside the folder."""
+  if folder in shipped.names():
+    return f'mtnet_jax.load({folder!r})  # or where this folder is, a URL too'
+  return f'mtnet_jax.load({folder!r})  # where this folder is, or its URL'
 
 
 def _start(config):

@@ -18,6 +18,11 @@ _PUBLISHED = {
   'classification': paper.CLASSIFICATION,
 }
 
+_REFERENCES = (
+  "Numbers in brackets are those of the paper's references, some of which its"
+  ' text does not name.'
+)
+
 
 def make(summary, comparisons, commands=None):
   """The five tables.
@@ -43,7 +48,8 @@ def make(summary, comparisons, commands=None):
       _single_task(
         'segmentation', paper.SEGMENTATION_METHODS, ours, comparisons
       ),
-      head='Method',
+      _REFERENCES,
+      'Method',
     ),
     tables.Table(
       'table3',
@@ -59,7 +65,8 @@ def make(summary, comparisons, commands=None):
           classification=summary['diameter_only'],
         ),
       ],
-      head='Method',
+      _REFERENCES,
+      'Method',
     ),
     _class_net_with_and_without(ours, comparisons),
     _fine_and_coarse(summary['segmentation'], comparisons),
