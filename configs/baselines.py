@@ -4,8 +4,8 @@
     python -m mtnet_jax.sweep --config=configs/baselines.py:table1,demo  hours
     python -m mtnet_jax.sweep --config=configs/baselines.py:table1,test  minutes
 
-    table1    those that the paper compares itself with: [30], [31], [1], and
-              U-Net with Xception, a network for each task
+    table1    those that the paper compares itself with (Wu et al., Chen et
+              al., Yu et al.), and U-Net with Xception, a network for each task
     tables    the same, and MT-Net without the coarse mask: Tables 1, 4 and 5
               from one coarse net
     variants  beyond the paper: soft masks, all three networks trained together
@@ -88,9 +88,11 @@ def _table1(base):
   }
   titles = {
     'mtnet': 'MT-Net',
-    'shared': '[30]: shared encoder',
-    'feedback': '[31]: shared encoder, segmentation features fed back',
-    'serial': '[1]: serial, the mask cuts the nodule out',
+    'shared': 'Wu et al. [30]: shared encoder',
+    'feedback': (
+      'Chen et al. [31]: shared encoder, segmentation features fed back'
+    ),
+    'serial': 'Yu et al. [1]: serial, the mask cuts the nodule out',
     'single': 'single tasks: U-Net and Xception',
   }
   return 'Multi-task strategies (Table 1)', titles, points

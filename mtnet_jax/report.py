@@ -5,7 +5,14 @@
 Numbers come from its records.csv and metrics.json, which must agree; the
 networks run for the nodules of the figure only. `--compare=DIR` (a finished
 sweep, or a run of another strategy; as often as needed) fills the rows of the
-paper's tables that other runs belong in, with the difference to this one.
+paper's tables that other runs belong in, with the difference to this one:
+
+    python -m mtnet_jax.sweep --config=configs/baselines.py:tables,demo
+    python -m mtnet_jax.report --workdir=runs/demo --compare=runs/tables-demo
+
+The variant, here demo, is the run's. The first sweep fills all rows; `variants`
+of the same file adds rows, and table4 and table5 of configs/ablations.py fill
+those of their table. Other sweeps have a report of their own.
 """
 
 import pathlib
@@ -17,6 +24,7 @@ from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import records
 from mtnet_jax.models import nets
+from mtnet_jax.reports import commands
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page as page_lib
 from mtnet_jax.storage import workdir as workdir_lib
@@ -56,6 +64,7 @@ def write_again(workdir, *, compare=(), data_dir=None):
     histories=run.histories,
     examples=_examples(run, splits['test']),
     comparisons=compared,
+    commands=commands.of_run(run.config, run.path),
   )
   return run.path / 'report' / 'index.html'
 

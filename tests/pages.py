@@ -79,6 +79,7 @@ def write(
   strategy='mtnet',
   coarse_mask='hard',
   comparisons=None,
+  commands=None,
   render=False,
 ):
   """Writes a report; without `render` its figures are made, but not drawn."""
@@ -117,6 +118,7 @@ def write(
       histories=histories,
       examples=examples.pick(records, nodules, outputs),
       comparisons=comparisons,
+      commands=commands,
     )
   return Page(directory / 'index.html')
 

@@ -47,6 +47,7 @@ Then, anywhere on this machine:
 """
 
 import argparse
+import os
 from typing import Any
 
 from tfds_lidc import cohort
@@ -74,6 +75,22 @@ def _beam_options(args: argparse.Namespace) -> Any:
       '--beam before the --'
     )
   return None
+
+
+def _already_built(config: Any, args: argparse.Namespace) -> str:
+  """A line that names the folder of the CT, where another one is asked for."""
+  source = building.source_of(building.find(config, data_dir=args.data_dir))
+  wanted = args.lidc_dir or args.luna_dir
+  if source and wanted and os.path.realpath(source) != _real(wanted):
+    return (
+      f'already built, from another folder ({source}); --overwrite reads '
+      f'{wanted}'
+    )
+  return 'already built; --overwrite builds it again'
+
+
+def _real(directory: str) -> str:
+  return os.path.realpath(os.path.expanduser(directory))
 
 
 def main() -> None:
@@ -139,7 +156,7 @@ def main() -> None:
   if args.policy:
     print(cohort.described(config.policy), flush=True)
   if not args.overwrite and is_built(config, data_dir=args.data_dir):
-    print('already built; --overwrite builds it again')
+    print(_already_built(config, args))
   builder = build(
     config,
     lidc_dir=args.lidc_dir,

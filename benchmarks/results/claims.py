@@ -114,11 +114,15 @@ def of_tables(results):
     ),
   ]
   for strategy, name, pairs in (
-    ('shared', 'a shared encoder [30]', (('fine', 'dice'),)),
-    ('feedback', 'features fed back [31]', (('class', 'accuracy'),)),
+    ('shared', 'the shared encoder of Wu et al. [30]', (('fine', 'dice'),)),
+    (
+      'feedback',
+      'the features fed back of Chen et al. [31]',
+      (('class', 'accuracy'),),
+    ),
     (
       'serial',
-      'the serial strategy [1]',
+      'the serial strategy of Yu et al. [1]',
       (('fine', 'dice'), ('class', 'accuracy'), ('class', 'auc')),
     ),
   ):

@@ -10,7 +10,17 @@ from typing import NamedTuple
 from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.evaluation import scores
+from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
+
+# Sweeps with points that have rows in the paper's tables, by file of configs.
+SWEEPS = {
+  'baselines.py': ('table1', 'tables', 'variants'),
+  'ablations.py': ('table4', 'table5'),
+}
+_WITH_ROWS = 'the sweeps that have are ' + ' and '.join(
+  f'{", ".join(names)} of configs/{file}' for file, names in SWEEPS.items()
+)
 
 
 class Comparison(NamedTuple):
@@ -41,50 +51,75 @@ def names_of(config):
   ]
 
 
-def read(paths, run):
+def read(paths, run, *, say=print):
   """Compares runs with one.
 
   Args:
     paths: of run directories, or of folders of them such as a sweep's.
     run: `finished_run.FinishedRun`.
+    say: prints a line, where nothing in a path has a row in the report.
 
   Returns:
-    Name, as in `paper_tables.COMMANDS`, -> `Comparison`.
+    Name, as of `names_of`, -> `Comparison`.
 
   Raises:
-    errors.InputError: a path holds no comparison, one is not of the same
-      nodules, or two are the same comparison.
+    errors.InputError: a path holds no run, one is not of the same nodules, or
+      two are the same comparison.
   """
   found = {}
   for path in paths:
-    compared = {}
-    for directory in _run_directories(path):
+    for directory, names in _runs_with_rows(path, run, say):
       other = finished_run.read(directory)
-      names = names_of(other.config)
-      if not names:
-        continue
       _check_pair(run, other)
       for name in names:
-        if name in found or name in compared:
+        if name in found:
           raise errors.InputError(
             f'{directory} is a second run of {name}: give one of each.'
           )
       comparison = compare(run.records, other.records, seed=run.config.seed)
-      compared.update(dict.fromkeys(names, comparison))
-    if not compared:
-      raise errors.InputError(
-        f'{path} holds nothing to compare with: give the directory of a'
-        ' finished sweep or comparison run.'
-      )
-    found.update(compared)
+      found.update(dict.fromkeys(names, comparison))
   return found
+
+
+def _runs_with_rows(path, run, say):
+  """(directory, names) of the runs in a path that are compared with one."""
+  directories = _run_directories(path)
+  if not directories:
+    raise errors.InputError(
+      f'{path} holds nothing to compare with: give the directory of a'
+      ' finished sweep or comparison run.'
+    )
+  configs = {x: workdir_lib.read_config(x) for x in directories}
+  named = {x: names_of(config) for x, config in configs.items()}
+  named = {x: names for x, names in named.items() if names}
+  if not named:
+    say(f"note: {path} has no row in the paper's tables; {_WITH_ROWS}.")
+    return []
+  # Of a point that was trained once for each test fold, this run's.
+  fold = run.config.dataset.get('rotate_folds', 0)
+  of_fold = [
+    (directory, names)
+    for directory, names in named.items()
+    if configs[directory].dataset.get('rotate_folds', 0) == fold
+  ]
+  if not of_fold:
+    raise errors.InputError(
+      f'{path} cannot be compared with {run.path}: none of its runs was tested'
+      ' on the same fold.'
+    )
+  return of_fold
 
 
 def _run_directories(path):
   path = pathlib.Path(path)
   if (path / 'config.json').exists():
     return [path]
-  return sorted(config.parent for config in path.glob('*/config.json'))
+  # The points of a sweep, and of each its test folds.
+  return sorted(
+    config.parent
+    for pattern in ('*/config.json', '*/fold*/config.json')
+    for config in path.glob(pattern)
+  )
 
 
 def _check_pair(run, other):

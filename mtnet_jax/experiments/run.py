@@ -17,6 +17,7 @@ from mtnet_jax.evaluation import outputs as outputs_lib
 from mtnet_jax.evaluation import scores
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.ops.native import library
+from mtnet_jax.reports import commands
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page
 from mtnet_jax.reports import text as text_lib
@@ -164,6 +165,7 @@ def _finish(config, workdir, splits, histories, outputs, say):
     records=records,
     histories=histories,
     examples=examples.pick(records, splits['test'], outputs),
+    commands=commands.of_run(config, workdir),
   )
   # Last, for it is what says that a run is finished.
   files.write_json(workdir / 'metrics.json', results)

@@ -281,7 +281,7 @@ def _differences(then, now, plan):
   """As `workdir.differences`, of two contents of sweep.json."""
   before, after = then.pop('points'), now.pop('points')
   yield from workdir_lib.differences(then, now)
-  for name in before.keys() - after.keys():
+  for name in sorted(before.keys() - after.keys()):
     yield f'point {name} is not there any more'
   for point in plan:
     if point.folder not in before:

@@ -19,9 +19,11 @@ import tqdm
 from mtnet_jax.data import choice
 from mtnet_jax.data import feeding
 from mtnet_jax.data import lidc
+from mtnet_jax.evaluation import comparisons
 from mtnet_jax.experiments import run as run_lib
 from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
+from mtnet_jax.reports import commands
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
@@ -87,6 +89,10 @@ def run(config, workdir='', *, changed=None):
     print(f'\nAnother process writes {directory}/report.')
     return
   print(f'\n{text}\nReport: {directory}/report/index.html')
+  if config.name in sum(comparisons.SWEEPS.values(), ()):
+    reference = next(point for point in plan if point.name == config.reference)
+    command = commands.report(directory / reference.folder, directory)
+    print(f"In the paper's tables: {command}")
   print(f'{len(plan)} runs, {_minutes(time.monotonic() - started)} this time.')
 
 

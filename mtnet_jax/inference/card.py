@@ -7,6 +7,7 @@ from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import seen as seen_lib
+from mtnet_jax.storage import shipped
 
 # Selections of `lidc_nodules`; the rules are in `tfds_lidc.nodules.selection`.
 _COHORTS = {
@@ -39,7 +40,7 @@ classification: Coarse Seg-net, Class-net and Fine Seg-net after {citation}.
 ```python
 import mtnet_jax
 
-model = mtnet_jax.load('{name}')  # or where this folder is, a URL too
+model = {load}
 prediction = model.predict(hu, pixel_spacing_mm)  # hu: (N, 64, 64)
 ```
 
@@ -99,7 +100,7 @@ Their curve on the test nodules:
 """
 
 
-def model_card(name, config, metrics, seen=None):
+def model_card(name, config, metrics, seen=None, *, folder=None):
   """The card, Markdown.
 
   Args:
@@ -107,6 +108,8 @@ def model_card(name, config, metrics, seen=None):
     config: the run's.
     metrics: the run's metrics.json.
     seen: `storage.seen.Seen`; None where no list was kept.
+    folder: what the folder is called that the card lies in; by default as the
+      model.
   """
   summary = metrics['test']
   dataset = config.dataset.name
@@ -114,6 +117,7 @@ def model_card(name, config, metrics, seen=None):
   limit = config.dataset.limit
   return _CARD.format(
     name=name,
+    load=_load(folder or name),
     banner=_SIMULATED if metrics['simulated'] else '',
     citation=paper.CITATION,
     dataset=dataset,
@@ -158,6 +162,13 @@ def model_card(name, config, metrics, seen=None):
     seed=config.seed,
     versions=', '.join(f'{k} {v}' for k, v in metrics['versions'].items()),
   )
+
+
+def _load(folder):
+  """The call that loads it, from beside the folder."""
+  if folder in shipped.names():
+    return f'mtnet_jax.load({folder!r})  # or where this folder is, a URL too'
+  return f'mtnet_jax.load({folder!r})  # where this folder is, or its URL'
 
 
 def _start(config):

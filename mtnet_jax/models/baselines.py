@@ -1,8 +1,8 @@
 """Networks that MT-Net is compared with.
 
-`SharedNet` does both tasks with one encoder, the strategy of [30] and [31] of
-the paper's table 1, on the blocks that MT-Net is made of. `UNet` (Ronneberger
-et al., 2015) segments and does nothing else.
+`SharedNet` does both tasks with one encoder, the strategy of Wu et al. and Chen
+et al. in the paper's table 1, on the blocks that MT-Net is made of. `UNet`
+(Ronneberger et al., 2015) segments and does nothing else.
 
 Without arguments they have the size of the paper's networks or their own
 paper's, float32 and no collectives.
@@ -42,9 +42,9 @@ class SharedNet(deeplab.DeepLabV3Plus):
 
   Attributes:
     use_segmentation: the classifier also receives the features of which the
-      mask is predicted ([31]): the decoder's last, averaged onto the deepest
-      grid, concatenated with the deepest features and fused as the fine layer
-      fuses (1 x 1 convolution, BN, ReLU). False: it does not ([30]).
+      mask is predicted (Chen et al.): the decoder's last, averaged onto the
+      deepest grid, concatenated with the deepest features and fused as the fine
+      layer fuses (1 x 1 convolution, BN, ReLU). False: it does not (Wu et al.).
     Others: as in `deeplab.DeepLabV3Plus`.
   """
 

@@ -3,9 +3,11 @@
 'mtnet' is the paper's. Four are those it compares itself with (table 1), on
 the same blocks:
 
-    shared    [30]: one encoder, two heads
-    feedback  [31]: the same, and the classifier reads segmentation features
-    serial    [1]: the classifier sees only what the predicted mask cuts out
+    shared    Wu et al. [30]: one encoder, two heads
+    feedback  Chen et al. [31]: the same, and the classifier also reads
+              segmentation features
+    serial    Yu et al. [1]: the classifier sees only what the predicted
+              mask cuts out
     single    U-Net and Xception, independent of each other
 
 and two go beyond it:

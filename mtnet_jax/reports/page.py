@@ -32,7 +32,14 @@ _COARSE_MASKS = {
 
 
 def write(
-  directory, *, results, records, histories, examples, comparisons=None
+  directory,
+  *,
+  results,
+  records,
+  histories,
+  examples,
+  comparisons=None,
+  commands=None,
 ):
   """Writes index.html, PNGs and CSVs.
 
@@ -43,6 +50,7 @@ def write(
     histories: stage name -> a dict per epoch, of `trainer.Trainer.run`.
     examples: of `examples.pick`, or `examples.collect`.
     comparisons: of `comparisons.read`.
+    commands: of `commands.of_run`, for the rows that are not run.
 
   Raises:
     errors.InputError: it cannot be written.
@@ -50,7 +58,8 @@ def write(
   with files.replaced_folder(directory) as folder:
     page = Page(folder, results['simulated'])
     names = tables.network_names(_strategy(results))
-    _add_results(page, results, records, names, comparisons or {})
+    _add_results(page, results, records, names)
+    _add_paper_tables(page, results, comparisons or {}, commands)
     _add_malignancy(page, results, records, names)
     _add_readers_and_groups(page, results, records, names)
     _add_examples(page, records, examples, names)
@@ -100,16 +109,12 @@ class Page:
     }
 
 
-def _add_results(page, results, records, names, comparisons):
+def _add_results(page, results, records, names):
   summary, strategy = results['test'], _strategy(results)
   if results.get('cohort'):
     page.add_table(run_tables.cohort(results['cohort'], results['dataset']))
   page.add_table(run_tables.segmentation(summary, strategy))
   page.add_table(run_tables.classification(summary, strategy))
-  # Other runs stand in these tables of MT-Net's report.
-  if strategy == 'mtnet' and _coarse_mask(results) != 'none':
-    for table in paper_tables.make(summary, comparisons):
-      page.add_table(table)
   masks = records_lib.masks_of(records)
   if masks:
     page.add_picture(
@@ -119,6 +124,13 @@ def _add_results(page, results, records, names, comparisons):
       ),
       'Dice of every test nodule against its diameter',
     )
+
+
+def _add_paper_tables(page, results, comparisons, commands):
+  # Other runs stand in these tables of MT-Net's report.
+  if _strategy(results) == 'mtnet' and _coarse_mask(results) != 'none':
+    for table in paper_tables.make(results['test'], comparisons, commands):
+      page.add_table(table)
 
 
 def _add_malignancy(page, results, records, names):

@@ -1,21 +1,14 @@
 """Tables 1 to 5 of the paper, with this run's numbers between its own.
 
 Which rows there are is the paper's choice; those that other runs would fill
-say so, and by which command.
+say so, and by which commands.
 """
 
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
-_SWEEP = 'python -m mtnet_jax.sweep --config=configs/'
-# What fills the rows of a comparison, by its name.
-COMMANDS = {
-  **dict.fromkeys(
-    ('shared', 'feedback', 'serial', 'single'), f'{_SWEEP}baselines.py:table1'
-  ),
-  'class_without_mask': f'{_SWEEP}ablations.py:table4',
-  'fine_without_mask': f'{_SWEEP}ablations.py:table5',
-}
+# Comparisons whose rows stand in Tables 4 and 5 alone.
+_WITHOUT_MASK = ('class_without_mask', 'fine_without_mask')
 _COLUMNS = {
   'segmentation': tables.SEGMENTATION,
   'classification': tables.CLASSIFICATION,
@@ -25,14 +18,19 @@ _PUBLISHED = {
   'classification': paper.CLASSIFICATION,
 }
 
+_REFERENCES = (
+  "Numbers in brackets are those of the paper's references, some of which its"
+  ' text does not name.'
+)
 
-def make(summary, comparisons):
+
+def make(summary, comparisons, commands=None):
   """The five tables.
 
   Args:
     summary: of `scores.summarise`, of an MT-Net.
-    comparisons: name, of `COMMANDS`, -> `comparisons.Comparison`; what is not
-      in it is `not run`.
+    comparisons: of `comparisons.read`; what is not in it is `not run`.
+    commands: of `commands.of_run`, which fill these rows.
 
   Returns:
     A list of `tables.Table`.
@@ -41,7 +39,7 @@ def make(summary, comparisons):
     'segmentation': summary['segmentation'].get('fine'),
     'classification': summary.get('classification'),
   }
-  return [
+  made = [
     _multi_task(ours, comparisons),
     tables.Table(
       'table2',
@@ -50,7 +48,8 @@ def make(summary, comparisons):
       _single_task(
         'segmentation', paper.SEGMENTATION_METHODS, ours, comparisons
       ),
-      head='Method',
+      _REFERENCES,
+      'Method',
     ),
     tables.Table(
       'table3',
@@ -66,11 +65,21 @@ def make(summary, comparisons):
           classification=summary['diameter_only'],
         ),
       ],
-      head='Method',
+      _REFERENCES,
+      'Method',
     ),
     _class_net_with_and_without(ours, comparisons),
     _fine_and_coarse(summary['segmentation'], comparisons),
   ]
+  return [_with_commands(table, str(commands or '')) for table in made]
+
+
+def _with_commands(table, command):
+  rows = [
+    row._replace(command=command) if row.kind == 'missing' else row
+    for row in table.rows
+  ]
+  return table._replace(rows=rows)
 
 
 def _multi_task(ours, comparisons):
@@ -119,7 +128,7 @@ def _single_task(task, methods, ours, comparisons):
       rows += _rows_of(name, comparisons, task, year='')
   if missing:
     title = f'{", ".join(missing)}, here'
-    rows.append(tables.Row(title, [], 'missing', COMMANDS['single']))
+    rows.append(tables.Row(title, [], 'missing'))
   return rows
 
 
@@ -186,7 +195,7 @@ def _rows_of(name, comparisons, *tasks, title=None, year=None):
   """A comparison's numbers and what MT-Net is better by; or what is missing."""
   title = title or f'{name}, here'
   if name not in comparisons:
-    return [tables.Row(title, [], 'missing', COMMANDS[name])]
+    return [tables.Row(title, [], 'missing')]
   return [
     _row(
       title,
@@ -203,5 +212,5 @@ def _rows_of(name, comparisons, *tasks, title=None, year=None):
 
 def _others(comparisons):
   """Strategies that the paper's Table 1 does not have."""
-  known = {*COMMANDS, *paper.MULTI_TASK}
+  known = {'single', *_WITHOUT_MASK, *paper.MULTI_TASK}
   return ['single', *(name for name in comparisons if name not in known)]

@@ -1,5 +1,6 @@
 """The report of a finished run, written again by its command."""
 
+import csv
 import shutil
 import sys
 
@@ -70,6 +71,33 @@ def test_the_command_writes_it_again(run_dir, monkeypatch, capsys):
     'checkpoints',
     'report',
   }
+
+
+def test_a_sweep_without_rows_of_the_paper_does_not_hinder(
+  run_dir, monkeypatch, capsys
+):
+  sweep = run_dir.parent / 'folds-test'
+  made_run.write_results(sweep / 'fold0')
+  flags = [f'--workdir={run_dir}', f'--compare={sweep}']
+  monkeypatch.setattr(sys, 'argv', ['report', *flags])
+  report.main()
+  note, written = capsys.readouterr().out.splitlines()
+  assert note.startswith(f"note: {sweep} has no row in the paper's tables")
+  page = run_dir / 'report' / 'index.html'
+  assert written == f'Report: {page}'
+  # Rows that are not run name this run, its variant and its nodules.
+  with open(run_dir / 'report' / 'table4.csv', newline='') as file:
+    (command,) = (
+      row['command'] for row in csv.DictReader(file) if row['command']
+    )
+  train, show = command.split(' && ')
+  assert train.startswith(
+    'python -m mtnet_jax.sweep --config=configs/baselines.py:tables,test'
+  )
+  assert '--config.base.dataset.limit=12' in train
+  assert show == (
+    f'python -m mtnet_jax.report --workdir={run_dir} --compare=runs/tables-test'
+  )
 
 
 def test_networks_of_another_run(run_dir):

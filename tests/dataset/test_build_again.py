@@ -3,6 +3,7 @@
 from concurrent import futures
 import os
 import shutil
+import sys
 import threading
 
 import build_job
@@ -13,6 +14,7 @@ import pytest
 
 from tfds_lidc import build
 from tfds_lidc import errors
+from tfds_lidc.lidc_nodules import building
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
@@ -26,6 +28,39 @@ def test_built_already_is_left_alone(built):
   assert returncode == 0, stderr
   assert 'already built' in stdout and '4 records' in stdout
   assert os.stat(built.data_path / 'dataset_info.json').st_mtime_ns == before
+
+
+def test_another_folder_than_it_was_built_from_is_named(
+  built, synthetic_ct, tmp_path, monkeypatch, capsys
+):
+  def says(*flags):
+    data_dir = f'--data_dir={built.data_path.parents[2]}'
+    monkeypatch.setattr(
+      sys, 'argv', ['build', '--config=all', data_dir, *map(str, flags)]
+    )
+    build.main()
+    return capsys.readouterr().out.splitlines()[0]
+
+  other, same = tmp_path / 'other', tmp_path / 'same'
+  same.symlink_to(synthetic_ct)
+  usual = 'already built; --overwrite builds it again'
+  assert says() == usual
+  assert says(f'--lidc_dir={synthetic_ct}') == usual
+  assert says(f'--lidc_dir={same}/.') == usual
+  for flag in ('lidc_dir', 'luna_dir'):
+    assert says(f'--{flag}={other}') == (
+      f'already built, from another folder ({synthetic_ct}); --overwrite reads'
+      f' {other}'
+    )
+  # What a dataset's folder holds may go to others, whom the path is no use to.
+  for path in built.data_path.iterdir():
+    assert os.fsencode(synthetic_ct) not in path.read_bytes(), path
+  # Nor is anything said of a build whose source is not known.
+  source = building._source_file(built)
+  text = source.read_text()
+  source.unlink()
+  assert says(f'--lidc_dir={other}') == usual
+  source.write_text(text)
 
 
 def test_failed_build_leaves_the_old_one(tmp_path, synthetic_ct):

@@ -279,6 +279,29 @@ def test_tfds_load_of_array_record_says_what_to_do(data_dir):
   ) in message
 
 
+@pytest.mark.parametrize(
+  'name, download, command',
+  (
+    ('paper', True, '--config=paper --data_dir={} --lidc_dir=DIR'),
+    ('paper', False, '--config=paper --data_dir={} --lidc_dir=DIR'),
+    ('phantom', False, '--config=phantom --data_dir={}'),
+  ),
+)
+def test_what_is_not_built_names_its_command(tmp_path, name, download, command):
+  """As for the README's example in a home without any dataset."""
+  with pytest.raises(errors.InputError) as e:
+    tfds.data_source(
+      f'lidc_nodules/{name}',
+      split='train',
+      data_dir=tmp_path,
+      download=download,
+    )
+  message = str(e.value)
+  assert f'lidc_nodules/{name} is not built in {tmp_path}' in message
+  build = f'`python -m tfds_lidc.build {command.format(tmp_path)}`'
+  assert build in message and '\n' not in message
+
+
 def test_tfrecord_without_tensorflow_is_one_line(data_dir, tmp_path):
   code = (
     'import runpy\n'

@@ -4,10 +4,12 @@ import re
 
 import made_run
 import numpy as np
+import project_configs
 import pytest
 
 from mtnet_jax.evaluation import comparisons
 from mtnet_jax.evaluation import finished_run
+from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.reports import paper_tables
 from mtnet_jax.reports import tables
 from mtnet_jax.system import errors
@@ -133,16 +135,69 @@ def test_other_strategies_have_rows_of_their_own(run):
   ]
 
 
-@pytest.mark.parametrize(
-  'where, text',
-  (
-    ('nowhere', 'holds nothing to compare with'),
-    ('mtnet', 'holds nothing to compare with'),
-  ),
-)
-def test_nothing_to_compare_with(folder, run, where, text):
-  with pytest.raises(errors.InputError, match=f'{where} {text}'):
-    comparisons.read([folder / where], run)
+def test_nothing_to_compare_with(folder, run):
+  with pytest.raises(errors.InputError, match='nowhere holds nothing to comp'):
+    comparisons.read([folder / 'nowhere'], run)
+
+
+def test_runs_without_a_row_are_named_and_left_out(folder, run):
+  says = []
+  found = comparisons.read(
+    [folder / 'mtnet', folder / 'sweep', folder], run, say=says.append
+  )
+  assert set(found) == {'class_without_mask', 'fine_without_mask'}
+  assert says == [
+    f"note: {path} has no row in the paper's tables; the sweeps that have are"
+    ' table1, tables, variants of configs/baselines.py and table4, table5 of'
+    ' configs/ablations.py.'
+    # The folder itself has a run, and no points of a sweep.
+    for path in (folder / 'mtnet', folder)
+  ]
+
+
+def test_the_sweeps_with_rows_are_those():
+  """By what the configs of their points say."""
+  with_rows = {}
+  for file, module in (
+    ('baselines.py', project_configs.BASELINES),
+    ('ablations.py', project_configs.ABLATIONS),
+  ):
+    with_rows[file] = tuple(
+      sweep
+      for sweep in module._SWEEPS
+      if any(
+        comparisons.names_of(point.config)
+        for point in sweep_plan.points(module.get_config(f'{sweep},test'))
+      )
+    )
+  assert with_rows == comparisons.SWEEPS
+
+
+def test_tables_fills_every_row(run):
+  """The sweep that the report's rows name."""
+  plan = sweep_plan.points(project_configs.BASELINES.get_config('tables,test'))
+  names = {x for point in plan for x in comparisons.names_of(point.config)}
+  compared = comparisons.compare(run.records, run.records, seed=0)
+  for table in paper_tables.make(
+    run.results['test'], dict.fromkeys(names, compared)
+  ):
+    assert 'missing' not in {row.kind for row in table.rows}
+
+
+def test_of_a_point_s_folds_the_run_s_is_taken(tmp_path, run):
+  sweep = tmp_path / 'tables-test'
+  for fold in (0, 4):
+    # Nothing is rotated where fold 4 is tested, as by the run.
+    config = _config(
+      coarse_mask='none', dataset={'rotate_folds': (fold + 1) % 5}
+    )
+    made_run.write_results(sweep / 'without_mask' / f'fold{fold}', config)
+    made_run.write_results(sweep / 'mtnet' / f'fold{fold}')
+  for path in (sweep, sweep / 'without_mask'):
+    found = comparisons.read([path], run)
+    assert set(found) == {'class_without_mask', 'fine_without_mask'}
+  with pytest.raises(errors.InputError, match='none of its runs was tested on'):
+    comparisons.read([sweep / 'without_mask' / 'fold0'], run)
 
 
 def test_twice_the_same(folder, run):

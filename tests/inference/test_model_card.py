@@ -1,9 +1,14 @@
 """What the model card in a bundle says."""
 
+import ast
 import json
+import re
 
+import mtnet_jax
 from mtnet_jax.inference import card as card_lib
+from mtnet_jax.inference import packing
 from mtnet_jax.reports import tables
+from mtnet_jax.storage import shipped
 
 
 def test_the_card_says_what_it_must(packed):
@@ -20,6 +25,27 @@ def test_the_card_says_what_it_must(packed):
   ):
     assert words in card, words
   assert '{' not in card
+
+
+def _argument_of_load(folder):
+  card = (folder / 'README.md').read_text()
+  (call,) = re.findall(r'model = mtnet_jax\.load\((.*?)\)', card)
+  return ast.literal_eval(call)
+
+
+def test_its_example_loads_it(made_run_dir, tmp_path, monkeypatch):
+  """From beside the folder, whatever the model is called."""
+  packing.write(made_run_dir, tmp_path / 'demo-bundle', name='my model')
+  card = (tmp_path / 'demo-bundle' / 'README.md').read_text()
+  assert card.startswith('# MT-Net `my model`\n')
+  monkeypatch.chdir(tmp_path)
+  argument = _argument_of_load(tmp_path / 'demo-bundle')
+  assert mtnet_jax.load(argument).name == 'my model'
+
+
+def test_the_examples_of_shipped_models_load_them():
+  for name in shipped.names():
+    assert _argument_of_load(shipped.folder_of(name)) == name
 
 
 def test_a_card_of_real_ct_does_not_say_simulated(made_model):

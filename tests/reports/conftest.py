@@ -36,4 +36,5 @@ def page(folder, few_replicates):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(readers, 'masks', two_readers)
-    return pages.write(folder, render=True)
+    commands = 'train them && show them'
+    return pages.write(folder, commands=commands, render=True)

@@ -95,6 +95,7 @@ def build(
         beam_options=beam_options,
         of_luna16=bool(luna_dir),
       )
+      _remember_source(builder, download_config.manual_dir)
   return find(config, data_dir=data_dir)
 
 
@@ -267,6 +268,31 @@ def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
 
 def _cache_below(data_dir: pathlib.Path) -> pathlib.Path:
   return data_dir / _Builder.name / '.cache'
+
+
+def source_of(builder: _Builder) -> pathlib.Path | None:
+  """The folder whose CT a build on this machine was made of, if it is known."""
+  try:
+    return pathlib.Path(_source_file(builder).read_text(encoding='utf-8'))
+  except (OSError, UnicodeDecodeError):
+    return None
+
+
+def _remember_source(builder: _Builder, directory: os.PathLike | None) -> None:
+  # Beside the dataset and not in it, which may be given to others, whom the
+  # folders of this machine do not concern.
+  path = _source_file(builder)
+  with contextlib.suppress(OSError):  # A build is whole without it.
+    path.unlink(missing_ok=True)
+    if directory is not None:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(os.fspath(directory), encoding='utf-8')
+
+
+def _source_file(builder: _Builder) -> pathlib.Path:
+  config = builder.builder_config.name
+  root = pathlib.Path(builder.data_dir_root)
+  return _cache_below(root) / 'built_from' / f'{config}-{builder.version}'
 
 
 def _check_local(data_dir: str | os.PathLike | None) -> None:

@@ -117,13 +117,34 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
-    config, changed, _ = self.builder_config.name.partition('-')
-    file_formats.use_tfrecord(
-      self.info,
-      f'python -m tfds_lidc.build --config={config}'
-      f'{" --policy=..." if changed else ""} --data_dir={self.data_dir_root}',
-    )
+    self._check_built()
+    file_formats.use_tfrecord(self.info, self._build_command())
     return super().as_dataset(*args, **kwargs)
+
+  def as_data_source(self, *args: Any, **kwargs: Any) -> Any:
+    """As in TFDS; where the dataset is not there, says what builds it."""
+    self._check_built()
+    return super().as_data_source(*args, **kwargs)
+
+  def _check_built(self) -> None:
+    if not self.is_prepared():
+      raise self._not_built()
+
+  def _not_built(self) -> errors.InputError:
+    source = '' if self.builder_config.simulated else ' --lidc_dir=DIR'
+    return errors.InputError(
+      f'{self.name}/{self.builder_config.name} is not built in '
+      f'{self.data_dir_root}: build it, once, with '
+      f'`{self._build_command()}{source}`'
+      + (source and ', where DIR has the DICOM files of LIDC-IDRI')
+    )
+
+  def _build_command(self) -> str:
+    config, changed, _ = self.builder_config.name.partition('-')
+    return (
+      f'python -m tfds_lidc.build --config={config}'
+      f'{" --policy=..." if changed else ""} --data_dir={self.data_dir_root}'
+    )
 
   def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
     # TFDS warns of every config that is not listed above; these are meant.
@@ -180,10 +201,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         nodules = _first_of_each_split(nodules, self._max_per_split)
       index = None
     elif self.of_luna16:
-      index = orientation.settle(metaimage.load(dl_manager.manual_dir))
+      index = orientation.settle(metaimage.load(self._ct_dir(dl_manager)))
     else:
       index = series_index.load(
-        dl_manager.manual_dir,
+        self._ct_dir(dl_manager),
         cache_dir=self.cache_dir,
         workers=self.workers,
         show_progress=self.show_progress,
@@ -208,6 +229,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       for split in selection.SPLITS
       if split in read
     }
+
+  def _ct_dir(self, dl_manager: tfds.download.DownloadManager) -> os.PathLike:
+    """The manual directory, as TFDS calls where somebody has put the CT."""
+    try:
+      return dl_manager.manual_dir
+    except AssertionError:  # It is not there, or empty.
+      raise self._not_built() from None
 
   def _nothing_found(
     self, index: series_index.SeriesIndex, lidc_dir: str
