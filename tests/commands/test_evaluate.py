@@ -60,14 +60,15 @@ def test_real_nodules_are_scored_one_by_one(
     assert 0 <= float(row['malignancy_probability']) <= 1
   results = json.loads((out / 'metrics.json').read_text())
   assert results['simulated'] is False
-  # The patient is in fold 2: the run saw the outlines of its nodules.
-  assert results['nodules_of_training_patients'] == 4
+  # The patient is in fold 2, of which the run saw 32 nodules, none of its own.
+  assert 'LIDC-IDRI-0003' not in (workdir / 'seen.csv').read_text()
+  assert results['nodules_of_training_patients'] == 0
   assert results['seen'] == {
     'compared_by': 'id',
-    'nodules_of_patients_trained_on': 4,
+    'nodules_of_patients_trained_on': 0,
     'nodules_of_patients_chosen_by': 0,
   }
-  assert 'CAUTION: 4 of these 4 nodules' in done.stdout
+  assert 'CAUTION' not in done.stdout
   assert 'told by fold' not in done.stdout
   assert results['trained_on']['simulated'] is True
 
