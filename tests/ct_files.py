@@ -107,6 +107,7 @@ class Model:
   name = 'thresholder'
   simulated = True
   symmetries = False
+  fingerprint = 'of a threshold'
   config = types.SimpleNamespace(variant='fake')
   metrics = {}
 
