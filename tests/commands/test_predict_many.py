@@ -59,7 +59,7 @@ def _write(directory, patient_id, **tags):
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-  """Two annotated series, one that fails, one of no nodule, one of others."""
+  """Two annotated series, one without a nodule, and one of elsewhere."""
   root = tmp_path_factory.mktemp('root')
   for patient_id in (*_SCANS, _EMPTY):
     _write(root / patient_id, patient_id)
@@ -213,13 +213,16 @@ def test_a_series_that_fails_does_not_stop_the_others(
   copy = tmp_path / 'ct'
   shutil.copytree(root / 'LIDC-IDRI-0005', copy / 'b')
   _write(copy / 'a', 'LIDC-IDRI-0004', PixelSpacing=[0.7, 0.9])
+  for path in _write(copy / 'c', 'LIDC-IDRI-0001'):
+    path.write_bytes(path.read_bytes()[:-50])
   out = tmp_path / 'out'
   assert predict_job.run(copy, out, None, '--annotated') == 1
   printed = capsys.readouterr()
-  (line,) = printed.err.splitlines()
+  broken, line = printed.err.splitlines()
+  assert 'LIDC-IDRI-0001_12: none of its files can be used, such as ' in broken
   assert line.startswith('error: LIDC-IDRI-0004_15: ') and '0.9' in line
-  assert '3 of 4 nodules of 2 series' in printed.out
-  failed, *others = _rows(out)
+  assert '3 of 5 nodules of 3 series' in printed.out
+  _, failed, *others = _rows(out)
   assert failed['nodule_id'] == 'LIDC-IDRI-0004_15_1'
   assert (failed['status'], failed['malignancy_probability']) == ('failed', '')
   assert {row['status'] for row in others} == {'ok'}
