@@ -27,9 +27,9 @@ i,j,k voxels from 0; a column id is kept, and of rows with a seriesuid only
 those of the series count, as in LUNA16's annotations.csv. Or it is a markups
 file of 3D Slicer (.mrk.json, .fcsv), or boxes of MONAI's detection (.json).
 
-Sizes are those of the mask on the point's slice, and the volume is that of all
-its slices. A mask that reaches the edge of its patch is no outline, and has no
-size: null in predictions.json, - in the table. --fields defines each field.
+Diameter and area are those of the mask on the point's slice, the volume is that
+of all its slices. A mask that reaches the edge of its patch is no outline, and
+has no size: null in predictions.json, - in the table. --fields defines each.
 
     python -m mtnet_jax.predict --checkpoint=RUN --dicom=ROOT --annotated \\
       --out=OUT

@@ -87,12 +87,13 @@ FIELDS = {
     "area of the mask on the point's slice; null likewise"
   ),
   'points.mask.volume_mm3': (
-    'volume of the mask on the slices where it is an outline; null likewise'
+    'volume of the mask on the slices where it is an outline; null likewise,'
+    ' and where the mask goes on farther than 30 mm from the point, as no nodule'
+    ' does'
   ),
   'points.mask.volume_is_lower_bound': (
     'true where slices were not counted, or the mask is cut off, by missing'
-    ' slices, the end of the series, or 30 mm from the point; null where the'
-    ' volume is'
+    ' slices or at the end of the series; null where the volume is'
   ),
   'points.mask.slices': (
     'number of slices of the mask, all of which segmentation.dcm holds'

@@ -85,6 +85,8 @@ class Nodule:
       where nothing was found, else the start's slice is among them.
     leaks: of these slices the ones whose mask is no outline.
     cut_off: whether the mask goes on where it was not followed.
+    runs_away: whether that is farther from the start than any nodule reaches,
+      such as along a vessel.
     notes: what a reader should know, a clause each.
     missing: slices that the mask may lack, because they are missing or broken.
     views: slice -> the patch that was looked at there, also on the slices where
@@ -95,6 +97,7 @@ class Nodule:
   pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
   leaks: set[int] = dataclasses.field(default_factory=set)
   cut_off: bool = False
+  runs_away: bool = False
   notes: list[str] = dataclasses.field(default_factory=list)
   missing: list[ct_volume.SliceError] = dataclasses.field(default_factory=list)
   views: dict[int, View] = dataclasses.field(default_factory=dict)
@@ -266,7 +269,7 @@ def _up_and_down(first, nodule, volume):
       except _LimitError as limit:
         side = 'above' if step > 0 else 'below'
         nodule.notes.append(f'the mask is cut off {side}: {limit}')
-        nodule.cut_off = True
+        nodule.cut_off = nodule.runs_away = True
       del last[step]
     if not requests:
       break

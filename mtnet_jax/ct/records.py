@@ -115,11 +115,14 @@ def picture(place, nodule, record):
 def _sizes_text(record):
   """The sizes, and where the diameter is not that of the patch's slice."""
   mask, k = record['mask'], record['voxel']['slice']
-  diameter = sizes.diameter_text(mask)
+  text = sizes.diameter_text(mask)
   if mask['diameter_mm'] is None:
-    return diameter
-  where = '' if k == record['patch_voxel']['slice'] else f'slice {k}: '
-  return f'{where}{diameter}, {sizes.volume_text(mask, "mm³")}'
+    return text
+  if k != record['patch_voxel']['slice']:
+    text = f'slice {k}: {text}'
+  if mask['volume_mm3'] is None:
+    return text
+  return f'{text}, {sizes.volume_text(mask, "mm³")}'
 
 
 def slices(place, nodule, volume, record):

@@ -9,7 +9,8 @@ def measure(nodule, volume, k):
   """The sizes of a mask.
 
   A slice whose mask is no outline counts for no size. Where that is the point's
-  own slice, the mask has none at all; elsewhere its volume is a lower bound.
+  own slice, the mask has none at all; elsewhere its volume is a lower bound, as
+  it is where the mask is cut off. One that runs away has no volume.
 
   Args:
     nodule: `follow.Nodule`.
@@ -33,13 +34,15 @@ def measure(nodule, volume, k):
   if not slices or k in nodule.leaks:
     return sizes
   spacing_mm = volume.pixel_spacing_mm
+  sizes['diameter_mm'] = diameter_mm(nodule.pixels[k], spacing_mm)
+  sizes['area_mm2'] = len(nodule.pixels[k]) * spacing_mm**2
+  if nodule.runs_away:
+    return sizes
   counted = [k for k in slices if k not in nodule.leaks]
   areas = [len(nodule.pixels[k]) for k in counted]
   thickness_mm = volume.thickness_mm(counted)
   return {
     **sizes,
-    'diameter_mm': diameter_mm(nodule.pixels[k], spacing_mm),
-    'area_mm2': len(nodule.pixels[k]) * spacing_mm**2,
     'volume_mm3': volume_mm3(areas, thickness_mm, spacing_mm),
     'volume_is_lower_bound': bool(
       nodule.leaks or nodule.cut_off or nodule.missing

@@ -34,6 +34,13 @@ def test_points_become_records_pictures_and_one_segmentation(
   assert results['model'] == 'thresholder'
   assert results['simulated_ct'] and results['trained_on_simulated']
   assert results['failed'] == []
+  assert results['made_with'] == {
+    'model_fingerprint': model.fingerprint,
+    'ct_files': ct_files.SHAPE[0],
+    'symmetries': False,
+    'annotated': None,
+    'nifti': False,
+  }
   for number, record in enumerate(results['points'], 1):
     ball = ct_files.sphere(ct_files.SHAPE, *predict_job.BALLS[record['id']])
     area = ball.sum(axis=(1, 2))

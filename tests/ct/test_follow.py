@@ -229,7 +229,7 @@ def test_a_rod_is_cut_off_at_the_limit(tmp_path):
   (nodule,) = _walk(series.find([tmp_path]), (30, 41, 51))
   # 30 mm are 20 slices of 1.5 mm.
   assert sorted(nodule.pixels) == list(range(10, 51))
-  assert nodule.cut_off and not nodule.leaks
+  assert nodule.cut_off and nodule.runs_away and not nodule.leaks
   assert nodule.notes == [
     'the mask is cut off above: it reaches farther than 30 mm',
     'the mask is cut off below: it reaches farther than 30 mm',

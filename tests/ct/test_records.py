@@ -92,6 +92,19 @@ def test_a_volume_that_lacks_slices_is_a_lower_bound(
   assert row.texts[2] == f'1.4 mm, {text} mm³'
 
 
+def test_what_runs_away_has_no_volume(volume):
+  nodule = follow.Nodule(
+    _view(), {4: np.array([[9, 20]])}, cut_off=True, runs_away=True
+  )
+  record, place = _make(volume, nodule)
+  mask = record['mask']
+  assert mask['diameter_mm'] == 0.7 and mask['area_mm2'] == 0.49
+  assert mask['volume_mm3'] is mask['volume_is_lower_bound'] is None
+  line = records.table([record]).splitlines()[1]
+  assert line.split()[1:4] == ['0.7', 'mm', '-']
+  assert records.picture(place, nodule, record).texts[2] == '0.7 mm'
+
+
 def test_what_is_no_outline_on_the_points_slice_has_no_size(volume):
   pixels = {4: np.array([[9, 20]]), 5: np.array([[9, 20]])}
   nodule = follow.Nodule(_view((5, 10, 20)), pixels, leaks={4})

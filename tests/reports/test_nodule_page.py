@@ -185,16 +185,20 @@ def test_what_was_not_measured_has_no_number(tmp_path):
     tmp_path,
     _nodule({'id': 'leak', 'mask': {**_RECORD['mask'], **nothing}}),
     _nodule({'id': 'some', 'mask': bound}),
+    _nodule({'id': 'away', 'mask': {**nothing, 'diameter_mm': 3, 'slices': 9}}),
   )
+  assert page.row('away')[:3] == ['3.0', 'not measured', '9']
   assert page.row('leak')[:3] == ['not measured', 'not measured', '2']
   assert page.row('some')[:3] == ['4.3', '> 32', '2']
   # By these the table is sorted; what has none comes last.
   values = re.findall(r'<td data-value="([^"]*)">', page.html)
   assert values[:4] == ['', '', '2', '0.25']
-  assert values[4:] == ['4.26', '31.5', '2', '0.25']
-  first, second = page.html.split('<article')[1:]
+  assert values[4:8] == ['4.26', '31.5', '2', '0.25']
+  assert values[8:] == ['3', '', '9', '0.25']
+  first, second, third = page.html.split('<article')[1:]
+  assert '3.0 mm on slice 3,\n    volume not measured.' in third
   assert 'sizes not measured' in first and 'mm³' not in first
-  assert '4.3 mm on slice 3, &gt; 32 mm³' in second
+  assert '4.3 mm on slice 3,\n    &gt; 32 mm³.' in second
 
 
 def test_the_colours_of_the_activation_map_are_explained(tmp_path):
