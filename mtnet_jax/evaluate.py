@@ -5,6 +5,8 @@
 writes records.csv (a row per nodule) and metrics.json into
 RUN/evaluations/DATASET-SPLIT and prints the first rows and the metrics. Every
 metric is computed from the records, so that others can be computed from them.
+Of malignancy they hold the networks' malignancy_probability, 0 to 1, and the
+readers' malignancy_rating_mean, 1 to 5.
 
 Masks are compared on the patch's own pixels: the networks' probabilities are
 averaged from their input grid back onto it. Metrics are means over nodules

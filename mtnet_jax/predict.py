@@ -27,33 +27,52 @@ i,j,k voxels from 0; a column id is kept, and of rows with a seriesuid only
 those of the series count, as in LUNA16's annotations.csv. Or it is a markups
 file of 3D Slicer (.mrk.json, .fcsv), or boxes of MONAI's detection (.json).
 
+Diameter and area are those of the mask on the point's slice, the volume is that
+of all its slices. A mask that reaches the edge of its patch is no outline, and
+has no size: null in predictions.json, - in the table. --fields defines each.
+
+    python -m mtnet_jax.predict --checkpoint=RUN --dicom=ROOT --annotated \\
+      --out=OUT
+
+looks at all annotated series of LIDC-IDRI where ROOT holds several. Each gets a
+folder in OUT, beside predictions.csv, a row per nodule, and index.html, a table
+with links. Given again, the command does what is not done yet.
+
 Where the CT lacks what a Segmentation needs, all else is written, and a note
 says what. The files of an earlier use of OUT go.
 
-Exit code: 0 all was done, 1 some points were not, miss slices, or there is no
-Segmentation of what was found, 2 nothing could be done. Each of these is a line
-on stderr.
+Exit code: 0 all was done, 1 some points or series were not, miss slices, or
+there is no Segmentation of what was found, 2 nothing could be done. What failed
+is a line on stderr that begins with error:, what is doubtful one with note:.
 """
 
-import functools
-import importlib
+import argparse
 import sys
-import threading
 
 import tqdm
 
-from mtnet_jax.ct import follow
+from mtnet_jax.ct import fields
 from mtnet_jax.ct import image_volume
+from mtnet_jax.ct import many_series
 from mtnet_jax.ct import nifti
 from mtnet_jax.ct import places
 from mtnet_jax.ct import points as points_lib
+from mtnet_jax.ct import search
 from mtnet_jax.ct import series
 from mtnet_jax.storage import files
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
-# A point below lies outside of the body, or in a large airway.
-_AIR_HU = -950
+# How many of the points that a note is on are named in its line.
+_MAX_NAMED = 3
+
+
+class _PrintFields(argparse.Action):
+  """Prints what predictions.json holds, as --help prints itself."""
+
+  def __call__(self, parser, *args):
+    print(fields.text())
+    parser.exit()
 
 
 def _parse(argv):
@@ -99,8 +118,8 @@ def _parse(argv):
     nargs='?',
     const='all',
     choices=('all', 'paper'),
-    help='the nodules of a scan of LIDC-IDRI, with the truth of the dataset'
-    ' lidc_nodules/all (default) or /paper',
+    help='the nodules of a scan of LIDC-IDRI, or of all in the folder, with the'
+    ' truth of the dataset lidc_nodules/all (default) or /paper',
   )
   parser.add_argument(
     '--out',
@@ -110,6 +129,12 @@ def _parse(argv):
   )
   parser.add_argument(
     '--nifti', action='store_true', help='write the masks as NIfTI, too'
+  )
+  parser.add_argument(
+    '--fields',
+    action=_PrintFields,
+    nargs=0,
+    help='say what each field of predictions.json means, and exit',
   )
   args = parser.parse_args(argv)
   if args.ct and args.annotated:
@@ -129,67 +154,49 @@ def _load(paths, *, symmetries):
   return ensemble.Ensemble(models, symmetries=symmetries)
 
 
-def _print_errors(faults, before=''):
-  for name, error in faults:
-    line = errors.one_line(f'point {name}: {before}{error}{error.detail}')
-    print('error:', line, file=sys.stderr)
+def _print_error(line):
+  # Above a progress bar, where there is one.
+  tqdm.tqdm.write(f'error: {errors.one_line(line)}', file=sys.stderr)
 
 
-def _find(wanted, volume, model):
-  """Finds the nodules at places.
+def _print_note(line):
+  print(f'note: {errors.one_line(line)}', file=sys.stderr)
 
-  Returns:
-    A list of (place, nodule), and one of (id, error) of the other places.
+
+def _print_notes(nodules, index):
+  """Prints each note once, with the points that it is on.
+
+  Args:
+    nodules: (place, nodule) of the points.
+    index: what predictions.json holds on them.
   """
-  # While the networks compute, the interpreter has time to import what draws:
-  # Matplotlib takes a second.
-  threading.Thread(
-    target=importlib.import_module, args=('mtnet_jax.ct.results',), daemon=True
-  ).start()
-  starts = [
-    follow.Start(place.voxel, fixed=place.truth is not None) for place in wanted
-  ]
-  predict_fn = functools.partial(
-    model.predict, pixel_spacing_mm=volume.pixel_spacing_mm
+  for note in index['notes']:
+    _print_note(note)
+  ids = {}  # note -> the points that it is on
+  for (_, nodule), record in zip(nodules, index['points'], strict=True):
+    details = dict(nodule.missing_notes())
+    for note in record['notes']:
+      ids.setdefault(note + details.get(note, ''), []).append(record['id'])
+  for note, names in ids.items():
+    more = len(names) - _MAX_NAMED
+    shown = ', '.join(names[:_MAX_NAMED])
+    shown += f' and {more} more' if more > 0 else ''
+    _print_note(f'point{"s" if len(names) > 1 else ""} {shown}: {note}')
+
+
+def _about(model, simulated_ct):
+  return (
+    f'({"SIMULATED CT" if simulated_ct else "CT"}), model {model.name},'
+    f' trained on {"SIMULATED" if model.simulated else "real"} nodules.'
   )
-  with tqdm.tqdm(
-    total=len(starts),
-    desc='nodules',
-    unit='nodule',
-    leave=False,
-    disable=None,  # shown on a terminal only
-  ) as bar:
-    results = follow.follow(starts, volume, predict_fn, on_done=bar.update)
-  nodules, faults = [], []
-  for place, result in zip(wanted, results, strict=True):
-    if isinstance(result, follow.Nodule):
-      nodules.append((place, result))
-    else:
-      faults.append((place.place_id, result))
-  return nodules, faults
 
 
-def _notes_on_frame(nodules, volume, model):
-  """Whether points that all mark nothing would mark something as RAS."""
-  if not nodules or any(_marks(nodule) for _, nodule in nodules):
-    return []
-  others = places.mirrored([place for place, _ in nodules], volume)
-  found, _ = _find(others, volume, model)
-  count = sum(_marks(nodule) for _, nodule in found)
-  if not count:
-    return []
-  return [
-    'no point marks anything as x,y,z in LPS; with the signs of x and y changed'
-    f' {count} of {len(nodules)} do: if the points are RAS, as those of NIfTI'
-    ' and 3D Slicer, call the columns r,a,s'
-  ]
-
-
-def _marks(nodule):
-  """Whether a nodule was found, in something that is no air."""
-  hu = nodule.view.hu
-  middle = hu[tuple(slice(side // 2 - 2, side // 2 + 2) for side in hu.shape)]
-  return bool(nodule.pixels) and middle.max() > _AIR_HU
+def _options(args):
+  return {
+    'symmetries': args.symmetries,
+    'annotated': args.annotated,
+    'nifti': args.nifti,
+  }
 
 
 def main(argv=None):
@@ -201,9 +208,16 @@ def main(argv=None):
   args = _parse(argv)
   points = points_lib.read(args.points) if args.points else None
   if args.ct:
-    volume = image_volume.ImageVolume(args.ct)
-  else:
-    volume = series.find(args.dicom, series_uid=args.series)
+    return _predict_one(args, image_volume.ImageVolume(args.ct), points)
+  index = series.read(args.dicom)
+  if args.annotated and not args.series and len(series.usable(index)) > 1:
+    return _predict_all(args, index)
+  volume = series.choose(index, args.dicom, series_uid=args.series)
+  return _predict_one(args, volume, points)
+
+
+def _predict_one(args, volume, points):
+  """Looks at the points of a CT; returns the exit code."""
   if points:
     wanted, faults = places.of_points(
       points.of_series(volume.series_uid), volume
@@ -215,23 +229,19 @@ def main(argv=None):
   nodules = []
   if wanted:
     out = files.make_folder(args.out, '--out')
+    many_series.check_folder(out, many=False)
     model = _load(args.checkpoint, symmetries=args.symmetries)
-    nodules, failed = _find(wanted, volume, model)
+    nodules, failed = search.find(wanted, volume, model)
     faults += failed
-  cut_off = [
-    (place.place_id, error)
-    for place, nodule in nodules
-    for error in nodule.missing
-  ]
-  _print_errors(faults)
-  _print_errors(cut_off, 'the mask may be cut off: ')
+  for name, error in faults:
+    _print_error(f'point {name}: {error}{error.detail}')
   if not nodules:
     raise errors.InputError(
       f'none of the {len(faults)} points could be handled: nothing was written.'
     )
   notes = []
   if points and points.in_mm:
-    notes = _notes_on_frame(nodules, volume, model)
+    notes = search.notes_on_frame(nodules, volume, model)
   seen = None
   if args.annotated:
     from mtnet_jax.inference import seen_by
@@ -240,7 +250,7 @@ def main(argv=None):
   from mtnet_jax.ct import results
 
   with files.together(out, results.INDEX) as staged:
-    table, notes, reason = results.write(
+    index = results.write(
       staged,
       nodules,
       faults,
@@ -248,19 +258,47 @@ def main(argv=None):
       model,
       notes,
       with_nifti=args.nifti,
+      made_with=results.made_with(model, volume.num_files, **_options(args)),
       seen=seen,
     )
   name = args.ct or f'Series {volume.series_uid}'
-  print(
-    f'{name}'
-    f' ({"SIMULATED CT" if volume.simulated else "CT"}), model {model.name},'
-    f' trained on {"SIMULATED" if model.simulated else "real"} nodules.'
-  )
-  print(table)
-  for note in notes:
-    print(f'note: {errors.one_line(note)}', file=sys.stderr)
+  print(f'{name} {_about(model, volume.simulated)}')
+  print(results.table(index))
+  _print_notes(nodules, index)
   print(f'Written: {out}/{results.PAGE}, {results.INDEX}, pictures, masks')
-  return int(bool(faults or cut_off or reason))
+  return int(not results.is_complete(index))
+
+
+def _predict_all(args, index):
+  """Looks at every annotated series of a folder; returns the exit code."""
+  scans, notes = many_series.plan(index, args.annotated)
+  out = files.make_folder(args.out, '--out')
+  many_series.check_folder(out, many=True)
+  model = _load(args.checkpoint, symmetries=args.symmetries)
+  for note in notes:
+    _print_note(note)
+  done = many_series.run(
+    scans, index, model, out, options=_options(args), on_error=_print_error
+  )
+  from mtnet_jax.ct import summary
+
+  rows = summary.write(out, done, model, notes)
+  skipped = sum(one.skipped for one in done)
+  if skipped:
+    _print_note(
+      f'{skipped} of {len(done)} series were done before by this model with'
+      ' these options: skipped'
+    )
+  failed = sum(row['status'] == summary.FAILED for row in rows)
+  print(
+    f'{len(rows) - failed} of {len(rows)} nodules of {len(done)} series'
+    f' {_about(model, any(row["simulated_ct"] for row in rows))}'
+  )
+  print(
+    f'Written: {out}/{summary.PAGE}, {summary.TABLE} (with all notes), and a'
+    ' folder for each series'
+  )
+  return int(not summary.is_complete(done))
 
 
 if __name__ == '__main__':

@@ -108,6 +108,7 @@ class Model:
   name = 'thresholder'
   simulated = True
   symmetries = False
+  fingerprint = 'of a threshold'
   config = types.SimpleNamespace(variant='fake')
   metrics = {}
   seen = seen_lib.Seen(frozenset())

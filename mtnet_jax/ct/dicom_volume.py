@@ -40,6 +40,7 @@ class DicomVolume(volume.Volume):
     self.series_uid = series.uid
     self.simulated = series.simulated
     self.left_out = left_out
+    self.num_files = len(series.slices)
     self._faults = faults
 
   def _names(self, k):

@@ -8,8 +8,10 @@ the patch centred on the mask of the slice before, until none overlaps it.
 Of a mask, only one connected component counts: on the point's slice the one
 that holds the point or comes nearest to it, on the others the one that overlaps
 the slice before most. Masks elsewhere in the patch, such as that of another
-nodule, are left out. A mask of more than half of the patch is no outline
-(the coarse network sometimes marks everything): it is not followed.
+nodule, are left out. A mask that reaches the edge of its patch, or is more than
+half of it, is no outline but a leak (the coarse network sometimes marks
+everything): it counts for no size, and no nodule is judged by it if there is
+another slice. One of more than half of the patch is not followed.
 
 All nodules are followed in step, so that their patches share batches.
 """
@@ -40,7 +42,7 @@ class Start:
   Attributes:
     voxel: (slice, row, column).
     fixed: whether the nodule is judged by this very patch, as one of the
-      dataset is; else by that of the slice of its largest mask.
+      dataset is; else by that of the slice of its largest outline.
   """
 
   voxel: tuple[int, int, int]
@@ -80,7 +82,11 @@ class Nodule:
   Attributes:
     view: the patch that the nodule is judged by: malignancy, figure.
     pixels: slice -> (n, 2) row and column of the mask's pixels there; empty
-      where nothing was found.
+      where nothing was found, else the start's slice is among them.
+    leaks: of these slices the ones whose mask is no outline.
+    cut_off: whether the mask goes on where it was not followed.
+    runs_away: whether that is farther from the start than any nodule reaches,
+      such as along a vessel.
     notes: what a reader should know, a clause each.
     missing: slices that the mask may lack, because they are missing or broken.
     views: slice -> the patch that was looked at there, also on the slices where
@@ -89,9 +95,29 @@ class Nodule:
 
   view: View
   pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+  leaks: set[int] = dataclasses.field(default_factory=set)
+  cut_off: bool = False
+  runs_away: bool = False
   notes: list[str] = dataclasses.field(default_factory=list)
   missing: list[ct_volume.SliceError] = dataclasses.field(default_factory=list)
   views: dict[int, View] = dataclasses.field(default_factory=dict)
+
+  def missing_notes(self):
+    """(clause, which files it is about, for the terminal only) of `missing`."""
+    return [(f'the mask may be cut off: {e}', e.detail) for e in self.missing]
+
+  def add(self, view, found):
+    """Takes a (64, 64) mask of a view for that of its slice."""
+    k = view.voxel[0]
+    self.pixels[k] = components.pixels_of(view, found)
+    self.leaks.discard(k)
+    if _fills(found) or components.is_at_edge(found):
+      self.leaks.add(k)
+
+
+def _fills(found):
+  """Whether a (64, 64) mask is too much of its patch to be an outline."""
+  return found.mean() > MAX_SHARE
 
 
 def follow(starts, volume, predict_fn, *, on_done=lambda: None):
@@ -187,30 +213,47 @@ def _find(start, volume):
     if moved.any():
       nodule.view = nodule.views[first] = again
       found = moved
-  if found.mean() > MAX_SHARE:
-    nodule.notes.append('the mask fills the patch, and is no outline')
-  at_edge = {first: components.is_at_edge(found)}
-  nodule.pixels[first] = components.pixels_of(nodule.view, found)
-  if found.mean() <= MAX_SHARE:
-    yield from _up_and_down(first, nodule, at_edge, volume)
+  nodule.add(nodule.view, found)
+  if not _fills(found):
+    yield from _up_and_down(first, nodule, volume)
     if not start.fixed:
-      yield from _judge_by_largest(nodule, at_edge, volume)
-  if any(at_edge.values()):
-    nodule.notes.append(
-      f'the mask reaches the edge of its patch on {sum(at_edge.values())} of'
-      f' {len(at_edge)} slices'
-    )
+      yield from _judge_by_largest(nodule, volume)
+  _note_leaks(
+    nodule, first, 'fills' if _fills(found) else 'reaches the edge of'
+  )
   # Of many points with many slices each they would fill the memory.
   for view in nodule.views.values():
     if view is not nodule.view:
       view.cam = view.uncertainty = None
   if {0, len(volume) - 1} & set(nodule.pixels) and len(volume) > 1:
     nodule.notes.append('the mask reaches the end of the series')
+    nodule.cut_off = True
   return nodule
 
 
-def _up_and_down(first, nodule, at_edge, volume):
-  """Follows a mask up and down in step; fills `at_edge` and the nodule."""
+def _note_leaks(nodule, first, how):
+  """Notes which slices count for no size.
+
+  Args:
+    nodule: changed in place.
+    first: the slice of its start.
+    how: what the mask does with the patch there, if it is no outline.
+  """
+  if first in nodule.leaks:
+    nodule.notes.append(
+      f"on the point's slice the mask {how} its patch, and is no outline:"
+      ' sizes are not measured'
+    )
+  elif nodule.leaks:
+    nodule.notes.append(
+      'the mask reaches the edge of its patch, and is no outline, on'
+      f' {len(nodule.leaks)} of {len(nodule.pixels)} slices: these count for no'
+      ' size'
+    )
+
+
+def _up_and_down(first, nodule, volume):
+  """Follows a mask up and down in step; fills the nodule."""
   last = {1: first, -1: first}  # step -> the slice that was reached
   start_mm = volume.to_mm(components.centre(first, nodule.pixels[first]))
   while last:
@@ -226,6 +269,7 @@ def _up_and_down(first, nodule, at_edge, volume):
       except _LimitError as limit:
         side = 'above' if step > 0 else 'below'
         nodule.notes.append(f'the mask is cut off {side}: {limit}')
+        nodule.cut_off = nodule.runs_away = True
       del last[step]
     if not requests:
       break
@@ -234,13 +278,13 @@ def _up_and_down(first, nodule, at_edge, volume):
       found = components.overlapping(view, nodule.pixels[last[step]], volume)
       k = view.voxel[0]
       nodule.views[k] = view
-      if found.mean() > MAX_SHARE:
+      if _fills(found):
         nodule.notes.append(
           f'the mask is cut off: it fills the patch at z={volume.z_mm[k]:g} mm'
         )
+        nodule.cut_off = True
       elif found.any():
-        nodule.pixels[k] = components.pixels_of(view, found)
-        at_edge[k] = components.is_at_edge(found)
+        nodule.add(view, found)
         last[step] = k
         continue
       del last[step]
@@ -267,27 +311,26 @@ def _next(k, step, pixels, start_mm, volume):
   return _cut(volume, voxel)
 
 
-def _judge_by_largest(nodule, at_edge, volume):
-  """Takes the view of the largest mask's slice, centred on that mask.
+def _judge_by_largest(nodule, volume):
+  """Takes the view of the largest outline's slice, centred on that mask.
 
   The training examples were cut like this.
 
   Args:
     nodule: changed in place.
-    at_edge: changed in place.
     volume: `volume.Volume`.
   """
+  slices = nodule.pixels.keys() - nodule.leaks or nodule.pixels
   # Of equal ones the lowest counts, as in the dataset.
-  k = max(sorted(nodule.pixels), key=lambda k: len(nodule.pixels[k]))
+  k = max(sorted(slices), key=lambda k: len(nodule.pixels[k]))
   nodule.view = nodule.views[k]
   if not components.is_off(nodule.view.voxel, nodule.pixels[k]):
     return
   (nodule.view,) = yield [_cut(volume, components.centre(k, nodule.pixels[k]))]
   nodule.views[k] = nodule.view
   found = components.overlapping(nodule.view, nodule.pixels[k], volume)
-  if 0 < found.mean() <= MAX_SHARE:
-    nodule.pixels[k] = components.pixels_of(nodule.view, found)
-    at_edge[k] = components.is_at_edge(found)
+  if found.any() and not _fills(found):
+    nodule.add(nodule.view, found)
   else:
     nodule.notes.append(
       'malignancy is judged by a patch in whose middle the networks mark'

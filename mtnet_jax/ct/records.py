@@ -7,11 +7,10 @@ import numpy as np
 
 from mtnet_jax import metrics
 from mtnet_jax.ct import components
+from mtnet_jax.ct import sizes
 from mtnet_jax.reports import nodule_page
 from mtnet_jax.reports import overlays
 from mtnet_jax.storage import seen as seen_lib
-
-_EDGE_MIDPOINTS = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
 
 
 def make(place, nodule, volume, *, trained_on_simulated, seen=None):
@@ -26,7 +25,7 @@ def make(place, nodule, volume, *, trained_on_simulated, seen=None):
       that they could have.
 
   Returns:
-    A dict that JSON can hold; lengths in mm, indices from 0.
+    A dict that JSON can hold, as `fields.FIELDS` defines it.
   """
   k, row, col = nodule.view.voxel
   record = {
@@ -39,17 +38,18 @@ def make(place, nodule, volume, *, trained_on_simulated, seen=None):
     # The patch of which malignancy and figure are.
     'patch_position_mm': _named('xyz', volume.to_mm((k, row, col))),
     'patch_voxel': {'slice': k, 'row': row, 'col': col},
-    'malignancy': _round(nodule.view.malignancy),
-    'mask': _sizes(nodule.pixels, volume),
-    'notes': [
-      *nodule.notes,
-      *(f'the mask may be cut off: {error}' for error in nodule.missing),
-    ],
+    'malignancy_probability': _round(nodule.view.malignancy),
+    'mask': {
+      name: _round(value) if isinstance(value, float) else value
+      for name, value in sizes.measure(nodule, volume, place.voxel[0]).items()
+    },
+    'notes': [*nodule.notes, *(note for note, _ in nodule.missing_notes())],
   }
   members = nodule.view.malignancy_members
   if members:
-    record['malignancy_range'] = [_round(min(members)), _round(max(members))]
-    record['malignancy_members'] = [_round(member) for member in members]
+    rounded = [_round(member) for member in members]
+    record['malignancy_probability_members'] = rounded
+    record['malignancy_probability_range'] = [min(rounded), max(rounded)]
   record['notes'] += _what_was_seen(place, seen)
   if place.truth is not None:
     record['readers'] = place.readers
@@ -85,25 +85,6 @@ def _status(nodule):
   return 'ok' if nodule.pixels else 'nothing found'
 
 
-def _sizes(pixels, volume):
-  """Area and diameter are the largest on any slice."""
-  if not pixels:
-    return {'area_mm2': 0.0, 'diameter_mm': 0.0, 'volume_mm3': 0.0, 'slices': 0}
-  slices = sorted(pixels)
-  areas = [len(pixels[k]) for k in slices]
-  spacing = volume.pixel_spacing_mm
-  return {
-    'area_mm2': _round(max(areas) * spacing**2),
-    'diameter_mm': _round(max(diameter_mm(pixels[k], spacing) for k in slices)),
-    'volume_mm3': _round(
-      volume_mm3(areas, volume.thickness_mm(slices), spacing)
-    ),
-    'slices': len(slices),
-    'lowest_slice': slices[0],
-    'highest_slice': slices[-1],
-  }
-
-
 def _named(names, values):
   return {n: _round(v) for n, v in zip(names, values, strict=True)}
 
@@ -118,9 +99,8 @@ def picture(place, nodule, record):
     f'z={record["patch_position_mm"]["z"]:g} mm,'
     f' slice {record["patch_voxel"]["slice"]}',
     '',
-    f'{record["mask"]["diameter_mm"]:.1f} mm,'
-    f' {record["mask"]["volume_mm3"]:.0f} mm³',
-    f'malignancy {record["malignancy"]:.3f}',
+    _sizes_text(record),
+    f'malignancy {record["malignancy_probability"]:.3f}',
   ]
   if place.truth is not None:
     readers = place.readers
@@ -143,6 +123,19 @@ def picture(place, nodule, record):
     uncertainty=nodule.view.uncertainty,
     texts=tuple(texts),
   )
+
+
+def _sizes_text(record):
+  """The sizes, and where the diameter is not that of the patch's slice."""
+  mask, k = record['mask'], record['voxel']['slice']
+  text = sizes.diameter_text(mask)
+  if mask['diameter_mm'] is None:
+    return text
+  if k != record['patch_voxel']['slice']:
+    text = f'slice {k}: {text}'
+  if mask['volume_mm3'] is None:
+    return text
+  return f'{text}, {sizes.volume_text(mask, "mm³")}'
 
 
 def slices(place, nodule, volume, record):
@@ -178,12 +171,20 @@ def _slice(place, nodule, volume, view):
   fine = np.zeros_like(view.fine)
   if k in nodule.pixels:
     fine = components.mask_of(view, nodule.pixels[k])
-    diameter = diameter_mm(nodule.pixels[k], volume.pixel_spacing_mm)
-    note = f'{diameter:.1f} mm'
+    note = _slice_note(k, nodule, volume)
+    if k == place.voxel[0]:
+      note += ", on the point's slice"
   outlines['left-out'] = view.fine & ~fine
   outlines['fine'] = fine
   title = f'slice {k}, z = {volume.z_mm[k]:g} mm'
   return nodule_page.Slice(title, view.hu, outlines, note)
+
+
+def _slice_note(k, nodule, volume):
+  if k in nodule.leaks:
+    return 'no outline, not measured'
+  diameter = sizes.diameter_mm(nodule.pixels[k], volume.pixel_spacing_mm)
+  return f'{diameter:.1f} mm'
 
 
 def table(records):
@@ -191,53 +192,18 @@ def table(records):
   width = max(5, *(len(record['id']) for record in records))
   with_truth = 'fine_dice' in records[0]
   lines = [
-    f'{"id":<{width}}  diameter  volume     malignancy'
+    f'{"id":<{width}}  diameter      volume       malignancy'
     + ('  Dice coarse  fine' if with_truth else '')
   ]
   for record in records:
     mask = record['mask']
+    diameter = '-' if mask['diameter_mm'] is None else sizes.diameter_text(mask)
     line = (
-      f'{record["id"]:<{width}}  {mask["diameter_mm"]:5.1f} mm'
-      f'  {mask["volume_mm3"]:6.0f} mm3  {record["malignancy"]:.3f}     '
+      f'{record["id"]:<{width}}  {diameter:>8}'
+      f'  {sizes.volume_text(mask, "mm3"):>12}'
+      f'  {record["malignancy_probability"]:.3f}     '
     )
     if with_truth:
       line += f'  {record["coarse_dice"]:.3f}        {record["fine_dice"]:.3f}'
-    lines.append('  '.join([line.rstrip(), *record['notes']]))
+    lines.append(line.rstrip())
   return '\n'.join(lines)
-
-
-def diameter_mm(pixels, pixel_spacing_mm):
-  """The largest distance across a mask (maximum Feret diameter).
-
-  Measured between the midpoints of the pixels' edges, where an outline at
-  half height runs, as scikit-image's `feret_diameter_max` does: one pixel is
-  one pixel wide.
-
-  Args:
-    pixels: (n, 2) row and column of each; n may be 0.
-    pixel_spacing_mm: in both directions.
-
-  Returns:
-    mm; 0 without a pixel.
-  """
-  if not len(pixels):
-    return 0.0
-  # Only the first and the last pixel of a row can be corners of the outline.
-  by_row = pixels[np.lexsort((pixels[:, 1], pixels[:, 0]))]
-  changes = np.diff(by_row[:, 0]) != 0
-  ends = by_row[np.append(changes, True) | np.append(True, changes)]
-  outline = (ends[:, None] + _EDGE_MIDPOINTS).reshape(-1, 2)
-  distances = np.linalg.norm(outline[:, None] - outline, axis=-1)
-  return float(distances.max() * pixel_spacing_mm)
-
-
-def volume_mm3(areas_px, thickness_mm, pixel_spacing_mm):
-  """Volume of a stack of masks.
-
-  Args:
-    areas_px: pixels on each slice.
-    thickness_mm: of each of these slices: half the way to the slice below
-      plus half the way to the one above.
-    pixel_spacing_mm: in both directions.
-  """
-  return float(np.dot(areas_px, thickness_mm) * pixel_spacing_mm**2)

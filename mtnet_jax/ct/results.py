@@ -16,7 +16,18 @@ PAGE = 'index.html'
 _SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
 
 
-def write(out, nodules, faults, volume, model, notes, *, with_nifti, seen=None):
+def write(
+  out,
+  nodules,
+  faults,
+  volume,
+  model,
+  notes,
+  *,
+  with_nifti,
+  made_with,
+  seen=None,
+):
   """Writes every file.
 
   Args:
@@ -27,10 +38,11 @@ def write(out, nodules, faults, volume, model, notes, *, with_nifti, seen=None):
     model: `model.Model`, or several as one.
     notes: on all of it, a clause each.
     with_nifti: whether masks of a DICOM series are written as NIfTI, too.
+    made_with: of `made_with`.
     seen: `seen.Seen`, what the model has; None where that is no matter.
 
   Returns:
-    The records as text, all notes, and why there is no Segmentation, or None.
+    What predictions.json holds.
   """
   records, masks, shown = [], {}, []
   trained = ', networks trained on SIMULATED CT' if model.simulated else ''
@@ -68,6 +80,7 @@ def write(out, nodules, faults, volume, model, notes, *, with_nifti, seen=None):
   index = {
     'mtnet_jax': mtnet_jax.__version__,
     'model': model.name,
+    'made_with': made_with,
     'trained_on_simulated': model.simulated,
     'series_uid': volume.series_uid,
     'simulated_ct': volume.simulated,
@@ -76,12 +89,42 @@ def write(out, nodules, faults, volume, model, notes, *, with_nifti, seen=None):
     'slice_spacing_mm': volume.slice_spacing_mm,
     'files': [PAGE, *written, *(record['figure'] for record in records)],
     'notes': notes,
+    'lacks_segmentation': bool(reason),
     'points': records,
     'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
   }
   files.write_json(out / INDEX, index)
   files.write_text(out / PAGE, nodule_page.render(shown, index))
-  return ct_records.table(records), notes, reason
+  return index
+
+
+def made_with(model, num_files, **options):
+  """What results follow from, as far as it can differ from use to use.
+
+  Args:
+    model: `model.Model`, or several as one.
+    num_files: of the CT.
+    **options: of the command.
+  """
+  return {
+    'model_fingerprint': model.fingerprint,
+    'ct_files': num_files,
+    **options,
+  }
+
+
+def table(index):
+  """The points of predictions.json as text."""
+  return ct_records.table(index['points'])
+
+
+def is_complete(index):
+  """Whether all was done, of what predictions.json holds."""
+  return not (
+    index['failed']
+    or index['lacks_segmentation']
+    or any(record['status'] == 'incomplete' for record in index['points'])
+  )
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):

@@ -9,14 +9,53 @@ import os
 from mtnet_jax.ct import dicom_volume
 from mtnet_jax.system import errors
 
+# Of the series of a folder, in a message: that of LIDC-IDRI has 1018.
+_MAX_LISTED = 4
+
 
 def find(paths, *, series_uid=None, show_progress=True):
-  """Finds the only series, or the one with a UID.
+  """Finds the only series, or the one with a UID; `read`, then `choose`."""
+  index = read(paths, show_progress=show_progress)
+  return choose(index, paths, series_uid=series_uid)
+
+
+def read(paths, *, show_progress=True):
+  """Reads the headers of everything that a user names.
 
   Args:
     paths: folders, searched at any depth, and files.
-    series_uid: which series; needed where there are several.
     show_progress: whether reading headers may show a bar.
+
+  Returns:
+    `tfds_lidc.ct.index.SeriesIndex`.
+
+  Raises:
+    errors.InputError: a path does not exist, or a folder cannot be listed.
+  """
+  from tfds_lidc import errors as lidc_errors
+  from tfds_lidc import parallel
+  from tfds_lidc.ct import index as series_index
+
+  with errors.translated(lidc_errors.InputError):
+    return series_index.read(
+      _files(paths),
+      workers=parallel.all_cores(),
+      show_progress=show_progress,
+    )
+
+
+def usable(index):
+  """UID -> series of an index that has slices."""
+  return {uid: found for uid, found in index.series.items() if found.slices}
+
+
+def choose(index, paths, *, series_uid=None):
+  """The volume of the only series, or of the one with a UID.
+
+  Args:
+    index: of `read`.
+    paths: what was read, for messages.
+    series_uid: which series; needed where there are several.
 
   Returns:
     `dicom_volume.DicomVolume`.
@@ -25,31 +64,34 @@ def find(paths, *, series_uid=None, show_progress=True):
     errors.InputError: there is no such series, several and none was chosen, or
       it cannot be used.
   """
-  from tfds_lidc import errors as lidc_errors
-  from tfds_lidc.ct import index as series_index
-
   where = ', '.join(str(path) for path in paths)
-  with errors.translated(lidc_errors.InputError):
-    index = series_index.read(_files(paths), show_progress=show_progress)
-  usable = {uid: s for uid, s in index.series.items() if s.slices}
-  if not usable:
+  found = usable(index)
+  if not found:
     raise _no_ct(where, index)
-  listed = '; '.join(
+  listed = _first_few(
     f'{uid} ({len(s.slices)} slices{", SIMULATED" if s.simulated else ""})'
-    for uid, s in sorted(usable.items())
+    for uid, s in sorted(found.items())
   )
-  if series_uid is None and len(usable) > 1:
+  if series_uid is None and len(found) > 1:
     raise errors.InputError(
-      f'{where} holds {len(usable)} CT series: {listed}. Say which with'
-      ' --series=UID.'
+      f'{where} holds {len(found)} CT series: {listed}. Say which with'
+      ' --series=UID, or give the folder of one as --dicom.'
     )
-  uid = series_uid or next(iter(usable))
-  if uid not in usable:
+  uid = series_uid or next(iter(found))
+  if uid not in found:
     raise errors.InputError(
       f'{where} holds no CT series {uid}, but {listed}: give one of them as'
       ' --series.'
     )
-  return dicom_volume.DicomVolume(usable[uid], index.faults_near(usable[uid]))
+  return dicom_volume.DicomVolume(found[uid], index.faults_near(found[uid]))
+
+
+def _first_few(texts):
+  """'a; b; c; d and 441 more'."""
+  texts = list(texts)
+  more = len(texts) - _MAX_LISTED
+  listed = '; '.join(texts[:_MAX_LISTED])
+  return f'{listed} and {more} more' if more > 0 else listed
 
 
 def _files(paths):
@@ -78,7 +120,7 @@ def _no_ct(where, index):
     if more:
       found += f' (and {more} more files cannot be used)'
   elif index.others:
-    found = ', '.join(
+    found = _first_few(
       f'{len(files)} {modality} images of series {uid}'
       for (modality, _, uid), files in sorted(index.others.items())
     )

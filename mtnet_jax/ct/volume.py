@@ -51,6 +51,7 @@ class Volume:
     series_uid: SeriesInstanceUID; '' where none is known.
     simulated: whether what it comes from says SIMULATED.
     left_out: files that are no slices of the stack, such as localizers.
+    num_files: how many files were found of it.
     shape: (slices, rows, columns).
     pixel_spacing_mm: in-plane, the same in both directions.
     z_mm: (slices,), ascending.
@@ -63,6 +64,7 @@ class Volume:
   series_uid = ''
   simulated = False
   left_out = ()
+  num_files = 1
 
   def __init__(self, *, z_mm, side, affine, pixel_spacing_mm, slice_spacing_mm):
     """The grid of a volume.

@@ -270,7 +270,9 @@ def _read(source, name, split, data_dir, limit):
     for key in _INFO
   }
   for key in annotations.RATINGS:
-    info[key] = np.asarray([np.mean(row[key]) for row in rows])
+    # Networks have a word on malignancy, too, as a probability.
+    name = 'malignancy_rating_mean' if key == 'malignancy' else key
+    info[name] = np.asarray([np.mean(row[key]) for row in rows])
   return nodules_lib.Nodules(
     image=stack('image', np.int16),
     mask=stack('mask', np.uint8),

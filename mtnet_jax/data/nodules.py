@@ -17,7 +17,8 @@ class Nodules:
     mask: (N, P, P) uint8, 0 and 1.
     votes: (N, P, P) uint8, how many readers' contours cover the pixel.
     label: (N,) int32: 0 benign, 1 malignant, -1 open.
-    info: name -> (N,) scalars of the records, mean ratings included.
+    info: name -> (N,) scalars of the records, and the means of the readers'
+      ratings by their names ('texture', ...; 'malignancy_rating_mean').
     simulated: whether the attenuation is simulated.
     spacing_mm: in-plane spacing that all patches were resampled to; None where
       each has its scan's own.

@@ -16,6 +16,8 @@ from mtnet_jax.system import errors
 
 # Between the same numbers, computed on two machines.
 _TOLERANCE = 1e-6
+# Columns of older files by their names of today.
+_RENAMED = {'malignancy': 'malignancy_rating_mean'}
 
 
 class FinishedRun(NamedTuple):
@@ -71,6 +73,8 @@ def _read(path):
 def read_csv(path):
   """A list of dicts of numbers, strings, booleans, and None for nothing.
 
+  Columns that had another name in older versions have that of today.
+
   Raises:
     errors.InputError: it cannot be read, or is damaged.
   """
@@ -88,7 +92,10 @@ def read_csv(path):
     raise errors.InputError(
       f'{path} is damaged: it is empty, or cut off in a row.'
     )
-  return [{key: _value(key, text) for key, text in row.items()} for row in rows]
+  return [
+    {_RENAMED.get(key, key): _value(key, text) for key, text in row.items()}
+    for row in rows
+  ]
 
 
 def _value(key, text):

@@ -10,6 +10,7 @@ An output is what `predictor.predict_step` returns: a dict of arrays.
 """
 
 import functools
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -183,6 +184,13 @@ class Ensemble:
   def __repr__(self):
     data = 'SIMULATED CT' if self.simulated else 'CT'
     return f'<mtnet_jax ensemble {self.name!r}, trained on {data}>'
+
+  @functools.cached_property
+  def fingerprint(self):
+    """As `model.Model.fingerprint`."""
+    parts = [model.fingerprint for model in self.models]
+    settings = f'{self.symmetries} {self.temperature}'
+    return hashlib.sha256(f'{settings} {parts}'.encode()).hexdigest()[:16]
 
   def predict(self, hu, pixel_spacing_mm):
     """As `model.Model.predict`, from the mean probabilities of all outputs.

@@ -1,6 +1,7 @@
 """The trained networks as one model: HU patches in, masks, malignancy out."""
 
 import functools
+import hashlib
 import warnings
 
 import flax.errors
@@ -10,6 +11,7 @@ import numpy as np
 from mtnet_jax.inference import prediction
 from mtnet_jax.models import nets
 from mtnet_jax.models import predictor
+from mtnet_jax.storage import tensors
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 
@@ -83,6 +85,13 @@ class Model:
   def __repr__(self):
     data = 'SIMULATED CT' if self.simulated else 'CT'
     return f'<mtnet_jax model {self.name!r}, trained on {data}>'
+
+  @functools.cached_property
+  def fingerprint(self):
+    """A hash of what the answers follow from: config and weights."""
+    settings = f'{self.config.to_json(sort_keys=True)} {self.temperature}'
+    weights = tensors.digest(self.variables)
+    return hashlib.sha256(f'{settings} {weights}'.encode()).hexdigest()[:16]
 
   def predict(self, hu, pixel_spacing_mm):
     """Segments and classifies the nodules in the middle of patches.

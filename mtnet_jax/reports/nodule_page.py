@@ -17,7 +17,7 @@ from PIL import Image
 from mtnet_jax.reports import html
 from mtnet_jax.reports import overlays
 
-# Of an activation map.
+# Of an activation map: what speaks for malignant, and for benign.
 _RED, _BLUE = (220, 0, 0), (0, 60, 220)
 
 
@@ -68,6 +68,7 @@ def render(nodules, index):
     'nodules.html',
     index=index,
     facts=_facts(index),
+    colors={'malignant': f'rgb{_RED}', 'benign': f'rgb{_BLUE}'},
     nodules=[
       {
         'record': nodule.record,
@@ -81,6 +82,33 @@ def render(nodules, index):
       }
       for nodule in nodules
     ],
+  )
+
+
+def render_many(rows, *, model, simulated_ct, trained_on_simulated, notes):
+  """The HTML of the page beside the folders of several series.
+
+  Args:
+    rows: of predictions.csv.
+    model: its name.
+    simulated_ct: whether any CT is SIMULATED.
+    trained_on_simulated: whether the model was trained on such.
+    notes: on all of it, a clause each.
+  """
+  simulated = ''
+  if simulated_ct:
+    simulated = ', SIMULATED CT'
+  elif trained_on_simulated:
+    simulated = ', networks trained on SIMULATED CT'
+  trained = 'SIMULATED' if trained_on_simulated else 'real'
+  return html.render(
+    'series.html',
+    rows=rows,
+    num_series=len({row['series_uid'] for row in rows}),
+    model=model,
+    simulated=simulated,
+    facts=[('Model', f'{model}, trained on {trained} nodules')],
+    notes=notes,
   )
 
 

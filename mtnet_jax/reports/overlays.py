@@ -6,12 +6,15 @@ As in `figures`: no pyplot, and what is simulated says so.
 from typing import NamedTuple
 
 from matplotlib import figure as mpl_figure
+from matplotlib import patches as mpl_patches
 import numpy as np
 
 from mtnet_jax import metrics
 from mtnet_jax.reports import tables
 
 _TRUTH, _PREDICTION = '#F0E442', '#00D5FF'
+# The ends of the colour map of `activation`.
+_MALIGNANT, _BENIGN = '#FF0000', '#0000FF'
 WINDOW_HU = (-1000, 400)  # the paper gives none
 
 
@@ -60,8 +63,9 @@ def draw(rows, *, title, simulated, names=None):
   if rows[0].uncertainty is not None:
     titles.append('disagreement, 0 to 0.5')
   side, label, head, foot = 1.8, 0.3, 0.6, 0.2
+  legend = 0.0 if rows[0].cam is None else 0.25
   width = label + len(titles) * side
-  height = head + len(rows) * (side + foot)
+  height = head + len(rows) * (side + foot) + legend
   figure = mpl_figure.Figure((width, height))
   figure.suptitle(
     tables.heading(title, simulated), fontsize=11, y=1 - 0.2 / height
@@ -75,7 +79,7 @@ def draw(rows, *, title, simulated, names=None):
       'left': label / width,
       'right': 1 - 0.02,
       'top': 1 - head / height,
-      'bottom': foot / height,
+      'bottom': (foot + legend) / height,
       'wspace': 0.04,
       'hspace': foot / side,
     },
@@ -85,7 +89,26 @@ def draw(rows, *, title, simulated, names=None):
   for axes, row in zip(grid, rows, strict=True):
     _draw_row(list(axes), row)
     _small_text(axes, row.texts)
+  if legend:
+    _explain_activation(figure)
   return figure
+
+
+def _explain_activation(figure):
+  """Says below all pictures what the colours of `activation` mean."""
+  figure.legend(
+    handles=[
+      mpl_patches.Patch(
+        color=_MALIGNANT, label='activation speaks for malignant'
+      ),
+      mpl_patches.Patch(color=_BENIGN, label='for benign'),
+    ],
+    loc='lower right',
+    ncols=2,
+    fontsize=7,
+    frameon=False,
+    borderaxespad=0.1,
+  )
 
 
 def _draw_row(axes, row):

@@ -34,6 +34,13 @@ def test_points_become_records_pictures_and_one_segmentation(
   assert results['model'] == 'thresholder'
   assert results['simulated_ct'] and results['trained_on_simulated']
   assert results['failed'] == []
+  assert results['made_with'] == {
+    'model_fingerprint': model.fingerprint,
+    'ct_files': ct_files.SHAPE[0],
+    'symmetries': False,
+    'annotated': None,
+    'nifti': False,
+  }
   for number, record in enumerate(results['points'], 1):
     ball = ct_files.sphere(ct_files.SHAPE, *predict_job.BALLS[record['id']])
     area = ball.sum(axis=(1, 2))
@@ -41,10 +48,12 @@ def test_points_become_records_pictures_and_one_segmentation(
       ball.sum() * 0.7 * 0.7 * 1.5, abs=1e-3
     )
     assert record['mask']['area_mm2'] == pytest.approx(
-      area.max() * 0.49, abs=1e-3
+      area[record['voxel']['slice']] * 0.49, abs=1e-3
     )
     assert record['patch_voxel']['slice'] == area.argmax()
-    assert record['malignancy'] == pytest.approx(area.max() / 4096, abs=1e-4)
+    assert record['malignancy_probability'] == pytest.approx(
+      area.max() / 4096, abs=1e-4
+    )
     assert record['segment_number'] == number
     assert (out / record['figure']).read_bytes()[:4] == b'\x89PNG'
   segmentation = highdicom.seg.segread(out / 'segmentation.dcm')
@@ -125,8 +134,11 @@ def test_symmetries_give_a_range_and_a_map(directory, tmp_path, model):
   )
   (record, _) = predict_job.read(tmp_path / 'out')['points']
   # What thresholds pixels does not care how the patch lies.
-  assert len(record['malignancy_members']) == 8
-  assert record['malignancy_range'] == [record['malignancy']] * 2
+  assert len(record['malignancy_probability_members']) == 8
+  assert (
+    record['malignancy_probability_range']
+    == [record['malignancy_probability']] * 2
+  )
   assert record['mask']['volume_mm3'] == pytest.approx(
     ct_files.sphere(ct_files.SHAPE, *predict_job.BALLS['a']).sum()
     * 0.7
@@ -165,7 +177,7 @@ def test_missing_slices_cut_a_mask_off(directory, tmp_path, model, capsys):
   points = 'id,x,y,z\na,-5.5,-92.25,-270\nb,15.5,-78.25,-282\n'
   assert predict_job.run(copy, tmp_path / 'out', points) == 1
   assert (
-    'error: point a: the mask may be cut off: the slice above z=-268.5 mm'
+    'note: point a: the mask may be cut off: the slice above z=-268.5 mm'
   ) in capsys.readouterr().err
   a, b = predict_job.read(tmp_path / 'out')['points']
   assert (a['status'], b['status']) == ('incomplete', 'ok')

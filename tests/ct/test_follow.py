@@ -193,7 +193,32 @@ def test_a_mask_of_the_whole_patch_is_not_walked(directory):
   )
   (nodule,) = _walk(volume, (20, 48, 56), model=everything)
   assert list(nodule.pixels) == [20] and len(nodule.pixels[20]) == 4096
-  assert nodule.notes[0] == 'the mask fills the patch, and is no outline'
+  assert nodule.notes == [
+    "on the point's slice the mask fills its patch, and is no outline: sizes"
+    ' are not measured'
+  ]
+  assert nodule.leaks == {20}
+
+
+@pytest.mark.parametrize('start', [(20, 40, 50), (21, 40, 50)])
+def test_a_slice_that_leaks_to_the_edge_is_no_outline(tmp_path, start):
+  hu = ct_files.volume(BALLS[0])
+  hu[21, 38:43, 50:] = ct_files.NODULE_HU  # beyond any patch on the ball
+  ct_files.write(tmp_path, hu)
+  (nodule,) = _walk(series.find([tmp_path]), start)
+  assert nodule.leaks == {21}
+  # It is kept, and the nodule ends where the ball does.
+  ball = ct_files.sphere(ct_files.SHAPE, *BALLS[0])
+  found = _voxels(nodule)
+  assert found[21].sum() > ball[21].sum() + 100
+  found[21] = ball[21]
+  np.testing.assert_array_equal(found, ball)
+  # The leak is the largest mask, and judges nothing.
+  assert nodule.view.voxel == (20, 40, 50)
+  assert not nodule.cut_off
+  (note,) = nodule.notes
+  assert ("on the point's slice" in note) == (start[0] == 21)
+  assert ('on 1 of 7 slices' in note) == (start[0] == 20)
 
 
 def test_a_rod_is_cut_off_at_the_limit(tmp_path):
@@ -204,6 +229,7 @@ def test_a_rod_is_cut_off_at_the_limit(tmp_path):
   (nodule,) = _walk(series.find([tmp_path]), (30, 41, 51))
   # 30 mm are 20 slices of 1.5 mm.
   assert sorted(nodule.pixels) == list(range(10, 51))
+  assert nodule.cut_off and nodule.runs_away and not nodule.leaks
   assert nodule.notes == [
     'the mask is cut off above: it reaches farther than 30 mm',
     'the mask is cut off below: it reaches farther than 30 mm',

@@ -48,21 +48,86 @@ def test_sizes_in_millimetres(volume):
   )
   record, _ = _make(volume, nodule)
   assert record['mask'] == {
+    # On the point's slice, though the other one's is 3 pixels wide.
     'area_mm2': pytest.approx(4 * 0.49),
-    # Both: from edge midpoint to edge midpoint, sqrt(4 + 1) < 3 pixels.
-    'diameter_mm': pytest.approx(3 * 0.7),
+    # From edge midpoint to edge midpoint, sqrt(4 + 1) pixels.
+    'diameter_mm': pytest.approx(5**0.5 * 0.7, abs=1e-4),
     'volume_mm3': pytest.approx(7 * 0.49 * 1.5),
+    'volume_is_lower_bound': False,
     'slices': 2,
+    'unmeasured_slices': [],
     'lowest_slice': 4,
     'highest_slice': 5,
   }
-  assert record['status'] == 'ok' and record['malignancy'] == 0.25
+  assert record['status'] == 'ok' and record['malignancy_probability'] == 0.25
   assert record['voxel'] == {'slice': 4, 'row': 10, 'col': 20}
   # From the corner (-40.5, -120.25, -300).
   assert record['position_mm'] == {'x': -26.5, 'y': -113.25, 'z': -294.0}
   assert record['simulated_ct'] is True
   assert record['trained_on_simulated'] is False
   assert not {'readers', 'coarse_dice', 'fine_dice'} & record.keys()
+
+
+@pytest.mark.parametrize(
+  ('change', 'lower_bound'),
+  [
+    ({}, False),
+    ({'cut_off': True}, True),
+    ({'leaks': {5}}, True),
+    ({'missing': [ct_volume.SliceError('slice 6 is missing')]}, True),
+  ],
+)
+def test_a_volume_that_lacks_slices_is_a_lower_bound(
+  volume, change, lower_bound
+):
+  pixels = {4: np.array([[9, 20], [9, 21]]), 5: np.array([[9, 20]])}
+  record, place = _make(volume, follow.Nodule(_view(), pixels, **change))
+  counted = 2 if 'leaks' in change else 3
+  mask = record['mask']
+  assert mask['volume_mm3'] == pytest.approx(counted * 0.49 * 1.5)
+  assert mask['volume_is_lower_bound'] is lower_bound
+  assert mask['slices'] == 2
+  assert (mask['lowest_slice'], mask['highest_slice']) == (4, 5)
+  assert mask['unmeasured_slices'] == sorted(change.get('leaks', ()))
+  text = '>' * lower_bound + f'{counted * 0.49 * 1.5:.0f}'
+  assert f'  {text} mm3  ' in records.table([record])
+  row = records.picture(place, follow.Nodule(_view()), record)
+  assert row.texts[2] == f'1.4 mm, {text} mm³'
+
+
+def test_what_runs_away_has_no_volume(volume):
+  nodule = follow.Nodule(
+    _view(), {4: np.array([[9, 20]])}, cut_off=True, runs_away=True
+  )
+  record, place = _make(volume, nodule)
+  mask = record['mask']
+  assert mask['diameter_mm'] == 0.7 and mask['area_mm2'] == 0.49
+  assert mask['volume_mm3'] is mask['volume_is_lower_bound'] is None
+  line = records.table([record]).splitlines()[1]
+  assert line.split()[1:4] == ['0.7', 'mm', '-']
+  assert records.picture(place, nodule, record).texts[2] == '0.7 mm'
+
+
+def test_what_is_no_outline_on_the_points_slice_has_no_size(volume):
+  pixels = {4: np.array([[9, 20]]), 5: np.array([[9, 20]])}
+  nodule = follow.Nodule(_view((5, 10, 20)), pixels, leaks={4})
+  record, place = _make(volume, nodule)
+  mask = record['mask']
+  sizes = ('diameter_mm', 'area_mm2', 'volume_mm3', 'volume_is_lower_bound')
+  assert [mask[name] for name in sizes] == [None] * 4
+  assert mask['slices'] == 2 and mask['unmeasured_slices'] == [4]
+  assert record['status'] == 'ok'
+  assert records.table([record]).splitlines()[1].split()[1:3] == ['-', '-']
+  row = records.picture(place, nodule, record)
+  assert row.texts[2] == 'not measured'
+
+
+def test_a_picture_of_another_slice_says_where_it_was_measured(volume):
+  pixels = {4: np.array([[9, 20]]), 5: np.array([[9, 20], [9, 21]])}
+  nodule = follow.Nodule(_view((5, 10, 20)), pixels)
+  record, place = _make(volume, nodule)
+  row = records.picture(place, nodule, record)
+  assert row.texts[2] == 'slice 4: 0.7 mm, 2 mm³'
 
 
 def test_dice_where_truth_is_known(volume):
@@ -141,7 +206,12 @@ def test_of_an_unknown_patient_nothing_is_told(volume):
 def test_nothing_found_and_missing_slices(volume):
   record, place = _make(volume, follow.Nodule(_view((5, 11, 21)), notes=['so']))
   assert record['status'] == 'nothing found' and record['notes'] == ['so']
-  assert record['mask']['volume_mm3'] == record['mask']['diameter_mm'] == 0
+  mask = record['mask']
+  assert mask['slices'] == 0 and mask['unmeasured_slices'] == []
+  assert all(
+    mask[name] is None for name in mask.keys() - {'slices', 'unmeasured_slices'}
+  )
+  assert records.table([record]).splitlines()[1].split()[1:3] == ['-', '-']
   row = records.picture(place, follow.Nodule(_view((5, 11, 21))), record)
   assert row.texts[0] == 'z=-292.5 mm, slice 5' and len(row.texts) == 4
   missing = [ct_volume.SliceError('slice 6 is missing', ' (/secret/path)')]
@@ -177,7 +247,8 @@ def test_slices_for_the_page(volume):
   assert shown.judged == 1
   assert (first.note, third.note) == ('no mask', 'not counted')
   np.testing.assert_array_equal(third.outlines['left-out'], below.fine)
-  assert second.note == '1.4 mm'  # Two pixels, from edge to edge.
+  # Two pixels, from edge to edge.
+  assert second.note == "1.4 mm, on the point's slice"
   assert np.argwhere(second.outlines['fine']).tolist() == [[30, 30], [30, 31]]
   assert second.outlines['left-out'].sum() == 16 - 2
   assert not second.outlines['left-out'][30, 30:32].any()

@@ -30,6 +30,28 @@ def test_several_series_have_to_be_told_apart(tmp_path, hu):
     series.find([tmp_path], series_uid='1.2.5')
 
 
+def test_of_many_series_the_first_few_are_listed(tmp_path, hu):
+  for number in range(12):
+    for kind, modality in (('ct', 'CT'), ('mr', 'MR')):
+      ct_files.write(
+        tmp_path / kind / f'{number:02}',
+        hu[:1],
+        series_uid=f'1.2.{100 + number}',
+        modality=modality,
+      )
+  with pytest.raises(errors.InputError) as error:
+    series.find([tmp_path / 'ct'])
+  text = str(error.value)
+  assert 'holds 12 CT series: 1.2.100 (1 slices, SIMULATED); ' in text
+  assert '1.2.103 (1 slices, SIMULATED) and 8 more. Say which' in text
+  assert '1.2.104' not in text
+  assert '--series=UID, or give the folder of one' in text
+  with pytest.raises(errors.InputError, match='and 8 more: give one of them'):
+    series.find([tmp_path / 'ct'], series_uid='1.2.3')
+  with pytest.raises(errors.InputError, match='1.2.103 and 8 more. Give'):
+    series.find([tmp_path / 'mr'])
+
+
 def test_what_is_no_ct_is_named(tmp_path, hu):
   ct_files.write(tmp_path / 'mr', hu[:2], modality='MR')
   with pytest.raises(errors.InputError) as error:

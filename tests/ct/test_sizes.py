@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import measure as sk_measure
 
-from mtnet_jax.ct import records
+from mtnet_jax.ct import sizes
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from mtnet_jax.ct import records
 )
 def test_diameters_by_hand(pixels, mm):
   pixels = np.array(pixels, int).reshape(-1, 2)
-  assert records.diameter_mm(pixels, 0.5) == pytest.approx(mm)
+  assert sizes.diameter_mm(pixels, 0.5) == pytest.approx(mm)
 
 
 def test_diameters_are_scikit_images():
@@ -28,10 +28,10 @@ def test_diameters_are_scikit_images():
     mask = rng.random((9, 12)) < 0.7
     mask = sk_measure.label(mask) == 1
     (region,) = sk_measure.regionprops(mask.astype(int))
-    ours = records.diameter_mm(np.argwhere(mask), 0.8)
+    ours = sizes.diameter_mm(np.argwhere(mask), 0.8)
     assert ours == pytest.approx(0.8 * region.feret_diameter_max, rel=1e-6)
 
 
 def test_volume_adds_slices_of_their_own_thickness():
   # 4 px * 2 mm + 6 px * 3 mm = 26 px mm, of 0.25 mm2 each.
-  assert records.volume_mm3([4, 6], [2, 3], 0.5) == 6.5
+  assert sizes.volume_mm3([4, 6], [2, 3], 0.5) == 6.5

@@ -174,6 +174,11 @@ def test_load_reads_records(built):
   np.testing.assert_array_equal(nodules.info['slice_index'], [10, 11, 12])
   # Ratings become the readers' mean, (1 + 4) / 2.
   np.testing.assert_array_equal(nodules.info['texture'], [2.5] * 3)
+  # That of malignancy says so: `malignancy_probability` is the networks'.
+  np.testing.assert_array_equal(
+    nodules.info['malignancy_rating_mean'], [2.5] * 3
+  )
+  assert 'malignancy' not in nodules.info
   assert set(nodules.arrays()) == {'image', 'mask', 'label'}
 
 

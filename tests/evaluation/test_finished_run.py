@@ -52,6 +52,21 @@ def test_what_was_written_comes_back(whole):
   assert 'val_jaccard' not in row
 
 
+def test_columns_of_older_versions_have_the_names_of_today(whole, run_dir):
+  records = made_run.records()
+  path = run_dir / 'records.csv'
+  header, *rows = path.read_text().splitlines()
+  means = [1.5 + i / 2 for i in range(len(rows))]
+  lines = [f'{header},malignancy']
+  lines += [f'{row},{mean}' for row, mean in zip(rows, means, strict=True)]
+  path.write_text('\n'.join(lines) + '\n')
+  found = finished_run.read(run_dir).records
+  assert [row['malignancy_rating_mean'] for row in found] == means
+  for row, written in zip(found, records, strict=True):
+    assert row.keys() - written.keys() == {'malignancy_rating_mean'}
+    assert row['malignancy_probability'] == written['malignancy_probability']
+
+
 def test_an_identifier_stays_text(run_dir):
   for path in (run_dir / 'records.csv',):
     _edit(path, 'nodule-0', '1e5')

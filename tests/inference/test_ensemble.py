@@ -138,6 +138,16 @@ def test_a_list_of_runs_is_an_ensemble(made_run_dir, made_model, tmp_path):
     atol=1e-6,
   )
   assert np.ptp(mean.malignancy_members, axis=0).min() > 1e-4
+  # Loaded again it is the same model; each of these gives other answers.
+  assert both.models[0].fingerprint == made_model.fingerprint
+  models = [
+    made_model,
+    other,
+    both,
+    ensemble.Ensemble(both.models, symmetries=True),
+    ensemble.Ensemble(both.models, temperature=2.0),
+  ]
+  assert len({model.fingerprint for model in models}) == len(models)
   turned = ensemble.Ensemble(both.models, symmetries=True).predict(hu, 0.7)
   assert turned.malignancy_members.shape == (16, 2)
   # Both as they are, and turned: the plain looks are the first of each.

@@ -15,8 +15,14 @@ from mtnet_jax.reports import nodule_page
 _RECORD = {
   'id': 'a<b',
   'status': 'ok',
-  'malignancy': 0.25,
-  'mask': {'diameter_mm': 4.26, 'volume_mm3': 31.5, 'slices': 2},
+  'malignancy_probability': 0.25,
+  'voxel': {'slice': 3},
+  'mask': {
+    'diameter_mm': 4.26,
+    'volume_mm3': 31.5,
+    'volume_is_lower_bound': False,
+    'slices': 2,
+  },
   'notes': [],
   'figure': 'a<b.png',
 }
@@ -127,8 +133,8 @@ def test_disagreement_is_shown_where_something_was_averaged(tmp_path):
   uncertainty = np.zeros((16, 16), np.float32)
   uncertainty[4, 4], uncertainty[5, 5] = 0.5, 0.25
   record = {
-    'malignancy_range': [0.125, 0.5],
-    'malignancy_members': [0.125, 0.5, 0.3],
+    'malignancy_probability_range': [0.125, 0.5],
+    'malignancy_probability_members': [0.125, 0.5, 0.3],
   }
   page = _page(tmp_path, _nodule(record, uncertainty=uncertainty))
   shown = _images(page)[-1]
@@ -142,7 +148,7 @@ def test_a_row_per_point_also_of_those_that_failed(tmp_path):
   nothing = {
     'id': 'none',
     'status': 'nothing found',
-    'mask': {'diameter_mm': 0.0, 'volume_mm3': 0.0, 'slices': 0},
+    'mask': {'diameter_mm': None, 'volume_mm3': None, 'slices': 0},
     'notes': ['the networks mark nothing there'],
   }
   readers = {'readers': {'diameter_mm': 5.0, 'malignancy_rating_mean': 3.5}}
@@ -166,6 +172,45 @@ def test_a_row_per_point_also_of_those_that_failed(tmp_path):
   ]
   assert rows[2] == ['far', *'––––––', 'not done: row 500 is outside']
   assert 'no DICOM Segmentation: <why>' in page.text
+
+
+def test_what_was_not_measured_has_no_number(tmp_path):
+  nothing = {
+    'diameter_mm': None,
+    'volume_mm3': None,
+    'volume_is_lower_bound': None,
+  }
+  bound = {**_RECORD['mask'], 'volume_is_lower_bound': True}
+  page = _page(
+    tmp_path,
+    _nodule({'id': 'leak', 'mask': {**_RECORD['mask'], **nothing}}),
+    _nodule({'id': 'some', 'mask': bound}),
+    _nodule({'id': 'away', 'mask': {**nothing, 'diameter_mm': 3, 'slices': 9}}),
+  )
+  assert page.row('away')[:3] == ['3.0', 'not measured', '9']
+  assert page.row('leak')[:3] == ['not measured', 'not measured', '2']
+  assert page.row('some')[:3] == ['4.3', '> 32', '2']
+  # By these the table is sorted; what has none comes last.
+  values = re.findall(r'<td data-value="([^"]*)">', page.html)
+  assert values[:4] == ['', '', '2', '0.25']
+  assert values[4:8] == ['4.26', '31.5', '2', '0.25']
+  assert values[8:] == ['3', '', '9', '0.25']
+  first, second, third = page.html.split('<article')[1:]
+  assert '3.0 mm on slice 3,\n    volume not measured.' in third
+  assert 'sizes not measured' in first and 'mm³' not in first
+  assert '4.3 mm on slice 3,\n    &gt; 32 mm³.' in second
+
+
+def test_the_colours_of_the_activation_map_are_explained(tmp_path):
+  cam = np.zeros((16, 16), np.float32)
+  cam[1, 1], cam[2, 2] = -1, 1  # for benign, for malignant
+  page = _page(tmp_path, _nodule(cam=cam))
+  activation = _images(page)[-1]
+  for name, at in (('benign', (1, 1)), ('malignant', (2, 2))):
+    color = ', '.join(str(x) for x in activation[at][:3])
+    assert f'.swatch.{name} {{ background: rgb({color}); }}' in page.html
+    assert re.search(rf'swatch {name}"></span>[^<]*for {name}', page.html)
+  assert 'red malignant, blue benign' in page.text
 
 
 def test_outlines_have_a_class_each(tmp_path):

@@ -1,5 +1,6 @@
 """Pictures of nodules: which panels they have, and what these say."""
 
+from matplotlib.backends import backend_agg
 import numpy as np
 import pytest
 
@@ -30,6 +31,40 @@ def test_panels(truth):
   assert titles == ['CT', *['readers'] * truth, *_NAMES]
   assert figure.axes[0].get_xlabel() == '$5'
   figure.canvas.draw()  # a $ is no formula
+
+
+def test_the_colours_of_the_activation_map_are_explained():
+  cam = np.zeros((64, 64))
+  cam[1, 1], cam[2, 2] = -1, 1  # for benign, for malignant
+  figure = overlays.draw(
+    [_row(True)._replace(cam=cam)], title='x', simulated=False
+  )
+  (legend,) = figure.legends
+  colors = {
+    text.get_text().split()[-1]: patch.get_facecolor()[:3]
+    for text, patch in zip(
+      legend.get_texts(), legend.get_patches(), strict=True
+    )
+  }
+  drawn = figure.axes[-1].images[-1]
+  for name, at in (('benign', (1, 1)), ('malignant', (2, 2))):
+    np.testing.assert_allclose(
+      drawn.cmap(drawn.norm(cam[at]))[:3], colors[name]
+    )
+  # Below the pictures and what they say.
+  canvas = backend_agg.FigureCanvasAgg(figure)
+  canvas.draw()
+  renderer = canvas.get_renderer()
+  top = legend.get_window_extent(renderer).y1
+  assert top <= min(
+    ax.xaxis.label.get_window_extent(renderer).y0 for ax in figure.axes
+  )
+  without = overlays.draw(
+    [_row(True)._replace(cam=None, texts=('a', 'b', 'c', 'd'))],
+    title='x',
+    simulated=False,
+  )
+  assert not without.legends
 
 
 def test_disagreement_has_a_panel():
