@@ -48,7 +48,7 @@ class Card:
     except NotImplementedError as error:
       raise RuntimeError(
         "JAX's CUDA plugin compiles for GPUs that are not there, but it is not"
-        ' here, either: pip install jax[cuda12], in an environment of its own'
+        " here, either: pip install 'jax[cuda12]', in an environment of its own"
       ) from error
 
   def _target(self):

@@ -1,6 +1,6 @@
 """MONAI's networks on the nodules of a finished run, for as long as it took.
 
-    pip install -e .[interop]
+    pip install -e '.[interop]'
     python -m benchmarks.peers_real --run=runs/tables-small/mtnet/fold4 \\
         --out=runs/monai/fold4
 

@@ -4,7 +4,7 @@
     python -m benchmarks.roofline --card=h200 --nets=class --batch_size=128
 
 The training step is compiled for that card, which need not be there; JAX's CUDA
-plugin must, `pip install jax[cuda12]` (in an environment of its own: with it
+plugin must, `pip install 'jax[cuda12]'` (in an environment of its own: with it
 our commands take a machine for one with a GPU). Nothing is tried out then, as
 XLA does where a card is: products are cuBLAS's. Every kernel of the program
 takes the time of its products at the card's peak or of its bytes at its

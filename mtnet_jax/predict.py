@@ -101,7 +101,7 @@ def _parse(argv):
     metavar='FILE',
     type=command_line.path,
     help='a CT as NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD, in HU;'
-    ' needs SimpleITK: pip install mtnet_jax[volumes]',
+    " needs SimpleITK: pip install 'mtnet_jax[volumes]'",
   )
   parser.add_argument(
     '--series', metavar='UID', help='which, where the folder holds several'

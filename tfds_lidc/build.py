@@ -8,7 +8,7 @@ From the CT of LIDC-IDRI, or as many of its patients as there are:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI
 
-or from LUNA16's 888 volumes (pip install mtnet_jax[volumes]), with the same
+or from LUNA16's 888 volumes (pip install 'mtnet_jax[volumes]'), with the same
 records for the scans that it has:
 
     python -m tfds_lidc.build --config=paper --luna_dir=~/LUNA16
@@ -18,7 +18,7 @@ With another policy, under a name of its own:
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
         --policy=readers=3-4,consensus=1/2
 
-On a cluster, through Apache Beam (pip install mtnet_jax[beam]), when all of its
+On a cluster, through Apache Beam (pip install 'mtnet_jax[beam]'), when all of its
 machines have this package and share both folders, at the same path:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=/shared/LIDC-IDRI \\

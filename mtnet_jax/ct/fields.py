@@ -88,8 +88,8 @@ FIELDS = {
   ),
   'points.mask.volume_mm3': (
     'volume of the mask on the slices where it is an outline; null likewise,'
-    ' and where the mask goes on farther than 30 mm from the point, as no nodule'
-    ' does'
+    ' and where the mask goes on farther than 30 mm from the point, as no'
+    ' nodule does'
   ),
   'points.mask.volume_is_lower_bound': (
     'true where slices were not counted, or the mask is cut off, by missing'

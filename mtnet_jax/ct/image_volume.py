@@ -130,7 +130,7 @@ def _check(path):
     )
   if importlib.util.find_spec('SimpleITK') is None:
     raise errors.InputError(
-      '--ct needs SimpleITK: pip install mtnet_jax[volumes].'
+      "--ct needs SimpleITK: pip install 'mtnet_jax[volumes]'."
     )
 
 

@@ -20,7 +20,7 @@ def check(volume):
   """
   if importlib.util.find_spec('nibabel') is None:
     raise errors.InputError(
-      '--nifti needs nibabel: pip install mtnet_jax[nifti].'
+      "--nifti needs nibabel: pip install 'mtnet_jax[nifti]'."
     )
   if not volume.is_regular:
     raise errors.InputError(

@@ -318,4 +318,4 @@ def test_tfrecord_without_tensorflow_is_one_line(data_dir, tmp_path):
   )
   assert done.returncode == 2 and not done.stdout
   assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-  assert 'pip install mtnet_jax[tf]' in done.stderr
+  assert "pip install 'mtnet_jax[tf]'" in done.stderr

@@ -69,7 +69,7 @@ def load(luna_dir: str | os.PathLike) -> series_index.SeriesIndex:
   dicom_series.check_directory(luna_dir)
   if importlib.util.find_spec('SimpleITK') is None:
     raise errors.InputError(
-      '--luna_dir needs SimpleITK: pip install mtnet_jax[volumes]'
+      "--luna_dir needs SimpleITK: pip install 'mtnet_jax[volumes]'"
     )
   series, faults, num_files = {}, [], 0
   for path in dicom_series.files(luna_dir):

@@ -27,7 +27,7 @@ from tfds_lidc.lidc_nodules import staging
 
 _Format = file_adapters.FileFormat
 _WITHOUT_TENSORFLOW = (
-  'needs TensorFlow, which is not installed; run: pip install mtnet_jax[tf]'
+  "needs TensorFlow, which is not installed; run: pip install 'mtnet_jax[tf]'"
 )
 
 

@@ -39,7 +39,7 @@ try:
   from apache_beam.runners.portability import portable_runner
 except ImportError as e:
   raise errors.InputError(
-    f'Apache Beam is not installed ({e}); run: pip install mtnet_jax[beam]'
+    f"Apache Beam is not installed ({e}); run: pip install 'mtnet_jax[beam]'"
   ) from e
 
 

@@ -346,5 +346,5 @@ def test_without_beam_one_line_says_what_to_install(tmp_path):
   )
   assert done.returncode == 2
   assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-  assert 'pip install mtnet_jax[beam]' in done.stderr
+  assert "pip install 'mtnet_jax[beam]'" in done.stderr
   assert not list(tmp_path.iterdir())
