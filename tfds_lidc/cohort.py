@@ -42,7 +42,8 @@ def table(policies: Iterable[selection.Policy] | None = None) -> str:
 def described(policy: selection.Policy) -> str:
   """What one policy selects, and what of its lists does not go as they say."""
   lines = [table([policy])]
-  if policy.name.partition('-')[0] in _CONFIGS:
+  has_list = policy.nodules is not None or policy.folds is not None
+  if has_list and policy.name.partition('-')[0] in _CONFIGS:
     lines += ['', f'dataset: lidc_nodules/{policy.name}']
   if policy.nodules is not None:
     lines += ['', *_left_out(policy)]

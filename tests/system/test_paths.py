@@ -20,7 +20,6 @@ from mtnet_jax.storage import workdir
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
-from mtnet_jax.training import from_public
 from tfds_lidc import build
 from tfds_lidc import command_line as lidc_command_line
 from tfds_lidc import errors as lidc_errors
@@ -104,7 +103,7 @@ def test_the_commands_of_absl_have_no_other_paths(command):
 
 
 def test_fields_of_the_config_that_are_paths_are_known():
-  """Each of them is expanded where it is used, see below and in `lidc`."""
+  """Each of them is expanded where it is used; a new one belongs there, too."""
   tree = json.loads(project_configs.CONFIGS.get_config().to_json())
 
   def texts(tree, before=''):
@@ -133,15 +132,6 @@ def test_fields_of_the_config_that_are_paths_are_known():
     'strategy',
     'variant',
   }
-
-
-def test_public_weights_are_looked_for_at_home(monkeypatch, tmp_path):
-  monkeypatch.setenv('HOME', str(tmp_path))
-  config = project_configs.CONFIGS.get_config('test')
-  with config.unlocked():
-    config.pretrained.segmentation = '~/weights.pth'
-  with pytest.raises(errors.InputError, match=f'{tmp_path}/weights.pth'):
-    from_public.fill_in(config, tmp_path / 'run')
 
 
 def test_a_run_goes_on_whichever_way_its_folders_are_written(

@@ -56,6 +56,20 @@ def test_without_weights_nothing_changes(tmp_path):
     assert from_public.loader(plain, stage) is None
 
 
+def test_files_below_home(files, tmp_path, monkeypatch):
+  path = files['segmentation']
+  monkeypatch.setenv('HOME', str(path.parent))
+  given = config(segmentation=f'~/{path.name}')
+  settled = from_public.fill_in(given, tmp_path)
+  # The path stays as it was given, see `workdir.differences`.
+  assert settled.pretrained.segmentation == given.pretrained.segmentation
+  assert settled.pretrained.segmentation_sha256 == (
+    hashlib.sha256(path.read_bytes()).hexdigest()
+  )
+  coarse, *_ = stages.make_stages(settled)
+  assert from_public.loader(settled, coarse)().variables['params']
+
+
 def test_fields_of_the_files_go_into_the_config(files, tmp_path):
   given = config(**files)
   settled = from_public.fill_in(given, tmp_path)
