@@ -94,7 +94,8 @@ def _parse(argv):
     const='all',
     choices=('all', 'paper'),
     help='the nodules of a scan of LIDC-IDRI, with the truth of the dataset'
-    ' lidc_nodules/all (default) or /paper',
+    ' lidc_nodules/all (default) or /paper; a note says where the model was'
+    ' trained on the patient or chosen by it',
   )
   parser.add_argument('--out', required=True, help='folder for the results')
   parser.add_argument(
