@@ -242,11 +242,7 @@ def _predict_one(args, volume, points):
   notes = []
   if points and points.in_mm:
     notes = search.notes_on_frame(nodules, volume, model)
-  seen = None
-  if args.annotated:
-    from mtnet_jax.inference import seen_by
-
-    seen = seen_by.model(model)
+  seen = _seen_by(model) if args.annotated else None
   from mtnet_jax.ct import results
 
   with files.together(out, results.INDEX) as staged:
@@ -269,6 +265,12 @@ def _predict_one(args, volume, points):
   return int(not results.is_complete(index))
 
 
+def _seen_by(model):
+  from mtnet_jax.inference import seen_by
+
+  return seen_by.model(model)
+
+
 def _predict_all(args, index):
   """Looks at every annotated series of a folder; returns the exit code."""
   scans, notes = many_series.plan(index, args.annotated)
@@ -278,7 +280,13 @@ def _predict_all(args, index):
   for note in notes:
     _print_note(note)
   done = many_series.run(
-    scans, index, model, out, options=_options(args), on_error=_print_error
+    scans,
+    index,
+    model,
+    out,
+    options=_options(args),
+    seen=_seen_by(model),
+    on_error=_print_error,
   )
   from mtnet_jax.ct import summary
 

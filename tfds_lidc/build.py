@@ -18,8 +18,8 @@ With another policy, under a name of its own:
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
         --policy=readers=3-4,consensus=1/2
 
-On a cluster, through Apache Beam (pip install 'mtnet_jax[beam]'), when all of its
-machines have this package and share both folders, at the same path:
+On a cluster, through Apache Beam (pip install 'mtnet_jax[beam]'), when all of
+its machines have this package and share both folders, at the same path:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=/shared/LIDC-IDRI \\
         --data_dir=/shared/datasets --beam -- --runner=FlinkRunner \\

@@ -114,7 +114,7 @@ def check_folder(out, *, many):
     )
 
 
-def run(scans, index, model, out, *, options, on_error):
+def run(scans, index, model, out, *, options, seen, on_error):
   """Does one series after the other.
 
   Args:
@@ -123,15 +123,14 @@ def run(scans, index, model, out, *, options, on_error):
     model: `model.Model`, or several as one.
     out: `pathlib.Path` of the folder for theirs.
     options: of the command: 'annotated', 'nifti', ...
+    seen: `seen.Seen`, what the model has.
     on_error: called with a line on a series or a point that failed.
 
   Returns:
     A list of `Done`.
   """
   from mtnet_jax.ct import results
-  from mtnet_jax.inference import seen_by
 
-  seen = seen_by.model(model)
   found = []
   # On a terminal only.
   for scan in tqdm.tqdm(

@@ -77,10 +77,10 @@ def _assert_as_evaluated(out, expected, atol):
 
 def test_annotated_dice_is_that_of_evaluate(annotated, tmp_path, model, capsys):
   directory, data = annotated
-  first, second, *_ = data.info['nodule_id']
+  first = str(data.info['nodule_id'][0])
   model.seen = seen_lib.Seen(
     frozenset(
-      {(first, 'LIDC-IDRI-0003', 'train'), (second, 'another', 'train')}
+      {(first, 'LIDC-IDRI-0003', 'train'), ('elsewhere', 'another', 'train')}
     )
   )
   model.spacing_mm = predict_job.LIDC_SPACING_MM

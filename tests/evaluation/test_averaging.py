@@ -201,7 +201,7 @@ def test_runs_answer_one_after_the_other(monkeypatch):
     workdir, 'load_variables', lambda path, names: {'a': 0.2, 'b': 0.6}[path]
   )
   titles = []
-  runs = [members.Run(path, made_run.config_of(), {}) for path in 'ab']
+  runs = [members.Run(path, made_run.config_of(), {}, None) for path in 'ab']
   singles, averaged = members.predict(
     runs, nodules, symmetries=True, progress=titles.append
   )

@@ -115,8 +115,11 @@ def _write_bundle(folder):
   import made_run
 
   from mtnet_jax.inference import packing
+  from mtnet_jax.storage import seen
 
-  made_run.write(folder / 'run')
+  run = made_run.write(folder / 'run')
+  rows = frozenset({('n', 'p', 'train'), ('m', 'q', 'validation')})
+  seen.write(run / seen.FILE, seen.Seen(rows))
   packing.write(folder / 'run', folder / 'bundle')
   for path in sorted(folder.rglob('*'), reverse=True):
     if path.is_relative_to(folder / 'run'):
