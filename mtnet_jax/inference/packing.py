@@ -253,12 +253,7 @@ def _write(bundle, out, *, float16):
     files.write_json(staged / bundle_files.METRICS, bundle.metrics)
     files.write_text(
       staged / bundle_files.CARD,
-      card.model_card(
-        bundle.name,
-        bundle.config,
-        bundle.metrics,
-        folder=bundles.name_of(out),
-      ),
+      card.model_card(bundle.name, bundle.config, bundle.metrics),
     )
     tensors.write(staged / bundle_files.WEIGHTS, variables)
     bundle_files.write_manifest(
