@@ -119,7 +119,8 @@ def _parse(argv):
     const='all',
     choices=('all', 'paper'),
     help='the nodules of a scan of LIDC-IDRI, or of all in the folder, with the'
-    ' truth of the dataset lidc_nodules/all (default) or /paper',
+    ' truth of the dataset lidc_nodules/all (default) or /paper; a note says'
+    ' where the model was trained on the patient or chosen by it',
   )
   parser.add_argument(
     '--out',

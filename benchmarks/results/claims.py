@@ -114,15 +114,15 @@ def of_tables(results):
     ),
   ]
   for strategy, name, pairs in (
-    ('shared', 'the shared encoder of Wu et al. [30]', (('fine', 'dice'),)),
+    ('shared', 'the shared encoder of Wu et al.', (('fine', 'dice'),)),
     (
       'feedback',
-      'the features fed back of Chen et al. [31]',
+      'the features fed back of Chen et al.',
       (('class', 'accuracy'),),
     ),
     (
       'serial',
-      'the serial strategy of Yu et al. [1]',
+      'the serial strategy of Yu et al.',
       (('fine', 'dice'), ('class', 'accuracy'), ('class', 'auc')),
     ),
   ):

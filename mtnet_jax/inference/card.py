@@ -100,7 +100,7 @@ Their curve on the test nodules:
 """
 
 
-def model_card(name, config, metrics, seen=None, *, folder=None):
+def model_card(name, config, metrics, seen=None):
   """The card, Markdown.
 
   Args:
@@ -108,8 +108,6 @@ def model_card(name, config, metrics, seen=None, *, folder=None):
     config: the run's.
     metrics: the run's metrics.json.
     seen: `storage.seen.Seen`; None where no list was kept.
-    folder: what the folder is called that the card lies in; by default as the
-      model.
   """
   summary = metrics['test']
   dataset = config.dataset.name
@@ -117,7 +115,7 @@ def model_card(name, config, metrics, seen=None, *, folder=None):
   limit = config.dataset.limit
   return _CARD.format(
     name=name,
-    load=_load(folder or name),
+    load=_load(name),
     banner=_SIMULATED if metrics['simulated'] else '',
     citation=paper.CITATION,
     dataset=dataset,
@@ -164,11 +162,11 @@ def model_card(name, config, metrics, seen=None, *, folder=None):
   )
 
 
-def _load(folder):
-  """The call that loads it, from beside the folder."""
-  if folder in shipped.names():
-    return f'mtnet_jax.load({folder!r})  # or where this folder is, a URL too'
-  return f'mtnet_jax.load({folder!r})  # where this folder is, or its URL'
+def _load(name):
+  """The call that loads it; a folder has no name that it is sure to keep."""
+  if name in shipped.names():
+    return f"mtnet_jax.load('{name}')  # or where this folder is, a URL too"
+  return "mtnet_jax.load('PATH/OF/THIS/FOLDER')  # or its URL"
 
 
 def _start(config):

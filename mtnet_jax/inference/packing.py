@@ -318,13 +318,7 @@ def _write(bundle, out, *, float16):
     files.write_json(staged / bundle_files.METRICS, bundle.metrics)
     files.write_text(
       staged / bundle_files.CARD,
-      card.model_card(
-        bundle.name,
-        bundle.config,
-        bundle.metrics,
-        bundle.seen,
-        folder=bundles.name_of(out),
-      ),
+      card.model_card(bundle.name, bundle.config, bundle.metrics, bundle.seen),
     )
     tensors.write(staged / bundle_files.WEIGHTS, variables)
     if bundle.seen is not None:

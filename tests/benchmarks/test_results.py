@@ -158,9 +158,7 @@ def test_the_page_holds_what_was_measured(docs):
   # Fine masks are better than coarse ones by 5 points, in every nodule.
   row = found['Fine Seg-net is better than Coarse Seg-net', 'DI']
   assert row[3:] == ['+3.1', '+5.0 (+5.0 to +5.0)', 'holds']
-  row = found[
-    'MT-Net is better than the serial strategy of Yu et al. [1]', 'DI'
-  ]
+  row = found['MT-Net is better than the serial strategy of Yu et al.', 'DI']
   assert row[3:] == [
     '+2.7',
     '+2.0 (+2.0 to +2.0)',
@@ -311,9 +309,7 @@ def test_runs_of_several_days_make_one_page(docs, tmp_path):
     text = page.write(later)
     if name == 'first':
       assert 'Not run yet, and so missing below: ' in text
-      assert (
-        'MT-Net is better than the serial strategy of Yu et al. [1]' in text
-      )
+      assert 'MT-Net is better than the serial strategy of Yu et al.' in text
       assert 'MT-Net is better than the shared encoder' not in text
       assert 'An abacus; mtnet_jax 0.1, JAX 0.10; 2026-01-01.' in text
   assert '2026-01-01 to 2026-02-03.' in text

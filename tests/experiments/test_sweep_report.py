@@ -14,6 +14,7 @@ from mtnet_jax.evaluation import finished_run
 from mtnet_jax.experiments import sweep_figures
 from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
+from mtnet_jax.experiments import sweep_runs
 from mtnet_jax.system import errors
 
 _KINDS = (
@@ -192,3 +193,27 @@ def test_runs_of_several_versions_are_refused(write, tmp_path):
   with pytest.raises(errors.InputError, match='mixed up.*versions of jax'):
     write('table4', mixed=1)
   assert not (tmp_path / 'report').exists()
+
+
+@pytest.mark.parametrize(
+  ('name', 'reference'), (('table4', 'with_mask'), ('figure8', None))
+)
+def test_a_sweep_says_how_it_gets_into_the_papers_tables(
+  tmp_path, monkeypatch, capsys, name, reference
+):
+  monkeypatch.setattr(sweep_runs, '_train', lambda *_: None)
+  monkeypatch.setattr(sweep_runs, '_is_finished', lambda *_: True)
+  monkeypatch.setattr(sweep_report, 'write', lambda *_: 'What it found')
+  directory = tmp_path / name
+  config = project_configs.ABLATIONS.get_config(f'{name},test')
+  sweep_runs.run(config, directory)
+  lines = capsys.readouterr().out.splitlines()
+  found = [line for line in lines if line.startswith("In the paper's tables")]
+  assert found == (
+    [
+      "In the paper's tables: python -m mtnet_jax.report"
+      f' --workdir={directory}/{reference} --compare={directory}'
+    ]
+    if reference
+    else []
+  )

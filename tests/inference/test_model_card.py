@@ -6,7 +6,6 @@ import re
 
 import mtnet_jax
 from mtnet_jax.inference import card as card_lib
-from mtnet_jax.inference import packing
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import shipped
 
@@ -27,25 +26,26 @@ def test_the_card_says_what_it_must(packed):
   assert '{' not in card
 
 
-def _argument_of_load(folder):
-  card = (folder / 'README.md').read_text()
+def _argument_of_load(card):
   (call,) = re.findall(r'model = mtnet_jax\.load\((.*?)\)', card)
   return ast.literal_eval(call)
 
 
-def test_its_example_loads_it(made_run_dir, tmp_path, monkeypatch):
-  """From beside the folder, whatever the model is called."""
-  packing.write(made_run_dir, tmp_path / 'demo-bundle', name='my model')
-  card = (tmp_path / 'demo-bundle' / 'README.md').read_text()
-  assert card.startswith('# MT-Net `my model`\n')
-  monkeypatch.chdir(tmp_path)
-  argument = _argument_of_load(tmp_path / 'demo-bundle')
-  assert mtnet_jax.load(argument).name == 'my model'
+def test_its_example_does_not_take_the_model_s_name_for_a_folder(packed):
+  card = (packed / 'README.md').read_text()
+  assert card.startswith('# MT-Net `made`\n')
+  argument = _argument_of_load(card)
+  assert argument == 'PATH/OF/THIS/FOLDER'
+  model = mtnet_jax.load(argument.replace('PATH/OF/THIS/FOLDER', str(packed)))
+  assert model.name == 'made'
 
 
-def test_the_examples_of_shipped_models_load_them():
+def test_the_examples_of_shipped_models_load_them(made_model):
   for name in shipped.names():
-    assert _argument_of_load(shipped.folder_of(name)) == name
+    card = (shipped.folder_of(name) / 'README.md').read_text()
+    assert _argument_of_load(card) == name
+    again = card_lib.model_card(name, made_model.config, made_model.metrics)
+    assert _argument_of_load(again) == name
 
 
 def test_a_card_of_real_ct_does_not_say_simulated(made_model):
