@@ -1,9 +1,10 @@
-"""What the README's commands write in a clone is nothing to commit."""
+"""What the documented commands write in a clone is nothing to commit."""
 
 import re
 import shutil
 import subprocess
 
+import doc_pages
 import main_job
 import pytest
 
@@ -27,10 +28,8 @@ def _is_ignored(tmp_path):
 
 def test_outputs_of_the_commands_are_ignored(is_ignored):
   folders = set()
-  for name in ('README.md', 'docs/howto.md'):
-    path = main_job.ROOT / name
-    if path.exists():
-      folders.update(re.findall(_FLAGS, path.read_text(encoding='utf-8')))
+  for page in doc_pages.GUIDES:
+    folders.update(re.findall(_FLAGS, doc_pages.text(page)))
   assert {'OUT', 'runs/demo'} <= folders
   shown = [x for x in folders if not is_ignored(f'{x.rstrip("/")}/file')]
   assert not shown, f'.gitignore lacks {", ".join(shown)}'
