@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 import sys
 
 import made_run
@@ -26,7 +27,12 @@ def test_real_nodules_are_scored_one_by_one(
 ):
   if not LIDC_DIR.exists():
     pytest.skip(f'no real CT in {LIDC_DIR}')
-  workdir, _ = finished_run
+  workdir = shutil.copytree(finished_run[0], tmp_path / 'run')
+  # As if the limit had not kept a phantom of this patient from the run.
+  before = seen_lib.read(workdir / seen_lib.FILE)
+  assert 'LIDC-IDRI-0003' not in seen_lib.patients(before)
+  more = ('LIDC-IDRI-0003_14_3', 'LIDC-IDRI-0003', 'train')
+  seen_lib.write(workdir / seen_lib.FILE, seen_lib.Seen(before.rows | {more}))
   built = main_job.run(
     main_job.module(
       'tfds_lidc.build',
@@ -60,15 +66,14 @@ def test_real_nodules_are_scored_one_by_one(
     assert 0 <= float(row['malignancy_probability']) <= 1
   results = json.loads((out / 'metrics.json').read_text())
   assert results['simulated'] is False
-  # The patient is in fold 2, of which the run saw 32 nodules, none of its own.
-  assert 'LIDC-IDRI-0003' not in (workdir / 'seen.csv').read_text()
-  assert results['nodules_of_training_patients'] == 0
+  # The run saw outlines of the patient, of the three other nodules, too.
+  assert results['nodules_of_training_patients'] == 4
   assert results['seen'] == {
     'compared_by': 'id',
-    'nodules_of_patients_trained_on': 0,
+    'nodules_of_patients_trained_on': 4,
     'nodules_of_patients_chosen_by': 0,
   }
-  assert 'CAUTION' not in done.stdout
+  assert 'CAUTION: 4 of these 4 nodules' in done.stdout
   assert 'told by fold' not in done.stdout
   assert results['trained_on']['simulated'] is True
 

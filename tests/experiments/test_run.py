@@ -16,6 +16,7 @@ import step_job
 
 from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.system import errors
 
 STAGES = ('coarse', 'class', 'fine')
@@ -34,6 +35,26 @@ def test_run_directory_is_complete(finished_run):
     *(f'checkpoints/{stage}' for stage in STAGES),
   ):
     assert (workdir / name).exists(), name
+
+
+def test_the_list_of_what_was_seen_is_that_of_the_splits(
+  finished_run, phantom_data_dir
+):
+  """Of the limited ones, and not of the test."""
+  workdir, _ = finished_run
+  config = json.loads((workdir / 'config.json').read_text())['dataset']
+  cohort = json.loads((workdir / 'metrics.json').read_text())['cohort']
+  seen = seen_lib.read(workdir / seen_lib.FILE)
+  for use in ('train', 'validation'):
+    rows = {row[:2] for row in seen.rows if row[2] == use}
+    data = lidc.load_split(
+      config['name'], use, data_dir=phantom_data_dir, limit=config['limit']
+    )
+    assert rows == set(
+      zip(data.info['nodule_id'], data.info['patient_id'], strict=True)
+    )
+    assert len(rows) == cohort[use]['nodules'] == config['limit']
+    assert len({row[1] for row in rows}) == cohort[use]['patients']
 
 
 def test_metrics_say_what_they_were_made_of(finished_run):

@@ -95,8 +95,13 @@ def test_only_feedback_reads_segmentation_features():
     ({'stages': ('coarse', 'gross')}, 'must be of coarse, class, fine, joint'),
     ({'class_weight': -1.0}, 'class_weight=-1.0 must be at least 0'),
     (
+      {'strategy': 'shared', 'joint_stage': {'epochs': -1}},
+      'joint_stage.epochs=-1 must be at least 0',
+    ),
+    # There is no trained model of which the stage could be taken.
+    (
       {'strategy': 'shared', 'joint_stage': {'epochs': 0}},
-      'joint_stage.epochs=0 must be at least 1',
+      'joint_stage.epochs=0 .*or give 1 epoch or more',
     ),
   ),
 )
