@@ -183,6 +183,7 @@ def test_a_series_of_another_number_of_files_is_done_again(
     model,
     done[0],
     options=options,
+    seen=None,
     on_error=print,
   )
   assert asked == ['LIDC-IDRI-0005_16']
