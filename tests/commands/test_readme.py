@@ -177,7 +177,7 @@ def test_ci_runs_these_commands():
     check=True,
   ).stdout.split()
   # Wings on the newest Python, and files with the lowest versions.
-  assert len(listed) == 8 + 10
+  assert len(listed) == 9 + 10
   for path in listed:
     assert (main_job.ROOT / path).exists(), path
 

@@ -117,6 +117,7 @@ def _coarse_dice(folder):
   return results['test']['segmentation']['coarse']['dice']['value']
 
 
+@pytest.mark.long
 def test_two_epochs_on_real_nodules_beat_where_they_start(
   finished_run, data_dir, tmp_path, compiled
 ):
