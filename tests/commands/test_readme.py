@@ -120,7 +120,9 @@ def test_a_model_is_taken_elsewhere_and_shown_a_ct(
 
 
 @pytest.mark.slow
-def test_a_ct_is_shown_to_a_model(tmp_path, compiled):
+def test_a_ct_is_shown_to_a_model(made_run_dir, tmp_path, compiled):
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'demo').symlink_to(made_run_dir)
   with_points, phantom, annotated = (
     command
     for command in doc_pages.commands(doc_pages.text('docs/predict.md'))
