@@ -81,16 +81,12 @@ def _already_built(config: Any, args: argparse.Namespace) -> str:
   """A line that names the folder of the CT, where another one is asked for."""
   source = building.source_of(building.find(config, data_dir=args.data_dir))
   wanted = args.lidc_dir or args.luna_dir
-  if source and wanted and os.path.realpath(source) != _real(wanted):
+  if source and wanted and os.path.realpath(source) != os.path.realpath(wanted):
     return (
       f'already built, from another folder ({source}); --overwrite reads '
       f'{wanted}'
     )
   return 'already built; --overwrite builds it again'
-
-
-def _real(directory: str) -> str:
-  return os.path.realpath(os.path.expanduser(directory))
 
 
 def main() -> None:

@@ -101,6 +101,11 @@ def used_for(runs, patient_ids):
   return seen_lib.used_for(seen, patient_ids)
 
 
+def _counts(used):
+  """How many nodules are of patients trained on, and chosen by."""
+  return [int(np.sum(used == use)) for use in seen_lib.USES]
+
+
 def seen_counts(runs, used):
   """What metrics.json says of nodules whose patients were seen.
 
@@ -108,7 +113,7 @@ def seen_counts(runs, used):
     runs: of `read`.
     used: of `used_for`.
   """
-  trained, chosen = (int(np.sum(used == use)) for use in seen_lib.USES)
+  trained, chosen = _counts(used)
   return {
     'compared_by': 'fold' if any(run.seen.by_fold for run in runs) else 'id',
     'nodules_of_patients_trained_on': trained,
@@ -123,7 +128,7 @@ def caution(runs, used):
     runs: of `read`.
     used: of `used_for`.
   """
-  trained, chosen = (int(np.sum(used == use)) for use in seen_lib.USES)
+  trained, chosen = _counts(used)
   if not trained + chosen:
     return ''
   used_by = 'of the run' if len(runs) == 1 else 'of at least one of the runs'

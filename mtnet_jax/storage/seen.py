@@ -6,6 +6,7 @@ from had seen is in it, too.
 """
 
 import csv
+import functools
 import io
 from typing import NamedTuple
 
@@ -42,11 +43,14 @@ def union(several):
   )
 
 
+# Of a model's list, which is asked about each of many nodules.
+@functools.lru_cache(maxsize=4)
 def patients(seen):
   """patient_id -> 'train' or 'validation'."""
   return _uses((patient, use) for _, patient, use in seen.rows)
 
 
+@functools.lru_cache(maxsize=4)
 def nodules(seen):
   """nodule_id -> 'train' or 'validation'."""
   return _uses((nodule, use) for nodule, _, use in seen.rows)

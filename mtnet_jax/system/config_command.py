@@ -114,7 +114,7 @@ def _check_file(argv):
   if not configs:
     return
   file, colon, variant = configs[-1].partition(':')
-  path = pathlib.Path(file).expanduser()
+  path = pathlib.Path(paths.expand(file))
   if not path.is_file():
     where = (
       '' if path.is_absolute() else f', looked for in {pathlib.Path.cwd()}'
