@@ -83,7 +83,7 @@ def coarse_config():
   return config
 
 
-def coarse_trainer(config, data, directory):
+def coarse_trainer(config, data, directory, identity=None):
   """The `trainer.Trainer` of a config's first stage."""
   return trainer_lib.Trainer(
     stages.make_stages(config)[0],
@@ -93,6 +93,7 @@ def coarse_trainer(config, data, directory):
     train=data,
     validation=data,
     directory=directory,
+    identity=identity,
   )
 
 

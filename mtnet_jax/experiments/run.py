@@ -21,7 +21,9 @@ from mtnet_jax.reports import commands
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page
 from mtnet_jax.reports import text as text_lib
+from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
+from mtnet_jax.storage import identity as identity_lib
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import command_line
 from mtnet_jax.system import devices
@@ -37,7 +39,15 @@ from mtnet_jax.training import stages
 from mtnet_jax.training import trainer as trainer_lib
 
 
-def run(config, workdir='', *, observer=None, say=print, changed=None):
+def run(
+  config,
+  workdir='',
+  *,
+  observer=None,
+  say=print,
+  changed=None,
+  before_training=None,
+):
   """Trains and evaluates; goes on where an earlier call stopped.
 
   Args:
@@ -47,28 +57,35 @@ def run(config, workdir='', *, observer=None, say=print, changed=None):
       observer of the progress; `progress.Observer` by default.
     say: prints a line.
     changed: keys of the config that are not as in its file, as in
-      `workdir.differences`.
+      `configs.differences`.
+    before_training: called with the run directory of a run that is not
+      finished, when it is claimed and locked.
 
   Raises:
-    errors.InputError: something the user gave cannot be used.
+    errors.InputError: something the user gave cannot be used, or the run
+      directory is not this run's any more.
   """
   check_same_config(config)
   check_config.check_config(config)
   workdir = pathlib.Path(paths.expand(workdir) or f'runs/{config.variant}')
   with contextlib.ExitStack() as locks:
     config, splits = processes.on_first(
-      lambda: _prepare(config, workdir, say, locks, changed)
+      lambda: _prepare(config, workdir, say, locks, changed, before_training)
     )
     if splits is not None:
       _run(config, workdir, splits, observer, say)
 
 
 def _run(config, workdir, splits, observer, say):
+  identity = None
+  if processes.is_first():
+    identity = identity_lib.Identity(workdir, say=say)
   variables, histories = train_stages(
     config,
     splits,
     workdir=workdir,
     say=say,
+    identity=identity,
     observer=(observer or progress.Observer)(
       workdir,
       simulated=splits['train'].simulated,
@@ -86,7 +103,7 @@ def _run(config, workdir, splits, observer, say):
     else iter,
   )
   processes.on_first(
-    lambda: _finish(config, workdir, splits, histories, outputs, say)
+    lambda: _finish(config, workdir, splits, histories, outputs, say, identity)
   )
 
 
@@ -94,7 +111,7 @@ def check_same_config(config):
   """Raises `errors.InputError` if the processes were given several configs."""
   first, *others = map(json.loads, processes.gather(config.to_json()))
   for process, other in enumerate(others, 1):
-    differences = list(workdir_lib.differences(first, other))
+    differences = list(configs.differences(first, other))
     if differences:
       raise errors.InputError(
         f'process {process} was given another config than process 0:'
@@ -103,7 +120,7 @@ def check_same_config(config):
       )
 
 
-def _prepare(config, workdir, say, locks, changed=None):
+def _prepare(config, workdir, say, locks, changed=None, before_training=None):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)
@@ -123,10 +140,13 @@ def _prepare(config, workdir, say, locks, changed=None):
   keep_seen.write(workdir, seen)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
+    workdir_lib.check_results(results, config, workdir)
     say(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir, say)
     return config, None
   files.remove_leftovers(workdir)
+  if before_training is not None:
+    before_training(workdir)
   simulated = splits['train'].simulated
   say(
     f'{config.dataset.name}{" (SIMULATED CT)" if simulated else ""}: '
@@ -143,7 +163,7 @@ def _devices():
   return text
 
 
-def _finish(config, workdir, splits, histories, outputs, say):
+def _finish(config, workdir, splits, histories, outputs, say, identity):
   """From predictions to the files of a finished run."""
   simulated = splits['train'].simulated
   diameter_model = scores.fit_diameter_only(splits['train'])
@@ -158,6 +178,9 @@ def _finish(config, workdir, splits, histories, outputs, say):
     'diameter_only_model': diameter_model,
     'test': summary,
   }
+  if identity.earlier_versions:
+    results['earlier_versions'] = identity.earlier_versions
+  identity.check()
   files.write_csv(workdir / 'records.csv', records)
   page.write(
     workdir / 'report',
@@ -167,13 +190,23 @@ def _finish(config, workdir, splits, histories, outputs, say):
     examples=examples.pick(records, splits['test'], outputs),
     commands=commands.of_run(config, workdir),
   )
+  identity.check()
   # Last, for it is what says that a run is finished.
   files.write_json(workdir / 'metrics.json', results)
   _show(results, workdir, say)
 
 
-def train_stages(config, splits, *, workdir, observer, say=print):
+def train_stages(config, splits, *, workdir, observer, identity, say=print):
   """Trains the stages of a config, each from its last checkpoint.
+
+  Args:
+    config: of `configs/mtnet.py`.
+    splits: split name -> `nodules.Nodules`.
+    workdir: the run directory, the first process's.
+    observer: of the progress.
+    identity: `identity.Identity` of the run, the first process's; None in the
+      others.
+    say: prints a line.
 
   Returns:
     stage name -> best variables, and stage name -> history.
@@ -181,6 +214,7 @@ def train_stages(config, splits, *, workdir, observer, say=print):
   nets = nets_lib.make_nets(config)
   variables, histories = {}, {}
   for stage in stages.make_stages(config):
+    processes.on_first(lambda: identity.check())
     trainer = trainer_lib.Trainer(
       stage,
       config,
@@ -191,6 +225,7 @@ def train_stages(config, splits, *, workdir, observer, say=print):
       directory=workdir_lib.checkpoint_dir(workdir, stage.name),
       load_weights=from_run.loader(config, stage, say=say)
       or from_public.loader(config, stage),
+      identity=identity,
     )
     variables[stage.name], histories[stage.name] = trainer.run(observer)
   return variables, histories

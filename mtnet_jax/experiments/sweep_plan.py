@@ -16,26 +16,13 @@ import ml_collections
 
 import mtnet_jax
 from mtnet_jax.models import strategies
+from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
 FORMAT = 1
 _FILE = 'sweep.json'
-# The coarse stage depends on every key of the config except these.
-_NOT_OF_THE_COARSE_STAGE = (
-  'checkpoint_minutes',
-  'class_net',
-  'class_stage',
-  'class_weight',
-  'coarse_mask',
-  'eval_batch_size',
-  'fine_stage',
-  'joint_stage',
-  'log_every',
-  'stages',
-  'unet',
-)
 # What the paper calls what it varies, in its order.
 AXES = {
   'rank_loss.top_k': 'K',
@@ -54,7 +41,7 @@ class Point(NamedTuple):
     config: of the run.
     fold: that it is tested on; None where the config alone says so.
     changed: keys of the config that are not as in the file of the base, as in
-      `workdir.differences`.
+      `configs.differences`.
   """
 
   name: str
@@ -78,7 +65,7 @@ def points(config, *, changed=None):
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
     changed: keys of it that are not as in its file, as in
-      `workdir.differences`.
+      `configs.differences`.
 
   Returns:
     A list of `Point`, several of one name where there are test folds.
@@ -204,7 +191,7 @@ def groups(plan):
 
 def _coarse_key(config):
   tree = json.loads(config.to_json())
-  for key in _NOT_OF_THE_COARSE_STAGE:
+  for key in configs.NOT_OF_THE_COARSE_STAGE:
     tree.pop(key, None)
   return json.dumps(tree, sort_keys=True)
 
@@ -214,17 +201,13 @@ def copy_coarse_stage(donor, workdir):
 
   Args:
     donor: directory of a finished run whose coarse stage has the same config.
-    workdir: the run directory; need not exist yet.
-
-  Raises:
-    errors.BusyError: another process works on the run.
+    workdir: the run directory, in which nobody else works.
   """
   source = workdir_lib.checkpoint_dir(donor, 'coarse')
   target = workdir_lib.checkpoint_dir(workdir, 'coarse')
   if target.exists() or not source.exists():
     return
-  files.make_folder(target.parent)
-  with workdir_lib.lock(workdir), files.new_folder(target) as staged:
+  with files.new_folder(target) as staged:
     shutil.copytree(source, staged, dirs_exist_ok=True)
 
 
@@ -257,7 +240,7 @@ def claim(directory, config, plan):
       way_out='Choose another --workdir, or delete that one.',
     ):
       then['points'] = {
-        name: workdir_lib.upgraded(point)
+        name: configs.upgraded(point)
         for name, point in then.get('points', {}).items()
       }
       found = list(_differences(then, now, plan))
@@ -278,9 +261,9 @@ def claim(directory, config, plan):
 
 
 def _differences(then, now, plan):
-  """As `workdir.differences`, of two contents of sweep.json."""
+  """As `configs.differences`, of two contents of sweep.json."""
   before, after = then.pop('points'), now.pop('points')
-  yield from workdir_lib.differences(then, now)
+  yield from configs.differences(then, now)
   for name in sorted(before.keys() - after.keys()):
     yield f'point {name} is not there any more'
   for point in plan:
@@ -291,7 +274,7 @@ def _differences(then, now, plan):
     changed = point.changed
     if changed is not None:
       changed = {prefix + key for key in changed}
-    yield from workdir_lib.differences(
+    yield from configs.differences(
       before[point.folder],
       after[point.folder],
       prefix,

@@ -45,7 +45,7 @@ def run(config, workdir='', *, changed=None):
     config: of `configs/ablations.py` or `configs/baselines.py`.
     workdir: the sweep's directory; '' for runs/NAME-VARIANT.
     changed: keys of the config that are not as in its file, as in
-      `workdir.differences`.
+      `configs.differences`.
 
   Raises:
     errors.InputError: something the user gave cannot be used.
@@ -172,14 +172,13 @@ def _train_group(group, directory, bar, stop, numbers, count):
     new = not _is_finished(directory, point)
     bar.set_description(point.folder)
     try:
-      if new and trained is not None:
-        sweep_plan.copy_coarse_stage(trained, workdir)
       run_lib.run(
         point.config,
         workdir,
         observer=functools.partial(_Observer, bar=bar, stop=stop),
         say=lambda *_: None,
         changed=point.changed,
+        before_training=functools.partial(_take_over, trained),
       )
     except errors.BusyError:
       raise
@@ -193,6 +192,11 @@ def _train_group(group, directory, bar, stop, numbers, count):
       f' {elapsed}',
       file=sys.stdout,
     )
+
+
+def _take_over(trained, workdir):
+  if trained is not None:
+    sweep_plan.copy_coarse_stage(trained, workdir)
 
 
 def _in_short(summary):

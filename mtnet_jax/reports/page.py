@@ -277,11 +277,16 @@ def _facts(results):
     ('Coarse mask', _COARSE_MASKS[_coarse_mask(results)]),
     ('Seed', results['seed']),
     ('Hardware', hardware),
-    (
-      'Versions',
-      ', '.join(f'{k} {v}' for k, v in results['versions'].items()),
+    ('Versions', _versions(results['versions'])),
+    *(
+      ('Versions before', _versions(versions))
+      for versions in results.get('earlier_versions', [])
     ),
   ]
+
+
+def _versions(versions):
+  return ', '.join(f'{name} {version}' for name, version in versions.items())
 
 
 def _why_no_roc(records):

@@ -40,11 +40,18 @@ class _DamagedError(errors.InputError):
 
 
 class Checkpoints:
-  """The checkpoints of one stage below one directory."""
+  """The checkpoints of one stage below one directory.
 
-  def __init__(self, directory):
+  Args:
+    directory: named as the stage.
+    identity: `identity.Identity` of the run that they belong to; None where
+      they are no run's.
+  """
+
+  def __init__(self, directory, identity=None):
     files.check_spelling(directory)
     self._directory = pathlib.Path(directory).absolute()
+    self._identity = identity
     self._latest = self._manager('latest', keep=2)
     self._best = self._manager('best', keep=1)
 
@@ -65,11 +72,24 @@ class Checkpoints:
 
   def save_latest(self, step, state, meta):
     """Saves a tree of host arrays and a JSON dict under a step number."""
-    _save(self._latest, step, serialization.to_state_dict(state), meta)
+    state = serialization.to_state_dict(state)
+    _save(self._latest, step, state, self._with_identity(meta))
 
   def save_best(self, step, variables, meta):
     """Saves {'params', 'batch_stats'} of host arrays as the best so far."""
-    _save(self._best, step, variables, meta)
+    _save(self._best, step, variables, self._with_identity(meta))
+
+  def _with_identity(self, meta):
+    if self._identity is None:
+      return meta
+    self._identity.check()
+    return {**meta, **self._identity.meta()}
+
+  def _check_identity(self, meta):
+    if self._identity is not None:
+      self._identity.check_stage(
+        self._directory.name, meta, where=self._directory
+      )
 
   def load_latest(self, like):
     """The newest state, in the structure of `like`, and its meta; or None.
@@ -79,12 +99,13 @@ class Checkpoints:
 
     Raises:
       errors.InputError: there is none that is not damaged, or another version
-        wrote it.
+        or another run wrote it.
     """
     damaged = None
     while (step := self._latest.latest_step()) is not None:
       try:
         tree, meta = _restore(self._latest, step)
+        self._check_identity(meta)
         return serialization.from_state_dict(like, tree), meta
       except _DamagedError as error:
         damaged = error
@@ -111,9 +132,13 @@ class Checkpoints:
     """{'params', 'batch_stats'} of the best epoch, and its meta; or None.
 
     Raises:
-      errors.InputError: it is damaged, or another version wrote it.
+      errors.InputError: it is damaged, or another version or another run wrote
+        it.
     """
-    return _load_best(self._best)
+    best = _load_best(self._best)
+    if best is not None:
+      self._check_identity(best[1])
+    return best
 
 
 def load_best(directory):

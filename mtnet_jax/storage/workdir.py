@@ -18,36 +18,31 @@ import jax
 import ml_collections
 
 import mtnet_jax
+from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
 from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
-from mtnet_jax.system import paths
 
-# Keys that configs had before -> their names of today, in the same group.
-_FORMER_KEYS = {
-  'looks_per_epoch': 'views_per_image',
-  'steps_at_once': 'steps_per_call',
-  'rank_loss.most': 'max_top_k',
-}
-# Keys that a group of configs did not have before, and what was done without. A
-# test fails where configs/mtnet.py has a new key that is not here.
-_NEW_KEYS = {
-  '': {
-    'cross_entropy_weight': 0.0,
-    'start_from': '',
-    'start_from_dataset': '',
-    'start_from_sha256': '',
-    'weight_average': 0.0,
-  },
-  'class_net.': {'dropout_rate': 0.0},
-  'coarse_stage.': {'weight_decay': 0.0},
-  'class_stage.': {'weight_decay': 0.0},
-  'fine_stage.': {'weight_decay': 0.0},
-  'joint_stage.': {'weight_decay': 0.0},
-}
 # Keys of a config without which no network can be rebuilt.
 _NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
+# What a run leaves, after its config.json.
+_RESULTS = (
+  'metrics.json',
+  'records.csv',
+  'checkpoints',
+  'train_log.csv',
+  'report',
+  'seen.csv',
+)
+# Values of a config that metrics.json repeats.
+_IN_METRICS = (
+  'seed',
+  'variant',
+  'strategy',
+  'matmul_precision',
+  'coarse_mask',
+)
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -57,68 +52,32 @@ def claim(workdir, config, *, changed=None):
   Args:
     workdir: the run directory.
     config: of the run.
-    changed: as in `differences`.
+    changed: as in `configs.differences`.
 
   Raises:
     errors.InputError: it cannot be written, or another config ran there; the
-      message lists the differences.
+      message lists the differences. Or a run was there whose config is gone.
   """
   path = pathlib.Path(workdir, 'config.json')
   now = json.loads(config.to_json())
   if path.exists():
-    then = upgraded(_read(path, 'seed'))
-    found = list(differences(then, upgraded(now), changed=changed))
+    then = configs.upgraded(_read(path, 'seed'))
+    found = list(
+      configs.differences(then, configs.upgraded(now), changed=changed)
+    )
     if found:
       raise errors.InputError(
         f'{workdir} holds a run of another config: {"; ".join(found)}.'
         ' Choose another --workdir, or delete that one.'
       )
+  elif found := [name for name in _RESULTS if (path.parent / name).exists()]:
+    raise errors.InputError(
+      f'{workdir} holds the {found[0]} of a run, and no config.json that says'
+      ' of which: put that back, or choose another --workdir.'
+    )
   files.make_folder(workdir)
   if not path.exists():
     files.write_json(path, now)
-
-
-def upgraded(tree, group=''):
-  """A config as a dict, with the keys that it has today."""
-  return {
-    **_NEW_KEYS.get(group, {}),
-    **{
-      _FORMER_KEYS.get(group + key, key): (
-        upgraded(value, f'{group}{key}.') if isinstance(value, dict) else value
-      )
-      for key, value in tree.items()
-    },
-  }
-
-
-def differences(then, now, prefix='', *, changed=None):
-  """What differs between two configs as dicts, a text for each key.
-
-  Args:
-    then, now: the configs.
-    prefix: of their keys.
-    changed: dotted keys whose values are other than in the config file. What is
-      in the file alone, and new there, makes no difference: it is what the file
-      does without being asked. None if it is not known; then all makes one.
-  """
-  for key in sorted(then.keys() | now.keys()):
-    left, right = then.get(key, 'nothing'), now.get(key, 'nothing')
-    path = prefix + key
-    if isinstance(left, dict) and isinstance(right, dict):
-      yield from differences(left, right, f'{path}.', changed=changed)
-    elif key not in then and changed is not None and not _has(changed, path):
-      continue
-    # A path stays in config.json as it was given: another machine, or whoever
-    # gets the file, has another home folder.
-    elif not paths.same(left, right):
-      yield f'{path} was {left} and is now {right}'
-
-
-def _has(keys, path):
-  """Whether a key is among others, or in a group of them, or a group is."""
-  return any(f'{key}.'.startswith(f'{path}.') for key in keys) or any(
-    f'{path}.'.startswith(f'{key}.') for key in keys
-  )
 
 
 def read_config(workdir):
@@ -135,7 +94,7 @@ def read_config(workdir):
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
-  tree = upgraded(_read(path, *_NEEDED))
+  tree = configs.upgraded(_read(path, *_NEEDED))
   for key in ('dataset', 'seg_net', 'class_net'):
     if not isinstance(tree[key], dict):
       raise errors.InputError(
@@ -159,6 +118,28 @@ def read_metrics(workdir):
       ' training command again, it goes on where it stopped.'
     )
   return _read(path, 'diameter_only_model', 'simulated', 'test')
+
+
+def check_results(results, config, workdir):
+  """Checks that metrics.json and the config beside it are of one run.
+
+  Args:
+    results: of `read_metrics`.
+    config: the run's.
+    workdir: the run directory, for the message.
+
+  Raises:
+    errors.InputError: they are not.
+  """
+  expected = {'dataset': config.dataset.name}
+  expected |= {key: config[key] for key in _IN_METRICS}
+  for key, value in expected.items():
+    if results.get(key, value) != value:
+      raise errors.InputError(
+        f'{workdir}/metrics.json is of another run than the config.json beside'
+        f' it: {key} was {results[key]} there and is {value} here. Put back'
+        ' what belongs there, or choose another --workdir.'
+      )
 
 
 def run_id(workdir):
@@ -231,11 +212,12 @@ def load_variables(workdir, names):
     Stage name -> {'params', 'batch_stats'} of NumPy arrays.
 
   Raises:
-    errors.InputError: a stage has no checkpoint yet.
+    errors.InputError: a stage has no checkpoint yet, or one of another run.
   """
   # This imports Orbax, which takes long; a bundle is read without it.
   from mtnet_jax.storage import checkpoint
 
+  config = pathlib.Path(workdir, 'config.json')
   variables = {}
   for stage in names:
     directory = checkpoint_dir(workdir, stage)
@@ -245,7 +227,13 @@ def load_variables(workdir, names):
         f'{directory} has no checkpoint: the run is not finished; give its'
         ' training command again, it goes on where it stopped.'
       )
-    variables[stage], _ = best
+    variables[stage], meta = best
+    configs.check_stage(
+      files.read_json(config),
+      meta.get('config'),
+      stage=stage,
+      where=str(directory),
+    )
   return variables
 
 
@@ -254,17 +242,18 @@ def header(config, *, dataset, simulated):
   return {
     'dataset': dataset,
     'simulated': simulated,
-    'seed': config.seed,
-    'variant': config.variant,
-    'strategy': config.strategy,
-    'matmul_precision': config.matmul_precision,
-    'versions': {
-      'mtnet_jax': mtnet_jax.__version__,
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in _PACKAGES},
-    },
-    'coarse_mask': config.coarse_mask,
+    **{key: config[key] for key in _IN_METRICS},
+    'versions': versions(),
     'hardware': _hardware(),
+  }
+
+
+def versions():
+  """What computes here: name -> version."""
+  return {
+    'mtnet_jax': mtnet_jax.__version__,
+    'python': platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in _PACKAGES},
   }
 
 

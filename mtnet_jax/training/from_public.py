@@ -15,8 +15,8 @@ from mtnet_jax.models import layers
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import nets
 from mtnet_jax.models import strategies
+from mtnet_jax.storage import configs
 from mtnet_jax.storage import files as files_lib
-from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
 from mtnet_jax.weights import files as weight_files
@@ -116,7 +116,7 @@ def _earlier(workdir, task, path):
   saved = pathlib.Path(workdir, 'config.json')
   if not saved.exists():
     return None
-  tree = workdir_lib.upgraded(files_lib.read_json(saved))
+  tree = configs.upgraded(files_lib.read_json(saved))
   pretrained = tree.get('pretrained', {})
   if not paths.same(pretrained.get(task), path):
     return None

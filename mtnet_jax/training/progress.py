@@ -59,6 +59,7 @@ class Observer:
     self._learning_rates = trainer.learning_rates
     self._title = f'{name} (SIMULATED)' if self._simulated else name
     self._histories[name] = history
+    self._write_log()
     self._writer = tensorboardX.SummaryWriter(
       str(self._workdir / 'tb' / name), purge_step=step + 1
     )
@@ -125,7 +126,6 @@ class Observer:
     if self._shared_bar is None:
       self._bar.close()
     self._writer.close()
-    self._write_log()
 
   def _tag(self, key):
     return f'simulated/{key}' if self._simulated else key
@@ -136,4 +136,5 @@ class Observer:
       for history in self._histories.values()
       for row in history
     ]
-    files.write_csv(self._workdir / 'train_log.csv', rows)
+    if rows:
+      files.write_csv(self._workdir / 'train_log.csv', rows)

@@ -46,6 +46,7 @@ class Trainer:
     directory: of the stage's checkpoints.
     load_weights: () -> `start.Start` or `load.Weights` to start from, or None.
       Called only if there is no checkpoint.
+    identity: `identity.Identity` of the run, or None.
 
   Attributes:
     stage: the same.
@@ -65,6 +66,7 @@ class Trainer:
     validation,
     directory,
     load_weights=None,
+    identity=None,
   ):
     self.stage = stage
     self._load_weights = load_weights
@@ -88,7 +90,7 @@ class Trainer:
     self._epoch_started = time.monotonic()
     self._checkpoints = None
     if processes.is_first():
-      self._checkpoints = checkpoint.Checkpoints(directory)
+      self._checkpoints = checkpoint.Checkpoints(directory, identity)
     schedule = {
       'learning_rate': stage.learning_rate,
       'schedule': stage.schedule,

@@ -150,6 +150,36 @@ def test_another_config_in_the_same_workdir_is_refused(
   assert 'Traceback' not in done.stderr
 
 
+def test_results_whose_config_is_gone_are_shown_for_no_other_one(
+  finished_run, phantom_data_dir, tmp_path
+):
+  workdir, _ = finished_run
+  copy = tmp_path / 'run'
+  shutil.copytree(workdir, copy)
+  (copy / 'config.json').unlink()
+  done = main_job.run(
+    main_job.small_job(copy, phantom_data_dir, '--config.seed=7')
+  )
+  assert done.returncode == 2
+  assert 'holds the metrics.json of a run, and no config.json' in done.stderr
+  assert 'Report:' not in done.stdout
+  assert not (copy / 'config.json').exists()
+
+
+def test_results_of_another_run_are_not_shown_as_this_one_s(
+  finished_run, phantom_data_dir, tmp_path
+):
+  workdir, _ = finished_run
+  copy = tmp_path / 'run'
+  shutil.copytree(workdir, copy)
+  results = json.loads((copy / 'metrics.json').read_text())
+  (copy / 'metrics.json').write_text(json.dumps({**results, 'seed': 7}))
+  done = main_job.run(main_job.small_job(copy, phantom_data_dir))
+  assert done.returncode == 2
+  assert 'seed was 7 there and is 0 here' in done.stderr
+  assert 'Report:' not in done.stdout
+
+
 def test_another_dataset_of_the_same_name_is_refused(
   finished_run, phantom_data_dir, tmp_path
 ):

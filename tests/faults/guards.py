@@ -56,6 +56,42 @@ GUARDS = (
     'tests/storage/test_run_lock.py',
   ),
   guard.Guard(
+    'mtnet_jax/storage/identity.py',
+    '    if _place(self._workdir) != self._place:',
+    '    if False:',
+    'tests/storage/test_identity.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/identity.py',
+    '    if _config(self._workdir) != self._config:',
+    '    if False:',
+    'tests/storage/test_identity.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/checkpoint.py',
+    '        self._check_identity(meta)\n        return serial',
+    '        return serial',
+    'tests/storage/test_identity.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/workdir.py',
+    '  elif found := [name for name in _RESULTS',
+    '  elif found := [name for name in ()',
+    'tests/storage/test_identity.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/workdir.py',
+    "      meta.get('config'),\n      stage",
+    '      None,\n      stage',
+    'tests/storage/test_identity.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/experiments/run.py',
+    '    workdir_lib.check_results(results, config, workdir)',
+    '    pass',
+    'tests/experiments/test_run.py',
+  ),
+  guard.Guard(
     'mtnet_jax/experiments/run.py',
     '  locks.enter_context(workdir_lib.lock(workdir))',
     '  pass',

@@ -7,6 +7,7 @@ import ml_collections
 import project_configs
 import pytest
 
+from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
@@ -89,17 +90,17 @@ def test_every_field_that_configs_have_got_says_what_was_done_before():
   path = main_job.ROOT / 'tests' / 'fixtures' / 'first_config_keys.txt'
   first = set(path.read_text().split())
   new = {
-    group + key for group, values in workdir._NEW_KEYS.items() for key in values
+    group + key for group, values in configs._NEW_KEYS.items() for key in values
   }
   now = set(_keys(project_configs.CONFIGS.get_config().to_dict()))
   assert now - first <= new, (
     'configs/mtnet.py has a new field: add it to _NEW_KEYS of'
-    ' mtnet_jax/storage/workdir.py, with the value that does what was done'
+    ' mtnet_jax/storage/configs.py, with the value that does what was done'
     ' before there was the field.'
   )
   assert first | new <= now, (
     'a field of configs/mtnet.py is gone or has another name: old runs have it;'
-    ' see _FORMER_KEYS of mtnet_jax/storage/workdir.py.'
+    ' see _FORMER_KEYS of mtnet_jax/storage/configs.py.'
   )
   assert not first & new
 
@@ -132,7 +133,7 @@ def test_keys_that_had_another_name_are_read_under_their_name_of_today(
 ):
   workdir.claim(tmp_path, config(**_OF_BEFORE))
   found = workdir.read_config(tmp_path).to_dict()
-  assert found == workdir.upgraded(config(**_OF_TODAY).to_dict()) | {
+  assert found == configs.upgraded(config(**_OF_TODAY).to_dict()) | {
     'seg_net': {'widths': [1, 2]},
     'stages': ['coarse'],
   }

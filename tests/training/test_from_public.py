@@ -61,7 +61,7 @@ def test_files_below_home(files, tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(path.parent))
   given = config(segmentation=f'~/{path.name}')
   settled = from_public.fill_in(given, tmp_path)
-  # The path stays as it was given, see `workdir.differences`.
+  # The path stays as it was given, see `configs.differences`.
   assert settled.pretrained.segmentation == given.pretrained.segmentation
   assert settled.pretrained.segmentation_sha256 == (
     hashlib.sha256(path.read_bytes()).hexdigest()

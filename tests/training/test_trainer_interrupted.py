@@ -10,6 +10,8 @@ import pytest
 import step_job
 
 from mtnet_jax.data import feeding
+from mtnet_jax.storage import identity as identity_lib
+from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.system import stopping
 from mtnet_jax.training import progress
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.slow
 _STEPS, _EPOCHS = 3, 2
 
 
-def _trainer(directory, **changes):
+def _trainer(directory, identity=None, **changes):
   config = step_job.coarse_config()
   with config.unlocked():
     config.coarse_stage.epochs = _EPOCHS
@@ -31,7 +33,7 @@ def _trainer(directory, **changes):
     config.coarse_stage.update(changes)
   data = step_job.made_up_nodules(6)
   data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
-  return step_job.coarse_trainer(config, data, directory)
+  return step_job.coarse_trainer(config, data, directory, identity)
 
 
 class _StopsAt(progress.Silent):
@@ -108,6 +110,34 @@ def test_an_epoch_s_seconds_are_those_of_all_its_parts(tmp_path, monkeypatch):
   now[0] += 1000  # Nobody works.
   _, history = timed(tmp_path).run(progress.Silent())
   assert [row['seconds'] for row in history] == [30, 30]
+
+
+class _Renames(progress.Silent):
+  """An observer that, after a step, does what a user does elsewhere."""
+
+  def __init__(self, step, old, new):
+    self._step, self._old, self._new = step, old, new
+
+  def step(self, step, loss):
+    if step == self._step:
+      self._old.rename(self._new)
+
+
+@pytest.mark.parametrize('step', (1, 4))
+def test_a_run_whose_directory_is_renamed_ends(undisturbed, tmp_path, step):
+  old, new = tmp_path / 'old', tmp_path / 'new'
+  workdir_lib.claim(old, step_job.coarse_config())
+
+  def trainer():
+    return _trainer(old / 'coarse', identity_lib.Identity(old))
+
+  with pytest.raises(errors.InputError, match='is gone: it was moved or'):
+    trainer().run(_Renames(step, old, new))
+  assert not old.exists()
+  new.rename(old)
+  best, history = trainer().run(progress.Silent())
+  assert _without_seconds(history) == _without_seconds(undisturbed[1])
+  jax.tree.map(np.testing.assert_array_equal, best, undisturbed[0])
 
 
 @pytest.mark.parametrize('step', (3, 6))
