@@ -37,8 +37,10 @@ def builder(name, data_dir):
     errors.InputError: no such dataset, config or policy.
   """
   import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.utils import file_utils
 
   from tfds_lidc.lidc_nodules import building  # Registers the dataset, too.
+  from tfds_lidc.lidc_nodules import staging
 
   if not name.startswith('lidc_nodules/'):
     raise errors.InputError(
@@ -47,6 +49,11 @@ def builder(name, data_dir):
     )
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
+  # A config that this version does not know is found by its files only.
+  staging.mend(
+    file_utils.list_data_dirs(building.given(data_dir)),
+    name.partition('/')[0],
+  )
   try:
     found = tfds.builder(name, data_dir=building.given(data_dir))
   except (tfds.core.DatasetNotFoundError, ValueError) as error:

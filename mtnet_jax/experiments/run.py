@@ -121,12 +121,12 @@ def _prepare(config, workdir, say, locks, changed=None):
   seen = keep_seen.gather(config, workdir, splits, say=say)
   workdir_lib.claim(workdir, config, changed=changed)
   keep_seen.write(workdir, seen)
+  files.remove_leftovers(workdir)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
     say(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir, say)
     return config, None
-  files.remove_leftovers(workdir)
   simulated = splits['train'].simulated
   say(
     f'{config.dataset.name}{" (SIMULATED CT)" if simulated else ""}: '

@@ -38,9 +38,9 @@ GUARDS = (
   _checkpoint('  if found not in _READABLE:', '  if False:'),
   _checkpoint('      manager.delete(step)\n', '      return\n'),
   guard.Guard(
-    'mtnet_jax/storage/files.py',
-    '      temporary.unlink(missing_ok=True)\n      raise',
-    '      raise',
+    'folder_swap/staged.py',
+    '    with contextlib.suppress(OSError):\n      staged.unlink()\n',
+    '',
     'tests/storage/test_files.py',
   ),
   guard.Guard(

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -87,8 +86,7 @@ def build(
     # The process that this one waited for may have built it.
     if overwrite or not is_built(config, data_dir=data_dir):
       _build(
-        config,
-        data_dir,
+        builder,
         download_config,
         strict=strict,
         workers=workers,
@@ -100,8 +98,7 @@ def build(
 
 
 def _build(
-  config,
-  data_dir,
+  builder,
   download_config,
   *,
   strict,
@@ -110,11 +107,10 @@ def _build(
   of_luna16,
 ):
   """Builds beside its place, moves there, and forgets what it remembered."""
-  staging.remove_leftovers(data_dir)
+  config, data_dir = builder.builder_config, pathlib.Path(builder.data_dir_root)
   try:
-    with tempfile.TemporaryDirectory(
-      prefix=staging.prefix(), dir=data_dir
-    ) as folder:
+    staging.remove_leftovers(builder)
+    with staging.folder(builder) as folder:
       staged = _Builder(config=config, data_dir=folder)
       staged.show_progress = True
       staged.strict = strict
@@ -124,7 +120,7 @@ def _build(
       staged.cache_dir = _cache_below(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
-      staging.publish(pathlib.Path(folder), data_dir, staged.data_path)
+      staging.publish(folder, data_dir, staged.data_path)
   except OSError as e:
     raise errors.InputError(
       f'cannot write the dataset into {data_dir} ({e}); free some space '
