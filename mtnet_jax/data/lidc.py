@@ -109,7 +109,12 @@ def _config_and_policy(name):
 
 def is_built(name, data_dir):
   """Whether the dataset is on this disk."""
-  return builder(name, data_dir).is_prepared()
+  return _is_prepared(builder(name, data_dir))
+
+
+def _is_prepared(source):
+  with _translated():
+    return source.is_prepared()
 
 
 def is_simulated(name, data_dir):
@@ -152,7 +157,7 @@ def built_splits(name, data_dir):
 
 def _built(name, data_dir):
   source = builder(name, data_dir)
-  if not source.is_prepared():
+  if not _is_prepared(source):
     raise errors.InputError(
       f'{name} is not in {source.data_dir}: build it with'
       f' `{build_command(name, data_dir)}`.'

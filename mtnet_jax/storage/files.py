@@ -133,16 +133,6 @@ def replaced_folder(path):
     yield staged
 
 
-def mend_folder(path):
-  """Gives a folder back that was to be replaced when its process was killed.
-
-  Raises:
-    errors.InputError: it should be, and may not.
-  """
-  with writing(pathlib.Path(path).absolute()):
-    swap.mend(path)
-
-
 @contextlib.contextmanager
 def together(folder, index):
   """Yields a folder for files that belong together, and appear together.

@@ -5,6 +5,7 @@ without it. `mutants.py` takes them out one by one.
 """
 
 from faults import guard
+from faults import guards_of_folders
 from faults import guards_of_input
 
 _CHECKPOINT = (
@@ -177,6 +178,7 @@ GUARDS = (
     '    or low > value or value > high',
     'tests/storage/test_size_limits.py',
   ),
+  *guards_of_folders.GUARDS,
   *guards_of_input.GUARDS,
   # Runs, bundles and weights.
   guard.Guard(

@@ -21,29 +21,29 @@ class Interruption:
   """Counts the changes below a folder; one of them goes wrong.
 
   Attributes:
-    changes: how many there were.
+    calls: the names of the calls, of all changes.
   """
 
   def __init__(self, fault, at, root):
     """Args: one of `FAULTS`; which change (0: none); the folder."""
-    self.changes = 0
+    self.calls = []
     self._fault, self._at, self._root = fault, at, os.path.realpath(root)
     for name in _CALLS:
-      setattr(os, name, self._changing(getattr(os, name)))
+      setattr(os, name, self._changing(name, getattr(os, name)))
     opened = self._writing(builtins.open)
     builtins.open = io.open = opened
     os.open = self._creating(os.open)
 
-  def _check(self, path, dir_fd=None):
+  def _check(self, name, path, dir_fd=None):
     # Below a descriptor only `rmtree` works, and only on what is ours.
     if isinstance(path, int) or (
       dir_fd is None and not os.path.abspath(path).startswith(self._root)
     ):
       return
-    self.changes += 1
-    if self._at == 0 or self.changes < self._at:
+    self.calls.append(name)
+    if self._at == 0 or len(self.calls) < self._at:
       return
-    if self.changes > self._at and self._fault != 'broken':
+    if len(self.calls) > self._at and self._fault != 'broken':
       return
     if self._fault == 'kill':
       os._exit(KILLED)
@@ -51,9 +51,9 @@ class Interruption:
       raise KeyboardInterrupt
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
 
-  def _changing(self, call):
+  def _changing(self, name, call):
     def changed(path, *args, **kwargs):
-      self._check(path, kwargs.get('dir_fd'))
+      self._check(name, path, kwargs.get('dir_fd'))
       return call(path, *args, **kwargs)
 
     return changed
@@ -61,7 +61,7 @@ class Interruption:
   def _writing(self, call):
     def opened(path, mode='r', *args, **kwargs):
       if set(mode) & set('wax+'):
-        self._check(path)
+        self._check('open', path)
       return call(path, mode, *args, **kwargs)
 
     return opened
@@ -69,7 +69,7 @@ class Interruption:
   def _creating(self, call):
     def opened(path, flags, *args, **kwargs):
       if flags & os.O_CREAT:
-        self._check(path, kwargs.get('dir_fd'))
+        self._check('open', path, kwargs.get('dir_fd'))
       return call(path, flags, *args, **kwargs)
 
     return opened

@@ -31,7 +31,7 @@ try:
     (folder / 'b').mkdir()
     (folder / 'b' / 'c').write_text('new')
 finally:
-  print(interruption.changes)
+  print(len(interruption.calls))
 """
 
 
@@ -52,7 +52,7 @@ def _tree(folder):
 
 def _replace(fault, at, target):
   done = subprocess.run(
-    [sys.executable, '-c', _REPLACE, fault, str(at), str(target)],
+    [sys.executable, '-S', '-c', _REPLACE, fault, str(at), str(target)],
     capture_output=True,
     text=True,
     env={**os.environ, 'PYTHONPATH': f'{main_job.ROOT}:{main_job.ROOT}/tests'},
