@@ -26,7 +26,7 @@ GUARDS = (
     '      return False\n',
     '',
   ),
-  _swap('target.name)\n  with staged.folder(', 'None)\n  with staged.folder('),
+  _swap('  remove_leftovers(target.parent, target.name)\n', ''),
   _swap('pathlib.Path(os.path.realpath(target))', 'pathlib.Path(target)'),
   _swap('    if os.path.lexists(old):\n      raise', '    if 0:\n      raise'),
   _staged('  if locks.take(lock):\n    return lock', '  return lock'),

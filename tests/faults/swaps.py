@@ -206,14 +206,19 @@ def main():
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--only', nargs='+', help='names of commands')
   parser.add_argument('--faults', nargs='+', default=['kill', 'full', 'tmpfs'])
+  parser.add_argument(
+    '--shared', type=pathlib.Path, help="of an earlier --out's"
+  )
   parser.add_argument('--out', type=pathlib.Path, required=True)
   args = parser.parse_args()
   out = args.out.absolute()
   out.mkdir(parents=True)
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(out / 'compiled'))
-  shared = out / 'shared'
-  shared.mkdir()
-  if in_child(lambda: swap_cases.share(shared), out / 'shared.log'):
+  shared = args.shared or out / 'shared'
+  shared.mkdir(exist_ok=True)
+  if not args.shared and in_child(
+    lambda: swap_cases.share(shared), out / 'shared.log'
+  ):
     raise SystemExit(f'see {out}/shared.log')
   # Imported once, for all children; none of it starts a device.
   import mtnet_jax.report  # noqa: F401
@@ -225,6 +230,7 @@ def main():
   ]
   rng = random.Random(args.seed)
   rows, faults = [], []
+  table = open(out / 'swaps.csv', 'w', newline='', buffering=1)
   for fault in args.faults:
     moments = [(x, x.moments(fault, rng)) for x in commands]
     for command, at in tqdm.tqdm(
@@ -235,11 +241,12 @@ def main():
     ):
       row, found = command.trial(fault, next(at))
       rows.append(row)
+      writer = csv.DictWriter(table, list(row))
+      if len(rows) == 1:
+        writer.writeheader()
+      writer.writerow(row)
       faults += found
-  with open(out / 'swaps.csv', 'w', newline='') as file:
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+  table.close()
   print(*faults, sep='\n')
   for fault in args.faults:
     these = [row for row in rows if row['fault'] == fault]

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from folder_swap import staged as staged_lib
 from tfds_lidc import errors
 from tfds_lidc import paths
 from tfds_lidc.ct import series
@@ -282,7 +283,9 @@ def _remember_source(builder: _Builder, directory: os.PathLike | None) -> None:
     path.unlink(missing_ok=True)
     if directory is not None:
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(os.fspath(directory), encoding='utf-8')
+      with staged_lib.file(path) as staged:
+        staged.write_text(os.fspath(directory), encoding='utf-8')
+        os.replace(staged, path)
 
 
 def _source_file(builder: _Builder) -> pathlib.Path:
