@@ -6,6 +6,7 @@ name that users import.
 
 import ast
 import re
+import sys
 
 import main_job
 import pytest
@@ -51,6 +52,7 @@ _MAY_IMPORT = {
     # Commands alone, which nobody imports.
     'tools': 'errors command_line ct nodules scans',
   },
+  'folder_swap': {'locks': '', 'staged': 'locks', 'swap': 'locks staged'},
 }
 _COMMANDS = {
   'mtnet_jax': (
@@ -64,9 +66,12 @@ _COMMANDS = {
     'sweep',
   ),
   'tfds_lidc': ('build', 'check', 'cohort'),
+  'folder_swap': (),
 }
 # Wings of `mtnet_jax` that may import `tfds_lidc`, inside functions.
 _USE_THE_DATASET = ('data', 'ct')
+# What may import `folder_swap`, which both packages share.
+_REPLACE_FOLDERS = (('mtnet_jax', 'storage'), ('tfds_lidc', 'lidc_nodules'))
 
 
 def _files(package):
@@ -177,7 +182,9 @@ def test_a_wing_imports_only_what_it_may(package, module):
     pytest.skip('a command may import every wing')
   allowed = _MAY_IMPORT[package][wing].split()
   for other, target in _targets(package, module):
-    if other != package:
+    if other == 'folder_swap' != package:
+      assert (package, wing) in _REPLACE_FOLDERS, target
+    elif other != package:
       assert package == 'mtnet_jax' and wing in _USE_THE_DATASET, target
       assert target not in _COMMANDS[other], target
     elif target and _wing(target) != wing:
@@ -287,6 +294,12 @@ def test_the_dataset_knows_no_jax_and_no_tensorflow(module):
       'tensorflow',
       'mtnet_jax',
     ), f'{module}: {name}'
+
+
+@pytest.mark.parametrize('module', sorted(_FILES['folder_swap']))
+def test_what_both_packages_share_needs_no_other(module):
+  for name in _imports(_parse('folder_swap', module)):
+    assert name.partition('.')[0] in {*sys.stdlib_module_names, 'folder_swap'}
 
 
 def test_the_parser_sees_every_kind_of_import():

@@ -37,8 +37,10 @@ def builder(name, data_dir):
     errors.InputError: no such dataset, config or policy.
   """
   import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.utils import file_utils
 
   from tfds_lidc.lidc_nodules import building  # Registers the dataset, too.
+  from tfds_lidc.lidc_nodules import staging
 
   if not name.startswith('lidc_nodules/'):
     raise errors.InputError(
@@ -47,6 +49,11 @@ def builder(name, data_dir):
     )
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
+  # A config that this version does not know is found by its files only.
+  staging.mend(
+    file_utils.list_data_dirs(building.given(data_dir)),
+    name.partition('/')[0],
+  )
   try:
     found = tfds.builder(name, data_dir=building.given(data_dir))
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -102,7 +109,12 @@ def _config_and_policy(name):
 
 def is_built(name, data_dir):
   """Whether the dataset is on this disk."""
-  return builder(name, data_dir).is_prepared()
+  return _is_prepared(builder(name, data_dir))
+
+
+def _is_prepared(source):
+  with _translated():
+    return source.is_prepared()
 
 
 def is_simulated(name, data_dir):
@@ -145,7 +157,7 @@ def built_splits(name, data_dir):
 
 def _built(name, data_dir):
   source = builder(name, data_dir)
-  if not source.is_prepared():
+  if not _is_prepared(source):
     raise errors.InputError(
       f'{name} is not in {source.data_dir}: build it with'
       f' `{build_command(name, data_dir)}`.'

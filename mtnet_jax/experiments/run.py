@@ -138,13 +138,13 @@ def _prepare(config, workdir, say, locks, changed=None, before_training=None):
   seen = keep_seen.gather(config, workdir, splits, say=say)
   workdir_lib.claim(workdir, config, changed=changed)
   keep_seen.write(workdir, seen)
+  files.remove_leftovers(workdir)
   if (workdir / 'metrics.json').exists():
     results = workdir_lib.read_metrics(workdir)
     workdir_lib.check_results(results, config, workdir)
     say(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir, say)
     return config, None
-  files.remove_leftovers(workdir)
   if before_training is not None:
     before_training(workdir)
   simulated = splits['train'].simulated

@@ -7,11 +7,12 @@ import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import sys
 import tempfile
 
+from folder_swap import staged as staged_lib
+from folder_swap import swap
 from mtnet_jax.system import errors
 
 # A table of a hundred thousand nodules takes a third of this.
@@ -37,7 +38,7 @@ def writing(path, flag=None):
 
 
 def _temporary(path, ending=''):
-  """A name beside `path`, of this process; see `remove_leftovers`."""
+  """A name beside `path`, of this process."""
   return path.with_name(f'.{path.name}.{os.getpid()}{ending}')
 
 
@@ -48,14 +49,9 @@ def write_bytes(path, data):
     errors.InputError: it cannot be written; what was there stays.
   """
   path = pathlib.Path(path)
-  temporary = _temporary(path)
-  with writing(path):
-    try:
-      temporary.write_bytes(data)
-      os.replace(temporary, path)
-    except OSError:
-      temporary.unlink(missing_ok=True)
-      raise
+  with writing(path), staged_lib.file(path) as staged:
+    staged.write_bytes(data)
+    os.replace(staged, path)
 
 
 def check_spelling(path):
@@ -114,18 +110,13 @@ def new_folder(path):
       nothing is left behind.
   """
   path = pathlib.Path(path).absolute()
-  if path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise errors.InputError(
-      f'{path} exists already: choose another --out, or delete it.'
-    )
-  staged = _temporary(path)
-  try:
-    with writing(path, '--out'):
-      staged.mkdir(parents=True)
+  with writing(path, '--out'):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+      raise errors.InputError(
+        f'{path} exists already: choose another --out, or delete it.'
+      )
+    with swap.created(path) as staged:
       yield staged
-      os.replace(staged, path)
-  finally:
-    shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -138,22 +129,8 @@ def replaced_folder(path):
     errors.InputError: it cannot be written.
   """
   path = pathlib.Path(path).absolute()
-  staged, old = _temporary(path), _temporary(path, '.old')
-  try:
-    with writing(path):
-      staged.mkdir(parents=True)
-      yield staged
-      if path.exists():
-        os.replace(path, old)
-      try:
-        os.replace(staged, path)
-      except BaseException:
-        if old.exists():
-          os.replace(old, path)
-        raise
-  finally:
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+  with writing(path), swap.replaced(path) as staged:
+    yield staged
 
 
 @contextlib.contextmanager
@@ -201,17 +178,13 @@ def _named_in(index):
 
 
 def remove_leftovers(directory):
-  """Removes the unfinished files and folders of processes that were killed.
+  """Removes what killed processes left unfinished, and gives back the old.
 
-  Args:
-    directory: one in which no other process writes now.
+  Only what this package wrote there, and what has no living owner: see
+  `folder_swap`.
   """
-  for path in pathlib.Path(directory).iterdir():
-    if re.fullmatch(r'\..+\.\d+(\.old)?', path.name):
-      if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-      else:
-        path.unlink(missing_ok=True)
+  with writing(directory):
+    swap.remove_leftovers(directory)
 
 
 def write_text(path, text):

@@ -152,7 +152,7 @@ def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
   for words in says:
     assert words in stderr
   assert not list(tmp_path.glob('data/**/dataset_info.json'))
-  assert not list(tmp_path.glob('data/.incomplete_*'))
+  assert not list(tmp_path.glob('data/**/.*.mtnet_jax-*'))
 
 
 def test_faulty_arguments_end_in_one_line(tmp_path):

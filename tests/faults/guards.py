@@ -5,6 +5,7 @@ without it. `mutants.py` takes them out one by one.
 """
 
 from faults import guard
+from faults import guards_of_folders
 from faults import guards_of_input
 
 _CHECKPOINT = (
@@ -38,9 +39,9 @@ GUARDS = (
   _checkpoint('  if found not in _READABLE:', '  if False:'),
   _checkpoint('      manager.delete(step)\n', '      return\n'),
   guard.Guard(
-    'mtnet_jax/storage/files.py',
-    '      temporary.unlink(missing_ok=True)\n      raise',
-    '      raise',
+    'folder_swap/staged.py',
+    '    with contextlib.suppress(OSError):\n      staged.unlink()\n',
+    '',
     'tests/storage/test_files.py',
   ),
   guard.Guard(
@@ -213,6 +214,7 @@ GUARDS = (
     '    or low > value or value > high',
     'tests/storage/test_size_limits.py',
   ),
+  *guards_of_folders.GUARDS,
   *guards_of_input.GUARDS,
   # Runs, bundles and weights.
   guard.Guard(

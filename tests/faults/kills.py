@@ -30,7 +30,7 @@ STAGES = ('coarse', 'class', 'fine')
 # What is waited for, and how many seconds at most after that it kills.
 MOMENTS = {
   'at any time': (None, None),
-  'building': ('data/**/*incomplete*', 4.0),
+  'building': ('data/**/.*.mtnet_jax-*', 4.0),
   'checkpoint': ('run/checkpoints/*/*/*tmp*', 0.05),
   'report': ('run/records.csv', 2.0),
 }

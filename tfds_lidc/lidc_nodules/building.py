@@ -5,11 +5,11 @@ import dataclasses
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from folder_swap import staged as staged_lib
 from tfds_lidc import errors
 from tfds_lidc import paths
 from tfds_lidc.ct import series
@@ -87,8 +87,7 @@ def build(
     # The process that this one waited for may have built it.
     if overwrite or not is_built(config, data_dir=data_dir):
       _build(
-        config,
-        data_dir,
+        builder,
         download_config,
         strict=strict,
         workers=workers,
@@ -100,8 +99,7 @@ def build(
 
 
 def _build(
-  config,
-  data_dir,
+  builder,
   download_config,
   *,
   strict,
@@ -110,11 +108,10 @@ def _build(
   of_luna16,
 ):
   """Builds beside its place, moves there, and forgets what it remembered."""
-  staging.remove_leftovers(data_dir)
+  config, data_dir = builder.builder_config, pathlib.Path(builder.data_dir_root)
   try:
-    with tempfile.TemporaryDirectory(
-      prefix=staging.prefix(), dir=data_dir
-    ) as folder:
+    staging.remove_leftovers(builder)
+    with staging.folder(builder) as folder:
       staged = _Builder(config=config, data_dir=folder)
       staged.show_progress = True
       staged.strict = strict
@@ -124,7 +121,7 @@ def _build(
       staged.cache_dir = _cache_below(data_dir)
       with staging.quiet_tfds():
         staged.download_and_prepare(download_config=download_config)
-      staging.publish(pathlib.Path(folder), data_dir, staged.data_path)
+      staging.publish(folder, data_dir, staged.data_path)
   except OSError as e:
     raise errors.InputError(
       f'cannot write the dataset into {data_dir} ({e}); free some space '
@@ -286,7 +283,9 @@ def _remember_source(builder: _Builder, directory: os.PathLike | None) -> None:
     path.unlink(missing_ok=True)
     if directory is not None:
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(os.fspath(directory), encoding='utf-8')
+      with staged_lib.file(path) as staged:
+        staged.write_text(os.fspath(directory), encoding='utf-8')
+        os.replace(staged, path)
 
 
 def _source_file(builder: _Builder) -> pathlib.Path:

@@ -15,7 +15,6 @@ not: `tfds.load` then takes array_record files for TFRecord ones.)
 import importlib.util
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -103,17 +102,17 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
   if _Format.TFRECORD in info.available_file_formats():
     return
   try:
-    with tempfile.TemporaryDirectory(
-      prefix=staging.prefix(), dir=builder.data_dir_root
-    ) as staged:
+    with staging.folder(builder) as parent:
+      staged = parent / 'tfrecord'
+      staged.mkdir()
       for split in info.splits.values():
-        _write_split(builder, split, pathlib.Path(staged))
+        _write_split(builder, split, staged)
       _switch(info, _Format.TFRECORD)
       info.add_alternative_file_format(_Format.ARRAY_RECORD)
       info.write_dataset_info_json(staged)
       # The file that names the others comes last.
       for path in sorted(
-        pathlib.Path(staged).iterdir(), key=lambda path: path.suffix == '.json'
+        staged.iterdir(), key=lambda path: path.suffix == '.json'
       ):
         os.replace(path, folder / path.name)
   except (OSError, lazy_imports_utils.tensorflow.errors.OpError) as e:

@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import logging
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import file_utils
 import tqdm
 
 from tfds_lidc import errors
@@ -18,6 +19,7 @@ from tfds_lidc.ct import index as series_index
 from tfds_lidc.ct import metaimage
 from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import record
+from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import patch
 from tfds_lidc.scans import accounting
@@ -107,13 +109,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   cache_dir: str | os.PathLike | None = None
 
   def __init__(self, *, file_format: Any = None, **kwargs: Any):
+    # Before TFDS looks where the dataset is, and reads what it says of itself.
+    staging.mend(
+      file_utils.list_data_dirs(kwargs.get('data_dir')), type(self).name
+    )
     super().__init__(**kwargs)
     file_formats.choose(self.info, file_format)
 
   def is_prepared(self) -> bool:
     """As in TFDS, which warns on stderr of every dataset that is not built."""
     files = ('dataset_info.json', 'features.json')
-    return all((self.data_path / name).exists() for name in files)
+    if all((self.data_path / name).exists() for name in files):
+      return True
+    staging.check_not_stranded(self.data_path)
+    return False
 
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""

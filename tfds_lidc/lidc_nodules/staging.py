@@ -1,5 +1,6 @@
 """Builds beside the place of a dataset, and moves there what is complete."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import fcntl
@@ -7,12 +8,12 @@ import hashlib
 import io
 import os
 import pathlib
-import shutil
-import socket
 import tempfile
 
 import tensorflow_datasets as tfds
 
+from folder_swap import staged as staged_lib
+from folder_swap import swap
 from tfds_lidc import errors
 
 
@@ -28,21 +29,65 @@ def check_writable(data_dir: pathlib.Path) -> None:
     ) from e
 
 
-def prefix() -> str:
-  """How the staging folders of this process begin."""
-  return f'.incomplete_{os.getpid()}@{socket.gethostname()}_'
+@contextlib.contextmanager
+def folder(builder: tfds.core.DatasetBuilder) -> Iterator[pathlib.Path]:
+  """Yields a hidden folder for files that are moved into a dataset's own."""
+  place = _places(builder)[-1]
+  with staged_lib.folder(place, builder.name) as staged:
+    yield staged
 
 
-def remove_leftovers(data_dir: pathlib.Path) -> None:
-  """Removes what builds that were killed on this machine left behind."""
-  for path in data_dir.glob(f'.incomplete_*@{socket.gethostname()}_*'):
-    pid = path.name.removeprefix('.incomplete_').partition('@')[0]
-    try:
-      os.kill(int(pid), 0)  # asks whether it is there
-    except ProcessLookupError:
-      shutil.rmtree(path, ignore_errors=True)
-    except (PermissionError, ValueError):
-      continue  # someone else's
+def remove_leftovers(builder: tfds.core.DatasetBuilder) -> None:
+  """Removes what builds left behind that were killed.
+
+  Those of any machine that shares the folder: a lock tells who is alive.
+  """
+  for place in _places(builder):
+    swap.remove_leftovers(place)
+
+
+def mend(data_dirs: Iterable[str | os.PathLike], name: str) -> None:
+  """Gives back the datasets that were to be replaced when a build was killed.
+
+  Those that this user may not rename stay, see `check_not_stranded`.
+
+  Args:
+    data_dirs: where datasets live.
+    name: of the dataset, of which all configs and versions are looked at.
+  """
+  for data_dir in data_dirs:
+    if '://' in os.fspath(data_dir):
+      continue  # Nobody builds there.
+    for config in pathlib.Path(data_dir, name).glob('[!.]*/'):
+      with contextlib.suppress(OSError):
+        swap.mend_all(config)
+
+
+def check_not_stranded(path: os.PathLike) -> None:
+  """Refuses to say of a dataset that it was not built, if it only has to move.
+
+  Raises:
+    InputError: a build was killed while it replaced the dataset.
+  """
+  try:
+    if not swap.mend(path):
+      return
+    outcome = 'it is there again: give the command again'
+  except OSError as e:
+    outcome = f'this user cannot give it back ({e.strerror}): another has to'
+  raise errors.InputError(
+    f'{path} was being replaced when the build was killed; {outcome}'
+  )
+
+
+def _places(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
+  """The folders above a build that are there, the nearest last.
+
+  Each may be a link to another disk, and the nearest one has the build's.
+  """
+  root = pathlib.Path(builder.data_dir_root)
+  parents = reversed(pathlib.Path(builder.data_path).parents)
+  return [x for x in parents if x.is_relative_to(root) and x.is_dir()]
 
 
 @contextlib.contextmanager
@@ -86,11 +131,12 @@ def publish(
 ) -> None:
   """Moves a finished build, and what TFDS keeps beside it, into place."""
   version = pathlib.Path(staged).relative_to(staging)
-  # TFDS notes the default config under the dataset, for every config alike.
+  # TFDS notes the default config under the dataset, for every build alike. So
+  # they may come first, each whole.
   notes = pathlib.Path(version.parts[0]) / '.config'
-  shutil.copytree(staging / notes, data_dir / notes, dirs_exist_ok=True)
+  (data_dir / notes).mkdir(parents=True, exist_ok=True)
+  for path in (staging / notes).iterdir():
+    os.replace(path, data_dir / notes / path.name)
   target = data_dir / version
   target.parent.mkdir(parents=True, exist_ok=True)
-  if target.exists():
-    os.rename(target, staging / 'replaced')
-  os.rename(staging / version, target)
+  swap.replace(staging / version, target, staging)

@@ -231,11 +231,12 @@ def test_a_killed_build_goes_on(tmp_path):
   kept = {path: os.stat(path).st_mtime_ns for path in cache.rglob('*.npz')}
   assert not build.is_built('phantom', data_dir=tmp_path)
   # Its staging folder is swept away by the next build, those alive are not.
-  assert list(tmp_path.glob('.incomplete_*'))
-  alive = tmp_path / staging.prefix()
-  alive.mkdir()
-  staging.remove_leftovers(tmp_path)
-  assert list(tmp_path.glob('.incomplete_*')) == [alive]
+  hidden = '**/.*.mtnet_jax-*'
+  assert list(tmp_path.glob(hidden))
+  builder = building.find('phantom', data_dir=tmp_path)
+  with staging.folder(builder) as alive:
+    staging.remove_leftovers(builder)
+    assert list(tmp_path.glob(hidden)) == [alive]
   policy = selection.POLICIES['paper']
   (scan_dir,) = {path.parent for path in kept}
   read = files.ReadToFile(str(scan_dir))

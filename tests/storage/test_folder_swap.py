@@ -1,0 +1,238 @@
+"""A folder that is replaced is the old or the new one, whatever stops it."""
+
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from faults import interrupted
+import main_job
+import pytest
+
+from folder_swap import locks
+from folder_swap import staged as staged_lib
+from folder_swap import swap
+
+_OLD, _NEW = ({'a': text, 'b/c': text} for text in ('old', 'new'))
+
+# Replaces a folder, with a fault; prints the changes that it came to.
+_REPLACE = """
+import pathlib, sys
+from faults import interrupted
+from folder_swap import swap
+fault, at, target = sys.argv[1:]
+parent = pathlib.Path(target).parent
+interruption = interrupted.Interruption(fault, int(at), parent)
+try:
+  with swap.replaced(target) as folder:
+    (folder / 'a').write_text('new')
+    (folder / 'b').mkdir()
+    (folder / 'b' / 'c').write_text('new')
+finally:
+  print(len(interruption.calls))
+"""
+
+
+def _fill(folder, tree):
+  for name, text in tree.items():
+    path = pathlib.Path(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _tree(folder):
+  return {
+    str(path.relative_to(folder)): path.read_text()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
+
+
+def _replace(fault, at, target):
+  done = subprocess.run(
+    [sys.executable, '-S', '-c', _REPLACE, fault, str(at), str(target)],
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': f'{main_job.ROOT}:{main_job.ROOT}/tests'},
+  )
+  assert done.returncode in (0, 1, interrupted.KILLED, -2, 130), done.stderr
+  return done
+
+
+@pytest.mark.parametrize('fault', interrupted.FAULTS)
+def test_any_change_may_fail(tmp_path, fault):
+  """The old or the new is there, whole, and the next one gives the new."""
+  at, seen = 0, []
+  while True:
+    at += 1
+    target = tmp_path / f'{fault}{at}' / 'report'
+    _fill(target, _OLD)
+    done = _replace(fault, at, target)
+    if fault in ('full', 'ctrl-c'):  # What can tidy up has done so.
+      assert _tree(target) in (_OLD, _NEW)
+    swap.mend(target)
+    seen.append(_tree(target))
+    assert seen[-1] in (_OLD, _NEW), at
+    # Some faults are late, and harmless.
+    if done.returncode == 0:
+      assert seen[-1] == _NEW
+    with swap.replaced(target) as folder:
+      _fill(folder, _NEW)
+    assert _tree(target) == _NEW
+    assert os.listdir(target.parent) == ['report'], at
+    if done.stdout and int(done.stdout) < at:
+      break
+  # Both sides of the renames were met.
+  assert len(seen) > 10 and _OLD in seen and _NEW in seen
+
+
+def _killed(target, *, before_the_second=True):
+  """Leaves what a kill between the renames does, or right after them."""
+  old = target.with_name(f'.{target.name}.mtnet_jax-old')
+  os.rename(target, old)
+  if not before_the_second:
+    _fill(target, _NEW)
+  return old
+
+
+def test_a_reader_gives_back_the_old_one_once(tmp_path):
+  target = tmp_path / 'report'
+  assert not swap.mend(target)
+  _fill(target, _OLD)
+  _killed(target)
+  assert swap.mend(target) and not swap.mend(target)
+  assert _tree(target) == _OLD and os.listdir(tmp_path) == ['report']
+
+
+def test_a_reader_waits_for_a_writer_between_its_renames(tmp_path):
+  target = tmp_path / 'report'
+  _fill(target, _OLD)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    with locks.alone_in(tmp_path):
+      _killed(target)
+      reader = pool.submit(swap.mend, target)
+      time.sleep(0.1)
+      assert not reader.done() and not target.exists()
+      _fill(target, _NEW)
+    assert reader.result(60) is False
+  assert _tree(target) == _NEW
+
+
+def test_a_lock_of_a_stranger_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+  monkeypatch.setattr(locks, '_SECONDS', 0.05)
+  with locks.alone_in(tmp_path):
+    with pytest.raises(TimeoutError, match=f'has locked {tmp_path}'):
+      with swap.replaced(tmp_path / 'report'):
+        pass
+  assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize('before_the_second', (True, False))
+def test_a_writer_leaves_one_of_both(tmp_path, before_the_second):
+  target = tmp_path / 'report'
+  _fill(target, _OLD)
+  _killed(target, before_the_second=before_the_second)
+  swap.remove_leftovers(tmp_path)
+  assert _tree(target) == (_OLD if before_the_second else _NEW)
+  assert os.listdir(tmp_path) == ['report']
+
+
+def test_only_what_is_ours_and_has_no_owner_is_left_over(tmp_path):
+  """Folders of users and of earlier versions stay, and so do links."""
+  kept = [
+    '.venv.312/bin',
+    '.report.12.old/a',
+    '.backup.2024/a',
+    '.x.mtnet_jax-1/a',
+    # No lock, and not empty: not provably of this program.
+    '.x.mtnet_jax-0123456789abcdef/a',
+    '.lock',
+    'records.csv',
+  ]
+  _fill(tmp_path, dict.fromkeys(kept, 'mine'))
+  elsewhere = tmp_path / 'elsewhere'
+  _fill(elsewhere, {'.lock': '', 'a': 'mine'})
+  link = tmp_path / '.y.mtnet_jax-0123456789abcdef'
+  link.symlink_to(elsewhere)
+  (tmp_path / '.z.mtnet_jax-0123456789abcdef').mkdir()  # as killed at once
+  dead, lock = staged_lib.make(tmp_path, 'dead')
+  _fill(dead, {'new/a': 'half'})
+  os.close(lock)  # as the system does when a process ends
+  unfinished = tmp_path / '.records.csv.mtnet_jax-0123456789abcdef'
+  unfinished.write_text('half')
+  with staged_lib.folder(tmp_path, 'alive') as folder:
+    with staged_lib.file(tmp_path / 'alive.csv') as file:
+      swap.remove_leftovers(tmp_path)
+      assert folder.exists() and file.exists()
+  assert link.is_symlink()
+  link.unlink()
+  expected = {**dict.fromkeys(kept, 'mine'), 'elsewhere/a': 'mine'}
+  assert _tree(tmp_path) == {**expected, 'elsewhere/.lock': ''}
+  assert not list(tmp_path.glob('.[dz]*'))
+
+
+def test_what_a_link_leads_to_is_replaced_beside_itself(tmp_path):
+  target, link = tmp_path / 'disk' / 'report', tmp_path / 'run' / 'report'
+  _fill(target, _OLD)
+  link.parent.mkdir()
+  link.symlink_to(target)
+  with swap.replaced(link) as folder:
+    _fill(folder, _NEW)
+    assert folder.is_relative_to(tmp_path / 'disk')
+  assert link.is_symlink() and _tree(target) == _NEW
+  _killed(target)
+  assert swap.mend(link) and _tree(target) == _NEW
+
+
+def test_a_folder_that_cannot_be_written_is_replaced(tmp_path):
+  """Files of a folder that was made read-only go with it, or stay hidden."""
+  target = tmp_path / 'report'
+  _fill(target, _OLD)
+  (target / 'b').chmod(0o500)
+  target.chmod(0o500)
+  with swap.replaced(target) as folder:
+    _fill(folder, _NEW)
+  assert _tree(target) == _NEW and os.listdir(tmp_path) == ['report']
+
+
+def test_an_old_one_in_the_way_stops_the_next(tmp_path, monkeypatch):
+  """As where it holds a mount: nothing is lost, and the line names it."""
+  target = tmp_path / 'report'
+  _fill(target, _NEW)
+  old = tmp_path / '.report.mtnet_jax-old'
+  _fill(old, _OLD)
+  rename = os.rename
+
+  def busy(source, destination):
+    if source == old:
+      raise OSError(16, 'Device or resource busy')
+    rename(source, destination)
+
+  monkeypatch.setattr(os, 'rename', busy)
+  with pytest.raises(OSError, match=r'\.report\.mtnet_jax-old is left over'):
+    with swap.replaced(target) as folder:
+      _fill(folder, _NEW)
+  assert _tree(target) == _NEW and _tree(old) == _OLD
+
+
+def test_a_new_folder_goes_over_nothing(tmp_path):
+  target = tmp_path / 'bundle'
+  with pytest.raises(OSError, match='not empty'):
+    with swap.created(target) as folder:
+      _fill(folder, _NEW)
+      _fill(target, _OLD)  # of somebody who was faster
+  assert _tree(target) == _OLD and os.listdir(tmp_path) == ['bundle']
+
+
+@pytest.mark.parametrize('name', ('n' * 250, 'ä' * 120))
+def test_long_names(tmp_path, name):
+  target = tmp_path / name
+  for tree in (_OLD, _NEW):
+    with swap.replaced(target) as folder:
+      _fill(folder, tree)
+  os.rename(target, swap._backup(target))
+  swap.remove_leftovers(tmp_path)  # knows no name for it, and leaves it
+  assert swap.mend(target)
+  assert _tree(target) == _NEW and os.listdir(tmp_path) == [name]
