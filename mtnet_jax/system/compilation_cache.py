@@ -7,6 +7,7 @@ JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off.
 
 import os
 import pathlib
+import stat
 
 import jax
 
@@ -19,17 +20,29 @@ def folder(kind):
 
   Returns:
     `pathlib.Path`; None where this user has no such folder that can be written,
-    as in containers that run as a user without a home. A temporary folder that
-    users share is no substitute: what lies there is executed.
+    as in containers that run as a user without a home, or where others may
+    write there, too. A temporary folder that users share is no substitute: what
+    lies there is executed.
   """
   try:
     # A user that no table of users knows has no home: RuntimeError.
     caches = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     path = pathlib.Path(caches, 'mtnet_jax', kind)
     path.mkdir(parents=True, exist_ok=True)
+    trusted = _is_ours(path)
   except (OSError, RuntimeError):
     return None
-  return path if os.access(path, os.W_OK | os.X_OK) else None
+  return path if trusted and os.access(path, os.W_OK | os.X_OK) else None
+
+
+def _is_ours(path):
+  """Whether no other user put anything there, root excepted."""
+  if not hasattr(os, 'getuid'):
+    return True
+  status, user = path.stat(), os.getuid()
+  # In a container, root often works in a folder of the machine's user.
+  owned = user == 0 or status.st_uid in (0, user)
+  return owned and not status.st_mode & stat.S_IWOTH
 
 
 def enable():

@@ -7,6 +7,8 @@ import sys
 import main_job
 import pytest
 
+from mtnet_jax.system import compilation_cache
+
 # A container that runs as any user: no HOME, and no entry of the user.
 _NO_HOME = """
 import os, pwd
@@ -57,6 +59,28 @@ def test_without_a_folder_there_is_no_cache(monkeypatch, before, env):
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
   done = main_job.run([sys.executable, '-c', before + _COMPILE], **env)
   assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_a_folder_into_which_all_may_write_is_no_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  folder = compilation_cache.folder('native')
+  assert folder == tmp_path / 'mtnet_jax' / 'native'
+  folder.chmod(0o777)
+  assert compilation_cache.folder('native') is None
+  folder.chmod(0o770)
+  assert compilation_cache.folder('native') == folder
+  # Another user's, who is asked by a user that is not root.
+  owner = folder.stat().st_uid
+  monkeypatch.setattr(os, 'getuid', lambda: owner + 1)
+  expected = folder if owner == 0 else None
+  assert compilation_cache.folder('native') == expected
+  monkeypatch.setattr(
+    pathlib.Path, 'stat', lambda path: os.stat_result((0o40700, *(7,) * 9))
+  )
+  monkeypatch.setattr(os, 'getuid', lambda: 8)
+  assert not compilation_cache._is_ours(folder)
+  monkeypatch.setattr(os, 'getuid', lambda: 7)
+  assert compilation_cache._is_ours(folder)
 
 
 _LOOPS = """

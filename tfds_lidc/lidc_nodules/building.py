@@ -14,6 +14,7 @@ from tfds_lidc import errors
 from tfds_lidc import paths
 from tfds_lidc.ct import series
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.lidc_nodules import locks
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import overrides
 
@@ -83,7 +84,7 @@ def build(
     series.check_directory(directory)
     download_config = download_config.replace(manual_dir=directory)
   staging.check_writable(data_dir)
-  with staging.exclusive(data_dir, config.name):
+  with locks.exclusive(data_dir, config.name):
     # The process that this one waited for may have built it.
     if overwrite or not is_built(config, data_dir=data_dir):
       _build(

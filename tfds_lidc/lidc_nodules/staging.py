@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
-import fcntl
-import hashlib
 import io
 import os
 import pathlib
@@ -88,30 +86,6 @@ def _places(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
   root = pathlib.Path(builder.data_dir_root)
   parents = reversed(pathlib.Path(builder.data_path).parents)
   return [x for x in parents if x.is_relative_to(root) and x.is_dir()]
-
-
-@contextlib.contextmanager
-def exclusive(data_dir: pathlib.Path, config: str) -> Iterator[None]:
-  """Lets one build of a config at a time through; others on this machine wait.
-
-  They would clear away the scans that each other remembers.
-  """
-  # Not in the data directory, which a build that fails leaves as it was.
-  what = os.fsencode(f'{data_dir.resolve()} {config}')
-  place = hashlib.sha256(what).hexdigest()
-  path = pathlib.Path(
-    tempfile.gettempdir(), f'tfds_lidc-{os.getuid()}-{place[:16]}.lock'
-  )
-  with open(path, 'w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      print(
-        f'Another process builds {config} in {data_dir}: waiting for it.',
-        flush=True,
-      )
-      fcntl.flock(lock, fcntl.LOCK_EX)
-    yield
 
 
 @contextlib.contextmanager

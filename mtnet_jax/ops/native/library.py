@@ -13,9 +13,7 @@ import functools
 import hashlib
 import os
 import pathlib
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +24,7 @@ import jaxlib
 import numpy as np
 
 from mtnet_jax.ops import target
+from mtnet_jax.ops.native import compiler
 from mtnet_jax.system import compilation_cache
 
 # Folder -> the loops that its sources define.
@@ -109,74 +108,91 @@ def _load(group):
   if os.environ.get('MTNET_JAX_NATIVE') == '0':
     return False
   try:
-    library = _open(_path(group))
+    library = ctypes.CDLL(str(_path(group)))
     for loop in _GROUPS[group]:
-      name = f'mtnet_{loop}'
-      handler = jax.ffi.pycapsule(getattr(library, name))
-      jax.ffi.register_ffi_target(name, handler, platform='cpu')
-  except (OSError, subprocess.SubprocessError) as error:
+      handler = jax.ffi.pycapsule(getattr(library, _symbol(loop)))
+      jax.ffi.register_ffi_target(_symbol(loop), handler, platform='cpu')
+  # A compiler, a disk or a cache fails in many ways, and JAX has all loops.
+  except Exception as error:
     reason = getattr(error, 'stderr', None) or error
     _say(
       f'no C++ loops ({group}) on this CPU, JAX computes the same more slowly.'
       ' They need a C++ compiler, `c++` or what CXX names; MTNET_JAX_NATIVE=0'
       ' does without and says nothing. What went wrong:'
-      f' {str(reason).strip()[:1000]}'
+      f' {str(reason).strip()[:1000] or type(error).__name__}'
     )
     return False
   return True
 
 
-def _open(path):
-  try:
-    return ctypes.CDLL(str(path))
-  except OSError:
-    # The next process builds it anew.
-    path.unlink(missing_ok=True)
-    raise
+def _symbol(loop):
+  return f'mtnet_{loop}'
 
 
 def _say(text):
   print(f'mtnet_jax: {text}', file=sys.stderr, flush=True)
 
 
-def _compiler():
-  return shlex.split(os.environ.get('CXX', 'c++'))
-
-
-def _run(*command):
-  return subprocess.run(
-    [*_compiler(), *command],
-    check=True,
-    capture_output=True,
-    text=True,
-    stdin=subprocess.DEVNULL,
-  ).stdout
-
-
 def _path(group):
-  """The library's file, built where it is not there yet."""
+  """The library's file, built where it is not there, or not whole.
+
+  Its name ends in the digest of what it holds: one that was cut or changed
+  would end this process when it is loaded, without a word.
+  """
   folder = pathlib.Path(__file__).parent
   sources = sorted(folder.glob(f'{group}/*.cc'))
   headers = sorted(folder.glob('*.h'))
+  caches = compilation_cache.folder('native') or _of_this_process()
+  words = compiler.command()
   # The macros name the compiler and what the processor can do: machines that
   # differ may share a home.
-  macros = _run(*_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull)
+  (macros,) = compiler.run(
+    [[*words, *_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull]]
+  )
+  parts = [jaxlib.__version__, *words, *_FLAGS, macros]
   key = hashlib.sha256(
-    '\0'.join(
-      [jaxlib.__version__, *_compiler(), *_FLAGS, macros]
-      + [file.read_text() for file in sources + headers]
-    ).encode()
+    b'\0'.join(
+      [os.fsencode(part) for part in parts]
+      + [file.read_bytes() for file in sources + headers]
+    )
   ).hexdigest()
-  caches = compilation_cache.folder('native') or _of_this_process()
-  path = caches / f'{group}-{key[:32]}.so'
-  if not path.exists():
-    _say(f'building C++ loops ({group}) for this CPU, once (some 5 s)')
-    with tempfile.TemporaryDirectory(dir=caches) as staged:
-      built = pathlib.Path(staged, path.name)
-      objects = _compile(sources, folder, staged)
-      _run('-shared', *objects, '-o', str(built))
-      built.replace(path)
+  name = f'{group}-{key[:32]}'
+  there = sorted(caches.glob(f'{name}-*'))
+  for path in there:
+    if path.name == _whole_name(name, path):
+      return path
+  if there:
+    _say(f'{there[0]} is damaged')
+  _say(f'building C++ loops ({group}) for this CPU, once (some 5 s)')
+  with tempfile.TemporaryDirectory(dir=caches) as staged:
+    built = pathlib.Path(staged, f'{name}.so')
+    objects = _compile(sources, folder, staged)
+    compiler.run([[*words, '-shared', *objects, '-o', str(built)]])
+    compiler.check(built, map(_symbol, _GROUPS[group]))
+    path = caches / _whole_name(name, built)
+    for damaged in there:
+      _remove(damaged)
+    built.replace(path)
   return path
+
+
+def _whole_name(name, path):
+  """What a library is called that holds what this file holds."""
+  try:
+    if not path.is_file():  # A pipe would have nobody who writes.
+      return ''
+    with path.open('rb') as file:
+      content = file.read(compiler.MAX_BYTES + 1)
+  except OSError:
+    return ''
+  return f'{name}-{hashlib.sha256(content).hexdigest()[:32]}.so'
+
+
+def _remove(path):
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)
 
 
 @functools.cache
@@ -196,21 +212,10 @@ def _compile(sources, folder, staged):
   # Foreign headers come as the system's, whose warnings nobody reads.
   folders = ('-I', str(folder), '-isystem', jax.ffi.include_dir())
   objects = [str(pathlib.Path(staged, f'{file.stem}.o')) for file in sources]
-  compilers = [
-    subprocess.Popen(
-      [*_compiler(), *_FLAGS, *folders, '-c', str(source), '-o', made],
-      stdin=subprocess.DEVNULL,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for source, made in zip(sources, objects, strict=True)
-  ]
-  # All are waited for, also after one has failed.
-  says = [compiler.communicate()[1] for compiler in compilers]
-  for compiler, stderr in zip(compilers, says, strict=True):
-    if compiler.returncode:
-      raise subprocess.CalledProcessError(
-        compiler.returncode, compiler.args, stderr=stderr
-      )
+  compiler.run(
+    [
+      [*compiler.command(), *_FLAGS, *folders, '-c', str(source), '-o', made]
+      for source, made in zip(sources, objects, strict=True)
+    ]
+  )
   return objects
