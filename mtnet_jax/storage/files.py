@@ -11,8 +11,6 @@ import shutil
 import sys
 import tempfile
 
-from folder_swap import staged as staged_lib
-from folder_swap import swap
 from mtnet_jax.system import errors
 
 # A table of a hundred thousand nodules takes a third of this.
@@ -48,6 +46,8 @@ def write_bytes(path, data):
   Raises:
     errors.InputError: it cannot be written; what was there stays.
   """
+  from tfds_lidc.folder_swap import staged as staged_lib
+
   path = pathlib.Path(path)
   with writing(path), staged_lib.file(path) as staged:
     staged.write_bytes(data)
@@ -109,6 +109,8 @@ def new_folder(path):
     errors.InputError: there is something already, or it cannot be written;
       nothing is left behind.
   """
+  from tfds_lidc.folder_swap import swap
+
   path = pathlib.Path(path).absolute()
   with writing(path, '--out'):
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -128,6 +130,8 @@ def replaced_folder(path):
   Raises:
     errors.InputError: it cannot be written.
   """
+  from tfds_lidc.folder_swap import swap
+
   path = pathlib.Path(path).absolute()
   with writing(path), swap.replaced(path) as staged:
     yield staged
@@ -181,8 +185,10 @@ def remove_leftovers(directory):
   """Removes what killed processes left unfinished, and gives back the old.
 
   Only what this package wrote there, and what has no living owner: see
-  `folder_swap`.
+  `tfds_lidc.folder_swap`.
   """
+  from tfds_lidc.folder_swap import swap
+
   with writing(directory):
     swap.remove_leftovers(directory)
 

@@ -96,7 +96,7 @@ GUARDS = (
   _checkpoint('  if found not in _READABLE:', '  if False:'),
   _checkpoint('      manager.delete(step)\n', '      return\n'),
   guard.Guard(
-    'folder_swap/staged.py',
+    'tfds_lidc/folder_swap/staged.py',
     '    with contextlib.suppress(OSError):\n      staged.unlink()\n',
     '',
     'tests/storage/test_files.py',

@@ -5,13 +5,19 @@ from faults import guard
 
 def _swap(text, without):
   return guard.Guard(
-    'folder_swap/swap.py', text, without, 'tests/storage/test_folder_swap.py'
+    'tfds_lidc/folder_swap/swap.py',
+    text,
+    without,
+    'tests/storage/test_folder_swap.py',
   )
 
 
 def _staged(text, without):
   return guard.Guard(
-    'folder_swap/staged.py', text, without, 'tests/storage/test_folder_swap.py'
+    'tfds_lidc/folder_swap/staged.py',
+    text,
+    without,
+    'tests/storage/test_folder_swap.py',
   )
 
 
@@ -37,7 +43,7 @@ GUARDS = (
   _staged('    if stat.S_ISDIR(found.st_mode):', '    if path.is_dir():'),
   _staged('  if len(os.fsencode(name)) > _MAX_BYTES:', '  if False:'),
   guard.Guard(
-    'folder_swap/locks.py',
+    'tfds_lidc/folder_swap/locks.py',
     '          raise TimeoutError(',
     '          break\n          raise TimeoutError(',
     'tests/storage/test_folder_swap.py -k stranger',

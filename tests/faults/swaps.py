@@ -139,7 +139,7 @@ class Trials:
 
   def _mend(self):
     """What a reader does first."""
-    from folder_swap import swap
+    from tfds_lidc.folder_swap import swap
     from tfds_lidc.lidc_nodules import staging
 
     if self._name == 'build':

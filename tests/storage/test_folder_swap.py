@@ -11,9 +11,9 @@ from faults import interrupted
 import main_job
 import pytest
 
-from folder_swap import locks
-from folder_swap import staged as staged_lib
-from folder_swap import swap
+from tfds_lidc.folder_swap import locks
+from tfds_lidc.folder_swap import staged as staged_lib
+from tfds_lidc.folder_swap import swap
 
 _OLD, _NEW = ({'a': text, 'b/c': text} for text in ('old', 'new'))
 
@@ -21,7 +21,7 @@ _OLD, _NEW = ({'a': text, 'b/c': text} for text in ('old', 'new'))
 _REPLACE = """
 import pathlib, sys
 from faults import interrupted
-from folder_swap import swap
+from tfds_lidc.folder_swap import swap
 fault, at, target = sys.argv[1:]
 parent = pathlib.Path(target).parent
 interruption = interrupted.Interruption(fault, int(at), parent)

@@ -9,10 +9,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from folder_swap import staged as staged_lib
 from tfds_lidc import errors
 from tfds_lidc import paths
 from tfds_lidc.ct import series
+from tfds_lidc.folder_swap import staged as staged_lib
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.lidc_nodules import locks
 from tfds_lidc.lidc_nodules import staging

@@ -10,9 +10,9 @@ import tempfile
 
 import tensorflow_datasets as tfds
 
-from folder_swap import staged as staged_lib
-from folder_swap import swap
 from tfds_lidc import errors
+from tfds_lidc.folder_swap import staged as staged_lib
+from tfds_lidc.folder_swap import swap
 
 
 def check_writable(data_dir: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 
-from folder_swap import locks
+from tfds_lidc.folder_swap import locks
 
 NAME = re.compile(r'\..+\.mtnet_jax-[0-9a-f]{16}')
 _LOCK = '.lock'

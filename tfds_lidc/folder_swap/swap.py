@@ -6,8 +6,8 @@ import errno
 import os
 import pathlib
 
-from folder_swap import locks
-from folder_swap import staged
+from tfds_lidc.folder_swap import locks
+from tfds_lidc.folder_swap import staged
 
 _OLD = '.mtnet_jax-old'
 

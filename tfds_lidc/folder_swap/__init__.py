@@ -1,8 +1,7 @@
-"""Replaces a folder as a whole: whatever stops it, the old or the new is there.
+"""Folders replaced as a whole: the old or the new is there. Door: `swap`.
 
-A package of its own, of the standard library only: datasets, which know no JAX,
-and reports, bundles and exports, which need no TFDS, are replaced by the same
-steps, and neither `mtnet_jax` nor `tfds_lidc` can import the other for them.
+Of the standard library only. Datasets, reports, bundles and exports are all
+replaced by these steps, so `mtnet_jax` imports them, too, when it writes.
 
 What is new is written in a hidden folder beside its place, or further up on the
 same disk (`staged.py`). Then `swap.replace` renames the old one, to
