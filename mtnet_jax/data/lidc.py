@@ -38,7 +38,9 @@ def builder(name, data_dir):
   """
   import tensorflow_datasets as tfds
 
+  from tfds_lidc import errors as lidc_errors
   from tfds_lidc.lidc_nodules import building  # Registers the dataset, too.
+  from tfds_lidc.lidc_nodules import damage
 
   if not name.startswith('lidc_nodules/'):
     raise errors.InputError(
@@ -48,7 +50,9 @@ def builder(name, data_dir):
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
   try:
-    found = tfds.builder(name, data_dir=building.given(data_dir))
+    found = damage.builder(name, building.given(data_dir))
+  except lidc_errors.InputError as error:
+    raise errors.InputError(str(error)) from error
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     first_line = str(error).splitlines()[0]
     if re.search('-(nodules|folds)_', name):
@@ -254,9 +258,12 @@ def _read(source, name, split, data_dir, limit):
       f' {", ".join(source.info.splits)}.'
     )
   try:
-    records = source.as_data_source(split=split)
+    with _translated():
+      records = source.as_data_source(split=split)
     rows = records.__getitems__(range(min(len(records), limit or len(records))))
   except (OSError, RuntimeError, ValueError) as error:
+    if isinstance(error, errors.InputError):
+      raise
     raise errors.InputError(
       f'{source.data_dir} is damaged ({str(error).splitlines()[0]}): build it'
       f' again with `{build_command(name, data_dir)} --overwrite`.'

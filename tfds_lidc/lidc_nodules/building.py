@@ -65,7 +65,7 @@ def build(
       `data_dir` cannot be written; a fault, if `strict`.
   """
   _check_local(data_dir)
-  builder = find(config, data_dir=data_dir, policy=policy)
+  builder = find(config, data_dir=data_dir, policy=policy, to_replace=overwrite)
   if not overwrite and builder.is_prepared():
     return builder
   config = builder.builder_config
@@ -155,6 +155,7 @@ def find(
   *,
   data_dir: str | os.PathLike | None = None,
   policy: str = '',
+  to_replace: bool = False,
 ) -> _Builder:
   """The builder of a config, in the folder where TFDS looks for it.
 
@@ -166,13 +167,18 @@ def find(
     data_dir: where datasets live. None or '' leaves the choice to TFDS: a
       folder of `tfds.core.add_data_dir` that has the dataset, or else
       TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+    to_replace: where a dataset belongs, which may be there and damaged.
 
   Raises:
-    InputError: no such config, no such policy; or this user has no home folder
-      and `data_dir` is not given.
+    InputError: no such config, no such policy; this user has no home folder
+      and `data_dir` is not given; or the dataset is damaged.
   """
   return with_home(
-    _Builder(config=find_config(config, policy), data_dir=given(data_dir))
+    _Builder(
+      config=find_config(config, policy),
+      data_dir=given(data_dir),
+      to_replace=to_replace,
+    )
   )
 
 
@@ -263,7 +269,7 @@ def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     InputError: `data_dir` is not on this machine.
   """
   _check_local(data_dir)
-  builder = find('paper', data_dir=data_dir)
+  builder = find('paper', data_dir=data_dir, to_replace=True)
   return _cache_below(pathlib.Path(builder.data_dir_root))
 
 
