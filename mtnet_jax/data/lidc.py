@@ -37,10 +37,10 @@ def builder(name, data_dir):
     errors.InputError: no such dataset, config or policy.
   """
   import tensorflow_datasets as tfds
-  from tensorflow_datasets.core.utils import file_utils
 
+  from tfds_lidc import errors as lidc_errors
   from tfds_lidc.lidc_nodules import building  # Registers the dataset, too.
-  from tfds_lidc.lidc_nodules import staging
+  from tfds_lidc.lidc_nodules import damage
 
   if not name.startswith('lidc_nodules/'):
     raise errors.InputError(
@@ -49,13 +49,10 @@ def builder(name, data_dir):
     )
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
-  # A config that this version does not know is found by its files only.
-  staging.mend(
-    file_utils.list_data_dirs(building.given(data_dir)),
-    name.partition('/')[0],
-  )
   try:
-    found = tfds.builder(name, data_dir=building.given(data_dir))
+    found = damage.builder(name, building.given(data_dir))
+  except lidc_errors.InputError as error:
+    raise errors.InputError(str(error)) from error
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     first_line = str(error).splitlines()[0]
     if re.search('-(nodules|folds)_', name):
@@ -266,9 +263,12 @@ def _read(source, name, split, data_dir, limit):
       f' {", ".join(source.info.splits)}.'
     )
   try:
-    records = source.as_data_source(split=split)
+    with _translated():
+      records = source.as_data_source(split=split)
     rows = records.__getitems__(range(min(len(records), limit or len(records))))
   except (OSError, RuntimeError, ValueError) as error:
+    if isinstance(error, errors.InputError):
+      raise
     raise errors.InputError(
       f'{source.data_dir} is damaged ({str(error).splitlines()[0]}): build it'
       f' again with `{build_command(name, data_dir)} --overwrite`.'

@@ -16,6 +16,7 @@ _INTERRUPTED = 'tests/training/test_trainer_interrupted.py'
 _WEIGHTS = 'mtnet_jax/weights/files.py'
 _HDF5 = 'mtnet_jax/weights/hdf5.py'
 _NATIVE = 'mtnet_jax/ops/native/library.py'
+_BUILDER = 'tfds_lidc/lidc_nodules/lidc_nodules_dataset_builder.py'
 _LOCKS = 'tfds_lidc/lidc_nodules/locks.py'
 
 
@@ -26,6 +27,24 @@ def _checkpoint(text, without):
 
 GUARDS = (
   # Caches, and what several users share.
+  guard.Guard(
+    _BUILDER,
+    '        damage.check(self)',
+    '        pass',
+    'tests/dataset/lidc_nodules/test_damaged_files.py',
+  ),
+  guard.Guard(
+    _BUILDER,
+    '      damage.check_records(self.info)',
+    '      pass',
+    'tests/dataset/lidc_nodules/test_damaged_files.py',
+  ),
+  guard.Guard(
+    _BUILDER,
+    '      if not to_replace:\n        raise damage.found(self, e) from e',
+    '      raise damage.found(self, e) from e',
+    'tests/dataset/lidc_nodules/test_damaged_files.py -k overwrite',
+  ),
   guard.Guard(
     _NATIVE,
     '    if path.name == _whole_name(name, path):',

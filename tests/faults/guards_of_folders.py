@@ -55,9 +55,9 @@ GUARDS = (
     'tests/dataset/test_build_replaced.py',
   ),
   guard.Guard(
-    'mtnet_jax/data/lidc.py',
-    '  staging.mend(\n',
-    '  max(\n',
+    'tfds_lidc/lidc_nodules/damage.py',
+    "  staging.mend(data_dir, name.partition('/')[0])\n",
+    '',
     'tests/dataset/test_build_replaced.py -k files_only',
   ),
 )

@@ -143,7 +143,7 @@ class Trials:
     from tfds_lidc.lidc_nodules import staging
 
     if self._name == 'build':
-      staging.mend([self._folder], 'lidc_nodules')
+      staging.mend(self._folder, 'lidc_nodules')
     else:
       swap.mend(self._folder / self._case.target)
 

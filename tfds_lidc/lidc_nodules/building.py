@@ -17,6 +17,7 @@ from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.lidc_nodules import locks
 from tfds_lidc.lidc_nodules import staging
 from tfds_lidc.nodules import overrides
+from tfds_lidc.scans import files
 
 _Builder = lidc_nodules_dataset_builder.Builder
 _LidcConfig = lidc_nodules_dataset_builder.LidcConfig
@@ -65,7 +66,7 @@ def build(
       `data_dir` cannot be written; a fault, if `strict`.
   """
   _check_local(data_dir)
-  builder = find(config, data_dir=data_dir, policy=policy)
+  builder = find(config, data_dir=data_dir, policy=policy, to_replace=overwrite)
   if not overwrite and builder.is_prepared():
     return builder
   config = builder.builder_config
@@ -128,9 +129,7 @@ def _build(
       f'cannot write the dataset into {data_dir} ({e}); free some space '
       'there, or choose another --data_dir'
     ) from e
-  scans = lidc_nodules_dataset_builder.scan_dir(
-    _cache_below(data_dir), config.name
-  )
+  scans = files.folder(_cache_below(data_dir), config.name)
   shutil.rmtree(scans, ignore_errors=True)
   with contextlib.suppress(OSError):  # another build's are there
     scans.parent.rmdir()
@@ -152,6 +151,7 @@ def find(
   *,
   data_dir: str | os.PathLike | None = None,
   policy: str = '',
+  to_replace: bool = False,
 ) -> _Builder:
   """The builder of a config, in the folder where TFDS looks for it.
 
@@ -163,13 +163,18 @@ def find(
     data_dir: where datasets live. None or '' leaves the choice to TFDS: a
       folder of `tfds.core.add_data_dir` that has the dataset, or else
       TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+    to_replace: where a dataset belongs, which may be there and damaged.
 
   Raises:
-    InputError: no such config, no such policy; or this user has no home folder
-      and `data_dir` is not given.
+    InputError: no such config, no such policy; this user has no home folder
+      and `data_dir` is not given; or the dataset is damaged.
   """
   return with_home(
-    _Builder(config=find_config(config, policy), data_dir=given(data_dir))
+    _Builder(
+      config=find_config(config, policy),
+      data_dir=given(data_dir),
+      to_replace=to_replace,
+    )
   )
 
 
@@ -260,7 +265,7 @@ def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     InputError: `data_dir` is not on this machine.
   """
   _check_local(data_dir)
-  builder = find('paper', data_dir=data_dir)
+  builder = find('paper', data_dir=data_dir, to_replace=True)
   return _cache_below(pathlib.Path(builder.data_dir_root))
 
 

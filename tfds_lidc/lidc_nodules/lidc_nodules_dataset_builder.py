@@ -10,13 +10,13 @@ from typing import Any
 
 from absl import logging
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.utils import file_utils
 import tqdm
 
 from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
 from tfds_lidc.ct import metaimage
+from tfds_lidc.lidc_nodules import damage
 from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import record
 from tfds_lidc.lidc_nodules import staging
@@ -108,18 +108,39 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   of_luna16 = False
   cache_dir: str | os.PathLike | None = None
 
-  def __init__(self, *, file_format: Any = None, **kwargs: Any):
+  def __init__(
+    self, *, file_format: Any = None, to_replace: bool = False, **kwargs: Any
+  ):
+    """As in TFDS.
+
+    Args:
+      file_format: see `file_formats.choose`.
+      to_replace: for a build in place of what is there, which may be damaged.
+
+    Raises:
+      damage.DamagedError: the dataset is there, and its files are damaged.
+    """
     # Before TFDS looks where the dataset is, and reads what it says of itself.
-    staging.mend(
-      file_utils.list_data_dirs(kwargs.get('data_dir')), type(self).name
-    )
-    super().__init__(**kwargs)
-    file_formats.choose(self.info, file_format)
+    staging.mend(kwargs.get('data_dir'), type(self).name)
+    try:
+      super().__init__(**kwargs)
+      if file_format is None:
+        file_formats.choose(self.info, None)
+      if self.is_prepared() and not to_replace:
+        damage.check(self)
+    except Exception as e:
+      # TFDS knows the folder before it reads there; then any exception may be.
+      if isinstance(e, errors.InputError) or '_data_dir' not in vars(self):
+        raise
+      if not to_replace:
+        raise damage.found(self, e) from e
+    if file_format is not None:
+      file_formats.choose(self.info, file_format)
 
   def is_prepared(self) -> bool:
     """As in TFDS, which warns on stderr of every dataset that is not built."""
-    files = ('dataset_info.json', 'features.json')
-    if all((self.data_path / name).exists() for name in files):
+    needed = ('dataset_info.json', 'features.json')
+    if all((self.data_path / name).exists() for name in needed):
       return True
     staging.check_not_stranded(self.data_path)
     return False
@@ -127,33 +148,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
     self._check_built()
-    file_formats.use_tfrecord(self.info, self._build_command())
+    file_formats.use_tfrecord(self.info, damage.build_command(self))
     return super().as_dataset(*args, **kwargs)
 
   def as_data_source(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; where the dataset is not there, says what builds it."""
     self._check_built()
+    try:
+      damage.check_records(self.info)
+    except Exception as e:  # Whatever the library of the records raises.
+      raise damage.found(self, e) from e
     return super().as_data_source(*args, **kwargs)
 
   def _check_built(self) -> None:
     if not self.is_prepared():
-      raise self._not_built()
-
-  def _not_built(self) -> errors.InputError:
-    source = '' if self.builder_config.simulated else ' --lidc_dir=DIR'
-    return errors.InputError(
-      f'{self.name}/{self.builder_config.name} is not built in '
-      f'{self.data_dir_root}: build it, once, with '
-      f'`{self._build_command()}{source}`'
-      + (source and ', where DIR has the DICOM files of LIDC-IDRI')
-    )
-
-  def _build_command(self) -> str:
-    config, changed, _ = self.builder_config.name.partition('-')
-    return (
-      f'python -m tfds_lidc.build --config={config}'
-      f'{" --policy=..." if changed else ""} --data_dir={self.data_dir_root}'
-    )
+      raise damage.not_built(self)
 
   def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
     # TFDS warns of every config that is not listed above; these are meant.
@@ -193,7 +202,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     )
     with contextlib.ExitStack() as stack:
       if self.cache_dir:
-        self._scan_dir = scan_dir(self.cache_dir, self.builder_config.name)
+        self._scan_dir = files.folder(self.cache_dir, self.builder_config.name)
       else:
         self._scan_dir = stack.enter_context(tempfile.TemporaryDirectory())
       super()._download_and_prepare(dl_manager, download_config)
@@ -244,7 +253,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     try:
       return dl_manager.manual_dir
     except AssertionError:  # It is not there, or empty.
-      raise self._not_built() from None
+      raise damage.not_built(self) from None
 
   def _nothing_found(
     self, index: series_index.SeriesIndex, lidc_dir: str
@@ -326,14 +335,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       delay=1,
       mininterval=0.5,
       leave=False,
-      # None: on a terminal only; elsewhere an error is the only line.
+      # None: on a terminal only, elsewhere an error is the only line.
       disable=None if self.show_progress else True,
     )
-
-
-def scan_dir(cache_dir: str | os.PathLike, config_name: str) -> pathlib.Path:
-  """Where the scans of one config are kept until it is built."""
-  return pathlib.Path(cache_dir) / 'scans' / config_name
 
 
 def _first_of_each_split(

@@ -1,6 +1,5 @@
 """Builds beside the place of a dataset, and moves there what is complete."""
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import io
@@ -9,6 +8,7 @@ import pathlib
 import tempfile
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import file_utils
 
 from tfds_lidc import errors
 from tfds_lidc.folder_swap import staged as staged_lib
@@ -44,19 +44,19 @@ def remove_leftovers(builder: tfds.core.DatasetBuilder) -> None:
     swap.remove_leftovers(place)
 
 
-def mend(data_dirs: Iterable[str | os.PathLike], name: str) -> None:
+def mend(data_dir: str | os.PathLike | None, name: str) -> None:
   """Gives back the datasets that were to be replaced when a build was killed.
 
   Those that this user may not rename stay, see `check_not_stranded`.
 
   Args:
-    data_dirs: where datasets live.
+    data_dir: where datasets live; None for all folders in which TFDS looks.
     name: of the dataset, of which all configs and versions are looked at.
   """
-  for data_dir in data_dirs:
-    if '://' in os.fspath(data_dir):
+  for place in file_utils.list_data_dirs(data_dir):
+    if '://' in os.fspath(place):
       continue  # Nobody builds there.
-    for config in pathlib.Path(data_dir, name).glob('[!.]*/'):
+    for config in pathlib.Path(place, name).glob('[!.]*/'):
       with contextlib.suppress(OSError):
         swap.mend_all(config)
 

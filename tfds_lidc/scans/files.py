@@ -97,6 +97,11 @@ def _outcome(path: pathlib.Path, content: dict) -> Outcome:
   )
 
 
+def folder(cache_dir: str | os.PathLike, config_name: str) -> pathlib.Path:
+  """Where the scans of one config are kept until it is built."""
+  return pathlib.Path(cache_dir) / 'scans' / config_name
+
+
 def load_examples(outcome: Outcome) -> list[reader.Example]:
   """The examples that a scan was read to."""
   with open(outcome.file, 'rb') as f, np.load(f) as stored:
