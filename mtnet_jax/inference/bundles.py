@@ -15,6 +15,8 @@ from mtnet_jax.inference import remote
 from mtnet_jax.models import nets
 from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import seen as seen_lib
+from mtnet_jax.storage import tensors
+from mtnet_jax.storage import texts
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
@@ -64,10 +66,10 @@ def load(path):
 
 
 def name_of(path):
-  """The last part of a path or a URL."""
+  """A name made of the last part of a path or a URL."""
   path = str(path)
   path = path if '://' in path else str(pathlib.Path(path).resolve())
-  return path.rstrip('/').rpartition('/')[2]
+  return texts.as_name(path.rstrip('/').rpartition('/')[2])
 
 
 def read(folder, *, name):
@@ -81,7 +83,7 @@ def read(folder, *, name):
     errors.InputError: it cannot be used.
   """
   if bundle_files.is_bundle(folder):
-    return bundle_files.read(folder)
+    return bundle_files.read(folder, check_variables=nets.check_variables)
   return _of_run(folder, name)
 
 
@@ -96,12 +98,14 @@ def _of_run(folder, name):
       f' {config.strategy!r}: a model has all of {", ".join(nets.ORDER)}.'
     )
   seen = seen_lib.read_if_there(pathlib.Path(folder))
+  variables = workdir.load_variables(folder, trained)
+  tensors.check_finite(variables, folder)
   return bundle_files.Bundle(
     name=name,
     config=config,
     metrics=metrics,
     card=card.model_card(name, config, metrics, seen),
-    members=(workdir.load_variables(folder, trained),),
+    members=(variables,),
     seen=seen,
   )
 

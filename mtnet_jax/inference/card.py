@@ -1,5 +1,6 @@
 """The model card: what a trained model is for, and how good it is."""
 
+import re
 import textwrap
 
 from mtnet_jax.data import lidc
@@ -84,7 +85,7 @@ It travels with the model: {spacing}; resampled to
 
 ## Made with
 
-{average}Config `{variant}`, seed {seed}; {versions}.
+{average}Config `{variant}`, seed {seed:d}; {versions}.
 """
 
 _CALIBRATION = """
@@ -118,7 +119,7 @@ def model_card(name, config, metrics, seen=None):
     load=_load(name),
     banner=_SIMULATED if metrics['simulated'] else '',
     citation=paper.CITATION,
-    dataset=dataset,
+    dataset=_code(dataset),
     limit=f' (at most {limit} nodules of each split)' if limit else '',
     start=_start(config),
     seen=_seen(seen),
@@ -133,10 +134,10 @@ def model_card(name, config, metrics, seen=None):
     cohort=_cohort(dataset),
     how_split=lidc.how_split(dataset)
     + ('' if lidc.split_of(dataset).startswith('folds') else ', 6:2:2'),
-    nodules=summary['nodules'],
-    labelled=summary['labelled'],
-    malignant=summary['malignant'],
-    patients=summary['patients'],
+    nodules=f'{summary["nodules"]:d}',
+    labelled=f'{summary["labelled"]:d}',
+    malignant=f'{summary["malignant"]:d}',
+    patients=f'{summary["patients"]:d}',
     ct='SIMULATED CT' if metrics['simulated'] else 'real CT',
     beside=(
       'The paper (real CT) is no measure of them.'
@@ -156,10 +157,26 @@ def model_card(name, config, metrics, seen=None):
     mask={'hard': 'thresholded at 0.5', 'soft': 'as probabilities'}[
       config.coarse_mask
     ],
-    variant=config.variant,
+    variant=_code(config.variant),
     seed=config.seed,
-    versions=', '.join(f'{k} {v}' for k, v in metrics['versions'].items()),
+    versions=_prose(
+      ', '.join(f'{k} {v}' for k, v in metrics['versions'].items())
+    ),
   )
+
+
+def _code(text):
+  """A text between backticks, which it cannot leave."""
+  return text.replace('`', "'")
+
+
+def _prose(text):
+  """A text that Markdown shows as it is; backticks in pairs stay code."""
+  if text.count('`') % 2:
+    text = _code(text)
+  for mark, shown in (('&', '&amp;'), ('<', '&lt;'), ('>', '&gt;')):
+    text = text.replace(mark, shown)
+  return re.sub(r'([\[\]\\$])', r'\\\1', text)
 
 
 def _load(name):
@@ -176,7 +193,7 @@ def _start(config):
   before = config.start_from_dataset
   base, _ = lidc.base_and_changes(before)
   simulated = ' (SIMULATED CT)' if base == 'phantom' else ''
-  return f'Trained before on `{before}`{simulated}, of the same split.\n'
+  return f'Trained before on `{_code(before)}`{simulated}, of the same split.\n'
 
 
 def _seen(seen):
@@ -199,8 +216,8 @@ def _seen(seen):
 def _note(metrics):
   text = metrics.get('note', '')
   if metrics.get('left_out'):
-    ids = ', '.join(metrics['left_out'])
-    text += f' Left out of all results: {ids}.'
+    text += f' Left out of all results: {", ".join(metrics["left_out"])}.'
+  text = _prose(text)
   text = textwrap.fill(text.strip(), 80, break_on_hyphens=False)
   return f'\n{text}\n' if text else ''
 
@@ -209,7 +226,7 @@ def _average(metrics):
   members = metrics.get('members', [])
   if not metrics.get('symmetries') and len(members) < 2:
     return ''
-  seeds = ' and '.join(str(member['seed']) for member in members)
+  seeds = ' and '.join(f'{member["seed"]:d}' for member in members)
   symmetries = (
     ', each on the 8 flips and rotations of the patch'
     if metrics.get('symmetries')
@@ -236,13 +253,13 @@ def _calibration(metrics):
   )
   return _CALIBRATION.format(
     temperature=found['temperature'],
-    fitted=found['fitted_to']['labelled'],
+    fitted=f'{found["fitted_to"]["labelled"]:d}',
     before=before,
     after=after,
     chance=chance,
     curve='\n'.join(
       f'| {row["mean_probability"]:.2f} | {row["share_malignant"]:.2f} |'
-      f' {row["nodules"]} |'
+      f' {row["nodules"]:d} |'
       for row in found['curve']
     ),
   )
@@ -251,7 +268,9 @@ def _calibration(metrics):
 def _cohort(dataset):
   base, changes = lidc.base_and_changes(dataset)
   text = _COHORTS.get(base, 'a selection of its own')
-  return f'{text}; changed as the name says ({changes})' if changes else text
+  return (
+    f'{text}; changed as the name says ({_prose(changes)})' if changes else text
+  )
 
 
 def _markdown(table):

@@ -24,6 +24,7 @@ from mtnet_jax.storage import evaluations
 from mtnet_jax.storage import files
 from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import tensors
+from mtnet_jax.storage import texts
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 
@@ -61,6 +62,9 @@ def write(
     errors.InputError: a run cannot be used, an average was not evaluated, or
       `out` cannot be written.
   """
+  if name is not None:
+    texts.check_name(name, '--name')
+  note = ' '.join(note.split())
   runs = runs if isinstance(runs, (list, tuple)) else [runs]
   with contextlib.ExitStack() as stack:
     folders = [

@@ -17,6 +17,12 @@ _INSTALL = {
 }
 
 
+# A run of the paper's networks has some hundred files and 0.6 GB.
+_MAX_FILES = 10_000
+_MAX_BYTES = 16 << 30
+_PART = 1 << 20
+
+
 @contextlib.contextmanager
 def local_folder(path, *, wanted):
   """Yields a folder on this disk with the files of a folder anywhere.
@@ -42,6 +48,8 @@ def local_folder(path, *, wanted):
     folder = pathlib.Path(folder)
     try:
       count = _download(url, folder, wanted)
+    except errors.InputError:
+      raise
     # Every filesystem raises its own errors about network and credentials.
     except Exception as error:
       raise errors.InputError(_explain(url, error)) from error
@@ -56,19 +64,41 @@ def local_folder(path, *, wanted):
 def _download(url, folder, wanted):
   filesystem, root = fsspec.core.url_to_fs(url)
   root = root.rstrip('/')
-  sources = {}
-  for source in filesystem.find(root):
+  sources, sizes = {}, {}
+  for source, entry in filesystem.find(root, detail=True).items():
     name = source.removeprefix(root).lstrip('/')
     # A name with '..' would be written outside the folder.
     if '..' not in name.split('/') and wanted(name):
-      sources[name] = source
+      sources[name], sizes[name] = source, entry.get('size')
+  _check_limits(url, len(sources), sum(size or 0 for size in sizes.values()))
   for name in sources:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
   # In one call, because network filesystems fetch several files at once.
+  sized = [name for name in sources if sizes[name] is not None]
   filesystem.get(
-    list(sources.values()), [str(folder / name) for name in sources]
+    [sources[name] for name in sized], [str(folder / name) for name in sized]
   )
+  total = sum((folder / name).stat().st_size for name in sized)
+  _check_limits(url, len(sources), total)
+  # Where a server does not say how much there is, it is counted as it comes.
+  for name in sources.keys() - set(sized):
+    with (
+      filesystem.open(sources[name], 'rb') as source,
+      (folder / name).open('wb') as out,
+    ):
+      while part := source.read(_PART):
+        total += len(part)
+        _check_limits(url, len(sources), total)
+        out.write(part)
   return len(sources)
+
+
+def _check_limits(url, count, total):
+  if count > _MAX_FILES or total > _MAX_BYTES:
+    raise errors.InputError(
+      f'{url} has more than {_MAX_FILES} files or {_MAX_BYTES >> 30} GiB, which'
+      ' no run and no bundle has: check the address.'
+    )
 
 
 def _explain(url, error):

@@ -29,7 +29,7 @@ import numpy as np
 from jax import export
 from safetensors.numpy import load_file
 
-folder = pathlib.Path('{out}')
+folder = pathlib.Path({out!r})
 program = export.deserialize(bytearray((folder / '{program}').read_bytes()))
 weights = jax.device_put(load_file(folder / '{weights}'))
 
@@ -102,7 +102,7 @@ def write(model, folder, *, name):
       jax=jax.__version__,
       version=mtnet_jax.__version__,
       platforms=', '.join(PLATFORMS),
-      out=name,
+      out=str(name),
       program=_PROGRAM,
       weights=_WEIGHTS,
       size=model_lib.PATCH_SIZE,

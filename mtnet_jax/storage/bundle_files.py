@@ -19,6 +19,7 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import shipped
 from mtnet_jax.storage import tensors
+from mtnet_jax.storage import texts
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 
@@ -30,6 +31,8 @@ FILES = (CARD, CONFIG, METRICS, WEIGHTS)
 FORMAT = 2
 _READABLE = (1, 2)
 _MAX_MEMBERS = 64
+# Of every file that is no file of weights.
+_MAX_BYTES = 64 << 20
 
 
 class Bundle(NamedTuple):
@@ -71,8 +74,14 @@ def is_bundle(folder):
   return (folder / MANIFEST).exists() or (folder / WEIGHTS).exists()
 
 
-def read(folder):
-  """Reads a bundle.
+def read(folder, *, check_variables=None):
+  """Reads a bundle: first what is small, then what that asks for.
+
+  Args:
+    folder: `pathlib.Path` of it.
+    check_variables: (config, shapes of a member's variables) -> nothing, or an
+      `errors.InputError` where they do not belong together. It traces networks,
+      and is not asked about models that come with the package.
 
   Raises:
     errors.InputError: it is damaged, changed, or of another format.
@@ -84,20 +93,29 @@ def read(folder):
       f'{folder} is a bundle of format {found}, this version reads {FORMAT}:'
       ' use the version of mtnet_jax that wrote it.'
     )
-  for name in FILES:
-    _verify(folder / name, manifest.get('files', {}).get(name))
-  variables = tensors.read(folder / WEIGHTS)
+  texts.check_name(manifest.get('name'), folder / MANIFEST)
+  listed = manifest.get('files', {})
+  for name in (CARD, CONFIG, METRICS):
+    _verify(folder / name, listed.get(name), max_bytes=_MAX_BYTES)
   count = _number(folder, manifest, 'members', 1, least=1, most=_MAX_MEMBERS)
+  config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
+  card = files.read_bytes(folder / CARD).decode('utf-8')
+  texts.check_card(card, folder / CARD)
+  weights = folder / WEIGHTS
+  _check_ordinary(weights)
+  members = _members(tensors.header(weights), count)
+  if check_variables and not shipped.is_shipped(folder):
+    for shapes in members:
+      check_variables(config, shapes)
+  _verify(weights, listed.get(WEIGHTS))
+  variables = tensors.read(weights)
+  tensors.check_finite(variables, weights)
   return Bundle(
     name=manifest['name'],
-    config=workdir.read_config(folder),
-    metrics=workdir.read_metrics(folder),
-    card=files.read_bytes(folder / CARD).decode('utf-8'),
-    members=(
-      tuple(variables[str(i)] for i in range(count))
-      if count > 1
-      else (variables,)
-    ),
+    config=config,
+    metrics=metrics,
+    card=card,
+    members=_members(variables, count),
     symmetries=manifest.get('symmetries', False) is True,
     temperature=_number(
       folder, manifest, 'temperature', 1.0, least=0.01, most=100.0
@@ -106,12 +124,29 @@ def read(folder):
   )
 
 
+def _members(tree, count):
+  """The members in the variables, or their shapes, of a file."""
+  if count == 1:
+    return (tree,)
+  names = [str(i) for i in range(count)]
+  if tree.keys() != set(names):
+    raise errors.InputError(
+      f'{WEIGHTS} and {MANIFEST} do not belong together: not all of {count}'
+      ' members, and nothing else. Get the bundle again.'
+    )
+  return tuple(tree[name] for name in names)
+
+
 def _read_seen(folder, manifest):
   """The list of a bundle, None where its manifest names none."""
   listed = manifest.get('files', {})
   if seen_lib.FILE not in listed:
     return None
-  _verify(folder / seen_lib.FILE, listed[seen_lib.FILE])
+  _verify(
+    folder / seen_lib.FILE,
+    listed[seen_lib.FILE],
+    max_bytes=_MAX_BYTES,
+  )
   return seen_lib.read(folder / seen_lib.FILE)
 
 
@@ -126,8 +161,20 @@ def _number(folder, manifest, key, default, *, least, most):
   return value
 
 
-def _verify(path, expected):
+def _check_ordinary(path):
+  if not path.is_file():
+    what = 'no ordinary file' if path.exists() else 'it is missing'
+    raise errors.InputError(
+      f'{path} cannot be read ({what}): get the bundle again.'
+    )
+
+
+def _verify(path, expected, *, max_bytes=None):
   try:
+    if max_bytes is not None and path.stat().st_size > max_bytes:
+      raise errors.InputError(
+        f'{path} has more than {max_bytes >> 20} MiB: get the bundle again.'
+      )
     found = file_digest(path)
   except OSError as error:
     raise errors.InputError(
@@ -195,11 +242,12 @@ class Source(NamedTuple):
   seen: seen_lib.Seen | None
 
 
-def read_source(path):
+def read_source(path, *, check_variables=None):
   """The `Source` that a trained model is.
 
   Args:
     path: a run directory, a bundle, or the name of a shipped model.
+    check_variables: as in `read`.
 
   Raises:
     errors.InputError: it is none of these, or damaged.
@@ -207,7 +255,7 @@ def read_source(path):
   folder = shipped.folder_of(path)
   with damage(folder):
     if is_bundle(folder):
-      bundle = read(folder)
+      bundle = read(folder, check_variables=check_variables)
       first = bundle.members[0]
       return Source(
         bundle.config, lambda names: {x: first[x] for x in names}, bundle.seen

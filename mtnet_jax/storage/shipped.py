@@ -15,6 +15,11 @@ def names():
   return sorted(path.parent.name for path in _FOLDER.glob('*/manifest.json'))
 
 
+def is_shipped(folder):
+  """Whether a folder is one of the package's own."""
+  return pathlib.Path(folder).resolve().parent == _FOLDER.resolve()
+
+
 def folder_of(path, *, kinds='a run directory, a bundle'):
   """The folder of a trained model on this disk.
 

@@ -35,6 +35,9 @@ _NET = {
 _NETS = ('seg_net', 'class_net', 'unet')
 _MAX_LAYERS = 32
 _MAX_PARAMETERS = 1 << 31
+# Of the largest single activation of a batch; that of the paper's networks at
+# the default batch is 0.2 GB.
+_MAX_ACTIVATION = 8 << 30
 
 
 def check(config, *, where='config'):
@@ -59,6 +62,33 @@ def check(config, *, where='config'):
         f'{where}.{name} asks for too many parameters: at most'
         f' {_MAX_PARAMETERS:,} can be used.'
       )
+  _check_activations(config, where)
+
+
+def _check_activations(config, where):
+  """Raises where image, batch and widths ask for too much together.
+
+  It counts the channels of the first layers of each network, at half the side
+  of the image, as stems halve it. A U-Net does not.
+  """
+  if not {'image_size', 'eval_batch_size'} <= set(config.keys()):
+    return
+  pixels = config['image_size'] ** 2 * config['eval_batch_size']
+  early = [
+    max(_values(config[name][key])[:2]) / 4
+    for name in ('seg_net', 'class_net')
+    for key in ('stem_widths', 'entry_widths')
+    if key in config.get(name, {})
+  ]
+  if config.get('strategy') == 'single':
+    early += [_values(config.get('unet', {}).get('widths', 0))[0]]
+  if 4 * pixels * max(3, *early, 0) > _MAX_ACTIVATION:
+    raise errors.InputError(
+      f'{where}: image_size={config["image_size"]} with'
+      f' eval_batch_size={config["eval_batch_size"]} and these widths asks for'
+      f' more than {_MAX_ACTIVATION >> 30} GiB at once: make one of them'
+      ' smaller.'
+    )
 
 
 def _check_all(value, bounds, name):

@@ -1,12 +1,77 @@
 """Variables as safetensors, under names like coarse/params/..."""
 
 import hashlib
+import json
+import math
 
 import jax
 import numpy as np
 import safetensors.numpy
 
 from mtnet_jax.system import errors
+
+# That of the shipped model, of two members, takes a hundredth of it.
+_MAX_HEADER = 20 << 20
+_TYPES = {'F16': np.float16, 'F32': np.float32}
+
+
+def header(path):
+  """Shapes and types of a file, of which no more than its header is read.
+
+  Returns:
+    Nested dicts of `jax.ShapeDtypeStruct`.
+
+  Raises:
+    errors.InputError: it is no file of float16 and float32 arrays that follow
+      each other, or its size is not what its header says.
+  """
+  try:
+    size = path.stat().st_size
+    with path.open('rb') as file:
+      length = int.from_bytes(file.read(8), 'little')
+      if not 0 < length <= min(_MAX_HEADER, size - 8):
+        raise ValueError(f'a header of {length} bytes')
+      listed = json.loads(file.read(length))
+    listed.pop('__metadata__', None)
+    found, end = {}, 0
+    for name, entry in sorted(
+      listed.items(), key=lambda item: item[1]['data_offsets']
+    ):
+      dtype, shape = _TYPES[entry['dtype']], tuple(entry['shape'])
+      if any(type(side) is not int or side < 0 for side in shape):
+        raise ValueError('a shape that is none')
+      start = end
+      end = start + math.prod(shape) * np.dtype(dtype).itemsize
+      if entry['data_offsets'] != [start, end]:
+        raise ValueError('arrays that do not follow each other')
+      found[name] = jax.ShapeDtypeStruct(shape, dtype)
+    if size != 8 + length + end:
+      raise ValueError(f'{size} bytes, not the {8 + length + end} it lists')
+    return nested(found)
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise errors.InputError(
+      f'{path} is damaged, or holds no weights ({type(error).__name__},'
+      f' {str(error)[:200]}): get the bundle again.'
+    ) from error
+
+
+def check_finite(tree, where):
+  """Raises `errors.InputError` where an array holds NaN or infinity."""
+  for keys, leaf in jax.tree.leaves_with_path(tree):
+    if not np.isfinite(leaf).all():
+      name = jax.tree_util.keystr(keys, simple=True, separator='/')
+      raise errors.InputError(
+        f'{where}: {name} holds values that are not finite. Get the model'
+        ' again.'
+      )
 
 
 def read(path):

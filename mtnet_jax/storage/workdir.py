@@ -21,6 +21,7 @@ import mtnet_jax
 from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
 from mtnet_jax.storage import size_limits
+from mtnet_jax.storage import texts
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 
@@ -43,6 +44,23 @@ _IN_METRICS = (
   'matmul_precision',
   'coarse_mask',
 )
+# What cards, reports and tables show of config.json and metrics.json.
+_CONFIG_TYPES = {
+  'variant': (str, 'a text'),
+  'seed': (int, 'a whole number'),
+  'start_from': (str, 'a text'),
+  'start_from_dataset': (str, 'a text'),
+}
+_METRICS_TYPES = {
+  'simulated': (bool, 'true or false'),
+  'dataset': (str, 'a text'),
+  'variant': (str, 'a text'),
+  'seed': (int, 'a whole number'),
+  'versions': (dict, 'a group of texts'),
+  'note': (str, 'a text'),
+  'left_out': (list, 'a list of texts'),
+  'test': (dict, 'a group of values'),
+}
 _PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -101,6 +119,8 @@ def read_config(workdir):
         f'{path} is damaged: its {key} is no group of values. Train again in'
         ' another --workdir.'
       )
+  texts.check_tree(tree, path)
+  texts.check_types(tree, _CONFIG_TYPES, path)
   size_limits.check(tree, where=str(path))
   return ml_collections.ConfigDict(tree).lock()
 
@@ -117,7 +137,10 @@ def read_metrics(workdir):
       f'{workdir} is not finished (it has no metrics.json): give its'
       ' training command again, it goes on where it stopped.'
     )
-  return _read(path, 'diameter_only_model', 'simulated', 'test')
+  tree = _read(path, 'diameter_only_model', 'simulated', 'test')
+  texts.check_tree(tree, path)
+  texts.check_types(tree, _METRICS_TYPES, path)
+  return tree
 
 
 def check_results(results, config, workdir):

@@ -45,7 +45,9 @@ def fill_in(config, workdir):
       ' start: leave one of them out.'
     )
   try:
-    found_source = bundle_files.read_source(config.start_from)
+    found_source = bundle_files.read_source(
+      config.start_from, check_variables=nets.check_variables
+    )
     before = found_source.config
     source = found_source.load(nets.names(before))
   except errors.InputError:
@@ -152,7 +154,9 @@ def loader(config, stage, *, say=print):
   if not config.start_from:
     return None
   try:
-    source = bundle_files.read_source(config.start_from)
+    source = bundle_files.read_source(
+      config.start_from, check_variables=nets.check_variables
+    )
   except errors.InputError as error:
     # No matter where the stage is trained, or has a checkpoint to go on from.
     return functools.partial(_raise, error)

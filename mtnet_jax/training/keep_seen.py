@@ -4,6 +4,7 @@ import pathlib
 
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules
+from mtnet_jax.models import nets
 from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.system import errors
@@ -56,7 +57,9 @@ def write(workdir, seen):
 
 def _of_source(config, say):
   try:
-    found = bundle_files.read_source(config.start_from).seen
+    found = bundle_files.read_source(
+      config.start_from, check_variables=nets.check_variables
+    ).seen
   except errors.InputError:
     # A run resumes without the model that it began with.
     found = None

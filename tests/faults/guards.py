@@ -291,6 +291,43 @@ GUARDS = (
     'tests/storage/test_size_limits.py',
   ),
   *guards_of_folders.GUARDS,
+  guard.Guard(
+    'mtnet_jax/storage/bundle_files.py',
+    "  texts.check_name(manifest.get('name'), folder / MANIFEST)\n",
+    '',
+    'tests/inference/test_bundles_of_strangers.py -k name',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/bundle_files.py',
+    '  texts.check_card(card, folder / CARD)\n',
+    '',
+    'tests/inference/test_bundles_of_strangers.py -k card',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/bundle_files.py',
+    '  tensors.check_finite(variables, weights)\n',
+    '',
+    'tests/inference/test_bundles_of_strangers.py -k weights',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/bundle_files.py',
+    '      check_variables(config, shapes)\n',
+    '      pass\n',
+    'tests/inference/test_bundles_of_strangers.py -k weights',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/workdir.py',
+    '  texts.check_tree(tree, path)\n'
+    '  texts.check_types(tree, _METRICS_TYPES, path)\n',
+    '',
+    'tests/inference/test_bundles_of_strangers.py -k shown',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/size_limits.py',
+    '  _check_activations(config, where)\n',
+    '',
+    'tests/storage/test_size_limits.py -k products',
+  ),
   *guards_of_input.GUARDS,
   # Runs, bundles and weights.
   guard.Guard(

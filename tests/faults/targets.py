@@ -12,6 +12,7 @@ import pathlib
 import re
 import tempfile
 
+from faults import bundle_targets
 from faults import dicom_targets
 from faults import mutations
 from faults import target
@@ -246,6 +247,15 @@ TARGETS = {
   'policy': target.Target(20, _policies, _damage_text, _read_policy),
   'run': target.Target(1, _runs, mutations.damage_case, _read_run),
   'bundle': target.Target(1.5, _bundles, _damage_bundle, _read_bundle),
+  'manifest': target.Target(
+    2, _bundles, bundle_targets.damage_manifest, bundle_targets.read
+  ),
+  'card': target.Target(
+    2, _bundles, bundle_targets.damage_card, bundle_targets.read
+  ),
+  'header': target.Target(
+    2, _bundles, bundle_targets.damage_header, bundle_targets.read
+  ),
   'safetensors': target.Target(
     10,
     weights_targets.safetensors,

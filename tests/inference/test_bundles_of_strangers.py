@@ -5,9 +5,13 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 import mtnet_jax
+from mtnet_jax.inference import packing
+from mtnet_jax.storage import bundle_files
 from mtnet_jax.system import errors
 
 
@@ -70,3 +74,141 @@ def test_a_link_in_a_bundle_shows_no_other_file(packed, tmp_path):
   with pytest.raises(errors.InputError, match='damaged') as caught:
     mtnet_jax.load(out)
   assert 'somebody' not in str(caught.value)
+
+
+def _manifest(out, **changes):
+  path = out / 'manifest.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    '\x1b[31mred',
+    'a' * 65,
+    '```\nimport os',
+    {'a': 'dict'},
+    '<b>',
+    '../up',
+    '',
+    None,
+  ],
+)
+def test_a_name_is_a_short_word(packed, tmp_path, name):
+  out = _resigned(packed, tmp_path / 'b')
+  _manifest(out, name=name)
+  with pytest.raises(errors.InputError, match='no name of a model') as caught:
+    mtnet_jax.load(out)
+  assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+  ('file', 'changes', 'says'),
+  [
+    ('config', {'variant': '\x1b[2Jx'}, 'variant'),
+    ('config', {'variant': {'a': 1}}, 'variant must be a text'),
+    ('config', {'seed': '<script>'}, 'seed must be a whole number'),
+    ('metrics', {'versions': {'jax': 'x' * 5000}}, 'jax.*cannot be shown'),
+    ('metrics', {'versions': {'\x1b[2J': '1'}}, 'cannot be shown'),
+    ('metrics', {'note': ['a list']}, 'note must be a text'),
+    ('metrics', {'simulated': 'no'}, 'simulated must be true or false'),
+    ('metrics', {'left_out': ['a\nb']}, 'left_out.*cannot be shown'),
+  ],
+)
+def test_texts_that_cannot_be_shown(packed, tmp_path, file, changes, says):
+  tree = json.loads((packed / f'{file}.json').read_text())
+  data = json.dumps({**tree, **changes}).encode()
+  out = _resigned(packed, tmp_path / 'b', **{f'{file}_json': data})
+  with pytest.raises(errors.InputError, match=says) as caught:
+    mtnet_jax.load(out)
+  assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize('card', [b'# \x1b[2J', b'a' * (1 << 20) + b'bc'])
+def test_a_card_is_printable_and_short(packed, tmp_path, card):
+  out = _resigned(packed, tmp_path / 'b')
+  (out / 'README.md').write_bytes(card)
+  files = json.loads((out / 'manifest.json').read_text())['files']
+  files['README.md'] = hashlib.sha256(card).hexdigest()
+  _manifest(out, files=files)
+  with pytest.raises(errors.InputError, match='no model card'):
+    mtnet_jax.load(out)
+
+
+def _with_weights(packed, out, change):
+  """A signed copy with other weights."""
+  _resigned(packed, out)
+  path = out / 'weights.safetensors'
+  weights = change(safetensors.numpy.load_file(path))
+  safetensors.numpy.save_file(weights, path)
+  files = json.loads((out / 'manifest.json').read_text())['files']
+  files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+  _manifest(out, files=files)
+  return out
+
+
+_KERNEL = 'fine/params/fine_layer/conv/kernel'  # (1, 1, 5, 4)
+
+
+@pytest.mark.parametrize(
+  ('change', 'says'),
+  [
+    (lambda x: np.full_like(x, np.nan), 'not finite'),
+    (lambda x: np.full_like(x, np.inf), 'not finite'),
+    (lambda x: x.astype(np.float64), 'holds no weights'),
+    (lambda x: x.astype(np.int32), 'holds no weights'),
+    (lambda x: np.zeros((1, 1, 5, 5), np.float32), 'do not belong together'),
+  ],
+)
+def test_weights_that_are_none(packed, tmp_path, change, says):
+  out = _with_weights(
+    packed, tmp_path / 'b', lambda w: {**w, _KERNEL: change(w[_KERNEL])}
+  )
+  with pytest.raises(errors.InputError, match=says):
+    mtnet_jax.load(out)
+
+
+@pytest.mark.parametrize('listed', [False, True])
+def test_a_sparse_file_of_weights_is_not_read(
+  packed, tmp_path, monkeypatch, listed
+):
+  """A terabyte, which the header lists or does not."""
+  out = _resigned(packed, tmp_path / 'b')
+  path = out / 'weights.safetensors'
+  if listed:
+    header = json.dumps(
+      {'x': {'dtype': 'F32', 'shape': [1 << 38], 'data_offsets': [0, 1 << 40]}}
+    ).encode()
+    path.write_bytes(len(header).to_bytes(8, 'little') + header)
+    os.truncate(path, 8 + len(header) + (1 << 40))
+  else:
+    os.truncate(path, 1 << 40)
+  verify = bundle_files.file_digest
+
+  def digest(file):
+    assert file != path
+    return verify(file)
+
+  monkeypatch.setattr(bundle_files, 'file_digest', digest)
+  says = 'do not belong together' if listed else 'holds no weights'
+  with pytest.raises(errors.InputError, match=says):
+    mtnet_jax.load(out)
+
+
+def test_a_text_of_a_run_is_no_markup_in_its_card(made_run_dir, tmp_path):
+  run = shutil.copytree(made_run_dir, tmp_path / 'run <b>')
+  for name, changes in (
+    ('config.json', {'variant': '` <script>alert(1)</script>'}),
+    (
+      'metrics.json',
+      {'versions': {'jax': '<img src=x>'}, 'note': '[a](b) <i>'},
+    ),
+  ):
+    tree = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps({**tree, **changes}))
+  packing.write(run, tmp_path / 'out')
+  card = (tmp_path / 'out' / 'README.md').read_text()
+  assert "Config `' <script>alert(1)</script>`" in card  # in a code span
+  assert 'jax &lt;img src=x&gt;' in card
+  assert r'\[a\](b) &lt;i&gt;' in card
+  assert '# MT-Net `run-b-`' in card

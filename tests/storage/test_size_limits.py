@@ -55,12 +55,39 @@ def test_the_largest_sizes_are_not():
   size_limits.check(
     {
       'image_size': 2048,
-      'eval_batch_size': 4096,
+      'eval_batch_size': 2,
       'seg_net': {'middle_blocks': 256, 'entry_widths': (728,)},
       'class_net': {'tail_widths': (8192, 8192), 'tail_dilation': 64},
       'unet': {'widths': (64,) * 32},
     }
   )
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    # 4 * 2048**2 * 3 channels * 256 = 12.9 GB.
+    {'image_size': 2048, 'eval_batch_size': 256},
+    # 4 * 512**2 / 4 * 8192 * 8 = 17.2 GB.
+    {
+      'image_size': 512,
+      'eval_batch_size': 8,
+      'seg_net': {'stem_widths': (32, 8192)},
+    },
+    # 4 * 1024**2 * 64 * 64 = 17.2 GB, at the full size of the image.
+    {
+      'image_size': 1024,
+      'eval_batch_size': 64,
+      'strategy': 'single',
+      'unet': {'widths': (64,)},
+    },
+  ],
+)
+def test_products_of_sizes_are_bounded(config):
+  with pytest.raises(errors.InputError, match='image_size=.*8 GiB'):
+    size_limits.check(config)
+  # A smaller batch brings each below the bound.
+  size_limits.check({**config, 'eval_batch_size': 2})
 
 
 @pytest.mark.parametrize('group', ['unet', 'seg_net', 'class_net'])

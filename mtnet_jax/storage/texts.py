@@ -1,0 +1,91 @@
+"""Texts of runs and bundles, which anyone may have written and somebody reads.
+
+They reach pages, cards, tables and terminals: a control character would act
+there, and megabytes would bury the rest.
+"""
+
+import re
+
+from mtnet_jax.system import errors
+
+MAX_NAME = 64
+_NAME = re.compile(rf'[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}')
+_MAX_TEXT = 4096
+_MAX_CARD = 1 << 20
+# Paths of the machine that trained; names of files may be of any bytes.
+_PATHS = ('data_dir', 'start_from', 'segmentation', 'classification', 'workdir')
+# A paragraph, of which a card joins the lines.
+_PARAGRAPHS = ('note',)
+
+
+def is_name(value):
+  """Whether a value can be the name of a model: a short, printable word."""
+  return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def as_name(text):
+  """A model's name made of the name of its folder, which may be any text."""
+  name = re.sub('[^A-Za-z0-9._-]+', '-', text).lstrip('.-')[:MAX_NAME]
+  return name or 'model'
+
+
+def check_name(value, where):
+  """Raises `errors.InputError` where a value is no name of a model."""
+  if not is_name(value):
+    raise errors.InputError(
+      f'{where}: {str(value)[:40]!r} is no name of a model: it must be at most'
+      f' {MAX_NAME} letters of A-Z, a-z, 0-9, ".", "_" and "-".'
+    )
+
+
+def check_tree(tree, where, *, key=''):
+  """Raises `errors.InputError` where a text in a tree cannot be shown.
+
+  Args:
+    tree: of JSON.
+    where: the file, for messages.
+    key: under which the tree stands in its group.
+  """
+  if isinstance(tree, dict):
+    for name, value in tree.items():
+      _check(name, where, key)
+      check_tree(value, where, key=name)
+  elif isinstance(tree, list):
+    for value in tree:
+      check_tree(value, where, key=key)
+  elif isinstance(tree, str) and key not in _PATHS:
+    _check(' '.join(tree.split()) if key in _PARAGRAPHS else tree, where, key)
+
+
+def check_types(tree, types, where):
+  """Raises `errors.InputError` where a value is not of its type.
+
+  Args:
+    tree: a dict.
+    types: key -> (type, what it is called); a key may be missing.
+    where: the file, for messages.
+  """
+  for key, (kind, called) in types.items():
+    # True is an int to Python, and no number to a reader.
+    if key in tree and type(tree[key]) is not kind:
+      raise errors.InputError(
+        f'{where} is damaged: its {key} must be {called}.'
+      )
+
+
+def check_card(card, where):
+  """Raises `errors.InputError` where a model card cannot be shown as text."""
+  if len(card) > _MAX_CARD or not card.replace('\n', '').isprintable():
+    raise errors.InputError(
+      f'{where} is no model card: it must be of printable characters, at most'
+      f' {_MAX_CARD >> 20} MiB. Get the bundle again.'
+    )
+
+
+def _check(text, where, key):
+  if len(text) > _MAX_TEXT or not text.isprintable():
+    raise errors.InputError(
+      f'{where} has a text of {len(text)} characters'
+      f'{f" in its {key[:40]}" if key else ""} that cannot be shown: it must be'
+      f' printable, at most {_MAX_TEXT} characters.'
+    )

@@ -1,0 +1,67 @@
+"""Bundles, of which one file is damaged and the manifest fits it."""
+
+import hashlib
+import json
+
+from faults import mutations
+from faults import weights_targets
+
+
+def _signed(case):
+  """With a manifest that fits, where it can be read."""
+  found = dict(case)
+  try:
+    manifest = json.loads(found['bundle/manifest.json'])
+    for name in manifest['files']:
+      content = found[f'bundle/{name}']
+      manifest['files'][name] = hashlib.sha256(content).hexdigest()
+    found['bundle/manifest.json'] = json.dumps(manifest).encode()
+  except (KeyError, TypeError, ValueError, RecursionError):
+    pass
+  return found
+
+
+def damage_manifest(rng, case, other):
+  """The manifest alone, mostly its values."""
+  name = 'bundle/manifest.json'
+  if rng.random() < 0.2:
+    data = mutations.damage(rng, case[name], other[name])
+  else:
+    data = mutations.damage_json(rng, case[name])
+  return _signed({**case, name: data})
+
+
+def damage_card(rng, case, other):
+  """The card, or a text that a card is made of."""
+  name = f'bundle/{rng.choice(("README.md", "config.json", "metrics.json"))}'
+  if name.endswith('.md'):
+    data = mutations.damage(rng, case[name], other[name])
+  else:
+    data = mutations.damage_json(rng, case[name])
+  return _signed({**case, name: data})
+
+
+def damage_header(rng, case, other):
+  """The weights, mostly their header."""
+  name = 'bundle/weights.safetensors'
+  data = weights_targets.damage_safetensors(rng, case[name], other[name])
+  return _signed({**case, name: data})
+
+
+def read(folder):
+  """Reads a bundle, and shows what is shown of it."""
+  from mtnet_jax.inference import card
+  from mtnet_jax.models import nets
+  from mtnet_jax.storage import bundle_files
+  from mtnet_jax.storage import texts
+
+  folder = folder / 'bundle'
+  with bundle_files.damage(folder):
+    bundle = bundle_files.read(folder, check_variables=nets.check_variables)
+    assert texts.is_name(bundle.name)
+    assert bundle.card.replace('\n', '').isprintable()
+    made = card.model_card(
+      bundle.name, bundle.config, bundle.metrics, bundle.seen
+    )
+  assert '\x1b' not in made
+  assert '\n<' not in made
