@@ -39,7 +39,9 @@ folder in OUT, beside predictions.csv, a row per nodule, and index.html, a table
 with links. Given again, the command does what is not done yet.
 
 Where the CT lacks what a Segmentation needs, all else is written, and a note
-says what. The files of an earlier use of OUT go.
+says what. The files of an earlier use of OUT go when all new ones are complete:
+what stops the command in between leaves all old ones, or the next use of OUT
+brings back one set whole. One process at a time writes into OUT.
 
 Exit code: 0 all was done, 1 some points or series were not, miss slices, or
 there is no Segmentation of what was found, 2 nothing could be done. What failed
@@ -60,6 +62,7 @@ from mtnet_jax.ct import points as points_lib
 from mtnet_jax.ct import search
 from mtnet_jax.ct import series
 from mtnet_jax.storage import files
+from mtnet_jax.storage import together
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
@@ -227,13 +230,20 @@ def _predict_one(args, volume, points):
     wanted, faults = places.annotated(volume, args.annotated)
   if args.nifti and not args.ct:
     nifti.check(volume)
-  nodules = []
-  if wanted:
-    out = files.make_folder(args.out, '--out')
+  if not wanted:
+    return _write_one(args, volume, points, [], faults, None, None)
+  out = files.make_folder(args.out, '--out')
+  with together.one_writer(out):
+    together.mend(out, many_series.INDEX)
     many_series.check_folder(out, many=False)
     model = _load(args.checkpoint, symmetries=args.symmetries)
     nodules, failed = search.find(wanted, volume, model)
     faults += failed
+    return _write_one(args, volume, points, nodules, faults, model, out)
+
+
+def _write_one(args, volume, points, nodules, faults, model, out):
+  """Writes what was found, and says what was not; returns the exit code."""
   for name, error in faults:
     _print_error(f'point {name}: {error}{error.detail}')
   if not nodules:
@@ -246,7 +256,7 @@ def _predict_one(args, volume, points):
   seen = _seen_by(model) if args.annotated else None
   from mtnet_jax.ct import results
 
-  with files.together(out, results.INDEX) as staged:
+  with together.together(out, results.INDEX) as staged:
     index = results.write(
       staged,
       nodules,
@@ -276,6 +286,14 @@ def _predict_all(args, index):
   """Looks at every annotated series of a folder; returns the exit code."""
   scans, notes = many_series.plan(index, args.annotated)
   out = files.make_folder(args.out, '--out')
+  with together.one_writer(out):
+    return _write_all(args, index, scans, notes, out)
+
+
+def _write_all(args, index, scans, notes, out):
+  """Does the series, into a folder that is locked; returns the exit code."""
+  together.mend(out, many_series.INDEX)
+  together.mend(out, many_series.TABLE)
   many_series.check_folder(out, many=True)
   model = _load(args.checkpoint, symmetries=args.symmetries)
   for note in notes:

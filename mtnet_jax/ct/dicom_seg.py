@@ -221,20 +221,24 @@ def _presence(nodules, slices, shape):
 def _set_pixels(segmentation, nodules, volume):
   """Fills the frames that highdicom made."""
   frames = segmentation.PerFrameFunctionalGroupsSequence
-  masks = np.zeros((len(frames), *volume.shape[1:]), bool)
+  rows, columns = volume.shape[1:]
+  # Bits, not a byte a pixel, which would be gigabytes for a thousand nodules.
+  size = -(-len(frames) * rows * columns // 16) * 2  # PS3.5: even
+  bits = np.zeros(size, np.uint8)
   pixels_of = list(nodules.values())
   covered = {}  # slice -> pixels of all its segments, repeated where shared
-  for mask, frame in zip(masks, frames, strict=True):
+  for position, frame in enumerate(frames):
     number = 1
     if len(pixels_of) > 1:  # else the number is not in every frame
       segment = frame.SegmentIdentificationSequence[0]
       number = segment.ReferencedSegmentNumber
     k = volume.slice_at(frame.PlanePositionSequence[0].ImagePositionPatient[2])
     pixels = pixels_of[number - 1][k]
-    mask[tuple(pixels.T)] = True
+    at = (position * rows + pixels[:, 0].astype(np.int64)) * columns
+    at += pixels[:, 1]
+    np.bitwise_or.at(bits, at >> 3, (1 << (at & 7)).astype(np.uint8))
     covered.setdefault(k, []).append(pixels)
-  bits = np.packbits(masks, bitorder='little').tobytes()
-  segmentation.PixelData = bits + b'\0' * (len(bits) % 2)
+  segmentation.PixelData = bits.tobytes()
   overlap = any(
     len(np.unique(np.concatenate(p), axis=0)) < sum(map(len, p))
     for p in covered.values()

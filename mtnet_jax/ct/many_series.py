@@ -13,11 +13,12 @@ from mtnet_jax.ct import dicom_volume
 from mtnet_jax.ct import places
 from mtnet_jax.ct import search
 from mtnet_jax.storage import files
+from mtnet_jax.storage import together
 from mtnet_jax.system import errors
 
 # Of all series; and of one, as `results` calls it, which is slow to import.
-TABLE = 'predictions.csv'
-_INDEX = 'predictions.json'
+TABLE, PAGE = 'predictions.csv', 'index.html'
+INDEX = 'predictions.json'
 
 
 class Scan(NamedTuple):
@@ -107,7 +108,7 @@ def check_folder(out, *, many):
   Raises:
     errors.InputError: it holds the others.
   """
-  other, what = (_INDEX, 'one series') if many else (TABLE, 'many series')
+  other, what = (INDEX, 'one series') if many else (TABLE, 'many series')
   if (out / other).exists():
     raise errors.InputError(
       f'{out} holds the results of {what} ({other}): choose another --out.'
@@ -138,11 +139,11 @@ def run(scans, index, model, out, *, options, seen, on_error):
   ):
     folder = out / scan.name
     made_with = results.made_with(model, len(scan.series.slices), **options)
-    before = _done_before(folder, made_with)
-    if before:
-      found.append(Done(scan, before, skipped=True))
-      continue
     try:
+      before = _done_before(folder, made_with)
+      if before:
+        found.append(Done(scan, before, skipped=True))
+        continue
       predicted = _predict(
         scan, index, model, folder, made_with, seen, on_error
       )
@@ -157,6 +158,10 @@ def _done_before(folder, made_with):
   """What is in predictions.json, if it and its files are what would be made."""
   from mtnet_jax.ct import results
 
+  if not folder.is_dir():
+    return None
+  with together.one_writer(folder):
+    together.mend(folder, results.INDEX)
   try:
     index = files.read_json(folder / results.INDEX)
   except errors.InputError:
@@ -194,8 +199,11 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
   if not nodules:
     raise errors.InputError(f'none of {len(faults)} nodules could be handled.')
   files.make_folder(folder, '--out')
-  with files.together(folder, results.INDEX) as staged:
-    return results.write(
+  with (
+    together.one_writer(folder),
+    together.together(folder, results.INDEX) as staged,
+  ):
+    predicted = results.write(
       staged,
       nodules,
       faults,
@@ -206,3 +214,9 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
       made_with=made_with,
       seen=seen,
     )
+    # The table and the page of an earlier use are not of these results.
+    if (folder.parent / TABLE).exists():
+      with files.writing(folder.parent, '--out'):
+        for name in (PAGE, TABLE):
+          (folder.parent / name).unlink(missing_ok=True)
+  return predicted

@@ -32,7 +32,8 @@ def write(
 
   Args:
     out: `pathlib.Path` of the folder.
-    nodules: (`places.Place`, `follow.Nodule`) pairs.
+    nodules: (`places.Place`, `follow.Nodule`) pairs; the nodules lose their
+      views as they are drawn.
     faults: (id, error) of the points that were not done.
     volume: `volume.Volume`.
     model: `model.Model`, or several as one.
@@ -65,7 +66,12 @@ def write(
       masks[place.place_id] = nodule.pixels
       record['segment_number'] = len(masks)
     records.append(record)
-    shown.append(ct_records.slices(place, nodule, volume, record))
+    shown.append(
+      nodule_page.draw(ct_records.slices(place, nodule, volume, record))
+    )
+    # Patches of a thousand points are hundreds of megabytes.
+    nodule.views.clear()
+    nodule.view = None
   written, reason = _write_masks(
     out, masks, volume, model, with_nifti=with_nifti
   )

@@ -4,8 +4,9 @@ from mtnet_jax.ct import many_series
 from mtnet_jax.ct import results
 from mtnet_jax.reports import nodule_page
 from mtnet_jax.storage import files
+from mtnet_jax.storage import together
 
-TABLE, PAGE = many_series.TABLE, 'index.html'
+TABLE, PAGE = many_series.TABLE, many_series.PAGE
 FAILED = 'failed'
 
 # Of a record and its mask.
@@ -101,7 +102,6 @@ def write(out, done, model, notes):
     `rows`.
   """
   found = rows(done)
-  files.write_csv(out / TABLE, found)
   simulated = any(row['simulated_ct'] for row in found)
   page = nodule_page.render_many(
     found,
@@ -110,7 +110,9 @@ def write(out, done, model, notes):
     trained_on_simulated=model.simulated,
     notes=notes,
   )
-  files.write_text(out / PAGE, page)
+  with together.together(out, TABLE) as staged:
+    files.write_csv(staged / TABLE, found)
+    files.write_text(staged / PAGE, page)
   return found
 
 

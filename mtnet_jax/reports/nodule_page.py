@@ -61,7 +61,7 @@ def render(nodules, index):
   """The page's HTML.
 
   Args:
-    nodules: of `Nodule`.
+    nodules: of `draw`.
     index: what predictions.json holds.
   """
   return html.render(
@@ -69,20 +69,22 @@ def render(nodules, index):
     index=index,
     facts=_facts(index),
     colors={'malignant': f'rgb{_RED}', 'benign': f'rgb{_BLUE}'},
-    nodules=[
-      {
-        'record': nodule.record,
-        'slices': [_drawn(one) for one in nodule.slices],
-        'judged': nodule.judged,
-        'activation': _png(*_activation(nodule.cam)),
-        'disagreement': None
-        if nodule.uncertainty is None
-        # Half is the most that probabilities can disagree.
-        else _png(_as_bytes(nodule.uncertainty, 0, 0.5)),
-      }
-      for nodule in nodules
-    ],
+    nodules=nodules,
   )
+
+
+def draw(nodule):
+  """What `render` takes of a `Nodule`: pictures as text, without the arrays."""
+  return {
+    'record': nodule.record,
+    'slices': [_drawn(one) for one in nodule.slices],
+    'judged': nodule.judged,
+    'activation': _png(*_activation(nodule.cam)),
+    'disagreement': None
+    if nodule.uncertainty is None
+    # Half is the most that probabilities can disagree.
+    else _png(_as_bytes(nodule.uncertainty, 0, 0.5)),
+  }
 
 
 def render_many(rows, *, model, simulated_ct, trained_on_simulated, notes):

@@ -137,50 +137,6 @@ def replaced_folder(path):
     yield staged
 
 
-@contextlib.contextmanager
-def together(folder, index):
-  """Yields a folder for files that belong together, and appear together.
-
-  What an earlier use left goes before they come. Its index, a JSON whose field
-  'files' names the others, is removed first, and the new one comes last: an
-  index never stands beside files of another one.
-
-  Args:
-    folder: where the files belong, which may hold others.
-    index: name of the JSON, which the caller writes, too.
-
-  Raises:
-    errors.InputError: they cannot be written; what was there stays.
-  """
-  folder = pathlib.Path(folder)
-  staged = _temporary(folder / index, '.files')
-  try:
-    with writing(folder, '--out'):
-      staged.mkdir()
-      yield staged
-      earlier = _named_in(folder / index)
-      (folder / index).unlink(missing_ok=True)
-      for path in earlier:
-        path.unlink()
-      for path in sorted(staged.iterdir(), key=lambda path: path.name == index):
-        os.replace(path, folder / path.name)
-  finally:
-    shutil.rmtree(staged, ignore_errors=True)
-
-
-def _named_in(index):
-  """The files beside an index that it names, and no others that it may name."""
-  try:
-    names = set(read_json(index)['files'])
-    return [
-      path
-      for path in index.parent.iterdir()
-      if path.name in names and path.is_file()
-    ]
-  except (errors.InputError, KeyError, TypeError):
-    return []
-
-
 def remove_leftovers(directory):
   """Removes what killed processes left unfinished, and gives back the old.
 

@@ -1,6 +1,8 @@
 """The DICOM Segmentation, read back by pydicom and highdicom."""
 
 import logging
+import tracemalloc
+import types
 
 import ct_files
 import dicom_files
@@ -203,3 +205,28 @@ def test_headers_that_make_no_segmentation_are_named(
     _write(tmp_path / 'ct', tmp_path / 'seg.dcm', {'a': masks['a']})
   assert not any(s in str(caught.value) for s in ct_files.SECRETS.values())
   assert not (tmp_path / 'seg.dcm').exists()
+
+
+def test_masks_of_many_segments_are_bits_in_memory():
+  frames, side = 64, 256
+  item = types.SimpleNamespace
+  segmentation = item(
+    PerFrameFunctionalGroupsSequence=[
+      item(
+        SegmentIdentificationSequence=[item(ReferencedSegmentNumber=n + 1)],
+        PlanePositionSequence=[item(ImagePositionPatient=(0, 0, 0))],
+      )
+      for n in range(frames)
+    ]
+  )
+  masks = {str(n): {0: np.array([[n, 9]])} for n in range(frames)}
+  volume = item(shape=(1, side, side), slice_at=lambda z: 0)
+  tracemalloc.start()
+  dicom_seg._set_pixels(segmentation, masks, volume)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  # The bits and a copy of them are a quarter of a byte a pixel.
+  assert peak < frames * side**2 / 2
+  bits = np.frombuffer(segmentation.PixelData, np.uint8)
+  found = np.flatnonzero(np.unpackbits(bits, bitorder='little'))
+  assert list(found) == [(n * side + n) * side + 9 for n in range(frames)]

@@ -13,6 +13,7 @@ _CHECKPOINT = (
   'tests/storage/test_checkpoint_damage.py',
 )
 _INTERRUPTED = 'tests/training/test_trainer_interrupted.py'
+_TOGETHER = 'mtnet_jax/storage/together.py'
 _WEIGHTS = 'mtnet_jax/weights/files.py'
 _HDF5 = 'mtnet_jax/weights/hdf5.py'
 _NATIVE = 'mtnet_jax/ops/native/library.py'
@@ -402,5 +403,42 @@ GUARDS = (
     '  hdf5.probe(path)\n',
     '',
     'tests/weights/test_hdf5.py',
+  ),
+  # Files that belong together.
+  guard.Guard(
+    _TOGETHER,
+    '  if _is_folder(ready):\n    _move_in(folder, index, ready)',
+    '  if False:\n    pass',
+    'tests/storage/test_together.py',
+  ),
+  guard.Guard(
+    _TOGETHER,
+    '  elif _is_folder(old) and (',
+    '  elif False and (',
+    'tests/storage/test_together.py',
+  ),
+  guard.Guard(
+    _TOGETHER,
+    ' | os.O_NOFOLLOW',
+    '',
+    'tests/storage/test_together.py -k followed',
+  ),
+  guard.Guard(
+    _TOGETHER,
+    '      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n',
+    '',
+    'tests/storage/test_together.py -k second_writer',
+  ),
+  guard.Guard(
+    'mtnet_jax/predict.py',
+    '    together.mend(out, many_series.INDEX)\n    many',
+    '    many',
+    'tests/commands/test_predict_whole.py -k mended',
+  ),
+  guard.Guard(
+    'mtnet_jax/ct/results.py',
+    '    nodule.views.clear()\n',
+    '',
+    'tests/commands/test_predict_whole.py -k outlives',
   ),
 )

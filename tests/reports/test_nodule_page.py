@@ -57,7 +57,9 @@ def _nodule(record=(), slices=(), cam=None, uncertainty=None):
 def _page(tmp_path, *nodules, **index):
   index = {**_INDEX, 'points': [x.record for x in nodules], **index}
   path = tmp_path / 'index.html'
-  path.write_text(nodule_page.render(nodules, index), encoding='utf-8')
+  path.write_text(
+    nodule_page.render(map(nodule_page.draw, nodules), index), encoding='utf-8'
+  )
   return pages.Page(path)
 
 

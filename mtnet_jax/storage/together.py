@@ -1,0 +1,203 @@
+"""Files that belong together: all of one use, or all of another.
+
+They lie among files of others, so that no rename of a folder replaces them at
+once. Three hidden folders beside them say how far a replacement has come:
+
+    .INDEX.mtnet_jax-new    new files, which are still written, or complete
+    .INDEX.mtnet_jax-old    old files, out of the way
+    .INDEX.mtnet_jax-ready  new files, once no old one stands in their way
+
+A process that is killed leaves one of these states, which `mend` ends:
+
+    new alone        nothing has changed: it is removed
+    new and old      old files are being moved out: they go back
+    ready            old files are all out: the new ones come in
+    old alone        the new ones are in: it is removed
+
+The index goes out first and comes in last, and pages go out before other files
+and come in after them. Before `mend`, neither stands beside files of another
+use.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import stat
+
+from mtnet_jax.storage import files
+from mtnet_jax.system import errors
+
+_LOCK = '.mtnet_jax-lock'
+
+
+@contextlib.contextmanager
+def together(folder, index):
+  """Yields a folder for files that belong together, and appear together.
+
+  What an earlier use left goes when they come: what its index, a JSON whose
+  field 'files' names the others, names, and what has the name of a new file.
+  The caller holds `one_writer`.
+
+  Args:
+    folder: where the files belong, which may hold others.
+    index: name of the file that comes last, which the caller writes, too.
+
+  Raises:
+    errors.InputError: they cannot be written; what was there stays.
+  """
+  folder = pathlib.Path(folder)
+  mend(folder, index)
+  new, old, ready = _hidden(folder, index)
+  with files.writing(folder, '--out'):
+    try:
+      new.mkdir()
+      yield new
+      _move_out(folder, index, new, old)
+      os.replace(new, ready)
+    except BaseException:
+      # What cannot be mended now is mended at the next start.
+      with contextlib.suppress(OSError):
+        _mend(folder, index)
+      raise
+    _mend(folder, index)
+
+
+def mend(folder, index):
+  """Ends a replacement that was interrupted: all old files, or all new ones.
+
+  Args:
+    folder, index: of `together`. The caller holds `one_writer`.
+
+  Raises:
+    errors.InputError: the files cannot be moved.
+  """
+  with files.writing(folder, '--out'):
+    _mend(pathlib.Path(folder), index)
+
+
+def _hidden(folder, index):
+  return [
+    folder / f'.{index}.mtnet_jax-{state}' for state in ('new', 'old', 'ready')
+  ]
+
+
+def _mend(folder, index):
+  new, old, ready = _hidden(folder, index)
+  if _is_folder(ready):
+    _move_in(folder, index, ready)
+  elif _is_folder(old) and (
+    # Without the index there is nothing for which the old ones would go.
+    _is_folder(new) or not (folder / index).exists()
+  ):
+    _move_in(folder, index, old)
+  for path in (old, new):
+    if _is_folder(path):
+      shutil.rmtree(path)
+
+
+def _move_out(folder, index, new, old):
+  """Moves what is not to stay into `old`."""
+  names = {path.name for path in new.iterdir()}
+  for name in sorted(names):
+    if _is_folder(folder / name):
+      raise errors.InputError(
+        f'{folder / name} is a folder, where a file belongs: choose another'
+        ' --out, or rename it.'
+      )
+  names.update(path.name for path in _named_in(folder / index))
+  old.mkdir()
+  for name in sorted(names, key=_order(index), reverse=True):
+    with contextlib.suppress(FileNotFoundError):
+      os.replace(folder / name, old / name)
+
+
+def _move_in(folder, index, source):
+  """Moves all files of a hidden folder beside it, and removes it."""
+  names = [path.name for path in source.iterdir()]
+  for name in sorted(names, key=_order(index)):
+    os.replace(source / name, folder / name)
+  source.rmdir()
+
+
+def _order(index):
+  return lambda name: (name == index, name.endswith('.html'), name)
+
+
+def _is_folder(path):
+  """Whether it is a folder itself, and no link to one."""
+  return path.is_dir() and not path.is_symlink()
+
+
+def _named_in(index):
+  """The index and files beside it that it names, no others it may name."""
+  try:
+    names = set(files.read_json(index)['files'])
+  except (errors.InputError, KeyError, TypeError):
+    return []
+  return [
+    index,
+    *(
+      path
+      for path in index.parent.iterdir()
+      if path.name in names and path.is_file()
+    ),
+  ]
+
+
+@contextlib.contextmanager
+def one_writer(folder):
+  """Keeps other processes from writing results into a folder meanwhile.
+
+  The operating system drops the lock when the process ends in any way. Its file
+  is neither followed where it is a link, nor emptied, and goes afterwards.
+
+  Args:
+    folder: an existing one.
+
+  Raises:
+    errors.BusyError: another process has it.
+    errors.InputError: it cannot be locked.
+  """
+  path = pathlib.Path(folder, _LOCK)
+  try:
+    descriptor = _locked(path)
+  except BlockingIOError as error:
+    raise errors.BusyError(
+      f'another process that still runs writes into {folder}: wait for it, or'
+      ' choose another --out.'
+    ) from error
+  except OSError as error:
+    raise errors.InputError(
+      f'{folder} cannot be locked ({path.name}: {error.strerror}): choose'
+      ' another --out.'
+    ) from error
+  try:
+    yield
+  finally:
+    # While the lock is held, so that it is the own file that goes.
+    with contextlib.suppress(OSError):
+      path.unlink()
+    os.close(descriptor)
+
+
+def _locked(path):
+  """A descriptor of the locked file that `path` names."""
+  import fcntl
+
+  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+  while True:
+    descriptor = os.open(path, flags, 0o666)
+    try:
+      found = os.fstat(descriptor)
+      if not stat.S_ISREG(found.st_mode):
+        raise OSError(0, 'it is no file')
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # Its last holder may have removed it between these two calls.
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(found, os.lstat(path)):
+          return descriptor
+    except BaseException:
+      os.close(descriptor)
+      raise
+    os.close(descriptor)

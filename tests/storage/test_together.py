@@ -1,0 +1,190 @@
+"""Files of one use: all of it or all of another, after a kill at any step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mtnet_jax.storage import together
+from mtnet_jax.system import errors
+
+_INDEX = 'index.json'
+_OLD = {'a.png': 'old', 'gone.png': 'old', 'page.html': 'old'}
+_NEW = {'a.png': 'new', 'more.png': 'new', 'page.html': 'new'}
+_USERS = {'notes.txt': 'mine', 'other.png': 'mine'}
+
+# Writes _NEW, and dies at the n-th change of a name or folder.
+_KILLED = """
+import os, pathlib, shutil, signal, sys
+from mtnet_jax.storage import together
+import test_together
+folder, left = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+def dying(function):
+  def call(*args, **kwargs):
+    global left
+    left -= 1
+    if left < 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return function(*args, **kwargs)
+  return call
+for owner, name in (
+  (os, 'replace'), (os, 'rmdir'), (os, 'mkdir'), (shutil, 'rmtree')
+):
+  setattr(owner, name, dying(getattr(owner, name)))
+if sys.argv[3:]:
+  together.mend(folder, 'index.json')
+else:
+  test_together.write(folder, test_together._NEW)
+"""
+
+
+def write(folder, texts):
+  with together.together(folder, _INDEX) as staged:
+    for name, text in texts.items():
+      (staged / name).write_text(text)
+    index = {'files': list(texts), 'of': texts['a.png']}
+    (staged / _INDEX).write_text(json.dumps(index))
+
+
+def _folder(path):
+  path.mkdir()
+  write(path, _OLD)
+  for name, text in _USERS.items():
+    (path / name).write_text(text)
+  return path
+
+
+def _visible(folder):
+  return {
+    path.name: path.read_text()
+    for path in folder.iterdir()
+    if not path.name.startswith('.')
+  }
+
+
+def _whole(texts):
+  index = {'files': list(texts), 'of': texts['a.png']}
+  return {**texts, **_USERS, _INDEX: json.dumps(index)}
+
+
+def _dies(folder, after, *flags):
+  """Whether the process was killed before it was done."""
+  path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+  done = subprocess.run(
+    [sys.executable, '-c', _KILLED, folder, str(after), *flags],
+    env={**os.environ, 'PYTHONPATH': path},
+    check=False,
+  )
+  assert done.returncode in (0, -signal.SIGKILL)
+  return done.returncode != 0
+
+
+def test_new_files_replace_those_of_the_index_and_no_others(tmp_path):
+  folder = _folder(tmp_path / 'out')
+  assert _visible(folder) == _whole(_OLD)
+  write(folder, _NEW)
+  assert _visible(folder) == _whole(_NEW)
+  assert {path.name for path in folder.iterdir()} == _whole(_NEW).keys()
+
+
+@pytest.mark.parametrize('after', range(16))
+def test_a_failure_at_any_step_leaves_one_set(tmp_path, monkeypatch, after):
+  folder = _folder(tmp_path / 'out')
+  left, replace = after, os.replace
+
+  def full(*args):
+    nonlocal left
+    left -= 1
+    if left < 0:
+      raise OSError(28, 'No space left on device')
+    replace(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'replace', full)
+    try:
+      write(folder, _NEW)
+    except errors.InputError:
+      # Neither index nor page is beside files of another use.
+      found = _visible(folder)
+      for name in ('page.html', _INDEX):
+        if name in found:
+          whole = _whole(_OLD if 'gone.png' in found else _NEW)
+          assert {
+            k: v for k, v in whole.items() if k != _INDEX
+          }.items() <= found.items()
+  together.mend(folder, _INDEX)
+  # Five names go out, then the new ones are ready.
+  assert _visible(folder) == _whole(_OLD if after <= 5 else _NEW)
+  assert {path.name for path in folder.iterdir()} == _visible(folder).keys()
+
+
+def test_kills_leave_the_old_or_the_new(tmp_path):
+  ends = []
+  # Of 14 steps, from 0: 2 to 6 move out, 7 decides, 8 to 11 move in.
+  for after in (4, 7, 8, 11, 13):
+    folder = _folder(tmp_path / str(after))
+    assert _dies(folder, after)
+    # Killed again, while it is mended.
+    _dies(folder, 1, 'mend')
+    together.mend(folder, _INDEX)
+    found = _visible(folder)
+    assert found in (_whole(_OLD), _whole(_NEW))
+    ends.append(found['a.png'])
+    assert {path.name for path in folder.iterdir()} == found.keys()
+  assert ends == ['old', 'old', 'new', 'new', 'new']
+
+
+def test_an_error_while_writing_changes_nothing(tmp_path):
+  folder = _folder(tmp_path / 'out')
+  with pytest.raises(KeyboardInterrupt):
+    with together.together(folder, _INDEX) as staged:
+      (staged / 'a.png').write_text('new')
+      raise KeyboardInterrupt
+  assert _visible(folder) == _whole(_OLD)
+
+
+def test_a_users_folder_of_the_same_name_stays(tmp_path):
+  folder = _folder(tmp_path / 'out')
+  (folder / 'more.png').mkdir()
+  (folder / 'more.png/own').write_text('mine')
+  with pytest.raises(errors.InputError, match='more.png is a folder'):
+    write(folder, _NEW)
+  assert (folder / 'more.png/own').read_text() == 'mine'
+  assert (folder / 'a.png').read_text() == 'old'
+
+
+def test_a_second_writer_is_refused_and_no_file_stays(tmp_path):
+  with together.one_writer(tmp_path):
+    with pytest.raises(errors.BusyError, match='another --out'):
+      with together.one_writer(tmp_path):
+        pass
+  assert not list(tmp_path.iterdir())
+  with together.one_writer(tmp_path):
+    pass
+
+
+def test_what_a_killed_writer_left_locks_nothing(tmp_path):
+  (tmp_path / '.mtnet_jax-lock').write_text('')
+  with together.one_writer(tmp_path):
+    pass
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+  target = tmp_path / 'precious'
+  target.write_text('text')
+  (tmp_path / '.mtnet_jax-lock').symlink_to(target)
+  with pytest.raises(errors.InputError, match='cannot be locked'):
+    with together.one_writer(tmp_path):
+      pass
+  assert target.read_text() == 'text'
+
+
+def test_a_lock_that_is_a_pipe_does_not_hang(tmp_path):
+  os.mkfifo(tmp_path / '.mtnet_jax-lock')
+  with pytest.raises(errors.InputError, match='it is no file'):
+    with together.one_writer(tmp_path):
+      pass
