@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import sys
 import tempfile
 
@@ -33,11 +32,6 @@ def writing(path, flag=None):
     if flag:
       reason = f' ({error.strerror}): choose another {flag}'
     raise errors.InputError(f'{path} cannot be written{reason}.') from error
-
-
-def _temporary(path, ending=''):
-  """A name beside `path`, of this process."""
-  return path.with_name(f'.{path.name}.{os.getpid()}{ending}')
 
 
 def write_bytes(path, data):

@@ -20,6 +20,7 @@ use.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -29,6 +30,8 @@ from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
 _LOCK = '.mtnet_jax-lock'
+# Each is lost only to a holder that ends in that very moment.
+_TRIES = 100
 
 
 @contextlib.contextmanager
@@ -186,7 +189,7 @@ def _locked(path):
   import fcntl
 
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-  while True:
+  for _ in range(_TRIES):
     descriptor = os.open(path, flags, 0o666)
     try:
       found = os.fstat(descriptor)
@@ -201,3 +204,4 @@ def _locked(path):
       os.close(descriptor)
       raise
     os.close(descriptor)
+  raise OSError(errno.EAGAIN, 'it is another file each time')
