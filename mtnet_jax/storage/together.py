@@ -204,4 +204,4 @@ def _locked(path):
       os.close(descriptor)
       raise
     os.close(descriptor)
-  raise OSError(errno.EAGAIN, 'it is another file each time')
+  raise OSError(errno.ESTALE, 'it is another file each time')
