@@ -106,7 +106,7 @@ def read(folder, *, check_variables=None):
   members = _members(tensors.header(weights), count)
   if check_variables and not shipped.is_shipped(folder):
     for shapes in members:
-      check_variables(config, shapes)
+      _check_variables(check_variables, config, shapes, weights)
   _verify(weights, listed.get(WEIGHTS))
   variables = tensors.read(weights)
   tensors.check_finite(variables, weights)
@@ -122,6 +122,16 @@ def read(folder, *, check_variables=None):
     ),
     seen=_read_seen(folder, manifest),
   )
+
+
+def _check_variables(check, config, shapes, weights):
+  try:
+    check(config, shapes)
+  except errors.InputError as error:
+    reason = str(error).rstrip('.')
+    raise errors.InputError(
+      f'{weights}: {reason}. Get the bundle again.'
+    ) from error
 
 
 def _members(tree, count):

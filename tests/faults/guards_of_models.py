@@ -26,7 +26,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/storage/bundle_files.py',
-    '      check_variables(config, shapes)\n',
+    '      _check_variables(check_variables, config, shapes, weights)\n',
     '      pass\n',
     'tests/inference/test_bundles_of_strangers.py -k weights',
   ),
