@@ -90,8 +90,8 @@ def read(folder, *, check_variables=None):
   found = manifest.get('format') if isinstance(manifest, dict) else None
   if found not in _READABLE:
     raise errors.InputError(
-      f'{folder} is a bundle of format {found}, this version reads {FORMAT}:'
-      ' use the version of mtnet_jax that wrote it.'
+      f'{folder} is a bundle of format {str(found)[:20]}, this version reads'
+      f' {FORMAT}: use the version of mtnet_jax that wrote it.'
     )
   texts.check_name(manifest.get('name'), folder / MANIFEST)
   listed = manifest.get('files', {})

@@ -242,8 +242,9 @@ def _restore(manager, step):
     ) from error
   if found not in _READABLE:
     raise errors.InputError(
-      f'{manager.directory}/{step} has checkpoint format {found}, this version'
-      f' reads {FORMAT}: use the version of mtnet_jax that wrote it.'
+      f'{manager.directory}/{step} has checkpoint format {str(found)[:20]},'
+      f' this version reads {FORMAT}: use the version of mtnet_jax that'
+      ' wrote it.'
     )
   if damaged:
     raise _DamagedError(

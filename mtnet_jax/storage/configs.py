@@ -25,6 +25,7 @@ _NEW_KEYS = {
   'fine_stage.': {'weight_decay': 0.0},
   'joint_stage.': {'weight_decay': 0.0},
 }
+_MAX_LETTERS = 200
 # What the coarse stage of a run does not depend on.
 NOT_OF_THE_COARSE_STAGE = (
   'checkpoint_minutes',
@@ -74,7 +75,13 @@ def differences(then, now, prefix='', *, changed=None):
     # A path stays in config.json as it was given: another machine, or whoever
     # gets the file, has another home folder.
     elif not paths.same(left, right):
-      yield f'{path} was {left} and is now {right}'
+      yield f'{path[:200]} was {_short(left)} and is now {_short(right)}'
+
+
+def _short(value):
+  """A value in a message, which anyone may have written."""
+  text = errors.one_line(value)
+  return text if len(text) <= _MAX_LETTERS else f'{text[:_MAX_LETTERS]}...'
 
 
 def _has(keys, path):

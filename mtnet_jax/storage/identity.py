@@ -10,6 +10,7 @@ import pathlib
 
 from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
+from mtnet_jax.storage import texts
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
@@ -75,8 +76,15 @@ class Identity:
     configs.check_stage(
       self._tree, meta.get('config'), stage=stage, where=where
     )
+    with errors.of_wrong_values(
+      f'{where} is damaged', way_out='Train in another --workdir.'
+    ):
+      texts.check_tree(meta.get('versions', []), where)
+      self._compare_versions(stage, meta.get('versions', []))
+
+  def _compare_versions(self, stage, written_with):
     now = workdir_lib.versions()
-    for then in meta.get('versions', []):
+    for then in written_with:
       if then == now or then in self.earlier_versions:
         continue
       self.earlier_versions.append(then)

@@ -157,10 +157,11 @@ def check_results(results, config, workdir):
   expected = {'dataset': config.dataset.name}
   expected |= {key: config[key] for key in _IN_METRICS}
   for key, value in expected.items():
-    if results.get(key, value) != value:
+    found = results.get(key, value)
+    if found != value:
       raise errors.InputError(
         f'{workdir}/metrics.json is of another run than the config.json beside'
-        f' it: {key} was {results[key]} there and is {value} here. Put back'
+        f' it: {key} was {str(found)[:80]} there and is {value} here. Put back'
         ' what belongs there, or choose another --workdir.'
       )
 

@@ -69,10 +69,8 @@ def _replace(fault, at, target):
 @pytest.mark.parametrize('fault', interrupted.FAULTS)
 def test_any_change_may_fail(tmp_path, fault):
   """The old or the new is there, whole, and the next one gives the new."""
-  at, seen = 0, []
-  while True:
-    at += 1
-    assert at < 100, done.stderr
+  seen = []
+  for at in range(1, 100):
     target = tmp_path / f'{fault}{at}' / 'report'
     _fill(target, _OLD)
     done = _replace(fault, at, target)
@@ -90,6 +88,8 @@ def test_any_change_may_fail(tmp_path, fault):
     assert os.listdir(target.parent) == ['report'], at
     if done.stdout and int(done.stdout) < at:
       break
+  else:
+    raise AssertionError(done.stderr)
   # Both sides of the renames were met.
   assert len(seen) > 10 and _OLD in seen and _NEW in seen
 
