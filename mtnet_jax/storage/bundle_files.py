@@ -103,7 +103,7 @@ def read(folder, *, check_variables=None):
   texts.check_card(card, folder / CARD)
   weights = folder / WEIGHTS
   _check_ordinary(weights)
-  members = _members(tensors.header(weights), count)
+  members = _members(tensors.header(weights), count, weights)
   if check_variables and not shipped.is_shipped(folder):
     for shapes in members:
       _check_variables(check_variables, config, shapes, weights)
@@ -115,7 +115,7 @@ def read(folder, *, check_variables=None):
     config=config,
     metrics=metrics,
     card=card,
-    members=_members(variables, count),
+    members=_members(variables, count, weights),
     symmetries=manifest.get('symmetries', False) is True,
     temperature=_number(
       folder, manifest, 'temperature', 1.0, least=0.01, most=100.0
@@ -134,14 +134,14 @@ def _check_variables(check, config, shapes, weights):
     ) from error
 
 
-def _members(tree, count):
+def _members(tree, count, weights):
   """The members in the variables, or their shapes, of a file."""
   if count == 1:
     return (tree,)
   names = [str(i) for i in range(count)]
   if tree.keys() != set(names):
     raise errors.InputError(
-      f'{WEIGHTS} and {MANIFEST} do not belong together: not all of {count}'
+      f'{weights} and {MANIFEST} do not belong together: not all of {count}'
       ' members, and nothing else. Get the bundle again.'
     )
   return tuple(tree[name] for name in names)
