@@ -108,6 +108,11 @@ def check_stage(config, trained_with, *, stage, where):
   """
   if trained_with is None:
     return
+  if not isinstance(trained_with, dict):
+    raise errors.InputError(
+      f'{where} is damaged: its config is no group of values. Train in another'
+      ' --workdir.'
+    )
   then, now = upgraded(trained_with), upgraded(config)
   if stage == 'coarse':
     for key in NOT_OF_THE_COARSE_STAGE:

@@ -112,7 +112,7 @@ def mend_all(folder: str | os.PathLike) -> None:
   """
   folder = pathlib.Path(folder)
   for path in folder.iterdir() if folder.is_dir() else ():
-    if path.name.endswith(_OLD):
+    if _is_backup(path):
       mend(path.with_name(_name_of(path)))
 
 
@@ -138,7 +138,7 @@ def remove_leftovers(
         continue
       if path.name.endswith(_OLD):
         # A name that was shortened is known to its next writer only.
-        if name or not staged.is_shortened(_name_of(path)):
+        if name or _is_backup(path):
           _settle_alone(path, path.with_name(name or _name_of(path)))
       elif staged.NAME.fullmatch(path.name):
         lock = staged.own(path)
@@ -151,6 +151,18 @@ def remove_leftovers(
 
 def _backup(target):
   return staged.hidden(target, 'old')
+
+
+def _is_backup(path):
+  """Whether it is a folder under the name that this module gives a backup."""
+  name = _name_of(path)
+  return (
+    path.name.startswith('.')
+    and path.name.endswith(_OLD)
+    and name not in ('', '.', '..')
+    and not staged.is_shortened(name)
+    and path.is_dir()
+  )
 
 
 def _name_of(old):

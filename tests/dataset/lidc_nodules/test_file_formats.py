@@ -206,7 +206,7 @@ def test_tfds_load_without_tensorflow_says_so(data_dir, monkeypatch):
   monkeypatch.setattr(
     file_formats.importlib.util, 'find_spec', lambda name: None
   )
-  with pytest.raises(errors.InputError, match='pip install mtnet_jax.tf.'):
+  with pytest.raises(errors.InputError, match=r"pip install 'mtnet_jax\[tf\]'"):
     tfds.load('lidc_nodules/phantom', split='train', data_dir=data_dir)
 
 
