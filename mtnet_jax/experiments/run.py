@@ -120,7 +120,7 @@ def check_same_config(config):
       )
 
 
-def _prepare(config, workdir, say, locks, changed=None, before_training=None):
+def _prepare(config, workdir, say, locks, changed, before_training):
   """The config as it is run, and its splits; None where the run is finished."""
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)

@@ -217,8 +217,8 @@ def _note(metrics):
   text = metrics.get('note', '')
   if metrics.get('left_out'):
     text += f' Left out of all results: {", ".join(metrics["left_out"])}.'
-  text = _prose(text)
-  text = textwrap.fill(text.strip(), 80, break_on_hyphens=False)
+  text = _prose(' '.join(text.split()))
+  text = textwrap.fill(text, 80, break_on_hyphens=False)
   return f'\n{text}\n' if text else ''
 
 

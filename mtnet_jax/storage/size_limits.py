@@ -82,7 +82,7 @@ def _check_activations(config, where):
   ]
   if config.get('strategy') == 'single':
     early += [_values(config.get('unet', {}).get('widths', 0))[0]]
-  if 4 * pixels * max(3, *early, 0) > _MAX_ACTIVATION:
+  if 4 * pixels * max([3, *early]) > _MAX_ACTIVATION:
     raise errors.InputError(
       f'{where}: image_size={config["image_size"]} with'
       f' eval_batch_size={config["eval_batch_size"]} and these widths asks for'

@@ -12,8 +12,15 @@ MAX_NAME = 64
 _NAME = re.compile(rf'[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}')
 _MAX_TEXT = 4096
 _MAX_CARD = 1 << 20
-# Paths of the machine that trained; names of files may be of any bytes.
-_PATHS = ('data_dir', 'start_from', 'segmentation', 'classification', 'workdir')
+# Paths of the machine that trained; names of files may be of any bytes. By
+# their whole keys, since the same word elsewhere is any text.
+_PATHS = (
+  'dataset.data_dir',
+  'start_from',
+  'pretrained.segmentation',
+  'pretrained.classification',
+  'members.workdir',
+)
 # A paragraph, of which a card joins the lines.
 _PARAGRAPHS = ('note',)
 
@@ -44,12 +51,12 @@ def check_tree(tree, where, *, key=''):
   Args:
     tree: of JSON.
     where: the file, for messages.
-    key: under which the tree stands in its group.
+    key: dotted, under which the tree stands in the file.
   """
   if isinstance(tree, dict):
     for name, value in tree.items():
       _check(name, where, key)
-      check_tree(value, where, key=name)
+      check_tree(value, where, key=f'{key}.{name}' if key else name)
   elif isinstance(tree, list):
     for value in tree:
       check_tree(value, where, key=key)

@@ -150,48 +150,47 @@ def test_another_config_in_the_same_workdir_is_refused(
   assert 'Traceback' not in done.stderr
 
 
+@pytest.fixture
+def copied_run(finished_run, tmp_path):
+  """A copy of a finished run, in which anything may be changed."""
+  return shutil.copytree(finished_run[0], tmp_path / 'run')
+
+
 def test_results_whose_config_is_gone_are_shown_for_no_other_one(
-  finished_run, phantom_data_dir, tmp_path
+  copied_run, phantom_data_dir
 ):
-  workdir, _ = finished_run
-  copy = tmp_path / 'run'
-  shutil.copytree(workdir, copy)
-  (copy / 'config.json').unlink()
+  (copied_run / 'config.json').unlink()
   done = main_job.run(
-    main_job.small_job(copy, phantom_data_dir, '--config.seed=7')
+    main_job.small_job(copied_run, phantom_data_dir, '--config.seed=7')
   )
   assert done.returncode == 2
   assert 'holds the metrics.json of a run, and no config.json' in done.stderr
   assert 'Report:' not in done.stdout
-  assert not (copy / 'config.json').exists()
+  assert not (copied_run / 'config.json').exists()
 
 
 def test_results_of_another_run_are_not_shown_as_this_one_s(
-  finished_run, phantom_data_dir, tmp_path
+  copied_run, phantom_data_dir
 ):
-  workdir, _ = finished_run
-  copy = tmp_path / 'run'
-  shutil.copytree(workdir, copy)
-  results = json.loads((copy / 'metrics.json').read_text())
-  (copy / 'metrics.json').write_text(json.dumps({**results, 'seed': 7}))
-  done = main_job.run(main_job.small_job(copy, phantom_data_dir))
+  path = copied_run / 'metrics.json'
+  results = json.loads(path.read_text())
+  path.write_text(json.dumps({**results, 'seed': 7}))
+  done = main_job.run(main_job.small_job(copied_run, phantom_data_dir))
   assert done.returncode == 2
   assert 'seed was 7 there and is 0 here' in done.stderr
   assert 'Report:' not in done.stdout
 
 
 def test_another_dataset_of_the_same_name_is_refused(
-  finished_run, phantom_data_dir, tmp_path
+  copied_run, phantom_data_dir
 ):
   """Rebuilt with other patients, say: the run must not mix the two."""
-  workdir, _ = finished_run
-  copy = tmp_path / 'run'
-  shutil.copytree(workdir, copy)
-  config = json.loads((copy / 'config.json').read_text())
+  path = copied_run / 'config.json'
+  config = json.loads(path.read_text())
   assert re.fullmatch('[0-9a-f]{16}', config['dataset']['fingerprint'])
   config['dataset']['fingerprint'] = '0' * 16
-  (copy / 'config.json').write_text(json.dumps(config))
-  done = main_job.run(main_job.small_job(copy, phantom_data_dir))
+  path.write_text(json.dumps(config))
+  done = main_job.run(main_job.small_job(copied_run, phantom_data_dir))
   assert done.returncode == 2
   assert 'dataset.fingerprint was 0000000000000000' in done.stderr
 

@@ -7,7 +7,7 @@ from faults import mutations
 from faults import weights_targets
 
 
-def _signed(case):
+def signed(case):
   """With a manifest that fits, where it can be read."""
   found = dict(case)
   try:
@@ -28,7 +28,7 @@ def damage_manifest(rng, case, other):
     data = mutations.damage(rng, case[name], other[name])
   else:
     data = mutations.damage_json(rng, case[name])
-  return _signed({**case, name: data})
+  return signed({**case, name: data})
 
 
 def damage_card(rng, case, other):
@@ -38,14 +38,14 @@ def damage_card(rng, case, other):
     data = mutations.damage(rng, case[name], other[name])
   else:
     data = mutations.damage_json(rng, case[name])
-  return _signed({**case, name: data})
+  return signed({**case, name: data})
 
 
 def damage_header(rng, case, other):
   """The weights, mostly their header."""
   name = 'bundle/weights.safetensors'
   data = weights_targets.damage_safetensors(rng, case[name], other[name])
-  return _signed({**case, name: data})
+  return signed({**case, name: data})
 
 
 def read(folder):

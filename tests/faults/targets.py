@@ -129,9 +129,6 @@ def _write_bundle(folder):
 
 def _damage_bundle(rng, case, other):
   """Damage, mostly signed by a manifest that fits, as a stranger's would be."""
-  import hashlib
-  import json
-
   weights = 'bundle/weights.safetensors'
   if rng.random() < 0.25:
     found = dict(case)
@@ -140,16 +137,7 @@ def _damage_bundle(rng, case, other):
     )
   else:
     found = mutations.damage_case(rng, case, other)
-  if rng.random() < 0.85:
-    try:
-      manifest = json.loads(found['bundle/manifest.json'])
-      for name in manifest['files']:
-        content = found[f'bundle/{name}']
-        manifest['files'][name] = hashlib.sha256(content).hexdigest()
-      found['bundle/manifest.json'] = json.dumps(manifest).encode()
-    except (KeyError, TypeError, ValueError, RecursionError):
-      pass
-  return found
+  return bundle_targets.signed(found) if rng.random() < 0.85 else found
 
 
 def _read_bundle(folder):

@@ -110,6 +110,9 @@ def test_a_name_is_a_short_word(packed, tmp_path, name):
     ('config', {'seed': '<script>'}, 'seed must be a whole number'),
     ('metrics', {'versions': {'jax': 'x' * 5000}}, 'jax.*cannot be shown'),
     ('metrics', {'versions': {'\x1b[2J': '1'}}, 'cannot be shown'),
+    # The keys of paths and of a paragraph, elsewhere.
+    ('metrics', {'versions': {'data_dir': '\x1b[2J'}}, 'cannot be shown'),
+    ('metrics', {'versions': {'note': 'a\n\n# b'}}, 'cannot be shown'),
     ('metrics', {'note': ['a list']}, 'note must be a text'),
     ('metrics', {'simulated': 'no'}, 'simulated must be true or false'),
     ('metrics', {'left_out': ['a\nb']}, 'left_out.*cannot be shown'),

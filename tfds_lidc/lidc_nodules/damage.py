@@ -28,6 +28,12 @@ class DamagedError(errors.InputError):
     return self._message
 
 
+def is_there(builder: tfds.core.DatasetBuilder) -> bool:
+  """Whether the files are there by which TFDS knows a dataset."""
+  files = ('dataset_info.json', 'features.json')
+  return all((builder.data_path / name).exists() for name in files)
+
+
 def found(builder: tfds.core.DatasetBuilder, error: Exception) -> DamagedError:
   """The error of a dataset whose files cannot be read."""
   return _damaged(

@@ -139,11 +139,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def is_prepared(self) -> bool:
     """As in TFDS, which warns on stderr of every dataset that is not built."""
-    needed = ('dataset_info.json', 'features.json')
-    if not all((self.data_path / name).exists() for name in needed):
-      staging.check_not_stranded(self.data_path)
-    # A build may just have put it in place.
-    return all((self.data_path / name).exists() for name in needed)
+    if damage.is_there(self):
+      return True
+    staging.check_not_stranded(self.data_path)
+    return damage.is_there(self)  # A build may just have put it in place.
 
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
