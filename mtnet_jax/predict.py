@@ -41,7 +41,8 @@ with links. Given again, the command does what is not done yet.
 Where the CT lacks what a Segmentation needs, all else is written, and a note
 says what. The files of an earlier use of OUT go when all new ones are complete:
 what stops the command in between leaves all old ones, or the next use of OUT
-brings back one set whole. One process at a time writes into OUT.
+brings back one set whole; of several series, each by itself. One process at a
+time writes into OUT.
 
 Exit code: 0 all was done, 1 some points or series were not, miss slices, or
 there is no Segmentation of what was found, 2 nothing could be done. What failed
