@@ -93,7 +93,9 @@ def test_they_come_back_in_these_folds_with_and_without_the_file(ours, built):
 def test_a_run_of_them_resumes_by_either_name(built, tmp_path):
   def prepare(config):
     with contextlib.ExitStack() as locks:
-      run_lib._prepare(config, tmp_path / 'run', lambda *_: None, locks)
+      run_lib._prepare(
+        config, tmp_path / 'run', lambda *_: None, locks, None, None
+      )
 
   prepare(built)
   stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
