@@ -15,7 +15,6 @@ from mtnet_jax.inference import remote
 from mtnet_jax.models import nets
 from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import seen as seen_lib
-from mtnet_jax.storage import tensors
 from mtnet_jax.storage import texts
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
@@ -99,7 +98,6 @@ def _of_run(folder, name):
     )
   seen = seen_lib.read_if_there(pathlib.Path(folder))
   variables = workdir.load_variables(folder, trained)
-  tensors.check_finite(variables, folder)
   return bundle_files.Bundle(
     name=name,
     config=config,

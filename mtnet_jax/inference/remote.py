@@ -1,8 +1,10 @@
 """Folders on this disk, or at any URL that fsspec reads."""
 
+from concurrent import futures
 import contextlib
 import pathlib
 import tempfile
+import threading
 
 import fsspec
 
@@ -20,6 +22,9 @@ _INSTALL = {
 # A run of the paper's networks has some hundred files and 0.6 GB.
 _MAX_FILES = 10_000
 _MAX_BYTES = 16 << 30
+# With reports, logs and folders, which are not downloaded.
+_MAX_LISTED = 100_000
+_NUM_AT_ONCE = 8
 _PART = 1 << 20
 
 
@@ -64,33 +69,49 @@ def local_folder(path, *, wanted):
 def _download(url, folder, wanted):
   filesystem, root = fsspec.core.url_to_fs(url)
   root = root.rstrip('/')
-  sources, sizes = {}, {}
-  for source, entry in filesystem.find(root, detail=True).items():
+  sources, said = {}, 0
+  for entry in _listed(url, filesystem, root):
+    source = entry['name']
     name = source.removeprefix(root).lstrip('/')
     # A name with '..' would be written outside the folder.
     if '..' not in name.split('/') and wanted(name):
-      sources[name], sizes[name] = source, entry.get('size')
-  _check_limits(url, len(sources), sum(size or 0 for size in sizes.values()))
-  for name in sources:
+      sources[name] = source
+      said += entry.get('size') or 0
+      _check_limits(url, len(sources), said)
+  counting, total = threading.Lock(), 0
+
+  def fetch(name):
+    nonlocal total
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-  # In one call, because network filesystems fetch several files at once.
-  sized = [name for name in sources if sizes[name] is not None]
-  filesystem.get(
-    [sources[name] for name in sized], [str(folder / name) for name in sized]
-  )
-  total = sum((folder / name).stat().st_size for name in sized)
-  _check_limits(url, len(sources), total)
-  # Where a server does not say how much there is, it is counted as it comes.
-  for name in sources.keys() - set(sized):
     with (
       filesystem.open(sources[name], 'rb') as source,
       (folder / name).open('wb') as out,
     ):
       while part := source.read(_PART):
-        total += len(part)
+        # Counted, whatever the server said.
+        with counting:
+          total += len(part)
         _check_limits(url, len(sources), total)
         out.write(part)
+
+  # Several at once, because each waits for the network.
+  with futures.ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
+    for _ in pool.map(fetch, sources):
+      pass
   return len(sources)
+
+
+def _listed(url, filesystem, root):
+  """What is known of each file, folder by folder, as far as the bounds go."""
+  count = 0
+  for _, folders, files in filesystem.walk(root, detail=True, on_error='raise'):
+    count += 1 + len(folders) + len(files)
+    if count > _MAX_LISTED:
+      raise errors.InputError(
+        f'{url} lists more than {_MAX_LISTED} names, which no run and no bundle'
+        ' has: check the address.'
+      )
+    yield from files.values()
 
 
 def _check_limits(url, count, total):

@@ -6,7 +6,9 @@ write would then be lost, or lie among what is another's.
 """
 
 import json
+import os
 import pathlib
+import weakref
 
 from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
@@ -29,7 +31,11 @@ class Identity:
 
   def __init__(self, workdir, *, say=print):
     self._workdir = pathlib.Path(workdir).absolute()
-    self._place = _place(self._workdir)
+    # Open, so that its number stays its own: some file systems number a
+    # directory anew each time, others give the number of one that is gone away.
+    opened = os.open(self._workdir, os.O_RDONLY)
+    weakref.finalize(self, os.close, opened)
+    self._opened = opened
     self._config = _config(self._workdir)
     self._tree = json.loads(self._config)
     self._say = say
@@ -41,7 +47,7 @@ class Identity:
     Raises:
       errors.InputError: it is gone, or another one.
     """
-    if _place(self._workdir) != self._place:
+    if not self._is_in_place():
       found = 'is another one now' if self._workdir.exists() else 'is gone'
       raise errors.InputError(
         f'{self._workdir} {found}: it was moved or replaced while this run'
@@ -54,6 +60,12 @@ class Identity:
         ' wrote there. Nothing more is written; put it back, and the same'
         ' command goes on from its last checkpoint.'
       )
+
+  def _is_in_place(self):
+    try:
+      return os.path.samestat(self._workdir.stat(), os.fstat(self._opened))
+    except OSError:
+      return False
 
   def meta(self):
     """What is kept with each checkpoint."""
@@ -93,15 +105,6 @@ class Identity:
         f" {_differing(now, then)}: its numbers may be neither's to the last"
         ' digit.'
       )
-
-
-def _place(workdir):
-  """What stays of a directory when it is renamed; None where there is none."""
-  try:
-    found = workdir.stat()
-  except OSError:
-    return None
-  return found.st_dev, found.st_ino
 
 
 def _config(workdir):

@@ -63,14 +63,13 @@ def header(path):
     ) from error
 
 
-def check_finite(tree, where):
+def check_finite(tree, where, *, way_out='Get the model again.'):
   """Raises `errors.InputError` where an array holds NaN or infinity."""
   for keys, leaf in jax.tree.leaves_with_path(tree):
     if not np.isfinite(leaf).all():
       name = jax.tree_util.keystr(keys, simple=True, separator='/')
       raise errors.InputError(
-        f'{where}: {name} holds values that are not finite. Get the model'
-        ' again.'
+        f'{where}: {name} holds values that are not finite. {way_out}'
       )
 
 

@@ -20,18 +20,15 @@ use.
 """
 
 import contextlib
-import errno
 import os
 import pathlib
 import shutil
-import stat
 
 from mtnet_jax.storage import files
+from mtnet_jax.storage import locks
 from mtnet_jax.system import errors
 
 _LOCK = '.mtnet_jax-lock'
-# Each is lost only to a holder that ends in that very moment.
-_TRIES = 100
 
 
 @contextlib.contextmanager
@@ -88,6 +85,9 @@ def _hidden(folder, index):
 def _mend(folder, index):
   new, old, ready = _hidden(folder, index)
   if _is_folder(ready):
+    # Whose files nobody misses: a disk that was full has room then.
+    if _is_folder(old):
+      shutil.rmtree(old)
     _move_in(folder, index, ready)
   elif _is_folder(old) and (
     # Without the index there is nothing for which the old ones would go.
@@ -148,60 +148,13 @@ def _named_in(index):
   ]
 
 
-@contextlib.contextmanager
 def one_writer(folder):
   """Keeps other processes from writing results into a folder meanwhile.
-
-  The operating system drops the lock when the process ends in any way. Its file
-  is neither followed where it is a link, nor emptied, and goes afterwards.
 
   Args:
     folder: an existing one.
 
-  Raises:
-    errors.BusyError: another process has it.
-    errors.InputError: it cannot be locked.
+  Returns:
+    A context manager, of `locks.exclusive`.
   """
-  path = pathlib.Path(folder, _LOCK)
-  try:
-    descriptor = _locked(path)
-  except BlockingIOError as error:
-    raise errors.BusyError(
-      f'another process that still runs writes into {folder}: wait for it, or'
-      ' choose another --out.'
-    ) from error
-  except OSError as error:
-    raise errors.InputError(
-      f'{folder} cannot be locked ({path.name}: {error.strerror}): choose'
-      ' another --out.'
-    ) from error
-  try:
-    yield
-  finally:
-    # While the lock is held, so that it is the own file that goes.
-    with contextlib.suppress(OSError):
-      path.unlink()
-    os.close(descriptor)
-
-
-def _locked(path):
-  """A descriptor of the locked file that `path` names."""
-  import fcntl
-
-  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-  for _ in range(_TRIES):
-    descriptor = os.open(path, flags, 0o666)
-    try:
-      found = os.fstat(descriptor)
-      if not stat.S_ISREG(found.st_mode):
-        raise OSError(0, 'it is no file')
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      # Its last holder may have removed it between these two calls.
-      with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(found, os.lstat(path)):
-          return descriptor
-    except BaseException:
-      os.close(descriptor)
-      raise
-    os.close(descriptor)
-  raise OSError(errno.ESTALE, 'it is another file each time')
+  return locks.exclusive(pathlib.Path(folder, _LOCK), '--out')

@@ -5,7 +5,6 @@ evaluations/
 checkpoints/{coarse,class,fine}/, or of the stages of another strategy
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -13,14 +12,15 @@ import pathlib
 import platform
 import re
 
-import filelock
 import jax
 import ml_collections
 
 import mtnet_jax
 from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
+from mtnet_jax.storage import locks
 from mtnet_jax.storage import size_limits
+from mtnet_jax.storage import tensors
 from mtnet_jax.storage import texts
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
@@ -236,7 +236,8 @@ def load_variables(workdir, names):
     Stage name -> {'params', 'batch_stats'} of NumPy arrays.
 
   Raises:
-    errors.InputError: a stage has no checkpoint yet, or one of another run.
+    errors.InputError: a stage has no checkpoint yet, or one of another run, or
+      of values that are not finite.
   """
   # This imports Orbax, which takes long; a bundle is read without it.
   from mtnet_jax.storage import checkpoint
@@ -257,6 +258,9 @@ def load_variables(workdir, names):
       meta.get('config'),
       stage=stage,
       where=str(directory),
+    )
+    tensors.check_finite(
+      variables[stage], directory, way_out='Train in another --workdir.'
     )
   return variables
 
@@ -291,34 +295,13 @@ def _hardware():
   }
 
 
-@contextlib.contextmanager
 def lock(directory):
-  """Keeps other processes out of a directory while the block runs.
-
-  The operating system keeps the lock, and drops it when the process ends in any
-  way. The file that stays behind means nothing.
+  """Keeps other processes out of a directory meanwhile.
 
   Args:
-    directory: an existing directory.
+    directory: an existing one.
 
-  Raises:
-    errors.BusyError: another process holds it.
-    errors.InputError: it cannot be locked.
+  Returns:
+    A context manager, of `locks.exclusive`.
   """
-  lock = filelock.FileLock(pathlib.Path(directory, '.lock'), blocking=False)
-  try:
-    lock.acquire()
-  except filelock.Timeout as error:
-    raise errors.BusyError(
-      f'another process that still runs has {directory}: wait for it, or choose'
-      ' another --workdir.'
-    ) from error
-  except OSError as error:
-    raise errors.InputError(
-      f'{directory} cannot be locked ({error.strerror}): choose another'
-      ' --workdir.'
-    ) from error
-  try:
-    yield
-  finally:
-    lock.release()
+  return locks.exclusive(pathlib.Path(directory, '.lock'), '--workdir')

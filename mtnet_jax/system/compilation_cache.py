@@ -20,16 +20,17 @@ def folder(kind):
 
   Returns:
     `pathlib.Path`; None where this user has no such folder that can be written,
-    as in containers that run as a user without a home, or where others may
-    write there, too. A temporary folder that users share is no substitute: what
-    lies there is executed.
+    as in containers that run as a user without a home, or where all users may
+    write there, too, or put another folder in its place. A temporary folder
+    that users share is no substitute: what lies there is executed. Members of
+    its group are trusted, as each user often has a group of their own.
   """
   try:
     # A user that no table of users knows has no home: RuntimeError.
     caches = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     path = pathlib.Path(caches, 'mtnet_jax', kind)
     path.mkdir(parents=True, exist_ok=True)
-    trusted = _is_ours(path)
+    trusted = _is_ours(path) and _stays_in_place(path)
   except (OSError, RuntimeError):
     return None
   return path if trusted and os.access(path, os.W_OK | os.X_OK) else None
@@ -43,6 +44,13 @@ def _is_ours(path):
   # In a container, root often works in a folder of the machine's user.
   owned = user == 0 or status.st_uid in (0, user)
   return owned and not status.st_mode & stat.S_IWOTH
+
+
+def _stays_in_place(path):
+  """Whether no user but owners of folders above can put another one there."""
+  modes = (parent.stat().st_mode for parent in path.resolve().parents)
+  # In a sticky folder, as /tmp is, only owners rename.
+  return all(mode & stat.S_ISVTX or not mode & stat.S_IWOTH for mode in modes)
 
 
 def enable():

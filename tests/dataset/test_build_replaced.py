@@ -1,5 +1,6 @@
 """A dataset that is replaced is the old or the new one, whatever stops it."""
 
+import errno
 import os
 import pathlib
 import shutil
@@ -140,20 +141,36 @@ def test_what_fails_while_it_is_moved_leaves_the_old(
   assert not list(tmp_path.rglob('.*.mtnet_jax-*'))
 
 
+@pytest.mark.parametrize('name', ('lidc_nodules', 'lidc_nodules/all'))
 def test_a_dataset_on_another_disk_is_replaced_there(
-  built, synthetic_ct, tmp_path
+  built, synthetic_ct, tmp_path, monkeypatch, name
 ):
   """What links lead to; staged beside it, for nothing moves between disks."""
   disk, data = tmp_path / 'disk', tmp_path / 'data'
-  shutil.copytree(built.data_path.parents[2] / 'lidc_nodules', disk)
-  data.mkdir()
-  (data / 'lidc_nodules').symlink_to(disk)
+  shutil.copytree(built.data_path.parents[2] / 'lidc_nodules', data / 'here')
+  (data / 'here').rename(data / 'lidc_nodules')
+  (data / name).rename(disk)
+  (data / name).symlink_to(disk)
+
+  def on_one_disk(call):
+    def move(source, target, **kwargs):
+      there = [
+        os.path.realpath(x).startswith(str(disk)) for x in (source, target)
+      ]
+      if there[0] != there[1]:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+      call(source, target, **kwargs)
+
+    return move
+
+  for moving in ('rename', 'replace'):
+    monkeypatch.setattr(os, moving, on_one_disk(getattr(os, moving)))
   builder = building.find('all', data_dir=data)
   with staging.folder(builder) as folder:
     assert folder.resolve().is_relative_to(disk)
-  version = disk / 'all' / str(builder.version)
+  version = (data / 'lidc_nodules' / 'all' / str(builder.version)).resolve()
   (version / 'of the old').touch()
   build.build('all', lidc_dir=synthetic_ct, data_dir=data, overwrite=True)
-  assert (data / 'lidc_nodules').is_symlink()
+  assert (data / name).is_symlink()
   assert not (version / 'of the old').exists()
   assert _records(building.find('all', data_dir=data)) == _records(built)

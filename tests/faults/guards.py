@@ -52,14 +52,14 @@ GUARDS = (
     'tests/storage/test_files.py',
   ),
   guard.Guard(
-    'mtnet_jax/storage/workdir.py',
-    '    lock.acquire()',
-    '    pass',
+    'mtnet_jax/storage/locks.py',
+    '      stack.enter_context(lock_file.held(path))',
+    '      pass',
     'tests/storage/test_run_lock.py',
   ),
   guard.Guard(
     'mtnet_jax/storage/identity.py',
-    '    if _place(self._workdir) != self._place:',
+    '    if not self._is_in_place():',
     '    if False:',
     'tests/storage/test_identity.py',
   ),

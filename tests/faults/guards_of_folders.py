@@ -44,9 +44,30 @@ GUARDS = (
   _staged('  if len(os.fsencode(name)) > _MAX_BYTES:', '  if False:'),
   guard.Guard(
     'tfds_lidc/folder_swap/locks.py',
-    '          raise TimeoutError(',
-    '          break\n          raise TimeoutError(',
+    '      raise TimeoutError(',
+    '      break\n      raise TimeoutError(',
     'tests/storage/test_folder_swap.py -k stranger',
+  ),
+  guard.Guard(
+    'tfds_lidc/folder_swap/locks.py',
+    '    _wait(acquire, folder)\n',
+    '    pass\n',
+    'tests/storage/test_folder_swap.py -k nfs',
+  ),
+  _swap(
+    '    and not staged.is_shortened(name)\n',
+    '',
+  ),
+  _swap(
+    "    and name not in ('', '.', '..')\n",
+    '',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/staging.py',
+    '      shutil.copyfile(path, note)\n'
+    '      os.replace(note, data_dir / notes / path.name)',
+    '      os.replace(path, data_dir / notes / path.name)',
+    'tests/dataset/test_build_replaced.py -k another_disk',
   ),
   guard.Guard(
     'tfds_lidc/lidc_nodules/lidc_nodules_dataset_builder.py',

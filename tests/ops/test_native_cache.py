@@ -156,13 +156,17 @@ def test_answers_of_any_letters_are_read(cxx):
   assert compiler.run([compiler.command()]) == ['caf\N{REPLACEMENT CHARACTER}']
 
 
-def test_a_compiler_that_hangs_is_ended_with_its_children(
-  cxx, tmp_path, monkeypatch, caches, capsys
+@pytest.mark.parametrize(
+  ('line', 'says'), (('wait', 'timed out'), ('exit 3', 'exit status 3'))
+)
+def test_a_compiler_is_ended_with_its_children(
+  cxx, tmp_path, monkeypatch, caches, capsys, line, says
 ):
+  """Where it hangs, and where it ends before them."""
   child = tmp_path / 'child'
   monkeypatch.setattr(compiler, '_LIMIT_S', 20)
-  cxx(f'sleep 600 & echo $! > {child}', 'wait')
-  assert 'timed out' in _says(capsys)
+  cxx(f'sleep 600 & echo $! > {child}', line)
+  assert says in _says(capsys)
   state = f'/proc/{child.read_text().strip()}/stat'
   deadline = time.monotonic() + 60
   while os.path.exists(state):
@@ -171,6 +175,15 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
         break
     assert time.monotonic() < deadline
     time.sleep(0.1)
+
+
+def test_it_goes_on_where_limits_are_forbidden(cxx, monkeypatch):
+  def forbidden(*_):
+    raise PermissionError(1, 'Operation not permitted')
+
+  monkeypatch.setattr(compiler.resource, 'prlimit', forbidden)
+  cxx('echo text')
+  assert compiler.run([compiler.command()]) == ['text\n']
 
 
 @_needs_compiler

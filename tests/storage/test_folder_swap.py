@@ -1,8 +1,11 @@
 """A folder that is replaced is the old or the new one, whatever stops it."""
 
 import concurrent.futures
+import errno
+import fcntl
 import os
 import pathlib
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +14,7 @@ from faults import interrupted
 import main_job
 import pytest
 
+from tfds_lidc.folder_swap import lock_file
 from tfds_lidc.folder_swap import locks
 from tfds_lidc.folder_swap import staged as staged_lib
 from tfds_lidc.folder_swap import swap
@@ -124,6 +128,51 @@ def test_a_reader_waits_for_a_writer_between_its_renames(tmp_path):
       _fill(target, _NEW)
     assert reader.result(60) is False
   assert _tree(target) == _NEW
+
+
+@pytest.fixture
+def nfs(monkeypatch):
+  """A file system on which no folder can be locked."""
+  flock = fcntl.flock
+
+  def of_files(descriptor, operation):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+      raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    flock(descriptor, operation)
+
+  monkeypatch.setattr(fcntl, 'flock', of_files)
+
+
+def test_nor_does_it_disturb_a_writer_on_nfs(tmp_path, nfs):
+  test_a_reader_waits_for_a_writer_between_its_renames(tmp_path)
+  assert not (tmp_path / '.mtnet_jax-swap').exists()
+
+
+def test_what_a_kill_left_of_a_lock_on_nfs_is_one(tmp_path, nfs):
+  with locks.alone_in(tmp_path):
+    (path,) = tmp_path.iterdir()
+  path.write_text('mtnet_jax lock: process 1')  # without a holder
+  _fill(tmp_path / 'report', _OLD)
+  with swap.replaced(tmp_path / 'report') as folder:
+    _fill(folder, _NEW)
+  assert _tree(tmp_path / 'report') == _NEW
+  assert os.listdir(tmp_path) == ['report']
+
+
+@pytest.mark.parametrize('number', (errno.ENOSPC, errno.EACCES, errno.ELOOP))
+def test_where_that_lock_cannot_be_had_it_is_done_without(
+  tmp_path, nfs, monkeypatch, number
+):
+  target = tmp_path / 'report'
+  _fill(target, _OLD)
+  _killed(target)
+
+  def refused(*_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(lock_file, '_open', refused)
+  assert swap.mend(target)
+  assert _tree(target) == _OLD
 
 
 def test_a_lock_of_a_stranger_is_not_waited_for_for_ever(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A run directory is more than its path."""
 
 import json
+import os
 import shutil
 
 import ml_collections
@@ -54,6 +55,14 @@ def _replace_by_a_copy(run):
   run.with_name('copy').rename(run)
 
 
+def _make_again(run):
+  """Where a file system may give the new one the number of the old."""
+  config = (run / 'config.json').read_text()
+  shutil.rmtree(run)
+  run.mkdir()
+  (run / 'config.json').write_text(config)
+
+
 def _remove_config(run):
   (run / 'config.json').unlink()
 
@@ -69,6 +78,7 @@ def _change_config(run):
     (_remove, 'is gone'),
     (_rename, 'is gone'),
     (_replace_by_a_copy, 'is another one now'),
+    (_make_again, 'is another one now'),
     (_remove_config, 'config.json was changed or removed'),
     (_change_config, 'config.json was changed or removed'),
   ),
@@ -83,6 +93,14 @@ def test_nothing_is_saved_into_what_is_not_the_run_s(run, kind, change, said):
   with pytest.raises(errors.InputError, match=said):
     save(2, {'x': 2.0}, {})
   assert sorted(run.parent.rglob('*')) == before
+
+
+def test_its_descriptor_goes_with_it(run):
+  before = os.listdir('/proc/self/fd')
+  mine = identity.Identity(run)
+  assert len(os.listdir('/proc/self/fd')) == len(before) + 1
+  del mine
+  assert len(os.listdir('/proc/self/fd')) == len(before)
 
 
 def test_what_is_reached_by_a_link_is_the_same(run):

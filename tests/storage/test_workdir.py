@@ -4,9 +4,11 @@ import json
 
 import main_job
 import ml_collections
+import numpy as np
 import project_configs
 import pytest
 
+from mtnet_jax.storage import checkpoint
 from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
@@ -155,6 +157,16 @@ def test_what_is_no_run_or_not_finished_says_so(tmp_path):
   with pytest.raises(errors.InputError, match='not finished'):
     workdir.read_metrics(tmp_path)
   with pytest.raises(errors.InputError, match='has no checkpoint'):
+    workdir.load_variables(tmp_path, ('coarse',))
+
+
+@pytest.mark.parametrize('value', (np.nan, -np.inf))
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+  workdir.claim(tmp_path, config())
+  directory = workdir.checkpoint_dir(tmp_path, 'coarse')
+  arrays = {'a': {'b': np.array([1, value], np.float32)}}
+  checkpoint.Checkpoints(directory).save_best(1, arrays, {})
+  with pytest.raises(errors.InputError, match='coarse: a/b .* not finite.'):
     workdir.load_variables(tmp_path, ('coarse',))
 
 

@@ -69,6 +69,10 @@ def test_a_folder_into_which_all_may_write_is_no_cache(tmp_path, monkeypatch):
   assert compilation_cache.folder('native') is None
   folder.chmod(0o770)
   assert compilation_cache.folder('native') == folder
+  # Above it, where it could be replaced, unless only owners rename there.
+  for mode, expected in ((0o777, None), (0o1777, folder)):
+    tmp_path.chmod(mode)
+    assert compilation_cache.folder('native') == expected
   # Another user's, who is asked by a user that is not root.
   owner = folder.stat().st_uid
   monkeypatch.setattr(os, 'getuid', lambda: owner + 1)

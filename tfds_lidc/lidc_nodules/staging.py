@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import pathlib
+import shutil
 import tempfile
 
 import tensorflow_datasets as tfds
@@ -110,7 +111,10 @@ def publish(
   notes = pathlib.Path(version.parts[0]) / '.config'
   (data_dir / notes).mkdir(parents=True, exist_ok=True)
   for path in (staging / notes).iterdir():
-    os.replace(path, data_dir / notes / path.name)
+    # Copied, since the configs may lie on another disk than their notes.
+    with staged_lib.file(data_dir / notes / path.name) as note:
+      shutil.copyfile(path, note)
+      os.replace(note, data_dir / notes / path.name)
   target = data_dir / version
   target.parent.mkdir(parents=True, exist_ok=True)
   swap.replace(staging / version, target, staging)

@@ -1,6 +1,7 @@
 """Runs a C++ compiler that may hang, say anything, or write without end."""
 
 import atexit
+import contextlib
 import os
 import shlex
 import signal
@@ -108,9 +109,11 @@ def _file():
 
 def _limit_files(process):
   if hasattr(resource, 'prlimit'):
-    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    limit = MAX_BYTES if hard < 0 else min(MAX_BYTES, hard)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, hard))
+    # A container may forbid it, and the process may have ended.
+    with contextlib.suppress(OSError):
+      _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+      limit = MAX_BYTES if hard < 0 else min(MAX_BYTES, hard)
+      resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, hard))
 
 
 def _text(file):
@@ -122,12 +125,12 @@ def _text(file):
 def _end(process):
   """Ends a process and what it has started."""
   _running.discard(process)
-  if process.poll() is None:
-    _kill(process)
-    process.wait()
+  _kill(process)
+  process.wait()
 
 
 def _kill(process):
+  """Kills its group, where others of it may live when it has ended."""
   try:
     os.killpg(process.pid, signal.SIGKILL)
   except (AttributeError, OSError):
@@ -137,8 +140,7 @@ def _kill(process):
 def _end_all():
   _ending.set()
   for process in list(_running):
-    if process.poll() is None:
-      _kill(process)
+    _kill(process)
 
 
 atexit.register(_end_all)

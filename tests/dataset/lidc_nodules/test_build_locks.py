@@ -75,7 +75,7 @@ def test_who_waits_reads_who_builds(tmp_path, capsys):
 def test_a_line_names_whoever_holds_it_for_too_long(tmp_path):
   path = _lock_file(tmp_path)
   # Of a stranger, whose text would colour a terminal.
-  path.write_bytes(b'tfds_lidc build: \x1b[31mme\n')
+  path.write_bytes(b'mtnet_jax lock: \x1b[31mme\n')
   with path.open() as f:
     fcntl.flock(f, fcntl.LOCK_EX)
     with pytest.raises(errors.InputError, match='choose another') as e:
@@ -117,7 +117,7 @@ def test_a_file_that_no_build_wrote_stays_as_it_is(tmp_path):
 
 def test_what_a_killed_build_left_is_taken_over(tmp_path):
   path = _lock_file(tmp_path)
-  path.write_text('tfds_lidc build: process 1 on another, since long ago\n')
+  path.write_text('mtnet_jax lock: process 1 on another, since long ago\n')
   with locks.exclusive(tmp_path, 'paper', max_wait_s=0):
     assert f'process {os.getpid()} on' in path.read_text()
   assert not path.exists()
@@ -142,7 +142,7 @@ def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
 @pytest.mark.skipif(not os.getuid(), reason='root may open any file')
 def test_another_user_s_can_be_locked(tmp_path):
   path = _lock_file(tmp_path)
-  path.write_text('tfds_lidc build: process 1\n')
+  path.write_text('mtnet_jax lock: process 1\n')
   path.chmod(0o444)
   with locks.exclusive(tmp_path, 'paper', max_wait_s=0):
     with pytest.raises(errors.InputError, match='still builds'):
@@ -160,5 +160,5 @@ def test_a_file_system_without_locks_is_told(
   monkeypatch.setattr(fcntl, 'flock', flock)
   with locks.exclusive(tmp_path, 'paper'):
     pass
-  assert 'has no locks' in capsys.readouterr().out
+  assert 'has no locks' in capsys.readouterr().err
   assert not list(tmp_path.iterdir())
