@@ -62,6 +62,8 @@ GUARDS = (
     "    and name not in ('', '.', '..')\n",
     '',
   ),
+  _swap('    and path.is_dir()\n', ''),
+  _swap('    and not path.is_symlink()\n', ''),
   guard.Guard(
     'tfds_lidc/lidc_nodules/staging.py',
     '      shutil.copyfile(path, note)\n'

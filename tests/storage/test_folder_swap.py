@@ -228,6 +228,22 @@ def test_only_what_is_ours_and_has_no_owner_is_left_over(tmp_path):
   assert not list(tmp_path.glob('.[dz]*'))
 
 
+def test_what_is_no_backup_stays(tmp_path):
+  """Names of none, a file, and a link to a folder, under a name of one."""
+  names = [f'{x}.mtnet_jax-old' for x in ('.', '..', '...', 'report')]
+  for name in names:
+    _fill(tmp_path / name, _OLD)
+  (tmp_path / '.file.mtnet_jax-old').write_text('mine')
+  (tmp_path / '.link.mtnet_jax-old').symlink_to(tmp_path / names[-1])
+  before = _tree(tmp_path)
+  swap.mend_all(tmp_path)
+  swap.remove_leftovers(tmp_path)
+  assert _tree(tmp_path) == before
+  assert sorted(os.listdir(tmp_path)) == sorted(
+    [*names, '.file.mtnet_jax-old', '.link.mtnet_jax-old']
+  )
+
+
 def test_what_a_link_leads_to_is_replaced_beside_itself(tmp_path):
   target, link = tmp_path / 'disk' / 'report', tmp_path / 'run' / 'report'
   _fill(target, _OLD)

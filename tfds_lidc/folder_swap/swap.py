@@ -162,6 +162,7 @@ def _is_backup(path):
     and name not in ('', '.', '..')
     and not staged.is_shortened(name)
     and path.is_dir()
+    and not path.is_symlink()
   )
 
 
