@@ -68,18 +68,22 @@ def run(
   check_same_config(config)
   check_config.check_config(config)
   workdir = pathlib.Path(paths.expand(workdir) or f'runs/{config.variant}')
-  with contextlib.ExitStack() as locks:
-    config, splits = processes.on_first(
-      lambda: _prepare(config, workdir, say, locks, changed, before_training)
+  identity = None  # of the first process, which writes
+
+  def prepare():
+    nonlocal identity
+    *prepared, identity = _prepare(
+      config, workdir, say, locks, changed, before_training
     )
+    return prepared
+
+  with contextlib.ExitStack() as locks:
+    config, splits = processes.on_first(prepare)
     if splits is not None:
-      _run(config, workdir, splits, observer, say)
+      _run(config, workdir, splits, observer, say, identity)
 
 
-def _run(config, workdir, splits, observer, say):
-  identity = None
-  if processes.is_first():
-    identity = identity_lib.Identity(workdir, say=say)
+def _run(config, workdir, splits, observer, say, identity):
   variables, histories = train_stages(
     config,
     splits,
@@ -121,11 +125,15 @@ def check_same_config(config):
 
 
 def _prepare(config, workdir, say, locks, changed, before_training):
-  """The config as it is run, and its splits; None where the run is finished."""
+  """The config as it is run, its splits, and whose directory it is.
+
+  Both of these are None where the run is finished.
+  """
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)
   config = from_run.fill_in(config, workdir)
   files.make_folder(workdir)
+  place = identity_lib.Place(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
   # Building phantoms takes one core: compilers can run on the others.
   library.build_ahead()
@@ -136,7 +144,10 @@ def _prepare(config, workdir, say, locks, changed, before_training):
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   seen = keep_seen.gather(config, workdir, splits, say=say)
+  # The dataset may have taken long, and the next line would make a directory.
+  place.check()
   workdir_lib.claim(workdir, config, changed=changed)
+  identity = identity_lib.Identity(workdir, say=say, place=place)
   keep_seen.write(workdir, seen)
   files.remove_leftovers(workdir)
   if (workdir / 'metrics.json').exists():
@@ -144,8 +155,9 @@ def _prepare(config, workdir, say, locks, changed, before_training):
     workdir_lib.check_results(results, config, workdir)
     say(f'{workdir} is finished; another --workdir starts a new run.\n')
     _show(results, workdir, say)
-    return config, None
+    return config, None, None
   if before_training is not None:
+    identity.check()
     before_training(workdir)
   simulated = splits['train'].simulated
   say(
@@ -153,7 +165,7 @@ def _prepare(config, workdir, say, locks, changed, before_training):
     + ', '.join(f'{len(data)} {split}' for split, data in splits.items())
     + f' nodules. {_devices()}. Run directory: {workdir}'
   )
-  return config, splits
+  return config, splits, identity
 
 
 def _devices():

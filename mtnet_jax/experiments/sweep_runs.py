@@ -25,6 +25,7 @@ from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
 from mtnet_jax.reports import commands
 from mtnet_jax.reports import tables
+from mtnet_jax.storage import identity as identity_lib
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
@@ -68,12 +69,16 @@ def run(config, workdir='', *, changed=None):
     for point in plan:
       check_config.check_config(point.config)
   sweep_plan.claim(directory, config, plan)
+  check = functools.partial(
+    _check, identity_lib.Place(directory, of='sweep'), directory, config, plan
+  )
   say = _each_once()
   plan = [
     point._replace(config=choice.choose_dataset(point.config, say=say))
     for point in plan
   ]
-  _train(plan, directory, devices, say)
+  _train(plan, directory, devices, say, check)
+  check()
   missing = [point for point in plan if not _is_finished(directory, point)]
   if missing:
     print(
@@ -94,6 +99,12 @@ def run(config, workdir='', *, changed=None):
     command = commands.report(directory / reference.folder, directory)
     print(f"In the paper's tables: {command}")
   print(f'{len(plan)} runs, {_minutes(time.monotonic() - started)} this time.')
+
+
+def _check(place, directory, config, plan):
+  """Checks that the directory is still there, and this sweep's."""
+  place.check()
+  sweep_plan.claim(directory, config, plan)
 
 
 def _is_finished(directory, point):
@@ -117,7 +128,7 @@ def _minutes(seconds):
   return f'{minutes} min {seconds} s'
 
 
-def _train(plan, directory, devices, say):
+def _train(plan, directory, devices, say, check):
   """Trains the points, those that can share a coarse net one after another."""
   waiting = queue.SimpleQueue()
   for group in sweep_plan.groups(plan):
@@ -146,7 +157,7 @@ def _train(plan, directory, devices, say):
           except queue.Empty:
             return
           try:
-            _train_group(group, directory, bar, stop, numbers, len(plan))
+            _train_group(group, directory, bar, stop, numbers, len(plan), check)
           except errors.BusyError:
             # That process also trains the rest, which shares its coarse net.
             continue
@@ -164,9 +175,10 @@ def _train(plan, directory, devices, say):
         raise
 
 
-def _train_group(group, directory, bar, stop, numbers, count):
+def _train_group(group, directory, bar, stop, numbers, count, check):
   trained = None
   for point in group:
+    check()
     workdir = directory / point.folder
     before = time.monotonic()
     new = not _is_finished(directory, point)
@@ -184,6 +196,7 @@ def _train_group(group, directory, bar, stop, numbers, count):
       raise
     except errors.InputError as error:
       raise errors.InputError(f'point {point.folder}: {error}') from error
+    check()
     trained = workdir
     elapsed = _minutes(time.monotonic() - before) if new else 'finished before'
     summary = workdir_lib.read_metrics(workdir)['test']

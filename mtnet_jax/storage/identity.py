@@ -5,7 +5,6 @@ put another in its place, or change its config.json. What the run goes on to
 write would then be lost, or lie among what is another's.
 """
 
-import json
 import os
 import pathlib
 import weakref
@@ -17,27 +16,65 @@ from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
 
+class Place:
+  """A directory, to be known again.
+
+  Args:
+    directory: an existing one.
+    of: who writes there, for the message: 'run' or 'sweep'.
+
+  Raises:
+    errors.InputError: it is gone already.
+  """
+
+  def __init__(self, directory, *, of='run'):
+    self._directory = pathlib.Path(directory).absolute()
+    self._of = of
+    # Open, so that its number stays its own: some file systems number a
+    # directory anew each time, others give the number of one that is gone away.
+    with files.writing(self._directory, '--workdir'):
+      opened = os.open(self._directory, os.O_RDONLY)
+    weakref.finalize(self, os.close, opened)
+    self._opened = opened
+
+  def check(self):
+    """Checks that its path still leads to it.
+
+    Raises:
+      errors.InputError: it is gone, or another one.
+    """
+    try:
+      found = self._directory.stat()
+      if os.path.samestat(found, os.fstat(self._opened)):
+        return
+      what = 'is another one now'
+    except OSError:
+      what = 'is gone'
+    raise errors.InputError(
+      f'{self._directory} {what}: it was moved or replaced while this'
+      f' {self._of} wrote there. Nothing more is written; move it back, and the'
+      ' same command goes on from its last checkpoint.'
+    )
+
+
 class Identity:
   """That of a run, from its start on.
 
   Args:
     workdir: the run directory, claimed and locked.
     say: prints a line.
+    place: its `Place` since it was locked; None to begin now.
 
   Attributes:
     earlier_versions: those that the run's checkpoints were written with before,
       oldest first, where they are others than this process's.
   """
 
-  def __init__(self, workdir, *, say=print):
+  def __init__(self, workdir, *, say=print, place=None):
     self._workdir = pathlib.Path(workdir).absolute()
-    # Open, so that its number stays its own: some file systems number a
-    # directory anew each time, others give the number of one that is gone away.
-    opened = os.open(self._workdir, os.O_RDONLY)
-    weakref.finalize(self, os.close, opened)
-    self._opened = opened
+    self._place = place or Place(workdir)
+    self._tree = files.read_json(self._workdir / 'config.json')
     self._config = _config(self._workdir)
-    self._tree = json.loads(self._config)
     self._say = say
     self.earlier_versions = []
 
@@ -47,25 +84,13 @@ class Identity:
     Raises:
       errors.InputError: it is gone, or another one.
     """
-    if not self._is_in_place():
-      found = 'is another one now' if self._workdir.exists() else 'is gone'
-      raise errors.InputError(
-        f'{self._workdir} {found}: it was moved or replaced while this run'
-        ' wrote there. Nothing more is written; move it back, and the same'
-        ' command goes on from its last checkpoint.'
-      )
+    self._place.check()
     if _config(self._workdir) != self._config:
       raise errors.InputError(
         f'{self._workdir}/config.json was changed or removed while this run'
         ' wrote there. Nothing more is written; put it back, and the same'
         ' command goes on from its last checkpoint.'
       )
-
-  def _is_in_place(self):
-    try:
-      return os.path.samestat(self._workdir.stat(), os.fstat(self._opened))
-    except OSError:
-      return False
 
   def meta(self):
     """What is kept with each checkpoint."""

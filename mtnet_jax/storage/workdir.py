@@ -88,6 +88,10 @@ def claim(workdir, config, *, changed=None):
         f'{workdir} holds a run of another config: {"; ".join(found)}.'
         ' Choose another --workdir, or delete that one.'
       )
+  elif (path.parent / 'sweep.json').exists():
+    raise errors.InputError(
+      f'{workdir} is the directory of a sweep: choose another --workdir.'
+    )
   elif found := [name for name in _RESULTS if (path.parent / name).exists()]:
     raise errors.InputError(
       f'{workdir} holds the {found[0]} of a run, and no config.json that says'

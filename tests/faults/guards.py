@@ -59,9 +59,27 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/storage/identity.py',
-    '    if not self._is_in_place():',
-    '    if False:',
+    '      if os.path.samestat(found, os.fstat(self._opened)):',
+    '      if True:',
     'tests/storage/test_identity.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/experiments/run.py',
+    '  place.check()\n',
+    '',
+    'tests/experiments/test_moved_directories.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/experiments/sweep_runs.py',
+    '  place.check()\n',
+    '',
+    'tests/experiments/test_moved_directories.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/experiments/sweep_runs.py',
+    '  sweep_plan.claim(directory, config, plan)\n\n\n',
+    '\n\n',
+    'tests/experiments/test_moved_directories.py',
   ),
   guard.Guard(
     'mtnet_jax/storage/identity.py',
