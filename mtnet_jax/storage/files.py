@@ -107,6 +107,13 @@ def new_folder(path):
 
   path = pathlib.Path(path).absolute()
   with writing(path, '--out'):
+    if path.is_dir() and path.samefile(pathlib.Path.cwd()):
+      raise errors.InputError(
+        f'{path} is the working directory, which cannot be replaced: choose'
+        ' another --out.'
+      )
+    # Also those of what has its place: nobody else would meet them.
+    swap.remove_leftovers(path.parent, path.name)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
       raise errors.InputError(
         f'{path} exists already: choose another --out, or delete it.'

@@ -141,16 +141,21 @@ def test_what_fails_while_it_is_moved_leaves_the_old(
   assert not list(tmp_path.rglob('.*.mtnet_jax-*'))
 
 
-@pytest.mark.parametrize('name', ('lidc_nodules', 'lidc_nodules/all'))
+@pytest.mark.parametrize(
+  'name',
+  ('lidc_nodules', 'lidc_nodules/all', 'lidc_nodules/all/VERSION'),
+)
 def test_a_dataset_on_another_disk_is_replaced_there(
   built, synthetic_ct, tmp_path, monkeypatch, name
 ):
   """What links lead to; staged beside it, for nothing moves between disks."""
+  name = name.replace('VERSION', str(built.version))
   disk, data = tmp_path / 'disk', tmp_path / 'data'
   shutil.copytree(built.data_path.parents[2] / 'lidc_nodules', data / 'here')
   (data / 'here').rename(data / 'lidc_nodules')
-  (data / name).rename(disk)
-  (data / name).symlink_to(disk)
+  disk.mkdir()
+  (data / name).rename(disk / 'there')
+  (data / name).symlink_to(disk / 'there')
 
   def on_one_disk(call):
     def move(source, target, **kwargs):

@@ -10,6 +10,7 @@ import pytest
 
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
+from tfds_lidc.folder_swap import staged as staged_lib
 
 
 def test_json_round_trip(tmp_path):
@@ -155,6 +156,7 @@ _SPELL = """
 import os, sys
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
+from tfds_lidc.folder_swap import staged as staged_lib
 for path in sys.argv[1:]:
   try:
     files.check_spelling(path)
@@ -183,3 +185,22 @@ def test_paths_that_libraries_would_misspell(tmp_path, utf8):
 def test_a_name_that_is_no_utf8_is_refused():
   with pytest.raises(errors.InputError, match='rename it'):
     files.check_spelling(os.fsdecode(b'runs/L\xe4ufe'))
+
+
+def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
+  """Whoever is in it would stand in a folder that is gone."""
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(errors.InputError, match='is the working directory'):
+    with files.new_folder('.'):
+      pass
+
+
+def test_what_was_left_beside_a_folder_goes_where_it_is_there(tmp_path):
+  """As of a process that was killed after it had moved it there."""
+  left, lock = staged_lib.make(tmp_path, 'out')
+  os.close(lock)
+  (tmp_path / 'out' / 'a').mkdir(parents=True)
+  with pytest.raises(errors.InputError, match='exists already'):
+    with files.new_folder(tmp_path / 'out'):
+      pass
+  assert not left.exists()

@@ -147,12 +147,16 @@ def check_records(info: tfds.core.DatasetInfo) -> None:
   Raises:
     ValueError, OSError or any other: they differ, or there is no such file.
   """
-  if info.file_format != _ARRAY_RECORD:
+  if _ARRAY_RECORD not in info.available_file_formats():
     return
   from array_record.python import array_record_module
 
   for split in info.splits.values():
-    for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
+    # Beside TFRecord files, `filepaths` are those.
+    paths = split.filename_template.replace(
+      filetype_suffix=_ARRAY_RECORD.value
+    ).sharded_filepaths(split.num_shards)
+    for path, length in zip(paths, split.shard_lengths, strict=True):
       reader = array_record_module.ArrayRecordReader(os.fspath(path))
       try:
         found = reader.num_records()

@@ -22,6 +22,7 @@ from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from tfds_lidc import errors
+from tfds_lidc.lidc_nodules import locks
 from tfds_lidc.lidc_nodules import staging
 
 _Format = file_adapters.FileFormat
@@ -98,23 +99,27 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
   """
   check_tensorflow('writing TFRecord files')
   folder = pathlib.Path(builder.data_path)
-  info = tfds.builder_from_directory(folder).info
-  if _Format.TFRECORD in info.available_file_formats():
-    return
+  root, config = pathlib.Path(builder.data_dir_root), builder.builder_config
   try:
-    with staging.folder(builder) as parent:
-      staged = parent / 'tfrecord'
-      staged.mkdir()
-      for split in info.splits.values():
-        _write_split(builder, split, staged)
-      _switch(info, _Format.TFRECORD)
-      info.add_alternative_file_format(_Format.ARRAY_RECORD)
-      info.write_dataset_info_json(staged)
-      # The file that names the others comes last.
-      for path in sorted(
-        staged.iterdir(), key=lambda path: path.suffix == '.json'
-      ):
-        os.replace(path, folder / path.name)
+    # Another process may build it anew meanwhile, or have done so before.
+    with locks.exclusive(root, config.name):
+      info = tfds.builder_from_directory(folder).info
+      if _Format.TFRECORD in info.available_file_formats():
+        return
+      reader = tfds.builder_from_directory(folder)
+      with staging.folder(builder) as parent:
+        staged = parent / 'tfrecord'
+        staged.mkdir()
+        for split in info.splits.values():
+          _write_split(reader, split, staged)
+        _switch(info, _Format.TFRECORD)
+        info.add_alternative_file_format(_Format.ARRAY_RECORD)
+        info.write_dataset_info_json(staged)
+        # The file that names the others comes last.
+        for path in sorted(
+          staged.iterdir(), key=lambda path: path.suffix == '.json'
+        ):
+          os.replace(path, folder / path.name)
   except (OSError, lazy_imports_utils.tensorflow.errors.OpError) as e:
     raise errors.InputError(
       f'cannot write TFRecord files into {folder} ({e}); free some space '

@@ -15,6 +15,8 @@ from tfds_lidc import errors
 from tfds_lidc.folder_swap import staged as staged_lib
 from tfds_lidc.folder_swap import swap
 
+_NOTES = '.config'
+
 
 def check_writable(data_dir: pathlib.Path) -> None:
   """Creates the data directory and proves that it can be written."""
@@ -32,6 +34,8 @@ def check_writable(data_dir: pathlib.Path) -> None:
 def folder(builder: tfds.core.DatasetBuilder) -> Iterator[pathlib.Path]:
   """Yields a hidden folder for files that are moved into a dataset's own."""
   place = _places(builder)[-1]
+  if os.path.islink(builder.data_path):
+    place = swap.resolve(builder.data_path).parent
   with staged_lib.folder(place, builder.name) as staged:
     yield staged
 
@@ -41,7 +45,13 @@ def remove_leftovers(builder: tfds.core.DatasetBuilder) -> None:
 
   Those of any machine that shares the folder: a lock tells who is alive.
   """
-  for place in _places(builder):
+  root = pathlib.Path(builder.data_dir_root, builder.name)
+  for place in [
+    *_places(builder),
+    swap.resolve(builder.data_path).parent,
+    root / _NOTES,
+    root / '.cache' / 'built_from',
+  ]:
     swap.remove_leftovers(place)
 
 
@@ -108,7 +118,7 @@ def publish(
   version = pathlib.Path(staged).relative_to(staging)
   # TFDS notes the default config under the dataset, for every build alike. So
   # they may come first, each whole.
-  notes = pathlib.Path(version.parts[0]) / '.config'
+  notes = pathlib.Path(version.parts[0]) / _NOTES
   (data_dir / notes).mkdir(parents=True, exist_ok=True)
   for path in (staging / notes).iterdir():
     # Copied, since the configs may lie on another disk than their notes.

@@ -14,6 +14,7 @@ from tfds_lidc import build
 from tfds_lidc import errors
 from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
+from tfds_lidc.lidc_nodules import locks
 
 tf = pytest.importorskip('tensorflow', reason='needs the extra tf')
 
@@ -107,6 +108,26 @@ def test_the_array_record_files_stay(plain_dir, data_dir):
   assert changed == {'dataset_info.json'}
   added = after.keys() - before.keys()
   assert len(added) == 6 and all('.tfrecord-' in name for name in added)
+
+
+def test_it_waits_for_a_build(plain_dir, monkeypatch):
+  before = _sums(_folder(plain_dir))
+  builder = build.build('phantom', data_dir=plain_dir)
+  monkeypatch.setattr(locks, '_MAX_WAIT_S', 0)
+  with locks.exclusive(plain_dir, 'phantom'):
+    with pytest.raises(errors.InputError, match='another process still builds'):
+      file_formats.add_tfrecord(builder)
+  assert _sums(_folder(plain_dir)) == before
+
+
+def test_records_are_counted_beside_the_others(data_dir, tmp_path):
+  shutil.copytree(data_dir, tmp_path / 'data')
+  first, second = sorted(
+    _folder(tmp_path / 'data').glob('*-train.array_record-*')
+  )
+  shutil.copy(second, first)  # of 5 records, 2 and 3 or the other way round
+  with pytest.raises(errors.InputError, match=r'has [23] records, .* says'):
+    build.build('phantom', data_dir=tmp_path / 'data').as_data_source('train')
 
 
 def test_one_builder_reads_both(data_dir):
