@@ -25,6 +25,7 @@ from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.experiments import sweep_report
 from mtnet_jax.reports import commands
 from mtnet_jax.reports import tables
+from mtnet_jax.storage import files
 from mtnet_jax.storage import identity as identity_lib
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
@@ -69,6 +70,7 @@ def run(config, workdir='', *, changed=None):
     for point in plan:
       check_config.check_config(point.config)
   sweep_plan.claim(directory, config, plan)
+  files.remove_leftovers(directory)
   check = functools.partial(
     _check, identity_lib.Place(directory, of='sweep'), directory, config, plan
   )
