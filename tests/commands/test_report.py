@@ -163,7 +163,6 @@ def test_the_report_of_another_run_stays(run_dir, monkeypatch, when, what):
       shutil.copytree(run_dir, run_dir.with_name('other'))
       shutil.rmtree(run_dir.with_name('other') / 'report', ignore_errors=True)
     run_dir.rename(run_dir.with_name('moved'))
-    # Its networks are read from where the run was, which is not the point here.
     if what == 'another':
       run_dir.with_name('other').rename(run_dir)
       (run_dir / 'report').mkdir()
