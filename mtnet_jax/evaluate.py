@@ -33,7 +33,9 @@ Which patients those are, the seen.csv of each run says, whatever the folds of
 the dataset; a CAUTION counts the nodules of patients that were trained on or
 chosen by. Results never replace those of another evaluation: where the folder
 above has some, of a dataset built again or of an average with another run, a
-hash follows its name.
+hash follows its name. Both files appear together, and one process at a time
+evaluates into a folder. Where a run was moved or replaced while the networks
+computed, nothing is written.
 """
 
 import numpy as np
@@ -47,7 +49,7 @@ from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import members
 from mtnet_jax.reports import text
 from mtnet_jax.storage import evaluations
-from mtnet_jax.storage import files
+from mtnet_jax.storage import same_run
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
@@ -81,14 +83,21 @@ def _parse():
     '--out',
     metavar='DIR',
     type=command_line.path,
-    help='folder for the results; default: see above',
+    help='folder for the results, without any of something else; default:'
+    ' see above',
   )
   return parser.parse_args()
+
+
+def _check_all(checks):
+  for check in checks:
+    check()
 
 
 def main():
   args = _parse()
   command_line.prepare_evaluation()
+  still_there = [same_run.remember(path) for path in args.workdir]
   runs = members.read(args.workdir)
   config, trained = runs[0].config, runs[0].results
   name = args.dataset or config.dataset.name
@@ -128,43 +137,38 @@ def main():
     members=len(runs),
     symmetries=args.symmetries,
   )
-  # Before the networks compute, for they may take long.
-  if args.out:
-    out = files.make_folder(args.out, '--out')
-    evaluations.check_out(out, what)
-  else:
-    files.make_folder(default.parent)
-  singles, averaged = members.predict(
-    runs,
-    data,
-    symmetries=args.symmetries,
-    progress=command_line.progress_bar,
-  )
   is_averaged = len(runs) > 1 or args.symmetries
-  records, summary = scores.score(
-    config,
-    data,
-    averaged.outputs,
-    diameter_model=trained['diameter_only_model'],
-    more=ensemble.disagreement(averaged) if is_averaged else None,
-  )
-  results = {
-    **workdir.header(config, dataset=name, simulated=data.simulated),
-    **what,
-    'trained_on': {key: trained[key] for key in ('dataset', 'simulated')},
-    'diameter_only_model': trained['diameter_only_model'],
-    'nodules_of_training_patients': int(np.sum(used != '')),
-    'seen': members.seen_counts(runs, used),
-    split: summary,
-  }
-  if is_averaged:
-    results['averaging'] = averaging.judge(
-      singles, records, used == '', seed=config.seed
+  _check_all(still_there)
+  # Before the networks compute, for they may take long.
+  with evaluations.opened(default, what, out=args.out) as out:
+    singles, averaged = members.predict(
+      runs,
+      data,
+      symmetries=args.symmetries,
+      progress=command_line.progress_bar,
     )
-  if not args.out:
-    out = files.make_folder(evaluations.choose(default, results))
-  files.write_csv(out / 'records.csv', records)
-  files.write_json(out / 'metrics.json', results)
+    records, summary = scores.score(
+      config,
+      data,
+      averaged.outputs,
+      diameter_model=trained['diameter_only_model'],
+      more=ensemble.disagreement(averaged) if is_averaged else None,
+    )
+    results = {
+      **workdir.header(config, dataset=name, simulated=data.simulated),
+      **what,
+      'trained_on': {key: trained[key] for key in ('dataset', 'simulated')},
+      'diameter_only_model': trained['diameter_only_model'],
+      'nodules_of_training_patients': int(np.sum(used != '')),
+      'seen': members.seen_counts(runs, used),
+      split: summary,
+    }
+    if is_averaged:
+      results['averaging'] = averaging.judge(
+        singles, records, used == '', seed=config.seed
+      )
+    _check_all(still_there)
+    evaluations.write(out, results, records)
   print(text.per_nodule(records))
   print(
     text.beside_the_paper(

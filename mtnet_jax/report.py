@@ -27,6 +27,7 @@ from mtnet_jax.models import nets
 from mtnet_jax.reports import commands
 from mtnet_jax.reports import examples
 from mtnet_jax.reports import page as page_lib
+from mtnet_jax.storage import same_run
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
@@ -49,11 +50,16 @@ def write_again(workdir, *, compare=(), data_dir=None):
 
   Raises:
     errors.InputError: the run is incomplete, of another version, mixed up, or
-      its dataset is not there; or the report cannot be written.
+      its dataset is not there; it was moved or replaced meanwhile; or the
+      report cannot be written.
   """
+  check_still_there = same_run.remember(workdir)
   run = finished_run.read(workdir)
   compared = comparisons.read(compare, run)
   splits = _load_same_splits(run, data_dir)
+  chosen = _examples(run, splits['test'])
+  # Before a hidden folder is made there, and again before it is the report.
+  check_still_there()
   page_lib.write(
     run.path / 'report',
     results={
@@ -62,9 +68,10 @@ def write_again(workdir, *, compare=(), data_dir=None):
     },
     records=run.records,
     histories=run.histories,
-    examples=_examples(run, splits['test']),
+    examples=chosen,
     comparisons=compared,
     commands=commands.of_run(run.config, run.path),
+    check=check_still_there,
   )
   return run.path / 'report' / 'index.html'
 

@@ -40,6 +40,7 @@ def write(
   examples,
   comparisons=None,
   commands=None,
+  check=None,
 ):
   """Writes index.html, PNGs and CSVs.
 
@@ -51,6 +52,7 @@ def write(
     examples: of `examples.pick`, or `examples.collect`.
     comparisons: of `comparisons.read`.
     commands: of `commands.of_run`, for the rows that are not run.
+    check: called before the page takes its place; raises if it must not.
 
   Raises:
     errors.InputError: it cannot be written.
@@ -72,6 +74,8 @@ def write(
       why_no_roc=_why_no_roc(records),
       replicates=bootstrap.REPLICATES,
     )
+    if check is not None:
+      check()
 
 
 class Page:

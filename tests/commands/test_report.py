@@ -147,3 +147,33 @@ def test_half_a_run(run_dir):
   (run_dir / 'records.csv').unlink()
   with pytest.raises(errors.InputError, match='records.csv.*incomplete'):
     report.write_again(run_dir)
+
+
+@pytest.mark.parametrize('when', ('computes', 'draws'))
+@pytest.mark.parametrize('what', ('gone', 'another'))
+def test_the_report_of_another_run_stays(run_dir, monkeypatch, when, what):
+  """The run is moved meanwhile, and another one may come to its place."""
+  owner, name = (report.examples, 'choose')
+  if when == 'draws':
+    owner, name = (report.page_lib, '_add_training')
+  real = getattr(owner, name)
+
+  def meanwhile(*args, **kwargs):
+    if what == 'another':
+      shutil.copytree(run_dir, run_dir.with_name('other'))
+      shutil.rmtree(run_dir.with_name('other') / 'report', ignore_errors=True)
+    run_dir.rename(run_dir.with_name('moved'))
+    if what == 'another':
+      run_dir.with_name('other').rename(run_dir)
+      (run_dir / 'report').mkdir()
+      (run_dir / 'report' / 'index.html').write_text('with notes')
+    return real(*args, **kwargs)
+
+  monkeypatch.setattr(owner, name, meanwhile)
+  with pytest.raises(errors.InputError):
+    report.write_again(run_dir)
+  if what == 'another':
+    (page,) = (run_dir / 'report').iterdir()
+    assert page.read_text() == 'with notes'
+  else:
+    assert not run_dir.exists()

@@ -1,6 +1,7 @@
 """Results of one evaluation never take the folder of another."""
 
 import json
+import os
 
 import pytest
 
@@ -23,18 +24,23 @@ def _folder(tmp_path, dataset='lidc_nodules/all'):
 
 
 def _write(folder, results):
-  folder.mkdir(parents=True)
+  folder.mkdir(parents=True, exist_ok=True)
   (folder / 'records.csv').write_text('nodule_id\nn\n')
   (folder / 'metrics.json').write_text(json.dumps(results))
+
+
+def _choose(folder, results, **kwargs):
+  with evaluations.opened(folder, results, **kwargs) as found:
+    return found
 
 
 def test_the_plain_case_has_the_plain_name(tmp_path):
   folder = _folder(tmp_path)
   assert folder == tmp_path / 'evaluations' / 'lidc_nodules-all-test'
-  assert evaluations.choose(folder, _RESULTS) == folder
+  assert _choose(folder, _RESULTS) == folder
   # What another evaluation left before it was written is nothing.
-  folder.mkdir(parents=True)
-  assert evaluations.choose(folder, _RESULTS) == folder
+  assert not list(folder.iterdir())
+  assert _choose(folder, _RESULTS) == folder
 
 
 def test_the_same_evaluation_replaces_its_own_results(tmp_path):
@@ -42,8 +48,8 @@ def test_the_same_evaluation_replaces_its_own_results(tmp_path):
   _write(folder, {**_RESULTS, 'test': {'nodules': 3}})
   # The run may have been moved, and was given by another path.
   moved = {**_RESULTS, 'members': [{'workdir': '/b', 'id': 'aaaa'}]}
-  assert evaluations.choose(folder, moved) == folder
-  evaluations.check_out(folder, moved)
+  assert _choose(folder, moved) == folder
+  _choose(None, moved, out=folder)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +67,19 @@ def test_the_same_evaluation_replaces_its_own_results(tmp_path):
 def test_another_evaluation_gets_a_folder_of_its_own(tmp_path, changes):
   folder, other = _folder(tmp_path), {**_RESULTS, **changes}
   _write(folder, _RESULTS)
-  found = evaluations.choose(folder, other)
+  found = _choose(folder, other)
   assert found.parent == folder.parent
   assert found.name.startswith('lidc_nodules-all-test-')
   assert len(found.name) == len(folder.name) + 1 + 8
-  _write(found, other)
+  with evaluations.opened(folder, other) as again:
+    assert again == found
+    evaluations.write(again, other, [{'nodule_id': 'n'}])
   # Each comes back to its own.
-  assert evaluations.choose(folder, other) == found
-  assert evaluations.choose(folder, _RESULTS) == folder
+  assert _choose(folder, other) == found
+  assert _choose(folder, _RESULTS) == folder
   assert evaluations.candidates(folder) == [(folder, _RESULTS), (found, other)]
   with pytest.raises(errors.InputError, match='choose another --out'):
-    evaluations.check_out(folder, other)
+    _choose(None, other, out=folder)
 
 
 def test_names_that_fall_together_do_not_share_a_folder(tmp_path):
@@ -80,7 +88,7 @@ def test_names_that_fall_together_do_not_share_a_folder(tmp_path):
   assert left == right
   _write(left, {**_RESULTS, 'dataset': 'lidc_nodules/paper?a'})
   mine = {**_RESULTS, 'dataset': 'lidc_nodules/paper-a'}
-  assert evaluations.choose(right, mine) != left
+  assert _choose(right, mine) != left
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '3', '{"members": [1]}', '{}'])
@@ -88,20 +96,20 @@ def test_what_is_no_result_is_not_overwritten(tmp_path, text):
   folder = _folder(tmp_path)
   folder.mkdir(parents=True)
   (folder / 'metrics.json').write_text(text)
-  assert evaluations.choose(folder, _RESULTS) != folder
+  assert _choose(folder, _RESULTS) != folder
 
 
 def test_a_run_directory_is_no_folder_for_results(tmp_path):
   (tmp_path / 'metrics.json').write_text('{"dataset": "lidc_nodules/all"}')
   with pytest.raises(errors.InputError, match='something else'):
-    evaluations.check_out(tmp_path, _RESULTS)
+    _choose(None, _RESULTS, out=tmp_path)
 
 
 def test_where_a_short_hash_falls_together_the_whole_one_follows(tmp_path):
   folder, other = _folder(tmp_path), {**_RESULTS, 'limit': 5}
   _write(folder, _RESULTS)
-  _write(evaluations.choose(folder, other), {**_RESULTS, 'limit': 6})
-  found = evaluations.choose(folder, other)
+  _write(_choose(folder, other), {**_RESULTS, 'limit': 6})
+  found = _choose(folder, other)
   assert len(found.name) == len(folder.name) + 1 + 64
 
 
@@ -113,3 +121,128 @@ def test_other_names_are_no_candidates(tmp_path):
   _write(folder.with_name(f'{folder.name}-ensemble2'), _RESULTS)
   folder.with_name(f'{folder.name}-01234567').mkdir()
   assert evaluations.candidates(folder) == [(folder, _RESULTS)]
+
+
+@pytest.mark.parametrize('limit', (0, 5))
+def test_one_process_at_a_time_evaluates_into_a_folder(tmp_path, limit):
+  """Two of the same, and of two whose folders have the same name."""
+  folder, other = _folder(tmp_path), {**_RESULTS, 'limit': limit}
+  for kwargs in ({}, {'out': tmp_path / 'mine'}):
+    with evaluations.opened(folder, _RESULTS, **kwargs) as found:
+      with pytest.raises(errors.BusyError, match='wait for it, or choose'):
+        _choose(folder, other, **kwargs)
+      evaluations.write(found, _RESULTS, [{'nodule_id': 'n'}])
+    # Nothing but the results stays.
+    assert {x.name for x in found.iterdir()} == {'metrics.json', 'records.csv'}
+  # One who evaluates again keeps no other out.
+  with evaluations.opened(folder, _RESULTS):
+    assert _choose(folder, {**_RESULTS, 'limit': 7}) != folder
+
+
+@pytest.mark.parametrize('name', ('records.csv', 'config.json'))
+@pytest.mark.parametrize('when', ('before', 'meanwhile'))
+def test_what_is_the_user_s_is_not_overwritten(tmp_path, name, when):
+  folder, out = _folder(tmp_path), tmp_path / 'mine'
+  out.mkdir()
+  if when == 'before':
+    (out / name).write_text('mine')
+  with pytest.raises(errors.InputError, match=f'mine has a {name}, and no'):
+    with evaluations.opened(folder, _RESULTS, out=out) as found:
+      assert when == 'meanwhile'
+      (out / name).write_text('mine')
+      evaluations.write(found, _RESULTS, [{'nodule_id': 'n'}])
+  assert [x.name for x in out.iterdir()] == [name]
+  assert (out / name).read_text() == 'mine'
+
+
+@pytest.mark.parametrize('name', ('records.csv', 'metrics.json'))
+def test_a_link_to_nothing_is_in_the_way(tmp_path, name):
+  (tmp_path / name).symlink_to('not_mounted')
+  with pytest.raises(errors.InputError, match='choose another --out'):
+    _choose(_folder(tmp_path), _RESULTS, out=tmp_path)
+  assert (tmp_path / name).is_symlink()
+
+
+def test_what_an_earlier_version_left_half_is_no_result(tmp_path):
+  folder = _folder(tmp_path)
+  folder.mkdir(parents=True)
+  (folder / 'records.csv').write_text('half')
+  assert evaluations.candidates(folder) == []
+  with evaluations.opened(folder, _RESULTS) as found:
+    assert found.name.startswith(f'{folder.name}-')
+    evaluations.write(found, _RESULTS, [{'nodule_id': 'n'}])
+  assert evaluations.candidates(folder) == [(found, _RESULTS)]
+  assert (folder / 'records.csv').read_text() == 'half'
+  # Whose metrics.json is there without records.csv is none, either.
+  (found / 'records.csv').unlink()
+  assert evaluations.candidates(folder) == []
+
+
+@pytest.mark.parametrize('reader', ('bundle', 'evaluate'))
+@pytest.mark.parametrize('after', range(8))
+def test_an_evaluation_that_is_killed_leaves_the_old_or_the_new(
+  tmp_path, monkeypatch, reader, after
+):
+  folder = _folder(tmp_path)
+  versions = [{**_RESULTS, 'test': number} for number in range(2)]
+  left, replace = None, os.replace
+
+  def dying(*args):
+    nonlocal left
+    if left is not None:
+      if left == 0:
+        raise OSError(5, 'Input/output error')
+      left -= 1
+    replace(*args)
+
+  monkeypatch.setattr(os, 'replace', dying)
+  for results, left in zip(versions, (None, after), strict=True):
+    with evaluations.opened(folder, results) as found:
+      assert found == folder
+      try:
+        evaluations.write(folder, results, [{'of': results['test']}])
+      except errors.InputError:
+        assert left == 0
+  left = None
+  if reader == 'evaluate':
+    assert _choose(folder, _RESULTS) == folder
+  ((_, results),) = evaluations.candidates(folder)
+  # Two are written, two go out, one decides, two come in.
+  assert results == versions[after >= 5]
+  of = f'of\n{results["test"]}\n'
+  assert (folder / 'records.csv').read_text() == of
+  if after < 5 or reader == 'evaluate':
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_leftovers_go_with_the_next_evaluation(tmp_path):
+  folder = _folder(tmp_path)
+  others = [folder.with_name('another'), folder]
+  for path in others:
+    path.mkdir(parents=True)
+    (path / '.records.csv.mtnet_jax-0123456789abcdef').touch()
+    (path / '.notes').touch()
+  _choose(folder, _RESULTS)
+  out = tmp_path / 'mine'
+  out.mkdir()
+  (out / '.metrics.json.mtnet_jax-0123456789abcdef').touch()
+  _choose(folder, _RESULTS, out=out)
+  assert [[x.name for x in path.iterdir()] for path in (*others, out)] == [
+    ['.notes'],
+    ['.notes'],
+    [],
+  ]
+
+
+def test_half_a_state_that_may_only_be_read_is_no_result(tmp_path, monkeypatch):
+  folder = _folder(tmp_path)
+  _write(folder.with_name(f'{folder.name}-01234567'), _RESULTS)
+  (folder / '.metrics.json.mtnet_jax-0123456789abcdef').mkdir(parents=True)
+  (folder / 'records.csv').touch()
+
+  def read_only(folder):
+    raise errors.InputError(f'{folder} cannot be locked')
+
+  monkeypatch.setattr(evaluations.together, 'one_writer', read_only)
+  ((found, _),) = evaluations.candidates(folder)
+  assert found != folder
