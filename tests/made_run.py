@@ -55,7 +55,8 @@ def write(directory, config=None, *, seed=3, rows=None):
     )
     checkpoints.save_best(1, variables, {'epoch': 1})
     if name == 'fine':
-      checkpoints.save_latest(2, {'step': np.int32(2)}, {'history': []})
+      history = [{'epoch': 1, 'step': 1, 'best': True}]
+      checkpoints.save_latest(2, {'step': np.int32(2)}, {'history': history})
   return directory
 
 

@@ -97,6 +97,18 @@ def coarse_trainer(config, data, directory, identity=None):
   )
 
 
+def short_trainer(directory, identity=None, **changes):
+  """One of two epochs of three steps: 6 nodules, 2 views, batches of 4."""
+  config = coarse_config()
+  with config.unlocked():
+    config.coarse_stage.epochs = 2
+    config.views_per_image = 2
+    config.coarse_stage.update(changes)
+  data = made_up_nodules(6)
+  data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
+  return coarse_trainer(config, data, directory, identity)
+
+
 def score(config, variables, data):
   """Outputs of the three networks, and the metrics of all and each."""
   outputs = outputs_lib.predict(config, variables, data, progress=iter)

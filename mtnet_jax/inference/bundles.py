@@ -21,12 +21,14 @@ from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
 
 # The files that are downloaded from elsewhere. Of a run these are the ones that
-# a model needs, not those that training needs.
+# a model needs, and the histories that say which of its epochs is the best; not
+# the states that training needs.
 WANTED = re.compile(
   '|'.join(
     map(re.escape, (*bundle_files.FILES, bundle_files.MANIFEST, seen_lib.FILE))
   )
   + r'|checkpoints/[^/]+/best/.*'
+  + r'|checkpoints/[^/]+/latest/(\.replaced/)?[^/]+/meta/metadata'
 )
 
 

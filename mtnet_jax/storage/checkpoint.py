@@ -1,12 +1,16 @@
 """Checkpoints of one stage: where training continues, and the best epoch.
 
     DIR/latest/<step>/{state,meta}    everything that training continues from
-    DIR/best/<step>/{state,meta}      params and batch_stats of the best epoch
+    DIR/best/<step>/{state,meta}      params and batch_stats of a best epoch
 
 Orbax writes under a temporary name and renames, so a killed process leaves
 the previous checkpoint. Arrays are saved from the host without any device
 layout: a checkpoint of eight GPUs opens on one CPU. Only the first of several
 processes reads and writes them, so that hosts need no common file system.
+
+Which epoch is the best says the history in the meta of the latest checkpoint.
+`best` has it, that of the checkpoint before, and for a moment one of an epoch
+that is in no history yet; see `histories`.
 
 A digest shows whether the arrays that are read are those that were written:
 Orbax keeps none of them, and bits do flip on disks and in transfers.
@@ -27,6 +31,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtnet_jax.storage import files
+from mtnet_jax.storage import histories
+from mtnet_jax.storage import step_folders
 from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
 
@@ -53,12 +59,15 @@ class Checkpoints:
     self._directory = pathlib.Path(directory).absolute()
     self._identity = identity
     self._latest = self._manager('latest', keep=2)
-    self._best = self._manager('best', keep=1)
+    # Which of these are deleted, the histories say.
+    self._best = self._manager('best', keep=None)
 
   def _manager(self, name, *, keep):
     directory = self._directory / name
     # Orbax makes no folder where not all processes take part.
     directory.mkdir(parents=True, exist_ok=True)
+    with files.writing(directory):
+      step_folders.mend(directory)
     this_process = jax.process_index()
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
@@ -71,13 +80,41 @@ class Checkpoints:
     return ocp.CheckpointManager(directory, options=options)
 
   def save_latest(self, step, state, meta):
-    """Saves a tree of host arrays and a JSON dict under a step number."""
+    """Saves a tree of host arrays and a JSON dict under a step number.
+
+    Then it deletes the best checkpoints that neither its history nor that of
+    the one before it calls the best.
+    """
     state = serialization.to_state_dict(state)
     _save(self._latest, step, state, self._with_identity(meta))
+    self._delete_discarded()
 
   def save_best(self, step, variables, meta):
-    """Saves {'params', 'batch_stats'} of host arrays as the best so far."""
-    _save(self._best, step, variables, self._with_identity(meta))
+    """Saves {'params', 'batch_stats'} of host arrays as the best so far.
+
+    It is the best once `save_latest` was given a history that says so.
+    """
+    meta = self._with_identity(meta)
+    # Of a history that was discarded; Orbax would save no earlier step.
+    self._delete_best(lambda other: other > step)
+    _save(self._best, step, variables, meta)
+
+  def _delete_discarded(self):
+    folders = step_folders.found(self._latest.directory).values()
+    found = [histories.read(folder) for folder in folders]
+    wanted = {histories.best_step(x) for x in found if x is not None} - {None}
+    # Where one is missing, what is there may still be of use.
+    there = wanted and wanted <= set(self._best.all_steps())
+    if there and None not in found:
+      self._delete_best(lambda other: other not in wanted)
+
+  def _delete_best(self, chosen):
+    steps = [step for step in self._best.all_steps() if chosen(step)]
+    with files.writing(self._best.directory):
+      for step in steps:
+        step_folders.remove(self._best.directory, step)
+    if steps:
+      self._best.reload()
 
   def _with_identity(self, meta):
     if self._identity is None:
@@ -118,6 +155,8 @@ class Checkpoints:
     return None
 
   def _put_aside(self, step, error):
+    if self._identity is not None:
+      self._identity.check()
     aside = self._directory / 'damaged' / str(step)
     print(
       f'warning: {errors.one_line(error)}: it is in {aside} now.',
@@ -128,40 +167,55 @@ class Checkpoints:
     os.replace(self._directory / 'latest' / str(step), aside)
     self._latest.reload()
 
-  def load_best(self):
-    """{'params', 'batch_stats'} of the best epoch, and its meta; or None.
+  def check_best(self, history):
+    """Checks that a history's best checkpoint is there, or may come again.
 
     Raises:
-      errors.InputError: it is damaged, or another version or another run wrote
-        it.
+      errors.InputError: it is gone.
     """
-    best = _load_best(self._best)
-    if best is not None:
-      self._check_identity(best[1])
+    step = histories.best_step(history)
+    # Earlier versions deleted it as soon as a newer one was saved. A process
+    # that was killed then comes to that epoch again.
+    if step is not None and max(self._best.all_steps(), default=-1) < step:
+      raise histories.missing(self._directory, step)
+
+  def load_best(self, history=None):
+    """{'params', 'batch_stats'} of the best epoch, and its meta; or None.
+
+    Args:
+      history: a dict per epoch; by default that of the latest checkpoint.
+
+    Raises:
+      errors.InputError: it is missing or damaged, or another version or another
+        run wrote it.
+    """
+    folder = histories.best_folder(self._directory, history)
+    if folder is None:
+      return None
+    best = _load_best(self._best, folder, self._directory)
+    self._check_identity(best[1])
     return best
 
 
 def load_best(directory):
   """`Checkpoints.load_best` of a directory in which nothing may be written."""
-  directory = pathlib.Path(directory).absolute() / 'best'
-  if not directory.exists():
+  directory = pathlib.Path(directory).absolute()
+  folder = histories.best_folder(directory)
+  if folder is None:
     return None
   options = ocp.CheckpointManagerOptions(
     create=False, enable_async_checkpointing=False
   )
-  return _load_best(ocp.CheckpointManager(directory, options=options))
+  manager = ocp.CheckpointManager(folder.parent, options=options)
+  return _load_best(manager, folder, directory)
 
 
-def _load_best(manager):
-  step = manager.latest_step()
-  if step is None:
-    return None
+def _load_best(manager, folder, directory):
   try:
-    return _restore(manager, step)
+    return _restore(manager, int(folder.name))
   except _DamagedError as error:
     raise errors.InputError(
-      f'{error}: delete {manager.directory.parent} and give the training'
-      ' command again, which trains this stage again; or take a copy.'
+      f'{error}: {histories.way_out(directory)}'
     ) from error
 
 
@@ -173,19 +227,41 @@ def _save(manager, step, tree, meta):
     # with the same values; one that was stopped at the end of an epoch, with
     # the row of that epoch.
     if step in manager.all_steps():
-      if _restore_meta(manager, step) == meta:
+      if _has_meta(manager, step, meta):
         return
-      manager.delete(step)
-    args = ocp.args.Composite(
-      state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
-    )
-    with _quiet():
-      manager.save(step, args=args)
+      _save_again(manager, step, tree, meta)
+    else:
+      _save_new(manager, step, tree, meta)
   except (OSError, ValueError) as error:
     raise errors.InputError(
       f'{manager.directory}/{step} cannot be written: {_reason(error)}. The'
       ' checkpoint before it stays, and the same command goes on from there.'
     ) from error
+
+
+def _has_meta(manager, step, meta):
+  try:
+    return _restore_meta(manager, step) == meta
+  # What is damaged is saved again.
+  except Exception:
+    return False
+
+
+def _save_again(manager, step, tree, meta):
+  try:
+    with step_folders.replaced(manager.directory, step):
+      manager.reload()
+      _save_new(manager, step, tree, meta)
+  finally:
+    manager.reload()
+
+
+def _save_new(manager, step, tree, meta):
+  args = ocp.args.Composite(
+    state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
+  )
+  with _quiet():
+    manager.save(step, args=args)
 
 
 @contextlib.contextmanager

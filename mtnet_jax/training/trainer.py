@@ -17,12 +17,12 @@ from mtnet_jax.data import feeding
 from mtnet_jax.models import predictor
 from mtnet_jax.models import strategies
 from mtnet_jax.storage import checkpoint
-from mtnet_jax.storage import files
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 from mtnet_jax.system import processes
 from mtnet_jax.system import stopping
 from mtnet_jax.training import calls as calls_lib
+from mtnet_jax.training import not_finite
 from mtnet_jax.training import optim
 from mtnet_jax.training import start as start_lib
 from mtnet_jax.training import step as step_lib
@@ -88,6 +88,7 @@ class Trainer:
     # What the epoch that a run resumes in took before, in seconds.
     self._epoch_seconds = 0.0
     self._epoch_started = time.monotonic()
+    self._identity = identity
     self._checkpoints = None
     if processes.is_first():
       self._checkpoints = checkpoint.Checkpoints(directory, identity)
@@ -216,6 +217,7 @@ class Trainer:
     # processors may round differently, and the difference would stay.
     state, history = processes.on_first(self._starting_state)
     step = int(state.step)
+    self._check_identity()
     observer.start(self, step, history)
     try:
       if len(history) < self.stage.epochs:
@@ -225,7 +227,7 @@ class Trainer:
     finally:
       stopping.release()
       observer.finish()
-    return processes.on_first(self._best_variables), history
+    return processes.on_first(lambda: self._best_variables(history)), history
 
   def _starting_state(self):
     shapes = start_lib.shapes(self.stage, size=self._config.image_size)
@@ -235,14 +237,20 @@ class Trainer:
     if loaded is None:
       return self.init_state(), []
     state, meta = loaded
+    self._checkpoints.check_best(meta['history'])
     self._epoch_seconds = meta.get('epoch_seconds', 0.0)
     return state, meta['history']
 
-  def _best_variables(self):
-    best = self._checkpoints.load_best()
+  def _check_identity(self):
+    # Before anything is written: another run may be in the place of this one.
+    if self._identity:
+      self._identity.check()
+
+  def _best_variables(self, history):
+    best = self._checkpoints.load_best(history)
     if best is None:
       raise errors.InputError(
-        f'{self._directory}: the best checkpoint is gone. Delete the folder to'
+        f'{self._directory}: no epoch is the best one. Delete the folder to'
         ' train the stage again.'
       )
     return best[0]
@@ -279,6 +287,7 @@ class Trainer:
           calls.wait()
           if not remaining:
             row = self._end_epoch(state, step, history)
+            self._check_identity()
             observer.epoch(row, history)
             self._epoch_started = time.monotonic()
           self._save(state, step, history)
@@ -306,24 +315,13 @@ class Trainer:
 
   def _stop_at(self, step, loss):
     """Writes the nodules of a step that is not finite, and ends the run."""
-    index, view = self.feed.order_of(step - 1).T
-    path = pathlib.Path(self._directory, 'not_finite.json')
-    report = {
-      'stage': self.stage.name,
-      'simulated': self._train.simulated,
-      'step': step,
-      'loss': loss if np.isfinite(loss) else str(loss),
-      'nodule_ids': self._train.info['nodule_id'][index].tolist(),
-      'views': view.tolist(),
-    }
+    self._check_identity()
+    path = pathlib.Path(self._directory, not_finite.FILE)
+    what = {'stage': self.stage, 'step': step, 'loss': loss}
     if processes.is_first():
-      files.write_json(path, report)
-    raise errors.InputError(
-      f"stage '{self.stage.name}': the loss ({loss:.4g}) or its gradient was"
-      f' not finite at step {step}; {path} has the nodules of its batch. The'
-      ' last good checkpoint stays. Train with a lower'
-      f' config.{self.stage.name}_stage.learning_rate in another --workdir.'
-    )
+      order = self.feed.order_of(step - 1)
+      not_finite.write(path, data=self._train, order=order, **what)
+    raise not_finite.error(path, **what)
 
   def _end_epoch(self, state, step, history):
     """Validates, appends to the history, and keeps the best variables."""

@@ -5,6 +5,7 @@ without it. `mutants.py` takes them out one by one.
 """
 
 from faults import guard
+from faults import guards_of_checkpoints
 from faults import guards_of_folders
 from faults import guards_of_input
 from faults import guards_of_models
@@ -38,7 +39,6 @@ GUARDS = (
     '  except ZeroDivisionError as error:',
   ),
   _checkpoint('  if found not in _READABLE:', '  if False:'),
-  _checkpoint('      manager.delete(step)\n', '      return\n'),
   guard.Guard(
     'tfds_lidc/folder_swap/staged.py',
     '    with contextlib.suppress(OSError):\n      staged.unlink()\n',
@@ -233,6 +233,7 @@ GUARDS = (
     '    or low > value or value > high',
     'tests/storage/test_size_limits.py',
   ),
+  *guards_of_checkpoints.GUARDS,
   *guards_of_folders.GUARDS,
   *guards_of_input.GUARDS,
   *guards_of_models.GUARDS,

@@ -83,13 +83,15 @@ def test_nothing_saved_is_none(tmp_path):
   assert checkpoints.load_best() is None
 
 
-def test_latest_keeps_two_and_best_keeps_one(tmp_path):
+def test_latest_keeps_two_and_best_keeps_theirs(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
+  history = []
   for step in (1, 2, 3, 10):
-    checkpoints.save_latest(step, _state(step), {})
     checkpoints.save_best(step, {'params': {'x': np.ones(step)}}, {})
+    history.append({'step': step, 'best': True})
+    checkpoints.save_latest(step, _state(step), {'history': history})
   assert _steps(tmp_path / 'latest') == [3, 10]
-  assert _steps(tmp_path / 'best') == [10]
+  assert _steps(tmp_path / 'best') == [3, 10]
   restored, _ = checkpoint.Checkpoints(tmp_path).load_latest(_state(0))
   _assert_identical(restored, _state(10))
   variables, _ = checkpoints.load_best()

@@ -22,18 +22,9 @@ from mtnet_jax.training import trainer as trainer_lib
 pytestmark = pytest.mark.slow
 
 # 6 nodules, 2 looks, batch 4: epochs of three steps.
-_STEPS, _EPOCHS = 3, 2
+_STEPS = 3
 
-
-def _trainer(directory, identity=None, **changes):
-  config = step_job.coarse_config()
-  with config.unlocked():
-    config.coarse_stage.epochs = _EPOCHS
-    config.views_per_image = 2
-    config.coarse_stage.update(changes)
-  data = step_job.made_up_nodules(6)
-  data.info['nodule_id'] = np.array([f'nodule-{i}' for i in range(6)])
-  return step_job.coarse_trainer(config, data, directory, identity)
+_trainer = step_job.short_trainer
 
 
 class _StopsAt(progress.Silent):
