@@ -24,6 +24,7 @@ _READERS = {
   'malignancy_rating_mean': 'malignancy_rating_mean',
   'split': 'split',
 }
+_TEXTS = ('nodule_id', 'status', 'split', 'notes')
 
 
 def of_index(index):
@@ -34,11 +35,21 @@ def of_index(index):
 
   Returns:
     A list of dicts, which do not say which series it is.
+
+  Raises:
+    LookupError, TypeError: it is not as `results.write` makes it.
   """
-  return [
+  found = [
     *(_of_record(record) for record in index['points']),
     *(failed(fault['id'], fault['reason']) for fault in index['failed']),
   ]
+  # A page rounds numbers, and they may be anybody's.
+  for row in found:
+    for name, value in row.items():
+      kind = str if name in _TEXTS else (int, float)
+      if value is not None and not isinstance(value, kind):
+        raise TypeError(f'{name} is {value!r}')
+  return found
 
 
 def _of_record(record):

@@ -278,6 +278,10 @@ _RECORD = {'id': 'a', 'status': 'ok', 'notes': [], 'mask': {}, 'readers': {}}
     {'points': [_RECORD]},
     {'failed': [{}]},
     {'failed': 5},
+    {'failed': [{'id': 'a', 'reason': ['why']}]},
+    # Where a diameter that is no number is.
+    'mask',
+    'readers',
     {'lacks_segmentation': Ellipsis},
     *({name: Ellipsis} for name in ('files', 'points', 'failed')),
   ],
@@ -292,6 +296,10 @@ def test_an_index_of_which_no_table_can_be_made_is_not_of_what_was_done(
   index = predict_job.read(folder)
   made_with = index['made_with']
   assert many_series._done_before(folder, made_with) == index
+  if isinstance(change, str):
+    record = dict(index['points'][0])
+    record[change] = {**record[change], 'diameter_mm': 'wide'}
+    change = {'points': [record]}
   index.update(change)
   index = {name: x for name, x in index.items() if x is not Ellipsis}
   (folder / 'predictions.json').write_text(json.dumps(index))

@@ -104,7 +104,7 @@ def test_a_table_is_told_by_how_it_begins(tmp_path, table, own):
   if own:
     out_folder.check_many(tmp_path)
   else:
-    with pytest.raises(errors.InputError, match='index.html is where a result'):
+    with pytest.raises(errors.InputError, match='predictions.csv is where a'):
       out_folder.check_many(tmp_path)
 
 

@@ -112,6 +112,12 @@ GUARDS = (
     f'{_OF_MANY} beside_many',
   ),
   guard.Guard(
+    'mtnet_jax/ct/rows.py',
+    '      if value is not None and not isinstance(value, kind):\n',
+    '      if False:\n',
+    f'{_OF_MANY} no_table',
+  ),
+  guard.Guard(
     _MANY,
     'index if is_same and _has_rows(index) else None',
     'index if is_same else None',
