@@ -41,8 +41,9 @@ with links. Given again, the command does what is not done yet.
 Where the CT lacks what a Segmentation needs, all else is written, and a note
 says what. The files of an earlier use of OUT go when all new ones are complete:
 what stops the command in between leaves all old ones, or the next use of OUT
-brings back one set whole; of several series, each by itself. One process at a
-time writes into OUT.
+brings back one set whole; of several series, each by itself. Files of others
+stay, and one in the place of a result, or an input there, is refused. One
+process at a time writes into OUT.
 
 Exit code: 0 all was done, 1 some points or series were not, miss slices, or
 there is no Segmentation of what was found, 2 nothing could be done. What failed
@@ -58,6 +59,7 @@ from mtnet_jax.ct import fields
 from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import many_series
 from mtnet_jax.ct import nifti
+from mtnet_jax.ct import out_folder
 from mtnet_jax.ct import places
 from mtnet_jax.ct import points as points_lib
 from mtnet_jax.ct import search
@@ -213,15 +215,17 @@ def main(argv=None):
   args = _parse(argv)
   points = points_lib.read(args.points) if args.points else None
   if args.ct:
-    return _predict_one(args, image_volume.ImageVolume(args.ct), points)
+    volume = image_volume.ImageVolume(args.ct)
+    return _predict_one(args, volume, points, [args.ct])
   index = series.read(args.dicom)
   if args.annotated and not args.series and len(series.usable(index)) > 1:
     return _predict_all(args, index)
   volume = series.choose(index, args.dicom, series_uid=args.series)
-  return _predict_one(args, volume, points)
+  inputs = [one.path for one in index.series[volume.series_uid].slices]
+  return _predict_one(args, volume, points, inputs)
 
 
-def _predict_one(args, volume, points):
+def _predict_one(args, volume, points, inputs):
   """Looks at the points of a CT; returns the exit code."""
   if points:
     wanted, faults = places.of_points(
@@ -235,8 +239,15 @@ def _predict_one(args, volume, points):
     return _write_one(args, volume, points, [], faults, None, None)
   out = files.make_folder(args.out, '--out')
   with together.one_writer(out):
-    together.mend(out, many_series.INDEX)
+    together.mend(out, out_folder.INDEX)
     many_series.check_folder(out, many=False)
+    out_folder.check_one(
+      out,
+      [place.place_id for place in wanted],
+      [*inputs, args.points] if args.points else inputs,
+      segmentation=not args.ct,
+      nifti=bool(args.nifti or args.ct),
+    )
     model = _load(args.checkpoint, symmetries=args.symmetries)
     nodules, failed = search.find(wanted, volume, model)
     faults += failed
@@ -257,7 +268,8 @@ def _write_one(args, volume, points, nodules, faults, model, out):
   seen = _seen_by(model) if args.annotated else None
   from mtnet_jax.ct import results
 
-  with together.together(out, results.INDEX) as staged:
+  own = out_folder.of_one_series
+  with together.together(out, results.INDEX, own) as staged:
     index = results.write(
       staged,
       nodules,
@@ -293,9 +305,10 @@ def _predict_all(args, index):
 
 def _write_all(args, index, scans, notes, out):
   """Does the series, into a folder that is locked; returns the exit code."""
-  together.mend(out, many_series.INDEX)
-  together.mend(out, many_series.TABLE)
+  together.mend(out, out_folder.INDEX)
+  together.mend(out, out_folder.TABLE)
   many_series.check_folder(out, many=True)
+  out_folder.check_many(out)
   model = _load(args.checkpoint, symmetries=args.symmetries)
   for note in notes:
     _print_note(note)

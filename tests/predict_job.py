@@ -20,5 +20,20 @@ def run(dicom, out, points=POINTS, *flags):
   )
 
 
+def index(*ids, **more):
+  """As little as makes a predictions.json one of this command's."""
+  figures = [f'{name}.png' for name in ids]
+  return {
+    'mtnet_jax': '0.1.0',
+    'model': 'an older one',
+    'series_uid': '1.2.3',
+    'slices_rows_columns': [1, 1, 1],
+    'files': ['index.html', *figures],
+    'points': [{'id': name, 'figure': f'{name}.png'} for name in ids],
+    'failed': [],
+    **more,
+  }
+
+
 def read(out):
   return json.loads((out / 'predictions.json').read_text())

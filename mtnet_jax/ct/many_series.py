@@ -10,15 +10,13 @@ import tqdm
 
 import mtnet_jax
 from mtnet_jax.ct import dicom_volume
+from mtnet_jax.ct import out_folder
 from mtnet_jax.ct import places
+from mtnet_jax.ct import rows
 from mtnet_jax.ct import search
 from mtnet_jax.storage import files
 from mtnet_jax.storage import together
 from mtnet_jax.system import errors
-
-# Of all series; and of one, as `results` calls it, which is slow to import.
-TABLE, PAGE = 'predictions.csv', 'index.html'
-INDEX = 'predictions.json'
 
 
 class Scan(NamedTuple):
@@ -108,10 +106,12 @@ def check_folder(out, *, many):
   Raises:
     errors.InputError: it holds the others.
   """
-  other, what = (INDEX, 'one series') if many else (TABLE, 'many series')
+  what, other = 'many series', out_folder.TABLE
+  if many:
+    what, other = 'one series', out_folder.INDEX
   if (out / other).exists():
     raise errors.InputError(
-      f'{out} holds the results of {what} ({other}): choose another --out.'
+      f'{out} holds {other}, as results of {what} do: choose another --out.'
     )
 
 
@@ -156,23 +156,31 @@ def run(scans, index, model, out, *, options, seen, on_error):
 
 def _done_before(folder, made_with):
   """What is in predictions.json, if it and its files are what would be made."""
-  from mtnet_jax.ct import results
-
   if not folder.is_dir():
     return None
   with together.one_writer(folder):
-    together.mend(folder, results.INDEX)
-  try:
-    index = files.read_json(folder / results.INDEX)
-  except errors.InputError:
-    return None
+    together.mend(folder, out_folder.INDEX)
+  index = out_folder.read_index(folder)
   is_same = (
-    isinstance(index, dict)
+    index is not None
     and index.get('made_with') == made_with
-    and index.get('mtnet_jax') == mtnet_jax.__version__
+    and index['mtnet_jax'] == mtnet_jax.__version__
     and all((folder / name).is_file() for name in index['files'])
   )
-  return index if is_same else None
+  return index if is_same and _has_rows(index) else None
+
+
+def _has_rows(index):
+  """Whether the table can be made of it: anyone may have written it."""
+  from mtnet_jax.ct import results
+
+  try:
+    with errors.of_wrong_values('predictions.json', way_out=''):
+      rows.of_index(index)
+      results.is_complete(index)
+  except errors.InputError:
+    return False
+  return True
 
 
 def _predict(scan, index, model, folder, made_with, seen, on_error):
@@ -192,6 +200,13 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
   if made_with['nifti']:
     nifti.check(volume)
   wanted, faults = places.annotated(volume, made_with['annotated'])
+  out_folder.check_one(
+    folder,
+    [place.place_id for place in wanted],
+    [one.path for one in scan.series.slices],
+    segmentation=True,
+    nifti=made_with['nifti'],
+  )
   nodules, failed = search.find(wanted, volume, model, show_progress=False)
   faults += failed
   for name, error in faults:
@@ -201,7 +216,9 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
   files.make_folder(folder, '--out')
   with (
     together.one_writer(folder),
-    together.together(folder, results.INDEX) as staged,
+    together.together(
+      folder, results.INDEX, out_folder.of_one_series
+    ) as staged,
   ):
     predicted = results.write(
       staged,
@@ -215,8 +232,8 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
       seen=seen,
     )
     # The table and the page of an earlier use are not of these results.
-    if (folder.parent / TABLE).exists():
+    if out_folder.of_many_series(folder.parent):
       with files.writing(folder.parent, '--out'):
-        for name in (PAGE, TABLE):
+        for name in (out_folder.PAGE, out_folder.TABLE):
           (folder.parent / name).unlink(missing_ok=True)
   return predicted

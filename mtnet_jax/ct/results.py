@@ -4,6 +4,7 @@ import mtnet_jax
 from mtnet_jax.ct import dicom_seg
 from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import nifti
+from mtnet_jax.ct import out_folder
 from mtnet_jax.ct import records as ct_records
 from mtnet_jax.reports import figures
 from mtnet_jax.reports import nodule_page
@@ -11,9 +12,7 @@ from mtnet_jax.reports import overlays
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
-INDEX = 'predictions.json'
-PAGE = 'index.html'
-_SEGMENTATION, _NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
+INDEX, PAGE = out_folder.INDEX, out_folder.PAGE
 
 
 def write(
@@ -55,7 +54,7 @@ def write(
       trained_on_simulated=model.simulated,
       seen=seen,
     )
-    record['figure'] = f'{place.place_id}.png'
+    record['figure'] = out_folder.picture(place.place_id)
     picture = overlays.draw(
       [ct_records.picture(place, nodule, record)],
       title=place.place_id + trained,
@@ -139,9 +138,9 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
   if not masks:
     return written, reason
   if isinstance(volume, image_volume.ImageVolume):
-    volume.write_labels(out / _NIFTI, masks)
+    volume.write_labels(out / out_folder.NIFTI, masks)
     # Of such a file nobody expects a Segmentation.
-    return [_NIFTI], None
+    return [out_folder.NIFTI], None
   try:
     data = dicom_seg.encode(
       volume,
@@ -153,9 +152,9 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
     # All else is worth having without it.
     reason = str(error)
   else:
-    files.write_bytes(out / _SEGMENTATION, data)
-    written.append(_SEGMENTATION)
+    files.write_bytes(out / out_folder.SEGMENTATION, data)
+    written.append(out_folder.SEGMENTATION)
   if with_nifti:
-    nifti.write(out / _NIFTI, volume, masks)
-    written.append(_NIFTI)
+    nifti.write(out / out_folder.NIFTI, volume, masks)
+    written.append(out_folder.NIFTI)
   return written, reason

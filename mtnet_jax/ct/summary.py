@@ -1,36 +1,14 @@
 """What `predict --annotated` leaves of many series, beside their folders."""
 
-from mtnet_jax.ct import many_series
+from mtnet_jax.ct import out_folder
 from mtnet_jax.ct import results
+from mtnet_jax.ct import rows as rows_lib
 from mtnet_jax.reports import nodule_page
 from mtnet_jax.storage import files
 from mtnet_jax.storage import together
 
-TABLE, PAGE = many_series.TABLE, many_series.PAGE
-FAILED = 'failed'
-
-# Of a record and its mask.
-_RECORD = (
-  'simulated_ct',
-  'trained_on_simulated',
-  'malignancy_probability',
-  'coarse_dice',
-  'fine_dice',
-)
-_MASK = (
-  'diameter_mm',
-  'area_mm2',
-  'volume_mm3',
-  'volume_is_lower_bound',
-  'slices',
-)
-# Columns on the readers by the names of a record's `readers`.
-_READERS = {
-  'num_readers': 'num_readers',
-  'diameter_mm': 'readers_diameter_mm',
-  'malignancy_rating_mean': 'malignancy_rating_mean',
-  'split': 'split',
-}
+TABLE, PAGE = out_folder.TABLE, out_folder.PAGE
+FAILED = rows_lib.FAILED
 
 
 def rows(done):
@@ -54,39 +32,15 @@ def rows(done):
       found += [
         {
           **who,
-          **_failed(nodule_id, 'its series failed, as the terminal said'),
+          **rows_lib.failed(
+            nodule_id, 'its series failed, as the terminal said'
+          ),
         }
         for nodule_id in one.scan.nodule_ids
       ]
       continue
-    found += [{**who, **_row(record)} for record in one.index['points']]
-    found += [
-      {**who, **_failed(fault['id'], fault['reason'])}
-      for fault in one.index['failed']
-    ]
+    found += [{**who, **row} for row in rows_lib.of_index(one.index)]
   return found
-
-
-def _row(record):
-  readers = record['readers']
-  return {
-    'nodule_id': record['id'],
-    'status': record['status'],
-    **{name: record[name] for name in _RECORD},
-    **{name: record['mask'][name] for name in _MASK},
-    **{column: readers[name] for name, column in _READERS.items()},
-    'notes': '; '.join(record['notes']),
-  }
-
-
-def _failed(nodule_id, reason):
-  names = (*_RECORD, *_MASK, *_READERS.values())
-  return {
-    'nodule_id': nodule_id,
-    'status': FAILED,
-    **dict.fromkeys(names),
-    'notes': reason,
-  }
 
 
 def write(out, done, model, notes):
@@ -110,7 +64,7 @@ def write(out, done, model, notes):
     trained_on_simulated=model.simulated,
     notes=notes,
   )
-  with together.together(out, TABLE) as staged:
+  with together.together(out, TABLE, out_folder.of_many_series) as staged:
     files.write_csv(staged / TABLE, found)
     files.write_text(staged / PAGE, page)
   return found

@@ -3,9 +3,12 @@
 They lie among files of others, so that no rename of a folder replaces them at
 once. Three hidden folders beside them say how far a replacement has come:
 
-    .INDEX.mtnet_jax-new    new files, which are still written, or complete
-    .INDEX.mtnet_jax-old    old files, out of the way
-    .INDEX.mtnet_jax-ready  new files, once no old one stands in their way
+    .INDEX.mtnet_jax-files-new    new files, still written, or complete
+    .INDEX.mtnet_jax-files-old    old files, out of the way
+    .INDEX.mtnet_jax-files-ready  new files, once no old one is in their way
+
+The endings are no other module's: what ends as a backup of `folder_swap` does,
+that takes for a folder, and gives it back.
 
 A process that is killed leaves one of these states, which `mend` ends:
 
@@ -16,7 +19,7 @@ A process that is killed leaves one of these states, which `mend` ends:
 
 The index goes out first and comes in last, and pages go out before other files
 and come in after them. Before `mend`, neither stands beside files of another
-use.
+use. A file that came into the place of one meanwhile is the user's, and stays.
 """
 
 import contextlib
@@ -32,19 +35,21 @@ _LOCK = '.mtnet_jax-lock'
 
 
 @contextlib.contextmanager
-def together(folder, index):
+def together(folder, index, own=None):
   """Yields a folder for files that belong together, and appear together.
 
-  What an earlier use left goes when they come: what its index, a JSON whose
-  field 'files' names the others, names, and what has the name of a new file.
-  The caller holds `one_writer`.
+  What an earlier use left goes when they come. The caller holds `one_writer`.
 
   Args:
     folder: where the files belong, which may hold others.
     index: name of the file that comes last, which the caller writes, too.
+    own: called with the folder, says the names of the files in it that an
+      earlier use left. They go, and no other file is replaced. By default that
+      goes which has the name of a new file.
 
   Raises:
-    errors.InputError: they cannot be written; what was there stays.
+    errors.InputError: they cannot be written, or one would take the place of
+      what is not the caller's; what was there stays.
   """
   folder = pathlib.Path(folder)
   mend(folder, index)
@@ -53,11 +58,11 @@ def together(folder, index):
     try:
       new.mkdir()
       yield new
-      _move_out(folder, index, new, old)
+      _move_out(folder, index, new, old, own)
       os.replace(new, ready)
     except BaseException:
       # What cannot be mended now is mended at the next start.
-      with contextlib.suppress(OSError):
+      with contextlib.suppress(OSError, errors.InputError):
         _mend(folder, index)
       raise
     _mend(folder, index)
@@ -70,7 +75,7 @@ def mend(folder, index):
     folder, index: of `together`. The caller holds `one_writer`.
 
   Raises:
-    errors.InputError: the files cannot be moved.
+    errors.InputError: the files cannot be moved, or another one is in the way.
   """
   with files.writing(folder, '--out'):
     _mend(pathlib.Path(folder), index)
@@ -78,7 +83,8 @@ def mend(folder, index):
 
 def _hidden(folder, index):
   return [
-    folder / f'.{index}.mtnet_jax-{state}' for state in ('new', 'old', 'ready')
+    folder / f'.{index}.mtnet_jax-files-{state}'
+    for state in ('new', 'old', 'ready')
   ]
 
 
@@ -99,18 +105,20 @@ def _mend(folder, index):
       shutil.rmtree(path)
 
 
-def _move_out(folder, index, new, old):
+def _move_out(folder, index, new, old, own):
   """Moves what is not to stay into `old`."""
   names = {path.name for path in new.iterdir()}
+  earlier = names if own is None else set(own(folder))
   for name in sorted(names):
     if _is_folder(folder / name):
       raise errors.InputError(
         f'{folder / name} is a folder, where a file belongs: choose another'
         ' --out, or rename it.'
       )
-  names.update(path.name for path in _named_in(folder / index))
+    if name not in earlier and os.path.lexists(folder / name):
+      raise not_own(folder / name)
   old.mkdir()
-  for name in sorted(names, key=_order(index), reverse=True):
+  for name in sorted(names | earlier, key=_order(index), reverse=True):
     with contextlib.suppress(FileNotFoundError):
       os.replace(folder / name, old / name)
 
@@ -118,6 +126,12 @@ def _move_out(folder, index, new, old):
 def _move_in(folder, index, source):
   """Moves all files of a hidden folder beside it, and removes it."""
   names = [path.name for path in source.iterdir()]
+  for name in names:
+    if os.path.lexists(folder / name):
+      raise errors.InputError(
+        f'{folder / name} is in the way of a file that an interrupted use of'
+        ' this folder left: rename it, or choose another --out.'
+      )
   for name in sorted(names, key=_order(index)):
     os.replace(source / name, folder / name)
   source.rmdir()
@@ -132,20 +146,12 @@ def _is_folder(path):
   return path.is_dir() and not path.is_symlink()
 
 
-def _named_in(index):
-  """The index and files beside it that it names, no others it may name."""
-  try:
-    names = set(files.read_json(index)['files'])
-  except (errors.InputError, KeyError, TypeError):
-    return []
-  return [
-    index,
-    *(
-      path
-      for path in index.parent.iterdir()
-      if path.name in names and path.is_file()
-    ),
-  ]
+def not_own(path):
+  """The error for a file of the user's where a new one belongs."""
+  return errors.InputError(
+    f'{path} is where a result belongs, and is of no earlier use that could be'
+    ' told: choose another --out, or rename it.'
+  )
 
 
 def one_writer(folder):

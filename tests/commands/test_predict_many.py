@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import json
 import shutil
 
 import ct_files
@@ -12,7 +13,9 @@ import pages
 import predict_job
 import pytest
 
+from mtnet_jax import predict
 from mtnet_jax.ct import many_series
+from mtnet_jax.ct import search
 from mtnet_jax.ct import series
 from mtnet_jax.inference import bundles
 from mtnet_jax.system import errors
@@ -206,6 +209,101 @@ def test_results_of_one_and_of_many_series_do_not_mix(
   (tmp_path / name).write_text('')
   with pytest.raises(errors.InputError, match=says):
     predict_job.run(root, tmp_path, None, '--annotated', *flags)
+
+
+@pytest.mark.parametrize('name', ('predictions.csv', 'index.html'))
+def test_a_table_or_page_of_another_is_refused_before_the_model(
+  root, tmp_path, monkeypatch, name
+):
+  monkeypatch.setattr(predict, '_load', None)
+  (tmp_path / name).write_text('id,path\n')
+  with pytest.raises(errors.InputError, match=f'{name} is where a result'):
+    predict_job.run(root, tmp_path, None, '--annotated')
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+  assert (tmp_path / name).read_text() == 'id,path\n'
+
+
+def test_files_of_others_stay_beside_many_series(
+  root, done, tmp_path, model, capsys, monkeypatch
+):
+  """Beside those of one, in the place of another's, and of the table's."""
+  out, find = tmp_path / 'out', search.find
+  shutil.copytree(done[0], out)
+  first, second = (out / f'{name}_{scan}' for name, scan in _SCANS.items())
+  index = predict_job.read(first)
+  index['made_with']['ct_files'] = 0
+  index['points'].append({'id': 'old', 'figure': 'old.png'})
+  index['files'] += ['old.png', 'notes.txt']
+  (first / 'predictions.json').write_text(json.dumps(index))
+  for name in ('old.png', 'notes.txt'):
+    (first / name).write_text('mine')
+  (second / 'predictions.json').write_text('{"files": ["notes.txt"]}')
+  (second / 'notes.txt').write_text('mine')
+  for name in ('predictions.csv', 'index.html'):
+    (out / name).unlink()
+  asked = []
+
+  def find_and_meet(wanted, *args, **kwargs):
+    asked.append(wanted[0].place_id)
+    (out / 'predictions.csv').write_text('id,path\n')
+    return find(wanted, *args, **kwargs)
+
+  monkeypatch.setattr(search, 'find', find_and_meet)
+  with pytest.raises(errors.InputError, match='predictions.csv is where a'):
+    predict_job.run(root, out, None, '--annotated')
+  assert (out / 'predictions.csv').read_text() == 'id,path\n'
+  assert asked == [f'{first.name}_1']
+  assert not (first / 'old.png').exists()
+  assert predict_job.read(first)['made_with']['ct_files'] > 0
+  (line,) = [x for x in capsys.readouterr().err.splitlines() if 'error' in x]
+  assert line.startswith(
+    f'error: {second.name}: {second}/predictions.json is where a result belongs'
+  )
+  assert predict_job.read(second) == {'files': ['notes.txt']}
+  for folder in (first, second):
+    assert (folder / 'notes.txt').read_text() == 'mine'
+
+
+_RECORD = {'id': 'a', 'status': 'ok', 'notes': [], 'mask': {}, 'readers': {}}
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'files': None},
+    {'files': [5]},
+    {'points': None},
+    {'points': [5]},
+    {'points': [{}]},
+    {'points': [_RECORD]},
+    {'failed': [{}]},
+    {'failed': 5},
+    {'failed': [{'id': 'a', 'reason': ['why']}]},
+    # Where a diameter that is no number is.
+    'mask',
+    'readers',
+    {'lacks_segmentation': Ellipsis},
+    *({name: Ellipsis} for name in ('files', 'points', 'failed')),
+  ],
+  ids=str,
+)
+def test_an_index_of_which_no_table_can_be_made_is_not_of_what_was_done(
+  done, tmp_path, change
+):
+  """Ellipsis stands for a field that is not there."""
+  folder = tmp_path / 'LIDC-IDRI-0004_15'
+  shutil.copytree(done[0] / folder.name, folder)
+  index = predict_job.read(folder)
+  made_with = index['made_with']
+  assert many_series._done_before(folder, made_with) == index
+  if isinstance(change, str):
+    record = dict(index['points'][0])
+    record[change] = {**record[change], 'diameter_mm': 'wide'}
+    change = {'points': [record]}
+  index.update(change)
+  index = {name: x for name, x in index.items() if x is not Ellipsis}
+  (folder / 'predictions.json').write_text(json.dumps(index))
+  assert many_series._done_before(folder, made_with) is None
 
 
 def test_a_series_that_fails_does_not_stop_the_others(

@@ -1,6 +1,7 @@
 """One writer at a time, one set of results, and little of it in memory."""
 
 import gc
+import json
 import weakref
 
 import predict_job
@@ -26,11 +27,11 @@ def test_an_interrupted_use_is_mended_before_anything_else(
   directory, tmp_path, model, monkeypatch
 ):
   out = tmp_path / 'out'
-  old = out / '.predictions.json.mtnet_jax-old'
+  old = out / '.predictions.json.mtnet_jax-files-old'
   old.mkdir(parents=True)
-  (old / 'predictions.json').write_text('{"files": ["z.png"]}')
+  (old / 'predictions.json').write_text(json.dumps(predict_job.index('z')))
   (old / 'z.png').write_text('old')
-  (out / '.predictions.json.mtnet_jax-new').mkdir()
+  (out / '.predictions.json.mtnet_jax-files-new').mkdir()
 
   def refuse(*args, **kwargs):
     raise errors.InputError('no model')

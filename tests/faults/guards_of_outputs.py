@@ -4,6 +4,10 @@ from faults import guard
 
 _EVALUATIONS = 'mtnet_jax/storage/evaluations.py'
 _TOGETHER = 'mtnet_jax/storage/together.py'
+_OUT_FOLDER = 'mtnet_jax/ct/out_folder.py'
+_MANY = 'mtnet_jax/ct/many_series.py'
+_OTHERS = 'tests/commands/test_predict_others_files.py'
+_OF_MANY = 'tests/commands/test_predict_many.py -k'
 
 GUARDS = (
   guard.Guard(
@@ -19,8 +23,110 @@ GUARDS = (
     'tests/storage/test_together.py',
   ),
   guard.Guard(
+    _TOGETHER,
+    "folder / f'.{index}.mtnet_jax-files-{state}'",
+    "folder / f'.{index}.mtnet_jax-{state}'",
+    'tests/storage/test_together.py -k swap',
+  ),
+  guard.Guard(
+    _TOGETHER,
+    '    if name not in earlier and os.path.lexists(folder / name):\n',
+    '    if False:\n',
+    'tests/storage/test_together.py -k earlier',
+  ),
+  guard.Guard(
+    _TOGETHER,
+    '  for name in names:\n    if os.path.lexists(folder / name):\n',
+    '  for name in names:\n    if False:\n',
+    'tests/storage/test_together.py -k between',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    '  return index if _is_own(index) else None\n',
+    '  return index\n',
+    'tests/ct/test_out_folder.py -k another_tool',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    '  except (errors.InputError, RecursionError):\n',
+    '  except errors.InputError:\n',
+    'tests/ct/test_out_folder.py -k another_tool',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    "{PAGE, SEGMENTATION, NIFTI}.intersection(index['files'])",
+    "set(index['files'])",
+    'tests/ct/test_out_folder.py -k gives',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    '    if file.read(len(_HEADER)) != _HEADER:\n',
+    '    if False:\n',
+    'tests/ct/test_out_folder.py -k table',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    '  if not path.is_file():\n    return None\n',
+    '',
+    'tests/ct/test_out_folder.py -k pipes',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    '    if _identities([folder / name]) & read:\n',
+    '    if False:\n',
+    f'{_OTHERS} -k input',
+  ),
+  guard.Guard(
+    _OUT_FOLDER,
+    '  _refuse_others(folder, new - own)\n',
+    '',
+    f'{_OTHERS} -k place_of',
+  ),
+  guard.Guard(
     'mtnet_jax/predict.py',
-    '    together.mend(out, many_series.INDEX)\n    many',
+    '[*inputs, args.points] if args.points else inputs',
+    'inputs',
+    f'{_OTHERS} -k input',
+  ),
+  guard.Guard(
+    'mtnet_jax/predict.py',
+    'together.together(out, results.INDEX, own)',
+    'together.together(out, results.INDEX)',
+    f'{_OTHERS} -k compute',
+  ),
+  guard.Guard(
+    'mtnet_jax/predict.py',
+    '  out_folder.check_many(out)\n',
+    '',
+    f'{_OF_MANY} before_the_model',
+  ),
+  guard.Guard(
+    _MANY,
+    '    if out_folder.of_many_series(folder.parent):\n',
+    '    if (folder.parent / out_folder.TABLE).exists():\n',
+    f'{_OF_MANY} beside_many',
+  ),
+  guard.Guard(
+    'mtnet_jax/ct/summary.py',
+    'together.together(out, TABLE, out_folder.of_many_series)',
+    'together.together(out, TABLE)',
+    f'{_OF_MANY} beside_many',
+  ),
+  guard.Guard(
+    'mtnet_jax/ct/rows.py',
+    '      if value is not None and not isinstance(value, kind):\n',
+    '      if False:\n',
+    f'{_OF_MANY} no_table',
+  ),
+  guard.Guard(
+    _MANY,
+    'index if is_same and _has_rows(index) else None',
+    'index if is_same else None',
+    f'{_OF_MANY} no_table',
+  ),
+  guard.Guard(
+    'mtnet_jax/predict.py',
+    '    together.mend(out, out_folder.INDEX)\n    many',
     '    many',
     'tests/commands/test_predict_whole.py -k mended',
   ),

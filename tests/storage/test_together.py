@@ -10,6 +10,7 @@ import pytest
 
 from mtnet_jax.storage import together
 from mtnet_jax.system import errors
+from tfds_lidc.folder_swap import swap
 
 _INDEX = 'index.json'
 _OLD = {'a.png': 'old', 'gone.png': 'old', 'page.html': 'old'}
@@ -41,8 +42,15 @@ else:
 """
 
 
+def _own(folder):
+  path = folder / _INDEX
+  return (
+    [_INDEX, *json.loads(path.read_text())['files']] if path.is_file() else []
+  )
+
+
 def write(folder, texts):
-  with together.together(folder, _INDEX) as staged:
+  with together.together(folder, _INDEX, _own) as staged:
     for name, text in texts.items():
       (staged / name).write_text(text)
     index = {'files': list(texts), 'of': texts['a.png']}
@@ -135,6 +143,62 @@ def test_kills_leave_the_old_or_the_new(tmp_path):
     ends.append(found['a.png'])
     assert {path.name for path in folder.iterdir()} == found.keys()
   assert ends == ['old', 'old', 'new', 'new', 'new']
+
+
+def test_a_folder_swap_leaves_a_killed_replacement_alone(tmp_path):
+  """Its backups are folders, which it gives back under their names."""
+  # While files move out, when all are out, and while the new ones come in.
+  for after in (4, 8, 11):
+    folder = _folder(tmp_path / str(after))
+    assert _dies(folder, after)
+    before = {path: path.is_dir() for path in folder.rglob('*')}
+    assert any(is_folder for is_folder in before.values())
+    swap.mend_all(folder)
+    swap.remove_leftovers(folder)
+    swap.remove_leftovers(folder, _INDEX)
+    assert {path: path.is_dir() for path in folder.rglob('*')} == before
+    together.mend(folder, _INDEX)
+    assert _visible(folder) == _whole(_OLD if after < 8 else _NEW)
+
+
+@pytest.mark.parametrize('name', ('more.png', 'page.html', _INDEX))
+@pytest.mark.parametrize('link', (False, True))
+def test_what_is_not_of_the_earlier_use_is_not_replaced(tmp_path, name, link):
+  path = tmp_path / name
+  if link:
+    path.symlink_to('nowhere')
+  else:
+    path.write_text('mine')
+  with pytest.raises(errors.InputError, match=f'{name} is where a result'):
+    with together.together(tmp_path, _INDEX, lambda folder: ['a.png']) as new:
+      for each in (*_NEW, _INDEX):
+        (new / each).write_text('new')
+  assert [found.name for found in tmp_path.iterdir()] == [name]
+  assert path.is_symlink() if link else path.read_text() == 'mine'
+
+
+def test_without_a_word_on_its_own_only_new_names_go(tmp_path):
+  """What an index there says is not believed: anyone may have written it."""
+  (tmp_path / _INDEX).write_text('{"files": ["notes.txt"]}')
+  (tmp_path / 'notes.txt').write_text('mine')
+  with together.together(tmp_path, _INDEX) as staged:
+    (staged / _INDEX).write_text('new')
+  assert _visible(tmp_path) == {_INDEX: 'new', 'notes.txt': 'mine'}
+
+
+@pytest.mark.parametrize(('after', 'name'), ((4, _INDEX), (8, 'more.png')))
+def test_a_file_that_came_in_between_is_not_replaced(tmp_path, after, name):
+  """Old files must go back, or new ones come in, where it is now."""
+  folder = _folder(tmp_path / 'out')
+  assert _dies(folder, after)
+  (folder / name).write_text('mine')
+  for _ in range(2):
+    with pytest.raises(errors.InputError, match=f'{name} is in the way'):
+      together.mend(folder, _INDEX)
+    assert (folder / name).read_text() == 'mine'
+  (folder / name).rename(tmp_path / 'mine')
+  together.mend(folder, _INDEX)
+  assert _visible(folder) == _whole(_OLD if after == 4 else _NEW)
 
 
 def test_an_error_while_writing_changes_nothing(tmp_path):

@@ -1,0 +1,127 @@
+"""Which files in a folder an earlier use of `predict` left."""
+
+import json
+import os
+
+import predict_job
+import pytest
+
+from mtnet_jax.ct import out_folder
+from mtnet_jax.system import errors
+
+_THERE = ('index.html', 'a.png', 'b.png', 'segmentation.dcm', 'notes.txt')
+_HEADER = 'series_uid,patient_id,folder,nodule_id,status,simulated_ct\n'
+
+
+def _fill(folder, index):
+  for name in _THERE:
+    (folder / name).write_text('')
+  text = index if isinstance(index, str) else json.dumps(index)
+  (folder / 'predictions.json').write_text(text)
+
+
+def _without(name):
+  index = predict_job.index('a')
+  del index[name]
+  return index
+
+
+@pytest.mark.parametrize(
+  ('index', 'own'),
+  [
+    (predict_job.index('a'), {'index.html', 'a.png'}),
+    (predict_job.index('a', made_with={}), {'index.html', 'a.png'}),
+    # As first written: masks in `files`, pictures in the records alone.
+    (
+      predict_job.index('a', files=['segmentation.dcm']),
+      {'segmentation.dcm', 'a.png'},
+    ),
+    # Then pictures, too, and no page.
+    (predict_job.index('b', files=['b.png']), {'b.png'}),
+    # What no use writes, or what lies elsewhere, is not its own.
+    (predict_job.index(files=['notes.txt', 'b.png', '/etc/hosts', '']), set()),
+    (predict_job.index('../a', 'c\0', 'none', '.'), {'index.html'}),
+  ],
+)
+def test_names_that_a_use_gives_and_its_index_has(tmp_path, index, own):
+  _fill(tmp_path, index)
+  assert out_folder.of_one_series(tmp_path) == {'predictions.json', *own}
+
+
+@pytest.mark.parametrize(
+  'index',
+  [
+    {'files': list(_THERE)},
+    *map(_without, ('mtnet_jax', 'model', 'series_uid', 'files', 'points')),
+    predict_job.index('a', files=[5]),
+    predict_job.index('a', files=[['a.png']]),
+    predict_job.index('a', files=None),
+    predict_job.index('a', points=None),
+    predict_job.index('a', points=['a']),
+    predict_job.index('a', mtnet_jax=1),
+    [],
+    None,
+    '[',
+    '[' * 100_000,
+  ],
+  ids=lambda index: str(index)[:30],
+)
+def test_an_index_of_another_tool_names_nothing(tmp_path, index):
+  _fill(tmp_path, index)
+  assert out_folder.read_index(tmp_path) is None
+  assert out_folder.of_one_series(tmp_path) == set()
+
+
+def test_folders_and_pipes_are_nobodys(tmp_path):
+  index = predict_job.index('a', 'b')
+  (tmp_path / 'predictions.json').write_text(json.dumps(index))
+  (tmp_path / 'a.png').mkdir()
+  os.mkfifo(tmp_path / 'b.png')
+  assert out_folder.of_one_series(tmp_path) == {'predictions.json'}
+  (tmp_path / 'predictions.json').unlink()
+  for name in ('predictions.json', 'predictions.csv'):
+    os.mkfifo(tmp_path / name)
+  assert out_folder.of_one_series(tmp_path) == set()
+  assert out_folder.of_many_series(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+  ('table', 'own'),
+  [
+    (_HEADER, {'predictions.csv', 'index.html'}),
+    (_HEADER.replace(',', ';'), set()),
+    ('id,' + _HEADER, set()),
+    (_HEADER[:20], set()),
+    ('', set()),
+  ],
+)
+def test_a_table_is_told_by_how_it_begins(tmp_path, table, own):
+  (tmp_path / 'index.html').write_text('')
+  (tmp_path / 'a.png').write_text('')
+  assert out_folder.of_many_series(tmp_path) == set()
+  (tmp_path / 'predictions.csv').write_text(table)
+  assert out_folder.of_many_series(tmp_path) == own
+  if own:
+    out_folder.check_many(tmp_path)
+  else:
+    with pytest.raises(errors.InputError, match='predictions.csv is where a'):
+      out_folder.check_many(tmp_path)
+
+
+def test_an_input_is_told_under_any_name(tmp_path):
+  """A link, a second name, or another way to the same folder."""
+  out = tmp_path / 'out'
+  out.mkdir()
+  _fill(out, predict_job.index('a'))
+  (tmp_path / 'way').symlink_to(out)
+  (tmp_path / 'link').symlink_to(out / 'a.png')
+  os.link(out / 'a.png', tmp_path / 'second')
+
+  def check(*inputs):
+    (out / 'segmentation.dcm').unlink(missing_ok=True)
+    out_folder.check_one(out, ['a'], inputs, segmentation=True, nifti=True)
+
+  check(tmp_path / 'gone', out / 'b.png', out / 'notes.txt')
+  for path in ('out/a.png', 'way/a.png', 'link', 'second'):
+    with pytest.raises(errors.InputError, match='a.png is an input'):
+      check(tmp_path / path)
