@@ -100,7 +100,7 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     raise ValueError(f'{name[:80]!r} is no name of a dataset')
   dataset, config, version = parts.groups()
   # A config that this version does not know is found by its files only.
-  staging.mend(data_dir, dataset)
+  staging.mend(data_dir, name.partition('/')[0])
   try:
     if version or config not in tfds.builder_cls(dataset).builder_configs:
       for folder in _folders(data_dir, dataset, config):
