@@ -23,6 +23,7 @@ _MAX_SHARDS = 10_000
 # DATASET/CONFIG or DATASET/CONFIG:VERSION; TFDS takes arguments of its builders
 # after another slash, too.
 _NAME = re.compile(r'(\w+)/([\w+.-]+)(:[\d.*]+)?')
+_BY_ITS_VERSION = 'python -m tfds_lidc.build, in the version that built it'
 
 
 class DamagedError(errors.InputError):
@@ -101,10 +102,13 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
   dataset, config, version = parts.groups()
   # A config that this version does not know is found by its files only.
   staging.mend(data_dir, name.partition('/')[0])
-  try:
-    if version or config not in tfds.builder_cls(dataset).builder_configs:
-      for folder in _folders(data_dir, dataset, config):
+  if version or config not in tfds.builder_cls(dataset).builder_configs:
+    for folder in _folders(data_dir, dataset, config):
+      try:
         file_checks.check(folder)
+      except Exception as e:
+        raise _damaged(folder, e, _BY_ITS_VERSION) from e
+  try:
     return tfds.builder(name, data_dir=data_dir)
   except Exception as e:
     if isinstance(e.__cause__, DamagedError):
@@ -113,9 +117,7 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
       raise
     if type(e) is ValueError:  # no such config
       raise
-    raise _damaged(
-      name, e, 'python -m tfds_lidc.build, in the version that built it'
-    ) from e
+    raise _damaged(name, e, _BY_ITS_VERSION) from e
 
 
 def _folders(

@@ -290,7 +290,7 @@ def test_no_module_that_a_dataset_names_is_imported(
   (other / 'features.json').write_text(json.dumps(content))
   name = f'lidc_nodules/all-readers_9{version}'
   with pytest.raises(
-    mtnet_errors.InputError, match=r'features\.json (asks|is|h)'
+    mtnet_errors.InputError, match=r'damaged \(features.json (a|is|h)'
   ):
     lidc.builder(name, str(other.parents[2]))
   assert 'harmful_module' not in sys.modules
