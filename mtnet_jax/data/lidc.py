@@ -5,25 +5,29 @@ that the networks can be used without them.
 """
 
 import re
+import shlex
+import zlib
 
 import numpy as np
 
 from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.data import records as records_lib
 from mtnet_jax.system import errors
 
 SPLITS = ('train', 'validation', 'test')
 BY_PATIENT = 'by patient'
-# Scalars of a record that go into records.csv and the report.
-_INFO = (
-  'nodule_id',
-  'patient_id',
-  'series_uid',
-  'slice_index',
-  'diameter_mm',
-  'pixel_spacing_mm',
-  'num_readers',
-  'fold',
+# What decoding raises about records that a build would not write.
+_DAMAGE = (
+  ArithmeticError,
+  LookupError,
+  OSError,
+  RuntimeError,
+  TypeError,
+  ValueError,
+  zlib.error,
 )
+# Letters of a config's name, which is one of a folder.
+_LONGEST = 255
 
 
 def builder(name, data_dir):
@@ -42,11 +46,7 @@ def builder(name, data_dir):
   from tfds_lidc.lidc_nodules import building  # Registers the dataset, too.
   from tfds_lidc.lidc_nodules import damage
 
-  if not name.startswith('lidc_nodules/'):
-    raise errors.InputError(
-      f'dataset {name!r} is not of this project: take lidc_nodules/paper, /all'
-      ' or /phantom.'
-    )
+  _check_name(name)
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
   try:
@@ -54,7 +54,7 @@ def builder(name, data_dir):
   except lidc_errors.InputError as error:
     raise errors.InputError(str(error)) from error
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
-    first_line = str(error).splitlines()[0]
+    first_line = str(error).partition('\n')[0][:200]
     if re.search('-(nodules|folds)_', name):
       raise errors.InputError(
         f'{name} was not built in {data_dir or "the usual folder"}: give'
@@ -78,11 +78,21 @@ def lasting_name(name):
   """
   if not re.search('[?,] *(nodules|folds)=', name):
     return name
+  _check_name(name)
   from tfds_lidc.lidc_nodules import building
 
   with _translated():
     found = building.find_config(*_config_and_policy(name))
   return f'lidc_nodules/{found.name}'
+
+
+def _check_name(name):
+  config = name.partition('?')[0]
+  if not config.startswith('lidc_nodules/') or len(config) > _LONGEST:
+    raise errors.InputError(
+      f'dataset {name[:80]!r} is not of this project: take lidc_nodules/paper,'
+      ' /all or /phantom.'
+    )
 
 
 def _policy_builder(config, policy, data_dir):
@@ -133,14 +143,16 @@ def build_phantoms(name, data_dir):
 
 
 def build_command(name, data_dir):
-  """The command that builds a dataset from CT."""
-  where = f' --data_dir={data_dir}' if data_dir else ''
+  """The command that builds a dataset from CT, quoted for a shell."""
   config, policy = _config_and_policy(name)
   config, changed, _ = config.partition('-')
-  change = f' --policy={policy or "..."}' if policy or changed else ''
-  return (
-    f'python -m tfds_lidc.build --config={config}{change} --lidc_dir=DIR{where}'
-  )
+  flags = [f'--config={config}']
+  if policy or changed:
+    flags.append(f'--policy={policy or "..."}')
+  flags.append('--lidc_dir=DIR')
+  if data_dir:
+    flags.append(f'--data_dir={data_dir}')
+  return shlex.join(['python', '-m', 'tfds_lidc.build', *flags])
 
 
 def built_splits(name, data_dir):
@@ -255,8 +267,6 @@ def folds(split, rotate_folds=0):
 
 
 def _read(source, name, split, data_dir, limit):
-  from tfds_lidc.nodules import annotations
-
   if split not in source.info.splits:
     raise errors.InputError(
       f'{name} has no split {split!r}: take one of'
@@ -266,38 +276,15 @@ def _read(source, name, split, data_dir, limit):
     with _translated():
       records = source.as_data_source(split=split)
     rows = records.__getitems__(range(min(len(records), limit or len(records))))
-  except (OSError, RuntimeError, ValueError) as error:
-    if isinstance(error, errors.InputError):
-      raise
+    return records_lib.to_nodules(rows, source.info.metadata)
+  except errors.InputError:
+    raise
+  except _DAMAGE as error:
+    reason = errors.one_line(error)[:200] or type(error).__name__
     raise errors.InputError(
-      f'{source.data_dir} is damaged ({str(error).splitlines()[0]}): build it'
-      f' again with `{build_command(name, data_dir)} --overwrite`.'
+      f'{source.data_dir} is damaged ({reason}): build it again with'
+      f' `{build_command(name, data_dir)} --overwrite`.'
     ) from error
-
-  def stack(key, dtype):
-    return np.stack([np.asarray(row[key], dtype)[..., 0] for row in rows])
-
-  info = {
-    key: np.asarray([_text_or_number(row[key]) for row in rows])
-    for key in _INFO
-  }
-  for key in annotations.RATINGS:
-    # Networks have a word on malignancy, too, as a probability.
-    name = 'malignancy_rating_mean' if key == 'malignancy' else key
-    info[name] = np.asarray([np.mean(row[key]) for row in rows])
-  return nodules_lib.Nodules(
-    image=stack('image', np.int16),
-    mask=stack('mask', np.uint8),
-    votes=stack('votes', np.uint8),
-    label=np.asarray([row['label'] for row in rows], np.int32),
-    info=info,
-    simulated=bool(source.info.metadata['simulated']),
-    spacing_mm=source.info.metadata.get('spacing_mm'),
-  )
-
-
-def _text_or_number(value):
-  return value.decode() if isinstance(value, bytes) else value
 
 
 def seen_by_fold(name, rotate_folds=0):

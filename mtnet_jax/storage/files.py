@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import stat
 import sys
 import tempfile
 
@@ -167,16 +168,24 @@ def read_bytes(path):
   """Reads a JSON, CSV or other text, which anyone may have written.
 
   Raises:
-    OSError: it cannot be read, or is larger than any such file should be.
+    OSError: it cannot be read, is no file but a pipe or a device, or is larger
+      than any such file should be.
   """
   data = bytearray()
-  with open(path, 'rb') as file:
-    # In parts, because only ordinary files have a known length.
+  with open(path, 'rb', opener=_open_at_once) as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise OSError(errno.EINVAL, 'it is no ordinary file')
+    # In parts, because a file can grow, and some systems tell no length.
     while part := file.read(_PART):
       data += part
       if len(data) > _MAX_BYTES:
         raise OSError(errno.EFBIG, f'it is over {_MAX_BYTES >> 20} MiB')
   return bytes(data)
+
+
+def _open_at_once(path, flags):
+  """Opens without waiting, as a pipe would for whoever writes into it."""
+  return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
 def read_json(path):

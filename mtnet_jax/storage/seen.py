@@ -107,6 +107,7 @@ def read(path):
       len(row) != len(COLUMNS)
       or row[2] not in USES
       or not all(0 < len(cell) <= _MAX_ID for cell in row)
+      or not all(cell.isprintable() for cell in row)
     ):
       raise errors.InputError(
         f'{path} is damaged: row {line} is no nodule, patient, and'

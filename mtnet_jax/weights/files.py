@@ -20,6 +20,8 @@ from mtnet_jax.weights import hdf5
 
 _TORCH = ('.pth', '.pt', '.bin')
 _KNOWN = '.safetensors, .h5, .pth, .pt, .bin, or a TensorFlow checkpoint'
+# Beside the tensors: headers, names, and what fills up to whole pages.
+_BESIDE_TENSORS = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +46,11 @@ def sha256(path):
   """Checksum of the content, as 64 hexadecimal digits.
 
   Raises:
-    errors.InputError: it cannot be read.
+    errors.InputError: it cannot be read, or is larger than weights are.
   """
   digest = hashlib.sha256()
   try:
+    _check_length(path)
     for part in _parts(path):
       with open(part, 'rb') as file:
         while block := file.read(1 << 20):
@@ -67,14 +70,16 @@ def open_weights(path):
     A `WeightFile`, which must not be used after the `with` block.
 
   Raises:
-    errors.InputError: it is missing, damaged, of an unknown format, or needs
-      a package that is not installed.
+    errors.InputError: it is missing, damaged, larger than weights are, of an
+      unknown format, or needs a package that is not installed.
   """
   if not exists(path):
     raise errors.InputError(f'{path} is no file of weights: it is missing.')
   with contextlib.ExitStack() as stack:
     try:
-      opened = _opener(path)(path, stack)
+      opener = _opener(path)
+      _check_length(path)
+      opened = opener(path, stack)
     except ImportError as error:
       extra = 'tf' if error.name == 'tensorflow' else 'interop'
       raise errors.InputError(
@@ -94,6 +99,23 @@ def open_weights(path):
         raise _damaged(f'{path}: {name}', error) from error
 
     yield WeightFile(opened.shapes, read)
+
+
+def _check_length(path):
+  """Refuses files that no weights fill, before anything of them is read.
+
+  A sparse file of any length takes no room on a disk.
+
+  Raises:
+    errors.InputError: they are longer.
+    OSError: they are not there.
+  """
+  length = sum(part.stat().st_size for part in _parts(path))
+  if length > hdf5.MAX_BYTES + _BESIDE_TENSORS:
+    raise errors.InputError(
+      f'{path} has {length / (1 << 30):.1f} GiB: it is no file of weights of'
+      f' these networks, which have at most {hdf5.MAX_BYTES >> 30} GiB.'
+    )
 
 
 def _opener(path):
@@ -212,8 +234,13 @@ def _open_torch(path, stack):
   _check_size(value.nbytes for value in state.values())
   return WeightFile(
     {name: tuple(value.shape) for name, value in state.items()},
-    lambda name: state[name].float().numpy(),
+    lambda name: _array_of(state[name]),
   )
+
+
+def _array_of(tensor):
+  # NumPy has not all of PyTorch's floating kinds.
+  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _check_size(sizes):

@@ -100,7 +100,8 @@ def load(path, net):
     source = matched.source
     flat = {}
     for ours, theirs in matched.tensors.items():
-      value = file.read(theirs)
+      value = np.asarray(file.read(theirs))
+      _check_kind(value, file.shapes[theirs], f'{path}: {theirs}')
       axes = _kernel_axes(source, ours)
       # A copy of its own, for the file's memory goes with the file.
       value = np.array(
@@ -122,6 +123,24 @@ def load(path, net):
     dropped=matched.dropped,
     title=source.title,
   )
+
+
+def _check_kind(value, shape, where):
+  """Refuses a tensor that is no floating numbers.
+
+  Integers, truth values, text and records would become numbers of nobody's
+  training, or an exception; an array as the type of an element adds sides.
+
+  Raises:
+    errors.InputError: it is of another kind, or of another shape than the
+      file's header says.
+  """
+  if not jnp.issubdtype(value.dtype, jnp.floating) or value.shape != shape:
+    kind = f'{value.dtype.name[:40]} of shape {value.shape}'
+    raise errors.InputError(
+      f'{where} holds {kind}, not floating numbers of shape {shape}. Nothing'
+      ' was loaded; take the weights as they were published.'
+    )
 
 
 def _with_mask_channel(params):

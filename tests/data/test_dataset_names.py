@@ -1,8 +1,11 @@
 """What names say of datasets, against the policies that TFDS finds by them."""
 
+import shlex
+
 import pytest
 
 from mtnet_jax.data import lidc
+from mtnet_jax.system import errors
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,45 @@ def test_folds_of_ones_own_are_told_by_their_name(folds, begins, tmp_path):
   assert lidc.lasting_name('lidc_nodules/all?readers=3') == (
     'lidc_nodules/all?readers=3'
   )
+
+
+@pytest.mark.parametrize(
+  ('name', 'data_dir', 'flags'),
+  (
+    (
+      'lidc_nodules/paper?slices=$(a)',
+      '/x; y #',
+      ['--config=paper', '--policy=slices=$(a)'],
+    ),
+    ("lidc_nodules/a'b", '`x`', ["--config=a'b"]),
+    ('lidc_nodules/all-x&y', '~/a b', ['--config=all', '--policy=...']),
+  ),
+)
+def test_a_command_to_copy_is_quoted(name, data_dir, flags):
+  assert shlex.split(lidc.build_command(name, data_dir)) == [
+    *('python', '-m', 'tfds_lidc.build', *flags),
+    *('--lidc_dir=DIR', f'--data_dir={data_dir}'),
+  ]
+
+
+@pytest.mark.parametrize(
+  'name',
+  (
+    'lidc_nodules/' + 'a' * 4000,
+    'a' * 4000,
+    'lidc_nodules/' + 'a' * 4000 + '?slices=all',
+    'lidc_nodules/' + 'a' * 4000 + '?nodules=b.csv',
+    'lidc_nodules/phantom?' + 'a' * 4000,
+    'lidc_nodules/phantom?slices=' + 'a' * 4000,
+    'lidc_nodules/\x1b]0;x\x07',
+    'lidc_nodules/phantom\n',
+  ),
+)
+def test_a_name_that_is_none_is_a_short_line(name, tmp_path):
+  readers = [lambda: lidc.builder(name, str(tmp_path))]
+  if 'nodules=' in name:
+    readers.append(lambda: lidc.lasting_name(name))
+  for read in readers:
+    with pytest.raises(errors.InputError) as error:
+      read()
+    assert len(str(error.value)) < 900 and str(error.value).isprintable()

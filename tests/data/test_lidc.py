@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import fake_records
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
@@ -110,42 +111,6 @@ def test_labelled_are_benign_or_malignant():
   assert list(labelled.info['nodule_id']) == ['n0', 'n2']
 
 
-def _record(index):
-  pixels = np.full((2, 2, 1), index)
-  return {
-    'image': (pixels - 1000).astype(np.int16),
-    'mask': (pixels % 2).astype(np.uint8),
-    'votes': pixels.astype(np.uint8),
-    'label': index - 1,
-    'nodule_id': f'n{index}'.encode(),
-    'patient_id': b'LIDC-IDRI-0001',
-    'series_uid': b'1.2.3',
-    'slice_index': 10 + index,
-    'diameter_mm': 5.5,
-    'pixel_spacing_mm': 0.7,
-    'num_readers': 2,
-    'fold': 4,
-    **{
-      name: np.array([1, 4], np.uint8)
-      for name in (
-        'malignancy',
-        'subtlety',
-        'calcification',
-        'sphericity',
-        'margin',
-        'lobulation',
-        'spiculation',
-        'texture',
-      )
-    },
-  }
-
-
-class _Records(list):
-  def __getitems__(self, indices):
-    return [self[i] for i in indices]
-
-
 @pytest.fixture(name='built')
 def _built(monkeypatch):
   """A dataset of three records in a split 'test'."""
@@ -155,7 +120,9 @@ def _built(monkeypatch):
     info=types.SimpleNamespace(
       splits={'test': None}, metadata={'simulated': True}
     ),
-    as_data_source=lambda split: _Records(map(_record, range(3))),
+    as_data_source=lambda split: fake_records.Records(
+      map(fake_records.record, range(3))
+    ),
   )
   monkeypatch.setattr(lidc, 'builder', lambda name, data_dir: source)
   return source
@@ -193,8 +160,10 @@ def _folded(built):
   """Ten records in three splits, as the folds say: n0 and n5 in fold 0, ..."""
   members = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
   built.info.splits = dict.fromkeys(members)
-  built.as_data_source = lambda split: _Records(
-    {**_record(i), 'fold': i % 5} for i in range(10) if i % 5 in members[split]
+  built.as_data_source = lambda split: fake_records.Records(
+    {**fake_records.record(i), 'fold': i % 5}
+    for i in range(10)
+    if i % 5 in members[split]
   )
 
 

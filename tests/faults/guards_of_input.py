@@ -4,6 +4,7 @@ from faults import guard
 
 _PIXELS, _HEADER = 'tfds_lidc/ct/pixels.py', 'tfds_lidc/ct/header.py'
 _GEOMETRY = 'mtnet_jax/ct/geometry.py'
+_DAMAGED = 'tests/dataset/lidc_nodules/test_damaged_files.py'
 
 GUARDS = (
   # DICOM.
@@ -176,5 +177,156 @@ GUARDS = (
     'c if c.isprintable() else unknown',
     'c',
     'tests/system/test_errors.py',
+  ),
+  # What is no ordinary file, and what datasets of others say.
+  guard.Guard(
+    'mtnet_jax/storage/files.py',
+    '    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):',
+    '    if False:',
+    'tests/storage/test_files.py -k ordinary',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/files.py',
+    "flags | getattr(os, 'O_NONBLOCK', 0)",
+    'flags',
+    'tests/storage/test_files.py -k ordinary',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/seen.py',
+    '      or not all(cell.isprintable() for cell in row)\n',
+    '',
+    'tests/storage/test_seen.py',
+  ),
+  guard.Guard(
+    'tfds_lidc/paths.py',
+    '  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):',
+    '  if False:',
+    'tests/dataset/nodules/test_lists.py -k ordinary',
+  ),
+  guard.Guard(
+    'tfds_lidc/paths.py',
+    "  flags = getattr(os, 'O_NONBLOCK', 0)",
+    '  flags = 0',
+    'tests/dataset/nodules/test_lists.py -k ordinary',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/file_checks.py',
+    '    check_ordinary(path, status)\n',
+    '',
+    f'{_DAMAGED} -k no_file',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/file_checks.py',
+    'status.st_size > _MAX_BYTES',
+    'False',
+    f'{_DAMAGED} -k longer',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/file_checks.py',
+    'not name.startswith(_OWN_FEATURES)',
+    'False',
+    f'{_DAMAGED} -k module',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/file_checks.py',
+    "  if 'type' in content:",
+    '  if False:',
+    f'{_DAMAGED} -k module',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/file_checks.py',
+    "    if 'jsonFeature' in found:",
+    '    if False:',
+    f'{_DAMAGED} -k module',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/lidc_nodules_dataset_builder.py',
+    '    file_checks.check(self._data_dir)\n',
+    '',
+    f'{_DAMAGED} -k no_file',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/damage.py',
+    '        file_checks.check(folder)',
+    '        pass',
+    f'{_DAMAGED} -k "another_version or module"',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/damage.py',
+    '  if not parts:',
+    '  if False:',
+    f'{_DAMAGED} -k argument',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/damage.py',
+    '      if pathlib.Path(path).parent != pathlib.Path(info.data_dir):',
+    '      if False:',
+    f'{_DAMAGED} -k another_folder',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/damage.py',
+    "    and _is_spacing(content.get('spacing_mm'))\n",
+    '',
+    f'{_DAMAGED} -k spacing',
+  ),
+  guard.Guard(
+    'tfds_lidc/lidc_nodules/damage.py',
+    "return shlex.join(['python', '-m', 'tfds_lidc.build', *flags])",
+    "return ' '.join(['python', '-m', 'tfds_lidc.build', *flags])",
+    f'{_DAMAGED} -k quoted',
+  ),
+  guard.Guard(
+    'mtnet_jax/data/lidc.py',
+    "return shlex.join(['python', '-m', 'tfds_lidc.build', *flags])",
+    "return ' '.join(['python', '-m', 'tfds_lidc.build', *flags])",
+    'tests/data/test_dataset_names.py -k quoted',
+  ),
+  guard.Guard(
+    'mtnet_jax/data/lidc.py',
+    ' or len(config) > _LONGEST:',
+    ':',
+    'tests/data/test_dataset_names.py -k short',
+  ),
+  guard.Guard(
+    'mtnet_jax/data/records.py',
+    '0 < len(text) <= _LONGEST and text.isprintable()',
+    'True',
+    'tests/data/test_records.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/data/records.py',
+    "  if value.shape or value.dtype.kind not in 'iuf':",
+    '  if False:',
+    'tests/data/test_records.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/data/lidc.py',
+    '  except _DAMAGE as error:',
+    '  except OSError as error:',
+    'tests/data/test_records.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/weights/files.py',
+    '  if length > hdf5.MAX_BYTES + _BESIDE_TENSORS:',
+    '  if False:',
+    'tests/weights/test_load_refused.py -k unread',
+  ),
+  guard.Guard(
+    'mtnet_jax/weights/load.py',
+    'not jnp.issubdtype(value.dtype, jnp.floating)',
+    'False',
+    'tests/weights/test_load_refused.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/weights/load.py',
+    ' or value.shape != shape:',
+    ':',
+    'tests/weights/test_load_refused.py -k keras',
+  ),
+  guard.Guard(
+    'mtnet_jax/weights/files.py',
+    'tensor.float() if tensor.is_floating_point() else tensor',
+    'tensor.float()',
+    'tests/weights/test_load_refused.py -k pytorch',
   ),
 )

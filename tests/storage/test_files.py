@@ -8,7 +8,9 @@ import sys
 import main_job
 import pytest
 
+from mtnet_jax.evaluation import finished_run
 from mtnet_jax.storage import files
+from mtnet_jax.storage import seen
 from mtnet_jax.system import errors
 from tfds_lidc.folder_swap import staged as staged_lib
 
@@ -87,13 +89,44 @@ def test_missing_json_is_an_input_error_with_its_path(tmp_path):
 
 
 def test_more_than_anyone_writes_is_refused_unread(tmp_path):
-  """A file of 1 TiB without a block on the disk, and one without an end."""
+  """A file of 1 TiB without a block on the disk."""
   with (tmp_path / 'large.json').open('wb') as file:
     file.truncate(1 << 40)
-  (tmp_path / 'endless.json').symlink_to('/dev/zero')
-  for name in ('large.json', 'endless.json'):
-    with pytest.raises(errors.InputError, match=f'{name}.* over 64 MiB'):
-      files.read_json(tmp_path / name)
+  with pytest.raises(errors.InputError, match='large.json.* over 64 MiB'):
+    files.read_json(tmp_path / 'large.json')
+
+
+# Readers of single files that strangers' runs and bundles have.
+_READERS = {
+  'config.json': files.read_json,
+  'seen.csv': seen.read,
+  'train_log.csv': finished_run.read_csv,
+}
+
+
+@pytest.mark.parametrize('name', _READERS)
+@pytest.mark.parametrize(
+  'make',
+  (
+    os.mkfifo,
+    lambda path: path.symlink_to('/dev/zero'),
+    lambda path: path.symlink_to('/dev/null'),
+    lambda path: path.symlink_to(f'/proc/self/fd/{os.pipe()[0]}'),
+  ),
+  ids=('pipe', 'endless', 'empty', 'open pipe'),
+)
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path, make, name):
+  """A pipe that nobody writes into would keep a reader for ever."""
+  path = tmp_path / name
+  make(path)
+  with pytest.raises(errors.InputError, match=f'{name}.* no ordinary file'):
+    _READERS[name](path)
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+  (tmp_path / 'a.json').write_text('[3]')
+  (tmp_path / 'b.json').symlink_to('a.json')
+  assert files.read_json(tmp_path / 'b.json') == [3]
 
 
 def test_csv_has_every_column_and_quotes(tmp_path):
@@ -154,7 +187,9 @@ def test_a_folder_that_cannot_take_its_place_gives_the_old_one_back(
 
 _SPELL = """
 import os, sys
+from mtnet_jax.evaluation import finished_run
 from mtnet_jax.storage import files
+from mtnet_jax.storage import seen
 from mtnet_jax.system import errors
 from tfds_lidc.folder_swap import staged as staged_lib
 for path in sys.argv[1:]:

@@ -77,6 +77,10 @@ def test_several_have_seen_what_any_has():
     ('nodule_id,patient_id,used_for\n,b,train\n', 'row 2 is no'),
     (f'nodule_id,patient_id,used_for\n{"a" * 201},b,train\n', 'row 2 is no'),
     ('nodule_id,patient_id,used_for\n"a,b,train\n', 'damaged'),
+    # What a terminal obeys: a title, a line of its own, letters backwards.
+    ('nodule_id,patient_id,used_for\n\x1b]0;x\x07,b,train\n', 'row 2 is no'),
+    ('nodule_id,patient_id,used_for\na,"b\nb",train\n', 'row 2 is no'),
+    ('nodule_id,patient_id,used_for\na,b\u202e,train\n', 'row 2 is no'),
     ('nodule_id,patient_id,used_for\n\udcff,b,train\n', 'damaged'),
   ],
 )

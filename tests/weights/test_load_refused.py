@@ -4,12 +4,15 @@ import pickle
 import sys
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 import weights_made_up
 
 from mtnet_jax.system import errors
+from mtnet_jax.weights import files
+from mtnet_jax.weights import load
 
 # What is refused.
 
@@ -75,6 +78,85 @@ def test_values_that_are_not_finite_are_refused(tmp_path, value):
   arrays['bn2.running_var'][3] = value
   path = weights_made_up.write('timm_xception', tmp_path, arrays)
   refused('timm_xception', path, 'bn2.running_var', 'not finite')
+
+
+@pytest.mark.parametrize('kind', (np.bool_, np.int32, np.uint8, np.complex64))
+def test_numbers_of_another_kind_are_refused(tmp_path, kind):
+  arrays, _ = weights_made_up.tensors('timm_xception')
+  arrays = {key: value.astype(kind) for key, value in arrays.items()}
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  refused('timm_xception', path, np.dtype(kind).name, 'not floating numbers')
+
+
+@pytest.mark.parametrize('kind', (np.float16, np.float64, jnp.bfloat16))
+def test_floating_numbers_of_any_width_are_loaded(tmp_path, kind):
+  arrays, ours_of = weights_made_up.tensors('timm_xception')
+  arrays['bn1.weight'] = arrays['bn1.weight'].astype(kind)
+  path = weights_made_up.write('timm_xception', tmp_path, arrays)
+  loaded = weights_made_up.load('timm_xception', path)
+  scale = loaded.variables['params']['backbone']['bn1']['scale']
+  assert scale.dtype == np.float32
+  np.testing.assert_array_equal(scale, arrays['bn1.weight'].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+  ('kind', 'says'),
+  (
+    (h5py.string_dtype(), 'object'),
+    (np.dtype('S7'), 'bytes56'),
+    (np.dtype([('a', 'f4'), ('b', 'f4')]), 'void64'),
+    # Three numbers in each element: the shape in the header is as it must be.
+    (np.dtype(('f4', (3,))), 'float32 of shape (4, 3)'),
+    (np.dtype('i8'), 'int64'),
+  ),
+  ids=('text', 'bytes', 'records', 'arrays', 'integers'),
+)
+def test_keras_files_of_anything_but_numbers_are_refused(tmp_path, kind, says):
+  path = weights_made_up.write('keras_xception', tmp_path)
+  with h5py.File(path, 'r+') as file:
+    group = file['block1_conv1_bn']
+    name = group.attrs['weight_names'][0]
+    assert group[name].shape == (4,)
+    del group[name]
+    group.create_dataset(name, (4,), kind)
+  refused('keras_xception', path, 'block1_conv1_bn/0', says)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize('kind', ('bool', 'int8', 'complex64'))
+def test_pytorch_numbers_of_another_kind_are_refused(tmp_path, kind):
+  torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+  arrays, _ = weights_made_up.tensors('torch_deeplab')
+  state = {key: torch.from_numpy(value) for key, value in arrays.items()}
+  state['backbone.bn1.weight'] = state['backbone.bn1.weight'].to(
+    getattr(torch, kind)
+  )
+  path = tmp_path / 'net.pth'
+  torch.save(state, path)
+  refused('torch_deeplab', path, 'backbone.bn1.weight', kind, 'not floating')
+
+
+@pytest.mark.parametrize(
+  'name', ('a.safetensors', 'a.h5', 'a.pth', 'a.pt', 'a.bin', 'a.index')
+)
+def test_files_longer_than_weights_are_refused_unread(
+  tmp_path, monkeypatch, name
+):
+  """Without a block on the disk; the TensorFlow one in two parts."""
+  names = [name]
+  if name == 'a.index':
+    names.append('a.data-00000-of-00001')
+  for part in names:
+    with (tmp_path / part).open('wb') as file:
+      file.truncate((2 << 30) // len(names))
+  monkeypatch.setattr(
+    files, 'open', lambda *_: pytest.fail('it was read'), raising=False
+  )
+  path = tmp_path / name
+  for read in (load.match, files.sha256):
+    with pytest.raises(errors.InputError, match='has 2.0 GiB') as error:
+      read(path)
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
 def test_missing_and_unknown_files_are_refused(tmp_path):

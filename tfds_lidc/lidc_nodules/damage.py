@@ -1,19 +1,29 @@
 """Whether a dataset is there, and what TFDS keeps beside it can be believed."""
 
 from collections.abc import Callable
-import json
+import math
 import os
+import pathlib
+import re
+import shlex
+from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters
+from tensorflow_datasets.core.utils import file_utils
 
 from tfds_lidc import errors
+from tfds_lidc.lidc_nodules import file_checks
 from tfds_lidc.lidc_nodules import staging
 
 _ARRAY_RECORD = file_adapters.FileFormat.ARRAY_RECORD
 # Of what the whole LIDC-IDRI has, in as many slices as there are, far above.
 _MAX_RECORDS = 10_000_000
 _MAX_SHARDS = 10_000
+# DATASET/CONFIG or DATASET/CONFIG:VERSION; TFDS takes arguments of its builders
+# after another slash, too.
+_NAME = re.compile(r'(\w+)/([\w+.-]+)(:[\d.*]+)?')
+_BY_ITS_VERSION = 'python -m tfds_lidc.build, in the version that built it'
 
 
 class DamagedError(errors.InputError):
@@ -66,12 +76,12 @@ def not_built(builder: tfds.core.DatasetBuilder) -> errors.InputError:
 
 
 def build_command(builder: tfds.core.DatasetBuilder) -> str:
-  """The command that builds a dataset."""
+  """The command that builds a dataset, quoted for a shell."""
   config, changed, _ = builder.builder_config.name.partition('-')
-  return (
-    f'python -m tfds_lidc.build --config={config}'
-    f'{" --policy=..." if changed else ""} --data_dir={builder.data_dir_root}'
-  )
+  flags = [f'--config={config}', f'--data_dir={builder.data_dir_root}']
+  if changed:
+    flags.insert(1, '--policy=...')
+  return shlex.join(['python', '-m', 'tfds_lidc.build', *flags])
 
 
 def _source(builder: tfds.core.DatasetBuilder) -> str:
@@ -82,11 +92,22 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
   """`tfds.builder`, also of a config that is not of this version.
 
   Raises:
-    DamagedError: TFDS reads all of such a one from its files, and cannot.
+    DamagedError: TFDS reads all of such a one from its files, and cannot, or
+      must not.
     Exception: others of `tfds.builder`, where there is no such dataset.
   """
+  parts = _NAME.fullmatch(name)
+  if not parts:
+    raise ValueError(f'{name[:80]!r} is no name of a dataset')
+  dataset, config, version = parts.groups()
   # A config that this version does not know is found by its files only.
   staging.mend(data_dir, name.partition('/')[0])
+  if version or config not in tfds.builder_cls(dataset).builder_configs:
+    for folder in _folders(data_dir, dataset, config):
+      try:
+        file_checks.check(folder)
+      except Exception as e:
+        raise _damaged(folder, e, _BY_ITS_VERSION) from e
   try:
     return tfds.builder(name, data_dir=data_dir)
   except Exception as e:
@@ -96,9 +117,22 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
       raise
     if type(e) is ValueError:  # no such config
       raise
-    raise _damaged(
-      name, e, 'python -m tfds_lidc.build, in the version that built it'
-    ) from e
+    raise _damaged(name, e, _BY_ITS_VERSION) from e
+
+
+def _folders(
+  data_dir: str | None, dataset: str, config: str
+) -> list[pathlib.Path]:
+  """Those of all versions of a config, in which TFDS looks for the right one.
+
+  The builders of configs that this version knows look themselves.
+  """
+  return [
+    folder
+    for place in file_utils.list_data_dirs(data_dir)
+    if '://' not in os.fspath(place)
+    for folder in pathlib.Path(place, dataset, config).glob('[!.]*/')
+  ]
 
 
 def check(builder: tfds.core.DatasetBuilder) -> None:
@@ -112,14 +146,14 @@ def check(builder: tfds.core.DatasetBuilder) -> None:
   """
   info = builder.info
   for name, fits in _FILES.items():
-    path = os.path.join(builder.data_path, name)
-    with open(path, encoding='utf-8') as f:
-      content = json.load(f)
+    content = file_checks.read_json(os.path.join(builder.data_path, name))
     if not isinstance(content, dict) or not fits(content, builder):
       raise ValueError(f'{name} is not of this dataset')
   if not info.splits:
     raise ValueError('dataset_info.json names no split')
   for split in info.splits.values():
+    if not re.fullmatch(r'[\w.+-]{1,100}', split.name):
+      raise ValueError(f'a split is called {split.name[:80]!r}')
     lengths = split.shard_lengths
     if not 0 < len(lengths) <= _MAX_SHARDS:
       raise ValueError(f'{len(lengths)} files of the split {split.name}')
@@ -137,15 +171,23 @@ _FILES: dict[str, Callable[[dict, tfds.core.DatasetBuilder], bool]] = {
   'metadata.json': lambda content, _: (
     type(content.get('simulated')) is bool
     and all(isinstance(i, str) for i in content.get('dropped', ()))
+    and _is_spacing(content.get('spacing_mm'))
   ),
 }
+
+
+def _is_spacing(value: Any) -> bool:
+  if value is None:
+    return True
+  return type(value) in (int, float) and value > 0 and math.isfinite(value)
 
 
 def check_records(info: tfds.core.DatasetInfo) -> None:
   """Compares the numbers of records with those of the files.
 
   Raises:
-    ValueError, OSError or any other: they differ, or there is no such file.
+    ValueError, OSError or any other: they differ, there is no such file, or it
+      lies elsewhere.
   """
   if _ARRAY_RECORD not in info.available_file_formats():
     return
@@ -157,6 +199,10 @@ def check_records(info: tfds.core.DatasetInfo) -> None:
       filetype_suffix=_ARRAY_RECORD.value
     ).sharded_filepaths(split.num_shards)
     for path, length in zip(paths, split.shard_lengths, strict=True):
+      # Templates of their names can have any folder in them.
+      if pathlib.Path(path).parent != pathlib.Path(info.data_dir):
+        raise ValueError(f'records of {split.name} lie in another folder')
+      file_checks.check_ordinary(path, os.stat(path))
       reader = array_record_module.ArrayRecordReader(os.fspath(path))
       try:
         found = reader.num_records()

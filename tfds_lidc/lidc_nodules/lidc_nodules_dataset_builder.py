@@ -17,6 +17,7 @@ from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
 from tfds_lidc.ct import metaimage
 from tfds_lidc.lidc_nodules import damage
+from tfds_lidc.lidc_nodules import file_checks
 from tfds_lidc.lidc_nodules import file_formats
 from tfds_lidc.lidc_nodules import record
 from tfds_lidc.lidc_nodules import staging
@@ -137,6 +138,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     if file_format is not None:
       file_formats.choose(self.info, file_format)
 
+  def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
+    """As in TFDS, which reads what is there next."""
+    # Set here already, for the message of an exception.
+    self._data_dir_root, self._data_dir = super()._build_data_dir(
+      given_data_dir
+    )
+    file_checks.check(self._data_dir)
+    return self._data_dir_root, self._data_dir
+
   def is_prepared(self) -> bool:
     """As in TFDS, which warns on stderr of every dataset that is not built."""
     if damage.is_there(self):
@@ -215,7 +225,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       )
     if self.builder_config.simulated:
       if self._max_per_split:  # the others would be simulated in vain
-        nodules = _first_of_each_split(nodules, self._max_per_split)
+        nodules = reader.first_of_each_split(nodules, self._max_per_split)
       index = None
     elif self.of_luna16:
       index = orientation.settle(metaimage.load(self._ct_dir(dl_manager)))
@@ -337,13 +347,3 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       # None: on a terminal only, elsewhere an error is the only line.
       disable=None if self.show_progress else True,
     )
-
-
-def _first_of_each_split(
-  nodules: list[selection.Nodule], max_per_split: int
-) -> list[selection.Nodule]:
-  return [
-    nodule
-    for split in selection.SPLITS
-    for nodule in [n for n in nodules if n.split == split][:max_per_split]
-  ]

@@ -243,7 +243,7 @@ def _table(path: str) -> Iterator[tuple[int, list[str]]]:
 def _text(path: str) -> str:
   """The text of a file of a size that such a list may have."""
   try:
-    with open(paths.expand(path), 'rb') as file:
+    with paths.open_file(paths.expand(path)) as file:
       data = file.read(_MAX_BYTES + 1)
   except (OSError, ValueError) as e:  # ValueError: a path with a zero byte
     raise errors.InputError(

@@ -21,6 +21,17 @@ from tfds_lidc.phantom import patch as phantom_patch
 from tfds_lidc.scans import quarantine
 
 
+def first_of_each_split(
+  nodules: list[selection.Nodule], max_per_split: int
+) -> list[selection.Nodule]:
+  """So many nodules of each split, in their order."""
+  return [
+    nodule
+    for split in selection.SPLITS
+    for nodule in [n for n in nodules if n.split == split][:max_per_split]
+  ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
   """What to read of one scan.

@@ -2,8 +2,9 @@
 
 import json
 import os
-import pathlib
+import shlex
 import shutil
+import sys
 
 import build_job
 import pytest
@@ -64,6 +65,55 @@ def test_a_file_that_may_not_be_read_is_a_line(data_dir, name):
   _is_told(data_dir)
 
 
+@pytest.mark.parametrize('name', (*_FILES, 'label.labels.txt', 'records'))
+@pytest.mark.parametrize(
+  'make',
+  (os.mkfifo, lambda path: path.symlink_to('/dev/zero')),
+  ids=('pipe', 'endless'),
+)
+def test_what_is_no_file_is_a_line_at_once(data_dir, make, name):
+  """A pipe keeps its reader for ever, the device fills the memory."""
+  path = _file(data_dir, name)
+  if name == 'records':
+    (path,) = path.parent.glob('*.array_record-*')
+  path.unlink()
+  make(path)
+  _is_told(data_dir, f'{path.name} is no ordinary file')
+
+
+@pytest.mark.parametrize('name', (*_FILES, 'label.labels.txt'))
+def test_a_file_longer_than_any_is_a_line_unread(data_dir, name):
+  with _file(data_dir, name).open('r+b') as file:
+    file.truncate(1 << 40)
+  _is_told(data_dir, f'{name} is over 16 MiB')
+
+
+def test_links_and_folders_that_someone_put_there_do_no_harm(data_dir):
+  path = _file(data_dir, 'metadata.json')
+  path.rename(data_dir / 'elsewhere.json')
+  path.symlink_to(data_dir / 'elsewhere.json')
+  _file(data_dir, '.ipynb_checkpoints').mkdir()
+  _file(data_dir, '.#README.md').symlink_to('somebody@somewhere.1')
+  found = building.find('all', data_dir=data_dir)
+  assert len(build_job.records(found)) == 4
+
+
+def test_records_in_another_folder_are_a_line(data_dir, built, tmp_path):
+  """The template of their names leads to any file of the machine."""
+  (split,) = built.info.splits
+  source = _file(data_dir, f'lidc_nodules-{split}.array_record-00000-of-00001')
+  shutil.copy(source, tmp_path / f'{split}-00000-of-00001')
+  template = '../../../../{SPLIT}-{SHARD_X_OF_Y}'
+  _edit(
+    data_dir,
+    splits=[
+      {'name': split, 'shardLengths': ['4'], 'filepathTemplate': template}
+    ],
+  )
+  with pytest.raises(errors.InputError, match='lie in another folder'):
+    building.find('all', data_dir=data_dir).as_data_source(split)
+
+
 def _edit(data_dir, **fields):
   path = _file(data_dir, 'dataset_info.json')
   content = json.loads(path.read_text(encoding='utf-8'))
@@ -78,6 +128,7 @@ def _edit(data_dir, **fields):
     ({'configName': 'paper'}, 'not of this dataset'),
     ({'fileFormat': 'punched_cards'}, 'punched_cards'),
     ({'splits': []}, 'no split'),
+    ({'splits': [{'name': '\x1b]0;x\x07', 'shardLengths': ['4']}]}, 'called'),
   ),
 )
 def test_a_file_of_another_dataset_is_a_line(data_dir, fields, says):
@@ -122,9 +173,17 @@ def test_other_numbers_than_the_files_have_are_a_line(
   assert str(e.value).count('is damaged') == 1
 
 
-@pytest.mark.parametrize('name', _FILES)
-def test_overwrite_builds_over_it(data_dir, synthetic_ct, built, name):
-  _file(data_dir, name).write_text('{')
+@pytest.mark.parametrize(
+  ('name', 'make'),
+  (
+    *((name, lambda path: path.write_text('{')) for name in _FILES),
+    ('dataset_info.json', os.mkfifo),
+    ('label.labels.txt', lambda path: path.symlink_to('/dev/zero')),
+  ),
+)
+def test_overwrite_builds_over_it(data_dir, synthetic_ct, built, name, make):
+  _file(data_dir, name).unlink()
+  make(_file(data_dir, name))
   again = build.build(
     'all', lidc_dir=synthetic_ct, data_dir=data_dir, overwrite=True
   )
@@ -140,14 +199,125 @@ def test_a_command_ends_in_the_line(data_dir):
   assert 'is damaged' in err
 
 
+@pytest.mark.parametrize('value', ('x', float('nan'), 0, -1, True, [0.7]))
+def test_a_spacing_that_is_none_is_a_line(data_dir, value):
+  path = _file(data_dir, 'metadata.json')
+  content = json.loads(path.read_text(encoding='utf-8'))
+  path.write_text(json.dumps({**content, 'spacing_mm': value}))
+  _is_told(data_dir, 'metadata.json is not of this dataset')
+
+
+@pytest.fixture
+def other(data_dir):
+  """The folder of a config that this version does not know.
+
+  TFDS makes its builder of the files alone.
+  """
+  parent = data_dir / 'lidc_nodules' / 'all-readers_9'
+  shutil.copytree(_file(data_dir, '').parent, parent)
+  path = parent / '2.0.0' / 'dataset_info.json'
+  content = json.loads(path.read_text(encoding='utf-8'))
+  path.write_text(json.dumps({**content, 'configName': parent.name}))
+  return path.parent
+
+
+def test_a_config_of_another_version_is_read(other):
+  found = lidc.builder('lidc_nodules/all-readers_9', str(other.parents[2]))
+  assert len(build_job.records(found)) == 4
+
+
 @pytest.mark.parametrize('name', ('dataset_info.json', 'features.json'))
-def test_a_config_of_another_version_is_a_line_too(data_dir, name):
-  """TFDS makes its builder of the files alone."""
-  other = data_dir / 'lidc_nodules' / 'all-readers_9'
-  shutil.copytree(_file(data_dir, '').parent, other)
-  pathlib.Path(other, '2.0.0', name).write_text('{')
-  with pytest.raises(mtnet_errors.InputError):
-    lidc.builder('lidc_nodules/all-readers_9', str(data_dir))
+@pytest.mark.parametrize(
+  'make',
+  (
+    lambda path: path.write_text('{'),
+    os.mkfifo,
+    lambda path: path.symlink_to('/dev/zero'),
+  ),
+  ids=('cut', 'pipe', 'endless'),
+)
+def test_a_config_of_another_version_is_a_line_too(other, name, make):
+  (other / name).unlink()
+  make(other / name)
+  with pytest.raises(mtnet_errors.InputError, match='is damaged'):
+    lidc.builder('lidc_nodules/all-readers_9', str(other.parents[2]))
+
+
+def _feature(name, **fields):
+  return {'pythonClassName': name, **fields}
+
+
+_DICT = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
+_THEIRS = _feature('harmful_module.Feature', tensor={})
+
+
+@pytest.mark.parametrize(
+  'content',
+  (
+    _THEIRS,
+    {'python_class_name': 'harmful_module.Feature', 'tensor': {}},
+    _feature(_DICT, featuresDict={'features': {'a': _THEIRS}}),
+    _feature(_DICT, featuresDict={'features': {'pythonClassName': _THEIRS}}),
+    _feature(
+      'tensorflow_datasets.core.features.sequence_feature.Sequence',
+      sequence={'feature': _THEIRS, 'length': '-1'},
+    ),
+    # As TFDS wrote it before, whole or as text within.
+    {'type': 'harmful_module.Feature', 'content': {}},
+    {
+      'type': _DICT,
+      'content': json.dumps({'features': {'a': _THEIRS}}),
+      'proto_cls': 'tensorflow_datasets.FeaturesDict',
+    },
+    _feature(
+      _DICT,
+      jsonFeature={
+        'json': json.dumps(
+          {'a': {'type': 'harmful_module.Feature', 'content': {}}}
+        )
+      },
+    ),
+  ),
+)
+@pytest.mark.parametrize('version', ('', ':2.0.0'))
+def test_no_module_that_a_dataset_names_is_imported(
+  other, monkeypatch, content, version
+):
+  """TFDS imports the modules of classes that it does not know."""
+  (other.parents[2] / 'harmful_module.py').write_text('HARM = 1\n')
+  monkeypatch.setattr(sys, 'path', [str(other.parents[2]), *sys.path])
+  monkeypatch.delitem(sys.modules, 'harmful_module', raising=False)
+  (other / 'features.json').write_text(json.dumps(content))
+  name = f'lidc_nodules/all-readers_9{version}'
+  with pytest.raises(
+    mtnet_errors.InputError, match=r'damaged \(features.json (a|is|h)'
+  ):
+    lidc.builder(name, str(other.parents[2]))
+  assert 'harmful_module' not in sys.modules
+
+
+def test_a_name_brings_no_argument_of_tfds(data_dir):
+  """It would take another folder after a second slash."""
+  name = f'lidc_nodules/all-readers_9/data_dir={data_dir}'
+  with pytest.raises(mtnet_errors.InputError, match='is no name'):
+    lidc.builder(name, '')
+
+
+def test_commands_to_copy_are_quoted(tmp_path):
+  """A folder's name would otherwise end the command and begin another."""
+  where = f'{tmp_path}/a b; touch $(x)'
+  os.makedirs(where)
+  with pytest.raises(errors.InputError) as e:
+    building.find('all', data_dir=where).as_data_source('train')
+  command = str(e.value).split('`')[1]
+  assert shlex.split(command) == [
+    'python',
+    '-m',
+    'tfds_lidc.build',
+    '--config=all',
+    f'--data_dir={where}',
+    '--lidc_dir=DIR',
+  ]
 
 
 def test_what_is_whole_is_read(data_dir):

@@ -1,6 +1,7 @@
 """Lists and folds of one's own: what files mean, and what is wrong in them."""
 
 import dataclasses
+import os
 import pickle
 
 import pytest
@@ -136,6 +137,19 @@ def test_what_is_no_folds(write, text, says):
 def test_a_file_that_is_gone_says_what_still_works(tmp_path):
   with pytest.raises(errors.InputError, match='opens by its own name'):
     lists.read_nodules(str(tmp_path / 'gone.csv'))
+
+
+@pytest.mark.parametrize(
+  'make',
+  (os.mkfifo, lambda path: path.symlink_to('/dev/zero'), os.mkdir),
+  ids=('pipe', 'endless', 'folder'),
+)
+@pytest.mark.parametrize('read', (lists.read_nodules, lists.read_folds))
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path, make, read):
+  make(tmp_path / 'a.csv')
+  says = r'a\.csv cannot be read \((it is no ordinary file|Is a directory)'
+  with pytest.raises(errors.InputError, match=says):
+    read(str(tmp_path / 'a.csv'))
 
 
 def test_a_name_is_that_of_what_the_file_means(write):
