@@ -48,24 +48,26 @@ def write_again(workdir, *, compare=(), data_dir=None):
     The path of the page.
 
   Raises:
-    errors.InputError: the run is incomplete, of another version, mixed up, or
-      its dataset is not there; or the report cannot be written.
+    errors.InputError: the run is incomplete, damaged, of another version, mixed
+      up, or its dataset is not there; or the report cannot be written.
   """
   run = finished_run.read(workdir)
   compared = comparisons.read(compare, run)
-  splits = _load_same_splits(run, data_dir)
-  page_lib.write(
-    run.path / 'report',
-    results={
-      **run.results,
-      'cohort': {name: nodules_lib.count(x) for name, x in splits.items()},
-    },
-    records=run.records,
-    histories=run.histories,
-    examples=_examples(run, splits['test']),
-    comparisons=compared,
-    commands=commands.of_run(run.config, run.path),
-  )
+  # Tables, figures and networks use values that nothing has looked at yet.
+  with finished_run.damage(run.path):
+    splits = _load_same_splits(run, data_dir)
+    page_lib.write(
+      run.path / 'report',
+      results={
+        **run.results,
+        'cohort': {name: nodules_lib.count(x) for name, x in splits.items()},
+      },
+      records=run.records,
+      histories=run.histories,
+      examples=_examples(run, splits['test']),
+      comparisons=compared,
+      commands=commands.of_run(run.config, run.path),
+    )
   return run.path / 'report' / 'index.html'
 
 

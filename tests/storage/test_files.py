@@ -183,3 +183,13 @@ def test_paths_that_libraries_would_misspell(tmp_path, utf8):
 def test_a_name_that_is_no_utf8_is_refused():
   with pytest.raises(errors.InputError, match='rename it'):
     files.check_spelling(os.fsdecode(b'runs/L\xe4ufe'))
+
+
+@pytest.mark.parametrize(
+  'text', ('[' * 100_000, '{"a":' * 100_000, '{', '\xff')
+)
+def test_json_nested_without_end_or_cut_off_is_damage(tmp_path, text):
+  path = tmp_path / 'x.json'
+  path.write_bytes(text.encode('latin-1'))
+  with pytest.raises(errors.InputError, match='x.json is damaged'):
+    files.read_json(path)
