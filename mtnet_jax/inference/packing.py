@@ -279,7 +279,7 @@ def _check_unseen(folder, records, read, runs, split):
 
 
 def _scores_and_labels(records):
-  labels = records_lib.column(records, 'label')
+  labels = np.asarray([row['label'] for row in records], np.float64)
   known = labels >= 0
   scored = records_lib.column(records, 'malignancy_probability')
   return scored[known], labels[known]
