@@ -197,8 +197,8 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/reports/figures.py',
-    '  ).set_parse_math(False)\n',
-    '  )\n',
+    '.set_parse_math(\n    False\n',
+    '.set_parse_math(\n    True\n',
     'tests/reports/test_page_of_odd_runs.py -k formula',
   ),
 )
