@@ -49,30 +49,32 @@ def write_again(workdir, *, compare=(), data_dir=None):
     The path of the page.
 
   Raises:
-    errors.InputError: the run is incomplete, of another version, mixed up, or
-      its dataset is not there; it was moved or replaced meanwhile; or the
-      report cannot be written.
+    errors.InputError: the run is incomplete, damaged, of another version, mixed
+      up, or its dataset is not there; it was moved or replaced meanwhile; or
+      the report cannot be written.
   """
   check_still_there = same_run.remember(workdir)
   run = finished_run.read(workdir)
   compared = comparisons.read(compare, run)
-  splits = _load_same_splits(run, data_dir)
-  chosen = _examples(run, splits['test'])
-  # Before a hidden folder is made there, and again before it is the report.
-  check_still_there()
-  page_lib.write(
-    run.path / 'report',
-    results={
-      **run.results,
-      'cohort': {name: nodules_lib.count(x) for name, x in splits.items()},
-    },
-    records=run.records,
-    histories=run.histories,
-    examples=chosen,
-    comparisons=compared,
-    commands=commands.of_run(run.config, run.path),
-    check=check_still_there,
-  )
+  # Tables, figures and networks use values that nothing has looked at yet.
+  with finished_run.damage(run.path):
+    splits = _load_same_splits(run, data_dir)
+    chosen = _examples(run, splits['test'])
+    # Before a hidden folder is made there, and again before it is the report.
+    check_still_there()
+    page_lib.write(
+      run.path / 'report',
+      results={
+        **run.results,
+        'cohort': {name: nodules_lib.count(x) for name, x in splits.items()},
+      },
+      records=run.records,
+      histories=run.histories,
+      examples=chosen,
+      comparisons=compared,
+      commands=commands.of_run(run.config, run.path),
+      check=check_still_there,
+    )
   return run.path / 'report' / 'index.html'
 
 

@@ -38,6 +38,18 @@ class FinishedRun(NamedTuple):
   histories: dict
 
 
+def damage(path):
+  """Turns errors that a damaged run causes into `errors.InputError`.
+
+  Args:
+    path: the run directory.
+  """
+  return errors.of_wrong_values(
+    f'{path} is damaged, or of another version',
+    way_out='Give the training command again with another --workdir.',
+  )
+
+
 def read(workdir):
   """Reads a run directory.
 
@@ -46,10 +58,7 @@ def read(workdir):
       not of one run.
   """
   path = pathlib.Path(workdir)
-  with errors.of_wrong_values(
-    f'{path} is damaged, or of another version',
-    way_out='Give the training command again with another --workdir.',
-  ):
+  with damage(path):
     return _read(path)
 
 
@@ -147,6 +156,12 @@ def _check(run):
   ):
     if {row.get('simulated') for row in rows} != {simulated}:
       raise mixed(f'{name} and metrics.json differ in what is simulated')
+  foreign = run.histories.keys() - set(nets.names(config))
+  if foreign:
+    raise mixed(
+      f'train_log.csv has {len(foreign)} stages that config.json does not'
+      f' train, such as {str(sorted(map(str, foreign))[0])[:40]!r}'
+    )
   for stage in nets.names(config):
     wanted = config.get(f'{stage}_stage', {}).get('epochs')
     found = len(run.histories.get(stage, []))

@@ -35,7 +35,7 @@ def rows(titles, estimates, *, metric, title, simulated):
     color=_COLORS[0],
     capsize=3,
   )
-  ax.set_yticks(positions, titles, fontsize=8)
+  ax.set_yticks(positions, titles, fontsize=8, parse_math=False)
   ax.set_ylim(positions[-1] - 0.6, 0.6)
   ax.set_xlabel(f'{metric}, per cent (95 % interval over patients)', fontsize=9)
   return figure

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
+from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import outputs
 from mtnet_jax.evaluation import records
+from mtnet_jax.evaluation import scores
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import seen_by
 from mtnet_jax.models import nets
@@ -38,20 +40,49 @@ def read(paths):
   """Reads runs whose outputs can be averaged.
 
   Raises:
-    errors.InputError: one is not finished, is given twice, or is not of the
-      same method and dataset as the first.
+    errors.InputError: one is not finished, is damaged, is given twice, or is
+      not of the same method and dataset as the first.
   """
   runs = []
   for path in paths:
-    config = workdir.read_config(path)
-    results = workdir.read_metrics(path)
-    runs.append(Run(path, config, results, seen_by.run(path, config)))
+    with finished_run.damage(path):
+      runs.append(_read(path))
   folders = [pathlib.Path(path).resolve() for path in paths]
   for number, run in enumerate(runs):
     if folders[number] in folders[:number]:
       raise errors.InputError(f'{run.path} is given twice: give it once.')
     _check_alike(run, runs[0])
   return runs
+
+
+def _read(path):
+  config, results = workdir.read_config(path), workdir.read_metrics(path)
+  _check_values(config, results)
+  return Run(path, config, results, seen_by.run(path, config))
+
+
+def _check_values(config, results):
+  """Raises where what an evaluation takes from a run is not as expected.
+
+  Before it loads nodules and networks, which may take long.
+  """
+  for key, value, kind in (
+    ('dataset.name', config.dataset.name, str),
+    ('dataset.data_dir', config.dataset.data_dir, str),
+    ('dataset.rotate_folds', config.dataset.rotate_folds, int),
+    ('eval_batch_size', config.eval_batch_size, int),
+    ('matmul_precision', config.matmul_precision, str),
+    ('dataset of metrics.json', results['dataset'], str),
+  ):
+    if type(value) is not kind:
+      raise TypeError(f'{key} is {value!r:.40}')
+  low, high = map(float, predictor.options(config)['window'])
+  if not low < high:
+    raise ValueError(f'the window is {low} to {high}')
+  nets.names(config)
+  nets.make_nets(config)
+  scores.malignancy_scores([], results['diameter_only_model'])
+  np.random.default_rng(config.seed)
 
 
 def _check_alike(run, first):
@@ -177,12 +208,14 @@ def predict(runs, nodules, *, symmetries, progress):
       variables = workdir.load_variables(run.path, nets.names(run.config))
 
       def predict_fn(hu, run=run, variables=variables):
-        return outputs.predict(
-          run.config,
-          variables,
-          dataclasses.replace(nodules, image=hu),
-          progress=progress(next(titles)),
-        )
+        wrapped = progress(next(titles))
+        with finished_run.damage(run.path):
+          return outputs.predict(
+            run.config,
+            variables,
+            dataclasses.replace(nodules, image=hu),
+            progress=wrapped,
+          )
 
       views = ensemble.views(predict_fn, nodules.image, symmetries=symmetries)
       plain = next(views)

@@ -75,6 +75,7 @@ def write(
     for run, folder in zip(runs, folders, strict=True):
       with bundle_files.damage(folder):
         read.append(bundles.read(folder, name=bundles.name_of(run)))
+        _card(read[-1])  # Before anything that takes long.
     first = read[0]
     config = first.config.copy_and_resolve_references()
     members = [variables for bundle in read for variables in bundle.members]
@@ -88,14 +89,15 @@ def write(
       or calibrate
       or len(leave_out)
     ):
-      metrics, temperature = _measured(
-        folders,
-        read,
-        runs,
-        symmetries=symmetries,
-        calibrate=calibrate,
-        leave_out=leave_out,
-      )
+      with finished_run.damage(runs[0]):
+        metrics, temperature = _measured(
+          folders,
+          read,
+          runs,
+          symmetries=symmetries,
+          calibrate=calibrate,
+          leave_out=leave_out,
+        )
     if note:
       metrics = {**metrics, 'note': note}
   with config.unlocked():
@@ -205,8 +207,7 @@ def _evaluated(folders, read, runs, *, split, symmetries):
   fit = [
     path
     for path, described in several
-    if described.get('dataset', dataset) == dataset
-    and _is_of(described, folders, read)
+    if _is_of(path, described, folders, read)
   ]
   if not fit:
     raise errors.InputError(
@@ -220,18 +221,25 @@ def _evaluated(folders, read, runs, *, split, symmetries):
   return fit[0]
 
 
-def _is_of(described, folders, read):
-  """Whether a metrics.json of an evaluation is of these runs."""
-  members = described.get('members', [])
-  if len(members) != len(read):
-    return False
-  return all(
-    (member['seed'], member['rotate_folds'])
-    == (bundle.config.seed, bundle.config.dataset.rotate_folds)
-    # Earlier versions wrote no id.
-    and member.get('id') in (None, workdir.run_id(folder))
-    for member, folder, bundle in zip(members, folders, read, strict=True)
-  )
+def _is_of(path, described, folders, read):
+  """Whether the metrics.json of an evaluation is of these runs."""
+  with errors.of_wrong_values(
+    f'{path}/metrics.json is damaged',
+    way_out='Delete that folder, and evaluate again.',
+  ):
+    dataset = read[0].config.dataset.name
+    members = described.get('members', [])
+    if described.get('dataset', dataset) != dataset or len(members) != len(
+      read
+    ):
+      return False
+    return all(
+      (member['seed'], member['rotate_folds'])
+      == (bundle.config.seed, bundle.config.dataset.rotate_folds)
+      # Earlier versions wrote no id.
+      and member.get('id') in (None, workdir.run_id(folder))
+      for member, folder, bundle in zip(members, folders, read, strict=True)
+    )
 
 
 def _check_unseen(folder, records, read, runs, split):
@@ -271,7 +279,7 @@ def _check_unseen(folder, records, read, runs, split):
 
 
 def _scores_and_labels(records):
-  labels = records_lib.column(records, 'label')
+  labels = np.asarray([row['label'] for row in records], np.float64)
   known = labels >= 0
   scored = records_lib.column(records, 'malignancy_probability')
   return scored[known], labels[known]
@@ -291,6 +299,12 @@ def _curve(records):
     }
     for i in np.flatnonzero(weight)
   ]
+
+
+def _card(bundle):
+  return card.model_card(
+    bundle.name, bundle.config, bundle.metrics, bundle.seen
+  )
 
 
 def _rounded(tree):
@@ -322,7 +336,7 @@ def _write(bundle, out, *, float16):
     files.write_json(staged / bundle_files.METRICS, bundle.metrics)
     files.write_text(
       staged / bundle_files.CARD,
-      card.model_card(bundle.name, bundle.config, bundle.metrics, bundle.seen),
+      _card(bundle),
     )
     tensors.write(staged / bundle_files.WEIGHTS, variables)
     if bundle.seen is not None:

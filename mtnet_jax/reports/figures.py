@@ -40,7 +40,10 @@ def save(figure, path):
 def with_axes(title, *, simulated, size=SIZE, rows=1, columns=1, **subplots):
   """A titled figure and its axes, by rows."""
   figure = mpl_figure.Figure(size, layout='constrained')
-  figure.suptitle(tables.heading(title, simulated), fontsize=10)
+  # A title may hold a name from data: a $ in it is no formula.
+  figure.suptitle(tables.heading(title, simulated), fontsize=10).set_parse_math(
+    False
+  )
   axes = figure.subplots(rows, columns, squeeze=False, **subplots).ravel()
   for ax in axes:
     ax.grid(color='0.9')

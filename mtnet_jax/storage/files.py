@@ -200,7 +200,7 @@ def read_json(path):
     raise errors.InputError(
       f'{path} cannot be read: {error.strerror}.'
     ) from error
-  except ValueError as error:
+  except (RecursionError, ValueError) as error:
     raise errors.InputError(f'{path} is damaged: {error}.') from error
 
 

@@ -47,6 +47,7 @@ def of_wrong_values(says, *, way_out):
     AttributeError,
     LookupError,
     RecursionError,
+    StopIteration,
     TypeError,
     ValueError,
   ) as error:

@@ -173,3 +173,16 @@ def test_json_nested_without_end_is_damage(run_dir):
   (run_dir / 'metrics.json').write_text('[' * 100_000)
   with pytest.raises(errors.InputError, match='damaged'):
     finished_run.read(run_dir)
+
+
+@pytest.mark.parametrize(
+  'stage', ('zz$\\frac{$', '../../evil', 'z' * 300, 'joint', '')
+)
+def test_stages_that_the_config_does_not_train(run_dir, stage):
+  """They would become titles and names of files."""
+  path = run_dir / 'train_log.csv'
+  lines = path.read_text().splitlines()
+  _, rest = lines[1].split(',', 1)
+  path.write_text('\n'.join([*lines, f'{stage},{rest}']) + '\n')
+  with pytest.raises(errors.InputError, match='train_log.csv has 1 stages'):
+    finished_run.read(run_dir)

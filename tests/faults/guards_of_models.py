@@ -47,7 +47,7 @@ GUARDS = (
     'mtnet_jax/system/errors.py',
     '    RecursionError,\n',
     '',
-    'tests/evaluation/test_finished_run.py',
+    'tests/system/test_errors.py -k wrong_values',
   ),
   guard.Guard(
     'mtnet_jax/system/errors.py',
@@ -133,5 +133,72 @@ GUARDS = (
     '  hdf5.probe(path)\n',
     '',
     'tests/weights/test_hdf5.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/system/errors.py',
+    '    StopIteration,\n',
+    '',
+    'tests/system/test_errors.py -k wrong_values',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/files.py',
+    '  except (RecursionError, ValueError) as error:',
+    '  except ValueError as error:',
+    'tests/storage/test_files.py -k nested',
+  ),
+  guard.Guard(
+    'mtnet_jax/evaluation/finished_run.py',
+    '  if foreign:\n',
+    '  if False:\n',
+    'tests/evaluation/test_finished_run.py -k stages',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/members.py',
+    '    with finished_run.damage(path):',
+    '    if True:',
+    'tests/inference/test_members.py -k odd',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/members.py',
+    '  _check_values(config, results)\n',
+    '',
+    'tests/inference/test_members.py -k odd',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/members.py',
+    '        with finished_run.damage(run.path):',
+    '        if True:',
+    'tests/inference/test_members.py -k networks',
+  ),
+  guard.Guard(
+    'mtnet_jax/report.py',
+    '  with finished_run.damage(run.path):',
+    '  if True:',
+    'tests/reports/test_report_of_damaged_runs.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/packing.py',
+    '        _card(read[-1])  # Before anything that takes long.\n',
+    '',
+    'tests/inference/test_packing.py -k odd_bundle',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/packing.py',
+    '      with finished_run.damage(runs[0]):',
+    '      if True:',
+    'tests/inference/test_packing.py -k odd_records',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/packing.py',
+    "  with errors.of_wrong_values(\n    f'{path}/metrics.json is damaged',\n"
+    "    way_out='Delete that folder, and evaluate again.',\n  ):",
+    '  if True:',
+    'tests/inference/test_packing.py -k odd_evaluation',
+  ),
+  guard.Guard(
+    'mtnet_jax/reports/figures.py',
+    '.set_parse_math(\n    False\n',
+    '.set_parse_math(\n    True\n',
+    'tests/reports/test_page_of_odd_runs.py -k formula',
   ),
 )

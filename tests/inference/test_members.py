@@ -1,5 +1,6 @@
 """Which runs can answer together, and what they have seen."""
 
+import json
 import pathlib
 import shutil
 
@@ -7,6 +8,8 @@ import made_run
 import numpy as np
 import pytest
 
+from mtnet_jax.data import nodules as nodules_lib
+from mtnet_jax.evaluation import outputs
 from mtnet_jax.inference import members
 from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import workdir
@@ -148,3 +151,65 @@ def test_a_damaged_list_is_told(write):
   pathlib.Path(path, seen_lib.FILE).write_text('nothing')
   with pytest.raises(errors.InputError, match='seen.csv is damaged'):
     members.read([path])
+
+
+def _set(path, key, value):
+  """Sets a dotted key of a JSON file; removes it for `...`."""
+  tree = json.loads(path.read_text())
+  *groups, leaf = key.split('.')
+  place = tree
+  for group in groups:
+    place = place[group]
+  place.pop(leaf, None)
+  if value is not ...:
+    place[leaf] = value
+  path.write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+  'name, key, value',
+  (
+    ('config.json', 'window', ...),
+    ('config.json', 'window', ['a', 'b']),
+    ('config.json', 'window', [400, -1000]),
+    ('config.json', 'dataset.data_dir', ...),
+    ('config.json', 'dataset.data_dir', 5),
+    ('config.json', 'dataset.data_dir', ['a']),
+    ('config.json', 'dataset.name', ...),
+    ('config.json', 'dataset.name', 5),
+    ('config.json', 'dataset.rotate_folds', 'x'),
+    ('config.json', 'eval_batch_size', ...),
+    ('config.json', 'strategy', 'zzz'),
+    ('config.json', 'dtype', 'zz'),
+    ('config.json', 'stages', 5),
+    ('config.json', 'seg_net.zz', 1),
+    ('config.json', 'seed', -1),
+    ('metrics.json', 'dataset', ...),
+    ('metrics.json', 'diameter_only_model', None),
+    ('metrics.json', 'diameter_only_model', {'slope': 'b', 'intercept': 0}),
+  ),
+)
+def test_odd_values_of_a_run_are_one_line(write, name, key, value):
+  path = write('a')
+  _set(pathlib.Path(path, name), key, value)
+  with pytest.raises(errors.InputError, match=f'{path} is damaged, or of'):
+    members.read([path])
+
+
+def test_what_networks_make_of_odd_values_names_the_run(write, monkeypatch):
+  (run,) = members.read([write('a')])
+
+  def fail(*_, **__):
+    raise TypeError('of a tracer')
+
+  monkeypatch.setattr(outputs, 'predict', fail)
+  monkeypatch.setattr(workdir, 'load_variables', lambda *_: {})
+  image = np.zeros((1, 4, 4), np.int16)
+  label = np.zeros(1, np.int32)
+  nodules = nodules_lib.Nodules(image, image, image, label, {}, True)
+  with pytest.raises(
+    errors.InputError, match=f'{run.path} is damaged.*TypeError, of a tracer'
+  ):
+    members.predict(
+      [run], nodules, symmetries=False, progress=lambda title: iter
+    )

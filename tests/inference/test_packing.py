@@ -15,6 +15,7 @@ from mtnet_jax import export
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import packing
+from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import shipped
 from mtnet_jax.system import errors
 
@@ -199,3 +200,65 @@ def test_an_average_is_not_exported(averaged, tmp_path):
   with pytest.raises(errors.InputError, match='average of 2 networks and'):
     export.write(averaged, tmp_path / 'program')
   assert not (tmp_path / 'program').exists()
+
+
+@pytest.mark.parametrize(
+  'name, key',
+  (
+    ('metrics.json', 'versions'),
+    ('metrics.json', 'test'),
+    ('config.json', 'window'),
+    ('config.json', 'dataset'),
+    ('config.json', 'coarse_mask'),
+  ),
+)
+def test_an_odd_bundle_is_refused_first(
+  packed, tmp_path, monkeypatch, name, key
+):
+  copy = shutil.copytree(packed, tmp_path / 'copy')
+  tree = json.loads((copy / name).read_text())
+  tree[key] = {} if isinstance(tree.pop(key), dict) else 'odd'
+  if key == 'versions':
+    del tree[key]
+  (copy / name).write_text(json.dumps(tree))
+  manifest = json.loads((copy / 'manifest.json').read_text())
+  manifest['files'][name] = bundle_files.file_digest(copy / name)
+  (copy / 'manifest.json').write_text(json.dumps(manifest))
+  later = []
+  monkeypatch.setattr(packing, '_check', lambda *_: later.append(1))
+  with pytest.raises(errors.InputError, match='copy is damaged, or was not'):
+    packing.write(copy, tmp_path / 'out')
+  assert not later
+
+
+def _evaluated(runs, tmp_path, members):
+  """A copy of a run, whose evaluation says that it is of such members."""
+  run = shutil.copytree(runs[0], tmp_path / 'run')
+  shutil.rmtree(run / 'evaluations')
+  made_run.write_evaluation([run], 'validation', symmetries=False, seeds=(1,))
+  (found,) = (run / 'evaluations').iterdir()
+  if members is not None:
+    (found / 'metrics.json').write_text(members)
+  return run, found
+
+
+@pytest.mark.parametrize(
+  'members',
+  ('[]', '{"members":[{}]}', '{"members":5}', '{"members":[5]}'),
+)
+def test_an_odd_evaluation_is_refused(runs, tmp_path, members):
+  run, found = _evaluated(runs, tmp_path, members)
+  with pytest.raises(
+    errors.InputError, match=f'{found}/metrics.json is damaged: .*evaluate'
+  ):
+    packing.write(run, tmp_path / 'out', calibrate=True)
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('column', ('nodule_id', 'label'))
+def test_odd_records_are_refused(runs, tmp_path, column):
+  run, found = _evaluated(runs, tmp_path, None)
+  path = found / 'records.csv'
+  path.write_text(path.read_text().replace(column, 'odd', 1))
+  with pytest.raises(errors.InputError, match=f'{run} is damaged'):
+    packing.write(run, tmp_path / 'out', calibrate=True)

@@ -3,6 +3,8 @@
 import pages
 import pytest
 
+from mtnet_jax.experiments import sweep_figures
+from mtnet_jax.reports import figures
 from mtnet_jax.reports import overlays
 from mtnet_jax.system import errors
 
@@ -120,3 +122,27 @@ def test_nothing_of_an_older_report_is_left(tmp_path):
   pages.write(tmp_path / 'r', histories={})
   assert not (tmp_path / 'r' / 'training-fine.png').exists()
   assert [path.name for path in tmp_path.iterdir()] == ['r']
+
+
+@pytest.mark.parametrize('name', ('zz$\\frac{$', '$x$', '$$'))
+def test_names_in_figures_are_no_formulas(tmp_path, name):
+  estimates = [{'value': 0.5, 'ci95': None}]
+  history = pages.make_history('coarse', 'val_jaccard')
+  for figure in (
+    figures.training_curves(
+      history,
+      title=name,
+      metric='val_jaccard',
+      metric_name='Jaccard index',
+      simulated=True,
+    ),
+    sweep_figures.rows(
+      [name], estimates, metric='Dice', title=name, simulated=True
+    ),
+  ):
+    texts = [figure._suptitle]
+    for ax in figure.axes:
+      texts += ax.get_yticklabels()
+    named = [text for text in texts if name in text.get_text()]
+    assert named and not any(text.get_parse_math() for text in named)
+    figures.save(figure, tmp_path / 'x.png')

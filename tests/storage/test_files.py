@@ -239,3 +239,13 @@ def test_what_was_left_beside_a_folder_goes_where_it_is_there(tmp_path):
     with files.new_folder(tmp_path / 'out'):
       pass
   assert not left.exists()
+
+
+@pytest.mark.parametrize(
+  'text', ('[' * 100_000, '{"a":' * 100_000, '{', '\xff')
+)
+def test_json_nested_without_end_or_cut_off_is_damage(tmp_path, text):
+  path = tmp_path / 'x.json'
+  path.write_bytes(text.encode('latin-1'))
+  with pytest.raises(errors.InputError, match='x.json is damaged'):
+    files.read_json(path)

@@ -2,7 +2,9 @@
 
 import sys
 
+import jax
 import main_job
+import numpy as np
 import pytest
 
 from mtnet_jax.system import errors as errors_lib
@@ -102,3 +104,39 @@ def test_other_assertions_keep_their_traceback():
 
   with pytest.raises(AssertionError, match='ours'):
     errors_lib.exit_on_input_error(main)
+
+
+@pytest.mark.parametrize(
+  'kind',
+  (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    UnicodeDecodeError,
+    ValueError,
+    ZeroDivisionError,
+    np.linalg.LinAlgError,
+    jax.errors.TracerArrayConversionError,
+  ),
+)
+def test_wrong_values_of_a_file_are_one_line(kind):
+  """Whatever they raise: the line says where, what, and the way out."""
+  error = kind.__new__(kind, 'odd')
+  error.args = ('odd',)
+  with pytest.raises(
+    errors_lib.InputError, match=rf'^x is damaged: {kind.__name__}, .*Go\.$'
+  ) as e:
+    with errors_lib.of_wrong_values('x is damaged', way_out='Go.'):
+      raise error
+  assert e.value.__cause__ is error
+
+
+@pytest.mark.parametrize('kind', (AssertionError, OSError, RuntimeError))
+def test_what_no_value_causes_keeps_its_traceback(kind):
+  with pytest.raises(kind, match='ours'):
+    with errors_lib.of_wrong_values('x is damaged', way_out='Go.'):
+      raise kind('ours')
