@@ -33,6 +33,8 @@ _MAX_INT = (1 << 31) - 1
 # As policies name them: `?readers=3, nodules=FILE`.
 _FILE_IN_A_NAME = re.compile(r'[?,]\s*(nodules|folds)\s*=')
 _SHOWN = 40
+# Groups of values; a config has a dozen, and each takes long to make.
+_MAX_GROUPS = 256
 
 
 def check(config, *, where='config'):
@@ -59,6 +61,11 @@ def check_stored(tree, where):
     tree: of config.json; its groups are dicts.
     where: the file, for messages.
   """
+  if _count_groups(tree) > _MAX_GROUPS:
+    raise errors.InputError(
+      f'{where} has more than {_MAX_GROUPS} groups of values, which no config'
+      ' has: train again in another --workdir, or get the model again.'
+    )
   check(tree, where=where)
   stages = tree['stages']
   if not isinstance(stages, list) or not all(
@@ -82,6 +89,12 @@ def check_stored(tree, where):
       ' does: it was changed. Train again in another --workdir, or get the'
       ' model again.'
     )
+
+
+def _count_groups(tree):
+  if isinstance(tree, dict):
+    return 1 + sum(map(_count_groups, tree.values()))
+  return sum(map(_count_groups, tree)) if isinstance(tree, list) else 0
 
 
 def _check_window(window, where):

@@ -107,6 +107,11 @@ def _largest_activation(config):
   found = [(1, 3), *_of_seg_net(seg_net), *_of_xception(class_net)]
   if config.get('strategy') == 'single':
     found += _of_unet(unet)
+  if config.get('strategy') == 'feedback':
+    # What the classifier reads, on the deepest grid.
+    deepest = _values(seg_net['tail_widths'])[-1]
+    stride = 2 << len(_values(seg_net['entry_widths']))
+    found += [(stride, deepest + seg_net['decoder_features'])]
   # Odd sizes are rounded up.
   return (4 * config['eval_batch_size']) * max(
     channels * (-(-config['image_size'] // stride)) ** 2
@@ -137,8 +142,6 @@ def _of_seg_net(net) -> Iterator[tuple[int, int]]:
   yield stride, (2 + len(_values(net['aspp_rates']))) * aspp
   # The fine layer's maps beside the features.
   yield stride, aspp + 2
-  # What a classifier of strategy 'feedback' reads.
-  yield stride, _values(net['tail_widths'])[-1] + decoder
   # The decoder, on the grid of the second block.
   yield 4, aspp + net['low_level_features']
   yield 4, decoder

@@ -144,6 +144,12 @@ GUARDS = (
   ),
   guard.Guard(
     _VALUES,
+    '  if _count_groups(tree) > _MAX_GROUPS:',
+    '  if False:',
+    'tests/storage/test_config_values.py -k hundreds',
+  ),
+  guard.Guard(
+    _VALUES,
     "    _check_window(config['window'], where)\n",
     '    pass\n',
     'tests/storage/test_config_values.py -k window',

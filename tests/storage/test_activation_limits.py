@@ -46,8 +46,8 @@ def _largest_array(jaxpr):
     ('seg_net', 'aspp_features', 9000, 'shared', 41.5),
     # 4 * 2 * 6**2 * 16000.
     ('seg_net', 'tail_widths', (16, 16, 16000), 'mtnet', 4.6),
-    # 4 * 2 * 6**2 * (9000 + 15000).
-    ('seg_net', 'tail_widths', (8, 8, 9000), 'feedback', 2.6),
+    # Beside the decoder's 8: 4 * 2 * 6**2 * (16000 + 8).
+    ('seg_net', 'tail_widths', (16, 16, 16000), 'feedback', 4.6),
     # An eighth, before the third block halves it: 4 * 2 * 12**2 * 9000.
     ('seg_net', 'entry_widths', (8, 8, 9000), 'mtnet', 10.4),
     ('class_net', 'entry_widths', (8, 8, 9000), 'mtnet', 10.4),
@@ -89,9 +89,9 @@ def test_what_a_network_makes_is_counted(
       'image_size': 2048,
       'eval_batch_size': 64,
     },
-    # 4 * 64 * 256**2 * 16384 = 275 GB, at a quarter of the side.
+    # 4 * 64 * 256**2 * 8192 = 137 GB, at a quarter of the side.
     {
-      'seg_net': {'decoder_features': 16384},
+      'seg_net': {'decoder_features': 8192},
       'image_size': 1024,
       'eval_batch_size': 64,
     },

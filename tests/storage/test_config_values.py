@@ -182,6 +182,15 @@ def test_a_megabyte_is_no_config(tmp_path):
     workdir.read_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+  'more', [{str(i): {} for i in range(300)}, [{}] * 300, [[{'a': {}}] * 150]]
+)
+def test_hundreds_of_groups_are_no_config(tmp_path, more):
+  _write(tmp_path, {'more': more})
+  with pytest.raises(errors.InputError, match='more than 256 groups'):
+    workdir.read_config(tmp_path)
+
+
 def test_the_choices_are_those_of_the_networks():
   assert config_values.STAGES == strategies.STAGES
   assert config_values.ONE_OF['strategy'] == tuple(strategies.STRATEGIES)

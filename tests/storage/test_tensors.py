@@ -36,6 +36,7 @@ def _write(path, listed, size=4):
     # Deeper than Python can follow.
     '/'.join('a' * 100_000),
   ],
+  ids=len,
 )
 def test_names_are_those_of_variables(tmp_path, name):
   path = _write(tmp_path / 'w', {name: _ONE})
@@ -101,9 +102,7 @@ def test_an_array_is_no_group_of_others(tmp_path, names):
     tensors.header(path)
 
 
-@pytest.mark.parametrize(
-  'strategy', ['mtnet', 'feedback', 'serial', 'single', 'finetune']
-)
+@pytest.mark.parametrize('strategy', ['finetune', 'feedback', 'single'])
 def test_the_projects_own_variables_are_read(tmp_path, strategy):
   config = project_configs.CONFIGS.get_config('test')
   with config.unlocked():
