@@ -72,7 +72,8 @@ def check_stored(tree, where):
     _is_one_of(stage, STAGES) for stage in stages
   ):
     raise errors.InputError(
-      f'{where}.stages={_short(stages)} must be some of {", ".join(STAGES)}.'
+      f'{where}.stages={_short(stages)} is damaged: it must be some of'
+      f' {", ".join(STAGES)}.'
     )
   dataset, where = tree['dataset'], f'{where}.dataset'
   for key in ('limit', 'rotate_folds'):
