@@ -327,11 +327,11 @@ def how_split(name):
   own = ', in folds of its own' if split.startswith('folds') else ''
   if 'by_nodule' in split:
     return f'by nodule (a patient can be in several splits){own}'
-  return f'{BY_PATIENT}{own}'
+  # What is in a file of folds is not known: it is not opened.
+  return own[2:] if split == 'folds_' else f'{BY_PATIENT}{own}'
 
 
 def split_of(name):
-  """What a dataset's name says of its folds; '' for the usual ones."""
-  _, changes = base_and_changes(lasting_name(name))
-  found = re.search(r'split_by[=_]nodule|folds_\w+', changes)
-  return found[0].replace('=', '_') if found else ''
+  """What a name says of folds; '' for the usual ones. Opens no file."""
+  found = re.search(r'[?,-] *(split_by[=_]nodule|folds_\w+|folds=)', name)
+  return found[1].replace('=', '_') if found else ''

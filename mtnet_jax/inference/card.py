@@ -120,7 +120,7 @@ def model_card(name, config, metrics, seen=None):
     banner=_SIMULATED if metrics['simulated'] else '',
     citation=paper.CITATION,
     dataset=_code(dataset),
-    limit=f' (at most {limit} nodules of each split)' if limit else '',
+    limit=f' (at most {limit:d} nodules of each split)' if limit else '',
     start=_start(config),
     seen=_seen(seen),
     note=_note(metrics),
@@ -172,11 +172,22 @@ def _code(text):
 
 def _prose(text):
   """A text that Markdown shows as it is; backticks in pairs stay code."""
-  if text.count('`') % 2:
+  if text.count('`') % 2 or '```' in text:
     text = _code(text)
   for mark, shown in (('&', '&amp;'), ('<', '&lt;'), ('>', '&gt;')):
     text = text.replace(mark, shown)
   return re.sub(r'([\[\]\\$])', r'\\\1', text)
+
+
+def _paragraph(text):
+  """Lines of `_prose` that begin no heading, list, quotation or table."""
+  text = _prose(' '.join(text.split()))
+  lines = textwrap.wrap(text, 80, break_on_hyphens=False)
+  # Any word can come to begin a line.
+  return '\n'.join(
+    re.sub(r'^(\d+(?=[.)](\s|$)))?(?=[-#+*=~_|:.)])', r'\1\\', line)
+    for line in lines
+  )
 
 
 def _load(name):
@@ -217,8 +228,7 @@ def _note(metrics):
   text = metrics.get('note', '')
   if metrics.get('left_out'):
     text += f' Left out of all results: {", ".join(metrics["left_out"])}.'
-  text = _prose(' '.join(text.split()))
-  text = textwrap.fill(text, 80, break_on_hyphens=False)
+  text = _paragraph(text)
   return f'\n{text}\n' if text else ''
 
 

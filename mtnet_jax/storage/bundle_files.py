@@ -33,6 +33,7 @@ _READABLE = (1, 2)
 _MAX_MEMBERS = 64
 # Of every file that is no file of weights.
 _MAX_BYTES = 64 << 20
+_MAX_REASON = 300  # letters
 
 
 class Bundle(NamedTuple):
@@ -128,7 +129,10 @@ def _check_variables(check, config, shapes, weights):
   try:
     check(config, shapes)
   except errors.InputError as error:
+    # It may quote names of the file.
     reason = str(error).rstrip('.')
+    if len(reason) > _MAX_REASON:
+      reason = f'{reason[:_MAX_REASON]}...'
     raise errors.InputError(
       f'{weights}: {reason}. Get the bundle again.'
     ) from error

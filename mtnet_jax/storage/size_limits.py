@@ -5,11 +5,14 @@ for terabytes, or for networks that take hours to build. No sensible network
 reaches these bounds.
 """
 
+from collections.abc import Iterator
+
 from mtnet_jax.system import errors
 
 # Name -> (type, lowest, highest) of its value, or of each of its values.
 _RUN = {
-  'image_size': (int, 1, 2048),
+  # Smaller ones leave nothing of the deepest features.
+  'image_size': (int, 32, 2048),
   'eval_batch_size': (int, 1, 4096),
 }
 _WIDTH = (int, 1, 16384)
@@ -31,6 +34,24 @@ _NET = {
   'input_std': (float, 1e-6, 1e6),
   'bn_epsilon': (float, 1e-12, 1),
   'bn_momentum': (float, 0, 1),
+}
+# What networks have where a config says nothing; a test compares the two.
+_XCEPTION = {
+  'stem_widths': (32, 64),
+  'entry_widths': (128, 256, 728),
+  'exit_width': 1024,
+}
+_DEFAULTS = {
+  'seg_net': {
+    **_XCEPTION,
+    'tail_widths': (1536, 1536, 2048),
+    'aspp_features': 256,
+    'aspp_rates': (6, 12, 18),
+    'low_level_features': 48,
+    'decoder_features': 256,
+  },
+  'class_net': {**_XCEPTION, 'tail_widths': (1536, 2048)},
+  'unet': {'widths': (64, 128, 256, 512, 1024)},
 }
 _NETS = ('seg_net', 'class_net', 'unet')
 _MAX_LAYERS = 32
@@ -66,29 +87,73 @@ def check(config, *, where='config'):
 
 
 def _check_activations(config, where):
-  """Raises where image, batch and widths ask for too much together.
-
-  It counts the channels of the first layers of each network, at half the side
-  of the image, as stems halve it. A U-Net does not.
-  """
+  """Raises where image, batch and widths ask for too much together."""
   if not {'image_size', 'eval_batch_size'} <= set(config.keys()):
     return
-  pixels = config['image_size'] ** 2 * config['eval_batch_size']
-  early = [
-    max(_values(config[name][key])[:2]) / 4
-    for name in ('seg_net', 'class_net')
-    for key in ('stem_widths', 'entry_widths')
-    if key in config.get(name, {})
-  ]
-  if config.get('strategy') == 'single':
-    early += [_values(config.get('unet', {}).get('widths', 0))[0]]
-  if 4 * pixels * max([3, *early]) > _MAX_ACTIVATION:
+  if _largest_activation(config) > _MAX_ACTIVATION:
     raise errors.InputError(
       f'{where}: image_size={config["image_size"]} with'
       f' eval_batch_size={config["eval_batch_size"]} and these widths asks for'
       f' more than {_MAX_ACTIVATION >> 30} GiB at once: make one of them'
       ' smaller.'
     )
+
+
+def _largest_activation(config):
+  """Bytes of the largest activation of a batch, in float32."""
+  seg_net, class_net, unet = (
+    {**_DEFAULTS[name], **config.get(name, {})} for name in _NETS
+  )
+  found = [(1, 3), *_of_seg_net(seg_net), *_of_xception(class_net)]
+  if config.get('strategy') == 'single':
+    found += _of_unet(unet)
+  if config.get('strategy') == 'feedback':
+    # What the classifier reads, on the deepest grid.
+    deepest = _values(seg_net['tail_widths'])[-1]
+    stride = 2 << len(_values(seg_net['entry_widths']))
+    found += [(stride, deepest + seg_net['decoder_features'])]
+  # Odd sizes are rounded up.
+  return (4 * config['eval_batch_size']) * max(
+    channels * (-(-config['image_size'] // stride)) ** 2
+    for stride, channels in found
+  )
+
+
+def _of_xception(net) -> Iterator[tuple[int, int]]:
+  """Yields (stride, channels) of the activations of either Xception."""
+  stride = 2
+  for width in _values(net['stem_widths']):
+    yield stride, width
+  for width in _values(net['entry_widths']):
+    # Before the grid is halved, at the end of the block.
+    yield stride, width
+    stride *= 2
+  for width in (net['exit_width'], *_values(net['tail_widths'])):
+    yield stride, width
+
+
+def _of_seg_net(net) -> Iterator[tuple[int, int]]:
+  """Yields (stride, channels) of the activations of a `DeepLabV3Plus`."""
+  yield from _of_xception(net)
+  entry = _values(net['entry_widths'])
+  stride = 2 << len(entry)
+  aspp, decoder = net['aspp_features'], net['decoder_features']
+  # The 1 x 1 convolution, the dilated ones and the pooled image, concatenated.
+  yield stride, (2 + len(_values(net['aspp_rates']))) * aspp
+  # The fine layer's maps beside the features.
+  yield stride, aspp + 2
+  # The decoder, on the grid of the second block.
+  yield 4, aspp + net['low_level_features']
+  yield 4, decoder
+
+
+def _of_unet(net) -> Iterator[tuple[int, int]]:
+  """Yields (stride, channels) of the activations of a `UNet`."""
+  *widths, bottom = _values(net['widths'])
+  for level, width in enumerate(widths):
+    # Two of them where the way up meets the way down.
+    yield 1 << level, 2 * width
+  yield 1 << len(widths), bottom
 
 
 def _check_all(value, bounds, name):

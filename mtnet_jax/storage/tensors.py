@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 
 import jax
 import numpy as np
@@ -12,6 +13,10 @@ from mtnet_jax.system import errors
 
 # That of the shipped model, of two members, takes a hundredth of it.
 _MAX_HEADER = 20 << 20
+_MAX_SIDES, _MAX_SIDE = 8, 1 << 31
+# The longest name of the project has 69 letters in 9 parts.
+_NAME = re.compile('[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,19}')
+_MAX_NAME = 300
 _TYPES = {'F16': np.float16, 'F32': np.float32}
 
 
@@ -37,9 +42,8 @@ def header(path):
     for name, entry in sorted(
       listed.items(), key=lambda item: item[1]['data_offsets']
     ):
-      dtype, shape = _TYPES[entry['dtype']], tuple(entry['shape'])
-      if any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError('a shape that is none')
+      _check_name(name)
+      dtype, shape = _TYPES[entry['dtype']], _shape(entry)
       start = end
       end = start + math.prod(shape) * np.dtype(dtype).itemsize
       if entry['data_offsets'] != [start, end]:
@@ -47,6 +51,7 @@ def header(path):
       found[name] = jax.ShapeDtypeStruct(shape, dtype)
     if size != 8 + length + end:
       raise ValueError(f'{size} bytes, not the {8 + length + end} it lists')
+    _check_groups(found)
     return nested(found)
   except (
     ArithmeticError,
@@ -61,6 +66,31 @@ def header(path):
       f'{path} is damaged, or holds no weights ({type(error).__name__},'
       f' {str(error)[:200]}): get the bundle again.'
     ) from error
+
+
+def _check_name(name):
+  if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+    raise ValueError(f'a name of {len(name)} letters that no array has')
+
+
+def _shape(entry):
+  """The shape of an array, of which a product can be made."""
+  shape = entry['shape']
+  if (
+    not isinstance(shape, list)
+    or len(shape) > _MAX_SIDES
+    or any(type(side) is not int or not 0 <= side < _MAX_SIDE for side in shape)
+  ):
+    raise ValueError('a shape that is none')
+  return tuple(shape)
+
+
+def _check_groups(found):
+  """No array may have the name of a group of arrays."""
+  for name in found:
+    for i, letter in enumerate(name):
+      if letter == '/' and name[:i] in found:
+        raise ValueError('an array with the name of a group')
 
 
 def check_finite(tree, where, *, way_out='Get the model again.'):

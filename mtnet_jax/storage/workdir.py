@@ -16,6 +16,7 @@ import jax
 import ml_collections
 
 import mtnet_jax
+from mtnet_jax.storage import config_values
 from mtnet_jax.storage import configs
 from mtnet_jax.storage import files
 from mtnet_jax.storage import locks
@@ -25,8 +26,23 @@ from mtnet_jax.storage import texts
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 
-# Keys of a config without which no network can be rebuilt.
-_NEEDED = ('dataset', 'seg_net', 'class_net', 'stages', 'strategy')
+# Keys of a config without which no network can be rebuilt, or predict. Every
+# version has written them.
+_NEEDED = (
+  'dataset',
+  'seg_net',
+  'class_net',
+  'stages',
+  'strategy',
+  'image_size',
+  'window',
+  'dtype',
+  'matmul_precision',
+  'coarse_mask',
+  'eval_batch_size',
+)
+# Of a config.json, which has two kilobytes; a megabyte of groups takes seconds.
+_MAX_CONFIG_BYTES = 1 << 20
 # What a run leaves, after its config.json.
 _RESULTS = (
   'metrics.json',
@@ -106,8 +122,8 @@ def read_config(workdir):
   """The config of a run.
 
   Raises:
-    errors.InputError: there is none, it is damaged, or its networks are larger
-      than any machine can hold.
+    errors.InputError: there is none, it is damaged, its values cannot be used,
+      or its networks are larger than any machine can hold.
   """
   path = pathlib.Path(workdir, 'config.json')
   if not path.exists():
@@ -115,6 +131,11 @@ def read_config(workdir):
       f'{workdir} is no run directory (it has no config.json): train one'
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
+    )
+  if path.stat().st_size > _MAX_CONFIG_BYTES:
+    raise errors.InputError(
+      f'{path} has more than {_MAX_CONFIG_BYTES >> 20} MiB, which no config'
+      ' has: train again in another --workdir, or get the model again.'
     )
   tree = configs.upgraded(_read(path, *_NEEDED))
   for key in ('dataset', 'seg_net', 'class_net'):
@@ -125,6 +146,7 @@ def read_config(workdir):
       )
   texts.check_tree(tree, path)
   texts.check_types(tree, _CONFIG_TYPES, path)
+  config_values.check_stored(tree, str(path))
   size_limits.check(tree, where=str(path))
   return ml_collections.ConfigDict(tree).lock()
 

@@ -8,9 +8,9 @@ import math
 
 import ml_collections
 
-from mtnet_jax.models import chain
 from mtnet_jax.models import nets
 from mtnet_jax.models import strategies
+from mtnet_jax.storage import config_values
 from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices as devices_lib
 from mtnet_jax.system import errors
@@ -22,7 +22,6 @@ _BOUNDS = {
   'seed': (0, math.inf),
   'dataset.limit': (0, math.inf),
   'dataset.rotate_folds': (0, math.inf),
-  'image_size': (32, math.inf),
   'views_per_image': (1, math.inf),
   'eval_batch_size': (1, math.inf),
   'log_every': (1, math.inf),
@@ -51,14 +50,8 @@ _BOUNDS = {
   },
 }
 _ONE_OF = {
-  'dtype': ('float32', 'bfloat16'),
-  'matmul_precision': ('highest', 'high', 'default'),
-  'strategy': tuple(strategies.STRATEGIES),
-  'coarse_mask': chain.COARSE_MASKS,
-  **{
-    f'{stage}_stage.schedule': ('constant', 'cosine')
-    for stage in strategies.STAGES
-  },
+  f'{stage}_stage.schedule': ('constant', 'cosine')
+  for stage in strategies.STAGES
 }
 
 
@@ -82,17 +75,9 @@ def check_config(config):
       raise errors.InputError(
         f'config.{key}={values[key]!r} is none of {", ".join(known)}.'
       )
+  config_values.check(config)
   _check_stages(config)
   _check_epochs(config)
-  window = config.window
-  if (
-    len(window) != 2
-    or any(isinstance(hu, str) for hu in window)
-    or not window[0] < window[1]
-  ):
-    raise errors.InputError(
-      f'config.window={tuple(window)} must be two HU, the lower one first.'
-    )
   crop = config.augment
   if not 0 < crop.crop_min <= crop.crop_max <= 1:
     raise errors.InputError(

@@ -87,7 +87,7 @@ def _check_folds(config, before):
     ),
     (
       'the folds of its dataset',
-      lidc.split_of(config.dataset.name) or 'the usual ones',
+      lidc.split_of(lidc.lasting_name(config.dataset.name)) or 'the usual ones',
       lidc.split_of(before.dataset.name) or 'the usual ones',
     ),
   ):

@@ -1,5 +1,6 @@
 """What names say of datasets, against the policies that TFDS finds by them."""
 
+import os
 import shlex
 
 import pytest
@@ -58,9 +59,9 @@ def test_folds_of_ones_own_are_told_by_their_name(folds, begins, tmp_path):
   rows = (f'LIDC-IDRI-0003_14_{k},{fold}' for k, fold in enumerate(folds, 3))
   path.write_text('\n'.join(('nodule_id,fold', *rows)))
   name = f'lidc_nodules/phantom?nodules={path},folds={path}'
+  text = lidc.how_split(lidc.lasting_name(name))
+  assert text.startswith(begins) and text.endswith('folds of its own')
   for known_as in (name, lidc.lasting_name(name)):
-    text = lidc.how_split(known_as)
-    assert text.startswith(begins) and text.endswith('folds of its own')
     assert lidc.base_and_changes(known_as)[0] == 'phantom'
   assert lidc.lasting_name('lidc_nodules/all?readers=3') == (
     'lidc_nodules/all?readers=3'
@@ -107,3 +108,26 @@ def test_a_name_that_is_none_is_a_short_line(name, tmp_path):
     with pytest.raises(errors.InputError) as error:
       read()
     assert len(str(error.value)) < 900 and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+  ('policy', 'says'),
+  (
+    ('nodules={}', 'by patient'),
+    ('folds={}', 'in folds of its own'),
+    ('slices=all, folds={}', 'in folds of its own'),
+    (
+      'split_by=nodule,nodules={}',
+      'by nodule (a patient can be in several splits)',
+    ),
+  ),
+)
+def test_a_name_alone_says_how_it_was_split(policy, says, tmp_path):
+  """A name of a stranger could name any file: a pipe would block for ever."""
+  pipe = tmp_path / 'pipe'
+  os.mkfifo(pipe)
+  name = f'lidc_nodules/phantom?{policy.format(pipe)}'
+  assert lidc.how_split(name) == says
+  # Of folds that nobody knows all may have been trained on.
+  if says != lidc.BY_PATIENT:
+    assert {row[2] for row in lidc.seen_by_fold(name)} == {'train'}

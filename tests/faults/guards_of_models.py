@@ -4,6 +4,8 @@ from faults import guard
 
 _WEIGHTS = 'mtnet_jax/weights/files.py'
 _HDF5 = 'mtnet_jax/weights/hdf5.py'
+_TENSORS = 'mtnet_jax/storage/tensors.py'
+_VALUES = 'mtnet_jax/storage/config_values.py'
 
 GUARDS = (
   guard.Guard(
@@ -200,5 +202,125 @@ GUARDS = (
     '.set_parse_math(\n    False\n',
     '.set_parse_math(\n    True\n',
     'tests/reports/test_page_of_odd_runs.py -k formula',
+  ),
+  guard.Guard(
+    _VALUES,
+    "  if _FILE_IN_A_NAME.search(dataset.get('name', '')):",
+    '  if False:',
+    'tests/storage/test_config_values.py -k file',
+  ),
+  guard.Guard(
+    _VALUES,
+    '  if _count_groups(tree) > _MAX_GROUPS:',
+    '  if False:',
+    'tests/storage/test_config_values.py -k hundreds',
+  ),
+  guard.Guard(
+    _VALUES,
+    "    _check_window(config['window'], where)\n",
+    '    pass\n',
+    'tests/storage/test_config_values.py -k window',
+  ),
+  guard.Guard(
+    _VALUES,
+    "  _check_spacing(dataset.get('spacing_mm', 0.0), where)\n",
+    '',
+    'tests/storage/test_config_values.py -k spacing',
+  ),
+  guard.Guard(
+    _VALUES,
+    '    _check_count(dataset, key, where)\n',
+    '    pass\n',
+    'tests/storage/test_config_values.py -k limit',
+  ),
+  guard.Guard(
+    _VALUES,
+    '    if key in config and not _is_one_of(config[key], known):',
+    '    if False:',
+    'tests/storage/test_config_values.py -k named',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/workdir.py',
+    '  config_values.check_stored(tree, str(path))\n',
+    '',
+    'tests/storage/test_config_values.py -k named',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/workdir.py',
+    '  if path.stat().st_size > _MAX_CONFIG_BYTES:',
+    '  if False:',
+    'tests/storage/test_config_values.py -k megabyte',
+  ),
+  guard.Guard(
+    'mtnet_jax/training/check_config.py',
+    '  config_values.check(config)\n',
+    '',
+    'tests/commands/test_bad_input.py -k trained',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/size_limits.py',
+    "  yield 4, aspp + net['low_level_features']\n",
+    '',
+    'tests/storage/test_activation_limits.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/size_limits.py',
+    "  yield stride, (2 + len(_values(net['aspp_rates']))) * aspp\n",
+    '',
+    'tests/storage/test_activation_limits.py',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/size_limits.py',
+    '{**_DEFAULTS[name], **config.get(name, {})}',
+    "{**_DEFAULTS[name], 'tail_widths': 1, **config.get(name, {})}",
+    'tests/storage/test_activation_limits.py -k every',
+  ),
+  guard.Guard(
+    _TENSORS,
+    '      _check_name(name)\n',
+    '',
+    'tests/storage/test_tensors.py -k names',
+  ),
+  guard.Guard(
+    _TENSORS,
+    '    or len(shape) > _MAX_SIDES\n',
+    '',
+    'tests/storage/test_tensors.py -k shapes',
+  ),
+  guard.Guard(
+    _TENSORS,
+    'not 0 <= side < _MAX_SIDE',
+    'side < 0',
+    'tests/storage/test_tensors.py -k digits',
+  ),
+  guard.Guard(
+    _TENSORS,
+    '    _check_groups(found)\n',
+    '',
+    'tests/storage/test_tensors.py -k group',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/bundle_files.py',
+    '    if len(reason) > _MAX_REASON:',
+    '    if False:',
+    'tests/inference/test_bundles_of_strangers.py -k long',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/card.py',
+    '(at most {limit:d} nodules',
+    '(at most {limit} nodules',
+    'tests/inference/test_model_card.py -k limit',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/card.py',
+    '  text = _paragraph(text)\n',
+    "  text = _prose(' '.join(text.split()))\n",
+    'tests/inference/test_model_card.py -k paragraph',
+  ),
+  guard.Guard(
+    'mtnet_jax/data/lidc.py',
+    "(split_by[=_]nodule|folds_\\w+|folds=)', name)",
+    "(split_by[=_]nodule|folds_\\w+|folds=)', lasting_name(name))",
+    'tests/data/test_dataset_names.py -k alone',
   ),
 )

@@ -4,6 +4,8 @@ import ast
 import json
 import re
 
+import pytest
+
 import mtnet_jax
 from mtnet_jax.inference import card as card_lib
 from mtnet_jax.reports import tables
@@ -69,3 +71,48 @@ def test_a_card_tells_a_split_by_nodule(made_model):
   text = card_lib.model_card('leaky', config, made_model.metrics)
   assert 'Split by nodule (a patient can be in several splits), 6:2:2' in text
   assert 'name says (slices=all,split_by=nodule)' in text
+
+
+def test_a_limit_is_a_number(made_model):
+  config = made_model.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.dataset.limit = 7
+  text = card_lib.model_card('made', config, made_model.metrics)
+  assert '`lidc_nodules/phantom` (at most 7 nodules of each split):' in text
+  with config.unlocked():
+    del config.dataset.limit
+    config.dataset.limit = '<img src=x>'
+  with pytest.raises(ValueError, match='format code'):
+    card_lib.model_card('made', config, made_model.metrics)
+
+
+@pytest.mark.parametrize(
+  ('note', 'shown'),
+  [
+    ('# Approved', r'\# Approved'),
+    ('- item', r'\- item'),
+    ('+ item', r'\+ item'),
+    ('* item', r'\* item'),
+    ('1. item', r'1\. item'),
+    ('12) item', r'12\) item'),
+    ('> quoted', '&gt; quoted'),
+    ('|---|', r'\|---|'),
+    (':--|--:', r'\:--|--:'),
+    ('~~~ code', r'\~~~ code'),
+    ('=====', r'\====='),
+    ('``` a ```', "''' a '''"),
+    ('`seen.csv` and 3-4', '`seen.csv` and 3-4'),
+    ('3.5 mm', '3.5 mm'),
+    # A line that the card breaks there.
+    (f'{"x" * 79} # Approved', '\n'.join(('x' * 79, r'\# Approved'))),
+    (f'{"x" * 79} --- y', '\n'.join(('x' * 79, r'\--- y'))),
+    ('a\n\n## Approved', 'a ## Approved'),
+  ],
+)
+def test_a_note_is_a_paragraph(made_model, note, shown):
+  text = card_lib.model_card(
+    'made', made_model.config, {**made_model.metrics, 'note': note}
+  )
+  before, after = text.split(f'\n{shown}\n')
+  assert before.endswith('read through pylidc.\n')
+  assert after.startswith('\n## Results')

@@ -14,6 +14,15 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 
+_USED_TO_PREDICT = {
+  'image_size': 64,
+  'window': (-1000.0, 400.0),
+  'dtype': 'float32',
+  'matmul_precision': 'highest',
+  'coarse_mask': 'hard',
+  'eval_batch_size': 8,
+}
+
 
 def config(**changes):
   tree = {
@@ -23,6 +32,7 @@ def config(**changes):
     'dataset': {'name': 'a'},
     'stages': ('coarse',),
     'strategy': 'mtnet',
+    **_USED_TO_PREDICT,
   }
   return ml_collections.ConfigDict({**tree, **changes}).lock()
 
@@ -42,6 +52,8 @@ def test_claim_writes_the_config_and_takes_it_again(tmp_path):
     'dataset': {'name': 'a'},
     'stages': ['coarse'],
     'strategy': 'mtnet',
+    **_USED_TO_PREDICT,
+    'window': [-1000.0, 400.0],
     'cross_entropy_weight': 0.0,
     'start_from': '',
     'start_from_dataset': '',
@@ -138,6 +150,7 @@ def test_keys_that_had_another_name_are_read_under_their_name_of_today(
   assert found == configs.upgraded(config(**_OF_TODAY).to_dict()) | {
     'seg_net': {'widths': [1, 2]},
     'stages': ['coarse'],
+    'window': [-1000.0, 400.0],
   }
   # The same run, which goes on; another value is another run.
   workdir.claim(tmp_path, config(**_OF_TODAY))
@@ -177,8 +190,9 @@ def test_a_damaged_config_is_named(tmp_path):
 
 
 def test_a_config_of_another_version_is_refused_by_what_it_lacks(tmp_path):
-  config = {'dataset': {}, 'seg_net': {}, 'class_net': {}, 'stages': []}
-  (tmp_path / 'config.json').write_text(json.dumps(config))
+  tree = config().to_dict()
+  del tree['strategy']
+  (tmp_path / 'config.json').write_text(json.dumps(tree))
   with pytest.raises(errors.InputError, match='lacks strategy: .*version'):
     workdir.read_config(tmp_path)
 
