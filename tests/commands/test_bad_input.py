@@ -94,6 +94,7 @@ def test_main_refuses(flags, says, tmp_path):
     ('views_per_image', None),
     ('augment.crop_max', None),
     ('dtype', '9' * 5000),
+    ('dataset.data_dir', '9' * 5000),
     ('window', (None, 400.0)),
     ('window', ('-1000', '400')),
     ('window', (-1000.0, float('inf'))),

@@ -55,8 +55,7 @@ GUARDS = (
     'mtnet_jax/system/errors.py',
     '    AttributeError,\n',
     '',
-    'tests/evaluation/test_finished_run.py'
-    ' tests/inference/test_bundles_of_strangers.py',
+    'tests/system/test_errors.py -k wrong_values',
   ),
   guard.Guard(
     'mtnet_jax/storage/workdir.py',
@@ -272,7 +271,7 @@ GUARDS = (
   guard.Guard(
     'mtnet_jax/storage/size_limits.py',
     '{**_DEFAULTS[name], **config.get(name, {})}',
-    "{**_DEFAULTS[name], 'tail_widths': 1, **config.get(name, {})}",
+    'dict(config.get(name, {}))',
     'tests/storage/test_activation_limits.py -k every',
   ),
   guard.Guard(

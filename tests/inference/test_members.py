@@ -192,8 +192,10 @@ def _set(path, key, value):
 def test_odd_values_of_a_run_are_one_line(write, name, key, value):
   path = write('a')
   _set(pathlib.Path(path, name), key, value)
-  with pytest.raises(errors.InputError, match=f'{path} is damaged, or of'):
+  says = f'{path}(/config.json[. ]| is damaged, or of)'
+  with pytest.raises(errors.InputError, match=says) as error:
     members.read([path])
+  assert '\n' not in str(error.value)
 
 
 def test_what_networks_make_of_odd_values_names_the_run(write, monkeypatch):

@@ -41,10 +41,10 @@ def _largest_array(jaxpr):
     ('seg_net', 'low_level_features', 3000, 'mtnet', 13.9),
     # 4 * 2 * 24**2 * 3000.
     ('seg_net', 'decoder_features', 3000, 'mtnet', 13.8),
-    # A sixteenth is 6: 4 * 2 * 6**2 * 9000 * (3 + 2) branches.
+    # In the decoder, beside the low level's 8: 4 * 2 * 24**2 * (9000 + 8).
     ('seg_net', 'aspp_features', 9000, 'mtnet', 41.5),
     ('seg_net', 'aspp_features', 9000, 'shared', 41.5),
-    # 4 * 2 * 6**2 * 16000.
+    # A sixteenth is 6: 4 * 2 * 6**2 * 16000.
     ('seg_net', 'tail_widths', (16, 16, 16000), 'mtnet', 4.6),
     # Beside the decoder's 8: 4 * 2 * 6**2 * (16000 + 8).
     ('seg_net', 'tail_widths', (16, 16, 16000), 'feedback', 4.6),
@@ -95,13 +95,13 @@ def test_what_a_network_makes_is_counted(
       'image_size': 1024,
       'eval_batch_size': 64,
     },
-    # 4 * 64 * 64**2 * 9000 * 5 = 47 GB, five branches at a sixteenth.
+    # 4 * 64 * 256**2 * (9000 + 48) = 152 GB, in the decoder.
     {
       'seg_net': {'aspp_features': 9000},
       'image_size': 1024,
       'eval_batch_size': 64,
     },
-    # 4 * 4096 * 64**2 * 2048 = 137 GB, of what the config does not say.
+    # 4 * 4096 * 512**2 * 128 = 550 GB, of what the config does not say.
     {'image_size': 1024, 'eval_batch_size': 4096},
   ],
 )
@@ -109,6 +109,16 @@ def test_every_layer_is_bounded(config):
   with pytest.raises(errors.InputError, match='image_size=.*8 GiB'):
     size_limits.check(config)
   size_limits.check({**config, 'image_size': 64, 'eval_batch_size': 4})
+
+
+def test_branches_are_counted_beside_each_other():
+  """Five on an eighth of the side: 4 * 2 * 12**2 * 5 * 9000."""
+  config = project_configs.CONFIGS.get_config('test')
+  with config.unlocked():
+    config.image_size, config.eval_batch_size = _SIZE, _BATCH
+    config.seg_net.update(aspp_features=9000, entry_widths=(8, 8))
+  counted = size_limits._largest_activation(config)
+  assert counted == 4 * 2 * 12**2 * 5 * 9000
 
 
 @pytest.mark.parametrize('name', project_configs.CONFIGS.VARIANTS)
