@@ -291,19 +291,19 @@ GUARDS = (
     'mtnet_jax/data/records.py',
     '0 < len(text) <= _LONGEST and text.isprintable()',
     'True',
-    'tests/data/test_records.py',
+    'tests/data/test_dataset_records.py',
   ),
   guard.Guard(
     'mtnet_jax/data/records.py',
     "  if value.shape or value.dtype.kind not in 'iuf':",
     '  if False:',
-    'tests/data/test_records.py',
+    'tests/data/test_dataset_records.py',
   ),
   guard.Guard(
     'mtnet_jax/data/lidc.py',
     '  except _DAMAGE as error:',
     '  except OSError as error:',
-    'tests/data/test_records.py',
+    'tests/data/test_dataset_records.py',
   ),
   guard.Guard(
     'mtnet_jax/weights/files.py',
