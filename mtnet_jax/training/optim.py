@@ -40,6 +40,8 @@ def make_optimizer(*, learning_rate, schedule, total_steps, weight_decay=0.0):
   return optax.adam(rate)
 
 
+# Cached, so that runs with the same schedule compile it once.
+@functools.lru_cache(maxsize=64)
 def learning_rates(*, learning_rate, schedule, total_steps):
   """The rate of every step of a stage.
 
@@ -47,7 +49,7 @@ def learning_rates(*, learning_rate, schedule, total_steps):
     learning_rate, schedule, total_steps: as of `make_optimizer`.
 
   Returns:
-    (total_steps,) float32, in NumPy.
+    (total_steps,) float32, in NumPy, read-only.
   """
   schedule_fn = _schedule(learning_rate, schedule, total_steps)
   # Compiled once: as single operations each would be a program of its own.
