@@ -269,7 +269,7 @@ def _write_one(args, volume, points, nodules, faults, model, out):
   from mtnet_jax.ct import results
 
   own = out_folder.of_one_series
-  with together.together(out, results.INDEX, own) as staged:
+  with together.together(out, out_folder.INDEX, own) as staged:
     index = results.write(
       staged,
       nodules,
@@ -285,7 +285,9 @@ def _write_one(args, volume, points, nodules, faults, model, out):
   print(f'{name} {_about(model, volume.simulated)}')
   print(results.table(index))
   _print_notes(nodules, index)
-  print(f'Written: {out}/{results.PAGE}, {results.INDEX}, pictures, masks')
+  print(
+    f'Written: {out}/{out_folder.PAGE}, {out_folder.INDEX}, pictures, masks'
+  )
   return int(not results.is_complete(index))
 
 
@@ -336,8 +338,8 @@ def _write_all(args, index, scans, notes, out):
     f' {_about(model, any(row["simulated_ct"] for row in rows))}'
   )
   print(
-    f'Written: {out}/{summary.PAGE}, {summary.TABLE} (with all notes), and a'
-    ' folder for each series'
+    f'Written: {out}/{out_folder.PAGE}, {out_folder.TABLE} (with all notes),'
+    ' and a folder for each series'
   )
   return int(not summary.is_complete(done))
 

@@ -217,7 +217,7 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
   with (
     together.one_writer(folder),
     together.together(
-      folder, results.INDEX, out_folder.of_one_series
+      folder, out_folder.INDEX, out_folder.of_one_series
     ) as staged,
   ):
     predicted = results.write(

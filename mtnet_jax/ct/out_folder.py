@@ -37,8 +37,7 @@ def read_index(folder):
     return None
   try:
     index = files.read_json(path)
-  # The second is that of lists in lists in lists.
-  except (errors.InputError, RecursionError):
+  except errors.InputError:
     return None
   return index if _is_own(index) else None
 

@@ -12,8 +12,6 @@ from mtnet_jax.reports import overlays
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
-INDEX, PAGE = out_folder.INDEX, out_folder.PAGE
-
 
 def write(
   out,
@@ -92,14 +90,18 @@ def write(
     'slices_rows_columns': volume.shape,
     'pixel_spacing_mm': volume.pixel_spacing_mm,
     'slice_spacing_mm': volume.slice_spacing_mm,
-    'files': [PAGE, *written, *(record['figure'] for record in records)],
+    'files': [
+      out_folder.PAGE,
+      *written,
+      *(record['figure'] for record in records),
+    ],
     'notes': notes,
     'lacks_segmentation': bool(reason),
     'points': records,
     'failed': [{'id': name, 'reason': str(error)} for name, error in faults],
   }
-  files.write_json(out / INDEX, index)
-  files.write_text(out / PAGE, nodule_page.render(shown, index))
+  files.write_json(out / out_folder.INDEX, index)
+  files.write_text(out / out_folder.PAGE, nodule_page.render(shown, index))
   return index
 
 

@@ -7,7 +7,6 @@ from mtnet_jax.reports import nodule_page
 from mtnet_jax.storage import files
 from mtnet_jax.storage import together
 
-TABLE, PAGE = out_folder.TABLE, out_folder.PAGE
 FAILED = rows_lib.FAILED
 
 
@@ -64,9 +63,11 @@ def write(out, done, model, notes):
     trained_on_simulated=model.simulated,
     notes=notes,
   )
-  with together.together(out, TABLE, out_folder.of_many_series) as staged:
-    files.write_csv(staged / TABLE, found)
-    files.write_text(staged / PAGE, page)
+  with together.together(
+    out, out_folder.TABLE, out_folder.of_many_series
+  ) as staged:
+    files.write_csv(staged / out_folder.TABLE, found)
+    files.write_text(staged / out_folder.PAGE, page)
   return found
 
 

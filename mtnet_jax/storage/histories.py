@@ -42,7 +42,7 @@ def read(folder):
     history = files.read_json(folder / 'meta' / 'metadata')['history']
     rows = [(row['step'], row['best']) for row in history]
   # Whoever made the run may have written anything.
-  except (errors.InputError, KeyError, TypeError, RecursionError):
+  except (errors.InputError, KeyError, TypeError):
     return None
   return history if all(isinstance(step, int) for step, _ in rows) else None
 

@@ -1,7 +1,6 @@
 """Records into memory, and an order that leaves nothing out."""
 
 import dataclasses
-import types
 
 import fake_records
 import hypothesis
@@ -109,23 +108,6 @@ def test_labelled_are_benign_or_malignant():
   labelled = _nodules([0, -1, 1, -1]).labelled()
   np.testing.assert_array_equal(labelled.label, [0, 1])
   assert list(labelled.info['nodule_id']) == ['n0', 'n2']
-
-
-@pytest.fixture(name='built')
-def _built(monkeypatch):
-  """A dataset of three records in a split 'test'."""
-  source = types.SimpleNamespace(
-    is_prepared=lambda: True,
-    data_dir='/data/lidc_nodules/x/1.0.0',
-    info=types.SimpleNamespace(
-      splits={'test': None}, metadata={'simulated': True}
-    ),
-    as_data_source=lambda split: fake_records.Records(
-      map(fake_records.record, range(3))
-    ),
-  )
-  monkeypatch.setattr(lidc, 'builder', lambda name, data_dir: source)
-  return source
 
 
 def test_load_reads_records(built):

@@ -59,7 +59,7 @@ GUARDS = (
   _history('    history = of_latest(directory)\n', '    pass\n'),
   _history('    raise missing(directory, step)\n', '    return None\n'),
   _history(
-    '  except (errors.InputError, KeyError, TypeError, RecursionError):',
+    '  except (errors.InputError, KeyError, TypeError):',
     '  except errors.InputError:',
   ),
   guard.Guard(

@@ -48,12 +48,6 @@ GUARDS = (
   ),
   guard.Guard(
     _OUT_FOLDER,
-    '  except (errors.InputError, RecursionError):\n',
-    '  except errors.InputError:\n',
-    'tests/ct/test_out_folder.py -k another_tool',
-  ),
-  guard.Guard(
-    _OUT_FOLDER,
     "{PAGE, SEGMENTATION, NIFTI}.intersection(index['files'])",
     "set(index['files'])",
     'tests/ct/test_out_folder.py -k gives',
@@ -90,8 +84,8 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/predict.py',
-    'together.together(out, results.INDEX, own)',
-    'together.together(out, results.INDEX)',
+    'together.together(out, out_folder.INDEX, own)',
+    'together.together(out, out_folder.INDEX)',
     f'{_OTHERS} -k compute',
   ),
   guard.Guard(
@@ -108,8 +102,8 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/ct/summary.py',
-    'together.together(out, TABLE, out_folder.of_many_series)',
-    'together.together(out, TABLE)',
+    'out, out_folder.TABLE, out_folder.of_many_series\n',
+    'out, out_folder.TABLE\n',
     f'{_OF_MANY} beside_many',
   ),
   guard.Guard(

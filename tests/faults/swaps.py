@@ -139,7 +139,7 @@ class Trials:
 
   def _mend(self):
     """What a reader does first, or the next use of the folder."""
-    from mtnet_jax.ct import results
+    from mtnet_jax.ct import out_folder
     from mtnet_jax.storage import together
     from tfds_lidc.folder_swap import swap
     from tfds_lidc.lidc_nodules import staging
@@ -147,7 +147,7 @@ class Trials:
     if self._name == 'build':
       staging.mend(self._folder, 'lidc_nodules')
     elif self._name == 'predict':
-      together.mend(self._folder / self._case.target, results.INDEX)
+      together.mend(self._folder / self._case.target, out_folder.INDEX)
     else:
       swap.mend(self._folder / self._case.target)
 
