@@ -32,12 +32,16 @@ def no_model(monkeypatch):
     ('index.html', '<p>mine', ()),
     ('a.png', 'mine', ()),
     ('segmentation.dcm', 'mine', ()),
-    ('segmentation.nii.gz', 'mine', ('--nifti',)),
+    pytest.param(
+      'segmentation.nii.gz', 'mine', ('--nifti',), marks=pytest.mark.extra
+    ),
   ],
 )
 def test_a_file_of_another_in_the_place_of_a_result_is_refused(
   directory, tmp_path, no_model, name, text, flags
 ):
+  if flags:
+    pytest.importorskip('nibabel', reason='needs the extra `nifti`')
   out = tmp_path / 'out'
   out.mkdir()
   for other in ('CT.nii.gz', 'notes.txt'):
