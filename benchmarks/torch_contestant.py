@@ -9,8 +9,8 @@ import contextlib
 import torch
 from torch.nn import functional
 
-from benchmarks import torch_deeplab
-from benchmarks import torch_xception
+from mtnet_jax.inference.torch import deeplab
+from mtnet_jax.inference.torch import xception
 
 # Calls of a compiled function: some of it is compiled in the second.
 _WARM_UP = 3
@@ -20,8 +20,8 @@ _DEEPLAB = {'num_classes': 1, 'tail_dilation': 2, 'skip_relu': False}
 def make_net(net_name):
   """The peer of one of `problem.NETS`."""
   if net_name == 'class':
-    return torch_xception.ClassNet()
-  return torch_deeplab.DeepLabV3Plus(**_DEEPLAB, fine=net_name == 'fine')
+    return xception.ClassNet()
+  return deeplab.DeepLabV3Plus(**_DEEPLAB, fine=net_name == 'fine')
 
 
 def hybrid_loss(logits, mask, *, rank_weight=0.02, top_k=20, margin=0.3):

@@ -25,9 +25,9 @@ ODD, EVEN = (65, 97), (64, 80)
 def nets(tmp_path_factory):
   import torch
 
-  from benchmarks import torch_deeplab
+  from mtnet_jax.inference.torch import deeplab
 
-  oracle = torch_deeplab.DeepLabV3Plus(num_classes=1)
+  oracle = deeplab.DeepLabV3Plus(num_classes=1)
   oracles.randomise_torch(oracle)
   for module in oracle.modules():
     if isinstance(module, torch.nn.Dropout):

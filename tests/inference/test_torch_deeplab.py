@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='needs the extra "interop"')
 
-from benchmarks import torch_deeplab  # noqa: E402
+from mtnet_jax.inference.torch import deeplab  # noqa: E402
 
 pytestmark = pytest.mark.extra
 
@@ -32,14 +32,14 @@ def public_shapes():
 def _abstract(**kwargs):
   """The network without memory: shapes only."""
   with torch.device('meta'):
-    return torch_deeplab.DeepLabV3Plus(**kwargs)
+    return deeplab.DeepLabV3Plus(**kwargs)
 
 
 @pytest.fixture(scope='module')
 def network():
   """Random weights and statistics under which signals neither die nor grow."""
   torch.manual_seed(0)
-  net = torch_deeplab.DeepLabV3Plus(num_classes=1)
+  net = deeplab.DeepLabV3Plus(num_classes=1)
   for module in net.modules():
     if isinstance(module, torch.nn.Conv2d):
       torch.nn.init.kaiming_normal_(module.weight)
