@@ -19,8 +19,13 @@ Weights = load.Weights
 
 
 def report(path, net=None):
-  """What `--inspect` prints about a file; arguments as in `load.match`."""
-  matched = load.match(path, net)
+  """What `--inspect` prints about a file; arguments as in `load.matches`."""
+  return '\n\n'.join(
+    _report(path, matched) for matched in load.matches(path, net)
+  )
+
+
+def _report(path, matched):
   used, total = matched.parameters()
   source = matched.source
   rows = {
@@ -33,8 +38,8 @@ def report(path, net=None):
     ),
     'parameters': f'{used:,} of {total:,}',
     'dropped': load.some(matched.dropped) or 'none',
-    'stay new': ', '.join(source.newly_initialised),
-    'fields': ', '.join(f'{k}={v}' for k, v in source.fields.items()),
+    'stay new': ', '.join(source.newly_initialised) or 'none',
+    'fields': ', '.join(f'{k}={v}' for k, v in matched.fields.items()),
     'to use it': f'--config.pretrained.{source.task}={path}',
   }
   return '\n'.join(

@@ -118,8 +118,13 @@ def read(path):
   return nested(arrays)
 
 
-def write(path, variables):
+def write(path, variables, *, metadata=None):
   """Writes nested dicts of arrays.
+
+  Args:
+    path: `pathlib.Path` of the file.
+    variables: nested dicts.
+    metadata: texts that the header holds, by name.
 
   Raises:
     errors.InputError: they cannot be written.
@@ -127,7 +132,7 @@ def write(path, variables):
   path.touch()
   mode = path.stat().st_mode
   try:
-    safetensors.numpy.save_file(dict(flat(variables)), path)
+    safetensors.numpy.save_file(dict(flat(variables)), path, metadata)
     # safetensors makes it readable by this user only.
     path.chmod(mode)
   except safetensors.SafetensorError as error:

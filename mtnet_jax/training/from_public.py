@@ -74,7 +74,7 @@ def fill_in(config, workdir):
     if earlier is not None and not weight_files.exists(path):
       checksum, fields = earlier
     else:
-      fields = weight_load.match(path, net).source.fields
+      fields = weight_load.match(path, net).fields
       checksum = weight_files.sha256(path)
     for key, value in fields.items():
       if key in group and group[key] != value:
@@ -159,7 +159,7 @@ def _load(path, checksum, *, net, stage):
     )
   print(
     f"Stage '{stage.name}' starts from {path} ({weights.title}); new:"
-    f' {", ".join(weights.newly_initialised)}.'
+    f' {", ".join(weights.newly_initialised) or "nothing"}.'
   )
   return weights
 

@@ -31,10 +31,12 @@ class WeightFile:
   Attributes:
     shapes: name -> shape of every tensor.
     read: name -> the tensor, as a NumPy array that may lie in the file.
+    metadata: texts beside the tensors, by name.
   """
 
   shapes: dict[str, tuple[int, ...]]
   read: Callable[[str], np.ndarray]
+  metadata: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def exists(path):
@@ -98,7 +100,7 @@ def open_weights(path):
       except _damage() as error:
         raise _damaged(f'{path}: {name}', error) from error
 
-    yield WeightFile(opened.shapes, read)
+    yield dataclasses.replace(opened, read=read)
 
 
 def _check_length(path):
@@ -184,7 +186,7 @@ def _open_safetensors(path, stack):
   file = stack.enter_context(safetensors.safe_open(path, framework='numpy'))
   names = file.keys()
   shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-  return WeightFile(shapes, file.get_tensor)
+  return WeightFile(shapes, file.get_tensor, file.metadata() or {})
 
 
 def _open_hdf5(path, stack):

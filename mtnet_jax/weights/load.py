@@ -20,6 +20,7 @@ from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
+from mtnet_jax.weights import exported
 from mtnet_jax.weights import files
 from mtnet_jax.weights import sources
 
@@ -102,10 +103,11 @@ def load(path, net):
     for ours, theirs in matched.tensors.items():
       value = np.asarray(file.read(theirs))
       _check_kind(value, file.shapes[theirs], f'{path}: {theirs}')
-      axes = _kernel_axes(source, ours)
       # A copy of its own, for the file's memory goes with the file.
       value = np.array(
-        value if axes is None else value.transpose(axes), np.float32, order='C'
+        source.to_ours(ours, value, _our_shape(source, ours, matched.shapes)),
+        np.float32,
+        order='C',
       )
       if not np.isfinite(value).all():
         raise errors.InputError(
@@ -114,11 +116,11 @@ def load(path, net):
         )
       flat[ours] = value
   variables = traverse_util.unflatten_dict(flat, sep='/')
-  if isinstance(net, mtnet.ClassNet) and net.use_coarse_mask:
+  if _lacks_mask(source, net):
     variables['params'] = _with_mask_channel(variables['params'])
   return Weights(
     variables=variables,
-    fields=dict(source.fields),
+    fields=dict(matched.fields),
     newly_initialised=source.newly_initialised,
     dropped=matched.dropped,
     title=source.title,
@@ -143,6 +145,12 @@ def _check_kind(value, shape, where):
     )
 
 
+def _lacks_mask(source, net):
+  """Whether the file's first kernel lacks the channel of the mask."""
+  is_class_net = isinstance(net, mtnet.ClassNet)
+  return is_class_net and net.use_coarse_mask and not source.has_mask
+
+
 def _with_mask_channel(params):
   """Adds the fourth input channel, for the mask."""
   backbone = params['backbone']
@@ -159,7 +167,8 @@ class Match:
 
   Attributes:
     source: its `sources.Source`.
-    net: the network, with the source's fields.
+    fields: of the network, that its weights need.
+    net: the network, with these fields.
     tensors: our variable, such as 'params/backbone/conv1/kernel' -> its name
       in the file.
     dropped: names in the file without a place in our network.
@@ -167,6 +176,7 @@ class Match:
   """
 
   source: sources.Source
+  fields: dict[str, Any]
   net: nn.Module
   tensors: dict[str, str]
   dropped: tuple[str, ...]
@@ -189,8 +199,8 @@ def match(path, net=None):
 
   Args:
     path: of the file.
-    net: a `mtnet.CoarseSegNet` or `mtnet.ClassNet`; default: the paper's, of
-      the file's task.
+    net: a `mtnet.CoarseSegNet` or `mtnet.ClassNet`; default: the one that the
+      file was published for.
 
   Returns:
     A `Match`.
@@ -205,15 +215,42 @@ def match(path, net=None):
     return _match(path, file, net)
 
 
-def _match(path, file, net):
-  source, canonical = sources.recognise(tuple(file.shapes))
+def matches(path, net=None):
+  """As `match`; without a network, for every task that the file is of.
+
+  Returns:
+    A list of `Match`, one for each task that the file has a network for.
+  """
+  path = paths.expand(path)
+  with files.open_weights(path) as file:
+    tasks = [
+      task
+      for task in _NETS
+      if net is None and sources.recognise(tuple(file.shapes), task)[0]
+    ]
+    if not tasks:
+      return [_match(path, file, net)]
+    return [_match(path, file, None, task) for task in tasks]
+
+
+def _match(path, file, net, task=None):
+  task = task or _task_of(net)
+  source, canonical = sources.recognise(tuple(file.shapes), task)
+  if source is None and task:
+    # Of the other task: the message below says which.
+    source, canonical = sources.recognise(tuple(file.shapes))
   if source is None:
     raise errors.InputError(
       f'{path} is of no known source ('
       f'{", ".join(s.title for s in sources.SOURCES)}). It holds'
       f' {some(file.shapes)}.'
     )
-  net = net or _NETS[source.task]()
+  if net is None:
+    # Files of others have the published sizes.
+    sizes = {}
+    if source.fields is None:
+      sizes = exported.sizes(path, file.metadata, source.task)
+    net = _NETS[source.task](**sizes)
   if not isinstance(net, _NETS[source.task]):
     raise errors.InputError(
       f'{path} is {source.title}, for {source.task}: it does not fit'
@@ -236,7 +273,7 @@ def _match(path, file, net):
     f'{found[theirs]} is {file.shapes[found[theirs]]} and must be {shape}'
     for ours, theirs in wanted.items()
     if theirs in found
-    and (shape := _file_shape(source, ours, shapes[ours]))
+    and (shape := source.file_shape(ours, _our_shape(source, ours, shapes)))
     != file.shapes[found[theirs]]
   ]
   if lacking or unknown or differing:
@@ -250,13 +287,22 @@ def _match(path, file, net):
       + '; '.join(f'{word} {some(names)}' for word, names in faults if names)
       + '. Nothing was loaded.'
     )
+  fields = source.fields
+  if fields is None:
+    fields = exported.fields(path, file.metadata, source.task)
   return Match(
     source=source,
-    net=net.clone(**source.fields),
+    fields=fields,
+    net=net.clone(**fields),
     tensors={ours: found[theirs] for ours, theirs in wanted.items()},
     dropped=tuple(sorted(dropped)),
     shapes=shapes,
   )
+
+
+def _task_of(net):
+  """The task of a network; None where there is none."""
+  return next((t for t, kind in _NETS.items() if isinstance(net, kind)), None)
 
 
 def _variable_shapes(net):
@@ -267,21 +313,12 @@ def _variable_shapes(net):
   return {name: leaf.shape for name, leaf in flat.items()}
 
 
-def _kernel_axes(source, ours):
-  """The transposition to our layout; None where there is none."""
-  layer, _, leaf = ours.rpartition('/')
-  return source.kernel_axes(layer) if leaf == 'kernel' else None
-
-
-def _file_shape(source, ours, shape):
-  """The shape of a variable of ours as the file must have it."""
-  if ours == _FIRST_KERNEL:
-    # Without the mask's channel.
+def _our_shape(source, ours, shapes):
+  """The shape of a variable of ours, without what the file does not have."""
+  shape = shapes[ours]
+  if ours == _FIRST_KERNEL and not source.has_mask:
     shape = (*shape[:2], 3, shape[3])
-  axes = _kernel_axes(source, ours)
-  if axes is None:
-    return shape
-  return tuple(shape[axes.index(i)] for i in range(len(shape)))
+  return shape
 
 
 def some(names):

@@ -86,6 +86,16 @@ def torch_deeplab(net):
   return names
 
 
+def mtnet_segmentation(net):
+  """Coarse and Fine Seg-net in `inference.torch`: `torch_deeplab`, whole."""
+  return {
+    **torch_deeplab(net),
+    'fine_layer/conv': 'fine_layer.0',
+    'fine_layer/bn': 'fine_layer.1',
+    'classifier': 'cls_conv',
+  }
+
+
 def timm_xception65(net):
   """`timm.models.xception_aligned`, variant xception65."""
   return _aligned_xception(
@@ -159,6 +169,11 @@ def timm_xception(net):
   return names
 
 
+def mtnet_classification(net):
+  """Class-net in `inference.torch`: `timm_xception`, and its classifier."""
+  return {**timm_xception(net), 'classifier': 'fc', '': 'fc'}
+
+
 def keras_xception(net):
   """`keras.applications.Xception`; skips as `number_keras_skips` calls them.
 
@@ -225,3 +240,17 @@ def without_module(names):
   if all(name.startswith('module.') for name in names):
     return {name: name.removeprefix('module.') for name in names}
   return {name: name for name in names}
+
+
+def below(prefix):
+  """Names of a file -> without a prefix; those of its other parts 'beside/'."""
+
+  def canonical(names):
+    return {
+      name: name.removeprefix(prefix)
+      if name.startswith(prefix)
+      else f'beside/{name}'
+      for name in names
+    }
+
+  return canonical

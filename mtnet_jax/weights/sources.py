@@ -70,7 +70,11 @@ class Source:
     canonical: names in a file -> names as in the tables.
     dropped: patterns of the names for which our network has no place.
     newly_initialised: what the file lacks.
-    fields: of our network, that its weights need.
+    fields: of our network, that its weights need; None where the file says so,
+      see `exported`.
+    has_mask: whether Class-net's first kernel has the channel of the mask.
+    linear: our variables that a linear layer has: a matrix for a kernel of
+      1 x 1, a vector for a number.
   """
 
   title: str
@@ -82,7 +86,9 @@ class Source:
   canonical: Callable[..., dict[str, str]]
   dropped: tuple[str, ...]
   newly_initialised: tuple[str, ...]
-  fields: dict
+  fields: dict | None
+  has_mask: bool = False
+  linear: tuple[str, ...] = ()
 
   def leaf(self, ours, theirs, leaf):
     """Their tensor, of our layer, theirs and our leaf."""
@@ -92,6 +98,37 @@ class Source:
   def kernel_axes(self, ours):
     """The transposition of a kernel of theirs to that of our layer."""
     return self.axes.get(ours.rpartition('/')[2], self.axes[''])
+
+  def file_shape(self, ours, shape):
+    """The shape of a variable of ours as their file must have it."""
+    full = self._transposed_shape(ours, shape)
+    if ours in self.linear:
+      return full[:2] or (1,)
+    return full
+
+  def _transposed_shape(self, ours, shape):
+    axes = self._axes_of_variable(ours)
+    if axes is None:
+      return shape
+    return tuple(shape[axes.index(i)] for i in range(len(shape)))
+
+  def _axes_of_variable(self, ours):
+    layer, _, leaf = ours.rpartition('/')
+    return self.kernel_axes(layer) if leaf == 'kernel' else None
+
+  def to_ours(self, ours, value, shape):
+    """A tensor of theirs as our variable, of the shape that it has here."""
+    axes = self._axes_of_variable(ours)
+    value = value.reshape(self._transposed_shape(ours, shape))
+    return value if axes is None else value.transpose(axes)
+
+  def to_file(self, ours, value):
+    """Our variable as their tensor."""
+    axes = self._axes_of_variable(ours)
+    shape = self.file_shape(ours, value.shape)
+    if axes is not None:
+      value = value.transpose([axes.index(i) for i in range(len(axes))])
+    return value.reshape(shape)
 
   def drops(self, name):
     """Whether a name is one of those without a place."""
@@ -105,7 +142,37 @@ _TORCH = {
 }
 _BATCH_COUNTERS = r'.*\.num_batches_tracked'
 
+# The first of the trainings that an export is the mean of; the file's other
+# parts have no place in one network.
+_EXPORTED = 'members.0.{}.'
+_MTNET = {
+  'leaves': _TORCH_LEAVES,
+  'axes': _FROM_OIHW,
+  'dropped': ('beside/.*',),
+  'newly_initialised': (),
+  'fields': None,
+}
+
 SOURCES = (
+  # mtnet_jax/inference/torch, as `mtnet_jax.export` writes it.
+  Source(
+    title='Coarse Seg-net exported to PyTorch',
+    task='segmentation',
+    signature='aspp.branch1.0.weight',
+    layers=weight_names.mtnet_segmentation,
+    canonical=weight_names.below(_EXPORTED.format('coarse_net')),
+    **_MTNET,
+  ),
+  Source(
+    title='Class-net exported to PyTorch',
+    task='classification',
+    signature='block1.rep.0.conv1.weight',
+    layers=weight_names.mtnet_classification,
+    canonical=weight_names.below(_EXPORTED.format('class_net')),
+    has_mask=True,
+    linear=('params/classifier/kernel', 'params/bias'),
+    **_MTNET,
+  ),
   # lib/net and lib/datasets/transform.py of its repository: PyTorch's default
   # epsilon; ReLU in place before the identity skip is added; dilation 1 at
   # output stride 16; pixels / 255.
@@ -184,18 +251,47 @@ SOURCES = (
   ),
 )
 
+# Those that shapes of variables do not tell, of an export.
+EXPORTED_FIELDS = {
+  'segmentation': (
+    'aspp_rates',
+    'bn_epsilon',
+    'input_mean',
+    'input_std',
+    'skip_relu',
+    'tail_dilation',
+  ),
+  'classification': (
+    'bn_epsilon',
+    'exit_pool',
+    'input_mean',
+    'input_std',
+    'pool_padding',
+    'skip_relu',
+    'tail_dilation',
+  ),
+}
 # Every field that a source may set.
-FIELDS = tuple(sorted({name for s in SOURCES for name in s.fields}))
+FIELDS = tuple(
+  sorted(
+    {name for s in SOURCES for name in (s.fields or EXPORTED_FIELDS[s.task])}
+  )
+)
 
 
-def recognise(names):
+def recognise(names, task=None):
   """The source of a file by its names, and them -> those of the tables.
+
+  Args:
+    names: of all tensors.
+    task: that of the network they are for; the first that the file has a
+      network for where it is None.
 
   Returns:
     (source, {name in the file: name in the tables}), or (None, None).
   """
   for source in SOURCES:
     canonical = source.canonical(names)
-    if source.signature in canonical.values():
+    if source.signature in canonical.values() and task in (None, source.task):
       return source, canonical
   return None, None

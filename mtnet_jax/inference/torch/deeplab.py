@@ -1,9 +1,9 @@
 """DeepLabv3+ on the modified aligned Xception-65, in PyTorch.
 
-What Coarse Seg-net is compared with, in values and in speed. Written for that:
-its parameters carry the names and shapes of the public PyTorch weights (trained
-on COCO, then VOC) that the paper's lineage starts from, and by default it
-computes what those weights were trained with:
+Coarse Seg-net and Fine Seg-net, layer by layer. Parameters carry the names and
+shapes of the public PyTorch weights (trained on COCO, then VOC) that the
+paper's lineage starts from. What those weights were trained with is
+`DeepLabV3Plus(21, **PUBLIC)`:
 
 * batch norm with epsilon 1e-5, after every depthwise and pointwise convolution;
 * biases in the pyramid and the decoder, none in the backbone;
@@ -11,34 +11,18 @@ computes what those weights were trained with:
 * identity skips carry relu(x), because the lineage applies the first ReLU of a
   block in place;
 * the last three separable convolutions are not dilated.
-
-With `num_classes=1, tail_dilation=2, skip_relu=False` it is our
-`mtnet_jax.models.mtnet.CoarseSegNet()`, layer by layer, and `FineSegNet()` with
-`fine=True` in addition. Nothing is downloaded.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mtnet_jax.inference.torch import layers
 
-class BatchNorm(nn.BatchNorm2d):
-  """Batch norm without a counter of batches.
-
-  The public weights are older than PyTorch's `num_batches_tracked`, which only
-  a cumulative average (`momentum=None`) would need.
-  """
-
-  def __init__(self, features):
-    super().__init__(features)
-    self.num_batches_tracked = None
-
-  def _load_from_state_dict(self, *args, **kwargs):
-    # The parent adds the counter to every state dict of that age.
-    nn.Module._load_from_state_dict(self, *args, **kwargs)
+PUBLIC = {'tail_dilation': 1, 'skip_relu': True}
 
 
-class SeparableConv(nn.Module):
+class AlignedSeparableConv(nn.Module):
   """Depthwise 3 x 3, BN, pointwise, BN; on request a ReLU after each BN."""
 
   def __init__(self, features_in, features, stride=1, dilation=1, relu=False):
@@ -53,9 +37,9 @@ class SeparableConv(nn.Module):
       groups=features_in,
       bias=False,
     )
-    self.bn1 = BatchNorm(features_in)
+    self.bn1 = layers.BatchNorm(features_in)
     self.pointwise = nn.Conv2d(features_in, features, 1, bias=False)
-    self.bn2 = BatchNorm(features)
+    self.bn2 = layers.BatchNorm(features)
     self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
 
   def forward(self, x):
@@ -63,7 +47,7 @@ class SeparableConv(nn.Module):
     return self.relu(self.bn2(self.pointwise(x)))
 
 
-class Block(nn.Module):
+class AlignedBlock(nn.Module):
   """Three separable convolutions, a ReLU before each, and a skip."""
 
   def __init__(self, features_in, widths, *, stride=1, skip_relu=False):
@@ -71,11 +55,11 @@ class Block(nn.Module):
     self.skip = None
     if stride > 1 or features_in != widths[-1]:
       self.skip = nn.Conv2d(features_in, widths[-1], 1, stride, bias=False)
-      self.skipbn = BatchNorm(widths[-1])
+      self.skipbn = layers.BatchNorm(widths[-1])
     self.skip_relu = skip_relu
-    self.sepconv1 = SeparableConv(features_in, widths[0])
-    self.sepconv2 = SeparableConv(widths[0], widths[1])
-    self.sepconv3 = SeparableConv(widths[1], widths[2], stride)
+    self.sepconv1 = AlignedSeparableConv(features_in, widths[0])
+    self.sepconv2 = AlignedSeparableConv(widths[0], widths[1])
+    self.sepconv3 = AlignedSeparableConv(widths[1], widths[2], stride)
 
   def forward(self, x, *, tap_second=False):
     """Maps (B, C, H, W) to the sum and, on request, the second conv's output.
@@ -97,26 +81,52 @@ class Block(nn.Module):
     return (x, second) if tap_second else x
 
 
-class AlignedXception65(nn.Module):
-  """The backbone at output stride 16; see `mtnet_jax.models.xception`."""
+class AlignedXception(nn.Module):
+  """The backbone at output stride 16; Xception-65 by default.
 
-  def __init__(self, *, tail_dilation, skip_relu):
+  Args:
+    stem_widths: channels of the two plain convolutions.
+    entry_widths: channels of the entry blocks; each halves the grid.
+    middle_blocks: identity blocks of the last entry width.
+    exit_width: channels of the exit block.
+    tail_widths: channels of the last separable convolutions.
+    tail_dilation: their dilation.
+    skip_relu: identity skips carry relu(x).
+  """
+
+  def __init__(
+    self,
+    *,
+    stem_widths=(32, 64),
+    entry_widths=(128, 256, 728),
+    middle_blocks=16,
+    exit_width=1024,
+    tail_widths=(1536, 1536, 2048),
+    tail_dilation=2,
+    skip_relu=False,
+  ):
     super().__init__()
-    self.conv1 = nn.Conv2d(3, 32, 3, 2, padding=1, bias=False)
-    self.bn1 = BatchNorm(32)
-    self.conv2 = nn.Conv2d(32, 64, 3, padding=1, bias=False)
-    self.bn2 = BatchNorm(64)
-    features_in = 64
-    for i, width in enumerate((128, 256, 728), 1):
-      self.add_module(f'block{i}', Block(features_in, (width,) * 3, stride=2))
-      features_in = width
-    for i in range(4, 20):
-      self.add_module(f'block{i}', Block(728, (728,) * 3, skip_relu=skip_relu))
-    self.block20 = Block(728, (728, 1024, 1024))
-    tail = {'dilation': tail_dilation, 'relu': True}
-    self.conv3 = SeparableConv(1024, 1536, **tail)
-    self.conv4 = SeparableConv(1536, 1536, **tail)
-    self.conv5 = SeparableConv(1536, 2048, **tail)
+    first, features = stem_widths
+    self.conv1 = nn.Conv2d(3, first, 3, 2, padding=1, bias=False)
+    self.bn1 = layers.BatchNorm(first)
+    self.conv2 = nn.Conv2d(first, features, 3, padding=1, bias=False)
+    self.bn2 = layers.BatchNorm(features)
+    width = entry_widths[-1]
+    blocks = [((each,) * 3, 2) for each in entry_widths]
+    blocks += [((width,) * 3, 1)] * middle_blocks
+    blocks.append(((width, exit_width, exit_width), 1))
+    self.num_blocks = len(blocks)
+    for i, (widths, stride) in enumerate(blocks, 1):
+      block = AlignedBlock(features, widths, stride=stride, skip_relu=skip_relu)
+      self.add_module(f'block{i}', block)
+      features = widths[-1]
+    self.num_tail = len(tail_widths)
+    for i, width in enumerate(tail_widths, 3):
+      conv = AlignedSeparableConv(
+        features, width, dilation=tail_dilation, relu=True
+      )
+      self.add_module(f'conv{i}', conv)
+      features = width
 
   def forward(self, x):
     """Maps (B, 3, H, W) to features at stride 16 and at stride 4."""
@@ -124,16 +134,18 @@ class AlignedXception65(nn.Module):
     x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
     x = self.block1(x)
     x, low_level = self.block2(x, tap_second=True)
-    for i in range(3, 21):
+    for i in range(3, self.num_blocks + 1):
       x = self.get_submodule(f'block{i}')(x)
-    return self.conv5(self.conv4(self.conv3(x))), low_level
+    for i in range(3, self.num_tail + 3):
+      x = self.get_submodule(f'conv{i}')(x)
+    return x, low_level
 
 
 def _conv_bn_relu(features_in, features, size=1, dilation=1):
   padding = dilation * (size // 2)
   return (
     nn.Conv2d(features_in, features, size, padding=padding, dilation=dilation),
-    BatchNorm(features),
+    layers.BatchNorm(features),
     nn.ReLU(inplace=True),
   )
 
@@ -141,22 +153,28 @@ def _conv_bn_relu(features_in, features, size=1, dilation=1):
 class Aspp(nn.Module):
   """Atrous spatial pyramid pooling: 1 x 1, dilated 3 x 3s, image pooling."""
 
-  def __init__(self, features_in, features):
+  def __init__(self, features_in, features, rates):
     super().__init__()
     self.branch1 = nn.Sequential(*_conv_bn_relu(features_in, features))
-    for i, rate in enumerate((6, 12, 18), 2):
+    for i, rate in enumerate(rates, 2):
       branch = nn.Sequential(*_conv_bn_relu(features_in, features, 3, rate))
       self.add_module(f'branch{i}', branch)
-    self.branch5_conv = nn.Conv2d(features_in, features, 1)
-    self.branch5_bn = BatchNorm(features)
-    self.conv_cat = nn.Sequential(*_conv_bn_relu(5 * features, features))
+    self.num_convs = len(rates) + 1
+    pooling = f'branch{self.num_convs + 1}'
+    self.add_module(f'{pooling}_conv', nn.Conv2d(features_in, features, 1))
+    self.add_module(f'{pooling}_bn', layers.BatchNorm(features))
+    branches = self.num_convs + 1
+    self.conv_cat = nn.Sequential(*_conv_bn_relu(branches * features, features))
 
   def forward(self, x):
-    pooled = self.branch5_bn(self.branch5_conv(x.mean((2, 3), keepdim=True)))
-    pooled = functional.relu(pooled).expand(-1, -1, *x.shape[2:])
-    branches = (self.branch1, self.branch2, self.branch3, self.branch4)
-    branches = [branch(x) for branch in branches]
-    return self.conv_cat(torch.cat([*branches, pooled], 1))
+    pooling = f'branch{self.num_convs + 1}'
+    pooled = self.get_submodule(f'{pooling}_conv')(x.mean((2, 3), keepdim=True))
+    pooled = functional.relu(self.get_submodule(f'{pooling}_bn')(pooled))
+    branches = [
+      self.get_submodule(f'branch{i}')(x) for i in range(1, self.num_convs + 1)
+    ]
+    branches.append(pooled.expand(-1, -1, *x.shape[2:]))
+    return self.conv_cat(torch.cat(branches, 1))
 
 
 def _resize(x, size_hw):
@@ -168,38 +186,72 @@ class DeepLabV3Plus(nn.Module):
 
   Args:
     num_classes: output channels; the public weights have VOC's 21.
-    tail_dilation: of the backbone's last three separable convolutions.
-    skip_relu: identity skips carry relu(x).
-    fine: with MT-Net's fine layer, which receives a mask (B, 1, H, W) too.
+    maps: channels that MT-Net's fine layer receives beside the deepest
+      features; 0 for a network without it.
+    aspp_features, low_level_features, decoder_features: channels.
+    aspp_rates: dilations of the pyramid.
+    dropout_rates: after the pyramid, and after each decoder convolution.
+    input_mean, input_std: range the weights expect; see `layers.InputScale`.
+    bn_epsilon, bn_momentum: see `layers.set_batch_norms`.
+    **backbone: of `AlignedXception`.
   """
 
   def __init__(
-    self, num_classes=21, *, tail_dilation=1, skip_relu=True, fine=False
+    self,
+    num_classes=1,
+    *,
+    maps=0,
+    aspp_features=256,
+    aspp_rates=(6, 12, 18),
+    low_level_features=48,
+    decoder_features=256,
+    dropout_rates=(0.5, 0.5, 0.1),
+    input_mean=(0.0,),
+    input_std=(1.0,),
+    bn_epsilon=1e-5,
+    bn_momentum=0.9,
+    **backbone,
   ):
     super().__init__()
-    self.aspp = Aspp(2048, 256)
-    if fine:
-      self.fine_layer = nn.Sequential(*_conv_bn_relu(256 + 1, 256))
-    self.dropout1 = nn.Dropout(0.5)
-    self.shortcut_conv = nn.Sequential(*_conv_bn_relu(256, 48))
+    self.input_scale = layers.InputScale(input_mean, input_std)
+    self.backbone = AlignedXception(**backbone)
+    # Of the last layer of each.
+    deepest = self.backbone.get_submodule(f'conv{self.backbone.num_tail + 2}')
+    low_level = self.backbone.block2.sepconv2.pointwise.out_channels
+    self.aspp = Aspp(deepest.pointwise.out_channels, aspp_features, aspp_rates)
+    if maps:
+      self.fine_layer = nn.Sequential(
+        *_conv_bn_relu(aspp_features + maps, aspp_features)
+      )
+    self.dropout1 = nn.Dropout(dropout_rates[0])
+    self.shortcut_conv = nn.Sequential(
+      *_conv_bn_relu(low_level, low_level_features)
+    )
     self.cat_conv = nn.Sequential(
-      *_conv_bn_relu(256 + 48, 256, 3),
-      nn.Dropout(0.5),
-      *_conv_bn_relu(256, 256, 3),
-      nn.Dropout(0.1),
+      *_conv_bn_relu(aspp_features + low_level_features, decoder_features, 3),
+      nn.Dropout(dropout_rates[1]),
+      *_conv_bn_relu(decoder_features, decoder_features, 3),
+      nn.Dropout(dropout_rates[2]),
     )
-    self.cls_conv = nn.Conv2d(256, num_classes, 1)
-    self.backbone = AlignedXception65(
-      tail_dilation=tail_dilation, skip_relu=skip_relu
-    )
+    self.cls_conv = nn.Conv2d(decoder_features, num_classes, 1)
+    layers.set_batch_norms(self, epsilon=bn_epsilon, momentum=bn_momentum)
 
   def forward(self, images, coarse_mask=None):
-    x, low_level = self.backbone(images)
+    """Segments windowed CT in [-1, 1].
+
+    Args:
+      images: (B, 3, H, W).
+      coarse_mask: (B, maps, H, W), 0 and 1 or probabilities, where the network
+        has the fine layer.
+
+    Returns:
+      Logits (B, num_classes, H, W).
+    """
+    x, low_level = self.backbone(self.input_scale(images))
     x = self.dropout1(self.aspp(x))
     if coarse_mask is not None:
-      location = functional.interpolate(
-        coarse_mask, x.shape[2:], mode='bilinear', antialias=True
-      )
+      # Averaged: sampled at corners, small nodules would be missed.
+      location = layers.resize(coarse_mask, x.shape[2:])
       x = self.fine_layer(torch.cat([x, location], 1))
     low_level = self.shortcut_conv(low_level)
     x = _resize(x, low_level.shape[2:])

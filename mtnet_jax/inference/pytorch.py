@@ -1,0 +1,216 @@
+"""A trained model for PyTorch: weights, and one file of code that runs them."""
+
+import datetime
+import json
+
+import mtnet_jax
+from mtnet_jax.inference import model as model_lib
+from mtnet_jax.inference.torch import single_file
+from mtnet_jax.models import deeplab
+from mtnet_jax.models import layers
+from mtnet_jax.models import mtnet
+from mtnet_jax.models import nets
+from mtnet_jax.models import strategies
+from mtnet_jax.storage import files
+from mtnet_jax.storage import tensors
+from mtnet_jax.system import errors
+from mtnet_jax.weights import exported
+
+WEIGHTS, CODE = 'weights.safetensors', 'mtnet.py'
+# Fields that say how our networks compute, and not what.
+_OURS_ALONE = ('axis_name', 'dtype')
+_CODE_DOCSTRING = """MT-Net in PyTorch, for the weights beside this file.
+
+Written by mtnet_jax {version} on {date}; Apache License 2.0. README.md says how
+to use it.
+"""
+_README = """# {name}: PyTorch
+
+{simulated}`weights.safetensors` holds the trained networks, under the names of
+the public PyTorch weights of DeepLabv3+ (Coarse and Fine Seg-net) and of timm's
+`legacy_xception` (Class-net). `mtnet.py` runs them and needs nothing but
+PyTorch. Written on {date} by mtnet_jax {version}.
+
+```python
+import sys
+
+import torch
+
+sys.path.insert(0, {out!r})
+import mtnet
+
+model = mtnet.load()
+
+
+@torch.inference_mode()
+def predict(hu, pixel_spacing_mm):
+  hu = torch.as_tensor(hu, dtype=torch.float32)  # (N, {size}, {size}) HU
+  spacing = torch.as_tensor(pixel_spacing_mm, dtype=torch.float32)
+  return model(hu, spacing.expand(len(hu)))
+```
+
+The answer is a dict of tensors: `mask` and `coarse_mask` (N, {size}, {size})
+bool, `probability` and the class activation map `cam` (N, {size}, {size}),
+`malignancy` (N,).{average} Unlike `mtnet_jax.load`, nothing checks the inputs:
+HU, not windowed, the nodule in the middle, spacing in mm.
+
+## Training on
+
+`model.members[0]` has `coarse_net`, `class_net` and `fine_net`, ordinary
+modules that take windowed CT, `model.images(hu, spacing)`, and answer with
+logits. After it:
+
+```python
+mtnet.save(model, 'trained.safetensors')
+```
+
+`mtnet.load('trained.safetensors')` reads it, and mtnet_jax starts from it:
+`--config.pretrained.segmentation=trained.safetensors` gives Coarse Seg-net its
+weights{first}, `--config.pretrained.classification=trained.safetensors`
+Class-net. Write it by `mtnet.save`: `torch.save` leaves out the settings
+(epsilon of batch norms, range of the input), without which weights compute
+something else.
+
+Research software, not a medical device. "Malignancy" is the suspicion of
+LIDC-IDRI's readers, not pathology.
+"""
+_AVERAGE = """
+It is the mean of {count} outputs; `malignancy_members` ({count}, N) has that of
+each, `uncertainty` (N, {size}, {size}) the standard deviation of their
+`probability`.
+"""
+
+
+def write(model, folder, *, name):
+  """Writes the weights, the code and how to call it.
+
+  Args:
+    model: a `model.Model`, or an `ensemble.Ensemble` of such.
+    folder: `pathlib.Path` of one that exists.
+    name: what the README calls the folder.
+
+  Raises:
+    errors.InputError: it cannot be exported, or not be written.
+  """
+  arrays, described = arrays_and_settings(model)
+  tensors.write(
+    folder / WEIGHTS,
+    arrays,
+    metadata={'format': 'pt', exported.SETTINGS: json.dumps(described)},
+  )
+  made = {
+    'version': mtnet_jax.__version__,
+    'date': datetime.date.today().isoformat(),
+  }
+  code = single_file.source(_CODE_DOCSTRING.format(**made))
+  files.write_text(folder / CODE, code)
+  files.write_text(
+    folder / 'README.md',
+    _README.format(
+      **made,
+      name=model.name,
+      simulated='Trained on SIMULATED CT. ' if model.simulated else '',
+      size=model_lib.PATCH_SIZE,
+      out=str(name),
+      average=average_text(described),
+      first=(
+        ', those of the first training' if described['members'] > 1 else ''
+      ),
+    ),
+  )
+
+
+def average_text(described):
+  """What a README says of the arrays that an average has beside the others."""
+  count = described['members'] * (8 if described['symmetries'] else 1)
+  if count == 1:
+    return ''
+  return _AVERAGE.format(count=count, size=model_lib.PATCH_SIZE).rstrip()
+
+
+def arrays_and_settings(model):
+  """Tensors by name, and the settings of `mtnet.MTNet`.
+
+  Args:
+    model: as in `write`.
+
+  Raises:
+    errors.InputError: PyTorch has no such network.
+  """
+  members = getattr(model, 'models', (model,))
+  config = members[0].config
+  if any(
+    not hasattr(one, 'variables')
+    or one.config.to_json() != config.to_json()
+    or (len(members) > 1 and one.temperature != 1)
+    for one in members
+  ):
+    raise errors.InputError(
+      f'{model.name} is an average of different models: export a run or a'
+      ' bundle.'
+    )
+  networks = {
+    f'{stage}_net': net
+    for stage, net in nets.make_nets(config).items()
+    if stage in nets.ORDER
+  }
+  _check(networks, model.name)
+  is_joint = 'joint' in nets.names(config)
+  settings = {
+    'name': model.name,
+    'simulated': model.simulated,
+    'image_size': config.image_size,
+    'window': list(config.window),
+    'spacing_mm': members[0].spacing_mm,
+    # Joint training hands on probabilities, whatever the config says.
+    'coarse_mask': 'soft' if is_joint else config.coarse_mask,
+    'temperature': model.temperature,
+    'symmetries': model.symmetries,
+    'members': len(members),
+    **{part: _settings(net) for part, net in networks.items()},
+  }
+  for stage in nets.ORDER:
+    part = strategies.STRATEGIES[config.strategy][stage].inputs
+    if not stage == 'class':
+      settings[f'{stage}_net']['maps'] = strategies.INPUTS[part].channels
+  arrays = {}
+  for number, one in enumerate(members):
+    variables = _by_network(one.variables, is_joint=is_joint)
+    for part, net in networks.items():
+      found = exported.tensors(part, net, variables[part])
+      prefix = f'members.{number}.{part}'
+      arrays |= {f'{prefix}.{key}': value for key, value in found.items()}
+  return arrays, settings
+
+
+def _by_network(variables, *, is_joint):
+  """'coarse_net', ... -> {'params', 'batch_stats'}."""
+  if not is_joint:
+    return {f'{stage}_net': variables[stage] for stage in nets.ORDER}
+  joint = variables['joint']
+  return {
+    f'{stage}_net': {key: tree[f'{stage}_net'] for key, tree in joint.items()}
+    for stage in nets.ORDER
+  }
+
+
+def _settings(net):
+  """Arguments of a network in PyTorch: all fields of ours that it has."""
+  kind = deeplab.DeepLabV3Plus
+  if isinstance(net, mtnet.ClassNet):
+    kind = mtnet.ClassNet
+  return {
+    name: list(value) if isinstance(value, tuple) else value
+    for name, value in sorted(layers.fields_of(net, kind).items())
+    if name not in _OURS_ALONE
+  }
+
+
+def _check(networks, name):
+  """Raises where the public names have no place for a network's layers."""
+  for part, net in networks.items():
+    if len(net.stem_widths) != 2:
+      raise errors.InputError(
+        f'{name}: {part} begins with {len(net.stem_widths)} plain'
+        ' convolutions, and PyTorch has names for 2: export it as StableHLO.'
+      )

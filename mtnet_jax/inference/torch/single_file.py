@@ -1,0 +1,48 @@
+"""The modules beside this one as one file that needs nothing but PyTorch."""
+
+import ast
+import pathlib
+import re
+
+# Downwards: each uses those before it.
+_MODULES = ('layers', 'deeplab', 'xception', 'patches', 'tensor_file', 'mtnet')
+_PACKAGE = __name__.rpartition('.')[0]
+
+
+def source(docstring):
+  """The text of the file.
+
+  Args:
+    docstring: what it begins with.
+  """
+  imports, bodies = set(), []
+  for name in _MODULES:
+    text = pathlib.Path(__file__).with_name(f'{name}.py').read_text('utf-8')
+    found, body = _parts(text)
+    imports.update(found)
+    bodies.append(f'# {ast.get_docstring(ast.parse(text)).splitlines()[0]}')
+    bodies.append(body)
+  # Those of Python before the others, as is usual.
+  plain = sorted(imports, key=lambda line: ('torch' in line, line))
+  return '\n\n'.join(
+    [f'"""{docstring}"""', '\n'.join(plain), '', *bodies]
+  ) + '\n'
+
+
+def _parts(text):
+  """Imports from elsewhere, and the code after them, of a module's text."""
+  tree = ast.parse(text)
+  nodes = [
+    node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
+  ]
+  lines = text.splitlines()
+  body = '\n'.join(lines[nodes[-1].end_lineno :]).strip('\n')
+  siblings, imports = [], []
+  for node in nodes:
+    if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+      siblings += [alias.name for alias in node.names]
+    else:
+      imports.append(ast.unparse(node))
+  # In one file their names stand for themselves.
+  pattern = rf'\b(?:{"|".join(siblings) or "(?!)"})\.(?=[A-Za-z])'
+  return imports, re.sub(pattern, '', body)
