@@ -12,6 +12,7 @@ from mtnet_jax.models import predictor
 from mtnet_jax.ops import target
 from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
+from mtnet_jax.system import errors
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _PROGRAM, _WEIGHTS = 'mtnet.jax_export', 'weights.safetensors'
@@ -89,8 +90,15 @@ def write(model, folder, *, name):
     name: what the README calls the folder.
 
   Raises:
-    errors.InputError: it cannot be written.
+    errors.InputError: the model is an average, or it cannot be written.
   """
+  if not hasattr(model, 'predict_fn'):
+    raise errors.InputError(
+      f'{model.name} is an average of {len(model.models)} networks'
+      f'{" and their symmetries" if model.symmetries else ""}, and a program of'
+      ' StableHLO holds one: give --format=pytorch or --format=onnx, or export'
+      ' a run or a bundle of one.'
+    )
   files.write_bytes(folder / _PROGRAM, export(model).serialize())
   tensors.write(folder / _WEIGHTS, jax.device_get(model.variables))
   files.write_text(

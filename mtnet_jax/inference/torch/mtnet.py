@@ -12,7 +12,9 @@ from mtnet_jax.inference.torch import tensor_file
 from mtnet_jax.inference.torch import xception
 
 THRESHOLD = 0.5
-_NAMES = ('coarse', 'class', 'fine', 'cam')
+_OUTPUTS = ('coarse', 'class', 'fine', 'cam')
+_ANSWERS = ('mask', 'probability', 'malignancy', 'coarse_mask', 'cam')
+_OF_AVERAGES = ('malignancy_members', 'uncertainty')
 
 
 class Networks(nn.Module):
@@ -74,6 +76,7 @@ class MTNet(nn.Module):
   Attributes:
     settings: these.
     members: the `Networks` of each training.
+    answers: names of what `forward` returns.
   """
 
   def __init__(self, settings):
@@ -82,6 +85,8 @@ class MTNet(nn.Module):
     self.members = nn.ModuleList(
       Networks(settings) for _ in range(settings['members'])
     )
+    self._is_average = settings['members'] > 1 or settings['symmetries']
+    self.answers = (*_ANSWERS, *(_OF_AVERAGES if self._is_average else ()))
 
   def images(self, hu, pixel_spacing_mm):
     """What the networks see: (N, P, P) HU and (N,) mm to (N, 3, S, S)."""
@@ -112,7 +117,7 @@ class MTNet(nn.Module):
       for networks in self.members
       for outputs in self._views(networks, hu, pixel_spacing_mm)
     ]
-    stacked = {name: torch.stack([x[name] for x in found]) for name in _NAMES}
+    stacked = {name: torch.stack([x[name] for x in found]) for name in _OUTPUTS}
     means = {name: x.mean(0) for name, x in stacked.items()}
     answer = {
       'mask': means['fine'] >= THRESHOLD,
@@ -121,7 +126,7 @@ class MTNet(nn.Module):
       'coarse_mask': means['coarse'] >= THRESHOLD,
       'cam': means['cam'],
     }
-    if len(found) > 1:
+    if self._is_average:
       answer['malignancy'] = self._tempered(means['class'])
       answer['malignancy_members'] = self._tempered(stacked['class'])
       squares = (stacked['fine'] - means['fine']).square()
@@ -167,8 +172,7 @@ class MTNet(nn.Module):
       for name in ('coarse', 'fine')
     }
     malignant = logits['class']
-    is_single = len(self.members) == 1 and not self.settings['symmetries']
-    if is_single:
+    if not self._is_average:
       # Of an average, the mean is calibrated.
       malignant = malignant / self.settings['temperature']
     outputs['class'] = malignant.sigmoid()

@@ -24,9 +24,9 @@ def source(docstring):
     bodies.append(body)
   # Those of Python before the others, as is usual.
   plain = sorted(imports, key=lambda line: ('torch' in line, line))
-  return '\n\n'.join(
-    [f'"""{docstring}"""', '\n'.join(plain), '', *bodies]
-  ) + '\n'
+  return (
+    '\n\n'.join([f'"""{docstring}"""', '\n'.join(plain), '', *bodies]) + '\n'
+  )
 
 
 def _parts(text):
