@@ -14,14 +14,13 @@ from mtnet_jax.inference.torch import xception
 
 # Calls of a compiled function: some of it is compiled in the second.
 _WARM_UP = 3
-_DEEPLAB = {'num_classes': 1, 'tail_dilation': 2, 'skip_relu': False}
 
 
 def make_net(net_name):
   """The peer of one of `problem.NETS`."""
   if net_name == 'class':
     return xception.ClassNet()
-  return deeplab.DeepLabV3Plus(**_DEEPLAB, fine=net_name == 'fine')
+  return deeplab.DeepLabV3Plus(maps=1 if net_name == 'fine' else 0)
 
 
 def hybrid_loss(logits, mask, *, rank_weight=0.02, top_k=20, margin=0.3):
@@ -80,8 +79,6 @@ class Contestant:
     net = make_net(net_name).to(self._device, memory_format=torch.channels_last)
     self._net = net.train(mode == 'step')
     self._inputs = [tensor(x, self._device) for x in problem.inputs(net_name)]
-    if net_name == 'class':
-      self._inputs = [torch.cat(self._inputs, 1)]
     self._inputs = [
       x.contiguous(memory_format=torch.channels_last) for x in self._inputs
     ]
@@ -94,7 +91,9 @@ class Contestant:
 
     def logits(*inputs):
       with autocast():
-        return net(*inputs)
+        found = net(*inputs)
+      # Of Class-net, without its activation map.
+      return found[0] if net_name == 'class' else found
 
     def loss(target, *inputs):
       return loss_of(net_name, logits(*inputs), target)

@@ -1,6 +1,6 @@
 """Writes a trained model for other programs, to run without this package.
 
-    python -m mtnet_jax.export --checkpoint=lidc-small --format=pytorch --out=OUT
+    python -m mtnet_jax.export --checkpoint=lidc-small --format=onnx --out=OUT
 
 OUT/README.md shows how to call it: HU patches and their spacing in, masks and
 malignancy out, for any number of patches. Formats:

@@ -138,17 +138,12 @@ def arrays_and_settings(model):
     errors.InputError: PyTorch has no such network.
   """
   members = getattr(model, 'models', (model,))
-  config = members[0].config
-  if any(
-    not hasattr(one, 'variables')
-    or one.config.to_json() != config.to_json()
-    or (len(members) > 1 and one.temperature != 1)
-    for one in members
-  ):
+  if not _are_alike(members):
     raise errors.InputError(
       f'{model.name} is an average of different models: export a run or a'
       ' bundle.'
     )
+  config = members[0].config
   networks = {
     f'{stage}_net': net
     for stage, net in nets.make_nets(config).items()
@@ -181,6 +176,16 @@ def arrays_and_settings(model):
       prefix = f'members.{number}.{part}'
       arrays |= {f'{prefix}.{key}': value for key, value in found.items()}
   return arrays, settings
+
+
+def _are_alike(members):
+  """Whether members of an average differ in nothing but their weights."""
+  if not all(hasattr(one, 'variables') for one in members):
+    return False
+  first = members[0].config.to_json()
+  return len(members) == 1 or all(
+    one.config.to_json() == first and one.temperature == 1 for one in members
+  )
 
 
 def _by_network(variables, *, is_joint):

@@ -256,6 +256,11 @@ def _match(path, file, net, task=None):
       f'{path} is {source.title}, for {source.task}: it does not fit'
       f' {type(net).__name__}.'
     )
+  fields = source.fields
+  if fields is None:
+    fields = exported.fields(path, file.metadata, source.task)
+  # Some of them say how many layers there are.
+  net = net.clone(**fields)
   shapes = _variable_shapes(net)
   layers = source.layers(net)
   wanted = {}  # ours -> theirs, as in the tables
@@ -287,13 +292,10 @@ def _match(path, file, net, task=None):
       + '; '.join(f'{word} {some(names)}' for word, names in faults if names)
       + '. Nothing was loaded.'
     )
-  fields = source.fields
-  if fields is None:
-    fields = exported.fields(path, file.metadata, source.task)
   return Match(
     source=source,
     fields=fields,
-    net=net.clone(**fields),
+    net=net,
     tensors={ours: found[theirs] for ours, theirs in wanted.items()},
     dropped=tuple(sorted(dropped)),
     shapes=shapes,

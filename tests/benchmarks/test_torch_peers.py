@@ -52,7 +52,7 @@ def test_class_net(class_nets, train):
   theirs, _, _ = oracles.run_torch(
     oracle,
     joined,
-    lambda module, x: {'logits': module(x)},
+    lambda module, x: {'logits': module(x[:, :3], x[:, 3:])[0]},
     train=train,
     float64=True,
     differentiate=False,

@@ -1,4 +1,4 @@
-"""The PyTorch peer has the public weights' layout and Coarse Seg-net's size.
+"""The PyTorch network has the public weights' layout and our network's size.
 
 `fixtures/deeplabv3plus_xception65_torch_keys.json` holds the names and shapes
 of the public state dict (DeepLabv3+ on Xception-65, COCO then VOC, without its
@@ -10,7 +10,7 @@ import json
 import main_job
 import pytest
 
-torch = pytest.importorskip('torch', reason='needs the extra "interop"')
+torch = pytest.importorskip('torch', reason='needs the extra `interop`')
 
 from mtnet_jax.inference.torch import deeplab  # noqa: E402
 
@@ -30,16 +30,16 @@ def public_shapes():
 
 
 def _abstract(**kwargs):
-  """The network without memory: shapes only."""
+  """The network without memory: shapes only; that of the public weights."""
   with torch.device('meta'):
-    return deeplab.DeepLabV3Plus(**kwargs)
+    return deeplab.DeepLabV3Plus(**{'num_classes': 21, **kwargs})
 
 
 @pytest.fixture(scope='module')
 def network():
   """Random weights and statistics under which signals neither die nor grow."""
   torch.manual_seed(0)
-  net = deeplab.DeepLabV3Plus(num_classes=1)
+  net = deeplab.DeepLabV3Plus(**deeplab.PUBLIC)
   for module in net.modules():
     if isinstance(module, torch.nn.Conv2d):
       torch.nn.init.kaiming_normal_(module.weight)

@@ -27,7 +27,7 @@ def nets(tmp_path_factory):
 
   from mtnet_jax.inference.torch import deeplab
 
-  oracle = deeplab.DeepLabV3Plus(num_classes=1)
+  oracle = deeplab.DeepLabV3Plus(**deeplab.PUBLIC)
   oracles.randomise_torch(oracle)
   for module in oracle.modules():
     if isinstance(module, torch.nn.Dropout):

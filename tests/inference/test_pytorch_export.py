@@ -1,0 +1,159 @@
+"""A model in PyTorch says what it says here."""
+
+import subprocess
+import sys
+
+import exported_models
+import made_run
+import numpy as np
+import pytest
+import without
+
+from mtnet_jax.inference import pytorch
+
+torch = pytest.importorskip('torch', reason='needs the extra `interop`')
+
+from mtnet_jax.inference.torch import mtnet  # noqa: E402
+
+pytestmark = pytest.mark.extra
+
+_ATOL = 1e-5
+
+
+def _in_torch(model):
+  arrays, settings = pytorch.arrays_and_settings(model)
+  net = mtnet.MTNet(settings)
+  # Strict: every tensor has its place, and every place its tensor.
+  net.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
+  return net.eval()
+
+
+@torch.inference_mode()
+def _answer(net, hu, spacing_mm):
+  answer = net(torch.tensor(hu), torch.tensor(spacing_mm))
+  assert tuple(answer) == net.answers
+  return {name: value.numpy() for name, value in answer.items()}
+
+
+@pytest.mark.parametrize('variant', exported_models.VARIANTS)
+def test_every_field_and_strategy(variant):
+  model = exported_models.make(variant, temperature=1.7)
+  inputs = exported_models.inputs()
+  answer = _answer(_in_torch(model), *inputs)
+  prediction = model.predict(*inputs)
+  # Of something that says the same everywhere nothing would be seen.
+  assert prediction.probability.std() > 0.01
+  exported_models.assert_same(answer, prediction, atol=_ATOL)
+
+
+def test_an_average_of_trainings_and_symmetries():
+  model = exported_models.averaged('fields')
+  inputs = exported_models.inputs()
+  answer = _answer(_in_torch(model), *inputs)
+  assert answer['malignancy_members'].shape == (16, 3)
+  exported_models.assert_same(answer, model.predict(*inputs), atol=_ATOL)
+
+
+def test_a_mask_that_is_handed_on_is_thresholded():
+  config = made_run.config_of()
+  config.coarse_mask = 'hard'
+  net = _in_torch(exported_models.of_config(config)).members[0]
+  logits = torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])
+  assert net.passed_on(logits).tolist() == [0, 0, 1, 1, 1]
+  net.coarse_mask = 'none'
+  assert net.passed_on(logits).tolist() == [0] * 5
+  net.coarse_mask = 'soft'
+  assert net.passed_on(logits).tolist() == logits.sigmoid().tolist()
+
+
+def test_one_training_and_its_symmetries(made_model):
+  from mtnet_jax.inference import ensemble
+
+  model = ensemble.Ensemble([made_model], symmetries=True)
+  arrays, settings = pytorch.arrays_and_settings(model)
+  assert settings['members'] == 1 and settings['symmetries']
+  settings['coarse_mask'] = 'none'
+  net = mtnet.MTNet(settings).eval()
+  net.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
+  hu, spacing_mm = exported_models.inputs(2)
+  answer = _answer(net, hu, spacing_mm)
+  turned = _answer(net, np.rot90(hu, axes=(1, 2)).copy(), spacing_mm)
+  np.testing.assert_allclose(
+    turned['probability'],
+    np.rot90(answer['probability'], axes=(1, 2)),
+    atol=_ATOL,
+  )
+  np.testing.assert_allclose(turned['malignancy'], answer['malignancy'])
+
+
+_USE = """
+import numpy as np
+with np.load('in.npz') as given:
+  answer = predict(given['hu'], given['spacing'])
+np.savez('out.npz', **answer)
+mtnet.save(model, 'trained.safetensors')
+again = mtnet.load('trained.safetensors').state_dict()
+assert all(torch.equal(v, again[k]) for k, v in model.state_dict().items())
+print(sorted(name for name in ('jax', 'mtnet_jax', 'safetensors') if name in sys.modules))
+"""
+
+
+def test_the_code_of_the_readme_where_only_pytorch_is(tmp_path):
+  import re
+
+  model = exported_models.make('fields', temperature=0.8)
+  folder = tmp_path / 'exported'
+  folder.mkdir()
+  pytorch.write(model, folder, name=folder)
+  text = (folder / 'README.md').read_text()
+  assert 'SIMULATED' in text and '{' not in text
+  code = re.findall(r'```python\n(.*?)```', text, re.DOTALL)[0]
+  hu, spacing_mm = exported_models.inputs()
+  np.savez(tmp_path / 'in.npz', hu=hu, spacing=spacing_mm)
+  missing = ['mtnet_jax', 'tfds_lidc', 'jax', 'flax', 'safetensors']
+  done = subprocess.run(
+    [sys.executable, '-c', without.WITHOUT % (missing,) + code + _USE],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert done.stdout == '[]\n'
+  with np.load(tmp_path / 'out.npz') as answer:
+    exported_models.assert_same(
+      dict(answer), model.predict(hu, spacing_mm), atol=_ATOL
+    )
+
+
+@pytest.mark.slow
+def test_networks_of_the_paper_s_size():
+  """Each on the same images and masks: outputs, and activation map."""
+  import functools
+
+  import jax
+
+  from mtnet_jax.models import nets
+
+  config = made_run.config_of('default')
+  model = exported_models.of_config(config)
+  members = _in_torch(model).members[0]
+  rng = np.random.default_rng(0)
+  images = rng.uniform(-1, 1, (2, 96, 96, 3)).astype(np.float32)
+  mask = (rng.random((2, 96, 96, 1)) < 0.2).astype(np.float32)
+  theirs = [torch.tensor(x.transpose(0, 3, 1, 2)) for x in (images, mask)]
+  for stage, net in nets.make_nets(config).items():
+    given = 1 if stage == 'coarse' else 2
+    run = jax.jit(functools.partial(net.apply, train=False))
+    logits, taps = run(model.variables[stage], *(images, mask)[:given])
+    with torch.inference_mode():
+      answer = members.get_submodule(f'{stage}_net')(*theirs[:given])
+    if stage == 'class':
+      answer, cam = answer
+      taps = np.asarray(taps['cam'])
+      largest = np.abs(taps).max()
+      assert np.abs(cam.numpy() - taps).max() <= _ATOL * largest
+    else:
+      answer = answer.permute(0, 2, 3, 1)
+    ours = np.asarray(jax.nn.sigmoid(logits))
+    assert ours.std() > 1e-3, stage
+    assert np.abs(answer.sigmoid().numpy() - ours).max() <= _ATOL, stage
