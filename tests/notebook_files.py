@@ -3,6 +3,7 @@
 import base64
 
 import main_job
+import matplotlib
 import pytest
 
 FOLDER = main_job.ROOT / 'notebooks'
@@ -91,6 +92,8 @@ def run(path, home, monkeypatch, *, folder=FOLDER, replace=(), **settings):
     at.source = at.source.replace(old, new)
   monkeypatch.setenv('HOME', str(home))
   monkeypatch.setenv('PYTHONPATH', str(main_job.ROOT))
+  # Matplotlib looks for all fonts anew in each home folder, which takes seconds.
+  monkeypatch.setenv('MPLCONFIGDIR', matplotlib.get_cachedir())
   nbclient.NotebookClient(
     notebook,
     timeout=600,
