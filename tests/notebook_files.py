@@ -92,7 +92,7 @@ def run(path, home, monkeypatch, *, folder=FOLDER, replace=(), **settings):
     at.source = at.source.replace(old, new)
   monkeypatch.setenv('HOME', str(home))
   monkeypatch.setenv('PYTHONPATH', str(main_job.ROOT))
-  # Matplotlib looks for all fonts anew in each home folder, which takes seconds.
+  # In a new home folder, Matplotlib looks for all fonts, which takes seconds.
   monkeypatch.setenv('MPLCONFIGDIR', matplotlib.get_cachedir())
   nbclient.NotebookClient(
     notebook,
