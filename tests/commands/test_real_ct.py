@@ -263,3 +263,27 @@ def test_its_model_is_one_that_comes_with_the_package():
   ).source
   (name,) = re.findall(r"^MODEL = '(.*)'$", settings, re.MULTILINE)
   assert name in shipped.names()
+
+
+def test_a_slice_without_an_outline_counts_for_no_volume(
+  tmp_path, monkeypatch, capsys
+):
+  thickness_mm = np.array([1.0, 2.0, 3.0, 4.0])
+  volume = types.SimpleNamespace(
+    shape=(4, 8, 8),
+    pixel_spacing_mm=0.5,
+    thickness_mm=lambda slices: thickness_mm[list(slices)],
+  )
+  names = _cell('def measure', monkeypatch, tmp_path, volume=volume)
+  mask = np.zeros(volume.shape, bool)
+  mask[1, :2], mask[2], mask[3, 0, :3] = True, True, True
+  record = {
+    'id': 'a',
+    'mask': {'volume_mm3': 11.0, 'unmeasured_slices': [2]},
+    'notes': ['a leak'],
+  }
+  names['measure'](record, mask)
+  # 16 pixels of 2 mm and 3 of 4 mm, a quarter of a square mm each.
+  assert capsys.readouterr().out == (
+    'a: 19 voxels are 11.0 mm³; predictions.json: 11.0\n  a leak\n'
+  )
