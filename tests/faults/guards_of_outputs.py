@@ -8,6 +8,7 @@ _OUT_FOLDER = 'mtnet_jax/ct/out_folder.py'
 _MANY = 'mtnet_jax/ct/many_series.py'
 _OTHERS = 'tests/commands/test_predict_others_files.py'
 _OF_MANY = 'tests/commands/test_predict_many.py -k'
+_BADGES = 'notebooks/badges.py'
 
 GUARDS = (
   guard.Guard(
@@ -177,5 +178,23 @@ GUARDS = (
     '      identity.check()\n',
     '      pass\n',
     'tests/commands/test_report.py -k another_run_stays',
+  ),
+  guard.Guard(
+    _BADGES,
+    "  if not found or url.endswith('.git'):\n",
+    '  if not found:\n',
+    'tests/commands/test_badges.py -k github_url',
+  ),
+  guard.Guard(
+    _BADGES,
+    '_GITHUB.fullmatch(url)',
+    '_GITHUB.match(url)',
+    'tests/commands/test_badges.py -k github_url',
+  ),
+  guard.Guard(
+    _BADGES,
+    '  if len(badges) != 1 or len(settings) != 1:\n',
+    '  if not badges:\n',
+    'tests/commands/test_badges.py -k without_a_place',
   ),
 )
