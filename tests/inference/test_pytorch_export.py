@@ -134,7 +134,7 @@ def test_networks_of_the_paper_s_size():
 
   from mtnet_jax.models import nets
 
-  config = made_run.config_of('default')
+  config = made_run.config_of('mtnet')
   model = exported_models.of_config(config)
   members = _in_torch(model).members[0]
   rng = np.random.default_rng(0)
