@@ -62,6 +62,13 @@ def main():
   parser.add_argument(
     '--note', default='', help='a paragraph for the card, about the data'
   )
+  parser.add_argument(
+    '--license',
+    metavar='ID',
+    help='licence that you give the model, as the Hugging Face Hub writes it:'
+    ' apache-2.0, cc-by-4.0, other, ... (default: what a bundle has already, or'
+    ' else `unknown`, which permits nothing)',
+  )
   args = parser.parse_args()
   # Metrics bring scikit-learn, which is not needed to say what is wrong above.
   from mtnet_jax.inference import packing
@@ -75,6 +82,7 @@ def main():
     calibrate=args.calibrate,
     leave_out=args.leave_out,
     note=args.note,
+    license=args.license,
   )
   megabytes = sum(p.stat().st_size for p in pathlib.Path(args.out).iterdir())
   print(

@@ -179,7 +179,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/inference/packing.py',
-    '        _card(read[-1])  # Before anything that takes long.\n',
+    '        front_matter.readme(read[-1])  # Before what takes long.\n',
     '',
     'tests/inference/test_packing.py -k odd_bundle',
   ),
@@ -303,6 +303,42 @@ GUARDS = (
     '    if len(reason) > _MAX_REASON:',
     '    if False:',
     'tests/inference/test_bundles_of_strangers.py -k long',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/remote.py',
+    '  filesystem.invalidate_cache()\n',
+    '',
+    'tests/inference/test_hub.py -k again',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/remote.py',
+    "    top = path.rstrip('/') if top is None else top\n",
+    '    top = root\n',
+    'tests/inference/test_hub.py -k revision',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/front_matter.py',
+    '  quoted = json.dumps(value, ensure_ascii=False)',
+    '  quoted = f\'"{value}"\'',
+    'tests/inference/test_front_matter.py -k place',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/front_matter.py',
+    ' and math.isfinite(value)',
+    '',
+    'tests/inference/test_front_matter.py -k undefined',
+  ),
+  guard.Guard(
+    'mtnet_jax/storage/workdir.py',
+    "    texts.check_license(tree['license'], path)",
+    '    pass',
+    'tests/inference/test_bundles_of_strangers.py -k shown',
+  ),
+  guard.Guard(
+    'mtnet_jax/inference/packing.py',
+    "    texts.check_license(license, '--license')",
+    '    pass',
+    'tests/inference/test_front_matter.py -k no_licence',
   ),
   guard.Guard(
     'mtnet_jax/inference/card.py',
