@@ -1,10 +1,12 @@
 """Models of the Hugging Face Hub, by a stand-in and by its own client."""
 
+import inspect
 import socket
 import sys
 import threading
 from typing import NamedTuple
 
+import doc_pages
 import fsspec
 from fsspec import config as fsspec_config
 import hub_stand_in
@@ -42,15 +44,17 @@ def _client(monkeypatch):
   disabled = 'huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY'
   monkeypatch.setattr(disabled, True)
   monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-  monkeypatch.delitem(_REGISTERED, 'hf', raising=False)
   hub.close_session()  # It would keep the proxies of before.
 
   def read_from(endpoint, token=''):
-    options = {'endpoint': endpoint, 'token': token or False}
-    monkeypatch.setitem(fsspec_config.conf, 'hf', options)
+    class FileSystem(hub.HfFileSystem):
+      def __init__(self, **kwargs):
+        options = {'endpoint': endpoint, 'token': token or False}
+        super().__init__(**options, **kwargs)
+
+    monkeypatch.setitem(_REGISTERED, 'hf', FileSystem)
 
   yield read_from
-  hub.HfFileSystem.clear_instance_cache()
   hub.close_session()
 
 
@@ -216,6 +220,21 @@ def test_without_a_network_a_line_says_so(client):
     with pytest.raises(errors.InputError, match='refused.*check the') as caught:
       mtnet_jax.load('hf://owner/name')
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.extra
+def test_the_command_of_the_documentation_uploads_a_bundle():
+  upload = pytest.importorskip(
+    'huggingface_hub.cli.upload', reason='needs the extra `hf`'
+  ).upload
+  page = doc_pages.text('docs/models.md')
+  assert '\n    hf upload OWNER/NAME demo-bundle .\n' in page
+  # What takes no dashes comes in this order.
+  assert [*inspect.signature(upload).parameters][:3] == [
+    'repo_id',
+    'local_path',
+    'path_in_repo',
+  ]
 
 
 def test_a_missing_extra_is_named(monkeypatch):
