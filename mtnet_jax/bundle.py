@@ -3,12 +3,13 @@
     python -m mtnet_jax.bundle --run=runs/demo --out=demo-bundle
 
 A bundle holds what prediction needs and a model card, and nothing of training:
-README.md (the model card), config.json, metrics.json, weights.safetensors,
-seen.csv (ids of the nodules and patients that it was trained on or chosen by),
-and manifest.json with the SHA-256 of each, which is checked whenever the bundle
-is opened. It opens anywhere, on one CPU or one GPU:
+README.md (the model card, which begins with what the Hugging Face Hub reads),
+config.json, metrics.json, weights.safetensors, seen.csv (ids of the nodules and
+patients that it was trained on or chosen by), and manifest.json with the
+SHA-256 of each, which is checked whenever the bundle is opened. It opens
+anywhere, on one CPU or one GPU:
 
-    model = mtnet_jax.load('demo-bundle')  # or a URL, such as gs://bucket/demo
+    model = mtnet_jax.load('demo-bundle')  # or gs://bucket/demo, hf://owner/demo
     model.predict(hu, pixel_spacing_mm)
 
 Several runs make one model that averages them, and with --calibrate its
