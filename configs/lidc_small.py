@@ -11,7 +11,8 @@
     done
     python -m mtnet_jax.bundle --run runs/lidc_small_1 runs/lidc_small_2 \\
       --symmetries --calibrate --float16 --name=lidc-small --out=lidc-small \\
-      --leave_out LIDC-IDRI-0851_804_2 LIDC-IDRI-0800_855_3 --note="$note"
+      --leave_out LIDC-IDRI-0851_804_2 LIDC-IDRI-0800_855_3 --note="$note" \\
+      --license=apache-2.0
 
 The CT of these two nodules was missing, and `note` is the card's paragraph on
 the crops. The networks of configs/mtnet.py:demo see 192 pixels, three for each

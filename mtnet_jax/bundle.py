@@ -3,12 +3,13 @@
     python -m mtnet_jax.bundle --run=runs/demo --out=demo-bundle
 
 A bundle holds what prediction needs and a model card, and nothing of training:
-README.md (the model card), config.json, metrics.json, weights.safetensors,
-seen.csv (ids of the nodules and patients that it was trained on or chosen by),
-and manifest.json with the SHA-256 of each, which is checked whenever the bundle
-is opened. It opens anywhere, on one CPU or one GPU:
+README.md (the model card, which begins with what the Hugging Face Hub reads),
+config.json, metrics.json, weights.safetensors, seen.csv (ids of the nodules and
+patients that it was trained on or chosen by), and manifest.json with the
+SHA-256 of each, which is checked whenever the bundle is opened. It opens
+anywhere, on one CPU or one GPU:
 
-    model = mtnet_jax.load('demo-bundle')  # or a URL, such as gs://bucket/demo
+    model = mtnet_jax.load('demo-bundle')  # or gs://bucket/demo, hf://owner/demo
     model.predict(hu, pixel_spacing_mm)
 
 Several runs make one model that averages them, and with --calibrate its
@@ -62,6 +63,13 @@ def main():
   parser.add_argument(
     '--note', default='', help='a paragraph for the card, about the data'
   )
+  parser.add_argument(
+    '--license',
+    metavar='ID',
+    help='licence that you give the model, as the Hugging Face Hub writes it:'
+    ' apache-2.0, cc-by-4.0, other, ... (default: what a bundle has already, or'
+    ' else `unknown`, which permits nothing)',
+  )
   args = parser.parse_args()
   # Metrics bring scikit-learn, which is not needed to say what is wrong above.
   from mtnet_jax.inference import packing
@@ -75,6 +83,7 @@ def main():
     calibrate=args.calibrate,
     leave_out=args.leave_out,
     note=args.note,
+    license=args.license,
   )
   megabytes = sum(p.stat().st_size for p in pathlib.Path(args.out).iterdir())
   print(

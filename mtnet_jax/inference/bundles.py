@@ -38,9 +38,10 @@ def load(path):
   Compiled programs are kept on this disk, see `compilation_cache`.
 
   Args:
-    path: a run directory or a bundle; a URL of one, such as gs://bucket/run; or
-      the name of a model that comes with the package, such as 'lidc-small'. A
-      list of them makes an ensemble.
+    path: a run directory or a bundle; a URL of one, such as gs://bucket/run or
+      hf://owner/name (with @revision, /folder or both behind it); or the name
+      of a model that comes with the package, such as 'lidc-small'. A list of
+      them makes an ensemble.
 
   Returns:
     A `model.Model`; of a list, or of a bundle with several members or with
@@ -69,8 +70,9 @@ def load(path):
 def name_of(path):
   """A name made of the last part of a path or a URL."""
   path = str(path)
-  path = path if '://' in path else str(pathlib.Path(path).resolve())
-  return texts.as_name(path.rstrip('/').rpartition('/')[2])
+  if '://' in path:
+    return texts.as_name(remote.last_part(path))
+  return texts.as_name(pathlib.Path(path).resolve().name)
 
 
 def read(folder, *, name):

@@ -14,7 +14,7 @@ from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.evaluation import scores
 from mtnet_jax.inference import bundles
-from mtnet_jax.inference import card
+from mtnet_jax.inference import front_matter
 from mtnet_jax.inference import remote
 from mtnet_jax.inference import seen_by
 from mtnet_jax.models import nets
@@ -43,6 +43,7 @@ def write(
   calibrate=False,
   leave_out=(),
   note='',
+  license=None,
 ):
   """Packs a finished run, or several to be averaged.
 
@@ -57,6 +58,8 @@ def write(
     leave_out: ids of nodules that the card's results do not count, nor the
       calibration, such as those of which the CT is missing.
     note: a paragraph for the card, about the data.
+    license: of the model, an identifier of the Hub; default: that of the first
+      bundle, if there is one, and else 'unknown'.
 
   Raises:
     errors.InputError: a run cannot be used, an average was not evaluated, or
@@ -64,6 +67,8 @@ def write(
   """
   if name is not None:
     texts.check_name(name, '--name')
+  if license is not None:
+    texts.check_license(license, '--license')
   note = ' '.join(note.split())
   runs = runs if isinstance(runs, (list, tuple)) else [runs]
   with contextlib.ExitStack() as stack:
@@ -75,7 +80,7 @@ def write(
     for run, folder in zip(runs, folders, strict=True):
       with bundle_files.damage(folder):
         read.append(bundles.read(folder, name=bundles.name_of(run)))
-        _card(read[-1])  # Before anything that takes long.
+        front_matter.readme(read[-1])  # Before what takes long.
     first = read[0]
     config = first.config.copy_and_resolve_references()
     members = [variables for bundle in read for variables in bundle.members]
@@ -100,6 +105,8 @@ def write(
         )
     if note:
       metrics = {**metrics, 'note': note}
+    if license is not None:
+      metrics = {**metrics, 'license': license}
   with config.unlocked():
     # The paths on this machine concern nobody else.
     config.dataset.data_dir = ''
@@ -301,12 +308,6 @@ def _curve(records):
   ]
 
 
-def _card(bundle):
-  return card.model_card(
-    bundle.name, bundle.config, bundle.metrics, bundle.seen
-  )
-
-
 def _rounded(tree):
   """Parameters in half precision; statistics may lie beyond its range."""
   return {
@@ -334,10 +335,7 @@ def _write(bundle, out, *, float16):
       staged / bundle_files.CONFIG, json.loads(bundle.config.to_json())
     )
     files.write_json(staged / bundle_files.METRICS, bundle.metrics)
-    files.write_text(
-      staged / bundle_files.CARD,
-      _card(bundle),
-    )
+    files.write_text(staged / bundle_files.CARD, front_matter.readme(bundle))
     tensors.write(staged / bundle_files.WEIGHTS, variables)
     if bundle.seen is not None:
       seen_lib.write(staged / seen_lib.FILE, bundle.seen)

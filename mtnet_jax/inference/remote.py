@@ -3,6 +3,7 @@
 from concurrent import futures
 import contextlib
 import pathlib
+import re
 import tempfile
 import threading
 
@@ -13,10 +14,20 @@ from mtnet_jax.system import errors
 
 # Filesystem -> what installs it.
 _INSTALL = {
+  'hf': "pip install 'mtnet_jax[hf]'",
   'gs': "pip install 'mtnet_jax[gcs]'",
   'gcs': "pip install 'mtnet_jax[gcs]'",
   's3': 'pip install s3fs',
 }
+# Filesystem -> how its files are opened: the Hub's streams one then, and would
+# ask once for every 5 MB of it.
+_OPENED = {'hf': {'block_size': 0}}
+# Filesystem -> what its user can do where the address is right.
+_PERMISSION = {
+  'hf': ' (a private or gated model: `hf auth login`, or set HF_TOKEN)'
+}
+# Revisions of the Hub that hold slashes, as its filesystem reads them.
+_REFERENCE = re.compile(r'@refs/(pr|convert)/')
 
 
 # A run of the paper's networks has some hundred files and 0.6 GB.
@@ -34,7 +45,8 @@ def local_folder(path, *, wanted):
 
   Args:
     path: a folder of this disk or the name of a shipped model, yielded as it
-      is; or a URL such as gs://bucket/run, downloaded to a temporary folder.
+      is; or a URL such as gs://bucket/run or hf://owner/name, downloaded to a
+      temporary folder.
     wanted: relative path -> whether to download the file.
 
   Yields:
@@ -66,16 +78,28 @@ def local_folder(path, *, wanted):
     yield folder
 
 
+def last_part(url):
+  """The last part of a URL, which names what lies there.
+
+  At the Hub a revision belongs to the name before it, although it may hold
+  slashes: 'name@refs-pr-1' of hf://owner/name@refs/pr/1.
+  """
+  if url.startswith('hf://'):
+    url = _REFERENCE.sub(r'@refs-\1-', url)
+    url = url.replace('%2F', '-').replace('%2f', '-')
+  return url.rstrip('/').rpartition('/')[2]
+
+
 def _download(url, folder, wanted):
   filesystem, root = fsspec.core.url_to_fs(url)
-  root = root.rstrip('/')
+  # It remembers what it listed for, or did not find for, an earlier call.
+  filesystem.invalidate_cache()
+  opened = _OPENED.get(_protocol(url), {})
   sources, said = {}, 0
-  for entry in _listed(url, filesystem, root):
-    source = entry['name']
-    name = source.removeprefix(root).lstrip('/')
+  for name, entry in _listed(url, filesystem, root.rstrip('/')):
     # A name with '..' would be written outside the folder.
     if '..' not in name.split('/') and wanted(name):
-      sources[name] = source
+      sources[name] = entry['name']
       said += entry.get('size') or 0
       _check_limits(url, len(sources), said)
   counting, total = threading.Lock(), 0
@@ -84,7 +108,7 @@ def _download(url, folder, wanted):
     nonlocal total
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with (
-      filesystem.open(sources[name], 'rb') as source,
+      filesystem.open(sources[name], 'rb', **opened) as source,
       (folder / name).open('wb') as out,
     ):
       while part := source.read(_PART):
@@ -102,16 +126,21 @@ def _download(url, folder, wanted):
 
 
 def _listed(url, filesystem, root):
-  """What is known of each file, folder by folder, as far as the bounds go."""
-  count = 0
-  for _, folders, files in filesystem.walk(root, detail=True, on_error='raise'):
+  """The path below `root` of each file, and what is known of it, in bounds."""
+  count, top = 0, None
+  for path, folders, files in filesystem.walk(
+    root, detail=True, on_error='raise'
+  ):
+    # The root as names begin with it: the Hub's has no `models/`.
+    top = path.rstrip('/') if top is None else top
     count += 1 + len(folders) + len(files)
     if count > _MAX_LISTED:
       raise errors.InputError(
         f'{url} lists more than {_MAX_LISTED} names, which no run and no bundle'
         ' has: check the address.'
       )
-    yield from files.values()
+    for entry in files.values():
+      yield entry['name'].removeprefix(top).lstrip('/'), entry
 
 
 def _check_limits(url, count, total):
@@ -122,13 +151,17 @@ def _check_limits(url, count, total):
     )
 
 
+def _protocol(url):
+  return url.partition('://')[0]
+
+
 def _explain(url, error):
   message = ' '.join(str(error).split())[:200] or type(error).__name__
-  protocol = url.partition('://')[0]
+  protocol = _protocol(url)
   if isinstance(error, ImportError):
     way_out = _INSTALL.get(protocol, f'what fsspec needs for {protocol}://')
     return f'{url} cannot be read ({message}): install {way_out}.'
   return (
     f'{url} cannot be read ({message}): check the address, and that this'
-    ' machine may read it.'
+    f' machine may read it{_PERMISSION.get(protocol, "")}.'
   )

@@ -43,7 +43,7 @@ class Bundle(NamedTuple):
     name: of the model.
     config: config.json, of its first member.
     metrics: metrics.json.
-    card: the model card, Markdown.
+    card: the model card, Markdown, without what the Hub reads of README.md.
     members: the variables of each member, stage name -> {'params',
       'batch_stats'} of NumPy arrays.
     symmetries: whether outputs are averaged over rotations and reflections.
@@ -115,7 +115,7 @@ def read(folder, *, check_variables=None):
     name=manifest['name'],
     config=config,
     metrics=metrics,
-    card=card,
+    card=texts.without_front_matter(card),
     members=_members(variables, count, weights),
     symmetries=manifest.get('symmetries', False) is True,
     temperature=_number(

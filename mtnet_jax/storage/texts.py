@@ -9,6 +9,11 @@ import re
 from mtnet_jax.system import errors
 
 MAX_NAME = 64
+# As the Hub calls a licence of which nothing is known.
+UNKNOWN_LICENSE = 'unknown'
+_LICENSE = re.compile(r'[a-z0-9][a-z0-9.-]{0,39}')
+# Between its two lines stands what the Hub reads.
+_FRONT_MATTER = re.compile(r'---\n.*?\n---\n+', re.DOTALL)
 _NAME = re.compile(rf'[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}')
 _MAX_TEXT = 4096
 _MAX_CARD = 1 << 20
@@ -42,6 +47,16 @@ def check_name(value, where):
     raise errors.InputError(
       f'{where}: {str(value)[:40]!r} is no name of a model: it must be at most'
       f' {MAX_NAME} letters of A-Z, a-z, 0-9, ".", "_" and "-".'
+    )
+
+
+def check_license(value, where):
+  """Raises `errors.InputError` where a value is no identifier of a licence."""
+  if not isinstance(value, str) or not _LICENSE.fullmatch(value):
+    raise errors.InputError(
+      f'{where}: {str(value)[:40]!r} is no licence of the Hugging Face Hub: it'
+      ' must be at most 40 of a-z, 0-9, "." and "-", such as apache-2.0, other'
+      f' or {UNKNOWN_LICENSE}.'
     )
 
 
@@ -87,6 +102,12 @@ def check_card(card, where):
       f'{where} is no model card: it must be of printable characters, at most'
       f' {_MAX_CARD >> 20} MiB. Get the bundle again.'
     )
+
+
+def without_front_matter(card):
+  """A model card as people read it; one of an earlier version has none."""
+  found = _FRONT_MATTER.match(card)
+  return card[found.end() :] if found else card
 
 
 def _check(text, where, key):

@@ -166,6 +166,8 @@ def read_metrics(workdir):
   tree = _read(path, 'diameter_only_model', 'simulated', 'test')
   texts.check_tree(tree, path)
   texts.check_types(tree, _METRICS_TYPES, path)
+  if 'license' in tree:
+    texts.check_license(tree['license'], path)
   return tree
 
 

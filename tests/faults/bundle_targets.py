@@ -5,6 +5,7 @@ import json
 
 from faults import mutations
 from faults import weights_targets
+import yaml
 
 
 def signed(case):
@@ -50,7 +51,7 @@ def damage_header(rng, case, other):
 
 def read(folder):
   """Reads a bundle, and shows what is shown of it."""
-  from mtnet_jax.inference import card
+  from mtnet_jax.inference import front_matter
   from mtnet_jax.models import nets
   from mtnet_jax.storage import bundle_files
   from mtnet_jax.storage import texts
@@ -60,8 +61,9 @@ def read(folder):
     bundle = bundle_files.read(folder, check_variables=nets.check_variables)
     assert texts.is_name(bundle.name)
     assert bundle.card.replace('\n', '').isprintable()
-    made = card.model_card(
-      bundle.name, bundle.config, bundle.metrics, bundle.seen
-    )
+    made = front_matter.readme(bundle)
   assert '\x1b' not in made
   assert '\n<' not in made
+  # The Hub reads what stands between the first two lines of dashes.
+  tree = yaml.safe_load(made.split('---\n')[1])
+  assert tree['library_name'] == 'mtnet_jax' and len(tree) <= 6

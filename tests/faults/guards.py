@@ -5,6 +5,7 @@ without it. `mutants.py` takes them out one by one.
 """
 
 from faults import guard
+from faults import guards_of_cards
 from faults import guards_of_checkpoints
 from faults import guards_of_folders
 from faults import guards_of_input
@@ -233,6 +234,7 @@ GUARDS = (
     '    or low > value or value > high',
     'tests/storage/test_size_limits.py',
   ),
+  *guards_of_cards.GUARDS,
   *guards_of_checkpoints.GUARDS,
   *guards_of_folders.GUARDS,
   *guards_of_input.GUARDS,

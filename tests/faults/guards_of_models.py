@@ -179,7 +179,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/inference/packing.py',
-    '        _card(read[-1])  # Before anything that takes long.\n',
+    '        front_matter.readme(read[-1])  # Before what takes long.\n',
     '',
     'tests/inference/test_packing.py -k odd_bundle',
   ),
@@ -305,16 +305,16 @@ GUARDS = (
     'tests/inference/test_bundles_of_strangers.py -k long',
   ),
   guard.Guard(
-    'mtnet_jax/inference/card.py',
-    '(at most {limit:d} nodules',
-    '(at most {limit} nodules',
-    'tests/inference/test_model_card.py -k limit',
+    'mtnet_jax/inference/remote.py',
+    '  filesystem.invalidate_cache()\n',
+    '',
+    'tests/inference/test_hub.py -k again',
   ),
   guard.Guard(
-    'mtnet_jax/inference/card.py',
-    '  text = _paragraph(text)\n',
-    "  text = _prose(' '.join(text.split()))\n",
-    'tests/inference/test_model_card.py -k paragraph',
+    'mtnet_jax/inference/remote.py',
+    "    top = path.rstrip('/') if top is None else top\n",
+    '    top = root\n',
+    'tests/inference/test_hub.py -k revision',
   ),
   guard.Guard(
     'mtnet_jax/data/lidc.py',

@@ -116,6 +116,8 @@ def test_a_name_is_a_short_word(packed, tmp_path, name):
     ('metrics', {'note': ['a list']}, 'note must be a text'),
     ('metrics', {'simulated': 'no'}, 'simulated must be true or false'),
     ('metrics', {'left_out': ['a\nb']}, 'left_out.*cannot be shown'),
+    ('metrics', {'license': 'mit"] x'}, 'no licence of'),
+    ('metrics', {'license': ['mit']}, 'no licence of'),
   ],
 )
 def test_texts_that_cannot_be_shown(packed, tmp_path, file, changes, says):

@@ -35,7 +35,7 @@ def _argument_of_load(card):
 
 def test_its_example_does_not_take_the_model_s_name_for_a_folder(packed):
   card = (packed / 'README.md').read_text()
-  assert card.startswith('# MT-Net `made`\n')
+  assert '\n---\n\n# MT-Net `made`\n' in card
   argument = _argument_of_load(card)
   assert argument == 'PATH/OF/THIS/FOLDER'
   model = mtnet_jax.load(argument.replace('PATH/OF/THIS/FOLDER', str(packed)))
