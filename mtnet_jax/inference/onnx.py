@@ -30,7 +30,8 @@ import pathlib
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession(pathlib.Path({out!r}) / '{program}')
+folder = pathlib.Path({out!r})  # Where this folder is.
+session = onnxruntime.InferenceSession(folder / '{program}')
 names = [output.name for output in session.get_outputs()]
 
 
@@ -43,8 +44,8 @@ def predict(hu, pixel_spacing_mm):
 
 The answer is a dict of arrays: `mask` and `coarse_mask` (N, {size}, {size})
 bool, `probability` and the class activation map `cam` (N, {size}, {size}),
-`malignancy` (N,).{average} Unlike `mtnet_jax.load`, nothing checks the inputs.
-
+`malignancy` (N,). Unlike `mtnet_jax.load`, nothing checks the inputs.
+{average}
 Research software, not a medical device. "Malignancy" is the suspicion of
 LIDC-IDRI's readers, not pathology.
 """

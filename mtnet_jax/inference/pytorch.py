@@ -36,7 +36,7 @@ import sys
 
 import torch
 
-sys.path.insert(0, {out!r})
+sys.path.insert(0, {out!r})  # Where this folder is.
 import mtnet
 
 model = mtnet.load()
@@ -51,9 +51,9 @@ def predict(hu, pixel_spacing_mm):
 
 The answer is a dict of tensors: `mask` and `coarse_mask` (N, {size}, {size})
 bool, `probability` and the class activation map `cam` (N, {size}, {size}),
-`malignancy` (N,).{average} Unlike `mtnet_jax.load`, nothing checks the inputs:
-HU, not windowed, the nodule in the middle, spacing in mm.
-
+`malignancy` (N,). Unlike `mtnet_jax.load`, nothing checks the values: HU, not
+windowed, the nodule in the middle, spacing in mm.
+{average}
 ## Training on
 
 `model.members[0]` has `coarse_net`, `class_net` and `fine_net`, ordinary
@@ -64,18 +64,20 @@ logits. After it:
 mtnet.save(model, 'trained.safetensors')
 ```
 
-`mtnet.load('trained.safetensors')` reads it, and mtnet_jax starts from it:
-`--config.pretrained.segmentation=trained.safetensors` gives Coarse Seg-net its
-weights{first}, `--config.pretrained.classification=trained.safetensors`
-Class-net. Write it by `mtnet.save`: `torch.save` leaves out the settings
-(epsilon of batch norms, range of the input), without which weights compute
-something else.
+`mtnet.load('trained.safetensors')` reads it, and training in mtnet_jax starts
+from it{first}:
+
+    --config.pretrained.segmentation=trained.safetensors
+    --config.pretrained.classification=trained.safetensors
+
+Write it by `mtnet.save`: `torch.save` leaves out the settings (epsilon of batch
+norms, range of the input), without which weights compute something else.
 
 Research software, not a medical device. "Malignancy" is the suspicion of
 LIDC-IDRI's readers, not pathology.
 """
 _AVERAGE = """
-It is the mean of {count} outputs; `malignancy_members` ({count}, N) has that of
+It is the mean of {count} outputs: `malignancy_members` ({count}, N) has that of
 each, `uncertainty` (N, {size}, {size}) the standard deviation of their
 `probability`.
 """
@@ -114,7 +116,7 @@ def write(model, folder, *, name):
       out=str(name),
       average=average_text(described),
       first=(
-        ', those of the first training' if described['members'] > 1 else ''
+        ', of the average the first one' if described['members'] > 1 else ''
       ),
     ),
   )
@@ -125,7 +127,7 @@ def average_text(described):
   count = described['members'] * (8 if described['symmetries'] else 1)
   if count == 1:
     return ''
-  return _AVERAGE.format(count=count, size=model_lib.PATCH_SIZE).rstrip()
+  return _AVERAGE.format(count=count, size=model_lib.PATCH_SIZE)
 
 
 def arrays_and_settings(model):
@@ -154,6 +156,7 @@ def arrays_and_settings(model):
   settings = {
     'name': model.name,
     'simulated': model.simulated,
+    'patch_size': model_lib.PATCH_SIZE,
     'image_size': config.image_size,
     'window': list(config.window),
     'spacing_mm': members[0].spacing_mm,

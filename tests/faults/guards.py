@@ -7,6 +7,7 @@ without it. `mutants.py` takes them out one by one.
 from faults import guard
 from faults import guards_of_cards
 from faults import guards_of_checkpoints
+from faults import guards_of_exports
 from faults import guards_of_folders
 from faults import guards_of_input
 from faults import guards_of_models
@@ -235,6 +236,7 @@ GUARDS = (
     'tests/storage/test_size_limits.py',
   ),
   *guards_of_cards.GUARDS,
+  *guards_of_exports.GUARDS,
   *guards_of_checkpoints.GUARDS,
   *guards_of_folders.GUARDS,
   *guards_of_input.GUARDS,

@@ -140,16 +140,20 @@ def test_names_and_shapes_are_the_public_weights():
 def test_settings_are_all_fields_of_the_networks():
   model = exported_models.make('fields', temperature=0.5)
   arrays, settings = pytorch.arrays_and_settings(model)
-  assert settings | {
-    'image_size': 61,
-    'window': [-800, 300],
-    'spacing_mm': 0.7,
-    'coarse_mask': 'soft',
-    'temperature': 0.5,
-    'symmetries': False,
-    'members': 1,
-    'simulated': True,
-  } == settings
+  assert (
+    settings
+    | {
+      'image_size': 61,
+      'window': [-800, 300],
+      'spacing_mm': 0.7,
+      'coarse_mask': 'soft',
+      'temperature': 0.5,
+      'symmetries': False,
+      'members': 1,
+      'simulated': True,
+    }
+    == settings
+  )
   for part, fields in (
     ('coarse_net', exported_models.SEG_FIELDS),
     ('fine_net', exported_models.SEG_FIELDS),

@@ -94,7 +94,7 @@ np.savez('out.npz', **answer)
 mtnet.save(model, 'trained.safetensors')
 again = mtnet.load('trained.safetensors').state_dict()
 assert all(torch.equal(v, again[k]) for k, v in model.state_dict().items())
-print(sorted(name for name in ('jax', 'mtnet_jax', 'safetensors') if name in sys.modules))
+print(sorted({'jax', 'mtnet_jax', 'safetensors'} & sys.modules.keys()))
 """
 
 

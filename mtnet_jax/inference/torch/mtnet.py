@@ -68,10 +68,11 @@ class MTNet(nn.Module):
   """The networks of one training, or of several whose outputs are averaged.
 
   Args:
-    settings: what is in the file of weights, a dict: `image_size`, `window`,
-      `spacing_mm` (None where patches keep the scan's), `coarse_mask` ('hard',
-      'soft', 'none'), `temperature`, `symmetries`, `members`, and the arguments
-      of the networks, `coarse_net`, `class_net` and `fine_net`.
+    settings: what is in the file of weights, a dict: `patch_size`,
+      `image_size`, `window`, `spacing_mm` (None where patches keep the scan's),
+      `coarse_mask` ('hard', 'soft', 'none'), `temperature`, `symmetries`,
+      `members`, and the arguments of the networks, `coarse_net`, `class_net`
+      and `fine_net`.
 
   Attributes:
     settings: these.
@@ -111,7 +112,13 @@ class MTNet(nn.Module):
       class activation map `cam` (N, 64, 64); `malignancy` (N,), a probability.
       Of an average also `malignancy_members` (M, N), that of each output, and
       `uncertainty` (N, 64, 64), the standard deviation of their `probability`.
+
+    Raises:
+      ValueError: hu has another shape.
     """
+    side = self.settings['patch_size']
+    if hu.ndim != 3 or hu.shape[1:] != (side, side):
+      raise ValueError(f'hu is {tuple(hu.shape)}, not (N, {side}, {side}).')
     found = [
       outputs
       for networks in self.members

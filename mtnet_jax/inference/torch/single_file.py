@@ -20,13 +20,18 @@ def source(docstring):
     text = pathlib.Path(__file__).with_name(f'{name}.py').read_text('utf-8')
     found, body = _parts(text)
     imports.update(found)
-    bodies.append(f'# {ast.get_docstring(ast.parse(text)).splitlines()[0]}')
-    bodies.append(body)
-  # Those of Python before the others, as is usual.
-  plain = sorted(imports, key=lambda line: ('torch' in line, line))
-  return (
-    '\n\n'.join([f'"""{docstring}"""', '\n'.join(plain), '', *bodies]) + '\n'
+    title = ast.get_docstring(ast.parse(text)).splitlines()[0]
+    bodies.append(f'# {title}\n\n\n{body}')
+  theirs = {line for line in imports if 'torch' in line}
+  head = '\n\n'.join(
+    [
+      f'"""{docstring}"""',
+      '\n'.join(sorted(imports - theirs)),
+      # `import torch` first.
+      '\n'.join(sorted(theirs, key=lambda line: line.split()[1])),
+    ]
   )
+  return '\n\n\n'.join([head, *bodies]) + '\n'
 
 
 def _parts(text):
