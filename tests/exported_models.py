@@ -1,4 +1,4 @@
-"""Models of random weights that differ in whatever an export must carry over."""
+"""Models of random weights that differ in what an export must carry over."""
 
 import made_run
 import numpy as np

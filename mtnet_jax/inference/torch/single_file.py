@@ -27,11 +27,15 @@ def source(docstring):
     [
       f'"""{docstring}"""',
       '\n'.join(sorted(imports - theirs)),
-      # `import torch` first.
-      '\n'.join(sorted(theirs, key=lambda line: line.split()[1])),
+      '\n'.join(sorted(theirs, key=_place)),
     ]
   )
   return '\n\n\n'.join([head, *bodies]) + '\n'
+
+
+def _place(line):
+  """Where a line of an import stands: by module, a whole one first."""
+  return line.split()[1], line.startswith('from')
 
 
 def _parts(text):
