@@ -24,7 +24,56 @@ def arrays():
 def safetensors() -> list[target.Case]:
   from safetensors import numpy as safetensors_numpy
 
-  return [{'weights.safetensors': safetensors_numpy.save(arrays())}]
+  return [
+    {'weights.safetensors': safetensors_numpy.save(arrays())},
+    {'weights.safetensors': exported()},
+  ]
+
+
+def exported() -> bytes:
+  """A file with the names and settings of an export to PyTorch."""
+  import json
+
+  from safetensors import numpy as safetensors_numpy
+
+  from mtnet_jax.weights import exported as exported_lib
+
+  value = np.zeros((4, 3, 1, 1), np.float32)
+  names = (
+    'members.0.coarse_net.aspp.branch1.0.weight',
+    'members.0.class_net.block1.rep.0.conv1.weight',
+  )
+  widths = {
+    'stem_widths': [4, 4],
+    'entry_widths': [4, 6],
+    'middle_blocks': 1,
+    'exit_width': 8,
+    'tail_widths': [8],
+    'tail_dilation': 2,
+    'skip_relu': False,
+    'bn_epsilon': 1e-3,
+    'input_mean': [0.0],
+    'input_std': [1.0],
+  }
+  settings = {
+    'coarse_net': {
+      **widths,
+      'aspp_rates': [6, 12],
+      'aspp_features': 4,
+      'low_level_features': 3,
+      'decoder_features': 4,
+    },
+    'class_net': {
+      **widths,
+      'use_coarse_mask': True,
+      'exit_pool': False,
+      'pool_padding': 'same',
+    },
+  }
+  return safetensors_numpy.save(
+    dict.fromkeys(names, value),
+    {exported_lib.SETTINGS: json.dumps(settings)},
+  )
 
 
 def damage_safetensors(rng, data, other):
@@ -134,13 +183,18 @@ def of_weights(damage):
 
 
 def read_weights(folder):
+  from mtnet_jax.weights import exported as exported_lib
   from mtnet_jax.weights import files
   from mtnet_jax.weights import sources
 
   # Of TensorFlow's two files the index is what is named.
   path = max(folder.iterdir(), key=lambda path: path.suffix == '.index')
   with files.open_weights(path) as file:
-    sources.recognise(tuple(file.shapes))
+    for task in sources.EXPORTED_FIELDS:
+      source, _ = sources.recognise(tuple(file.shapes), task)
+      if source and source.fields is None:
+        exported_lib.fields(path, file.metadata, task)
+        exported_lib.sizes(path, file.metadata, task)
     for name, shape in file.shapes.items():
       value = file.read(name)
       assert value.shape == tuple(shape)

@@ -44,8 +44,9 @@ class InputScale(nn.Module):
   def __init__(self, mean, std):
     super().__init__()
     for name, values in (('mean', mean), ('std', std)):
-      values = torch.tensor(values, dtype=torch.float32)[:, None, None]
-      self.register_buffer(name, values, persistent=False)
+      # On the CPU, also of a network that is made without memory.
+      values = torch.tensor(values, dtype=torch.float32, device='cpu')
+      self.register_buffer(name, values[:, None, None], persistent=False)
 
   def forward(self, images):
     return (images - self.mean) / self.std

@@ -209,13 +209,34 @@ def load(path=None):
     path = pathlib.Path(__file__).with_name('weights.safetensors')
   settings, tensors = tensor_file.read_tensors(path)
   try:
-    model = MTNet(settings)
-    model.load_state_dict(tensors)
-  except (LookupError, RuntimeError, TypeError) as error:
+    _check_counts(settings, most=len(tensors))
+    # Without memory: what is too large fits no tensor of the file.
+    with torch.device('meta'):
+      model = MTNet(settings)
+    model.load_state_dict(tensors, assign=True)
+  except (
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise ValueError(
-      f'{path}: weights and settings do not belong together ({error}).'
+      f'{path}: weights and settings do not belong together'
+      f' ({str(error)[:500]}).'
     ) from error
   return model.eval()
+
+
+def _check_counts(settings, *, most):
+  """Raises where there would be more parts than tensors."""
+  parts = [settings['members']]
+  parts += [
+    settings[f'{name}_net'].get('middle_blocks', 0)
+    for name in ('coarse', 'class', 'fine')
+  ]
+  if max(parts) > most:
+    raise ValueError(f'{max(parts)} parts, of {most} tensors')
 
 
 def save(model, path):

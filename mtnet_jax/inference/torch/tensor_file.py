@@ -25,7 +25,7 @@ def read_tensors(path):
     path: of `weights.safetensors`.
 
   Returns:
-    The settings, a dict, and the tensors by name.
+    The settings, a dict, and the float32 tensors by name.
 
   Raises:
     ValueError: it is no such file, or it is damaged.
@@ -42,7 +42,14 @@ def read_tensors(path):
     tensors = {
       name: _tensor(content, **entry) for name, entry in header.items()
     }
-  except (struct.error, LookupError, TypeError, ValueError) as error:
+  except (
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+  ) as error:
     raise ValueError(
       f'{path} is no MT-Net, or it is damaged ({error}): export it again, and'
       ' save what you train by `save`.'
@@ -58,7 +65,7 @@ def _tensor(content, *, dtype, shape, data_offsets):
   flat = torch.frombuffer(
     content, dtype=_DTYPES[dtype], count=count, offset=start
   )
-  return flat.reshape(shape)
+  return flat.reshape(shape).float()
 
 
 def write_tensors(path, settings, tensors):
