@@ -1,1 +1,1 @@
-"""The networks in PyTorch, and the one file that leaves. Door: `files`."""
+"""The networks in PyTorch, and the one file that leaves. Door: `mtnet`."""
