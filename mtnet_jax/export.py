@@ -17,6 +17,8 @@ malignancy out, for any number of patches. Formats:
 Averages (of runs, of symmetries) are exported as they are, except as stablehlo.
 """
 
+import pathlib
+
 from mtnet_jax.inference import bundles
 from mtnet_jax.inference import onnx
 from mtnet_jax.inference import pytorch
@@ -46,7 +48,9 @@ def write(checkpoint, out, form='stablehlo'):
   if form == 'onnx':
     onnx.check_packages()
   with files.new_folder(out) as staged:
-    _WRITE[form](bundles.load(checkpoint), staged, name=out)
+    # In READMEs, for whoever stands elsewhere.
+    place = pathlib.Path(out).absolute()
+    _WRITE[form](bundles.load(checkpoint), staged, name=place)
 
 
 def main():

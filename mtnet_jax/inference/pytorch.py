@@ -36,10 +36,11 @@ import sys
 
 import torch
 
-sys.path.insert(0, {out!r})  # Where this folder is.
+folder = {out!r}  # Where this is.
+sys.path.insert(0, folder)
 import mtnet
 
-model = mtnet.load()
+model = mtnet.load(folder + '/weights.safetensors')
 
 
 @torch.inference_mode()
@@ -56,11 +57,12 @@ windowed, the nodule in the middle, spacing in mm.
 {average}
 ## Training on
 
-`model.members[0]` has `coarse_net`, `class_net` and `fine_net`, ordinary
-modules that take windowed CT, `model.images(hu, spacing)`, and answer with
-logits. After it:
+Each of `model.members` has `coarse_net`, `class_net` and `fine_net`, ordinary
+modules that take windowed CT, `model.images(hu, spacing)`, of two patches or
+more, and answer with logits. Afterwards:
 
 ```python
+model.settings['temperature'] = 1.0  # It was fitted to the former weights.
 mtnet.save(model, 'trained.safetensors')
 ```
 
@@ -140,40 +142,37 @@ def arrays_and_settings(model):
     errors.InputError: PyTorch has no such network.
   """
   members = getattr(model, 'models', (model,))
-  if not _are_alike(members):
+  is_average = hasattr(model, 'models')
+  if not all(hasattr(one, 'variables') for one in members):
     raise errors.InputError(
-      f'{model.name} is an average of different models: export a run or a'
-      ' bundle.'
+      f'{model.name} is an average of averages: export each by itself.'
     )
-  config = members[0].config
-  networks = {
-    f'{stage}_net': net
-    for stage, net in nets.make_nets(config).items()
-    if stage in nets.ORDER
-  }
+  networks = _networks(members[0].config)
   _check(networks, model.name)
-  is_joint = 'joint' in nets.names(config)
+  described = _described(members[0], networks)
+  if is_average and any(
+    one.temperature != 1 or _described(one, _networks(one.config)) != described
+    for one in members
+  ):
+    raise errors.InputError(
+      f'{model.name} is an average of models that differ in more than their'
+      ' weights, or are calibrated one by one: export each by itself.'
+    )
+  if is_average and len(members) == 1 and not model.symmetries:
+    raise errors.InputError(
+      f'{model.name} is an average of one model: export that one.'
+    )
   settings = {
     'name': model.name,
     'simulated': model.simulated,
-    'patch_size': model_lib.PATCH_SIZE,
-    'image_size': config.image_size,
-    'window': list(config.window),
-    'spacing_mm': members[0].spacing_mm,
-    # Joint training hands on probabilities, whatever the config says.
-    'coarse_mask': 'soft' if is_joint else config.coarse_mask,
+    **described,
     'temperature': model.temperature,
     'symmetries': model.symmetries,
     'members': len(members),
-    **{part: _settings(net) for part, net in networks.items()},
   }
-  for stage in nets.ORDER:
-    part = strategies.STRATEGIES[config.strategy][stage].inputs
-    if not stage == 'class':
-      settings[f'{stage}_net']['maps'] = strategies.INPUTS[part].channels
   arrays = {}
   for number, one in enumerate(members):
-    variables = _by_network(one.variables, is_joint=is_joint)
+    variables = _by_network(one)
     for part, net in networks.items():
       found = exported.tensors(part, net, variables[part])
       prefix = f'members.{number}.{part}'
@@ -181,21 +180,42 @@ def arrays_and_settings(model):
   return arrays, settings
 
 
-def _are_alike(members):
-  """Whether members of an average differ in nothing but their weights."""
-  if not all(hasattr(one, 'variables') for one in members):
-    return False
-  first = members[0].config.to_json()
-  return len(members) == 1 or all(
-    one.config.to_json() == first and one.temperature == 1 for one in members
-  )
+def _networks(config):
+  """'coarse_net', ... -> network of a config."""
+  return {
+    f'{stage}_net': net
+    for stage, net in nets.make_nets(config).items()
+    if stage in nets.ORDER
+  }
 
 
-def _by_network(variables, *, is_joint):
-  """'coarse_net', ... -> {'params', 'batch_stats'}."""
-  if not is_joint:
-    return {f'{stage}_net': variables[stage] for stage in nets.ORDER}
-  joint = variables['joint']
+def _is_joint(config):
+  return 'joint' in nets.names(config)
+
+
+def _described(one, networks):
+  """Settings that members of an average have in common."""
+  config = one.config
+  found = {
+    'patch_size': model_lib.PATCH_SIZE,
+    'image_size': config.image_size,
+    'window': list(config.window),
+    'spacing_mm': one.spacing_mm,
+    # Joint training passes probabilities on, whatever the config says.
+    'coarse_mask': 'soft' if _is_joint(config) else config.coarse_mask,
+    **{part: _settings(net) for part, net in networks.items()},
+  }
+  for stage in ('coarse', 'fine'):
+    inputs = strategies.STRATEGIES[config.strategy][stage].inputs
+    found[f'{stage}_net']['maps'] = strategies.INPUTS[inputs].channels
+  return found
+
+
+def _by_network(one):
+  """'coarse_net', ... -> {'params', 'batch_stats'} of a model."""
+  if not _is_joint(one.config):
+    return {f'{stage}_net': one.variables[stage] for stage in nets.ORDER}
+  joint = one.variables['joint']
   return {
     f'{stage}_net': {key: tree[f'{stage}_net'] for key, tree in joint.items()}
     for stage in nets.ORDER

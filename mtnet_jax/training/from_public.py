@@ -85,7 +85,19 @@ def fill_in(config, workdir):
     with settled.unlocked():
       group.update(fields)
       settled.pretrained[f'{task}_sha256'] = checksum
+    _check_strategy(settled, task, fields, path)
   return settled
+
+
+def _check_strategy(config, task, fields, path):
+  """Raises where a strategy decides a field otherwise than weights need it."""
+  net = _loading_net(config, task)
+  for key, value in fields.items():
+    if getattr(net, key) != value:
+      raise errors.InputError(
+        f'{path} needs {key}={value}, and the network of strategy'
+        f' {config.strategy!r} has {getattr(net, key)}: take another.'
+      )
 
 
 def _stage_name(config, task):

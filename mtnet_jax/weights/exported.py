@@ -102,8 +102,18 @@ def _read(path, metadata, task, wanted):
     )
   try:
     found = json.loads(metadata[SETTINGS])[_PART[task]]
-    return {name: _checked(name, found[name]) for name in wanted}
-  except (LookupError, RecursionError, TypeError, ValueError) as error:
+    read = {name: _checked(name, found[name]) for name in wanted}
+    if task == 'segmentation' and len(read.get('entry_widths', (1, 2))) < 2:
+      # The second block's features go to the decoder.
+      raise ValueError('entry_widths has no second block')
+    return read
+  except (
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     reason = str(error)[:200]
     raise errors.InputError(
       f'{path}: its settings are damaged ({reason}): export it again.'
@@ -151,6 +161,8 @@ def _of_channels(kind):
 
 _FITS = {
   **dict.fromkeys(_WIDTHS, _are(_is_width)),
+  # The public names have places for two.
+  'stem_widths': lambda values: len(values) == 2 and _are(_is_width)(values),
   'aspp_rates': _are(_is_rate),
   'tail_dilation': _is_rate,
   'middle_blocks': lambda value: _is_int(value + 1, _MAX_BLOCKS),

@@ -21,15 +21,15 @@ GUARDS = (
   ),
   guard.Guard(
     _EXPORTED,
-    'RecursionError, ',
+    '    RecursionError,\n',
     '',
     f'{_BACK} -k stranger',
   ),
   guard.Guard(
     'mtnet_jax/inference/pytorch.py',
-    '  if not _are_alike(members):\n',
-    '  if False:\n',
-    f'{_OUT} -k differ',
+    'one.temperature != 1 or ',
+    '',
+    f'{_OUT} -k one_method',
   ),
   guard.Guard(
     'mtnet_jax/inference/pytorch.py',
@@ -42,5 +42,11 @@ GUARDS = (
     "  if not hasattr(model, 'predict_fn'):\n",
     '  if False:\n',
     f'{_OUT} -k stablehlo',
+  ),
+  guard.Guard(
+    'mtnet_jax/training/from_public.py',
+    '    _check_strategy(settled, task, fields, path)\n',
+    '',
+    f'{_BACK} -k otherwise',
   ),
 )

@@ -12,6 +12,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from mtnet_jax import export
+from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import pytorch
 from mtnet_jax.inference.torch import single_file
 from mtnet_jax.models import mtnet
@@ -77,19 +78,41 @@ def test_an_average_is_no_stablehlo(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_models_that_differ_are_refused():
-  from mtnet_jax.inference import ensemble
-
-  models = [exported_models.make(name) for name in ('plain', 'joint')]
-  for several in (
-    models,
+@pytest.mark.parametrize(
+  ('variants', 'temperatures', 'reason'),
+  [
+    (('plain', 'fields'), (1.0, 1.0), 'differ in more than their weights'),
     # Each would have to be calibrated by itself.
-    [exported_models.make('plain', temperature=t) for t in (1.0, 2.0)],
-    # An average of averages.
-    [ensemble.Ensemble(models[:1], symmetries=True), models[0]],
-  ):
-    with pytest.raises(errors.InputError, match='of different models'):
-      pytorch.arrays_and_settings(ensemble.Ensemble(several))
+    (('plain', 'plain'), (1.0, 2.0), 'calibrated one by one'),
+    (('plain',), (2.0,), 'calibrated one by one'),
+    (('plain',), (1.0,), 'an average of one model'),
+  ],
+)
+def test_an_average_that_is_none_of_one_method_is_refused(
+  variants, temperatures, reason
+):
+  models = [
+    exported_models.make(variant, temperature=temperature)
+    for variant, temperature in zip(variants, temperatures, strict=True)
+  ]
+  with pytest.raises(errors.InputError, match=reason):
+    pytorch.arrays_and_settings(ensemble.Ensemble(models))
+
+
+def test_an_average_of_averages_is_refused():
+  average = ensemble.Ensemble([exported_models.make('plain')], symmetries=True)
+  with pytest.raises(errors.InputError, match='average of averages'):
+    pytorch.arrays_and_settings(ensemble.Ensemble([average]))
+
+
+def test_runs_that_differ_in_their_seed_are_one_average():
+  models = [exported_models.make('plain', seed=seed) for seed in (3, 4)]
+  config = models[1].config.copy_and_resolve_references()
+  with config.unlocked():
+    config.seed = 4
+  models[1].config = config.lock()
+  _, settings = pytorch.arrays_and_settings(ensemble.Ensemble(models))
+  assert settings['members'] == 2 and not settings['symmetries']
 
 
 @pytest.mark.parametrize('widths', [(4,), (4, 4, 4)])

@@ -1,5 +1,6 @@
 """A model in PyTorch says what it says here."""
 
+import re
 import subprocess
 import sys
 
@@ -99,8 +100,6 @@ print(sorted({'jax', 'mtnet_jax', 'safetensors'} & sys.modules.keys()))
 
 
 def test_the_code_of_the_readme_where_only_pytorch_is(tmp_path):
-  import re
-
   model = exported_models.make('fields', temperature=0.8)
   folder = tmp_path / 'exported'
   folder.mkdir()
@@ -157,3 +156,25 @@ def test_networks_of_the_paper_s_size():
     ours = np.asarray(jax.nn.sigmoid(logits))
     assert ours.std() > 1e-3, stage
     assert np.abs(answer.sigmoid().numpy() - ours).max() <= _ATOL, stage
+
+
+def test_two_exports_in_one_process(tmp_path):
+  """The second is not the first, though both come as `mtnet`."""
+  code = ''
+  for seed in (3, 4):
+    folder = tmp_path / f'seed{seed}'
+    folder.mkdir()
+    model = exported_models.make('plain', seed=seed)
+    pytorch.write(model, folder, name=folder)
+    readme = (folder / 'README.md').read_text()
+    code += re.findall(r'```python\n(.*?)```', readme, re.DOTALL)[0]
+    code += 'print(predict(torch.zeros(1, 64, 64), 0.7)["malignancy"].item())\n'
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  first, second = map(float, done.stdout.split())
+  assert first != second

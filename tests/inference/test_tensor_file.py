@@ -104,6 +104,21 @@ _NAME = 'members.0.coarse_net.cls_conv.bias'
     lambda content: _changed(content, _NAME, data_offsets=[-4, 0]),
     lambda content: _changed(content, _NAME, data_offsets=[0, 8]),
     lambda content: _changed(content, _NAME, data_offsets=[10**12, 10**12 + 4]),
+    lambda content: content + b'0000',
+    lambda content: _settings(content, coarse_mask='Soft'),
+    lambda content: _settings(content, symmetries='false'),
+    lambda content: _settings(content, window=[0, 0]),
+    lambda content: _settings(content, window=[0]),
+    lambda content: _settings(content, temperature=-1),
+    lambda content: _settings(content, temperature='x'),
+    lambda content: _settings(content, image_size=64.5),
+    lambda content: _settings(content, spacing_mm=-1),
+    lambda content: _settings(content, coarse_net__middle_blocks=-1),
+    lambda content: _settings(content, coarse_net__skip_relu='no'),
+    lambda content: _settings(content, coarse_net__input_std=[0]),
+    lambda content: _settings(content, coarse_net__bn_epsilon=10**400),
+    lambda content: _settings(content, coarse_net__dropout_rates=[2, 2, 2]),
+    lambda content: _settings(content, class_net__pool_padding='keras'),
     lambda content: _settings(content, members=10**9),
     lambda content: _settings(content, members=2),
     lambda content: _settings(content, coarse_net=3),
@@ -126,3 +141,32 @@ def test_another_shape_of_patches_is_refused(content, tmp_path):
   model = mtnet.load(tmp_path / 'in')
   with pytest.raises(ValueError, match=r'\(64, 64\), not \(N, 64, 64\)'):
     model(torch.zeros(64, 64), torch.ones(1))
+
+
+def test_a_wrapped_model_is_saved_as_it_is(content, tmp_path):
+  (tmp_path / 'in').write_bytes(content)
+  model = mtnet.load(tmp_path / 'in')
+  mtnet.save(torch.nn.DataParallel(model), tmp_path / 'out')
+  mtnet.save(torch.compile(model), tmp_path / 'compiled')
+  mtnet.save(model, tmp_path / 'plain')
+  plain = (tmp_path / 'plain').read_bytes()
+  assert (tmp_path / 'out').read_bytes() == plain
+  assert (tmp_path / 'compiled').read_bytes() == plain
+  with pytest.raises(ValueError, match='give the whole model'):
+    mtnet.save(model.members[0], tmp_path / 'part')
+  model.members[0].coarse_net.cls_conv = torch.nn.Conv2d(4, 2, 1)
+  with pytest.raises(ValueError, match='cls_conv'):
+    mtnet.save(model, tmp_path / 'other')
+  assert not (tmp_path / 'part').exists() and not (tmp_path / 'other').exists()
+
+
+def test_shorter_types_lose_no_hu(content, tmp_path):
+  (tmp_path / 'in').write_bytes(content)
+  model = mtnet.load(tmp_path / 'in')
+  hu, spacing_mm = map(torch.tensor, exported_models.inputs(2))
+  expected = model.images(hu, spacing_mm)
+  found = model.to(torch.bfloat16).images(hu, spacing_mm)
+  assert found.dtype == torch.bfloat16
+  # bfloat16 of a value in [-1, 1]; of HU it would be 4 HU and more off.
+  torch.testing.assert_close(found.float(), expected, atol=2**-8, rtol=0)
+  assert model.to(torch.float64).images(hu, spacing_mm).dtype == torch.float64

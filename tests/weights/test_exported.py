@@ -135,6 +135,7 @@ def _field(part, name, value):
     (lambda _: {exported.SETTINGS: '{"coarse_net": 3}'}, 'damaged'),
     (_field('coarse_net', 'bn_epsilon', float('nan')), 'bn_epsilon'),
     (_field('coarse_net', 'bn_epsilon', '1e-3'), 'bn_epsilon'),
+    (_field('coarse_net', 'bn_epsilon', 10**400), 'damaged'),
     (_field('coarse_net', 'tail_dilation', 10**9), 'tail_dilation'),
     (_field('coarse_net', 'tail_dilation', True), 'tail_dilation'),
     (_field('coarse_net', 'skip_relu', 'no'), 'skip_relu'),
@@ -160,7 +161,9 @@ def test_settings_of_a_stranger(written, tmp_path, change, reason):
     ('middle_blocks', -1),
     ('exit_width', 10**12),
     ('entry_widths', [4] * 1000),
+    ('entry_widths', [6]),
     ('stem_widths', 'ab'),
+    ('stem_widths', [4, 4, 4]),
   ],
 )
 def test_sizes_of_a_stranger(written, tmp_path, name, value):
@@ -181,3 +184,18 @@ def test_without_settings_a_state_dict_of_pytorch_is_refused(written, tmp_path):
   torch.save({k: torch.tensor(v) for k, v in arrays.items()}, path)
   with pytest.raises(errors.InputError, match=r'mtnet\.save'):
     pretrained.report(path)
+
+
+def test_a_strategy_that_decides_a_field_otherwise_is_refused(tmp_path):
+  config = made_run.config_of()
+  with config.unlocked():
+    config.class_net.use_coarse_mask = False
+  folder = tmp_path / 'exported'
+  folder.mkdir()
+  pytorch.write(exported_models.of_config(config), folder, name=folder)
+  single = made_run.config_of()
+  with single.unlocked():
+    single.strategy = 'single'
+    single.pretrained.classification = str(folder / pytorch.WEIGHTS)
+  with pytest.raises(errors.InputError, match="strategy 'single' has True"):
+    from_public.fill_in(single, tmp_path / 'run')

@@ -8,6 +8,7 @@ from torch import nn
 from mtnet_jax.inference.torch import deeplab
 from mtnet_jax.inference.torch import layers
 from mtnet_jax.inference.torch import patches
+from mtnet_jax.inference.torch import settings as settings_lib
 from mtnet_jax.inference.torch import tensor_file
 from mtnet_jax.inference.torch import xception
 
@@ -74,6 +75,9 @@ class MTNet(nn.Module):
       `members`, and the arguments of the networks, `coarse_net`, `class_net`
       and `fine_net`.
 
+  Raises:
+    ValueError: they are others.
+
   Attributes:
     settings: these.
     members: the `Networks` of each training.
@@ -82,6 +86,7 @@ class MTNet(nn.Module):
 
   def __init__(self, settings):
     super().__init__()
+    settings_lib.check_settings(settings)
     self.settings = settings
     self.members = nn.ModuleList(
       Networks(settings) for _ in range(settings['members'])
@@ -91,13 +96,15 @@ class MTNet(nn.Module):
 
   def images(self, hu, pixel_spacing_mm):
     """What the networks see: (N, P, P) HU and (N,) mm to (N, 3, S, S)."""
-    # Scans come as integers.
-    hu = hu.to(self.members[0].class_net.fc.weight.dtype)
+    dtype = self.members[0].class_net.fc.weight.dtype
+    # Scans come as integers; shorter types do not hold HU.
+    hu, pixel_spacing_mm = (_wide(x, dtype) for x in (hu, pixel_spacing_mm))
     if self.settings['spacing_mm']:
       hu = patches.resample(hu, self.settings['spacing_mm'] / pixel_spacing_mm)
-    return patches.plain_images(
+    images = patches.plain_images(
       hu, size=self.settings['image_size'], window=self.settings['window']
     )
+    return images.to(dtype)
 
   def forward(self, hu, pixel_spacing_mm):
     """Segments and classifies the nodules in the middle of patches.
@@ -174,6 +181,7 @@ class MTNet(nn.Module):
     """Probabilities of one training, on the patches' own pixels."""
     size = hu.shape[1]
     logits = networks(self.images(hu, pixel_spacing_mm))
+    logits = {name: _wide(x, x.dtype) for name, x in logits.items()}
     outputs = {
       name: patches.to_patch_grid(logits[name][:, 0].sigmoid(), size)
       for name in ('coarse', 'fine')
@@ -185,7 +193,8 @@ class MTNet(nn.Module):
     outputs['class'] = malignant.sigmoid()
     outputs['cam'] = patches.to_patch_grid(logits['cam'], size)
     if self.settings['spacing_mm']:
-      scale = pixel_spacing_mm / self.settings['spacing_mm']
+      scale = _wide(pixel_spacing_mm, logits['cam'].dtype)
+      scale = scale / self.settings['spacing_mm']
       outputs = {
         name: patches.resample(x, scale, outside=0.0) if x.ndim == 3 else x
         for name, x in outputs.items()
@@ -209,6 +218,7 @@ def load(path=None):
     path = pathlib.Path(__file__).with_name('weights.safetensors')
   settings, tensors = tensor_file.read_tensors(path)
   try:
+    settings_lib.check_settings(settings)
     _check_counts(settings, most=len(tensors))
     # Without memory: what is too large fits no tensor of the file.
     with torch.device('meta'):
@@ -223,7 +233,7 @@ def load(path=None):
   ) as error:
     raise ValueError(
       f'{path}: weights and settings do not belong together'
-      f' ({str(error)[:500]}).'
+      f' ({" ".join(str(error).split())[:300]}).'
     ) from error
   return model.eval()
 
@@ -240,5 +250,35 @@ def _check_counts(settings, *, most):
 
 
 def save(model, path):
-  """Writes a model, also one that was trained on, as `load` reads it."""
-  tensor_file.write_tensors(path, model.settings, model.state_dict())
+  """Writes a model, also one that was trained on, as `load` reads it.
+
+  Args:
+    model: `MTNet`, also as `torch.compile` or `DataParallel` wraps it.
+    path: of the file.
+
+  Raises:
+    ValueError: it is something else, or its layers are not those of its
+      settings.
+  """
+  for wrapper in ('_orig_mod', 'module'):
+    model = getattr(model, wrapper, model)
+  if not isinstance(model, MTNet):
+    raise ValueError(
+      f'{type(model).__name__} is no MTNet: give the whole model.'
+    )
+  tensors = model.state_dict()
+  with torch.device('meta'):
+    fresh = MTNet(model.settings)
+  try:
+    fresh.load_state_dict(tensors, assign=True)
+  except RuntimeError as error:
+    raise ValueError(
+      'the layers are not those of the settings'
+      f' ({" ".join(str(error).split())[:300]}).'
+    ) from error
+  tensor_file.write_tensors(path, model.settings, tensors)
+
+
+def _wide(values, dtype):
+  """Values in a type, or in float32 where that is shorter."""
+  return values.to(torch.promote_types(dtype, torch.float32))

@@ -5,7 +5,15 @@ import pathlib
 import re
 
 # Downwards: each uses those before it.
-_MODULES = ('layers', 'deeplab', 'xception', 'patches', 'tensor_file', 'mtnet')
+_MODULES = (
+  'layers',
+  'deeplab',
+  'xception',
+  'patches',
+  'settings',
+  'tensor_file',
+  'mtnet',
+)
 _PACKAGE = __name__.rpartition('.')[0]
 
 
@@ -45,11 +53,13 @@ def _parts(text):
     node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
   ]
   lines = text.splitlines()
-  body = '\n'.join(lines[nodes[-1].end_lineno :]).strip('\n')
+  # A module without imports begins with its docstring.
+  head = nodes[-1] if nodes else tree.body[0]
+  body = '\n'.join(lines[head.end_lineno :]).strip('\n')
   siblings, imports = [], []
   for node in nodes:
     if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
-      siblings += [alias.name for alias in node.names]
+      siblings += [alias.asname or alias.name for alias in node.names]
     else:
       imports.append(ast.unparse(node))
   # In one file their names stand for themselves.

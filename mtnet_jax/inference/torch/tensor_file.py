@@ -42,6 +42,9 @@ def read_tensors(path):
     tensors = {
       name: _tensor(content, **entry) for name, entry in header.items()
     }
+    end = max(entry['data_offsets'][1] for entry in header.values())
+    if end != len(content):
+      raise ValueError(f'{len(content)} bytes of tensors, not {end}')
   except (
     AttributeError,
     LookupError,
@@ -61,7 +64,7 @@ def _tensor(content, *, dtype, shape, data_offsets):
   start, end = data_offsets
   count = math.prod(shape)
   if end - start != count * _DTYPES[dtype].itemsize or end > len(content):
-    raise ValueError('a tensor that does not fill its place')
+    raise ValueError('a tensor whose size does not match its offsets')
   flat = torch.frombuffer(
     content, dtype=_DTYPES[dtype], count=count, offset=start
   )
