@@ -66,14 +66,14 @@ def make(variant, *, seed=3, temperature=1.0):
   return of_config(config, seed=seed, temperature=temperature)
 
 
-def of_config(config, *, seed=3, temperature=1.0, name='made up'):
-  """The `model.Model` of a config."""
+def of_config(config, *, seed=3, temperature=1.0, variables=None):
+  """The `model.Model` of a config, by default of random weights."""
   return model_lib.Model(
-    name=name,
+    name='made up',
     config=config,
     metrics={'simulated': True},
     card='',
-    variables=made_run.draw_variables(config, seed),
+    variables=variables or made_run.draw_variables(config, seed),
     temperature=temperature,
   )
 
