@@ -1,7 +1,12 @@
 """Models of random weights that differ in what an export must carry over."""
 
+import re
+import subprocess
+import sys
+
 import made_run
 import numpy as np
+import without
 
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model as model_lib
@@ -117,3 +122,28 @@ def assert_same(answer, prediction, *, atol):
       continue
     range_ = max(1.0, np.abs(values).max()) if name == 'cam' else 1.0
     assert np.abs(found - values).max() <= atol * range_, name
+
+
+def run_readme(folder, cwd, *, missing, then):
+  """Runs the code of an export's README where some packages are not.
+
+  Args:
+    folder: of the export.
+    cwd: working folder.
+    missing: names of the packages that cannot be imported.
+    then: code that follows it.
+
+  Returns:
+    What it prints.
+  """
+  text = (folder / 'README.md').read_text(encoding='utf-8')
+  code = re.findall(r'```python\n(.*?)```', text, re.DOTALL)[0]
+  done = subprocess.run(
+    [sys.executable, '-c', without.WITHOUT % (missing,) + code + then],
+    cwd=cwd,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  return done.stdout

@@ -27,8 +27,8 @@ _MAY_IMPORT = {
     'reports': 'storage data evaluation metrics',
     'training': 'system storage data models weights losses metrics',
     'inference': (
-      'system storage data ops.target models weights.exported evaluation'
-      ' reports metrics'
+      'system storage data ops.target models weights.exported'
+      ' weights.exported_settings evaluation reports metrics'
     ),
     'ct': (
       'system storage reports.figures reports.nodule_page reports.overlays'

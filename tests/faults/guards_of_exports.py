@@ -15,8 +15,8 @@ GUARDS = (
   ),
   guard.Guard(
     _EXPORTED,
-    '  if not _FITS[name](value):\n',
-    '  if False:\n',
+    '    exported_settings.check_settings(settings)\n',
+    '',
     f'{_BACK} -k stranger',
   ),
   guard.Guard(
@@ -48,5 +48,11 @@ GUARDS = (
     '    _check_strategy(settled, task, fields, path)\n',
     '',
     f'{_BACK} -k otherwise',
+  ),
+  guard.Guard(
+    _EXPORTED,
+    '    AttributeError,\n',
+    '',
+    f'{_BACK} -k stranger',
   ),
 )

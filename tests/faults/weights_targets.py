@@ -43,33 +43,11 @@ def exported() -> bytes:
     'members.0.coarse_net.aspp.branch1.0.weight',
     'members.0.class_net.block1.rep.0.conv1.weight',
   )
-  widths = {
-    'stem_widths': [4, 4],
-    'entry_widths': [4, 6],
-    'middle_blocks': 1,
-    'exit_width': 8,
-    'tail_widths': [8],
-    'tail_dilation': 2,
-    'skip_relu': False,
-    'bn_epsilon': 1e-3,
-    'input_mean': [0.0],
-    'input_std': [1.0],
-  }
-  settings = {
-    'coarse_net': {
-      **widths,
-      'aspp_rates': [6, 12],
-      'aspp_features': 4,
-      'low_level_features': 3,
-      'decoder_features': 4,
-    },
-    'class_net': {
-      **widths,
-      'use_coarse_mask': True,
-      'exit_pool': False,
-      'pool_padding': 'same',
-    },
-  }
+  import exported_models
+
+  from mtnet_jax.inference import pytorch
+
+  _, settings = pytorch.arrays_and_settings(exported_models.make('fields'))
   return safetensors_numpy.save(
     dict.fromkeys(names, value),
     {exported_lib.SETTINGS: json.dumps(settings)},

@@ -1,13 +1,8 @@
 """An ONNX program says what the model says, where nothing else is."""
 
-import re
-import subprocess
-import sys
-
 import exported_models
 import numpy as np
 import pytest
-import without
 
 from mtnet_jax import export
 from mtnet_jax.inference import onnx as onnx_export
@@ -29,19 +24,10 @@ for i in range(2):
 
 def _answers(folder, tmp_path, inputs):
   """What the README's code answers where no package of ours can be imported."""
-  (code,) = re.findall(
-    r'```python\n(.*?)```', (folder / 'README.md').read_text(), re.DOTALL
-  )
   for i, (hu, spacing_mm) in enumerate(inputs):
     np.savez(tmp_path / f'in{i}.npz', hu=hu, spacing=spacing_mm)
   missing = ['mtnet_jax', 'tfds_lidc', 'torch', 'jax', 'flax', 'onnx']
-  done = subprocess.run(
-    [sys.executable, '-c', without.WITHOUT % (missing,) + code + _USE],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]
+  exported_models.run_readme(folder, tmp_path, missing=missing, then=_USE)
   for i in range(len(inputs)):
     with np.load(tmp_path / f'out{i}.npz') as answer:
       yield dict(answer)

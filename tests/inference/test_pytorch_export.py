@@ -13,7 +13,6 @@ import made_run
 import numpy as np
 import oracles
 import pytest
-import without
 
 from mtnet_jax.inference import pytorch
 from mtnet_jax.models import mtnet as mtnet_lib
@@ -113,18 +112,13 @@ def test_the_code_of_the_readme_where_only_pytorch_is(tmp_path):
   pytorch.write(model, folder, name=folder)
   text = (folder / 'README.md').read_text()
   assert 'SIMULATED' in text and '{' not in text
-  code = re.findall(r'```python\n(.*?)```', text, re.DOTALL)[0]
   hu, spacing_mm = exported_models.inputs()
   np.savez(tmp_path / 'in.npz', hu=hu, spacing=spacing_mm)
   missing = ['mtnet_jax', 'tfds_lidc', 'jax', 'flax', 'safetensors']
-  done = subprocess.run(
-    [sys.executable, '-c', without.WITHOUT % (missing,) + code + _USE],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
+  printed = exported_models.run_readme(
+    folder, tmp_path, missing=missing, then=_USE
   )
-  assert done.returncode == 0, done.stderr[-2000:]
-  assert done.stdout == '[]\n'
+  assert printed == '[]\n'
   with np.load(tmp_path / 'out.npz') as answer:
     exported_models.assert_same(
       dict(answer), model.predict(hu, spacing_mm), atol=_ATOL

@@ -1,15 +1,13 @@
 """An exported program says what the model does, where the package is not."""
 
-import re
-import subprocess
 import sys
 
+import exported_models
 import jax
 from jax import export as jax_export
 import made_run
 import numpy as np
 import pytest
-import without
 
 from mtnet_jax import export
 from mtnet_jax.inference import stablehlo
@@ -39,24 +37,13 @@ def _exported(made_run_dir, tmp_path_factory):
 @pytest.mark.slow
 def test_it_runs_without_this_package(exported, made_model, tmp_path):
   """The code of the folder's README, where mtnet_jax cannot be imported."""
-  (code,) = re.findall(
-    r'```python\n(.*?)```', (exported / 'README.md').read_text(), re.DOTALL
-  )
   hu, spacing = made_run.patches(3), np.float32([0.6, 0.7, 0.8])
   np.savez(tmp_path / 'in.npz', hu=hu, spacing=spacing)
   missing = ['mtnet_jax', 'tfds_lidc', 'flax', 'orbax', 'tensorflow']
-  done = subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      without.WITHOUT % (missing,) + code + _USE,
-    ],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
+  printed = exported_models.run_readme(
+    exported, tmp_path, missing=missing, then=_USE
   )
-  assert done.returncode == 0, done.stderr[-2000:]
-  assert done.stdout.split() == ['None', 'jax']
+  assert printed.split() == ['None', 'jax']
   expected = made_model.predict(hu, spacing)
   with np.load(tmp_path / 'out.npz') as answer:
     # `predict` has Eigen's products, the exported program XLA's choice: sums in

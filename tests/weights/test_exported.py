@@ -133,6 +133,10 @@ def _field(part, name, value):
     (lambda _: {exported.SETTINGS: '[' * 100_000}, 'settings are damaged'),
     (lambda _: {exported.SETTINGS: '[]'}, 'settings are damaged'),
     (lambda _: {exported.SETTINGS: '{"coarse_net": 3}'}, 'damaged'),
+    (
+      lambda found: {exported.SETTINGS: json.dumps({**found, 'coarse_net': 3})},
+      'damaged',
+    ),
     (_field('coarse_net', 'bn_epsilon', float('nan')), 'bn_epsilon'),
     (_field('coarse_net', 'bn_epsilon', '1e-3'), 'bn_epsilon'),
     (_field('coarse_net', 'bn_epsilon', 10**400), 'damaged'),

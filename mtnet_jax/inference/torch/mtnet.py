@@ -8,9 +8,9 @@ from torch import nn
 from mtnet_jax.inference.torch import deeplab
 from mtnet_jax.inference.torch import layers
 from mtnet_jax.inference.torch import patches
-from mtnet_jax.inference.torch import settings as settings_lib
 from mtnet_jax.inference.torch import tensor_file
 from mtnet_jax.inference.torch import xception
+from mtnet_jax.weights import exported_settings
 
 THRESHOLD = 0.5
 _OUTPUTS = ('coarse', 'class', 'fine', 'cam')
@@ -86,7 +86,7 @@ class MTNet(nn.Module):
 
   def __init__(self, settings):
     super().__init__()
-    settings_lib.check_settings(settings)
+    exported_settings.check_settings(settings)
     self.settings = settings
     self.members = nn.ModuleList(
       Networks(settings) for _ in range(settings['members'])
@@ -218,7 +218,6 @@ def load(path=None):
     path = pathlib.Path(__file__).with_name('weights.safetensors')
   settings, tensors = tensor_file.read_tensors(path)
   try:
-    settings_lib.check_settings(settings)
     _check_counts(settings, most=len(tensors))
     # Without memory: what is too large fits no tensor of the file.
     with torch.device('meta'):

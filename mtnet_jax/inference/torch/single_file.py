@@ -1,20 +1,23 @@
-"""The modules beside this one as one file that needs nothing but PyTorch."""
+"""The networks in PyTorch as one file that needs nothing else."""
 
 import ast
 import pathlib
 import re
 
+from mtnet_jax.weights import exported_settings
+
+_HERE = pathlib.Path(__file__).parent
 # Downwards: each uses those before it.
-_MODULES = (
-  'layers',
-  'deeplab',
-  'xception',
-  'patches',
-  'settings',
-  'tensor_file',
-  'mtnet',
+_FILES = (
+  _HERE / 'layers.py',
+  _HERE / 'deeplab.py',
+  _HERE / 'xception.py',
+  _HERE / 'patches.py',
+  pathlib.Path(exported_settings.__file__),
+  _HERE / 'tensor_file.py',
+  _HERE / 'mtnet.py',
 )
-_PACKAGE = __name__.rpartition('.')[0]
+_PACKAGE = __name__.partition('.')[0]
 
 
 def source(docstring):
@@ -24,8 +27,8 @@ def source(docstring):
     docstring: what it begins with.
   """
   imports, bodies = set(), []
-  for name in _MODULES:
-    text = pathlib.Path(__file__).with_name(f'{name}.py').read_text('utf-8')
+  for path in _FILES:
+    text = path.read_text('utf-8')
     found, body = _parts(text)
     imports.update(found)
     title = ast.get_docstring(ast.parse(text)).splitlines()[0]
@@ -58,8 +61,9 @@ def _parts(text):
   body = '\n'.join(lines[head.end_lineno :]).strip('\n')
   siblings, imports = [], []
   for node in nodes:
-    if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
-      siblings += [alias.asname or alias.name for alias in node.names]
+    module = getattr(node, 'module', '')
+    if module.partition('.')[0] == _PACKAGE:
+      siblings += [alias.name for alias in node.names]
     else:
       imports.append(ast.unparse(node))
   # In one file their names stand for themselves.

@@ -1,4 +1,7 @@
-"""The settings of an exported model, and what is none."""
+"""The settings of a model exported to PyTorch, and what is none.
+
+Python alone, for the exported code checks by it, too.
+"""
 
 
 def check_settings(settings):
@@ -61,7 +64,7 @@ _FITS = {
 _XCEPTION = {
   'stem_widths': _are(_WIDTH, (2,)),
   'entry_widths': _are(_WIDTH),
-  'middle_blocks': _is_int(0, 256),
+  'middle_blocks': _is_int(0, 255),
   'exit_width': _WIDTH,
   'tail_widths': _are(_WIDTH),
   'tail_dilation': _is_int(1, 1024),
