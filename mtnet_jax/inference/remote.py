@@ -159,8 +159,10 @@ def _explain(url, error):
   message = ' '.join(str(error).split())[:200] or type(error).__name__
   protocol = _protocol(url)
   if isinstance(error, ImportError):
-    way_out = _INSTALL.get(protocol, f'what fsspec needs for {protocol}://')
-    return f'{url} cannot be read ({message}): install {way_out}.'
+    way_out = _INSTALL.get(
+      protocol, f'install what fsspec needs for {protocol}://'
+    )
+    return f'{url} cannot be read ({message}): {way_out}.'
   return (
     f'{url} cannot be read ({message}): check the address, and that this'
     f' machine may read it{_PERMISSION.get(protocol, "")}.'
