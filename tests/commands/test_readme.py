@@ -94,9 +94,15 @@ def test_a_model_is_taken_elsewhere_and_shown_a_ct(
 ):
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'demo').symlink_to(made_run_dir)
-  pack, export = doc_pages.commands(doc_pages.text('docs/models.md'))
+  (pack,) = doc_pages.commands(
+    doc_pages.section('docs/models.md', 'One of your own')
+  )
   _run(['-m', *pack], tmp_path, **compiled)
-  shipped, own = doc_pages.blocks(doc_pages.text('docs/models.md'))
+  shipped, own = (
+    block
+    for block in doc_pages.blocks(doc_pages.text('docs/models.md'))
+    if 'mtnet_jax.load' in block
+  )
   (readme,) = (
     block
     for block in doc_pages.blocks(doc_pages.text('README.md'))
@@ -115,8 +121,24 @@ def test_a_model_is_taken_elsewhere_and_shown_a_ct(
   )
   said = _run(['-c', code], tmp_path, **compiled)
   assert said == 2 * '(2, 64, 64) (2,)\n'
+
+
+@pytest.mark.slow
+def test_a_model_goes_to_pytorch_and_its_weights_come_back(tmp_path, compiled):
+  page = doc_pages.section('docs/models.md', 'In other programs')
+  export, inspect, train = doc_pages.commands(page)
   _run(['-m', *export], tmp_path, **compiled)
-  assert (tmp_path / 'demo-stablehlo' / 'README.md').exists()
+  out = tmp_path / 'OUT'
+  assert {x.name for x in out.iterdir()} == {
+    'README.md',
+    'mtnet.py',
+    'weights.safetensors',
+  }
+  (out / 'weights.safetensors').rename(tmp_path / 'trained.safetensors')
+  said = _run(['-m', *inspect], tmp_path)
+  flags = [x for x in train if x.startswith('--config.pretrained.')]
+  assert len(flags) == 2
+  assert all(flag in said for flag in flags)
 
 
 @pytest.mark.slow
