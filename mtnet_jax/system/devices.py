@@ -104,7 +104,7 @@ def forward_options():
   On CPUs XLA computes matrix products with YNNPACK by default. With Eigen,
   whole forward passes of these networks take 5 to 19 % less time, but training
   steps take more, because their gradients are products of other layouts
-  (docs/decisions.md).
+  (docs/performance.md).
 
   Returns:
     As `lean_options`.
