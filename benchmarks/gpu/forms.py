@@ -1,10 +1,9 @@
 """Depthwise 3 x 3 convolutions in each form, at the networks' shapes.
 
 (a) XLA's fused shifted views, (b) the library's grouped convolution, and (c)
-kernels of one pass, `mtnet_jax.ops.depthwise_triton`, with several tiles; where
-nothing is strided or dilated also `walking`, candidates for their place. Each
-is timed over several inputs in one program, so that none of them lies in the
-card's cache and starting a program counts for nothing.
+kernels of one pass, `mtnet_jax.ops.depthwise_triton`, with several tiles. Each
+form is timed over several inputs in one program, so that no input lies in the
+card's cache and the start of the program does not count.
 """
 
 import concurrent.futures
@@ -16,7 +15,6 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.gpu import walking
 from mtnet_jax.ops import depthwise
 from mtnet_jax.ops import depthwise_triton
 from mtnet_jax.ops import tiles
@@ -54,12 +52,6 @@ _BACKWARD = (
   _Tile(2, 8, steps=7),
   _Tile(2, 16, steps=7, warps=8),
 )
-_WALKING = (
-  _Tile(1, 16, steps=14),
-  _Tile(1, 16, steps=28),
-  _Tile(1, 16, channels=32, steps=14, warps=2),
-  _Tile(1, 8, steps=14, warps=2),
-)
 # Inputs in one program, and calls of it that are timed.
 _INPUTS = 6
 _CALLS = 5
@@ -79,14 +71,6 @@ def run(visit, config):
       'forward': _forward_forms(steps, _FORWARD[:count], interpret),
       'gradients': _gradient_forms(steps, _BACKWARD[:count], interpret),
     }
-    if stride == dilation == 1:
-      for tile in _WALKING[:count]:
-        name = _name(tile, 'walking')
-        options = {'tile': tile, 'interpret': interpret}
-        candidates['forward'][name] = functools.partial(walking.conv, **options)
-        candidates['gradients'][name] = functools.partial(
-          walking.gradients, **options
-        )
     _examine(visit, shape, steps, candidates)
 
 
@@ -174,9 +158,9 @@ def _gradient_forms(steps, some, interpret):
   return forms
 
 
-def _name(tile, kind='kernel'):
+def _name(tile):
   return (
-    f'{kind} {tile.rows}x{tile.columns}x{tile.channels}'
+    f'kernel {tile.rows}x{tile.columns}x{tile.channels}'
     f' steps {tile.steps} warps {tile.warps}'
   )
 
