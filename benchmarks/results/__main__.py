@@ -29,6 +29,12 @@ _HARDWARE = flags.DEFINE_string(
 _DATE = flags.DEFINE_string(
   'date', datetime.date.today().isoformat(), 'When they ran.'
 )
+_BUSY = flags.DEFINE_bool(
+  'busy',
+  False,
+  'Other work shared the cores with the runs that are new: how long they took'
+  ' is left out of the page.',
+)
 _DOCS = flags.DEFINE_string(
   'docs', str(sources.ROOT / 'docs'), 'Folder of results.md and results/.'
 )
@@ -38,7 +44,11 @@ def _write():
   folder = f'{_DOCS.value}/results'
   if _RUNS.value:
     gather.gather(
-      _RUNS.value, folder, hardware=_HARDWARE.value, date=_DATE.value
+      _RUNS.value,
+      folder,
+      hardware=_HARDWARE.value,
+      date=_DATE.value,
+      busy=_BUSY.value,
     )
     records, _ = gather.read(folder)
     # Networks of another day's runs may be gone.

@@ -35,18 +35,22 @@ _NODULE = (
   'reader_dice',
   'consensus_reader_dice',
 )
+# What is known of a run from the one who gathers it.
+_STAMP = ('hardware', 'date', 'busy')
 _PER_MASK = (*metrics.SEGMENTATION, 'reader_dice')
 DIAMETER = 'diameter_only'
 PEERS = sources.PEERS
 
 
-def gather(runs, folder, *, hardware, date):
+def gather(runs, folder, *, hardware, date, busy=False):
   """Adds the points that are finished below RUNS to FOLDER's files.
 
   Args:
     runs: the folder that the commands of `sources` wrote.
     folder: of the files; need not exist.
     hardware, date: on what and when they were made, for the page.
+    busy: whether other work shared their cores: the page then leaves out how
+      long the new points took.
 
   Raises:
     errors.InputError: no point is finished, or runs do not belong together.
@@ -66,7 +70,7 @@ def gather(runs, folder, *, hardware, date):
     before = made.get(sweep.name, {})
     for name, of_folds in facts.items():
       for fact in of_folds:
-        fact |= {'hardware': hardware, 'date': date}
+        fact |= {'hardware': hardware, 'date': date, 'busy': busy}
       if _without_stamp(before.get(name)) == _without_stamp(of_folds):
         # These very runs were gathered before, when they were made.
         facts[name] = before[name]
@@ -87,11 +91,11 @@ def gather(runs, folder, *, hardware, date):
 
 
 def _without_stamp(of_folds):
-  """Facts of a point's runs as JSON gives them back, but where and when."""
+  """Facts of a point's runs as JSON gives them back, without `_STAMP`."""
   return json.loads(
     json.dumps(
       [
-        {key: x for key, x in fact.items() if key not in ('hardware', 'date')}
+        {key: x for key, x in fact.items() if key not in _STAMP}
         for fact in of_folds or ()
       ]
     )

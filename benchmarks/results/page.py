@@ -163,6 +163,11 @@ def _of_tables(records, made, folder, simulated):
       name: analysis.auc_within_folds(records[name]) for name in classifiers
     },
     'costs': _costs(made),
+    'untimed': [
+      point.title
+      for point in sweep_plan.once_each(sources.TABLES.plan())
+      if _is_busy(made.get(point.name, ()))
+    ],
     'missing': [
       point.title
       for point in sweep_plan.once_each(sources.TABLES.plan())
@@ -180,7 +185,7 @@ def _costs(made):
   rows = []
   for point in sweep_plan.once_each(sources.TABLES.plan()):
     folds = made.get(point.name)
-    if not folds:
+    if not folds or _is_busy(folds):
       continue
     stages = folds[0]['seconds']
     medians = {
@@ -191,6 +196,11 @@ def _costs(made):
     each = ', '.join(f'{stage} {x:.0f}' for stage, x in medians.items())
     rows.append((point.title, f'{total:.0f}', each))
   return rows
+
+
+def _is_busy(of_folds):
+  """Whether other work shared the cores, so that seconds say nothing."""
+  return any(fold.get('busy') for fold in of_folds)
 
 
 def _of_sweep(sweep, records, folder, simulated):
