@@ -1,56 +1,57 @@
-"""Segments and classifies nodules of a CT series, at given points.
+r"""Segments and classifies nodules of a CT at given points.
 
-    python -m mtnet_jax.predict --checkpoint=RUN --dicom=DIR --points=FILE \\
+    python -m mtnet_jax.predict --checkpoint=RUN --dicom=DIR --points=FILE \
       --out=OUT
-    python -m mtnet_jax.predict --checkpoint=RUN --ct=CT.nii.gz --points=FILE \\
+    python -m mtnet_jax.predict --checkpoint=RUN --ct=CT.nii.gz --points=FILE \
       --out=OUT
 
-For research; this is no medical device. Into OUT go
+For research only; this is not a medical device. The command writes to OUT:
 
-    index.html           to look at: a row per point, all slices of each nodule
-                         with their outlines; it can be sent alone
+    index.html           a page with a row per point and all slices of each
+                         nodule with their outlines, in one file
     predictions.json     a record per point: sizes, probability of malignancy,
-                         and Dice where the readers' mask is known
+                         and Dice if the readers' mask is known
     ID.png               CT, masks and activation map around each point
     segmentation.dcm     DICOM Segmentation with a segment per point, opens over
-                         the CT; names the patient as the CT does (alone here)
-    segmentation.nii.gz  the same as NIfTI, with --nifti; of --ct always, on the
-                         grid of the file, and no segmentation.dcm
+                         the CT; the only file that names the patient
+    segmentation.nii.gz  the same masks as NIfTI, with --nifti; --ct gives only
+                         this one, on the grid of its file
 
-Masks are three-dimensional: found on the point's slice, and followed from
-slice to slice until they end. Of what the networks mark, the piece counts that
-holds the point or comes nearest to it.
+Masks are three-dimensional: each is found on the point's slice and followed
+from slice to slice until it ends. If the networks mark several components, the
+one that holds the point or comes nearest to it is the nodule.
 
---points is a CSV file; its header says what the numbers are: x,y,z patient mm
-(LPS, as in DICOM), r,a,s those of NIfTI and 3D Slicer, row,col,slice or
-i,j,k voxels from 0; a column id is kept, and of rows with a seriesuid only
-those of the series count, as in LUNA16's annotations.csv. Or it is a markups
-file of 3D Slicer (.mrk.json, .fcsv), or boxes of MONAI's detection (.json).
+--points is a CSV file. Its header says what the numbers are: x,y,z patient mm
+(LPS, as in DICOM), r,a,s patient mm of NIfTI and 3D Slicer, row,col,slice or
+i,j,k voxels from 0. A column id names the points. With a column seriesuid, as
+in LUNA16's annotations.csv, only rows of the CT's series count. --points may
+also be markups of 3D Slicer (.mrk.json, .fcsv) or boxes of MONAI (.json).
 
-Diameter and area are those of the mask on the point's slice, the volume is that
-of all its slices. A mask that reaches the edge of its patch is no outline, and
-has no size: null in predictions.json, - in the table. --fields defines each.
+Diameter and area refer to the mask on the point's slice, the volume to all
+slices. A mask that reaches the edge of its patch is no outline: its sizes are
+null in predictions.json and - in the table. --fields explains every field.
 
-    python -m mtnet_jax.predict --checkpoint=RUN --dicom=ROOT --annotated \\
+    python -m mtnet_jax.predict --checkpoint=RUN --dicom=ROOT --annotated \
       --out=OUT
 
-looks at all annotated series of LIDC-IDRI where ROOT holds several. Each gets a
-folder in OUT, beside predictions.csv, a row per nodule, and index.html, a table
-with links. Given again, the command does what is not done yet.
+predicts all annotated series of LIDC-IDRI if ROOT holds several. OUT gets a
+folder per series, predictions.csv with a row per nodule, and index.html, a
+table with links. A second run predicts only the series that are not done yet.
 
-Where the CT lacks what a Segmentation needs, all else is written, and a note
-says what. The files of an earlier use of OUT go when all new ones are complete:
-what stops the command in between leaves all old ones, or the next use of OUT
-brings back one set whole; of several series, each by itself. Files of others
-stay, and one in the place of a result, or an input there, is refused. One
-process at a time writes into OUT.
+If the CT lacks what a Segmentation needs, the other files are written, and a
+note says what is missing. New files of a series replace those of an earlier run
+together, when all are complete. If the command is interrupted, the old files
+stay, or the next run restores one whole set. The command refuses to replace an
+input or a file of another origin; such files stay. Only one process at a time
+can write to OUT.
 
-Exit code: 0 all was done, 1 some points or series were not, miss slices, or
-there is no Segmentation of what was found, 2 nothing could be done. What failed
-is a line on stderr that begins with error:, what is doubtful one with note:.
+Exit code: 0 everything was done; 1 some points or series failed, slices are
+missing, or a Segmentation could not be made; 2 nothing could be done. On
+stderr, lines that begin with error: are failures, and lines with note: doubts.
 """
 
 import argparse
+from collections.abc import Sequence
 import sys
 
 import tqdm
@@ -69,12 +70,12 @@ from mtnet_jax.storage import together
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
-# How many of the points that a note is on are named in its line.
+# The line of a note names at most this many of its points.
 _MAX_NAMED = 3
 
 
 class _PrintFields(argparse.Action):
-  """Prints what predictions.json holds, as --help prints itself."""
+  """Prints the fields of predictions.json and exits, like --help."""
 
   def __call__(self, parser, *args):
     print(fields.text())
@@ -89,9 +90,8 @@ def _parse(argv):
     nargs='+',
     metavar='RUN',
     type=command_line.path,
-    help='a trained run, a bundle of one, the URL of either, or the name of a'
-    ' model that comes with mtnet_jax; of several,'
-    " such as those of five folds, the average, with each one's malignancy",
+    help='a trained run, a bundle, the URL of either, or the name of a model of'
+    ' mtnet_jax; several, such as those of five folds, are averaged',
   )
   parser.add_argument('--symmetries', **command_line.SYMMETRIES)
   source = parser.add_mutually_exclusive_group(required=True)
@@ -110,23 +110,23 @@ def _parse(argv):
     " needs SimpleITK: pip install 'mtnet_jax[volumes]'",
   )
   parser.add_argument(
-    '--series', metavar='UID', help='which, where the folder holds several'
+    '--series', metavar='UID', help='which one, if --dicom holds several'
   )
   where = parser.add_mutually_exclusive_group(required=True)
   where.add_argument(
     '--points',
     metavar='FILE',
     type=command_line.path,
-    help='where to look, see above',
+    help='points at which to search for nodules, see above',
   )
   where.add_argument(
     '--annotated',
     nargs='?',
     const='all',
     choices=('all', 'paper'),
-    help='the nodules of a scan of LIDC-IDRI, or of all in the folder, with the'
-    ' truth of the dataset lidc_nodules/all (default) or /paper; a note says'
-    ' where the model was trained on the patient or chosen by it',
+    help='the nodules of a scan of LIDC-IDRI, or of all scans in the folder,'
+    " with the readers' masks of lidc_nodules/all (default) or /paper; a note"
+    ' says if the model was trained on the patient or selected with it',
   )
   parser.add_argument(
     '--out',
@@ -135,13 +135,13 @@ def _parse(argv):
     help='folder for the results',
   )
   parser.add_argument(
-    '--nifti', action='store_true', help='write the masks as NIfTI, too'
+    '--nifti', action='store_true', help='also write the masks as NIfTI'
   )
   parser.add_argument(
     '--fields',
     action=_PrintFields,
     nargs=0,
-    help='say what each field of predictions.json means, and exit',
+    help='explain each field of predictions.json and exit',
   )
   args = parser.parse_args(argv)
   if args.ct and args.annotated:
@@ -150,19 +150,19 @@ def _parse(argv):
 
 
 def _load(paths, *, symmetries):
-  # JAX takes seconds to import: bad input is reported before.
+  # JAX takes seconds to import, so this is done after all checks of the input.
   from mtnet_jax.inference import bundles
   from mtnet_jax.inference import ensemble
 
   models = [bundles.load(path) for path in paths]
-  # A bundle may have all symmetries by itself.
+  # A bundle may be an ensemble over the symmetries itself.
   if len(models) == 1 and (not symmetries or models[0].symmetries):
     return models[0]
   return ensemble.Ensemble(models, symmetries=symmetries)
 
 
 def _print_error(line):
-  # Above a progress bar, where there is one.
+  # `tqdm.write` prints above a progress bar.
   tqdm.tqdm.write(f'error: {errors.one_line(line)}', file=sys.stderr)
 
 
@@ -170,17 +170,17 @@ def _print_note(line):
   print(f'note: {errors.one_line(line)}', file=sys.stderr)
 
 
-def _print_notes(nodules, index):
-  """Prints each note once, with the points that it is on.
+def _print_notes(nodules, predictions):
+  """Prints each note once, with the points that it is about.
 
   Args:
     nodules: (place, nodule) of the points.
-    index: what predictions.json holds on them.
+    predictions: content of predictions.json.
   """
-  for note in index['notes']:
+  for note in predictions['notes']:
     _print_note(note)
-  ids = {}  # note -> the points that it is on
-  for (_, nodule), record in zip(nodules, index['points'], strict=True):
+  ids = {}  # note -> ids of its points
+  for (_, nodule), record in zip(nodules, predictions['points'], strict=True):
     details = dict(nodule.missing_notes())
     for note in record['notes']:
       ids.setdefault(note + details.get(note, ''), []).append(record['id'])
@@ -206,8 +206,8 @@ def _options(args):
   }
 
 
-def main(argv=None):
-  """Runs the command; returns its exit code, 0 or 1.
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit code, 0 or 1.
 
   Raises:
     errors.InputError: nothing could be done.
@@ -215,20 +215,21 @@ def main(argv=None):
   args = _parse(argv)
   points = points_lib.read(args.points) if args.points else None
   if args.ct:
-    volume = image_volume.ImageVolume(args.ct)
-    return _predict_one(args, volume, points, [args.ct])
-  index = series.read(args.dicom)
-  if args.annotated and not args.series and len(series.usable(index)) > 1:
-    return _predict_all(args, index)
-  volume = series.choose(index, args.dicom, series_uid=args.series)
-  inputs = [one.path for one in index.series[volume.series_uid].slices]
+    image = image_volume.ImageVolume(args.ct)
+    return _predict_one(args, image, points, [args.ct])
+  series_index = series.read(args.dicom)
+  several = len(series.usable(series_index)) > 1
+  if several and args.annotated and not args.series:
+    return _predict_all(args, series_index)
+  volume = series.choose(series_index, args.dicom, series_uid=args.series)
+  inputs = [one.path for one in series_index.series[volume.series_uid].slices]
   return _predict_one(args, volume, points, inputs)
 
 
 def _predict_one(args, volume, points, inputs):
-  """Looks at the points of a CT; returns the exit code."""
+  """Predicts the points of one CT, and returns the exit code."""
   if points:
-    wanted, faults = places.of_points(
+    wanted, faults = places.from_points(
       points.of_series(volume.series_uid), volume
     )
   else:
@@ -255,12 +256,13 @@ def _predict_one(args, volume, points, inputs):
 
 
 def _write_one(args, volume, points, nodules, faults, model, out):
-  """Writes what was found, and says what was not; returns the exit code."""
+  """Writes the results, prints failures, and returns the exit code."""
   for name, error in faults:
     _print_error(f'point {name}: {error}{error.detail}')
   if not nodules:
     raise errors.InputError(
-      f'none of the {len(faults)} points could be handled: nothing was written.'
+      f'none of the {len(faults)} points could be predicted, for the reasons'
+      ' above: nothing was written.'
     )
   notes = []
   if points and points.in_mm:
@@ -270,7 +272,7 @@ def _write_one(args, volume, points, nodules, faults, model, out):
 
   own = out_folder.of_one_series
   with together.together(out, out_folder.INDEX, own) as staged:
-    index = results.write(
+    predictions = results.write(
       staged,
       nodules,
       faults,
@@ -283,12 +285,12 @@ def _write_one(args, volume, points, nodules, faults, model, out):
     )
   name = args.ct or f'Series {volume.series_uid}'
   print(f'{name} {_about(model, volume.simulated)}')
-  print(results.table(index))
-  _print_notes(nodules, index)
+  print(results.table(predictions))
+  _print_notes(nodules, predictions)
   print(
     f'Written: {out}/{out_folder.PAGE}, {out_folder.INDEX}, pictures, masks'
   )
-  return int(not results.is_complete(index))
+  return int(not results.is_complete(predictions))
 
 
 def _seen_by(model):
@@ -297,16 +299,16 @@ def _seen_by(model):
   return seen_by.model(model)
 
 
-def _predict_all(args, index):
-  """Looks at every annotated series of a folder; returns the exit code."""
-  scans, notes = many_series.plan(index, args.annotated)
+def _predict_all(args, series_index):
+  """Predicts every annotated series of a folder, and returns the exit code."""
+  scans, notes = many_series.plan(series_index, args.annotated)
   out = files.make_folder(args.out, '--out')
   with together.one_writer(out):
-    return _write_all(args, index, scans, notes, out)
+    return _write_all(args, series_index, scans, notes, out)
 
 
-def _write_all(args, index, scans, notes, out):
-  """Does the series, into a folder that is locked; returns the exit code."""
+def _write_all(args, series_index, scans, notes, out):
+  """Predicts the scans into a locked folder, and returns the exit code."""
   together.mend(out, out_folder.INDEX)
   together.mend(out, out_folder.TABLE)
   many_series.check_folder(out, many=True)
@@ -314,9 +316,9 @@ def _write_all(args, index, scans, notes, out):
   model = _load(args.checkpoint, symmetries=args.symmetries)
   for note in notes:
     _print_note(note)
-  done = many_series.run(
+  scan_results = many_series.run(
     scans,
-    index,
+    series_index,
     model,
     out,
     options=_options(args),
@@ -325,23 +327,23 @@ def _write_all(args, index, scans, notes, out):
   )
   from mtnet_jax.ct import summary
 
-  rows = summary.write(out, done, model, notes)
-  skipped = sum(one.skipped for one in done)
+  rows = summary.write(out, scan_results, model, notes)
+  skipped = sum(result.skipped for result in scan_results)
   if skipped:
     _print_note(
-      f'{skipped} of {len(done)} series were done before by this model with'
-      ' these options: skipped'
+      f'{skipped} of {len(scan_results)} series were done before by this model'
+      ' with these options: skipped'
     )
   failed = sum(row['status'] == summary.FAILED for row in rows)
   print(
-    f'{len(rows) - failed} of {len(rows)} nodules of {len(done)} series'
+    f'{len(rows) - failed} of {len(rows)} nodules of {len(scan_results)} series'
     f' {_about(model, any(row["simulated_ct"] for row in rows))}'
   )
   print(
     f'Written: {out}/{out_folder.PAGE}, {out_folder.TABLE} (with all notes),'
     ' and a folder for each series'
   )
-  return int(not summary.is_complete(done))
+  return int(not summary.is_complete(scan_results))
 
 
 if __name__ == '__main__':

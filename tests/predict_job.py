@@ -1,15 +1,23 @@
-"""Calls of `predict`, and what it wrote."""
+"""Calls `predict`, and reads what it wrote."""
 
 import json
 
 from mtnet_jax import predict
 
 BALLS = {'a': ((20, 40, 50), 6.0), 'b': ((12.3, 60, 80), 5.0)}
-LIDC_SPACING_MM = 0.820312  # of LIDC-IDRI-0003
+LIDC_SPACING_MM = 0.820312  # pixel spacing of LIDC-IDRI-0003
 POINTS = 'id,row,col,slice\na,42,49,19\nb,60,80,12\n'
 
 
 def run(dicom, out, points=POINTS, *flags):
+  """Runs `predict` on a folder and returns its exit code.
+
+  Args:
+    dicom: the folder of the CT.
+    out: the folder for the results.
+    points: text of a points file; None to leave --points out.
+    *flags: more flags.
+  """
   if points is not None:
     out.parent.mkdir(exist_ok=True)
     path = out.with_suffix('.csv')
@@ -21,7 +29,7 @@ def run(dicom, out, points=POINTS, *flags):
 
 
 def index(*ids, **more):
-  """As little as makes a predictions.json one of this command's."""
+  """The smallest predictions.json that counts as one of this command."""
   figures = [f'{name}.png' for name in ids]
   return {
     'mtnet_jax': '0.1.0',
@@ -36,4 +44,5 @@ def index(*ids, **more):
 
 
 def read(out):
+  """The content of predictions.json."""
   return json.loads((out / 'predictions.json').read_text())

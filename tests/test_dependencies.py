@@ -110,6 +110,10 @@ def _imports_on_loading(tree):
     node = pending.pop()
     if isinstance(node, functions):
       continue
+    # Only a type checker imports what is in this branch.
+    if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+      pending.extend(node.orelse)
+      continue
     if isinstance(node, (ast.Import, ast.ImportFrom)):
       yield from _imports(node)
     pending.extend(ast.iter_child_nodes(node))
@@ -324,3 +328,9 @@ def test_the_parser_sees_every_kind_of_import():
   assert _internal('mtnet_jax.ops') == ('mtnet_jax', 'ops')
   assert _internal('mtnet_jax.load') == ('mtnet_jax', '')
   assert _internal('numpy.random') is None
+
+
+def test_imports_for_a_type_checker_do_not_run_on_loading():
+  tree = ast.parse('if TYPE_CHECKING:\n  import a\nelse:\n  import b\n')
+  assert set(_imports_on_loading(tree)) == {'b'}
+  assert set(_imports(tree)) == {'a', 'b'}

@@ -1,1 +1,1 @@
-"""Where a CT is read, and masks are written for it. Door: `series`."""
+"""Reads a CT, follows nodules through it, writes masks. Open `series` first."""

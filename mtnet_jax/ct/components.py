@@ -1,66 +1,87 @@
-"""Connected components of a mask: which one is the nodule's."""
+"""Connected components of a mask, and which of them is the nodule."""
 
 import numpy as np
 from scipy import ndimage
 
-# A mask farther from the point than this is not the one that the point means.
-MAX_MISS_MM = 10.0
-# A patch whose centre is within this distance of the mask's is not cut again.
-_OFF_PX = 1
-_DIAGONAL_TOO = np.ones((3, 3))
+from mtnet_jax.ct import views
+from mtnet_jax.ct import volume as ct_volume
+
+# A component farther from the point than this does not belong to the point.
+MAX_DISTANCE_MM = 10.0
+# A patch is not cut again if its centre is this close to the mask's centre.
+_MAX_OFFSET_PX = 1
+_WITH_DIAGONALS = np.ones((3, 3))
 
 
-def centre(k, pixels):
-  """(slice, row, column) of the middle of a mask."""
+def centre(k: int, pixels: np.ndarray) -> views.Voxel:
+  """The (slice, row, column) of a mask's centre.
+
+  Args:
+    k: the mask's slice.
+    pixels: (n, 2) row and column of the mask's pixels.
+  """
   row, col = np.rint(pixels.mean(axis=0)).astype(int).tolist()
   return k, row, col
 
 
-def is_off(voxel, pixels):
-  """Whether a mask's middle is not the middle of the patch."""
+def is_off_centre(voxel: views.Voxel, pixels: np.ndarray) -> bool:
+  """Whether a mask's centre differs from the centre of its patch.
+
+  Args:
+    voxel: (slice, row, column) of the patch's centre.
+    pixels: (n, 2) row and column of the mask's pixels.
+  """
   difference = np.subtract(centre(voxel[0], pixels), voxel)
-  return bool(np.abs(difference).max() > _OFF_PX)
+  return bool(np.abs(difference).max() > _MAX_OFFSET_PX)
 
 
-def pixels_of(view, found):
-  """A mask of the patch as (n, 2) pixels of the slice."""
-  return np.argwhere(found) + _corner(view)
+def to_pixels(view: views.View, mask: np.ndarray) -> np.ndarray:
+  """Converts a (64, 64) mask of the patch to (n, 2) pixels of the slice."""
+  return np.argwhere(mask) + _corner(view)
 
 
-def mask_of(view, pixels):
-  """(n, 2) pixels of the slice as a (64, 64) mask of the patch."""
-  found = np.zeros_like(view.fine)
-  at = _within(view, pixels)
-  found[tuple(at.T)] = True
-  return found
+def to_mask(view: views.View, pixels: np.ndarray) -> np.ndarray:
+  """Converts (n, 2) pixels of the slice to a (64, 64) mask of the patch."""
+  mask = np.zeros_like(view.fine)
+  inside = _within(view, pixels)
+  mask[tuple(inside.T)] = True
+  return mask
 
 
-def _within(view, pixels):
-  """Of (n, 2) pixels of the slice those in the patch, as (m, 2) of its own."""
-  at = pixels - _corner(view)
-  return at[((at >= 0) & (at < len(view.fine))).all(axis=1)]
+def _within(view: views.View, pixels: np.ndarray) -> np.ndarray:
+  """The pixels of the slice that lie in the patch, in the patch's indices."""
+  inside = pixels - _corner(view)
+  return inside[((inside >= 0) & (inside < len(view.fine))).all(axis=1)]
 
 
-def _corner(view):
-  """(row, column) of the patch's first pixel."""
+def _corner(view: views.View) -> np.ndarray:
+  """The (row, column) of the patch's first pixel."""
   return np.subtract(view.voxel[1:], len(view.fine) // 2)
 
 
-def is_at_edge(found):
-  return bool(found[[0, -1]].any() or found[:, [0, -1]].any())
+def touches_edge(mask: np.ndarray) -> bool:
+  """Whether a (64, 64) mask has pixels at the edge of its patch."""
+  return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
 
 
-def _components(view, volume):
-  """(64, 64) labels of the mask's components on the slice; 0 is outside."""
+def _components(view: views.View, volume: ct_volume.Volume) -> np.ndarray:
+  """(64, 64) labels of the fine mask's components on the slice; 0 is none."""
   _, row, col = view.voxel
-  return ndimage.label(view.fine & volume.inside(row, col), _DIAGONAL_TOO)[0]
+  return ndimage.label(view.fine & volume.inside(row, col), _WITH_DIAGONALS)[0]
 
 
-def nearest(view, volume):
-  """The component that holds the centre of the patch, or comes nearest.
+def nearest(
+  view: views.View, volume: ct_volume.Volume
+) -> tuple[np.ndarray, str | None]:
+  """The component that holds the centre of the patch or comes nearest to it.
+
+  Args:
+    view: of the patch.
+    volume: the CT.
 
   Returns:
-    (64, 64) bool, and what to note, or None.
+    (64, 64) bool, empty if no component is near enough; and a note for the
+    user, or None.
   """
   labels = _components(view, volume)
   marked = np.argwhere(labels)
@@ -69,9 +90,9 @@ def nearest(view, volume):
   middle = len(labels) // 2
   distances = np.hypot(*(marked - middle).T) * volume.pixel_spacing_mm
   nearest = int(distances.argmin())
-  if distances[nearest] > MAX_MISS_MM:
+  if distances[nearest] > MAX_DISTANCE_MM:
     return labels < 0, (
-      f'the networks mark nothing within {MAX_MISS_MM:g} mm of the point'
+      f'the networks mark nothing within {MAX_DISTANCE_MM:g} mm of the point'
     )
   note = None
   if distances[nearest]:
@@ -79,18 +100,23 @@ def nearest(view, volume):
   return labels == labels[tuple(marked[nearest])], note
 
 
-def overlapping(view, before, volume):
-  """The component that shares most pixels with a mask of the slice beside.
+def overlapping(
+  view: views.View, neighbour_pixels: np.ndarray, volume: ct_volume.Volume
+) -> np.ndarray:
+  """The component that shares most pixels with the mask of another view.
 
   Args:
     view: of a patch.
-    before: (n, 2) pixels of the slice beside.
-    volume: `volume.Volume`.
+    neighbour_pixels: (n, 2) pixels of the mask on the neighbouring slice, or of
+      the same slice in an earlier view.
+    volume: the CT.
 
   Returns:
-    (64, 64) bool; empty where none shares any.
+    (64, 64) bool; empty if no component shares a pixel.
   """
   labels = _components(view, volume)
-  shared = np.bincount(labels[tuple(_within(view, before).T)], minlength=1)
+  shared = np.bincount(
+    labels[tuple(_within(view, neighbour_pixels).T)], minlength=1
+  )
   shared[0] = 0
   return labels == shared.argmax() if shared.any() else labels < 0

@@ -1,22 +1,31 @@
 """Masks as a DICOM Segmentation that opens over its CT.
 
-One object for all nodules of a series, a binary segment each. It belongs to the
-study of the CT and therefore carries that study's patient, as the standard
+One object holds all nodules of a series, each as a binary segment. It belongs
+to the study of the CT and therefore names that study's patient, as the standard
 demands: it is as confidential as the CT. `highdicom` and `pydicom` are imported
-where they are needed.
+where they are needed, because the networks load without them.
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import logging
 import re
+from typing import TYPE_CHECKING
 import warnings
 
 import numpy as np
 
 import mtnet_jax
+from mtnet_jax.ct import dicom_volume
 from mtnet_jax.system import errors
 
-# Type 1: it refers to these, or takes them over.
+if TYPE_CHECKING:
+  import pydicom
+
+# Type 1 attributes (required, with a value) that the Segmentation copies from
+# the CT or refers to.
 _NEEDED = (
   'StudyInstanceUID',
   'SeriesInstanceUID',
@@ -25,9 +34,10 @@ _NEEDED = (
   'SOPInstanceUID',
   'SliceThickness',
 )
+# Attributes that must be the same on all slices.
 _SHARED = ('StudyInstanceUID', 'FrameOfReferenceUID')
-_SERIES_NUMBER = 9001  # beyond what scanners give
-# Type 2: must be there, may be empty. De-identification sometimes drops them.
+_SERIES_NUMBER = 9001  # larger than the numbers that scanners assign
+# Type 2 attributes (required, may be empty). De-identification may drop them.
 _TYPE_2 = (
   'PatientName',
   'PatientID',
@@ -41,11 +51,11 @@ _TYPE_2 = (
 )
 
 
-def _reason_against(headers):
-  """Why no Segmentation can be made of these headers, or None.
+def _missing_or_mixed(headers: Sequence['pydicom.Dataset']) -> str | None:
+  """Why these headers do not suffice for a Segmentation; None if they do.
 
   Args:
-    headers: of some slices, of `dicom_volume.DicomVolume.headers`.
+    headers: of `dicom_volume.DicomVolume.headers`.
 
   Returns:
     The end of a sentence that begins with 'the CT'.
@@ -59,21 +69,28 @@ def _reason_against(headers):
   return None
 
 
-def encode(volume, nodules, *, model_name, simulated):
-  """Makes a Segmentation.
+def encode(
+  volume: dicom_volume.DicomVolume,
+  nodules: Mapping[str, Mapping[int, np.ndarray]],
+  *,
+  model_name: str,
+  simulated: bool,
+) -> bytes:
+  """Encodes masks as a DICOM Segmentation.
 
   Args:
-    volume: `dicom_volume.DicomVolume`.
-    nodules: name -> (slice -> (n, 2) row and column of the mask's pixels); at
-      least one pixel in all.
+    volume: the CT.
+    nodules: name -> slice -> (n, 2) row and column of the mask's pixels, with
+      at least one pixel in all.
     model_name: the model that made the masks.
-    simulated: whether CT or model are; the series description says so.
+    simulated: whether the CT is SIMULATED or the model was trained on SIMULATED
+      CT; the series description says so.
 
   Returns:
-    The bytes of the file.
+    The content of the file.
 
   Raises:
-    errors.InputError: it cannot be made from these headers.
+    errors.InputError: the headers of the CT do not suffice for it.
   """
   slices = sorted(set().union(*nodules.values()))
   with _silence():
@@ -88,17 +105,17 @@ def encode(volume, nodules, *, model_name, simulated):
       )
     except errors.InputError:
       raise
-    # highdicom and pydicom raise nearly any exception on headers that lack or
-    # garble what the standard demands, and may quote them.
+    # highdicom and pydicom may raise any exception if a header breaks the
+    # standard, and its message may quote the header.
     except Exception as error:
       raise errors.InputError(
-        f'the headers of series {volume.series_uid} lack or garble what a DICOM'
-        f' Segmentation takes from its CT ({_tag_in(error)}).'
+        f'the headers of series {volume.series_uid} lack an attribute that a'
+        f' DICOM Segmentation needs, or it is invalid ({_tag_in(error)}).'
       ) from error
 
 
 def _tag_in(error):
-  """The tag that an error is about, or else its kind; none of its values."""
+  """The attribute that an error names, else the error's type; no values."""
   from pydicom import datadict
 
   words = re.findall(r'[A-Z]\w+', str(error))
@@ -107,7 +124,6 @@ def _tag_in(error):
 
 
 def _encode(volume, nodules, slices, images, *, model_name, simulated):
-  """The bytes of the file."""
   import highdicom
   from pydicom.filebase import DicomBytesIO
 
@@ -130,7 +146,7 @@ def _encode(volume, nodules, slices, images, *, model_name, simulated):
     manufacturer_model_name='MT-Net',
     software_versions=mtnet_jax.__version__,
     device_serial_number='none',
-    # UTF-8 can hold any name, regardless of the CT's character set.
+    # UTF-8 can encode any name, regardless of the CT's character set.
     specific_character_set='ISO_IR 192',
     content_label='NODULES',
     content_description='For research, no medical device',
@@ -142,16 +158,16 @@ def _encode(volume, nodules, slices, images, *, model_name, simulated):
 
 
 def _headers(volume, slices):
-  """The headers of the slices that a Segmentation refers to.
+  """The headers of the slices that the Segmentation refers to.
 
-  Type 2 attributes that are invalid are empty.
+  Missing and invalid type 2 attributes are set to empty.
   """
   try:
     headers = volume.headers(slices)
   except errors.InputError as error:
-    # Its path could name the patient.
+    # The error names the path, which could name the patient.
     raise errors.InputError('a file of the CT is gone or damaged.') from error
-  reason = _reason_against(headers)
+  reason = _missing_or_mixed(headers)
   if reason:
     raise errors.InputError(f'the CT {reason}, which a Segmentation needs.')
   for header in headers:
@@ -163,7 +179,7 @@ def _headers(volume, slices):
 
 
 def _is_valid(name, value):
-  """Whether highdicom takes a type 2 attribute as it is."""
+  """Whether highdicom accepts the value of a type 2 attribute."""
   from pydicom import valuerep
 
   if name == 'PatientSex':
@@ -181,6 +197,7 @@ def _is_valid(name, value):
 
 
 def _describe(number, name, model_name):
+  """The description of a segment."""
   import highdicom
   from pydicom.sr.codedict import codes
 
@@ -207,10 +224,10 @@ def _describe(number, name, model_name):
 def _presence(nodules, slices, shape):
   """(planes, rows, columns) that show which segment is on which plane.
 
-  highdicom accepts either planes of segment numbers, in which no two nodules
-  can share a pixel, or a stack of planes for every segment, which is gigabytes
-  for a hundred. It is therefore given one pixel of each segment, from which it
-  makes the frames, and `_set_pixels` fills them.
+  highdicom accepts either planes of segment numbers, in which two nodules
+  cannot share a pixel, or a stack of planes for every segment, which takes
+  gigabytes for a hundred nodules. Therefore this array has one pixel per
+  segment and plane. highdicom makes frames of it, and `_set_pixels` fills them.
   """
   planes = np.zeros((len(slices), shape[0] * shape[1]), np.uint16)
   for number, pixels in enumerate(nodules.values(), 1):
@@ -222,14 +239,14 @@ def _set_pixels(segmentation, nodules, volume):
   """Fills the frames that highdicom made."""
   frames = segmentation.PerFrameFunctionalGroupsSequence
   rows, columns = volume.shape[1:]
-  # Bits, not a byte a pixel, which would be gigabytes for a thousand nodules.
-  size = -(-len(frames) * rows * columns // 16) * 2  # PS3.5: even
+  # One bit per pixel: bytes would take gigabytes for a thousand nodules.
+  size = -(-len(frames) * rows * columns // 16) * 2  # PS3.5: an even length
   bits = np.zeros(size, np.uint8)
   pixels_of = list(nodules.values())
-  covered = {}  # slice -> pixels of all its segments, repeated where shared
+  covered = {}  # slice -> a list of the pixels of each of its segments
   for position, frame in enumerate(frames):
     number = 1
-    if len(pixels_of) > 1:  # else the number is not in every frame
+    if len(pixels_of) > 1:  # a single segment's number is not in the frames
       segment = frame.SegmentIdentificationSequence[0]
       number = segment.ReferencedSegmentNumber
     k = volume.slice_at(frame.PlanePositionSequence[0].ImagePositionPatient[2])
@@ -247,8 +264,8 @@ def _set_pixels(segmentation, nodules, volume):
 
 
 @contextlib.contextmanager
-def _silence():
-  """Hides warnings: they quote headers, such as the patient's name."""
+def _silence() -> Iterator[None]:
+  """Hides warnings, which quote headers such as the patient's name."""
   before = logging.root.manager.disable
   logging.disable(logging.CRITICAL)
   try:

@@ -1,8 +1,12 @@
-"""A volume of the DICOM files of a series.
+"""A CT volume that consists of DICOM files.
 
 `tfds_lidc` and `pydicom` are imported where they are needed, because the
 networks load without them.
 """
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,16 +14,26 @@ from mtnet_jax.ct import geometry
 from mtnet_jax.ct import volume
 from mtnet_jax.system import errors
 
+if TYPE_CHECKING:
+  import pydicom
+
+  from tfds_lidc.ct import index as dicom_index
+  from tfds_lidc.ct import series as dicom_series
+
 
 class DicomVolume(volume.Volume):
-  """The slices of one series."""
+  """The slices of one DICOM series."""
 
-  def __init__(self, series, faults=()):
+  def __init__(
+    self,
+    series: 'dicom_series.Series',
+    faults: Sequence['dicom_index.FileFault'] = (),
+  ):
     """Reads the headers of a series.
 
     Args:
-      series: `tfds_lidc.ct.series.Series` with slices.
-      faults: `index.FileFault`s that may be its slices.
+      series: has slices.
+      faults: files that cannot be used and may be slices of this series.
 
     Raises:
       errors.InputError: it is not a stack of axial slices with square pixels.
@@ -44,7 +58,7 @@ class DicomVolume(volume.Volume):
     self._faults = faults
 
   def _names(self, k):
-    # Files that repeat a position are tried as the dataset does.
+    # Files at the same position are tried in the same order as by the dataset.
     return self._paths[k]
 
   def _image(self, name):
@@ -55,7 +69,7 @@ class DicomVolume(volume.Volume):
       return pixels.try_read_hu(name)
 
   def _hint(self, low_mm, high_mm):
-    """Names a broken file that is, or could be, a slice between two z."""
+    """Names a broken file that is, or may be, a slice between two z."""
     for fault in self._faults:
       if fault.z_mm is not None and low_mm <= fault.z_mm <= high_mm:
         return f' ({fault.path} {fault.reason})'
@@ -64,19 +78,17 @@ class DicomVolume(volume.Volume):
         return f' (perhaps {fault.path} {fault.reason})'
     return ''
 
-  def headers(self, slices):
-    """Whole headers of slices, without pixels, for objects that refer to them.
+  def headers(self, slices: Iterable[int]) -> list['pydicom.Dataset']:
+    """Reads the whole headers of slices, without pixels.
 
-    Where files repeat a position, that of the file whose pixels were used.
+    If several files have the position of a slice, this is the header of the
+    file whose pixels are used.
 
     Args:
       slices: indices.
 
-    Returns:
-      A list of `pydicom.Dataset`.
-
     Raises:
-      errors.InputError: one cannot be read any more.
+      errors.InputError: a file cannot be read any more.
     """
     found = []
     for k in slices:

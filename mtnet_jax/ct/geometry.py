@@ -1,28 +1,37 @@
-"""Where the slices of a CT series lie, and which series are refused.
+"""Finds where the slices of a CT series lie, and refuses unsuitable series.
 
-Only series like those the networks were trained on are accepted: axial slices,
-stacked without shear, with square pixels. Others are refused, not resampled.
+Only series like those of the training data are accepted: axial slices, stacked
+without shear, with square pixels. Others are refused, not resampled.
 `tfds_lidc` and `pydicom` are imported where they are needed, because the
-networks load without them. No text of a header gets into a message: it could
-name the patient.
+networks load without them. Messages quote no text of a header, which could name
+the patient.
 """
 
 import collections
+import os
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from mtnet_jax.system import errors
 
-# Cosines between an axis of the slice and z, and how much a stack may lean:
-# 0.001 is 0.06 degrees.
-_AXIAL = 1e-3
-# Images that do not fit are left out where they are so few; more are refused.
+if TYPE_CHECKING:
+  import pydicom
+
+  from tfds_lidc.ct import series as dicom_series
+
+_Path = str | os.PathLike[str]
+# Largest cosine between an axis of the slice and z, and largest slope of a
+# stack: 0.001 is 0.06 degrees.
+_MAX_TILT = 1e-3
+# At most this share of images may be left out because they do not fit.
 _MAX_STRAY_SHARE = 0.05
 _MAX_SIDE = 1 << 16
 
 
 def _numbers(*shape, limit):
-  """A check for numbers of a shape and of at most `limit` in size."""
+  """A check that a value has this shape and numbers of at most this size."""
 
   def check(values):
     values = np.array(values, float)
@@ -36,8 +45,8 @@ def _is_side(value):
   return isinstance(value, int) and 0 < value < _MAX_SIDE
 
 
-# Tag -> whether its value can be used. Lengths are in mm, and bounded by what
-# can be a length in a body.
+# Attribute -> a check of its value. Lengths are in mm, with limits that are
+# larger than any body.
 _NEEDED = {
   'ImagePositionPatient': _numbers(3, limit=1e5),
   'ImageOrientationPatient': _numbers(6, limit=1.01),
@@ -52,22 +61,18 @@ _OPTIONAL = {
 }
 
 
-def by_position(series):
-  """The files at each position, from the lowest z.
-
-  Args:
-    series: `tfds_lidc.ct.series.Series` with slices.
+def by_position(series: 'dicom_series.Series') -> list[list[str]]:
+  """Groups the files of a series with slices by position, from the lowest z.
 
   Returns:
-    A list of paths per position; of files that repeat it, the one of the lowest
-    instance number first.
+    A list of paths per position, the lowest instance number first.
 
   Raises:
-    errors.InputError: most positions hold several images.
+    errors.InputError: more than half of the positions hold several images.
   """
   from tfds_lidc.ct import series as dicom_series
 
-  groups = []
+  groups: list[list[dicom_series.Slice]] = []
   for item in series.slices:  # sorted by z
     if groups and item.z_mm - groups[-1][0].z_mm <= dicom_series.Z_TOLERANCE_MM:
       groups[-1].append(item)
@@ -77,8 +82,8 @@ def by_position(series):
   if several > len(groups) / 2:
     raise errors.InputError(
       f'series {series.uid} holds several images at {several} of'
-      f' {len(groups)} positions, such as those of several passes: give the'
-      ' files of one as --dicom.'
+      f' {len(groups)} positions, perhaps of several passes: give the files of'
+      ' one pass as --dicom.'
     )
   return [
     [s.path for s in sorted(group, key=lambda s: s.instance_number)]
@@ -86,22 +91,22 @@ def by_position(series):
   ]
 
 
-def read_header(path):
-  """What the header of a slice says about its position and size.
+def read_header(path: _Path) -> 'pydicom.Dataset':
+  """Reads the position and size of a slice from its header.
 
   Args:
-    path: of a CT image.
+    path: a CT image.
 
   Returns:
-    A `pydicom.Dataset` of the tags that the functions below read.
+    The attributes that this module uses.
 
   Raises:
-    errors.InputError: one of them is missing or cannot be used.
+    errors.InputError: an attribute is missing or its value cannot be used.
   """
   checks = {**_NEEDED, **_OPTIONAL}
   header = parse(path, stop_before_pixels=True, specific_tags=list(checks))
   for name, is_usable in checks.items():
-    # pydicom raises nearly any exception on what strangers wrote.
+    # pydicom may raise any exception on an invalid header.
     try:
       value = header.get(name)
       missing = value is None or value == ''
@@ -111,17 +116,13 @@ def read_header(path):
     if not usable:
       what = f'has no {name}' if missing else f'has no usable {name}'
       raise errors.InputError(
-        f'{path} {what}: positions cannot be told. Export the series again.'
+        f'{path} {what}, so its position is unknown: export the series again.'
       )
   return header
 
 
-def parse(path, **kwargs):
-  """The header of a CT image, as `pydicom.dcmread` reads it.
-
-  Args:
-    path: of the file.
-    **kwargs: of `pydicom.dcmread`.
+def parse(path: _Path, **kwargs: Any) -> 'pydicom.Dataset':
+  """Reads the header of a CT image with the arguments of `pydicom.dcmread`.
 
   Raises:
     errors.InputError: it cannot be read.
@@ -130,33 +131,36 @@ def parse(path, **kwargs):
 
   header, fault = dicom_header.parse(path, **kwargs)
   if fault:
-    # The reason is left out: it may quote the header.
+    # The fault's reason may quote the header, so only its kind is shown.
     raise errors.InputError(
       f'{path} cannot be read ({fault.kind}): export the series again.'
     )
+  assert header is not None  # There is a header if there is no fault.
   return header
 
 
-def stack(series):
-  """The slices of a series, without what is no slice of its stack.
+def stack(
+  series: 'dicom_series.Series',
+) -> tuple[list[list[str]], list['pydicom.Dataset'], list[str]]:
+  """Finds the slices of a series that form one stack.
 
-  A few images of another size or direction than the others, such as a localizer
-  or a reformatted plane, are left out. The majority decides.
+  A few images whose size or direction differs from that of the majority, such
+  as a localizer or a reformatted plane, are left out.
 
   Args:
-    series: `tfds_lidc.ct.series.Series` with slices.
+    series: has slices.
 
   Returns:
-    The paths at each position, of `by_position`; the header of the first of
-    each, of `read_header`; and the paths that were left out.
+    The paths at each position, as from `by_position`; the header of the first
+    path at each position; and the paths that are left out.
 
   Raises:
-    errors.InputError: of `by_position` and `read_header`.
+    errors.InputError: `by_position` or `read_header` raises it.
   """
   groups = by_position(series)
   headers = {}
   for paths in groups:
-    # Copies are read, too: at its position a localizer can be the first.
+    # All files at a position are read, because the first may be a localizer.
     for path in paths:
       try:
         headers[path] = read_header(path)
@@ -178,12 +182,12 @@ def stack(series):
 
 
 def _strays(headers):
-  """The paths of images that are no slices of the stack of the others."""
+  """The paths of images that do not belong to the stack of the others."""
   localizers = {
     path for path, header in headers.items() if _is_localizer(header)
   }
   if len(localizers) == len(headers):
-    return set()  # It is refused for what it is.
+    return set()  # `check_slice` then refuses the series with the reason.
   kinds = {
     path: _kind(header)
     for path, header in headers.items()
@@ -200,7 +204,7 @@ def _is_localizer(header):
 
 
 def _kind(header):
-  """What slices of a stack share, each number rounded."""
+  """The geometry that the slices of a stack share, rounded."""
   return (
     header.Rows,
     header.Columns,
@@ -209,17 +213,19 @@ def _kind(header):
   )
 
 
-def check_slice(path, header, first):
+def check_slice(
+  path: _Path, header: 'pydicom.Dataset', first: 'pydicom.Dataset'
+) -> None:
   """Refuses a slice that does not belong to an axial stack of square pixels.
 
   Args:
-    path: of the slice, for the message.
-    header: of the slice, of `read_header`.
-    first: that of the first slice of its series.
+    path: the file of the slice, for the message.
+    header: the header of the slice, from `read_header`.
+    first: the header of the first slice of the series.
 
   Raises:
     errors.InputError: the slice is not axial, its pixels are not square, or it
-      does not continue the stack that the first one begins.
+      does not lie above the first slice on the same grid.
   """
   down, across = (float(x) for x in header.PixelSpacing)
   cosines = np.array(header.ImageOrientationPatient, float)
@@ -228,7 +234,7 @@ def check_slice(path, header, first):
     if header.get(name) != first.get(name):
       raise errors.InputError(
         f'{path} has another {name} than the first slice of its series: give'
-        ' the files that belong together as --dicom.'
+        ' only the files of one stack as --dicom.'
       )
   same_grid = np.allclose(
     [*header.PixelSpacing, *cosines],
@@ -240,68 +246,76 @@ def check_slice(path, header, first):
     - np.array(first.ImagePositionPatient, float)
   )
   shift_mm = away_mm[:2].max()
-  # Slices as oblique as may be also lean as much.
-  if not same_grid or shift_mm > down / 2 + _AXIAL * away_mm[2]:
+  # Slices that are slightly oblique may also be stacked at that angle.
+  if not same_grid or shift_mm > down / 2 + _MAX_TILT * away_mm[2]:
     raise errors.InputError(
       f'{path} does not lie straight above the first slice of its series'
-      f' (shifted by {shift_mm:g} mm; a tilted gantry?): give an axial series.'
+      f' (shifted by {shift_mm:g} mm; was the gantry tilted?): give an axial'
+      ' series.'
     )
 
 
-def check_axes(path, axes, *, across, down):
+def check_axes(
+  path: _Path, axes: np.ndarray, *, across: float, down: float
+) -> None:
   """Refuses slices that are not axial, or whose pixels are not square.
 
   Args:
-    path: for the message.
-    axes: (3, 2) or (3, 3): the directions of columns, rows and slices.
-    across, down: distances of columns and rows, mm.
+    path: the file, for the message.
+    axes: (3, 2) or (3, 3), unit vectors along increasing column, row and slice.
+    across: spacing of columns, mm.
+    down: spacing of rows, mm.
 
   Raises:
-    errors.InputError: so they are.
+    errors.InputError: the axes or spacings are invalid, the slices are not
+      axial, or the pixels are not square.
   """
   if min(down, across) <= 0:
     raise errors.InputError(
-      f'{path} has pixels of {down:g} x {across:g} mm: there are none such.'
-      ' Export the series again.'
+      f'{path} has pixels of {down:g} x {across:g} mm, which is impossible:'
+      ' export the series again.'
     )
   if np.abs(axes.T @ axes - np.eye(axes.shape[1])).max() > 1e-2:
     raise errors.InputError(
-      f'{path} has an orientation of {_rounded(axes)}: these are no directions'
-      ' at right angles. Export the series again.'
+      f'{path} has the orientation {_rounded(axes)}, whose axes are not unit'
+      ' vectors at right angles: export the series again.'
     )
   if (
-    np.abs(axes[2, :2]).max() > _AXIAL
-    or np.abs(axes[:2, 2:]).max(initial=0) > _AXIAL
+    np.abs(axes[2, :2]).max() > _MAX_TILT
+    or np.abs(axes[:2, 2:]).max(initial=0) > _MAX_TILT
   ):
     raise errors.InputError(
-      f'{path} is not axial (orientation {_rounded(axes)}): the networks know'
-      ' axial slices only. Give an axial series.'
+      f'{path} is not axial (orientation {_rounded(axes)}), but the networks'
+      ' are trained on axial slices: give an axial series.'
     )
   if abs(down - across) > 1e-2 * down:
     raise errors.InputError(
-      f'{path} has pixels of {down:g} x {across:g} mm: the networks know square'
-      ' ones only. Resample the series.'
+      f'{path} has pixels of {down:g} x {across:g} mm, but the networks are'
+      ' trained on square pixels: resample the series.'
     )
 
 
 def _rounded(axes):
-  """Directions as ImageOrientationPatient has them."""
+  """Axes in the order of ImageOrientationPatient, rounded for a message."""
   return np.round(axes.T.ravel(), 3).tolist()
 
 
-def slice_spacing_mm(z_mm, first, path):
-  """The usual distance of slices, in mm.
+def slice_spacing_mm(
+  z_mm: np.ndarray, first: 'pydicom.Dataset', path: _Path
+) -> float:
+  """The spacing of slices, in mm.
 
   Args:
     z_mm: (slices,), ascending.
-    first: header of the first slice, of `read_header`.
+    first: header of the first slice, from `read_header`.
     path: its file, for the message.
 
   Returns:
-    The median distance; of a single slice its thickness.
+    The median distance of neighbouring slices; for a single slice its
+    thickness.
 
   Raises:
-    errors.InputError: a single slice does not say how thick it is.
+    errors.InputError: there is a single slice without SliceThickness.
   """
   if len(z_mm) > 1:
     return float(np.median(np.diff(z_mm)))
@@ -314,12 +328,12 @@ def slice_spacing_mm(z_mm, first, path):
   return thickness
 
 
-def affine(first, spacing_mm):
+def affine(first: 'pydicom.Dataset', spacing_mm: float) -> np.ndarray:
   """The matrix from voxels to positions in the patient.
 
   Args:
-    first: header of the first slice, of `read_header`.
-    spacing_mm: distance of slices, mm.
+    first: header of the first slice, from `read_header`.
+    spacing_mm: spacing of slices.
 
   Returns:
     (4, 4), (column, row, slice, 1) -> (x, y, z, 1) in patient mm (LPS).

@@ -1,31 +1,32 @@
-"""Lets a process of its own read a volume of one file first.
+"""Reads a volume file in a separate process, to see whether ITK crashes.
 
-ITK crashes on some damaged headers, out of Python's reach. Run as a script, so
-that nothing else is imported:
+ITK crashes on some damaged headers, and Python cannot catch that. The process
+runs this file as a script, so that it imports nothing else:
 
     python -P image_probe.py FILE MAX_VOXELS
 """
 
 import math
+import os
 import subprocess
 import sys
 
-# A CT of a thousand slices takes seconds, from a slow disk a minute.
-_SECONDS = 300
+# A CT of a thousand slices takes seconds, or a minute from a slow disk.
+_TIMEOUT_S = 300
 
 
-def survives(path, max_voxels):
-  """Whether a process that reads a file ends by itself.
+def survives(path: str | os.PathLike[str], max_voxels: int) -> bool:
+  """Whether a process that reads a file neither crashes nor hangs.
 
   Args:
-    path: of the file.
-    max_voxels: of files that claim more, the header alone is read.
+    path: the file.
+    max_voxels: if the header claims more voxels, only the header is read.
   """
   try:
     done = subprocess.run(
       [sys.executable, '-P', __file__, str(path), str(max_voxels)],
       capture_output=True,
-      timeout=_SECONDS,
+      timeout=_TIMEOUT_S,
       check=False,
     )
   except subprocess.TimeoutExpired:
@@ -39,7 +40,7 @@ def _main():
   path, max_voxels = sys.argv[1:]
   reader = SimpleITK.ImageFileReader()
   reader.SetFileName(path)
-  # What ITK says of damage is heard by whoever reads the file next.
+  # An exception is not a crash: the caller gets it when it reads the file.
   try:
     reader.ReadImageInformation()
     if math.prod(reader.GetSize()) <= int(max_voxels):

@@ -1,11 +1,13 @@
-"""A volume of one file: NIfTI, MetaImage (as LUNA16 has it) or NRRD.
+"""A CT volume in one file: NIfTI, MetaImage (as in LUNA16) or NRRD.
 
-Needs the extra `volumes` (SimpleITK), which knows where the patient's left and
-back are: the volume is turned as DICOM has its slices, the masks back again.
-Values are HU, as the file has them.
+Needs the extra `volumes` (SimpleITK), which reorients the volume to the axes of
+DICOM's slices (LPS), and masks back to the axes of the file. The file's values
+are taken as HU.
 """
 
+from collections.abc import Mapping
 import importlib.util
+import os
 import pathlib
 
 import numpy as np
@@ -19,7 +21,7 @@ from mtnet_jax.system import errors
 
 _ENDINGS = ('.nii', '.nii.gz', '.mhd', '.mha', '.nrrd')
 _INT16 = np.iinfo(np.int16)
-# What patients with such CT would not fit into, and what no memory holds.
+# Limits beyond which a file is no CT of a patient, or fits in no memory.
 _MAX_VOXELS = 2_000_000_000
 _MAX_SPACING_MM = 100.0
 _MAX_ORIGIN_MM = 1e5
@@ -28,15 +30,15 @@ _MAX_ORIGIN_MM = 1e5
 class ImageVolume(volume.Volume):
   """The slices of a file, from the lowest z."""
 
-  def __init__(self, path):
+  def __init__(self, path: str | os.PathLike[str]):
     """Reads a file.
 
     Args:
-      path: of it.
+      path: the file.
 
     Raises:
-      errors.InputError: it cannot be read, is no volume, not axial, or its
-        pixels are not square; or SimpleITK is missing.
+      errors.InputError: it cannot be read, is not a volume, is not axial, or
+        its pixels are not square; or SimpleITK is missing.
     """
     path = pathlib.Path(path)
     _check(path)
@@ -57,7 +59,8 @@ class ImageVolume(volume.Volume):
     # Written so that NaN fails.
     if not (np.abs(origin) <= _MAX_ORIGIN_MM).all():
       raise errors.InputError(
-        f'{path} begins at {origin.tolist()} mm: no patient lies there.'
+        f'{path} has its origin at {origin.tolist()} mm, too far for a scanner:'
+        ' export it again.'
       )
     affine = np.eye(4)
     affine[:3, :3] = direction * (across, down, up)
@@ -71,7 +74,7 @@ class ImageVolume(volume.Volume):
       slice_spacing_mm=up,
     )
     stem = path.name[: -len(_ending(path))]
-    # LUNA16 calls its files after their series.
+    # LUNA16 names its files after the series UID.
     self.series_uid = stem if volume.UID.fullmatch(stem) else ''
     self._grid = image
     self._values = itk.GetArrayViewFromImage(image)
@@ -88,12 +91,16 @@ class ImageVolume(volume.Volume):
     hu = np.clip(np.rint(values), _INT16.min, _INT16.max)
     return hu.astype(np.int16), None
 
-  def write_labels(self, path, nodules):
+  def write_labels(
+    self,
+    path: str | os.PathLike[str],
+    nodules: Mapping[str, Mapping[int, np.ndarray]],
+  ) -> None:
     """Writes masks as a NIfTI label map on the grid of the file.
 
     Args:
-      path: of the NIfTI file.
-      nodules: of `nifti.label_map`.
+      path: the NIfTI file to write.
+      nodules: as for `nifti.label_map`.
 
     Raises:
       errors.InputError: it cannot be written.
@@ -110,14 +117,14 @@ class ImageVolume(volume.Volume):
 
 
 def _ending(path):
-  """'.nii.gz' of a path, in its own letters; '' where nothing reads it."""
+  """The ending, such as '.nii.gz', in the path's own case; '' if unknown."""
   name = path.name.lower()
   fits = [ending for ending in _ENDINGS if name.endswith(ending)]
   return path.name[-len(max(fits, key=len)) :] if fits else ''
 
 
 def _check(path):
-  """Refuses what cannot be a volume before SimpleITK is imported."""
+  """Refuses what cannot be a volume, before SimpleITK is imported."""
   if not path.is_file():
     what = 'is a folder' if path.is_dir() else 'does not exist'
     raise errors.InputError(
@@ -125,7 +132,7 @@ def _check(path):
     )
   if not _ending(path):
     raise errors.InputError(
-      f'{path} is none of {", ".join(_ENDINGS)}: give one of these as --ct, or'
+      f'{path} is none of {", ".join(_ENDINGS)}: give such a file as --ct, or'
       ' DICOM as --dicom.'
     )
   if importlib.util.find_spec('SimpleITK') is None:
@@ -135,6 +142,7 @@ def _check(path):
 
 
 def _itk():
+  """SimpleITK, without its warnings on stderr."""
   import SimpleITK
 
   SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
@@ -142,12 +150,12 @@ def _itk():
 
 
 def _read(itk, path):
-  """The image, once its header is known to be one of a CT."""
+  """Reads the image, after a check that its header can be that of a CT."""
   reader = itk.ImageFileReader()
   reader.SetFileName(str(path))
   try:
     reader.ReadImageInformation()
-  # SimpleITK raises nothing else, and its text is of many lines.
+  # SimpleITK raises nothing else.
   except RuntimeError as error:
     raise errors.InputError(_damaged(path, error)) from error
   size, spacing = reader.GetSize(), reader.GetSpacing()
@@ -157,13 +165,17 @@ def _read(itk, path):
   if len(size) != 3 or reader.GetNumberOfComponents() != 1:
     raise errors.InputError(
       f'{path} has {len(size)} dimensions and {reader.GetNumberOfComponents()}'
-      ' values a voxel: a CT has 3 and 1.'
+      ' values per voxel, but a CT has 3 and 1: give a CT as --ct.'
     )
   if min(size) < 1 or np.prod(size, dtype=np.float64) > _MAX_VOXELS:
-    raise errors.InputError(f'{path} claims {size} voxels: no CT has so many.')
+    raise errors.InputError(
+      f'{path} claims {size} voxels, which no CT has: export it again.'
+    )
   # Written so that NaN fails.
   if not all(0 < x <= _MAX_SPACING_MM for x in spacing):
-    raise errors.InputError(f'{path} has voxels of {spacing} mm.')
+    raise errors.InputError(
+      f'{path} has voxels of {spacing} mm, which no CT has: export it again.'
+    )
   try:
     return reader.Execute()
   except RuntimeError as error:
@@ -171,7 +183,7 @@ def _read(itk, path):
 
 
 def _texts(image):
-  """What the header says, as far as it is text."""
+  """The header's values that are text."""
   for key in image.GetMetaDataKeys():
     try:
       yield image.GetMetaData(key)
@@ -180,5 +192,7 @@ def _texts(image):
 
 
 def _damaged(path, error):
+  """The message about a file that cannot be read."""
+  # SimpleITK's messages have many lines, and the last names the reason.
   last = str(error).strip().splitlines()[-1]
   return f'{path} cannot be read ({last.strip()[:160]}): export it again.'

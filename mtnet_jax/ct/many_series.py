@@ -1,9 +1,15 @@
 """`predict --annotated` on a folder of many series of LIDC-IDRI.
 
-Each series has a folder of its own, as `results` writes it, and one that was
-done by the same model with the same options is not done again.
+Each series gets a folder of its own, which `results` writes. A series that is
+already done with the same model and options is skipped.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 import tqdm
@@ -15,72 +21,81 @@ from mtnet_jax.ct import places
 from mtnet_jax.ct import rows
 from mtnet_jax.ct import search
 from mtnet_jax.storage import files
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.storage import together
 from mtnet_jax.system import errors
 
+if TYPE_CHECKING:
+  from mtnet_jax.ct import model_protocol
+  from tfds_lidc.ct import index as dicom_index
+  from tfds_lidc.ct import series as dicom_series
+
 
 class Scan(NamedTuple):
-  """A series to be done.
+  """A series to predict.
 
   Attributes:
-    name: of its folder, as ids of its nodules begin: LIDC-IDRI-0001_12.
+    name: name of its folder, such as LIDC-IDRI-0001_12; the ids of its nodules
+      begin with it.
     patient_id: as in LIDC-IDRI.
-    series: `tfds_lidc.ct.series.Series`.
-    nodule_ids: of its nodules.
+    series: the DICOM files.
+    nodule_ids: ids of its nodules.
   """
 
   name: str
   patient_id: str
-  series: object
+  series: 'dicom_series.Series'
   nodule_ids: list[str]
 
 
-class Done(NamedTuple):
-  """What became of a series.
+class ScanResult(NamedTuple):
+  """The result of a series.
 
   Attributes:
-    scan: `Scan`.
-    index: what its predictions.json holds; None where it failed.
-    skipped: whether it had been done before.
+    scan: the series.
+    predictions: content of its predictions.json; None if the series failed.
+    skipped: whether the predictions are of an earlier run.
   """
 
   scan: Scan
-  index: dict | None
+  predictions: dict[str, Any] | None
   skipped: bool = False
 
 
-def plan(index, policy_name):
-  """Which series have annotated nodules.
+def plan(
+  series_index: 'dicom_index.SeriesIndex', policy_name: str
+) -> tuple[list[Scan], list[str]]:
+  """Finds the series that have annotated nodules.
 
   Args:
-    index: of `series.read`.
+    series_index: from `series.read`.
     policy_name: 'all' or 'paper'.
 
   Returns:
-    A list of `Scan`, and notes on the series that are left out.
+    The series to predict, and notes on the series that are left out.
 
   Raises:
-    errors.InputError: there is none.
+    errors.InputError: no series has annotated nodules.
   """
   from tfds_lidc.nodules import annotations
   from tfds_lidc.nodules import selection
 
-  nodules = {}
+  nodules: dict[str, list[selection.Nodule]] = {}
   for nodule in selection.select(selection.POLICIES[policy_name]):
     nodules.setdefault(nodule.series_uid, []).append(nodule)
   scans = [
     Scan(
       name=found[0].nodule_id.rpartition('_')[0],
       patient_id=found[0].patient_id,
-      series=index.series[uid],
+      series=series_index.series[uid],
       nodule_ids=[nodule.nodule_id for nodule in found],
     )
     for uid, found in nodules.items()
-    if uid in index.series
+    if uid in series_index.series
   ]
-  known = annotations.scans().keys() & index.series.keys()
+  known = annotations.scans().keys() & series_index.series.keys()
   reasons = {
-    'are not of LIDC-IDRI': len(index.series) - len(known),
+    'are not of LIDC-IDRI': len(series_index.series) - len(known),
     f'have no nodule of the selection {policy_name!r}': len(known) - len(scans),
   }
   left_out = [
@@ -90,21 +105,21 @@ def plan(index, policy_name):
   ]
   if not scans:
     raise errors.InputError(
-      f'nothing is annotated in this folder: {"; ".join(left_out)}. Give'
-      ' --points and the series of one.'
+      f'no series of this folder is annotated: {"; ".join(left_out)}. Give'
+      ' --points and the folder of one series.'
     )
   return scans, left_out
 
 
-def check_folder(out, *, many):
-  """Refuses a folder with the other kind of results.
+def check_folder(out: pathlib.Path, *, many: bool) -> None:
+  """Refuses a folder that holds the other kind of results.
 
   Args:
-    out: `pathlib.Path` of it.
-    many: whether those of many series are to be written, or those of one.
+    out: the folder for the results.
+    many: whether the results will be of many series or of one.
 
   Raises:
-    errors.InputError: it holds the others.
+    errors.InputError: `out` holds results of one series, respectively many.
   """
   what, other = 'many series', out_folder.TABLE
   if many:
@@ -115,47 +130,58 @@ def check_folder(out, *, many):
     )
 
 
-def run(scans, index, model, out, *, options, seen, on_error):
-  """Does one series after the other.
+def run(
+  scans: Sequence[Scan],
+  series_index: 'dicom_index.SeriesIndex',
+  model: 'model_protocol.Model',
+  out: pathlib.Path,
+  *,
+  options: Mapping[str, Any],
+  seen: seen_lib.Seen | None,
+  on_error: Callable[[str], None],
+) -> list[ScanResult]:
+  """Predicts one series after the other.
 
   Args:
-    scans: of `plan`.
-    index: of `series.read`.
-    model: `model.Model`, or several as one.
-    out: `pathlib.Path` of the folder for theirs.
-    options: of the command: 'annotated', 'nifti', ...
-    seen: `seen.Seen`, what the model has.
-    on_error: called with a line on a series or a point that failed.
-
-  Returns:
-    A list of `Done`.
+    scans: from `plan`.
+    series_index: from `series.read`.
+    model: a model, or several as one.
+    out: folder for the folders of the series.
+    options: the command's options that change results: 'annotated', 'nifti',
+      'symmetries'.
+    seen: what the model was trained on or chosen by.
+    on_error: called with a message on each series or point that failed.
   """
   from mtnet_jax.ct import results
 
-  found = []
-  # On a terminal only.
+  scan_results = []
   for scan in tqdm.tqdm(
-    scans, 'series', unit='series', leave=False, disable=None
+    scans,
+    'series',
+    unit='series',
+    leave=False,
+    disable=None,  # shown on a terminal only
   ):
     folder = out / scan.name
     made_with = results.made_with(model, len(scan.series.slices), **options)
+    predictions: dict[str, Any] | None
     try:
-      before = _done_before(folder, made_with)
-      if before:
-        found.append(Done(scan, before, skipped=True))
+      predictions = _done_before(folder, made_with)
+      if predictions:
+        scan_results.append(ScanResult(scan, predictions, skipped=True))
         continue
-      predicted = _predict(
-        scan, index, model, folder, made_with, seen, on_error
+      predictions = _predict(
+        scan, series_index, model, folder, made_with, seen, on_error
       )
     except errors.InputError as error:
-      predicted = None
+      predictions = None
       on_error(f'{scan.name}: {error}')
-    found.append(Done(scan, predicted))
-  return found
+    scan_results.append(ScanResult(scan, predictions))
+  return scan_results
 
 
 def _done_before(folder, made_with):
-  """What is in predictions.json, if it and its files are what would be made."""
+  """The content of predictions.json if an earlier run's results can be kept."""
   if not folder.is_dir():
     return None
   with together.one_writer(folder):
@@ -171,28 +197,28 @@ def _done_before(folder, made_with):
 
 
 def _has_rows(index):
-  """Whether the table can be made of it: anyone may have written it."""
+  """Whether the table can be made of predictions.json, which may be damaged."""
   from mtnet_jax.ct import results
 
   try:
     with errors.of_wrong_values('predictions.json', way_out=''):
-      rows.of_index(index)
+      rows.from_index(index)
       results.is_complete(index)
   except errors.InputError:
     return False
   return True
 
 
-def _predict(scan, index, model, folder, made_with, seen, on_error):
-  """Does a series.
+def _predict(scan, series_index, model, folder, made_with, seen, on_error):
+  """Predicts a series, and returns the content of its predictions.json.
 
   Raises:
-    errors.InputError: it cannot be done.
+    errors.InputError: it cannot be predicted.
   """
   from mtnet_jax.ct import nifti
   from mtnet_jax.ct import results
 
-  near = index.faults_near(scan.series)
+  near = series_index.faults_near(scan.series)
   if not scan.series.slices:
     why = f', such as {near[0].path}: it {near[0].reason}' if near else ''
     raise errors.InputError(f'none of its files can be used{why}.')
@@ -212,7 +238,9 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
   for name, error in faults:
     on_error(f'point {name}: {error}{error.detail}')
   if not nodules:
-    raise errors.InputError(f'none of {len(faults)} nodules could be handled.')
+    raise errors.InputError(
+      f'none of its {len(faults)} nodules could be predicted.'
+    )
   files.make_folder(folder, '--out')
   with (
     together.one_writer(folder),
@@ -220,7 +248,7 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
       folder, out_folder.INDEX, out_folder.of_one_series
     ) as staged,
   ):
-    predicted = results.write(
+    predictions = results.write(
       staged,
       nodules,
       faults,
@@ -231,9 +259,9 @@ def _predict(scan, index, model, folder, made_with, seen, on_error):
       made_with=made_with,
       seen=seen,
     )
-    # The table and the page of an earlier use are not of these results.
+    # An older table and page do not match these results.
     if out_folder.of_many_series(folder.parent):
       with files.writing(folder.parent, '--out'):
         for name in (out_folder.PAGE, out_folder.TABLE):
           (folder.parent / name).unlink(missing_ok=True)
-  return predicted
+  return predictions

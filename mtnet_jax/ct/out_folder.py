@@ -1,36 +1,39 @@
-"""The folder for the results of `predict`: which files in it are its own.
+"""Which files in the output folder of `predict` belong to the command.
 
-What lies there may be anybody's. Files are taken for those of an earlier use
-only where an index or a table of this command stands beside them.
+The folder may hold files of the user. A file counts as a result of an earlier
+run only if the index or the table of that run is beside it.
 """
 
+from collections.abc import Iterable
 import os
+import pathlib
+from typing import Any
 
 from mtnet_jax.storage import files
 from mtnet_jax.storage import together
 from mtnet_jax.system import errors
 
-# Of one series; of many, beside their folders, the table and another page.
+# The index belongs to one series, and the table to many series, beside their
+# folders. Both have a page.
 INDEX, TABLE, PAGE = 'predictions.json', 'predictions.csv', 'index.html'
 SEGMENTATION, NIFTI = 'segmentation.dcm', 'segmentation.nii.gz'
 
-# Fields of the index in all versions; the first ones had no 'made_with'.
+# Fields that the index has in every version; the first ones had no 'made_with'.
 _TEXTS = ('mtnet_jax', 'model', 'series_uid')
 _LISTS = ('slices_rows_columns', 'files', 'points', 'failed')
-# How the table has begun in all versions.
+# The table begins like this in every version.
 _HEADER = b'series_uid,patient_id,folder,nodule_id,status,'
 
 
-def picture(place_id):
-  """Name of the picture of a point."""
+def picture(place_id: object) -> str:
+  """The file name of a point's picture."""
   return f'{place_id}.png'
 
 
-def read_index(folder):
-  """What predictions.json of a folder holds; None unless it is this command's.
+def read_index(folder: pathlib.Path) -> dict[str, Any] | None:
+  """The content of a folder's predictions.json.
 
-  Args:
-    folder: `pathlib.Path` of it.
+  None if there is no such file, or if this command did not write it.
   """
   path = folder / INDEX
   if not path.is_file():
@@ -52,10 +55,11 @@ def _is_own(index):
   )
 
 
-def of_one_series(folder):
-  """Names of the files that a use for one series left in a folder.
+def of_one_series(folder: pathlib.Path) -> set[str]:
+  """Names of the files that an earlier run for one series left in a folder.
 
-  Of the names in its index those that such a use gives, and no others.
+  These are the names in its index that this command gives to its files. Other
+  names in an index are ignored, because the file may have been edited.
   """
   index = read_index(folder)
   if index is None:
@@ -63,14 +67,14 @@ def of_one_series(folder):
   named = {PAGE, SEGMENTATION, NIFTI}.intersection(index['files'])
   for record in index['points']:
     name = picture(record.get('id'))
-    # The first versions named pictures in their records alone.
+    # The first versions named pictures in their records only.
     if name in index['files'] or name == record.get('figure'):
       named.add(name)
   return {INDEX, *_files_in(folder, named)}
 
 
-def of_many_series(folder):
-  """Names of the table and the page that a use for many series left there."""
+def of_many_series(folder: pathlib.Path) -> set[str]:
+  """Names of the table and the page that a run for many series left there."""
   path = folder / TABLE
   if not path.is_file():
     return set()
@@ -81,24 +85,33 @@ def of_many_series(folder):
 
 
 def _files_in(folder, names):
-  # Listed, and not asked for, since a name may hold anything.
+  """The names that are files of the folder itself."""
+  # The folder is listed, because a name may hold a path.
   with files.writing(folder, '--out'):
     there = list(folder.iterdir())
   return [path.name for path in there if path.name in names and path.is_file()]
 
 
-def check_one(folder, place_ids, inputs, *, segmentation, nifti):
-  """Refuses a folder in which a use for one series would harm a user's file.
+def check_one(
+  folder: pathlib.Path,
+  place_ids: Iterable[str],
+  inputs: Iterable[str | os.PathLike[str]],
+  *,
+  segmentation: bool,
+  nifti: bool,
+) -> None:
+  """Refuses a folder where results of one series would replace a user's file.
 
   Args:
-    folder: `pathlib.Path` of it, which need not exist.
-    place_ids: of the points that it gets pictures of.
-    inputs: paths of the files that are read.
-    segmentation, nifti: whether it may get them.
+    folder: the output folder, which need not exist.
+    place_ids: ids of the points that get pictures.
+    inputs: files that the command reads.
+    segmentation: whether a DICOM Segmentation may be written.
+    nifti: whether a NIfTI label map may be written.
 
   Raises:
-    errors.InputError: a file that is there is an input, or has the name of a
-      result and is of no earlier use.
+    errors.InputError: an input is among the files that would be replaced, or a
+      file has the name of a result but is not of an earlier run.
   """
   if not folder.is_dir():
     return
@@ -106,36 +119,37 @@ def check_one(folder, place_ids, inputs, *, segmentation, nifti):
   new.update([SEGMENTATION] * segmentation + [NIFTI] * nifti)
   own = of_one_series(folder)
   found = [name for name in sorted(own | new) if (folder / name).exists()]
-  read = _identities(inputs) if found else ()
+  input_ids = _identities(inputs) if found else set()
   for name in found:
-    if _identities([folder / name]) & read:
+    if _identities([folder / name]) & input_ids:
       raise errors.InputError(
-        f'{folder / name} is an input, and results would take its place:'
-        ' choose another --out.'
+        f'{folder / name} is an input, which results would replace: choose'
+        ' another --out.'
       )
   _refuse_others(folder, new - own)
 
 
-def check_many(folder):
-  """As `check_one`, of the table and the page of many series."""
+def check_many(folder: pathlib.Path) -> None:
+  """Like `check_one`, for the table and the page of many series."""
   _refuse_others(folder, {TABLE, PAGE} - of_many_series(folder))
 
 
 def _refuse_others(folder, names):
-  # Whose the others are, the index or table says: it is named first.
+  """Refuses a folder that holds one of these names."""
+  # The index or the table is named first, because it says whose the others are.
   for name in sorted(names, key=lambda x: (x not in (INDEX, TABLE), x)):
     if os.path.lexists(folder / name):
       raise together.not_own(folder / name)
 
 
 def _identities(paths):
-  """Device and inode of files: a file has one, and any number of names."""
+  """(device, inode) of files, which a file keeps under any of its names."""
   found = set()
   for path in paths:
     try:
       status = os.stat(path)
     except OSError:
-      # What is no longer there is not lost, either.
+      # A file that is gone cannot be replaced.
       continue
     found.add((status.st_dev, status.st_ino))
   return found

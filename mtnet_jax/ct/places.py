@@ -1,10 +1,14 @@
-"""Places in a CT to look at: points of a file, or the dataset's own nodules."""
+"""Places in a CT to predict at: points of a file, or the dataset's nodules."""
 
+from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 
+from mtnet_jax.ct import points as points_lib
+from mtnet_jax.ct import views
 from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.system import errors
 
@@ -13,44 +17,51 @@ class Place(NamedTuple):
   """One place.
 
   Attributes:
-    place_id: also the name of its files.
+    place_id: also the stem of its files' names.
     voxel: (slice, row, column), the nearest voxel.
-    position_mm: (x, y, z) as given, or of the voxel.
+    position_mm: (x, y, z) of the point in the file, or of the voxel.
     truth: (64, 64) bool, the readers' mask around the voxel; None if unknown.
-    readers: their ratings and sizes, for the record; empty if unknown.
-    patient_id: as in LIDC-IDRI; '' if unknown. It is for comparison, and goes
-      nowhere.
+    readers: the readers' ratings and sizes, for the record; empty if unknown.
+    patient_id: as in LIDC-IDRI; '' if unknown. It is compared with the patients
+      that the model has seen, and never written.
   """
 
   place_id: str
-  voxel: tuple[int, int, int]
+  voxel: views.Voxel
   position_mm: tuple[float, float, float]
   truth: np.ndarray | None = None
-  readers: dict[str, Any] = {}
+  readers: Mapping[str, Any] = {}
   patient_id: str = ''
 
 
-def of_points(points, volume):
-  """The places of a points file.
+# (id of a point, why it cannot be used).
+Fault = tuple[str, ct_volume.PlaceError]
+
+
+def from_points(
+  points: points_lib.Points, volume: ct_volume.Volume
+) -> tuple[list[Place], list[Fault]]:
+  """Finds the places of a points file.
 
   Args:
-    points: `points.Points`.
-    volume: `volume.Volume`.
+    points: the points for this series.
+    volume: the CT.
 
   Returns:
-    A list of `Place`, and one of (id, `volume.PlaceError`) of the rows that
-    cannot be used and of the points that are no place of the volume.
+    The places, and the faults: rows that cannot be used, points outside of the
+    volume, and points on missing slices.
 
   Raises:
-    errors.InputError: all lie outside, or voxels are given for a series that
-      misses slices.
+    errors.InputError: all points lie outside, or the points are voxels but the
+      series lacks slices.
   """
-  if not points.in_mm and volume.misses_slices:
+  if not points.in_mm and volume.lacks_slices:
     raise errors.InputError(
-      f'series {volume.series_uid} misses slices, so that their numbers cannot'
-      ' be told: give the points in mm, as x,y,z.'
+      f'series {volume.series_uid} lacks slices, so that slice numbers are'
+      ' ambiguous: give the points in mm, as x,y,z.'
     )
-  found, faults = [], []
+  found: list[Place] = []
+  faults: list[Fault] = []
   for point in points.points:
     try:
       found.append(_place(point, points.in_mm, volume))
@@ -69,30 +80,31 @@ def of_points(points, volume):
 
 def _place(point, in_mm, volume):
   if in_mm:
-    return Place(point.point_id, volume.to_voxel(point.at), point.at)
-  voxel = volume.check_voxel(point.at)
+    voxel = volume.to_voxel(point.coordinates)
+    return Place(point.point_id, voxel, point.coordinates)
+  voxel = volume.check_voxel(point.coordinates)
   return Place(point.point_id, voxel, volume.to_mm(voxel))
 
 
 def _other_reading(points, volume):
-  """Which units would put every point inside, as a sentence."""
-  at = np.array([point.at for point in points.points])
+  """A sentence that names the units in which all points would be inside."""
+  values = np.array([point.coordinates for point in points.points])
   shown = ','.join(points.columns)
   if points.in_mm:
     readings = {
-      'i,j,k (voxels)': (at[:, ::-1], volume.check_voxel),
-      'row,col,slice (voxels)': (at[:, [2, 0, 1]], volume.check_voxel),
+      'i,j,k (voxels)': (values[:, ::-1], volume.check_voxel),
+      'row,col,slice (voxels)': (values[:, [2, 0, 1]], volume.check_voxel),
       'x,y,z after a change of the signs of x and y (RAS to LPS)': (
-        at * (-1, -1, 1),
+        values * (-1, -1, 1),
         volume.to_voxel,
       ),
     }
   else:
-    readings = {'x,y,z (mm)': (at[:, ::-1], volume.to_voxel)}
+    readings = {'x,y,z (mm)': (values[:, ::-1], volume.to_voxel)}
   fits = [
     name
-    for name, (values, check) in readings.items()
-    if all(_inside(check, value) for value in values)
+    for name, (converted, check) in readings.items()
+    if all(_inside(check, value) for value in converted)
   ]
   if not fits:
     return 'Do they belong to this series?'
@@ -104,47 +116,47 @@ def _inside(check, value):
     check(tuple(value))
   except ct_volume.OutsideError:
     return False
-  except ct_volume.SliceError:  # it is missing, but not outside
+  except ct_volume.SliceError:  # the slice is missing, but not outside
     pass
   return True
 
 
-def mirrored(found, volume):
-  """Places as they would be if their mm were RAS, as far as they are inside.
+def mirrored(found: Iterable[Place], volume: ct_volume.Volume) -> list[Place]:
+  """The places if their positions were RAS; those inside of the volume.
 
   Args:
-    found: list of `Place`, whose positions were taken for LPS.
-    volume: `volume.Volume`.
-
-  Returns:
-    A list of `Place`.
+    found: places whose positions were read as LPS.
+    volume: the CT.
   """
   others = []
   for place in found:
     x, y, z = place.position_mm
-    at = -x, -y, z
+    position_mm = -x, -y, z
     try:
-      others.append(Place(place.place_id, volume.to_voxel(at), at))
+      voxel = volume.to_voxel(position_mm)
     except ct_volume.PlaceError:
       continue
+    others.append(Place(place.place_id, voxel, position_mm))
   return others
 
 
-def annotated(volume, policy_name):
-  """The nodules of a scan of LIDC-IDRI, with the readers' masks.
+def annotated(
+  volume: ct_volume.Volume, policy_name: str
+) -> tuple[list[Place], list[Fault]]:
+  """Finds the nodules of a scan of LIDC-IDRI, with the readers' masks.
 
-  Slice, centre and truth are those of the dataset's records.
+  Slice, centre and mask are those of the dataset's records.
 
   Args:
-    volume: `volume.Volume`.
+    volume: the CT.
     policy_name: 'all' or 'paper', see `tfds_lidc.nodules.selection`.
 
   Returns:
-    As `of_points`.
+    As `from_points`.
 
   Raises:
-    errors.InputError: it is no such scan, or has no nodule; the annotations
-      cannot be read.
+    errors.InputError: the CT is not a scan of LIDC-IDRI or has no nodule, or
+      the annotations cannot be read.
   """
   from tfds_lidc import errors as lidc_errors
 
@@ -170,7 +182,7 @@ def _annotated(volume, policy_name):
       + (
         f'has no nodule of the selection {policy_name!r}'
         if known
-        else 'is no scan of LIDC-IDRI, so nothing is annotated'
+        else 'is no scan of LIDC-IDRI, so that it has no annotations'
       )
       + ': give --points instead.'
     )
@@ -180,7 +192,7 @@ def _annotated(volume, policy_name):
     z_mm = annotations.slice_positions(nodule.scan_id)
     try:
       if not placed:
-        raise ct_volume.PlaceError('on no pixel enough readers agree')
+        raise ct_volume.PlaceError('no pixel is marked by enough readers')
       (patch,) = placed
       k = volume.slice_at(float(z_mm[patch.slice_index]))
     except ct_volume.PlaceError as error:

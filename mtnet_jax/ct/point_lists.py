@@ -1,13 +1,17 @@
-"""Points of JSON files: 3D Slicer's markups, boxes of MONAI's detection.
+"""Reads points of JSON files: 3D Slicer's markups, MONAI's detection boxes.
 
-Slicer: `markups` of `controlPoints`, in the coordinate system that each names
-(LPS where it names none, as its schema has it). MONAI: lists of `image` and
-`box`, centre and size in mm, as its LUNA16 files; with `box_mode` xyzxyz
-corners. An image whose name holds a series UID is of that series only.
+3D Slicer: `markups` with `controlPoints`. Each markup may name its coordinate
+system, which is LPS by default, as in Slicer's schema.
+
+MONAI: lists of `image` and `box` like MONAI's LUNA16 files. A box has a centre
+and a size in mm, or two corners if `box_mode` is xyzxyz. If the name of an
+image holds a series UID, its boxes belong to that series only.
 """
 
+from collections.abc import Iterable
 import json
 import math
+import os
 from typing import NamedTuple
 
 from mtnet_jax.ct import point_columns
@@ -18,38 +22,40 @@ _MODES = ('cccwhd', 'xyzxyz')
 
 
 class Entry(NamedTuple):
-  """One point as a file has it.
+  """One point of a file.
 
   Attributes:
-    name: its id; '' where it has none.
-    at: three numbers; None where there is a reason.
-    series_uid: of its series; '' where the file does not say.
-    reason: why it cannot be used.
+    name: its id; '' if it has none.
+    coordinates: three numbers; None if there is a reason.
+    series_uid: UID of its series; '' if the file does not name it.
+    reason: why the point cannot be used; None if it can.
   """
 
   name: str
-  at: list[float] | None
+  coordinates: list[float] | None
   series_uid: str = ''
   reason: str | None = None
 
 
-def read(path, text):
+def read(path: str | os.PathLike[str], text: str) -> list[Entry]:
   """Reads the points of a JSON file.
 
   Args:
-    path: for messages.
-    text: of the file.
+    path: the file, for messages.
+    text: content of the file.
 
   Returns:
-    A list of `Entry`, in mm, LPS.
+    The points, in mm (LPS).
 
   Raises:
-    errors.InputError: it is damaged, of another kind, or has no point.
+    errors.InputError: the file is damaged, is of another kind or has no point.
   """
   try:
     tree = json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise errors.InputError(f'{path} is damaged JSON: {error}.') from error
+    raise errors.InputError(
+      f'{path} is damaged JSON ({error}): save it again.'
+    ) from error
   with errors.of_wrong_values(
     f'{path} is neither 3D Slicer markups nor a list of boxes',
     way_out='Give points as a CSV file.',
@@ -59,7 +65,7 @@ def read(path, text):
     else:
       found = _of_boxes(path, tree)
   if not found:
-    raise errors.InputError(f'{path} holds no point.')
+    raise errors.InputError(f'{path} holds no point: add at least one.')
   return found
 
 
@@ -78,11 +84,13 @@ def _of_markups(path, markups):
       if point.get('positionStatus', 'defined') != 'defined':
         continue
       name = str(point.get('label') or point.get('id') or '')
-      at, reason = _numbers(point['position'], 3)
-      if at:
+      coordinates, reason = _numbers(point['position'], 3)
+      if coordinates:
         signs = point_columns.SIGNS[frame]
-        at = [x * sign for x, sign in zip(at, signs, strict=True)]
-      found.append(Entry(name, at, reason=reason))
+        coordinates = [
+          x * sign for x, sign in zip(coordinates, signs, strict=True)
+        ]
+      found.append(Entry(name, coordinates, reason=reason))
   return found
 
 
@@ -106,25 +114,27 @@ def _of_boxes(path, tree):
     uid = volume.UID.search(str(image.get('image', '')))
     for box in image['box']:
       numbers, reason = _numbers(box, 6)
-      at = None
+      centre = None
       if numbers and mode == 'xyzxyz':
-        at = [
+        centre = [
           (a + b) / 2 for a, b in zip(numbers[:3], numbers[3:], strict=True)
         ]
       elif numbers:
-        at = numbers[:3]
+        centre = numbers[:3]
         if min(numbers[3:]) <= 0:
-          at, reason = None, 'its box has no size: is it given by corners?'
-      found.append(Entry('', at, uid[0] if uid else '', reason))
+          centre, reason = None, 'its box has no size: is it given by corners?'
+      found.append(Entry('', centre, uid[0] if uid else '', reason))
   return found
 
 
-def _numbers(values, count):
-  """(numbers, None), or (None, why they are none)."""
+def _numbers(
+  values: Iterable[str | float], count: int
+) -> tuple[list[float] | None, str | None]:
+  """(`count` finite numbers, None), or (None, why the values are not)."""
   try:
     numbers = [float(value) for value in values]
   except (TypeError, ValueError):
-    return None, 'its coordinates are no numbers'
+    return None, 'its coordinates are not numbers'
   if len(numbers) != count:
     return None, f'it has {len(numbers)} numbers, not {count}'
   if not all(map(math.isfinite, numbers)):

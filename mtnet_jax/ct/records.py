@@ -1,31 +1,44 @@
-"""What `predict` reports about a nodule: a record, and a row of a table.
+"""Describes a nodule: its record, its picture, its slices and its table row.
 
-No text of the CT's header is in them.
+None of them contains text of the CT's header.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mtnet_jax import metrics
 from mtnet_jax.ct import components
+from mtnet_jax.ct import follow
+from mtnet_jax.ct import places
 from mtnet_jax.ct import sizes
+from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.reports import nodule_page
 from mtnet_jax.reports import overlays
 from mtnet_jax.storage import seen as seen_lib
 
 
-def make(place, nodule, volume, *, trained_on_simulated, seen=None):
-  """The record of one nodule.
+def make(
+  place: places.Place,
+  nodule: follow.Nodule,
+  volume: ct_volume.Volume,
+  *,
+  trained_on_simulated: bool,
+  seen: seen_lib.Seen | None = None,
+) -> dict[str, Any]:
+  """Makes the record of one nodule.
 
   Args:
-    place: `places.Place`.
-    nodule: `follow.Nodule`.
-    volume: `volume.Volume`.
-    trained_on_simulated: whether the networks were.
-    seen: `seen.Seen`, what the networks have; None where the patient is nobody
-      that they could have.
+    place: where the search started.
+    nodule: what was found there.
+    volume: the CT.
+    trained_on_simulated: whether the networks were trained on SIMULATED CT.
+    seen: the patients that the networks have seen; None if that is unknown, or
+      the patient is not of the dataset.
 
   Returns:
-    A dict that JSON can hold, as `fields.FIELDS` defines it.
+    A dict for JSON with the fields of `fields.FIELDS`.
   """
   k, row, col = nodule.view.voxel
   record = {
@@ -35,7 +48,7 @@ def make(place, nodule, volume, *, trained_on_simulated, seen=None):
     'trained_on_simulated': trained_on_simulated,
     'position_mm': _named('xyz', place.position_mm),
     'voxel': _named(('slice', 'row', 'col'), place.voxel),
-    # The patch of which malignancy and figure are.
+    # The patch that malignancy and figure refer to.
     'patch_position_mm': _named('xyz', volume.to_mm((k, row, col))),
     'patch_voxel': {'slice': k, 'row': row, 'col': col},
     'malignancy_probability': _round(nodule.view.malignancy),
@@ -50,7 +63,7 @@ def make(place, nodule, volume, *, trained_on_simulated, seen=None):
     rounded = [_round(member) for member in members]
     record['malignancy_probability_members'] = rounded
     record['malignancy_probability_range'] = [min(rounded), max(rounded)]
-  record['notes'] += _what_was_seen(place, seen)
+  record['notes'] += _seen_notes(place, seen)
   if place.truth is not None:
     record['readers'] = place.readers
     for name in ('coarse', 'fine'):
@@ -58,23 +71,26 @@ def make(place, nodule, volume, *, trained_on_simulated, seen=None):
   return record
 
 
-def _what_was_seen(place, seen):
-  """A clause where the networks have seen the patient."""
+def _seen_notes(place, seen):
+  """A list with a note if the networks have seen the patient, or empty."""
   if seen is None or not place.patient_id:
     return []
   use = seen_lib.patients(seen).get(place.patient_id)
   if not use:
     return []
-  by = 'trained on' if use == 'train' else 'chosen by'
+  was_used = 'trained on' if use == 'train' else 'selected with'
   if seen.by_fold:
-    return [f'the model was {by} its patient (by fold: it keeps no list)']
+    return [
+      f'the model was {was_used} its patient (according to the folds, since the'
+      ' model has no list)'
+    ]
   own = seen_lib.nodules(seen).get(place.place_id) == use
   what = 'this nodule' if own else 'other nodules of its patient'
-  return [f'the model was {by} {what}']
+  return [f'the model was {was_used} {what}']
 
 
-def dice(mask, truth):
-  """Dice of two (P, P) masks, as `evaluate` computes it."""
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+  """The Dice index of two (P, P) masks, as `evaluate` computes it."""
   counts = metrics.pixel_counts(mask[None], truth[None])
   return float(metrics.segmentation_from_counts(counts)['dice'][0])
 
@@ -86,15 +102,19 @@ def _status(nodule):
 
 
 def _named(names, values):
+  """A dict of rounded values by their names."""
   return {n: _round(v) for n, v in zip(names, values, strict=True)}
 
 
 def _round(value):
+  """A float rounded for JSON; whole numbers as int."""
   return round(float(value), 4) if isinstance(value, float) else int(value)
 
 
-def picture(place, nodule, record):
-  """The row of a figure."""
+def picture(
+  place: places.Place, nodule: follow.Nodule, record: dict[str, Any]
+) -> overlays.Row:
+  """The nodule's row in a figure; `record` is from `make`."""
   texts = [
     f'z={record["patch_position_mm"]["z"]:g} mm,'
     f' slice {record["patch_voxel"]["slice"]}',
@@ -113,7 +133,8 @@ def picture(place, nodule, record):
     texts[3] = f'Dice {record["fine_dice"]:.3f}'
   members = nodule.view.malignancy_members
   if members:
-    texts.append(f'{len(members)} say {min(members):.3f} to {max(members):.3f}')
+    low, high = min(members), max(members)
+    texts.append(f'{len(members)} outputs: {low:.3f} to {high:.3f}')
   return overlays.Row(
     label='',
     hu=nodule.view.hu,
@@ -126,7 +147,7 @@ def picture(place, nodule, record):
 
 
 def _sizes_text(record):
-  """The sizes, and where the diameter is not that of the patch's slice."""
+  """The sizes, with the diameter's slice if it is not the patch's slice."""
   mask, k = record['mask'], record['voxel']['slice']
   text = sizes.diameter_text(mask)
   if mask['diameter_mm'] is None:
@@ -138,16 +159,22 @@ def _sizes_text(record):
   return f'{text}, {sizes.volume_text(mask, "mm³")}'
 
 
-def slices(place, nodule, volume, record):
-  """What the page shows, slice by slice, the highest first.
+def slices(
+  place: places.Place,
+  nodule: follow.Nodule,
+  volume: ct_volume.Volume,
+  record: dict[str, Any],
+) -> nodule_page.Nodule:
+  """The nodule for the page, slice by slice, the highest slice first.
 
   Args:
-    place, nodule, volume: as for `make`.
-    record: what it made.
-
-  Returns:
-    A `nodule_page.Nodule`.
+    place: as for `make`.
+    nodule: as for `make`.
+    volume: as for `make`.
+    record: from `make`.
   """
+  # `follow` keeps the map of the view that the nodule is judged by.
+  assert nodule.view.cam is not None
   shown = {
     k: _slice(place, nodule, volume, view)
     for k, view in sorted(nodule.views.items(), reverse=True)
@@ -164,7 +191,7 @@ def slices(place, nodule, volume, record):
 def _slice(place, nodule, volume, view):
   k = view.voxel[0]
   outlines, note = {}, 'not counted' if view.fine.any() else 'no mask'
-  # The readers' mask is of one patch.
+  # The readers' mask is known for one patch only.
   if place.truth is not None and view is nodule.view:
     outlines['readers'] = place.truth
   outlines['coarse'] = view.coarse
@@ -187,8 +214,8 @@ def _slice_note(k, nodule, volume):
   return f'{diameter:.1f} mm'
 
 
-def table(records):
-  """Records as text, a line each."""
+def table(records: Sequence[dict[str, Any]]) -> str:
+  """Formats records as text, one line per record."""
   width = max(5, *(len(record['id']) for record in records))
   with_truth = 'fine_dice' in records[0]
   lines = [

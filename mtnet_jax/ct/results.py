@@ -1,48 +1,67 @@
-"""The files that `predict` leaves: masks, pictures, numbers and a page."""
+"""Writes the results of `predict`: masks, pictures, numbers and a page."""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
 
 import mtnet_jax
 from mtnet_jax.ct import dicom_seg
+from mtnet_jax.ct import follow
 from mtnet_jax.ct import image_volume
 from mtnet_jax.ct import nifti
 from mtnet_jax.ct import out_folder
+from mtnet_jax.ct import places
 from mtnet_jax.ct import records as ct_records
+from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.reports import figures
 from mtnet_jax.reports import nodule_page
 from mtnet_jax.reports import overlays
 from mtnet_jax.storage import files
+from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.system import errors
+
+if TYPE_CHECKING:
+  from mtnet_jax.ct import model_protocol
 
 
 def write(
-  out,
-  nodules,
-  faults,
-  volume,
-  model,
-  notes,
+  out: pathlib.Path,
+  nodules: Iterable[tuple[places.Place, follow.Nodule]],
+  faults: Iterable[places.Fault],
+  volume: ct_volume.Volume,
+  model: 'model_protocol.Model',
+  notes: Sequence[str],
   *,
-  with_nifti,
-  made_with,
-  seen=None,
-):
-  """Writes every file.
+  with_nifti: bool,
+  made_with: Mapping[str, Any],
+  seen: seen_lib.Seen | None = None,
+) -> dict[str, Any]:
+  """Writes all files of one CT.
 
   Args:
-    out: `pathlib.Path` of the folder.
-    nodules: (`places.Place`, `follow.Nodule`) pairs; the nodules lose their
-      views as they are drawn.
-    faults: (id, error) of the points that were not done.
-    volume: `volume.Volume`.
-    model: `model.Model`, or several as one.
-    notes: on all of it, a clause each.
-    with_nifti: whether masks of a DICOM series are written as NIfTI, too.
-    made_with: of `made_with`.
-    seen: `seen.Seen`, what the model has; None where that is no matter.
+    out: the output folder.
+    nodules: the places and what was found there; each nodule loses its views
+      after it is drawn.
+    faults: the points that failed.
+    volume: the CT.
+    model: a model, or several as one.
+    notes: doubts about all of the results.
+    with_nifti: whether masks of a DICOM series are also written as NIfTI.
+    made_with: from `made_with`.
+    seen: the patients that the model has seen; None if that is unknown, or the
+      CT is not of the dataset.
 
   Returns:
-    What predictions.json holds.
+    The content of predictions.json.
   """
-  records, masks, shown = [], {}, []
+  records: list[dict[str, Any]] = []
+  masks: dict[str, dict[int, np.ndarray]] = {}
+  shown: list[dict[str, Any]] = []
   trained = ', networks trained on SIMULATED CT' if model.simulated else ''
   for place, nodule in nodules:
     record = ct_records.make(
@@ -66,19 +85,19 @@ def write(
     shown.append(
       nodule_page.draw(ct_records.slices(place, nodule, volume, record))
     )
-    # Patches of a thousand points are hundreds of megabytes.
+    # The patches of a thousand points take hundreds of megabytes.
     nodule.views.clear()
-    nodule.view = None
+    del nodule.view
   written, reason = _write_masks(
     out, masks, volume, model, with_nifti=with_nifti
   )
-  notes = [*notes, *volume.doubts()]
+  notes = [*notes, *volume.notes_on_hu()]
   if reason:
     notes.append(f'no DICOM Segmentation: {reason}')
   if volume.left_out:
     notes.append(
-      'images left out, which are no slices of the stack, such as localizers:'
-      f' {len(volume.left_out)}'
+      'images left out because they do not belong to the stack, such as'
+      f' localizers: {len(volume.left_out)}'
     )
   index = {
     'mtnet_jax': mtnet_jax.__version__,
@@ -105,13 +124,15 @@ def write(
   return index
 
 
-def made_with(model, num_files, **options):
-  """What results follow from, as far as it can differ from use to use.
+def made_with(
+  model: 'model_protocol.Model', num_files: int, **options: Any
+) -> dict[str, Any]:
+  """What the results depend on; the same in two runs if they need not differ.
 
   Args:
-    model: `model.Model`, or several as one.
-    num_files: of the CT.
-    **options: of the command.
+    model: a model, or several as one.
+    num_files: number of files of the CT.
+    **options: the command's options that change results.
   """
   return {
     'model_fingerprint': model.fingerprint,
@@ -120,13 +141,13 @@ def made_with(model, num_files, **options):
   }
 
 
-def table(index):
-  """The points of predictions.json as text."""
+def table(index: Mapping[str, Any]) -> str:
+  """Formats the points of predictions.json as text."""
   return ct_records.table(index['points'])
 
 
-def is_complete(index):
-  """Whether all was done, of what predictions.json holds."""
+def is_complete(index: Mapping[str, Any]) -> bool:
+  """Whether predictions.json reports no failure and no missing slice."""
   return not (
     index['failed']
     or index['lacks_segmentation']
@@ -135,13 +156,18 @@ def is_complete(index):
 
 
 def _write_masks(out, masks, volume, model, *, with_nifti):
-  """Names of the files that were written, and why there is no Segmentation."""
+  """Writes the masks.
+
+  Returns:
+    The names of the files that were written; and why there is no DICOM
+    Segmentation, or None.
+  """
   written, reason = [], None
   if not masks:
     return written, reason
   if isinstance(volume, image_volume.ImageVolume):
     volume.write_labels(out / out_folder.NIFTI, masks)
-    # Of such a file nobody expects a Segmentation.
+    # There is no DICOM series that a Segmentation could belong to.
     return [out_folder.NIFTI], None
   try:
     data = dicom_seg.encode(
@@ -151,7 +177,7 @@ def _write_masks(out, masks, volume, model, *, with_nifti):
       simulated=volume.simulated or model.simulated,
     )
   except errors.InputError as error:
-    # All else is worth having without it.
+    # The other results are useful without it.
     reason = str(error)
   else:
     files.write_bytes(out / out_folder.SEGMENTATION, data)

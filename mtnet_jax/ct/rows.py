@@ -1,8 +1,11 @@
-"""Rows of predictions.csv, of what predictions.json of a series holds."""
+"""Makes rows of predictions.csv from the predictions.json of a series."""
 
-FAILED = 'failed'
+from collections.abc import Mapping
+from typing import Any
 
-# Of a record and its mask.
+FAILED = 'failed'  # status of a nodule that was not predicted
+
+# Fields of a record, and of its mask, that become columns of the same name.
 _RECORD = (
   'simulated_ct',
   'trained_on_simulated',
@@ -17,7 +20,7 @@ _MASK = (
   'volume_is_lower_bound',
   'slices',
 )
-# Columns on the readers by the names of a record's `readers`.
+# Field of a record's `readers` -> column.
 _READERS = {
   'num_readers': 'num_readers',
   'diameter_mm': 'readers_diameter_mm',
@@ -27,23 +30,24 @@ _READERS = {
 _TEXTS = ('nodule_id', 'status', 'split', 'notes')
 
 
-def of_index(index):
-  """A row for each point of a series, the failed ones last.
+def from_index(index: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Makes a row for each point of a series, the failed points last.
 
   Args:
-    index: what its predictions.json holds.
+    index: content of the series' predictions.json.
 
   Returns:
-    A list of dicts, which do not say which series it is.
+    The rows, without the columns that name the series.
 
   Raises:
-    LookupError, TypeError: it is not as `results.write` makes it.
+    LookupError: a field is missing.
+    TypeError: a field has another type than `results.write` gives it.
   """
   found = [
     *(_of_record(record) for record in index['points']),
     *(failed(fault['id'], fault['reason']) for fault in index['failed']),
   ]
-  # A page rounds numbers, and they may be anybody's.
+  # The page formats numbers, and anyone may have edited the file.
   for row in found:
     for name, value in row.items():
       kind = str if name in _TEXTS else (int, float)
@@ -64,8 +68,8 @@ def _of_record(record):
   }
 
 
-def failed(nodule_id, reason):
-  """The row of a nodule that was not done, with no numbers."""
+def failed(nodule_id: str, reason: str) -> dict[str, Any]:
+  """The row, without numbers, of a nodule that was not predicted."""
   names = (*_RECORD, *_MASK, *_READERS.values())
   return {
     'nodule_id': nodule_id,

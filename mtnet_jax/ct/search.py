@@ -1,32 +1,45 @@
-"""Looks with a model for the nodules at places, and doubts what it finds."""
+"""Finds the nodules at places with a model."""
 
+from collections.abc import Sequence
 import functools
 import importlib
 import threading
+from typing import TYPE_CHECKING
 
 import tqdm
 
 from mtnet_jax.ct import follow
 from mtnet_jax.ct import places as places_lib
+from mtnet_jax.ct import volume as ct_volume
 
-# A point below lies outside of the body, or in a large airway.
+if TYPE_CHECKING:
+  from mtnet_jax.ct import model_protocol
+
+# Where no value is higher, the point is outside of the body or in an airway.
 _AIR_HU = -950
 
+_Found = tuple[places_lib.Place, follow.Nodule]
 
-def find(places, volume, model, *, show_progress=True):
+
+def find(
+  places: Sequence[places_lib.Place],
+  volume: ct_volume.Volume,
+  model: 'model_protocol.Model',
+  *,
+  show_progress: bool = True,
+) -> tuple[list[_Found], list[places_lib.Fault]]:
   """Finds the nodules at places.
 
   Args:
-    places: of `places.Place`.
-    volume: `volume.Volume`.
-    model: `model.Model`, or several as one.
-    show_progress: whether to show a bar on a terminal.
+    places: where to search.
+    volume: the CT.
+    model: a model, or several as one.
+    show_progress: whether to show a progress bar on a terminal.
 
   Returns:
-    A list of (place, nodule), and one of (id, error) of the other places.
+    A list of (place, nodule), and the faults of the other places.
   """
-  # While the networks compute, the interpreter has time to import what draws:
-  # Matplotlib takes a second.
+  # Matplotlib takes a second to import, which is hidden while networks compute.
   threading.Thread(
     target=importlib.import_module, args=('mtnet_jax.ct.results',), daemon=True
   ).start()
@@ -44,7 +57,8 @@ def find(places, volume, model, *, show_progress=True):
     disable=None if show_progress else True,  # None: on a terminal only
   ) as bar:
     results = follow.follow(starts, volume, predict_fn, on_done=bar.update)
-  nodules, faults = [], []
+  nodules: list[_Found] = []
+  faults: list[places_lib.Fault] = []
   for place, result in zip(places, results, strict=True):
     if isinstance(result, follow.Nodule):
       nodules.append((place, result))
@@ -53,32 +67,37 @@ def find(places, volume, model, *, show_progress=True):
   return nodules, faults
 
 
-def notes_on_frame(nodules, volume, model):
-  """Whether points that all mark nothing would mark something as RAS.
+def notes_on_frame(
+  nodules: Sequence[_Found],
+  volume: ct_volume.Volume,
+  model: 'model_protocol.Model',
+) -> list[str]:
+  """Checks whether points without a nodule would have one if they were RAS.
 
   Args:
-    nodules: of `find`, at points whose mm were taken for LPS.
-    volume, model: as for `find`.
+    nodules: from `find`, at points whose positions were read as LPS.
+    volume: as for `find`.
+    model: as for `find`.
 
   Returns:
-    A list of at most one clause.
+    A list of one note if so, else an empty list.
   """
-  if not nodules or any(_marks(nodule) for _, nodule in nodules):
+  if not nodules or any(_is_in_tissue(nodule) for _, nodule in nodules):
     return []
   others = places_lib.mirrored([place for place, _ in nodules], volume)
   found, _ = find(others, volume, model)
-  count = sum(_marks(nodule) for _, nodule in found)
+  count = sum(_is_in_tissue(nodule) for _, nodule in found)
   if not count:
     return []
   return [
-    'no point marks anything as x,y,z in LPS; with the signs of x and y changed'
-    f' {count} of {len(nodules)} do: if the points are RAS, as those of NIfTI'
-    ' and 3D Slicer, call the columns r,a,s'
+    'no nodule is found at any point, read as x,y,z in LPS; with the signs of x'
+    f' and y changed, {count} of {len(nodules)} points have one: if the points'
+    ' are RAS, as in NIfTI and 3D Slicer, call the columns r,a,s'
   ]
 
 
-def _marks(nodule):
-  """Whether a nodule was found, in something that is no air."""
+def _is_in_tissue(nodule):
+  """Whether a nodule was found, and its centre is not air."""
   hu = nodule.view.hu
   middle = hu[tuple(slice(side // 2 - 2, side // 2 + 2) for side in hu.shape)]
   return bool(nodule.pixels) and middle.max() > _AIR_HU

@@ -1,33 +1,45 @@
 """Finds a CT series among the folders and files that a user names.
 
 `tfds_lidc` is imported where it is needed, because the networks load without
-it. No text of a header gets into a message: it could name the patient.
+it. Messages quote no text of a header, which could name the patient.
 """
 
+from collections.abc import Sequence
 import os
+from typing import TYPE_CHECKING
 
 from mtnet_jax.ct import dicom_volume
 from mtnet_jax.system import errors
 
-# Of the series of a folder, in a message: that of LIDC-IDRI has 1018.
+if TYPE_CHECKING:
+  from tfds_lidc.ct import index as dicom_index
+  from tfds_lidc.ct import series as dicom_series
+
+# Messages list this many series: a folder of LIDC-IDRI has 1018.
 _MAX_LISTED = 4
 
+_Path = str | os.PathLike[str]
 
-def find(paths, *, series_uid=None, show_progress=True):
-  """Finds the only series, or the one with a UID; `read`, then `choose`."""
+
+def find(
+  paths: Sequence[_Path],
+  *,
+  series_uid: str | None = None,
+  show_progress: bool = True,
+) -> dicom_volume.DicomVolume:
+  """Finds the only series, or the one with a UID: `read`, then `choose`."""
   index = read(paths, show_progress=show_progress)
   return choose(index, paths, series_uid=series_uid)
 
 
-def read(paths, *, show_progress=True):
-  """Reads the headers of everything that a user names.
+def read(
+  paths: Sequence[_Path], *, show_progress: bool = True
+) -> 'dicom_index.SeriesIndex':
+  """Reads the headers of all files that a user names.
 
   Args:
-    paths: folders, searched at any depth, and files.
-    show_progress: whether reading headers may show a bar.
-
-  Returns:
-    `tfds_lidc.ct.index.SeriesIndex`.
+    paths: folders, which are searched at any depth, and files.
+    show_progress: whether to show a progress bar.
 
   Raises:
     errors.InputError: a path does not exist, or a folder cannot be listed.
@@ -44,25 +56,29 @@ def read(paths, *, show_progress=True):
     )
 
 
-def usable(index):
-  """UID -> series of an index that has slices."""
+def usable(
+  index: 'dicom_index.SeriesIndex',
+) -> dict[str, 'dicom_series.Series']:
+  """The series of an index that have slices, by their UIDs."""
   return {uid: found for uid, found in index.series.items() if found.slices}
 
 
-def choose(index, paths, *, series_uid=None):
-  """The volume of the only series, or of the one with a UID.
+def choose(
+  index: 'dicom_index.SeriesIndex',
+  paths: Sequence[_Path],
+  *,
+  series_uid: str | None = None,
+) -> dicom_volume.DicomVolume:
+  """Makes the volume of the only series, or of the one with a UID.
 
   Args:
-    index: of `read`.
+    index: from `read`.
     paths: what was read, for messages.
-    series_uid: which series; needed where there are several.
-
-  Returns:
-    `dicom_volume.DicomVolume`.
+    series_uid: the series; needed if there are several.
 
   Raises:
-    errors.InputError: there is no such series, several and none was chosen, or
-      it cannot be used.
+    errors.InputError: there is no such series; there are several, and
+      `series_uid` is None; or the series cannot be used.
   """
   where = ', '.join(str(path) for path in paths)
   found = usable(index)
@@ -74,8 +90,8 @@ def choose(index, paths, *, series_uid=None):
   )
   if series_uid is None and len(found) > 1:
     raise errors.InputError(
-      f'{where} holds {len(found)} CT series: {listed}. Say which with'
-      ' --series=UID, or give the folder of one as --dicom.'
+      f'{where} holds {len(found)} CT series: {listed}. Choose one with'
+      ' --series=UID, or give its folder as --dicom.'
     )
   uid = series_uid or next(iter(found))
   if uid not in found:
@@ -95,6 +111,7 @@ def _first_few(texts):
 
 
 def _files(paths):
+  """All files below the paths, each once."""
   from tfds_lidc.ct import series
 
   found = []
@@ -112,7 +129,7 @@ def _files(paths):
 
 
 def _no_ct(where, index):
-  """The error for files without any CT image that can be used."""
+  """The error for files of which none is a usable CT image."""
   if index.faults:
     fault = index.faults[0]
     more = len(index.faults) - 1

@@ -1,27 +1,38 @@
-"""How large a nodule's mask is, and where it has no size."""
+"""Measures a nodule's mask: diameter, area and volume."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+  from mtnet_jax.ct import follow
+  from mtnet_jax.ct import volume as ct_volume
 
 _EDGE_MIDPOINTS = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
 
 
-def measure(nodule, volume, k):
-  """The sizes of a mask.
+def measure(
+  nodule: 'follow.Nodule', volume: 'ct_volume.Volume', k: int
+) -> dict[str, Any]:
+  """Measures the mask of a nodule.
 
-  A slice whose mask is no outline counts for no size. Where that is the point's
-  own slice, the mask has none at all; elsewhere its volume is a lower bound, as
-  it is where the mask is cut off. One that runs away has no volume.
+  Slices whose mask is no outline are not measured. If the point's own slice is
+  among them, the mask has no sizes. If another slice is, or if the mask is cut
+  off, the volume is a lower bound. A mask that runs away has no volume.
 
   Args:
-    nodule: `follow.Nodule`.
-    volume: `volume.Volume`.
+    nodule: the nodule.
+    volume: the CT.
     k: the slice of the point.
 
   Returns:
     'mask' of a record, see `fields.FIELDS`.
   """
   slices = sorted(nodule.pixels)
-  sizes = {
+  sizes: dict[str, Any] = {
     'diameter_mm': None,
     'area_mm2': None,
     'volume_mm3': None,
@@ -38,50 +49,50 @@ def measure(nodule, volume, k):
   sizes['area_mm2'] = len(nodule.pixels[k]) * spacing_mm**2
   if nodule.runs_away:
     return sizes
-  counted = [k for k in slices if k not in nodule.leaks]
-  areas = [len(nodule.pixels[k]) for k in counted]
-  thickness_mm = volume.thickness_mm(counted)
+  measured = [k for k in slices if k not in nodule.leaks]
+  areas_px = [len(nodule.pixels[k]) for k in measured]
+  thickness_mm = volume.thickness_mm(measured)
   return {
     **sizes,
-    'volume_mm3': volume_mm3(areas, thickness_mm, spacing_mm),
+    'volume_mm3': volume_mm3(areas_px, thickness_mm, spacing_mm),
     'volume_is_lower_bound': bool(
       nodule.leaks or nodule.cut_off or nodule.missing
     ),
   }
 
 
-def diameter_text(mask):
-  """'12.3 mm', or that there is none; `mask` is of `measure`."""
+def diameter_text(mask: Mapping[str, Any]) -> str:
+  """Formats the diameter of `measure`'s result: '12.3 mm', or why none."""
   if mask['diameter_mm'] is None:
     return 'not measured' if mask['slices'] else 'no mask'
   return f'{mask["diameter_mm"]:.1f} mm'
 
 
-def volume_text(mask, unit):
-  """'1234 mm3', '>1234 mm3' for a lower bound, or '-'."""
+def volume_text(mask: Mapping[str, Any], unit: str) -> str:
+  """Formats the volume: '1234 mm3', '>1234 mm3' for a lower bound, or '-'."""
   if mask['volume_mm3'] is None:
     return '-'
   bound = '>' if mask['volume_is_lower_bound'] else ''
   return f'{bound}{mask["volume_mm3"]:.0f} {unit}'
 
 
-def diameter_mm(pixels, pixel_spacing_mm):
-  """The largest distance across a mask (maximum Feret diameter).
+def diameter_mm(pixels: np.ndarray, pixel_spacing_mm: float) -> float:
+  """The largest distance across a mask (maximum Feret diameter), in mm.
 
-  Measured between the midpoints of the pixels' edges, where an outline at
-  half height runs, as scikit-image's `feret_diameter_max` does: one pixel is
+  It is measured between the midpoints of the pixels' edges, where a contour at
+  level 0.5 runs, as by scikit-image's `feret_diameter_max`. A single pixel is
   one pixel wide.
 
   Args:
-    pixels: (n, 2) row and column of each; n may be 0.
+    pixels: (n, 2) row and column of each pixel; n may be 0.
     pixel_spacing_mm: in both directions.
 
   Returns:
-    mm; 0 without a pixel.
+    The diameter; 0 for no pixel.
   """
   if not len(pixels):
     return 0.0
-  # Only the first and the last pixel of a row can be corners of the outline.
+  # Only the first and the last pixel of a row can be ends of the diameter.
   by_row = pixels[np.lexsort((pixels[:, 1], pixels[:, 0]))]
   changes = np.diff(by_row[:, 0]) != 0
   ends = by_row[np.append(changes, True) | np.append(True, changes)]
@@ -90,13 +101,16 @@ def diameter_mm(pixels, pixel_spacing_mm):
   return float(distances.max() * pixel_spacing_mm)
 
 
-def volume_mm3(areas_px, thickness_mm, pixel_spacing_mm):
-  """Volume of a stack of masks.
+def volume_mm3(
+  areas_px: Sequence[int],
+  thickness_mm: np.ndarray | Sequence[float],
+  pixel_spacing_mm: float,
+) -> float:
+  """The volume of a stack of masks, in mm³.
 
   Args:
-    areas_px: pixels on each slice.
-    thickness_mm: of each of these slices: half the way to the slice below
-      plus half the way to the one above.
+    areas_px: number of pixels on each slice.
+    thickness_mm: thickness of each slice, from `volume.Volume.thickness_mm`.
     pixel_spacing_mm: in both directions.
   """
   return float(np.dot(areas_px, thickness_mm) * pixel_spacing_mm**2)

@@ -1,5 +1,12 @@
-"""What `predict --annotated` leaves of many series, beside their folders."""
+"""Writes the table and the page of `predict --annotated` for many series."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
+import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
+
+from mtnet_jax.ct import many_series
 from mtnet_jax.ct import out_folder
 from mtnet_jax.ct import results
 from mtnet_jax.ct import rows as rows_lib
@@ -7,54 +14,67 @@ from mtnet_jax.reports import nodule_page
 from mtnet_jax.storage import files
 from mtnet_jax.storage import together
 
+if TYPE_CHECKING:
+  from mtnet_jax.ct import model_protocol
+
 FAILED = rows_lib.FAILED
 
 
-def rows(done):
-  """A row for each nodule of all series; see `fields` for the numbers.
+def rows(
+  scan_results: Iterable[many_series.ScanResult],
+) -> list[dict[str, Any]]:
+  """Makes a row for each nodule of all series.
 
   Args:
-    done: of `many_series.run`.
+    scan_results: from `many_series.run`.
 
   Returns:
-    A list of dicts: who it is, 'folder' of its series, 'status' as in
-    predictions.json or 'failed', numbers, and notes in one text.
+    Dicts with the series, the patient, the nodule, 'folder' of its series,
+    'status' as in predictions.json or 'failed', numbers as in `fields`, and the
+    notes as one text.
   """
-  found = []
-  for one in done:
-    who = {
-      'series_uid': one.scan.series.uid,
-      'patient_id': one.scan.patient_id,
-      'folder': one.scan.name,
+  found: list[dict[str, Any]] = []
+  for result in scan_results:
+    series = {
+      'series_uid': result.scan.series.uid,
+      'patient_id': result.scan.patient_id,
+      'folder': result.scan.name,
     }
-    if one.index is None:
+    if result.predictions is None:
       found += [
         {
-          **who,
+          **series,
           **rows_lib.failed(
-            nodule_id, 'its series failed, as the terminal said'
+            nodule_id, 'its series failed: see the error on the terminal'
           ),
         }
-        for nodule_id in one.scan.nodule_ids
+        for nodule_id in result.scan.nodule_ids
       ]
       continue
-    found += [{**who, **row} for row in rows_lib.of_index(one.index)]
+    found += [
+      {**series, **row} for row in rows_lib.from_index(result.predictions)
+    ]
   return found
 
 
-def write(out, done, model, notes):
+def write(
+  out: pathlib.Path,
+  scan_results: Sequence[many_series.ScanResult],
+  model: 'model_protocol.Model',
+  notes: Sequence[str],
+) -> list[dict[str, Any]]:
   """Writes the table and the page.
 
   Args:
-    out: `pathlib.Path` of the folder.
-    done: of `many_series.run`.
-    model: `model.Model`, or several as one.
-    notes: on all of it, a clause each.
+    out: the output folder.
+    scan_results: from `many_series.run`.
+    model: a model, or several as one.
+    notes: doubts about all of the results.
 
   Returns:
-    `rows`.
+    The rows of the table, see `rows`.
   """
-  found = rows(done)
+  found = rows(scan_results)
   simulated = any(row['simulated_ct'] for row in found)
   page = nodule_page.render_many(
     found,
@@ -71,6 +91,9 @@ def write(out, done, model, notes):
   return found
 
 
-def is_complete(done):
-  """Whether all was done of all series."""
-  return all(one.index and results.is_complete(one.index) for one in done)
+def is_complete(scan_results: Iterable[many_series.ScanResult]) -> bool:
+  """Whether no series, no point and no slice failed or was missing."""
+  return all(
+    result.predictions and results.is_complete(result.predictions)
+    for result in scan_results
+  )

@@ -1,67 +1,70 @@
-"""Tables as spreadsheets save them, whatever the language of the computer.
+"""Reads tables as spreadsheets save them in any language.
 
-Commas, semicolons or tabs between cells; a decimal comma where no cell is
-separated by one; UTF-8, UTF-16 or a Windows code page; any line ends.
+Cells may be separated by commas, semicolons or tabs. Numbers may have a decimal
+comma unless commas separate cells. The encoding may be UTF-8, UTF-16 or
+Windows-1252, with any line ends.
 """
 
 import codecs
 import csv
 import io
+import os
 import re
 
 from mtnet_jax.system import errors
 
-# 'x (mm, RAS)', and what is quoted.
+# Text in quotes or brackets, such as 'x (mm, RAS)', holds no delimiters.
 _NO_DELIMITERS = re.compile(r'"[^"]*"|\([^)]*\)|\[[^\]]*\]')
 _DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d+([eE][+-]?\d+)?')
 
 
-def decode(path, data):
-  """Bytes of a text file as text, with `\\n` at the ends of lines.
+def decode(path: str | os.PathLike[str], data: bytes) -> str:
+  """Decodes a text file, and converts its line ends to line feeds.
 
   Args:
-    path: for the message.
-    data: the bytes.
+    path: the file, for the message.
+    data: content of the file.
 
   Raises:
-    errors.InputError: they are no text.
+    errors.InputError: the file is not text.
   """
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-    encodings = ('utf-16',)
+    encodings = ['utf-16']
   else:
-    # Every byte is a character of Windows-1252, but for five.
-    encodings = ('utf-8-sig', 'cp1252')
+    # Nearly any bytes are valid Windows-1252, so it comes last.
+    encodings = ['utf-8-sig', 'cp1252']
   for encoding in encodings:
     try:
       text = data.decode(encoding)
     except UnicodeDecodeError:
       continue
-    # As Windows-1252 nearly all bytes are text; a zero tells that they are not.
+    # Binary data can be valid Windows-1252, but usually contains zeros.
     if encoding == 'utf-8-sig' or '\0' not in text:
       return text.replace('\r\n', '\n').replace('\r', '\n')
-  raise errors.InputError(f'{path} is no text: save it as CSV.')
+  raise errors.InputError(f'{path} is not text: save it as CSV.')
 
 
-def rows(path, text):
-  """The rows of a table that have any cell.
+def rows(path: str | os.PathLike[str], text: str) -> list[list[str]]:
+  """Splits a table into rows, without the empty ones.
 
   Args:
-    path: for the message.
-    text: of `decode`.
+    path: the file, for the message.
+    text: from `decode`.
 
   Returns:
-    A list of rows, each a list of cells without blanks around them, numbers
-    with a point.
+    Lists of cells, stripped of spaces, whose numbers have a decimal point.
 
   Raises:
-    errors.InputError: it is no table.
+    errors.InputError: the text is not a table.
   """
   first = _NO_DELIMITERS.sub('', text.lstrip('\n').partition('\n')[0])
   delimiter = max(',;\t', key=first.count)
   try:
     found = list(csv.reader(io.StringIO(text), delimiter=delimiter))
   except csv.Error as error:
-    raise errors.InputError(f'{path} is no CSV: {error}.') from error
+    raise errors.InputError(
+      f'{path} is not CSV ({error}): save it again.'
+    ) from error
   found = [[cell.strip() for cell in row] for row in found]
   if delimiter != ',':
     found = [[_with_point(cell) for cell in row] for row in found]
@@ -69,5 +72,5 @@ def rows(path, text):
 
 
 def _with_point(cell):
-  """A number with a decimal comma, with a point; others as they are."""
+  """Replaces a decimal comma by a point; leaves other cells as they are."""
   return cell.replace(',', '.') if _DECIMAL_COMMA.fullmatch(cell) else cell

@@ -1,25 +1,29 @@
-"""A CT as a volume; only the slices that are needed are read.
+"""A CT as a volume of slices, which are read when they are needed.
 
-Slice 0 is the one of lowest z, as in the dataset, and HU and patches come from
-the dataset's own code. `tfds_lidc` and `pydicom` are imported where they are
-needed, because the networks load without them.
+Slice 0 has the lowest z, as in the dataset. The dataset's own code reads HU and
+cuts patches. `tfds_lidc` and `pydicom` are imported where they are needed,
+because the networks load without them.
 """
 
+from collections.abc import Sequence
 import re
+from typing import Any
 
 import numpy as np
 
-# A series UID, as tools put it into names of files.
+from mtnet_jax.ct import views
+
+# Matches a series UID, also within the name of a file.
 UID = re.compile(r'\d+(?:\.\d+){5,}')
-# The dataset's; `patches.cut` has the same default.
+# Side of the dataset's patches; `patches.cut` has the same default.
 _PATCH_SIZE = 64
-# Where two slices are farther apart than this many usual steps, slices between
-# them are missing.
-_MAX_USUAL_STEPS = 1.5
-# Every slice of a chest has air; none has anything so dense, not even metal.
+# Slices are missing where the step exceeds this multiple of the slice spacing.
+_MAX_SPACINGS_PER_STEP = 1.5
+# Every slice of a chest contains air, whose HU is below this value.
 _AIR_HU = -500
-_GLARE_HU = 20_000
-# A nodule is not followed across a wider step, in which it could end unseen.
+# Nothing in a scanner, not even metal, has a higher value.
+_MAX_HU = 20_000
+# A nodule is not followed across a wider step, where it could end unnoticed.
 _MAX_STEP_MM = 6.0
 
 
@@ -27,108 +31,121 @@ class PlaceError(Exception):
   """A place that cannot be used.
 
   Attributes:
-    detail: which files, for the terminal only: paths can name a patient, and
-      so stay out of what is written.
+    detail: names files. It is for the terminal only and never written, because
+      paths can name a patient.
   """
 
-  def __init__(self, what, detail=''):
-    super().__init__(what)
+  def __init__(self, message: str, detail: str = ''):
+    super().__init__(message)
     self.detail = detail
 
 
 class SliceError(PlaceError):
-  """A slice that is missing or cannot be read."""
+  """A slice is missing or cannot be read."""
 
 
 class OutsideError(PlaceError):
-  """A point outside of the volume."""
+  """A point is outside of the volume."""
 
 
 class Volume:
-  """Axial slices of square pixels, read when they are asked for, each once.
+  """Axial slices with square pixels, each read once, when it is needed.
+
+  A subclass says how the images of a slice are read.
 
   Attributes:
-    series_uid: SeriesInstanceUID; '' where none is known.
-    simulated: whether what it comes from says SIMULATED.
-    left_out: files that are no slices of the stack, such as localizers.
-    num_files: how many files were found of it.
+    series_uid: SeriesInstanceUID; '' if it is not known.
+    simulated: whether the CT is marked as SIMULATED.
+    left_out: files that do not belong to the stack, such as localizers.
+    num_files: number of files of the CT.
     shape: (slices, rows, columns).
     pixel_spacing_mm: in-plane, the same in both directions.
     z_mm: (slices,), ascending.
-    slice_spacing_mm: median distance of slices.
+    slice_spacing_mm: median spacing of slices.
     affine: (4, 4), (column, row, slice, 1) -> (x, y, z, 1) in patient mm
-      (LPS), at `slice_spacing_mm`.
-    num_read: slices whose pixels were read.
+      (LPS), as if all slices were `slice_spacing_mm` apart.
+    num_read: number of images whose pixels were read.
   """
 
-  series_uid = ''
-  simulated = False
-  left_out = ()
-  num_files = 1
+  series_uid: str = ''
+  simulated: bool = False
+  left_out: Sequence[str] = ()
+  num_files: int = 1
 
-  def __init__(self, *, z_mm, side, affine, pixel_spacing_mm, slice_spacing_mm):
-    """The grid of a volume.
+  def __init__(
+    self,
+    *,
+    z_mm: np.ndarray,
+    side: tuple[int, int],
+    affine: np.ndarray,
+    pixel_spacing_mm: float,
+    slice_spacing_mm: float,
+  ):
+    """Sets the grid of the volume.
 
     Args:
-      z_mm, affine, pixel_spacing_mm, slice_spacing_mm: see the attributes.
-      side: rows and columns of a slice.
+      z_mm: see the attributes, as for the other arguments.
+      side: number of rows and columns of a slice.
+      affine: see the attributes.
+      pixel_spacing_mm: see the attributes.
+      slice_spacing_mm: see the attributes.
     """
     self.z_mm = z_mm
-    self.shape = (len(z_mm), *side)
+    self.shape: tuple[int, int, int] = (len(z_mm), *side)
     self.affine = affine
     self.slice_spacing_mm = slice_spacing_mm
     self.pixel_spacing_mm = pixel_spacing_mm
     self._to_index = np.linalg.inv(affine[:2, :2])
-    self._read = {}
+    self._read: dict[Any, Any] = {}  # name of an image -> result of `_image`
     self.num_read = 0
-    self._airless = self._glaring = 0
+    self._num_without_air = self._num_too_dense = 0
 
   def _names(self, k):
-    """What the images of slice `k` are called; several are copies."""
+    """Names for `_image` of the images of slice `k`; several are copies."""
     raise NotImplementedError
 
   def _image(self, name):
-    """(HU, None), or (None, `tfds_lidc.ct.header.Fault`), of an image."""
+    """Reads an image: (HU, None) or (None, `tfds_lidc.ct.header.Fault`)."""
     raise NotImplementedError
 
   def _hint(self, low_mm, high_mm):
-    """What else could be a slice between two z, for the terminal."""
+    """Names a file that may be the slice between two z, for the terminal."""
     del low_mm, high_mm
     return ''
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.z_mm)
 
   @property
-  def misses_slices(self):
+  def lacks_slices(self) -> bool:
     """Whether slices are missing between others."""
     return len(self) > 1 and bool(
-      np.diff(self.z_mm).max() > _MAX_USUAL_STEPS * self.slice_spacing_mm
+      np.diff(self.z_mm).max() > _MAX_SPACINGS_PER_STEP * self.slice_spacing_mm
     )
 
   @property
   def _max_step_mm(self):
-    """The widest step between slices that counts as one to the next."""
-    return min(_MAX_USUAL_STEPS * self.slice_spacing_mm, _MAX_STEP_MM)
+    """The widest step between two slices that count as neighbours."""
+    return min(_MAX_SPACINGS_PER_STEP * self.slice_spacing_mm, _MAX_STEP_MM)
 
   @property
-  def is_regular(self):
-    """Whether all slices are equally far apart, to a hundredth."""
+  def is_regular(self) -> bool:
+    """Whether the slices are evenly spaced, to a hundredth of the spacing."""
     return len(self) == 1 or bool(
       np.ptp(np.diff(self.z_mm)) <= 1e-2 * self.slice_spacing_mm
     )
 
-  def to_mm(self, voxel):
-    """(slice, row, column) -> (x, y, z) in patient mm; the slice exists."""
+  def to_mm(self, voxel: views.Voxel) -> tuple[float, float, float]:
+    """Converts (slice, row, column) to (x, y, z) in patient mm."""
     k, row, col = voxel
     x, y, _ = self.affine[:3, :2] @ (col, row) + self.affine[:3, 3]
     return float(x), float(y), float(self.z_mm[k])
 
-  def to_voxel(self, position_mm):
-    """(x, y, z) in patient mm -> (slice, row, column), the nearest voxel.
+  def to_voxel(self, position_mm: tuple[float, float, float]) -> views.Voxel:
+    """Converts (x, y, z) in patient mm to the nearest (slice, row, column).
 
     Raises:
-      OutsideError: it lies outside.
+      OutsideError: the position is outside of the volume.
       SliceError: its slice is missing.
     """
     x, y, z = position_mm
@@ -152,11 +169,11 @@ class Volume:
       raise SliceError(f'the slice at z={z:g} mm is missing', hint)
     return k, int(np.rint(row)), int(np.rint(col))
 
-  def check_voxel(self, voxel):
-    """Rounds (slice, row, column).
+  def check_voxel(self, voxel: tuple[float, float, float]) -> views.Voxel:
+    """Rounds (slice, row, column) to the nearest voxel.
 
     Raises:
-      OutsideError: it lies outside.
+      OutsideError: the point is outside of the volume.
     """
     k, row, col = voxel
     if not (self._on_slice(row, col) and -0.5 <= k <= len(self) - 0.5):
@@ -166,17 +183,18 @@ class Volume:
         f' {slices} slices, {rows} rows, {cols} columns'
       )
     # An index that rounds up at the very edge belongs to the last voxel.
-    return tuple(
+    k, row, col = (
       int(np.clip(np.rint(index), 0, side - 1))
       for index, side in zip(voxel, self.shape, strict=True)
     )
+    return k, row, col
 
   def _on_slice(self, row, col):
     _, rows, cols = self.shape
     return -0.5 <= row <= rows - 0.5 and -0.5 <= col <= cols - 0.5
 
-  def bounds_mm(self):
-    """Lowest and highest (x, y, z) of pixel centres."""
+  def bounds_mm(self) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest (x, y, z) of pixel centres."""
     _, rows, cols = self.shape
     corners = [
       self.to_mm((k, row, col))
@@ -186,8 +204,8 @@ class Volume:
     ]
     return np.min(corners, axis=0), np.max(corners, axis=0)
 
-  def slice_at(self, z_mm):
-    """The index of the slice at exactly `z_mm`.
+  def slice_at(self, z_mm: float) -> int:
+    """The index of the slice at `z_mm`, up to the tolerance of headers.
 
     Raises:
       SliceError: it is missing.
@@ -200,11 +218,12 @@ class Volume:
       raise SliceError(f'the slice at z={z_mm:g} mm is missing', hint)
     return k
 
-  def neighbour(self, k, step):
-    """The slice next to `k`, upwards (step 1) or downwards (-1).
+  def neighbour(self, k: int, step: int) -> int | None:
+    """The index of the slice next to `k`; None at the end of the series.
 
-    Returns:
-      Its index, or None at the end of the series.
+    Args:
+      k: a slice.
+      step: 1 for upwards, -1 for downwards.
 
     Raises:
       SliceError: slices are missing in between.
@@ -220,34 +239,38 @@ class Volume:
       )
     return k + step
 
-  def thickness_mm(self, slices):
-    """(n,) thickness of slices: from half the way below to half above."""
+  def thickness_mm(self, slices: Sequence[int]) -> np.ndarray:
+    """(n,) thickness of slices: half of the step below plus half of that above.
+
+    Args:
+      slices: n indices.
+    """
     if len(self) == 1:
       return np.full(len(slices), self.slice_spacing_mm)
     steps = np.diff(self.z_mm)
-    # Beside a gap, or at the end, a slice is no thicker than usual.
+    # A slice beside a gap does not stand for the missing slices.
     steps = np.minimum(steps, self._max_step_mm)
     below = np.concatenate([steps[:1], steps])
     above = np.concatenate([steps, steps[-1:]])
     return ((below + above) / 2)[list(slices)]
 
-  def patch(self, voxel):
-    """The HU around a voxel, as the dataset cuts them.
+  def patch(self, voxel: views.Voxel) -> np.ndarray:
+    """Cuts the HU around a voxel, as the dataset does.
 
     Args:
       voxel: (slice, row, column).
 
     Returns:
-      (64, 64) int16; -1024 where it leaves the slice.
+      (64, 64) int16; -1024 outside of the slice.
 
     Raises:
-      SliceError: no file of the slice can be read, or it is blank there.
+      SliceError: no image of the slice can be read, or all are blank there.
     """
     from tfds_lidc.nodules import patches
 
     k, row, col = voxel
-    first = None
-    # Files that repeat a position are tried as the dataset does.
+    first_fault = None
+    # Copies of the slice are tried in the same order as by the dataset.
     for name in self._names(k):
       plane, fault = self._plane(name)
       if fault is None:
@@ -255,40 +278,41 @@ class Volume:
         if image.min() < image.max():
           return image
         fault = 'blank', f'is blank: {image[0, 0]} HU all around'
-      first = first or (fault[0], f' ({name} {fault[1]})')
-    kind, detail = first
+      first_fault = first_fault or (fault[0], f' ({name} {fault[1]})')
+    assert first_fault is not None  # Each slice has at least one image.
+    kind, detail = first_fault
     raise SliceError(
       f'the slice at z={self.z_mm[k]:g} mm cannot be used: {kind}', detail
     )
 
   def _plane(self, name):
-    """`_image`, once for each."""
+    """The result of `_image`, which is called once per image."""
     if name not in self._read:
       hu, fault = self._read[name] = self._image(name)
       self.num_read += 1
       if fault is None:
-        self._airless += hu.min() > _AIR_HU
-        self._glaring += hu.max() > _GLARE_HU
+        self._num_without_air += hu.min() > _AIR_HU
+        self._num_too_dense += hu.max() > _MAX_HU
     return self._read[name]
 
-  def doubts(self):
-    """Why the slices that were read may be no HU, a clause each."""
-    found = []
-    if self._airless:
-      found.append(
-        f'{self._airless} of {self.num_read} slices have no value below'
-        f' {_AIR_HU} HU, and so no air: is their RescaleIntercept lost?'
+  def notes_on_hu(self) -> list[str]:
+    """Notes on why the values that were read may not be HU."""
+    notes = []
+    if self._num_without_air:
+      notes.append(
+        f'{self._num_without_air} of {self.num_read} slices have no value below'
+        f' {_AIR_HU} HU, so no air: is their RescaleIntercept lost?'
       )
-    if self._glaring:
-      found.append(
-        f'{self._glaring} of {self.num_read} slices have values above'
-        f' {_GLARE_HU} HU, which nothing in a body has: padding that is not'
-        ' declared?'
+    if self._num_too_dense:
+      notes.append(
+        f'{self._num_too_dense} of {self.num_read} slices have values above'
+        f' {_MAX_HU} HU, which nothing in a body has: are they padding that the'
+        ' header does not declare?'
       )
-    return found
+    return notes
 
-  def inside(self, row, col):
-    """(64, 64) bool: which pixels of a patch lie on the slice."""
+  def inside(self, row: int, col: int) -> np.ndarray:
+    """(64, 64) bool: which pixels of the patch around a pixel exist."""
     half = _PATCH_SIZE // 2
     rows = np.arange(row - half, row + half)
     cols = np.arange(col - half, col + half)

@@ -1,4 +1,4 @@
-"""The command on a series, with a model that thresholds HU."""
+"""Tests `predict` on a series, with a model that thresholds HU."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def test_points_become_records_pictures_and_one_segmentation(
   volume = segmentation.get_volume(combine_segments=False)
   for n, ball in enumerate(predict_job.BALLS.values()):
     truth = ct_files.sphere(ct_files.SHAPE, *ball)
-    # highdicom's slices come from the highest z: places are compared.
+    # highdicom begins at the highest z, so positions are compared.
     found = volume.map_indices_to_reference(np.argwhere(volume.array[..., n]))
     z, y, x = np.argwhere(truth).T
     expected = np.stack([x * 0.7, y * 0.7, z * 1.5], 1) + ct_files.ORIGIN_MM
@@ -73,9 +73,7 @@ def test_points_become_records_pictures_and_one_segmentation(
   assert 'SIMULATED CT' in printed and 'trained on SIMULATED' in printed
 
 
-def test_all_of_its_paths_may_be_below_home(
-  directory, tmp_path, model, monkeypatch
-):
+def test_paths_may_begin_with_a_tilde(directory, tmp_path, model, monkeypatch):
   home = tmp_path / 'home'
   home.mkdir()
   monkeypatch.setenv('HOME', str(home))
@@ -91,7 +89,7 @@ def test_all_of_its_paths_may_be_below_home(
   assert not (tmp_path / '~').exists()
 
 
-def test_the_page_shows_every_slice_that_was_looked_at(
+def test_the_page_shows_every_slice_that_was_evaluated(
   directory, tmp_path, model
 ):
   points = f'{predict_job.POINTS}none,40,50,2\nfar,500,1,1\n'
@@ -111,17 +109,17 @@ def test_the_page_shows_every_slice_that_was_looked_at(
     (found,) = np.nonzero(
       ct_files.sphere(ct_files.SHAPE, centre, radius_mm).any(axis=(1, 2))
     )
-    # From above, with one slice more at each end, where there is no mask.
+    # The highest slice comes first, and a slice without a mask at each end.
     shown = re.findall(r'<strong>slice (\d+), z = ([^ ]+) mm</strong>', section)
     expected = range(found[-1] + 1, found[0] - 2, -1)
-    slices = [int(k) for k, _ in shown[:-1]]  # The last is the activation map.
+    slices = [int(k) for k, _ in shown[:-1]]  # The last one is the CAM.
     assert slices == list(expected)
     for k, z in shown:
       assert float(z) == ct_files.ORIGIN_MM[2] + int(k) * ct_files.SLICE_MM
     assert section.count('class="fine"') == len(found) + 1
     assert section.count('no mask') == 2
     assert section.count('class="judged"') == 1
-  # A look at one slice, and its map; it has no outline.
+  # The point without a nodule has one slice and its CAM, without an outline.
   assert sections[2].count('<figure') == 2 and '<path' not in sections[2]
 
 
@@ -133,7 +131,7 @@ def test_symmetries_give_a_range_and_a_map(directory, tmp_path, model):
     == 0
   )
   (record, _) = predict_job.read(tmp_path / 'out')['points']
-  # What thresholds pixels does not care how the patch lies.
+  # A threshold gives the same in every orientation.
   assert len(record['malignancy_probability_members']) == 8
   assert (
     record['malignancy_probability_range']
@@ -148,9 +146,7 @@ def test_symmetries_give_a_range_and_a_map(directory, tmp_path, model):
   )
 
 
-def test_one_bad_point_does_not_cost_the_others(
-  directory, tmp_path, model, capsys
-):
+def test_bad_points_do_not_stop_the_others(directory, tmp_path, model, capsys):
   points = (
     predict_job.POINTS
     + 'far,500,1,1\nnan,nan,1,1\n../../up,1,1,1\nnone,40,50,2\n'
@@ -166,7 +162,7 @@ def test_one_bad_point_does_not_cost_the_others(
   assert results['points'][2]['status'] == 'nothing found'
   assert 'segment_number' not in results['points'][2]
   assert len(results['failed']) == 3
-  # Nothing outside of the folder.
+  # Nothing is written outside of the folder.
   assert {p.name for p in tmp_path.iterdir()} == {'out', 'out.csv'}
   assert len(list((tmp_path / 'out').iterdir())) == 6
 
@@ -183,17 +179,17 @@ def test_missing_slices_cut_a_mask_off(directory, tmp_path, model, capsys):
   assert (a['status'], b['status']) == ('incomplete', 'ok')
 
 
-def test_nothing_to_be_done_writes_nothing(directory, tmp_path, model, capsys):
+def test_only_bad_points_write_nothing(directory, tmp_path, model, capsys):
   with pytest.raises(errors.InputError, match='none of the 1 points'):
     predict_job.run(directory, tmp_path / 'out', 'id,x,y,z\na,1,2,\n')
   assert 'point a: its z is missing' in capsys.readouterr().err
   assert not (tmp_path / 'out').exists() and not model.batches
 
 
-def test_no_mask_no_segmentation(directory, tmp_path, model):
+def test_without_a_mask_there_is_no_segmentation(directory, tmp_path, model):
   assert predict_job.run(directory, tmp_path / 'out') == 0
   assert (tmp_path / 'out' / 'segmentation.dcm').exists()
-  # The one of the run before must not be taken for this one's.
+  # The Segmentation of the earlier run must not stay.
   assert (
     predict_job.run(directory, tmp_path / 'out', 'row,col,slice\n40,50,2\n')
     == 0
@@ -221,9 +217,9 @@ def test_nifti_on_request(directory, tmp_path, model):
 
 
 def test_no_secret_of_the_header_gets_out(tmp_path, model, capfd, caplog):
-  """Patient, birth date, ... are in the Segmentation, as in any, only."""
-  # With what provokes warnings and errors: a value that is none, a broken
-  # slice, a missing one, a point outside.
+  """Only the Segmentation names the patient, birth date, and so on."""
+  # An invalid value, a broken and a missing slice, and a point outside cause
+  # warnings and errors.
   hu = ct_files.volume(*predict_job.BALLS.values())
   paths = ct_files.write(tmp_path / 'ct', hu, PatientName='SECRETNOCARET')
   paths[21].write_bytes(paths[21].read_bytes()[:-60])
@@ -243,7 +239,7 @@ def test_no_secret_of_the_header_gets_out(tmp_path, model, capfd, caplog):
   for text in texts:
     lowered = text.lower().replace(str(tmp_path).lower(), '')
     assert 'secret' not in lowered and '19310203' not in lowered
-  # The paths on stderr are the user's own; files have none.
+  # Only stderr may name paths; the files do not.
   assert str(tmp_path) in err
   assert str(tmp_path) not in (tmp_path / 'out/predictions.json').read_text()
   segmentation = (tmp_path / 'out' / 'segmentation.dcm').read_bytes()
@@ -251,7 +247,7 @@ def test_no_secret_of_the_header_gets_out(tmp_path, model, capfd, caplog):
 
 
 @pytest.mark.parametrize(
-  ('flags', 'says'),
+  ('flags', 'message'),
   [
     (['--points=none.csv'], 'none.csv'),
     (['--annotated', '--points=x.csv'], 'not allowed with'),
@@ -259,10 +255,10 @@ def test_no_secret_of_the_header_gets_out(tmp_path, model, capfd, caplog):
     (['--annotated=most'], "'most'"),
   ],
 )
-def test_wrong_flags(directory, tmp_path, flags, says, capsys):
+def test_wrong_flags(directory, tmp_path, flags, message, capsys):
   with pytest.raises((errors.InputError, SystemExit)) as error:
     predict_job.run(directory, tmp_path / 'out', None, *flags)
-  assert says in str(error.value) + capsys.readouterr().err
+  assert message in str(error.value) + capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written(directory, tmp_path, model):
@@ -279,7 +275,7 @@ def _csv(directory):
   return path
 
 
-def test_what_is_no_run_is_named(directory, tmp_path):
+def test_a_checkpoint_that_is_no_run_is_named(directory, tmp_path):
   flag = f'--points={_csv(tmp_path)}'
   with pytest.raises(errors.InputError, match='RUN'):
     predict_job.run(directory, tmp_path / 'out', None, flag)
@@ -307,14 +303,14 @@ def test_a_damaged_bundle_is_named(directory, tmp_path, made_run_dir):
   assert not os.listdir(out)
 
 
-def test_several_series_or_none_are_told_before_the_model(tmp_path, capsys):
+def test_several_series_or_none_are_reported_before_the_model(tmp_path, capsys):
   hu = ct_files.volume(shape=(3, 70, 70))
   ct_files.write(tmp_path / 'mixed' / 'a', hu, series_uid='1.2.3')
   ct_files.write(tmp_path / 'mixed' / 'b', hu, series_uid='1.2.4')
   ct_files.write(tmp_path / 'mr', hu, modality='MR')
   flag = f'--points={_csv(tmp_path)}'
-  for name, says in (('mixed', '--series=UID'), ('mr', '3 MR images')):
-    with pytest.raises(errors.InputError, match=says):
+  for name, message in (('mixed', '--series=UID'), ('mr', '3 MR images')):
+    with pytest.raises(errors.InputError, match=message):
       predict_job.run(tmp_path / name, tmp_path / 'out', None, flag)
   with pytest.raises(errors.InputError, match='as x,y,z .mm. they would fit'):
     predict_job.run(

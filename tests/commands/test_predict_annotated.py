@@ -1,4 +1,4 @@
-"""`predict` on scans of LIDC-IDRI says what `evaluate` says."""
+"""Tests that `predict` on scans of LIDC-IDRI agrees with `evaluate`."""
 
 import ct_files
 import dicom_files
@@ -27,10 +27,10 @@ from tfds_lidc.nodules import annotations
 
 @pytest.fixture(scope='module')
 def annotated(tmp_path_factory):
-  """Slices of LIDC-IDRI-0003 that show its outlines, and their dataset.
+  """Slices of LIDC-IDRI-0003 with its nodules, and the dataset built of them.
 
-  What any reader marked is bright, so that the fake model's mask is larger
-  than the consensus.
+  All pixels that any reader marked are bright, so that the fake model's mask is
+  larger than the consensus.
   """
   root = tmp_path_factory.mktemp('annotated')
   positions = annotations.slice_positions(dicom_files.SCAN_ID)
@@ -84,25 +84,29 @@ def test_annotated_dice_is_that_of_evaluate(annotated, tmp_path, model, capsys):
     )
   )
   model.spacing_mm = predict_job.LIDC_SPACING_MM
-  seen = model.predict(data.image, data.info['pixel_spacing_mm'])
+  found = model.predict(data.image, data.info['pixel_spacing_mm'])
   expected = records.make_records(
     data,
-    {'coarse': seen.coarse_mask, 'fine': seen.mask, 'class': seen.malignancy},
+    {
+      'coarse': found.coarse_mask,
+      'fine': found.mask,
+      'class': found.malignancy,
+    },
   )
-  # The slices beside those needed are missing, so that masks are cut off.
+  # The CT has only the slices with nodules, so masks are cut off.
   assert predict_job.run(directory, tmp_path / 'out', None, '--annotated') == 1
   assert capsys.readouterr().err.count('may be cut off') >= 4
   _assert_as_evaluated(tmp_path / 'out', expected, atol=0)
   for record in predict_job.read(tmp_path / 'out')['points']:
     known = 'this nodule' if record['id'] == first else 'other nodules of its'
-    (told,) = [note for note in record['notes'] if 'the model was' in note]
-    assert told.startswith(f'the model was trained on {known}')
+    (note,) = [note for note in record['notes'] if 'the model was' in note]
+    assert note.startswith(f'the model was trained on {known}')
   assert any(e['fine_dice'] < 1 for e in expected)
   assert all(0.5 < e['fine_dice'] != e['coarse_dice'] > 0.5 for e in expected)
 
 
 def _names(tree, path=()):
-  """Dotted names of all keys; entries of a list of dicts share theirs."""
+  """Dotted names of all keys; the dicts of a list share their names."""
   if isinstance(tree, dict):
     for key, value in tree.items():
       yield '.'.join((*path, key))
@@ -112,7 +116,7 @@ def _names(tree, path=()):
       yield from _names(value, path)
 
 
-def test_every_field_that_is_written_is_defined(
+def test_every_written_field_is_described(
   annotated, directory, tmp_path, model
 ):
   far = f'{predict_job.POINTS}far,500,1,1\n'
@@ -131,7 +135,7 @@ def test_every_field_that_is_written_is_defined(
 
 
 @pytest.mark.slow
-def test_restored_networks_give_what_evaluate_gives(
+def test_restored_networks_agree_with_evaluate(
   annotated, made_run_dir, tmp_path
 ):
   directory, data = annotated
@@ -153,7 +157,7 @@ def test_restored_networks_give_what_evaluate_gives(
     ]
   )
   assert code in (0, 1)  # random networks may mark nothing
-  # One pixel in a thousand may lie on the threshold.
+  # One pixel in a thousand may be at the threshold.
   _assert_as_evaluated(out, expected, atol=2e-3)
   assert predict_job.read(out)['model'] == 'made'
 
@@ -163,19 +167,19 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
   model.spacing_mm = predict_job.LIDC_SPACING_MM
   out, volumes, nodules, read = tmp_path / 'out', [], {}, []
   sizes, leaking, running = [], [], []
-  real_choose, real_walk = series.choose, follow.follow
+  real_choose, real_follow = series.choose, follow.follow
   real_read = dicom_pixels.try_read_hu
 
   def choose(*args, **kwargs):
     volumes.append(real_choose(*args, **kwargs))
     return volumes[-1]
 
-  def kept(*args, **kwargs):
-    nodules.update(enumerate(real_walk(*args, **kwargs), 1))
+  def follow_and_keep(*args, **kwargs):
+    nodules.update(enumerate(real_follow(*args, **kwargs), 1))
     return list(nodules.values())
 
   monkeypatch.setattr(series, 'choose', choose)
-  monkeypatch.setattr(follow, 'follow', kept)
+  monkeypatch.setattr(follow, 'follow', follow_and_keep)
   monkeypatch.setattr(
     dicom_pixels,
     'try_read_hu',
@@ -184,15 +188,15 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
   assert predict_job.run(dicom_files.REAL_DIR, out, None, '--annotated') == 0
   results = predict_job.read(out)
   assert results['simulated_ct'] is False and len(results['points']) == 4
-  # One read of each slice that any of the four nodules needs, none of others.
+  # Each slice that a nodule needs is read once, and no other slice.
   assert len(read) == len(set(read)) < len(volumes[0])
 
-  # By pydicom alone: frames onto the source slices that they name.
+  # pydicom puts the frames onto the source slices that they name.
   (directory,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
   path = out / 'segmentation.dcm'
   found = seg_frames.place(path, directory, volumes[0].shape)
   assert sorted(found) == [1, 2, 3, 4]
-  # By highdicom: places in the patient.
+  # highdicom gives positions in the patient.
   segmentation = highdicom.seg.segread(path)
   source = pydicom.dcmread(read[0], stop_before_pixels=True)
   assert segmentation.FrameOfReferenceUID == source.FrameOfReferenceUID
@@ -225,7 +229,7 @@ def test_a_real_series_and_its_segmentation(tmp_path, model, monkeypatch):
       else pytest.approx(volume_mm3, rel=1e-4)
     )
   assert min(sizes) > 0 and max(sizes) > 2000
-  # A threshold cannot tell that one from the wall of the chest.
+  # A threshold cannot separate the last nodule from the chest wall,
   assert leaking == [False, False, False, True]
-  # Nor the second from what is below it, down to as far as it is followed.
+  # nor the second one from the tissue below it, which is followed to the limit.
   assert running == [False, True, False, False]

@@ -1,4 +1,4 @@
-"""What `predict` does where something is missing, doubtful or goes wrong."""
+"""Tests `predict` when something is missing, doubtful or fails."""
 
 import ct_files
 import numpy as np
@@ -18,7 +18,7 @@ from mtnet_jax.system import errors
     ({'StudyInstanceUID': lambda k: f'1.2.{k + 1}'}, 'StudyInstanceUID'),
   ),
 )
-def test_without_a_segmentation_all_else_is_there(
+def test_without_a_segmentation_the_other_files_are_written(
   directory, tmp_path, model, tags, tag, capsys
 ):
   out = tmp_path / 'out'
@@ -32,7 +32,7 @@ def test_without_a_segmentation_all_else_is_there(
   found = predict_job.read(out)
   assert tag in found['notes'][0]
   assert found['points'][0]['mask'] == whole['points'][0]['mask']
-  # Nothing of the run before is left, whose second point has a picture, too.
+  # The files of the first run are gone, such as its second point's picture.
   assert {p.name for p in out.iterdir()} == {
     'a.png',
     'index.html',
@@ -41,10 +41,10 @@ def test_without_a_segmentation_all_else_is_there(
   assert 'no DICOM Segmentation' in (out / 'index.html').read_text()
 
 
-def test_what_fails_leaves_what_was_there(
+def test_a_failure_keeps_the_earlier_results(
   directory, tmp_path, model, monkeypatch
 ):
-  """Pictures of one run beside numbers of another would be worse than none."""
+  """Pictures of one run must not be beside numbers of another."""
   out = tmp_path / 'out'
   assert predict_job.run(directory, out) == 0
   before = {p.name: p.read_bytes() for p in out.iterdir()}
@@ -66,26 +66,27 @@ def test_what_fails_leaves_what_was_there(
 
 
 @pytest.mark.parametrize(
-  ('change', 'says'),
+  ('change', 'message'),
   (
-    # The intercept is lost, and was -1024; or -1000, and halved.
+    # The intercept of -1024 is lost, or half of an intercept of -1000.
     (lambda hu: hu + 1024, 'no value below -500 HU'),
     (lambda hu: hu + 500, 'no value below -500 HU'),
     (lambda hu: np.where(hu == hu[3, 5, 5], 31743, hu), 'above 20000 HU'),
   ),
 )
-def test_what_may_be_no_hu_is_said(tmp_path, model, change, says, capsys):
-  """In the file, where it stays beside the numbers."""
+def test_values_that_may_not_be_hu_are_noted(
+  tmp_path, model, change, message, capsys
+):
   hu = change(ct_files.volume(*predict_job.BALLS.values()))
   ct_files.write(tmp_path / 'ct', hu)
   assert predict_job.run(tmp_path / 'ct', tmp_path / 'out') in (0, 1)
   (note,) = predict_job.read(tmp_path / 'out')['notes']
-  assert says in note and f'note: {note}' in capsys.readouterr().err
+  assert message in note and f'note: {note}' in capsys.readouterr().err
 
 
-def test_points_that_are_ras_are_seen_through(tmp_path, model):
-  """Where the mirror image lies inside, too, and nothing as given."""
-  # The origin in the middle, so that both lie inside.
+def test_points_that_are_ras_are_recognised(tmp_path, model):
+  """The nodule is at the mirrored point, and both points are inside."""
+  # The origin is in the middle of the slice, so that both points are inside.
   k, row, col = 20, 60, 60
   hu = ct_files.volume(((k, row, col), 6.0), shape=(40, 200, 220))
   centre = [-0.7 * hu.shape[2] / 2, -0.7 * hu.shape[1] / 2]
@@ -95,15 +96,17 @@ def test_points_that_are_ras_are_seen_through(tmp_path, model):
     ImagePositionPatient=lambda k: [*centre, -300 + 1.5 * k],
   )
   x, y, z = centre[0] + 0.7 * col, centre[1] + 0.7 * row, -300 + 1.5 * k
-  for header, says in (('x,y,z', True), ('r,a,s', False)):
+  for header, is_noted in (('x,y,z', True), ('r,a,s', False)):
     text = f'{header}\n{-x},{-y},{z}\n'
     assert predict_job.run(tmp_path / 'ct', tmp_path / 'out', text) == 0
     results = predict_job.read(tmp_path / 'out')
-    assert any('call the columns r,a,s' in x for x in results['notes']) == says
-    assert (results['points'][0]['status'] == 'ok') != says
+    assert (
+      any('call the columns r,a,s' in x for x in results['notes']) == is_noted
+    )
+    assert (results['points'][0]['status'] == 'ok') != is_noted
 
 
-def test_a_localizer_is_left_out_and_said(directory, tmp_path, model, capsys):
+def test_a_localizer_is_left_out_and_noted(directory, tmp_path, model, capsys):
   hu = ct_files.volume(*predict_job.BALLS.values())
   ct_files.write(tmp_path / 'ct', hu)
   ct_files.write(
@@ -124,14 +127,14 @@ def test_a_localizer_is_left_out_and_said(directory, tmp_path, model, capsys):
 
 
 @pytest.mark.extra
-def test_a_ct_of_one_file(directory, tmp_path, model, capsys):
-  """What is found in it is what is found in the DICOM files."""
+def test_a_ct_in_one_file(directory, tmp_path, model, capsys):
+  """The results are those of the DICOM files."""
   itk = pytest.importorskip('SimpleITK', reason='needs the extra volumes')
   hu = ct_files.volume(*predict_job.BALLS.values())
   image = itk.GetImageFromArray(hu)
   image.SetSpacing((*[ct_files.SPACING_MM] * 2, ct_files.SLICE_MM))
   image.SetOrigin(ct_files.ORIGIN_MM)
-  # NIfTI files are often turned so.
+  # NIfTI files often have this orientation.
   path = tmp_path / f'{ct_files.SERIES_UID}.nii.gz'
   itk.WriteImage(itk.DICOMOrient(image, 'RAS'), str(path))
   points = tmp_path / 'points.csv'

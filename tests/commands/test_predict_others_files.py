@@ -1,4 +1,4 @@
-"""What is in the folder for results and is not of `predict` stays as it is."""
+"""Tests that the user's files in the output folder are never changed."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def no_model(monkeypatch):
     ),
   ],
 )
-def test_a_file_of_another_in_the_place_of_a_result_is_refused(
+def test_a_users_file_with_the_name_of_a_result_is_refused(
   directory, tmp_path, no_model, name, text, flags
 ):
   if flags:
@@ -57,9 +57,7 @@ def test_a_file_of_another_in_the_place_of_a_result_is_refused(
   assert _tree(out) == before
 
 
-def test_of_an_earlier_use_its_files_go_and_others_stay(
-  directory, tmp_path, model
-):
+def test_only_files_of_an_earlier_run_are_replaced(directory, tmp_path, model):
   out = tmp_path / 'out'
   out.mkdir()
   index = predict_job.index('a', 'z', 'gone')
@@ -87,10 +85,10 @@ def test_of_an_earlier_use_its_files_go_and_others_stay(
 
 
 @pytest.mark.parametrize('name', ('segmentation.dcm', 'z.png', 'points'))
-def test_an_input_among_the_files_that_would_go_is_refused(
+def test_an_input_among_the_replaced_files_is_refused(
   directory, tmp_path, no_model, name
 ):
-  """A slice with the name of a result, or one that an old index names."""
+  """The input has the name of a result, or an old index names it."""
   out = tmp_path / 'out'
   shutil.copytree(directory, out)
   index = predict_job.index('z')
@@ -107,14 +105,14 @@ def test_an_input_among_the_files_that_would_go_is_refused(
   with pytest.raises(errors.InputError) as error:
     predict_job.run(out, out, points, *flags)
   assert str(error.value) == (
-    f'{out / name} is an input, and results would take its place: choose'
-    ' another --out.'
+    f'{out / name} is an input, which results would replace: choose another'
+    ' --out.'
   )
   assert _tree(out) == before
 
 
 @pytest.mark.extra
-def test_a_ct_of_one_file_is_not_replaced_by_its_masks(tmp_path, no_model):
+def test_a_ct_in_one_file_is_not_replaced_by_its_masks(tmp_path, no_model):
   itk = pytest.importorskip('SimpleITK', reason='needs the extra volumes')
   out = tmp_path / 'out'
   out.mkdir()
@@ -131,7 +129,7 @@ def test_a_ct_of_one_file_is_not_replaced_by_its_masks(tmp_path, no_model):
   assert _tree(out) == before
 
 
-def test_a_file_that_comes_while_the_networks_compute_stays(
+def test_a_file_that_appears_while_networks_compute_stays(
   directory, tmp_path, model, monkeypatch
 ):
   out, find = tmp_path / 'out', search.find

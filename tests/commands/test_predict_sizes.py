@@ -1,4 +1,4 @@
-"""A mask that leaks on one slice: the same numbers everywhere, and one note."""
+"""Tests a mask that leaks on one slice: the same sizes in all outputs."""
 
 import ct_files
 import numpy as np
@@ -22,7 +22,7 @@ _POINTS = (
 
 @pytest.fixture(scope='module')
 def leaking(tmp_path_factory):
-  """A ball, of which one slice runs on to the edge of any patch around it."""
+  """A ball with one slice that reaches the edge of any patch around it."""
   directory = tmp_path_factory.mktemp('leaking')
   hu = ct_files.volume(_BALL)
   hu[_LEAKING, 38:43, 50:] = ct_files.NODULE_HU
@@ -30,7 +30,7 @@ def leaking(tmp_path_factory):
   return directory
 
 
-def test_sizes_agree_wherever_they_are_given(leaking, tmp_path, model, capsys):
+def test_sizes_agree_in_all_outputs(leaking, tmp_path, model, capsys):
   out = tmp_path / 'out'
   assert predict_job.run(leaking, out, _POINTS) == 0
   printed = capsys.readouterr()
@@ -39,9 +39,10 @@ def test_sizes_agree_wherever_they_are_given(leaking, tmp_path, model, capsys):
   ball[_LEAKING] = False
   pixel_mm2 = ct_files.SPACING_MM**2
   volume_mm3 = ball.sum() * pixel_mm2 * ct_files.SLICE_MM
-  # Pixels of slice 20 are within 36 / 0.49 = 73.5 of the middle, squared: the
-  # farthest two (8, 3) and (-8, -3), between the midpoints of their edges 17
-  # and 6 apart. Those of slice 18, 3 mm below, within 55.1: (7, 2).
+  # On slice 20, the squared distance from the centre is below 36 / 0.49 = 73.5
+  # pixels. The farthest pixels are (8, 3) and (-8, -3), and the midpoints of
+  # their edges are 17 and 6 pixels apart. On slice 18, 3 mm below, the limit is
+  # 55.1, and the farthest pixels are (7, 2) and (-7, -2).
   diameters_px = {'ball': np.hypot(17, 6), 'below': np.hypot(15, 4)}
   for name, k in (('ball', 20), ('below', 18)):
     mask = records[name]['mask']
@@ -54,7 +55,7 @@ def test_sizes_agree_wherever_they_are_given(leaking, tmp_path, model, capsys):
   for name in ('leak', 'none'):
     mask = records[name]['mask']
     assert mask['diameter_mm'] is mask['area_mm2'] is mask['volume_mm3'] is None
-  # The Segmentation has all slices; those that count give the volume.
+  # The Segmentation has all slices; the measured ones give the volume.
   found = seg_frames.place(out / 'segmentation.dcm', leaking, ct_files.SHAPE)
   assert len(found) == 3
   for name in ('ball', 'below', 'leak'):
@@ -66,7 +67,7 @@ def test_sizes_agree_wherever_they_are_given(leaking, tmp_path, model, capsys):
       np.delete(voxels, 21, 0), np.delete(ball, 21, 0)
     )
     assert voxels[_LEAKING].sum() > 200
-  # The table, and the page.
+  # The table and the page show the same sizes.
   rows = {line.split()[0]: line.split() for line in printed.out.splitlines()}
   page = pages.Page(out / 'index.html')
   for name in ('ball', 'below'):
@@ -79,16 +80,14 @@ def test_sizes_agree_wherever_they_are_given(leaking, tmp_path, model, capsys):
   assert page.html.count('no outline, not measured') == 3
 
 
-def test_a_note_is_printed_once_and_is_no_error(
-  leaking, tmp_path, model, capsys
-):
+def test_a_note_is_printed_once(leaking, tmp_path, model, capsys):
   predict_job.run(leaking, tmp_path / 'out', _POINTS)
   out, err = capsys.readouterr()
   assert err.splitlines() == [
-    'note: points ball, below: the mask reaches the edge of its patch, and is'
-    ' no outline, on 1 of 7 slices: these count for no size',
+    'note: points ball, below: the mask reaches the edge of its patch and is'
+    ' no outline on 1 of 7 slices: these are not measured',
     "note: point leak: on the point's slice the mask reaches the edge of its"
-    ' patch, and is no outline: sizes are not measured',
+    ' patch and is no outline: sizes are not measured',
     'note: point none: the networks mark nothing there',
   ]
   assert 'outline' not in out and 'nothing' not in out
@@ -96,9 +95,7 @@ def test_a_note_is_printed_once_and_is_no_error(
   assert all(len(record['notes']) == 1 for record in records)
 
 
-def test_many_points_with_the_same_note_are_counted(
-  directory, tmp_path, model, capsys
-):
+def test_a_note_on_many_points_names_a_few(directory, tmp_path, model, capsys):
   rows = [f'p{i},40,50,2' for i in range(5)]
   points = '\n'.join(['id,row,col,slice', *rows])
   predict_job.run(directory, tmp_path / 'out', points)

@@ -1,4 +1,4 @@
-"""One writer at a time, one set of results, and little of it in memory."""
+"""Tests one writer at a time, one set of results, and bounded memory."""
 
 import gc
 import json
@@ -13,7 +13,9 @@ from mtnet_jax.storage import together
 from mtnet_jax.system import errors
 
 
-def test_a_second_use_of_the_same_folder_is_refused(directory, tmp_path, model):
+def test_a_second_process_in_the_same_folder_is_refused(
+  directory, tmp_path, model
+):
   out = tmp_path / 'out'
   out.mkdir()
   with together.one_writer(out):
@@ -23,7 +25,7 @@ def test_a_second_use_of_the_same_folder_is_refused(directory, tmp_path, model):
   assert predict_job.run(directory, out) == 0
 
 
-def test_an_interrupted_use_is_mended_before_anything_else(
+def test_an_interrupted_run_is_mended_first(
   directory, tmp_path, model, monkeypatch
 ):
   out = tmp_path / 'out'

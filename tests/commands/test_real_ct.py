@@ -1,4 +1,4 @@
-"""real_ct.ipynb shows what `predict` writes, and no more than that."""
+"""Tests that real_ct.ipynb shows what `predict` writes."""
 
 import io
 import re
@@ -24,6 +24,7 @@ _PATH = notebook_files.FOLDER / 'real_ct.ipynb'
 
 
 def _cell(word, monkeypatch, folder, **names):
+  """Runs the cell that contains a word, and returns its names."""
   notebook = notebook_files.read(_PATH)
   _, found = notebook_files.run_cell(
     notebook, word, monkeypatch, folder, **names
@@ -32,7 +33,7 @@ def _cell(word, monkeypatch, folder, **names):
 
 
 def _count(png, *, low=(), high=()):
-  """Pixels of an image in which some channels are low, and the others high."""
+  """The number of pixels whose channels `low` are low and `high` are high."""
   pixels = matplotlib.image.imread(io.BytesIO(png))[..., :3]
   return np.sum(
     (pixels[..., list(low)] < 0.2).all(-1)
@@ -41,7 +42,14 @@ def _count(png, *, low=(), high=()):
 
 
 def _check(text, images, out, ct, *, patient_id):
-  """What the notebook shows against files, annotations and metrics.
+  """Compares the notebook's output with files, annotations and metrics.
+
+  Args:
+    text: printed output of the notebook.
+    images: PNG images of the notebook, in their order.
+    out: the output folder of `predict`.
+    ct: the folder of the CT.
+    patient_id: as in LIDC-IDRI.
 
   Returns:
     The records of predictions.json.
@@ -58,17 +66,17 @@ def _check(text, images, out, ct, *, patient_id):
     for nodule in selection.select(selection.POLICIES['all'])
     if nodule.patient_id == patient_id
   }
-  # A picture of each, the one that was written; then three planes and the body
-  # of each, and the calibration.
+  # The pictures of all nodules come first, then three planes and the body of
+  # each nodule, and last the calibration.
   count = len(records)
   assert len(images) == 2 * count + 1
   for record, png in zip(records, images[:count], strict=True):
     assert png == (out / record['figure']).read_bytes()
   for png in images[count:-1]:
-    # Outlines and body: #00D5FF, which is also seen through.
+    # Outlines and bodies are #00D5FF, which is partly transparent.
     assert _count(png, low=[0], high=[1, 2]) > 100
 
-  # By pydicom alone: the voxels of each segment, and their volume.
+  # pydicom gives the voxels of each segment, and so their volume.
   (folder,) = {path.parent for path in ct.rglob('*.dcm')}
   masks = seg_frames.place(
     out / 'segmentation.dcm', folder, tuple(index['slices_rows_columns'])
@@ -88,7 +96,7 @@ def _check(text, images, out, ct, *, patient_id):
       assert volume_mm3 == pytest.approx(mask.sum() * voxel_mm3, rel=1e-4)
     assert all(f'\n  {note}\n' in text for note in record['notes'])
 
-  # Malignancy: that of the file, in its tenth of the model's own curve.
+  # The malignancy is that of the file, with its tenth of the calibration curve.
   metrics = files.read_json(shipped.folder_of('lidc-small') / 'metrics.json')
   for record in records:
     value = record['malignancy_probability']
@@ -108,15 +116,15 @@ def _check(text, images, out, ct, *, patient_id):
   assert (_count(images[-1], low=[1, 2], high=[0]) > 100) == (True in calls)
   assert (_count(images[-1], low=[0, 1], high=[2]) > 100) == (False in calls)
 
-  # Where all of it lies.
+  # The notebook prints where all files are.
   for name in ('predictions.json', *index['files']):
     assert f'{out / name}\n' in text and (out / name).is_file()
   return records
 
 
 def test_it_runs_on_a_simulated_ct(tmp_path, monkeypatch):
-  """As it is, except for a smaller scan; in a folder that is no clone's."""
-  monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')  # Nobody listens.
+  """It uses a smaller scan than the notebook, outside of a clone."""
+  monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')  # no network
   home, folder = tmp_path / 'home', tmp_path / 'work'
   home.mkdir()
   folder.mkdir()
@@ -134,7 +142,7 @@ def test_it_runs_on_a_simulated_ct(tmp_path, monkeypatch):
   assert len(records) == 2
   assert 'SIMULATED CT: 65 slices of 512 x 512 pixels' in text
   assert 'it does not hold for SIMULATED CT' in text
-  # 65 slices and the Segmentation, in the folder for the results alone.
+  # The 65 slices and the Segmentation are in the folder of the results.
   assert [path.name for path in folder.iterdir()] == ['runs']
   assert len(list(tmp_path.rglob('*.dcm'))) == 66
 
@@ -142,7 +150,7 @@ def test_it_runs_on_a_simulated_ct(tmp_path, monkeypatch):
 @pytest.mark.slow
 @dicom_files.needs_real_series
 def test_it_runs_on_a_real_ct(tmp_path, monkeypatch):
-  """From its own folder, with all other folders below home."""
+  """It runs in its own folder, and the other folders are below home."""
   (tmp_path / 'lidc').symlink_to(dicom_files.REAL_DIR)
   before = set(notebook_files.FOLDER.rglob('*'))
   text, images = notebook_files.run(
@@ -156,7 +164,7 @@ def test_it_runs_on_a_real_ct(tmp_path, monkeypatch):
     patient_id='LIDC-IDRI-0003',
   )
   assert len(records) == 4
-  # Two of the masks go on along a vessel, which has no volume.
+  # Two of the masks continue along a vessel and have no volume.
   assert [x['mask']['volume_mm3'] is None for x in records].count(True) == 2
   assert '\nCT: 140 slices of 512 x 512 pixels' in text
   assert 'SIMULATED' not in text
@@ -165,7 +173,7 @@ def test_it_runs_on_a_real_ct(tmp_path, monkeypatch):
 
 
 def test_points_may_be_a_file_or_text(tmp_path, monkeypatch, capsys):
-  """The examples of the settings are points files."""
+  """The examples in the settings cell are valid points files."""
   settings = notebook_files.cell_of(
     notebook_files.read(_PATH), 'parameters'
   ).source
@@ -217,7 +225,7 @@ def test_a_model_without_calibration_says_so(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_a_tenth_without_test_nodules_is_one_of_none(
+def test_a_tenth_without_test_nodules_counts_none(
   tmp_path, monkeypatch, capsys
 ):
   names = _cell(
@@ -230,17 +238,15 @@ def test_a_tenth_without_test_nodules_is_one_of_none(
   )
   capsys.readouterr()
   curve = [{'mean_probability': 0.42, 'share_malignant': 0.5, 'nodules': 6}]
-  for value, said in (
+  for value, expected in (
     (0.32, '0 test nodules from 0.3 to 0.4 the readers suspect 0.'),
     (0.48, '6 test nodules from 0.4 to 0.5 the readers suspect 3.'),
   ):
     names['compare']({'id': 'a', 'malignancy_probability': value}, curve)
-    assert capsys.readouterr().out == f'a: {value:.3f}. Of {said}\n'
+    assert capsys.readouterr().out == f'a: {value:.3f}. Of {expected}\n'
 
 
-def test_a_damaged_slice_is_blank_and_a_ct_without_masks_has_no_figure(
-  tmp_path, monkeypatch
-):
+def test_a_damaged_slice_is_blank(tmp_path, monkeypatch):
   def patch(voxel):
     if voxel[0] == 1:
       raise ct_volume.SliceError('damaged')
@@ -257,7 +263,7 @@ def test_a_damaged_slice_is_blank_and_a_ct_without_masks_has_no_figure(
   assert blank.shape == (64, 64) and np.isnan(blank).all()
 
 
-def test_its_model_is_one_that_comes_with_the_package():
+def test_its_model_comes_with_the_package():
   settings = notebook_files.cell_of(
     notebook_files.read(_PATH), 'parameters'
   ).source
@@ -265,7 +271,7 @@ def test_its_model_is_one_that_comes_with_the_package():
   assert name in shipped.names()
 
 
-def test_a_slice_without_an_outline_counts_for_no_volume(
+def test_a_slice_without_an_outline_is_not_in_the_volume(
   tmp_path, monkeypatch, capsys
 ):
   thickness_mm = np.array([1.0, 2.0, 3.0, 4.0])
@@ -283,7 +289,7 @@ def test_a_slice_without_an_outline_counts_for_no_volume(
     'notes': ['a leak'],
   }
   names['measure'](record, mask)
-  # 16 pixels of 2 mm and 3 of 4 mm, a quarter of a square mm each.
+  # 16 pixels are 2 mm thick and 3 are 4 mm thick, each 0.25 mm2 in size.
   assert capsys.readouterr().out == (
     'a: 19 voxels are 11.0 mm³; predictions.json: 11.0\n  a leak\n'
   )

@@ -1,4 +1,4 @@
-"""The DICOM Segmentation, read back by pydicom and highdicom."""
+"""Tests the DICOM Segmentation, read back by pydicom and highdicom."""
 
 import logging
 import tracemalloc
@@ -17,18 +17,19 @@ from mtnet_jax.ct import dicom_seg
 from mtnet_jax.ct import series as ct_series
 from mtnet_jax.system import errors
 
-# No multiple of 8 pixels a frame: their bits do not end at a byte.
+# A frame's number of pixels is no multiple of 8, so that its bits end within a
+# byte.
 SHAPE = (24, 95, 111)
 
 
 def _pixels(mask):
-  """slice -> (n, 2) pixels of a (slices, rows, columns) mask."""
+  """The mask's pixels: slice -> (n, 2) row and column."""
   return {k: np.argwhere(plane) for k, plane in enumerate(mask) if plane.any()}
 
 
 @pytest.fixture(scope='module')
 def masks():
-  """Two balls that overlap, and one far above them."""
+  """Two overlapping balls, and one far above them."""
   return {
     'a': ct_files.sphere(SHAPE, (5, 40, 50), 5.0),
     'b.2': ct_files.sphere(SHAPE, (7, 43, 52), 4.0),
@@ -84,7 +85,7 @@ def test_one_segment_alone(directory, masks, tmp_path):
   assert highdicom.seg.segread(path).SegmentsOverlap == 'NO'
 
 
-def test_it_belongs_to_the_study_of_the_ct(path, directory):
+def test_segmentation_belongs_to_the_study_of_the_ct(path, directory):
   dataset = pydicom.dcmread(path)
   source = pydicom.dcmread(next(directory.iterdir()), stop_before_pixels=True)
   assert dataset.SOPClassUID == pydicom.uid.SegmentationStorage
@@ -102,13 +103,13 @@ def test_it_belongs_to_the_study_of_the_ct(path, directory):
   assert dataset.SeriesInstanceUID != source.SeriesInstanceUID
   (series,) = dataset.ReferencedSeriesSequence
   assert series.SeriesInstanceUID == ct_files.SERIES_UID
-  # Slices 2 to 8, 5 to 9, 18 to 21, each image once.
+  # The masks are on slices 2 to 8, 5 to 9 and 18 to 21; each image counts once.
   assert len(series.ReferencedInstanceSequence) == 8 + 4
   assert dataset.SegmentsOverlap == 'YES'
   assert (dataset.Rows, dataset.Columns) == SHAPE[1:]
 
 
-def test_segments_say_what_they_are(path, masks):
+def test_segments_are_described(path, masks):
   segmentation = highdicom.seg.segread(path)
   assert list(segmentation.segment_numbers) == [1, 2, 3]
   for number, name in enumerate(masks, 1):
@@ -122,14 +123,14 @@ def test_segments_say_what_they_are(path, masks):
     (algorithm,) = segment.algorithm_identification
     assert segment.algorithm_type.value == 'AUTOMATIC'
     assert 'thresholder' in algorithm.AlgorithmParameters
-  # As the standard's tables have them: PS3.16, CID 7150, 7159 and 7162.
+  # The codes are in the standard's tables: PS3.16, CID 7150, 7159 and 7162.
   assert codes.SCT.Nodule in codes.cid7159
   assert codes.SCT.MorphologicallyAbnormalStructure in codes.cid7150
   assert codes.DCM.ArtificialIntelligence in codes.cid7162
 
 
 @pytest.mark.parametrize('simulated', [True, False])
-def test_simulated_shows_in_the_list_of_series(
+def test_series_description_says_simulated(
   directory, masks, tmp_path, simulated
 ):
   path = _write(directory, tmp_path / '1.dcm', masks, simulated=simulated)
@@ -146,7 +147,7 @@ def test_simulated_shows_in_the_list_of_series(
     ({'PatientSex': 'female', 'PatientName': ''}, ''),
     ({'PatientBirthDate': 'secret', 'StudyTime': '99'}, None),
     ({'PatientBirthDate': '19319999'}, None),
-    ({'StudyID': 'secret' * 9}, None),  # which pydicom complains of
+    ({'StudyID': 'secret' * 9}, None),  # so long that pydicom warns
     ({'PatientBirthDate': '', 'StudyDate': '', 'PatientSex': ''}, None),
     ({'SpecificCharacterSet': 'ISO_IR 100', 'PatientName': 'Mü^A'}, 'Mü^A'),
     ({'SpecificCharacterSet': 'ISO_IR 192', 'PatientName': '山^A'}, '山^A'),
@@ -159,10 +160,12 @@ def test_simulated_shows_in_the_list_of_series(
     ),
   ],
 )
-def test_patients_as_they_come(tmp_path, masks, tags, name, capfd, caplog):
+def test_real_world_patient_attributes_are_accepted(
+  tmp_path, masks, tags, name, capfd, caplog
+):
   caplog.set_level(logging.DEBUG)
   ct_files.write(tmp_path / 'ct', ct_files.volume(shape=SHAPE), **tags)
-  caplog.clear()  # of what pydicom says on writing the CT
+  caplog.clear()  # pydicom may warn when the CT is written.
   capfd.readouterr()
   path = _write(tmp_path / 'ct', tmp_path / 'seg.dcm', {'a': masks['a']})
   if name is not None:
@@ -173,7 +176,7 @@ def test_patients_as_they_come(tmp_path, masks, tags, name, capfd, caplog):
 
 
 @dicom_files.needs_real_series
-def test_over_the_real_ct(tmp_path):
+def test_segmentation_of_the_real_ct(tmp_path):
   volume = ct_series.find([dicom_files.REAL_DIR])
   rng = np.random.default_rng(0)
   mask = np.zeros(volume.shape, bool)
@@ -188,7 +191,7 @@ def test_over_the_real_ct(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('tags', 'says'),
+  ('tags', 'message'),
   (
     ({'StudyInstanceUID': None}, 'has no StudyInstanceUID'),
     ({'SliceThickness': None}, 'has no SliceThickness'),
@@ -197,17 +200,15 @@ def test_over_the_real_ct(tmp_path):
     ({'SOPClassUID': lambda k: None if k == 5 else '1.2'}, 'no SOPClassUID'),
   ),
 )
-def test_headers_that_make_no_segmentation_are_named(
-  tmp_path, masks, tags, says
-):
+def test_insufficient_headers_are_named(tmp_path, masks, tags, message):
   ct_files.write(tmp_path / 'ct', ct_files.volume(shape=SHAPE), **tags)
-  with pytest.raises(errors.InputError, match=says) as caught:
+  with pytest.raises(errors.InputError, match=message) as caught:
     _write(tmp_path / 'ct', tmp_path / 'seg.dcm', {'a': masks['a']})
   assert not any(s in str(caught.value) for s in ct_files.SECRETS.values())
   assert not (tmp_path / 'seg.dcm').exists()
 
 
-def test_masks_of_many_segments_are_bits_in_memory():
+def test_many_segments_take_one_bit_per_pixel_in_memory():
   frames, side = 64, 256
   item = types.SimpleNamespace
   segmentation = item(
@@ -225,7 +226,7 @@ def test_masks_of_many_segments_are_bits_in_memory():
   dicom_seg._set_pixels(segmentation, masks, volume)
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  # The bits and a copy of them are a quarter of a byte a pixel.
+  # The bits and a copy of them take a quarter of a byte per pixel.
   assert peak < frames * side**2 / 2
   bits = np.frombuffer(segmentation.PixelData, np.uint8)
   found = np.flatnonzero(np.unpackbits(bits, bitorder='little'))

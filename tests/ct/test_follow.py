@@ -1,4 +1,4 @@
-"""The walk, on balls whose voxels are known."""
+"""Tests the search for nodules, on balls whose voxels are known."""
 
 import dataclasses
 import types
@@ -23,7 +23,7 @@ def directory(tmp_path_factory):
   return directory
 
 
-def _walk(volume, *starts, model=None):
+def _follow(volume, *starts, model=None):
   model = model or ct_files.Model()
   return follow.follow(
     [s if isinstance(s, follow.Start) else follow.Start(s) for s in starts],
@@ -39,15 +39,15 @@ def _voxels(nodule, shape=ct_files.SHAPE):
   return mask
 
 
-def test_a_ball_is_found_whole_and_alone(directory):
+def test_each_ball_is_found_exactly(directory):
   volume = series.find([directory])
-  found = _walk(volume, (20, 40, 50), (12, 60, 80), (30, 10, 100))
+  found = _follow(volume, (20, 40, 50), (12, 60, 80), (30, 10, 100))
   for nodule, (centre, radius_mm) in zip(found, BALLS, strict=True):
     np.testing.assert_array_equal(
       _voxels(nodule), ct_files.sphere(ct_files.SHAPE, centre, radius_mm)
     )
     assert nodule.notes == nodule.missing == []
-    # It was looked for on the slices beside its ends, too.
+    # The slices beyond its ends were evaluated, too.
     assert sorted(nodule.views) == [
       min(nodule.pixels) - 1,
       *sorted(nodule.pixels),
@@ -55,20 +55,20 @@ def test_a_ball_is_found_whole_and_alone(directory):
     ]
     for k, view in nodule.views.items():
       assert view.voxel[0] == k
-      # Only what is judged keeps its map: there may be a thousand points.
+      # Only the view that the nodule is judged by keeps its activation map.
       assert (view.cam is None) == (view is not nodule.view)
       pixels = nodule.pixels.get(k, np.empty((0, 2), int))
-      np.testing.assert_array_equal(components.mask_of(view, pixels), view.fine)
+      np.testing.assert_array_equal(components.to_mask(view, pixels), view.fine)
 
 
 @pytest.mark.parametrize('start', [(17, 40, 50), (23, 35, 50), (20, 40, 57)])
-def test_a_point_off_the_middle_finds_the_same(directory, start):
+def test_a_point_off_the_centre_finds_the_same_ball(directory, start):
   volume = series.find([directory])
-  (nodule,) = _walk(volume, start)
+  (nodule,) = _follow(volume, start)
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *BALLS[0])
   )
-  # What is said is said of the largest slice, seen from the mask's middle.
+  # The nodule is judged by the largest slice, in a patch centred on its mask.
   assert nodule.view.voxel == (20, 40, 50)
   assert nodule.views[20] is nodule.view
   area = ct_files.sphere(ct_files.SHAPE, *BALLS[0])[20].sum()
@@ -77,63 +77,63 @@ def test_a_point_off_the_middle_finds_the_same(directory, start):
 
 def test_a_fixed_start_is_not_moved(directory):
   volume = series.find([directory])
-  (nodule,) = _walk(volume, follow.Start((18, 42, 49), fixed=True))
+  (nodule,) = _follow(volume, follow.Start((18, 42, 49), fixed=True))
   assert nodule.view.voxel == (18, 42, 49)
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *BALLS[0])
   )
 
 
-def test_a_point_beside_says_how_far(directory):
+def test_a_point_beside_a_ball_notes_the_distance(directory):
   volume = series.find([directory])
   # The ball ends at column 58: (58 - 50) * 0.7 < 6. Column 66 is 8 px off.
-  near, far = _walk(volume, (20, 40, 66), (20, 40, 75))
+  near, far = _follow(volume, (20, 40, 66), (20, 40, 75))
   assert near.notes == ['the mask is 5.6 mm from the point']
   assert _voxels(near).sum() == ct_files.sphere(ct_files.SHAPE, *BALLS[0]).sum()
   assert far.pixels == {} and 'within 10 mm' in far.notes[0]
-  (nothing,) = _walk(volume, (5, 40, 50))
+  (nothing,) = _follow(volume, (5, 40, 50))
   assert nothing.pixels == {} and 'nothing there' in nothing.notes[0]
   assert nothing.view.voxel == (5, 40, 50)
 
 
 def test_another_nodule_in_the_patch_is_left_out(tmp_path):
-  # A second ball, larger and 14 px away, on the same and further slices.
+  # The second ball is larger, 14 px away, and on the same and further slices.
   first, second = ((20, 40, 40), 3.0), ((21, 40, 54), 6.0)
   ct_files.write(tmp_path, ct_files.volume(first, second))
-  (nodule,) = _walk(series.find([tmp_path]), (20, 40, 40))
+  (nodule,) = _follow(series.find([tmp_path]), (20, 40, 40))
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *first)
   )
 
 
-def test_the_walk_follows_a_slanted_nodule(tmp_path):
-  # 7 px a slice sideways: 80 px in all, more than a patch has.
+def test_a_slanted_nodule_is_followed(tmp_path):
+  # It moves 7 px per slice: 80 px in all, more than the side of a patch.
   hu = ct_files.volume()
   truth = np.zeros(hu.shape, bool)
   for n, k in enumerate(range(15, 26)):
     truth[k, 40:46, 15 + 7 * n : 25 + 7 * n] = True
   hu[truth] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(series.find([tmp_path]), (20, 42, 54))
+  (nodule,) = _follow(series.find([tmp_path]), (20, 42, 54))
   np.testing.assert_array_equal(_voxels(nodule), truth)
 
 
 @pytest.mark.parametrize(
   ('share', 'word'), [(0.0, 'nothing'), (1.0, 'everything')]
 )
-def test_a_last_look_that_finds_no_nodule_is_noted(tmp_path, share, word):
-  """The largest slice, seen from its mask's middle, is marked otherwise."""
+def test_a_last_view_without_a_nodule_is_noted(tmp_path, share, word):
+  """The patch centred on the largest mask gets another prediction."""
   hu = ct_files.volume()
   for k, col, side in ((19, 44, 3), (20, 50, 4), (21, 56, 3)):
     hu[k, 40 - side : 40 + side, col - side : col + side] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
   volume = series.find([tmp_path])
   model = ct_files.Model()
-  (whole,) = _walk(volume, (19, 40, 44), model=model)
+  (whole,) = _follow(volume, (19, 40, 44), model=model)
   calls = len(model.batches)
   assert whole.view.voxel == (20, 40, 50) and not whole.notes
 
-  def last_look_otherwise(hu):
+  def predict_differently_at_last(hu):
     found = model.predict(hu, ct_files.SPACING_MM)
     if len(model.batches) < calls:
       return found
@@ -142,45 +142,45 @@ def test_a_last_look_that_finds_no_nodule_is_noted(tmp_path, share, word):
 
   model.batches.clear()
   (nodule,) = follow.follow(
-    [follow.Start((19, 40, 44))], volume, last_look_otherwise
+    [follow.Start((19, 40, 44))], volume, predict_differently_at_last
   )
   np.testing.assert_array_equal(_voxels(nodule), _voxels(whole))
   assert nodule.view.fine.mean() == share
   assert nodule.view.cam is not None
   (note,) = nodule.notes
-  assert word in note and 'of the patch before' in note
+  assert word in note and 'from the previous patch' in note
 
 
-def test_a_shared_pixel_joins_slices_and_a_corner_does_not(tmp_path):
+def test_only_a_shared_pixel_connects_slices(tmp_path):
   hu = ct_files.volume()
   truth = np.zeros(hu.shape, bool)
   truth[20, 40:44, 50:54] = True
   truth[21, 43:47, 53:57] = True  # shares row 43, column 53
   hu[truth] = ct_files.NODULE_HU
-  hu[22, 47:50, 57:60] = ct_files.NODULE_HU  # begins where that ends
+  hu[22, 47:50, 57:60] = ct_files.NODULE_HU  # touches a corner only
   hu[19, 44:47, 50:54] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(series.find([tmp_path]), (20, 41, 51))
+  (nodule,) = _follow(series.find([tmp_path]), (20, 41, 51))
   np.testing.assert_array_equal(_voxels(nodule), truth)
 
 
 def test_a_mask_outside_of_the_slice_does_not_count(tmp_path):
-  # This model marks the -1024 HU with which patches are filled, too.
+  # This model also marks the -1024 HU that patches are padded with.
   ball = ((20, 3, 50), 4.0)
   ct_files.write(tmp_path, ct_files.volume(ball))
 
   class Outside(ct_files.Model):
     def predict(self, hu, pixel_spacing_mm):
-      seen = super().predict(hu, pixel_spacing_mm)
-      return dataclasses.replace(seen, mask=seen.mask | (hu == -1024))
+      found = super().predict(hu, pixel_spacing_mm)
+      return dataclasses.replace(found, mask=found.mask | (hu == -1024))
 
-  (nodule,) = _walk(series.find([tmp_path]), (20, 3, 50), model=Outside())
+  (nodule,) = _follow(series.find([tmp_path]), (20, 3, 50), model=Outside())
   np.testing.assert_array_equal(
     _voxels(nodule), ct_files.sphere(ct_files.SHAPE, *ball)
   )
 
 
-def test_a_mask_of_the_whole_patch_is_not_walked(directory):
+def test_a_mask_of_the_whole_patch_is_not_followed(directory):
   volume = series.find([directory])
   everything = types.SimpleNamespace(
     predict=lambda hu, _: prediction.Prediction(
@@ -191,10 +191,10 @@ def test_a_mask_of_the_whole_patch_is_not_walked(directory):
       malignancy=np.full(len(hu), 0.5),
     )
   )
-  (nodule,) = _walk(volume, (20, 48, 56), model=everything)
+  (nodule,) = _follow(volume, (20, 48, 56), model=everything)
   assert list(nodule.pixels) == [20] and len(nodule.pixels[20]) == 4096
   assert nodule.notes == [
-    "on the point's slice the mask fills its patch, and is no outline: sizes"
+    "on the point's slice the mask fills its patch and is no outline: sizes"
     ' are not measured'
   ]
   assert nodule.leaks == {20}
@@ -203,17 +203,18 @@ def test_a_mask_of_the_whole_patch_is_not_walked(directory):
 @pytest.mark.parametrize('start', [(20, 40, 50), (21, 40, 50)])
 def test_a_slice_that_leaks_to_the_edge_is_no_outline(tmp_path, start):
   hu = ct_files.volume(BALLS[0])
-  hu[21, 38:43, 50:] = ct_files.NODULE_HU  # beyond any patch on the ball
+  # It reaches farther than any patch that contains the ball.
+  hu[21, 38:43, 50:] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(series.find([tmp_path]), start)
+  (nodule,) = _follow(series.find([tmp_path]), start)
   assert nodule.leaks == {21}
-  # It is kept, and the nodule ends where the ball does.
+  # The leak is kept, and the nodule ends where the ball ends.
   ball = ct_files.sphere(ct_files.SHAPE, *BALLS[0])
   found = _voxels(nodule)
   assert found[21].sum() > ball[21].sum() + 100
   found[21] = ball[21]
   np.testing.assert_array_equal(found, ball)
-  # The leak is the largest mask, and judges nothing.
+  # The leak is the largest mask, but the nodule is not judged by it.
   assert nodule.view.voxel == (20, 40, 50)
   assert not nodule.cut_off
   (note,) = nodule.notes
@@ -226,8 +227,8 @@ def test_a_rod_is_cut_off_at_the_limit(tmp_path):
   hu = ct_files.volume(shape=shape)
   hu[:, 40:44, 50:54] = ct_files.NODULE_HU
   ct_files.write(tmp_path, hu)
-  (nodule,) = _walk(series.find([tmp_path]), (30, 41, 51))
-  # 30 mm are 20 slices of 1.5 mm.
+  (nodule,) = _follow(series.find([tmp_path]), (30, 41, 51))
+  # The limit of 30 mm is 20 slices of 1.5 mm.
   assert sorted(nodule.pixels) == list(range(10, 51))
   assert nodule.cut_off and nodule.runs_away and not nodule.leaks
   assert nodule.notes == [
@@ -237,28 +238,29 @@ def test_a_rod_is_cut_off_at_the_limit(tmp_path):
   assert not nodule.missing
 
 
-def test_a_missing_slice_ends_the_walk_and_is_told(tmp_path):
+def test_a_missing_slice_ends_the_search_and_is_reported(tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(BALLS[0]))
   paths[22].unlink()
   paths[18].write_bytes(paths[18].read_bytes()[:-50])
   volume = series.find([tmp_path])
   k = volume.slice_at(ct_files.ORIGIN_MM[2] + 20 * ct_files.SLICE_MM)
-  (nodule,) = _walk(volume, (k, 40, 50))
+  (nodule,) = _follow(volume, (k, 40, 50))
   z_mm = [float(volume.z_mm[k]) for k in sorted(nodule.pixels)]
   assert z_mm == [-271.5, -270.0, -268.5]
   up, down = nodule.missing
   assert str(up) == 'the slice above z=-268.5 mm is missing'
   assert str(down) == 'the slice below z=-271.5 mm is missing'
-  # Which file, is for the user's eyes only.
+  # The file's name is in the detail, for the terminal only.
   assert str(paths[18]) in down.detail and 'perhaps' not in down.detail
   assert str(paths[18]) not in str(down) and up.detail == ''
 
 
-def test_a_start_that_cannot_be_read_costs_itself_only(directory, tmp_path):
+def test_a_start_that_cannot_be_read_does_not_stop_others(directory, tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(*BALLS))
   volume = series.find([tmp_path])
-  paths[20].write_bytes(paths[20].read_bytes()[:-50])  # since it was indexed
-  failed, nodule = _walk(volume, (20, 40, 50), (12, 60, 80))
+  # The file is damaged after the series was indexed.
+  paths[20].write_bytes(paths[20].read_bytes()[:-50])
+  failed, nodule = _follow(volume, (20, 40, 50), (12, 60, 80))
   assert isinstance(failed, ct_volume.SliceError)
   assert 'z=-270 mm cannot be used' in str(failed)
   assert str(paths[20]) in failed.detail
@@ -266,7 +268,7 @@ def test_a_start_that_cannot_be_read_costs_itself_only(directory, tmp_path):
 
 
 def test_a_hundred_nodules_read_the_series_once(tmp_path):
-  # 10 x 10 balls on two floors of a wide slice.
+  # There are 10 x 10 balls, alternately at two heights.
   shape = (16, 400, 400)
   centres = [
     (4 + 7 * ((r + c) % 2), 20 + 38 * r, 20 + 38 * c)
@@ -280,35 +282,35 @@ def test_a_hundred_nodules_read_the_series_once(tmp_path):
   ct_files.write(tmp_path, hu)
   volume, model = series.find([tmp_path]), ct_files.Model()
   assert volume.num_read == 0
-  found = _walk(volume, *centres, model=model)
+  found = _follow(volume, *centres, model=model)
   for nodule, centre in zip(found, centres, strict=True):
     voxels = {(k, *at) for k, p in nodule.pixels.items() for at in p.tolist()}
     assert voxels == set(map(tuple, (ball + centre).tolist()))
-  # Masks on slices 2 to 6 and 9 to 13, and the slices after them.
+  # Masks are on slices 2 to 6 and 9 to 13; their neighbours are read, too.
   assert volume.num_read == 14
-  # 7 patches a nodule: 5 slices and what ends them.
+  # Each nodule needs 7 patches: 5 slices and one beyond each end.
   assert set(model.batches) <= {1, 16}
   assert 700 <= sum(model.batches) <= 700 + 7 * 16
   assert len(model.batches) <= 7 * 7 + 7
 
 
-def test_one_nodule_asks_for_no_patch_in_vain(directory):
+def test_one_nodule_predicts_no_needless_patch(directory):
   model = ct_files.Model()
-  _walk(series.find([directory]), (20, 40, 50), model=model)
-  # Seven slices, and the two that end them.
+  _follow(series.find([directory]), (20, 40, 50), model=model)
+  # There are seven slices, and one beyond each end.
   assert model.batches == [1] * 9
-  # Off the middle by more than a pixel: the start is looked at once more.
+  # A start that is off centre by more than a pixel is predicted twice.
   model.batches.clear()
-  _walk(series.find([directory]), (20, 42, 50), model=model)
+  _follow(series.find([directory]), (20, 42, 50), model=model)
   assert model.batches == [1] * 10
 
 
-def test_progress_is_told_of_every_nodule(directory):
-  told = []
+def test_progress_is_reported_for_every_nodule(directory):
+  calls = []
   follow.follow(
     [follow.Start((20, 40, 50)), follow.Start((5, 40, 50))],
     series.find([directory]),
     lambda hu: ct_files.Model().predict(hu, ct_files.SPACING_MM),
-    on_done=lambda: told.append(1),
+    on_done=lambda: calls.append(1),
   )
-  assert len(told) == 2
+  assert len(calls) == 2

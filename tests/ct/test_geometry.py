@@ -1,4 +1,4 @@
-"""Series that are no stack of axial slices with square pixels are refused."""
+"""Tests which series are accepted as stacks of axial slices."""
 
 import ct_files
 import numpy as np
@@ -14,7 +14,7 @@ def hu():
 
 
 @pytest.mark.parametrize(
-  ('tags', 'says'),
+  ('tags', 'message'),
   [
     ({'ImageOrientationPatient': [1, 0, 0, 0, 0, -1]}, 'not axial'),
     ({'ImageOrientationPatient': [1, 0, 0, 0, 0.98, 0.2]}, 'not axial'),
@@ -25,9 +25,9 @@ def hu():
     ({'FrameOfReferenceUID': lambda k: f'1.{2 + (k > 2)}'}, 'another Frame'),
   ],
 )
-def test_other_geometry_is_refused(tmp_path, hu, tags, says):
+def test_other_geometry_is_refused(tmp_path, hu, tags, message):
   ct_files.write(tmp_path, hu, **tags)
-  with pytest.raises(errors.InputError, match=says) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     series.find([tmp_path])
   assert str(tmp_path) in str(error.value)
 
@@ -35,12 +35,12 @@ def test_other_geometry_is_refused(tmp_path, hu, tags, says):
 @pytest.mark.parametrize(
   'tags',
   (
-    # Resampled since, or never true: the slices are orthogonal.
+    # The slices are orthogonal, regardless of the tilt in the header.
     {'GantryDetectorTilt': -12},
     {'GantryDetectorTilt': 13.5},
-    # Only a Segmentation needs it.
+    # Only a Segmentation needs this attribute.
     {'FrameOfReferenceUID': None},
-    # As oblique as may be, and the stack leans as much: 0.4 mm in 450.
+    # Slices and stack are as oblique as allowed: 0.4 mm in 450.
     {
       'ImageOrientationPatient': [1, 0, 0.0009, 0, 1, 0],
       'ImagePositionPatient': lambda k: [
@@ -51,13 +51,13 @@ def test_other_geometry_is_refused(tmp_path, hu, tags, says):
     },
   ),
 )
-def test_what_the_geometry_allows_is_served(tmp_path, hu, tags):
+def test_allowed_geometry_is_accepted(tmp_path, hu, tags):
   ct_files.write(tmp_path, hu, **tags)
   assert series.find([tmp_path]).shape == hu.shape
 
 
 def _stray(directory, hu, z_mm, **tags):
-  """Another image of the series, with a name and an instance of its own."""
+  """Writes another image of the series, with its own name and instance."""
   (path,) = ct_files.write(
     directory,
     hu,
@@ -73,7 +73,7 @@ def _stray(directory, hu, z_mm, **tags):
   ('tags', 'side', 'z_mm'),
   (
     ({'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER']}, 112, -280.0),
-    # Between slices, at a slice's own place, and above them all.
+    # Others lie between slices, at a slice's position, and above all slices.
     (
       {
         'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
@@ -87,7 +87,7 @@ def _stray(directory, hu, z_mm, **tags):
     ({}, 64, -298.5),
   ),
 )
-def test_one_stray_image_does_not_refuse_forty(tmp_path, tags, side, z_mm):
+def test_one_stray_image_among_forty_is_left_out(tmp_path, tags, side, z_mm):
   hu = ct_files.volume(shape=(40, 96, 112))
   ct_files.write(tmp_path / 'ct', hu)
   path = _stray(tmp_path / 'more', hu[:1, :, :side], z_mm, **tags)
@@ -95,13 +95,13 @@ def test_one_stray_image_does_not_refuse_forty(tmp_path, tags, side, z_mm):
   assert volume.shape == hu.shape
   assert volume.left_out == [str(path)]
   np.testing.assert_array_equal(volume.z_mm, -300 + 1.5 * np.arange(40))
-  # Also that of the slice at whose place it lies.
+  # The slice at the stray image's position is read correctly.
   patch = volume.patch((1, 48, 56))
   np.testing.assert_array_equal(patch, hu[1, 16:80, 24:88])
 
 
-def test_localizers_alone_are_no_volume(tmp_path, hu):
-  """Of which nothing would be left."""
+def test_localizers_alone_are_refused(tmp_path, hu):
+  """They are not left out, since no image would remain."""
   ct_files.write(
     tmp_path,
     hu,
@@ -113,7 +113,7 @@ def test_localizers_alone_are_no_volume(tmp_path, hu):
 
 
 def test_a_shear_is_refused(tmp_path, hu):
-  # A tilted gantry, told by positions alone: 0.3 mm sideways a slice.
+  # The positions show a tilted gantry: 0.3 mm sideways per slice.
   ct_files.write(
     tmp_path,
     hu,
@@ -142,23 +142,23 @@ def test_two_passes_in_one_series_are_refused(tmp_path, hu):
   assert len(series.find([tmp_path / '0'])) == 4
 
 
-def test_one_slice_is_as_thick_as_it_says(tmp_path, hu):
+def test_a_single_slice_has_the_thickness_of_its_header(tmp_path, hu):
   paths = ct_files.write(tmp_path / 'a', hu[:1], SliceThickness=2.5)
   volume = series.find(paths)
   assert volume.slice_spacing_mm == 2.5 and volume.thickness_mm([0]) == [2.5]
-  assert volume.is_regular and not volume.misses_slices
+  assert volume.is_regular and not volume.lacks_slices
   ct_files.write(tmp_path / 'b', hu[:1], SliceThickness=None)
   with pytest.raises(errors.InputError, match='SliceThickness'):
     series.find([tmp_path / 'b'])
 
 
-@pytest.mark.filterwarnings('ignore')  # of pydicom, of what is written here
+@pytest.mark.filterwarnings('ignore')  # pydicom warns when it writes these.
 @pytest.mark.parametrize(
-  ('tags', 'says'),
+  ('tags', 'message'),
   [
     ({'PixelSpacing': [0.7, float('nan')]}, 'no usable PixelSpacing'),
     ({'PixelSpacing': 0.7}, 'no usable PixelSpacing'),
-    ({'PixelSpacing': [-0.7, -0.7]}, 'there are none such'),
+    ({'PixelSpacing': [-0.7, -0.7]}, 'which is impossible'),
     ({'ImageOrientationPatient': [1, 0, 0]}, 'no usable ImageOrientation'),
     ({'ImageOrientationPatient': [1, 0, 0, 1, 0, 0]}, 'right angles'),
     ({'ImageOrientationPatient': [0] * 6}, 'right angles'),
@@ -166,7 +166,7 @@ def test_one_slice_is_as_thick_as_it_says(tmp_path, hu):
     ({'SliceThickness': 'inf'}, 'no usable SliceThickness'),
   ],
 )
-def test_numbers_that_are_none_are_refused(tmp_path, hu, tags, says):
+def test_invalid_numbers_are_refused(tmp_path, hu, tags, message):
   ct_files.write(tmp_path, hu[:1], **tags)
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     series.find([tmp_path])

@@ -1,4 +1,4 @@
-"""A CT of one file is where DICOM would have it, however it is turned."""
+"""Tests that a CT in one file equals its DICOM series in any orientation."""
 
 import itertools
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.extra
 itk = pytest.importorskip('SimpleITK', reason='needs the extra volumes')
 
 _BALL = ((20, 40, 50), 6.0)
-# Which way the axes of a file can run, and an order of them.
+# Directions of a file's axes, some in another order.
 _CODES = ('LPS', 'RAS', 'RPS', 'LAI', 'PIR', 'SLP')
 
 
@@ -33,7 +33,7 @@ def dicom(hu, tmp_path_factory):
 
 
 def _write(path, hu, code='LPS', **changes):
-  """Writes the CT of `ct_files` as a file whose axes run as a code says."""
+  """Writes the CT of `ct_files` as a file with the axes of a code."""
   image = itk.GetImageFromArray(hu)
   spacing = changes.get('spacing', (ct_files.SPACING_MM,) * 2)
   image.SetSpacing((*spacing, ct_files.SLICE_MM))
@@ -54,7 +54,7 @@ def _write(path, hu, code='LPS', **changes):
     ('LPS', '.nii'),
   ],
 )
-def test_it_is_the_volume_of_the_dicom(tmp_path, hu, dicom, code, ending):
+def test_file_equals_the_dicom_series(tmp_path, hu, dicom, code, ending):
   path = _write(tmp_path / f'ct{ending}', hu, code)
   found = image_volume.ImageVolume(path)
   assert found.shape == dicom.shape
@@ -62,14 +62,14 @@ def test_it_is_the_volume_of_the_dicom(tmp_path, hu, dicom, code, ending):
   np.testing.assert_allclose(found.affine, dicom.affine, atol=1e-3)
   for voxel in ((20, 40, 50), (0, 5, 100)):
     np.testing.assert_array_equal(found.patch(voxel), dicom.patch(voxel))
-    at = dicom.to_mm(voxel)
-    assert found.to_voxel(at) == voxel
-    np.testing.assert_allclose(found.to_mm(voxel), at, atol=1e-3)
-  assert found.doubts() == []
+    position_mm = dicom.to_mm(voxel)
+    assert found.to_voxel(position_mm) == voxel
+    np.testing.assert_allclose(found.to_mm(voxel), position_mm, atol=1e-3)
+  assert found.notes_on_hu() == []
 
 
 @pytest.mark.parametrize('code', _CODES)
-def test_masks_come_back_on_the_grid_of_the_file(tmp_path, hu, code):
+def test_masks_are_written_on_the_grid_of_the_file(tmp_path, hu, code):
   path = _write(tmp_path / 'ct.nii.gz', hu, code)
   mask = ct_files.sphere(ct_files.SHAPE, *_BALL)
   pixels = {
@@ -86,14 +86,14 @@ def test_masks_come_back_on_the_grid_of_the_file(tmp_path, hu, code):
     np.testing.assert_allclose(
       getattr(labels, name)(), getattr(ct, name)(), atol=1e-4
     )
-  # The nodule is bright: where the label is, and nowhere else.
+  # The nodule is exactly where the file is bright.
   np.testing.assert_array_equal(
     itk.GetArrayFromImage(labels) == 1,
     itk.GetArrayFromImage(ct) == ct_files.NODULE_HU,
   )
 
 
-def test_a_file_of_luna16_is_known_by_its_name(tmp_path, hu):
+def test_name_of_a_luna16_file_gives_the_series(tmp_path, hu):
   uid = ct_files.SERIES_UID
   assert (
     image_volume.ImageVolume(_write(tmp_path / f'{uid}.mhd', hu)).series_uid
@@ -105,7 +105,7 @@ def test_a_file_of_luna16_is_known_by_its_name(tmp_path, hu):
 
 
 def test_a_simulated_file_says_so(tmp_path, hu):
-  """In its name, or in any text of its header."""
+  """It says so in its name, or in any text of its header."""
   path = _write(tmp_path / 'ct_SIMULATED.nii.gz', hu)
   assert image_volume.ImageVolume(path).simulated
   image = itk.GetImageFromArray(hu)
@@ -126,23 +126,23 @@ def test_values_are_rounded_hu(tmp_path, hu, dtype):
 
 
 @pytest.mark.parametrize(
-  ('make', 'says'),
+  ('make', 'message'),
   (
     (lambda hu: hu[0], '2 dimensions'),
     (lambda hu: np.stack([hu, hu]), '4 dimensions'),
   ),
 )
-def test_what_is_no_volume_is_refused(tmp_path, hu, make, says):
+def test_other_dimensions_are_refused(tmp_path, hu, make, message):
   path = tmp_path / 'ct.nii.gz'
   itk.WriteImage(itk.GetImageFromArray(make(hu), isVector=False), str(path))
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     image_volume.ImageVolume(path)
 
 
-def test_colours_are_no_hu(tmp_path, hu):
+def test_colours_are_refused(tmp_path, hu):
   image = itk.GetImageFromArray(np.stack([hu] * 3, -1), isVector=True)
   itk.WriteImage(image, str(tmp_path / 'ct.mha'))
-  with pytest.raises(errors.InputError, match='3 values a voxel'):
+  with pytest.raises(errors.InputError, match='3 values per voxel'):
     image_volume.ImageVolume(tmp_path / 'ct.mha')
 
 
@@ -159,7 +159,7 @@ def test_other_geometry_is_refused(tmp_path, hu):
 
 
 @pytest.mark.parametrize('name', ('ct.nii.gz', 'ct.mhd', 'ct.nrrd'))
-def test_a_damaged_file_is_one_line(tmp_path, name):
+def test_a_damaged_file_gives_one_line(tmp_path, name):
   path = tmp_path / name
   path.write_bytes(b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n')
   with pytest.raises(errors.InputError) as error:
@@ -168,16 +168,16 @@ def test_a_damaged_file_is_one_line(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-  ('name', 'says'),
+  ('name', 'message'),
   (('none.nii', 'does not exist'), ('.', 'is a folder'), ('x.png', 'none of')),
 )
-def test_what_is_no_file_of_a_ct(tmp_path, name, says):
+def test_other_paths_are_refused(tmp_path, name, message):
   (tmp_path / 'x.png').write_bytes(b'x')
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     image_volume.ImageVolume(tmp_path / name)
 
 
-def test_voxels_that_are_no_numbers(tmp_path, hu):
+def test_a_slice_with_nan_is_refused(tmp_path, hu):
   values = hu.astype(np.float32)
   values[20, 0, 0] = np.nan
   found = image_volume.ImageVolume(_write(tmp_path / 'ct.mha', values))
@@ -193,7 +193,7 @@ def test_voxels_that_are_no_numbers(tmp_path, hu):
     (b'ElementDataFile = ct.raw', b'ElementDataFile = \xfeNw\x02\n5Ag\x9b'),
   ],
 )
-def test_what_itk_crashes_on_is_refused(tmp_path, hu, old, new):
+def test_a_file_that_crashes_itk_is_refused(tmp_path, hu, old, new):
   path = _write(tmp_path / 'ct.mhd', hu)
   header = path.read_bytes()
   assert old in header
@@ -202,7 +202,7 @@ def test_what_itk_crashes_on_is_refused(tmp_path, hu, old, new):
     image_volume.ImageVolume(path)
 
 
-def test_a_process_that_dies_costs_no_other(tmp_path, hu, monkeypatch):
+def test_a_crash_of_the_probe_is_reported(tmp_path, hu, monkeypatch):
   path = _write(tmp_path / 'ct.nii', hu)
   assert image_probe.survives(path, hu.size)
   script = tmp_path / 'crash.py'

@@ -1,4 +1,4 @@
-"""NIfTI label maps, read back by nibabel."""
+"""Tests NIfTI label maps, read back by nibabel."""
 
 import importlib.util
 
@@ -20,7 +20,7 @@ def volume(tmp_path):
 
 
 @pytest.mark.extra
-def test_labels_lie_where_the_ct_does(tmp_path, volume):
+def test_labels_are_on_the_grid_of_the_ct(tmp_path, volume):
   nibabel = pytest.importorskip('nibabel', reason='needs the extra nifti')
   nodules = {
     'a': {2: np.array([[10, 20], [10, 21]]), 3: np.array([[11, 20]])},
@@ -32,14 +32,14 @@ def test_labels_lie_where_the_ct_does(tmp_path, volume):
   assert nibabel.aff2axcodes(image.affine) == ('L', 'P', 'S')
   labels = np.asarray(image.dataobj)
   marked = {tuple(v): labels[tuple(v)] for v in np.argwhere(labels)}
-  # (column, row, slice); where both are, the first stays.
+  # The indices are (column, row, slice). The first nodule keeps a shared voxel.
   assert marked == {
     (20, 10, 2): 1,
     (21, 10, 2): 1,
     (20, 11, 3): 1,
     (25, 12, 2): 2,
   }
-  # Right and front of the patient are where DICOM's x and y decrease.
+  # NIfTI's x and y have the opposite sign of DICOM's.
   x, y, z = volume.to_mm((3, 11, 20))
   np.testing.assert_allclose(
     image.affine @ (20, 11, 3, 1), (-x, -y, z, 1), rtol=1e-5

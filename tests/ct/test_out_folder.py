@@ -1,4 +1,4 @@
-"""Which files in a folder an earlier use of `predict` left."""
+"""Tests which files in a folder count as results of an earlier run."""
 
 import json
 import os
@@ -9,12 +9,12 @@ import pytest
 from mtnet_jax.ct import out_folder
 from mtnet_jax.system import errors
 
-_THERE = ('index.html', 'a.png', 'b.png', 'segmentation.dcm', 'notes.txt')
+_EXISTING = ('index.html', 'a.png', 'b.png', 'segmentation.dcm', 'notes.txt')
 _HEADER = 'series_uid,patient_id,folder,nodule_id,status,simulated_ct\n'
 
 
 def _fill(folder, index):
-  for name in _THERE:
+  for name in _EXISTING:
     (folder / name).write_text('')
   text = index if isinstance(index, str) else json.dumps(index)
   (folder / 'predictions.json').write_text(text)
@@ -31,19 +31,19 @@ def _without(name):
   [
     (predict_job.index('a'), {'index.html', 'a.png'}),
     (predict_job.index('a', made_with={}), {'index.html', 'a.png'}),
-    # As first written: masks in `files`, pictures in the records alone.
+    # The first version had masks in `files`, and pictures in the records only.
     (
       predict_job.index('a', files=['segmentation.dcm']),
       {'segmentation.dcm', 'a.png'},
     ),
-    # Then pictures, too, and no page.
+    # The next version had pictures in `files`, and no page.
     (predict_job.index('b', files=['b.png']), {'b.png'}),
-    # What no use writes, or what lies elsewhere, is not its own.
+    # Files that `predict` never writes, or in other folders, do not count.
     (predict_job.index(files=['notes.txt', 'b.png', '/etc/hosts', '']), set()),
     (predict_job.index('../a', 'c\0', 'none', '.'), {'index.html'}),
   ],
 )
-def test_names_that_a_use_gives_and_its_index_has(tmp_path, index, own):
+def test_files_that_predict_gives_and_the_index_names(tmp_path, index, own):
   _fill(tmp_path, index)
   assert out_folder.of_one_series(tmp_path) == {'predictions.json', *own}
 
@@ -51,7 +51,7 @@ def test_names_that_a_use_gives_and_its_index_has(tmp_path, index, own):
 @pytest.mark.parametrize(
   'index',
   [
-    {'files': list(_THERE)},
+    {'files': list(_EXISTING)},
     *map(_without, ('mtnet_jax', 'model', 'series_uid', 'files', 'points')),
     predict_job.index('a', files=[5]),
     predict_job.index('a', files=[['a.png']]),
@@ -66,13 +66,13 @@ def test_names_that_a_use_gives_and_its_index_has(tmp_path, index, own):
   ],
   ids=lambda index: str(index)[:30],
 )
-def test_an_index_of_another_tool_names_nothing(tmp_path, index):
+def test_an_index_of_another_tool_is_ignored(tmp_path, index):
   _fill(tmp_path, index)
   assert out_folder.read_index(tmp_path) is None
   assert out_folder.of_one_series(tmp_path) == set()
 
 
-def test_folders_and_pipes_are_nobodys(tmp_path):
+def test_folders_and_pipes_do_not_count(tmp_path):
   index = predict_job.index('a', 'b')
   (tmp_path / 'predictions.json').write_text(json.dumps(index))
   (tmp_path / 'a.png').mkdir()
@@ -95,7 +95,7 @@ def test_folders_and_pipes_are_nobodys(tmp_path):
     ('', set()),
   ],
 )
-def test_a_table_is_told_by_how_it_begins(tmp_path, table, own):
+def test_a_table_is_recognised_by_its_header(tmp_path, table, own):
   (tmp_path / 'index.html').write_text('')
   (tmp_path / 'a.png').write_text('')
   assert out_folder.of_many_series(tmp_path) == set()
@@ -108,12 +108,12 @@ def test_a_table_is_told_by_how_it_begins(tmp_path, table, own):
       out_folder.check_many(tmp_path)
 
 
-def test_an_input_is_told_under_any_name(tmp_path):
-  """A link, a second name, or another way to the same folder."""
+def test_an_input_is_recognised_under_any_name(tmp_path):
+  """It may be a symbolic or hard link, or be reached by another path."""
   out = tmp_path / 'out'
   out.mkdir()
   _fill(out, predict_job.index('a'))
-  (tmp_path / 'way').symlink_to(out)
+  (tmp_path / 'alias').symlink_to(out)
   (tmp_path / 'link').symlink_to(out / 'a.png')
   os.link(out / 'a.png', tmp_path / 'second')
 
@@ -122,6 +122,6 @@ def test_an_input_is_told_under_any_name(tmp_path):
     out_folder.check_one(out, ['a'], inputs, segmentation=True, nifti=True)
 
   check(tmp_path / 'gone', out / 'b.png', out / 'notes.txt')
-  for path in ('out/a.png', 'way/a.png', 'link', 'second'):
+  for path in ('out/a.png', 'alias/a.png', 'link', 'second'):
     with pytest.raises(errors.InputError, match='a.png is an input'):
       check(tmp_path / path)

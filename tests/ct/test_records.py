@@ -1,4 +1,4 @@
-"""Records of nodules whose sizes are counted by hand."""
+"""Tests records of nodules whose sizes are counted by hand."""
 
 import json
 
@@ -10,6 +10,7 @@ from mtnet_jax.ct import follow
 from mtnet_jax.ct import places
 from mtnet_jax.ct import records
 from mtnet_jax.ct import series
+from mtnet_jax.ct import views
 from mtnet_jax.ct import volume as ct_volume
 from mtnet_jax.storage import seen as seen_lib
 
@@ -26,7 +27,7 @@ def _view(voxel=(4, 10, 20)):
   fine[30:34, 30:34] = True
   coarse = np.roll(fine, 2, axis=1)
   zeros = np.zeros((64, 64))
-  return follow.View(voxel, zeros.astype(np.int16), fine, coarse, zeros, 0.25)
+  return views.View(voxel, zeros.astype(np.int16), fine, coarse, zeros, 0.25)
 
 
 def _make(volume, nodule, *, seen=None, **kwargs):
@@ -38,7 +39,8 @@ def _make(volume, nodule, *, seen=None, **kwargs):
 
 
 def test_sizes_in_millimetres(volume):
-  # A square of 2 x 2 pixels below a row of 3, of 0.7 mm pixels, 1.5 mm slices.
+  # A square of 2 x 2 pixels is below a row of 3. Pixels are 0.7 mm wide, and
+  # slices 1.5 mm thick.
   nodule = follow.Nodule(
     _view(),
     {
@@ -48,9 +50,9 @@ def test_sizes_in_millimetres(volume):
   )
   record, _ = _make(volume, nodule)
   assert record['mask'] == {
-    # On the point's slice, though the other one's is 3 pixels wide.
+    # Area and diameter are those of the point's slice, not of the wider one.
     'area_mm2': pytest.approx(4 * 0.49),
-    # From edge midpoint to edge midpoint, sqrt(4 + 1) pixels.
+    # It is sqrt(4 + 1) pixels from edge midpoint to edge midpoint.
     'diameter_mm': pytest.approx(5**0.5 * 0.7, abs=1e-4),
     'volume_mm3': pytest.approx(7 * 0.49 * 1.5),
     'volume_is_lower_bound': False,
@@ -61,7 +63,7 @@ def test_sizes_in_millimetres(volume):
   }
   assert record['status'] == 'ok' and record['malignancy_probability'] == 0.25
   assert record['voxel'] == {'slice': 4, 'row': 10, 'col': 20}
-  # From the corner (-40.5, -120.25, -300).
+  # The corner of the volume is (-40.5, -120.25, -300).
   assert record['position_mm'] == {'x': -26.5, 'y': -113.25, 'z': -294.0}
   assert record['simulated_ct'] is True
   assert record['trained_on_simulated'] is False
@@ -77,7 +79,7 @@ def test_sizes_in_millimetres(volume):
     ({'missing': [ct_volume.SliceError('slice 6 is missing')]}, True),
   ],
 )
-def test_a_volume_that_lacks_slices_is_a_lower_bound(
+def test_a_volume_without_all_slices_is_a_lower_bound(
   volume, change, lower_bound
 ):
   pixels = {4: np.array([[9, 20], [9, 21]]), 5: np.array([[9, 20]])}
@@ -95,7 +97,7 @@ def test_a_volume_that_lacks_slices_is_a_lower_bound(
   assert row.texts[2] == f'1.4 mm, {text} mm³'
 
 
-def test_what_runs_away_has_no_volume(volume):
+def test_a_mask_that_runs_away_has_no_volume(volume):
   nodule = follow.Nodule(
     _view(), {4: np.array([[9, 20]])}, cut_off=True, runs_away=True
   )
@@ -108,7 +110,7 @@ def test_what_runs_away_has_no_volume(volume):
   assert records.picture(place, nodule, record).texts[2] == '0.7 mm'
 
 
-def test_what_is_no_outline_on_the_points_slice_has_no_size(volume):
+def test_a_leak_on_the_points_slice_has_no_sizes(volume):
   pixels = {4: np.array([[9, 20]]), 5: np.array([[9, 20]])}
   nodule = follow.Nodule(_view((5, 10, 20)), pixels, leaks={4})
   record, place = _make(volume, nodule)
@@ -122,7 +124,7 @@ def test_what_is_no_outline_on_the_points_slice_has_no_size(volume):
   assert row.texts[2] == 'not measured'
 
 
-def test_a_picture_of_another_slice_says_where_it_was_measured(volume):
+def test_a_picture_of_another_slice_names_the_measured_slice(volume):
   pixels = {4: np.array([[9, 20]]), 5: np.array([[9, 20], [9, 21]])}
   nodule = follow.Nodule(_view((5, 10, 20)), pixels)
   record, place = _make(volume, nodule)
@@ -130,7 +132,7 @@ def test_a_picture_of_another_slice_says_where_it_was_measured(volume):
   assert row.texts[2] == 'slice 4: 0.7 mm, 2 mm³'
 
 
-def test_dice_where_truth_is_known(volume):
+def test_dice_with_the_readers_mask(volume):
   truth = _view().fine
   nodule = follow.Nodule(_view(), {4: np.array([[9, 20]])})
   readers = {'diameter_mm': 4.5, 'malignancy_rating_mean': 3.5}
@@ -143,7 +145,7 @@ def test_dice_where_truth_is_known(volume):
   assert 'fine' in records.table([record])
 
 
-_TRAINED, _CHOSEN = ('n', 'p', 'train'), ('n', 'p', 'validation')
+_TRAIN, _VALIDATION = ('n', 'p', 'train'), ('n', 'p', 'validation')
 
 
 @pytest.mark.parametrize(
@@ -151,25 +153,25 @@ _TRAINED, _CHOSEN = ('n', 'p', 'train'), ('n', 'p', 'validation')
   [
     ([], None),
     ([('other', 'q', 'train')], None),
-    ([_TRAINED], 'the model was trained on this nodule'),
-    ([_CHOSEN], 'the model was chosen by this nodule'),
-    ([_TRAINED, _CHOSEN], 'the model was trained on this nodule'),
+    ([_TRAIN], 'the model was trained on this nodule'),
+    ([_VALIDATION], 'the model was selected with this nodule'),
+    ([_TRAIN, _VALIDATION], 'the model was trained on this nodule'),
     (
       [('other', 'p', 'train')],
       'the model was trained on other nodules of its patient',
     ),
     (
-      [('other', 'p', 'train'), _CHOSEN],
+      [('other', 'p', 'train'), _VALIDATION],
       'the model was trained on other nodules of its patient',
     ),
     (
       [('other', 'p', 'validation')],
-      'the model was chosen by other nodules of its patient',
+      'the model was selected with other nodules of its patient',
     ),
   ],
 )
-def test_what_the_model_knows_already_is_told(volume, rows, note):
-  """The nodule is n of patient p, in whichever split of the dataset."""
+def test_a_patient_that_the_model_has_seen_is_noted(volume, rows, note):
+  """The nodule is n of patient p, in any split of the dataset."""
   expected = [note] if note else []
   for split in ('train', 'test'):
     record, _ = _make(
@@ -181,7 +183,7 @@ def test_what_the_model_knows_already_is_told(volume, rows, note):
       patient_id='p',
     )
     assert record['notes'] == expected
-  # By fold nobody knows which of a patient's nodules it was.
+  # The folds do not tell which of a patient's nodules it was.
   if note:
     record, _ = _make(
       volume,
@@ -192,11 +194,12 @@ def test_what_the_model_knows_already_is_told(volume, rows, note):
     start, _, _ = note.partition(' this')
     start, _, _ = start.partition(' other')
     assert record['notes'] == [
-      f'{start} its patient (by fold: it keeps no list)'
+      f'{start} its patient (according to the folds, since the model has no'
+      ' list)'
     ]
 
 
-def test_of_an_unknown_patient_nothing_is_told(volume):
+def test_an_unknown_patient_gets_no_note(volume):
   seen = seen_lib.Seen(frozenset({('n', '', 'train')}))
   for known in (seen, None):
     record, _ = _make(volume, follow.Nodule(_view()), seen=known)
@@ -222,12 +225,12 @@ def test_nothing_found_and_missing_slices(volume):
 
 
 def test_slices_for_the_page(volume):
-  """Two pixels of the mask, beside what it leaves out, and a slice without."""
+  """The mask has two pixels and leaves out others; one slice has no mask."""
   judged, above = _view(), _view((5, 11, 21))
   above.fine[:] = False
-  # The patch begins at (10 - 32, 20 - 32); fine is 8..11 by 18..21.
+  # The patch begins at (10 - 32, 20 - 32), so `fine` is 8..11 by 18..21.
   kept = np.array([[8, 18], [8, 19]])
-  below = _view((3, 10, 20))  # Marked, and not counted.
+  below = _view((3, 10, 20))  # It has a mask that is not the nodule's.
   views = {3: below, 4: judged, 5: above}
   nodule = follow.Nodule(judged, {4: kept}, views=views)
   truth = _view().coarse
@@ -247,13 +250,13 @@ def test_slices_for_the_page(volume):
   assert shown.judged == 1
   assert (first.note, third.note) == ('no mask', 'not counted')
   np.testing.assert_array_equal(third.outlines['left-out'], below.fine)
-  # Two pixels, from edge to edge.
+  # The diameter is two pixels, from edge to edge.
   assert second.note == "1.4 mm, on the point's slice"
   assert np.argwhere(second.outlines['fine']).tolist() == [[30, 30], [30, 31]]
   assert second.outlines['left-out'].sum() == 16 - 2
   assert not second.outlines['left-out'][30, 30:32].any()
   np.testing.assert_array_equal(second.outlines['coarse'], judged.coarse)
   np.testing.assert_array_equal(second.outlines['readers'], truth)
-  # The readers' mask is known where it was judged.
+  # The readers' mask is only known for the view that was judged.
   assert 'readers' not in first.outlines
   assert not first.outlines['fine'].any()

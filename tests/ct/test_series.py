@@ -1,4 +1,4 @@
-"""Which series is found among files, and what is said where none is."""
+"""Tests which series is found among files, and the errors if none is."""
 
 import ct_files
 import pytest
@@ -12,14 +12,14 @@ def hu():
   return ct_files.volume(shape=(4, 96, 112))
 
 
-def test_several_series_have_to_be_told_apart(tmp_path, hu):
+def test_one_of_several_series_must_be_chosen(tmp_path, hu):
   ct_files.write(tmp_path / 'a', hu[:3], series_uid='1.2.3')
   ct_files.write(
     tmp_path / 'b', hu[:2], series_uid='1.2.4', SeriesDescription='chest'
   )
   with pytest.raises(errors.InputError) as error:
     series.find([tmp_path])
-  assert '1.2.3 (3 slices, SIMULATED); 1.2.4 (2 slices). Say' in str(
+  assert '1.2.3 (3 slices, SIMULATED); 1.2.4 (2 slices). Choose' in str(
     error.value
   )
   assert '--series=UID' in str(error.value)
@@ -30,7 +30,7 @@ def test_several_series_have_to_be_told_apart(tmp_path, hu):
     series.find([tmp_path], series_uid='1.2.5')
 
 
-def test_of_many_series_the_first_few_are_listed(tmp_path, hu):
+def test_only_a_few_of_many_series_are_listed(tmp_path, hu):
   for number in range(12):
     for kind, modality in (('ct', 'CT'), ('mr', 'MR')):
       ct_files.write(
@@ -43,16 +43,16 @@ def test_of_many_series_the_first_few_are_listed(tmp_path, hu):
     series.find([tmp_path / 'ct'])
   text = str(error.value)
   assert 'holds 12 CT series: 1.2.100 (1 slices, SIMULATED); ' in text
-  assert '1.2.103 (1 slices, SIMULATED) and 8 more. Say which' in text
+  assert '1.2.103 (1 slices, SIMULATED) and 8 more. Choose one' in text
   assert '1.2.104' not in text
-  assert '--series=UID, or give the folder of one' in text
+  assert '--series=UID, or give its folder' in text
   with pytest.raises(errors.InputError, match='and 8 more: give one of them'):
     series.find([tmp_path / 'ct'], series_uid='1.2.3')
   with pytest.raises(errors.InputError, match='1.2.103 and 8 more. Give'):
     series.find([tmp_path / 'mr'])
 
 
-def test_what_is_no_ct_is_named(tmp_path, hu):
+def test_files_that_are_no_ct_are_named(tmp_path, hu):
   ct_files.write(tmp_path / 'mr', hu[:2], modality='MR')
   with pytest.raises(errors.InputError) as error:
     series.find([tmp_path / 'mr'])

@@ -1,4 +1,4 @@
-"""Sizes against hand counts and scikit-image."""
+"""Tests sizes against hand counts and scikit-image."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from mtnet_jax.ct import sizes
     ([], 0),
     ([(5, 5)], 0.5),  # one pixel is one pixel wide
     ([(5, 5), (5, 6), (5, 7)], 1.5),
-    # From edge midpoint (-0.5, 0) to (3.5, 3): sqrt(16 + 9) = 5 pixels.
+    # It is sqrt(16 + 9) = 5 pixels from edge midpoint (-0.5, 0) to (3.5, 3).
     ([(0, 0), (1, 1), (2, 2), (3, 3)], 2.5),
   ],
 )
@@ -22,7 +22,7 @@ def test_diameters_by_hand(pixels, mm):
   assert sizes.diameter_mm(pixels, 0.5) == pytest.approx(mm)
 
 
-def test_diameters_are_scikit_images():
+def test_diameters_agree_with_scikit_image():
   rng = np.random.default_rng(0)
   for _ in range(20):
     mask = rng.random((9, 12)) < 0.7
@@ -33,5 +33,5 @@ def test_diameters_are_scikit_images():
 
 
 def test_volume_adds_slices_of_their_own_thickness():
-  # 4 px * 2 mm + 6 px * 3 mm = 26 px mm, of 0.25 mm2 each.
+  # 4 px * 2 mm + 6 px * 3 mm = 26 px mm, and a pixel has 0.25 mm2.
   assert sizes.volume_mm3([4, 6], [2, 3], 0.5) == 6.5

@@ -1,4 +1,4 @@
-"""A series as a volume: where voxels lie, what is read."""
+"""Tests a series as a volume: where voxels lie, what is read."""
 
 import shutil
 
@@ -41,7 +41,7 @@ def test_positions_are_those_of_the_headers(directory):
   volume = ct_series.find([directory])
   assert volume.shape == (10, 96, 112)
   assert (volume.pixel_spacing_mm, volume.slice_spacing_mm) == (0.7, 1.5)
-  # Column 3, row 2, slice 1 from the corner (-40.5, -120.25, -300).
+  # This is column 3, row 2, slice 1; the corner is (-40.5, -120.25, -300).
   assert volume.to_mm((1, 2, 3)) == pytest.approx((-38.4, -118.85, -298.5))
   np.testing.assert_allclose(
     volume.affine @ (3, 2, 1, 1), (-38.4, -118.85, -298.5, 1)
@@ -52,7 +52,7 @@ def test_positions_are_those_of_the_headers(directory):
     assert volume.check_voxel(voxel) == voxel
 
 
-def test_a_prone_patient_is_seen_from_the_other_side(tmp_path, hu):
+def test_a_prone_patient_has_the_opposite_axes(tmp_path, hu):
   ct_files.write(tmp_path, hu, ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])
   volume = ct_series.find([tmp_path])
   assert volume.to_mm((1, 2, 3)) == pytest.approx((-42.6, -121.65, -298.5))
@@ -71,7 +71,7 @@ def test_a_prone_patient_is_seen_from_the_other_side(tmp_path, hu):
     (0, -100, -300.8),
   ],
 )
-def test_points_outside_are_told_the_bounds(directory, position_mm):
+def test_the_error_for_points_outside_names_the_bounds(directory, position_mm):
   volume = ct_series.find([directory])
   with pytest.raises(ct_volume.OutsideError) as error:
     volume.to_voxel(position_mm)
@@ -88,14 +88,14 @@ def test_voxels_outside(directory, voxel):
     ct_series.find([directory]).check_voxel(voxel)
 
 
-def test_a_missing_slice_is_no_slice_beside_it(series):
+def test_a_missing_slice_is_not_replaced_by_a_neighbour(series):
   copy, paths = series
   paths[4].unlink()
   volume = ct_series.find([copy])
-  assert volume.misses_slices and not volume.is_regular
+  assert volume.lacks_slices and not volume.is_regular
   with pytest.raises(ct_volume.SliceError, match='z=-294 mm is missing'):
     volume.to_voxel((-38, -118, -294))
-  assert volume.to_voxel((-38, -118, -292.6))[0] == 4  # that of -292.5
+  assert volume.to_voxel((-38, -118, -292.6))[0] == 4  # the slice at -292.5
   with pytest.raises(ct_volume.SliceError, match='missing'):
     volume.slice_at(-294)
   with pytest.raises(ct_volume.SliceError, match='above z=-295.5'):
@@ -103,17 +103,17 @@ def test_a_missing_slice_is_no_slice_beside_it(series):
   with pytest.raises(ct_volume.SliceError, match='below z=-292.5'):
     volume.neighbour(4, -1)
   assert volume.neighbour(3, -1) == 2 and volume.neighbour(0, -1) is None
-  # A slice beside the gap stands for at most 1.5 slices on that side.
+  # On the side of the gap, a slice is at most 1.5 times as thick as usual.
   np.testing.assert_allclose(
     volume.thickness_mm([0, 3]), [1.5, (1.5 + 1.5 * 1.5) / 2]
   )
 
 
-def test_slices_too_far_apart_are_not_walked(tmp_path, hu):
-  # As for emphysema: thin slices, 10 mm apart. A point on one is served.
+def test_slices_too_far_apart_are_no_neighbours(tmp_path, hu):
+  # Such thin slices, 10 mm apart, show emphysema. A point on one is accepted.
   ct_files.write(tmp_path, hu[:3], z_mm=[0, 10, 20])
   volume = ct_series.find([tmp_path])
-  assert volume.is_regular and not volume.misses_slices
+  assert volume.is_regular and not volume.lacks_slices
   assert volume.to_voxel((-38, -118, 10.2))[0] == 1
   with pytest.raises(ct_volume.SliceError, match='above z=10 mm is missing'):
     volume.neighbour(1, 1)
@@ -140,17 +140,17 @@ def test_broken_and_blank_slices(series):
   volume = ct_series.find([copy])
   paths[2].write_bytes(paths[2].read_bytes()[:-10])
   dicom_files.write_slice(paths[3], blank, -295.5)
-  for k, says, detail in (
+  for k, message, detail in (
     (2, 'unreadable', 'cannot be read'),
     (3, 'blank', '-1000 HU all around'),
   ):
-    with pytest.raises(ct_volume.SliceError, match=says) as error:
+    with pytest.raises(ct_volume.SliceError, match=message) as error:
       volume.patch((k, 40, 50))
     assert str(paths[k]) in error.value.detail and detail in error.value.detail
     assert str(copy) not in str(error.value)
 
 
-def test_a_repeated_position_takes_the_lower_instance(series, hu):
+def test_the_lowest_instance_at_a_position_is_used(series, hu):
   copy, paths = series
   ct_files.write(
     copy / 'again',
@@ -162,7 +162,7 @@ def test_a_repeated_position_takes_the_lower_instance(series, hu):
   assert volume.shape[0] == 10
   image = volume.patch((0, 40, 50))
   np.testing.assert_array_equal(image, hu[0, 8:72, 18:82])
-  # Where the first is broken, the second is taken, and referred to.
+  # If the first is broken, the second is used, and its header is returned.
   volume = ct_series.find([copy])
   paths[0].write_bytes(paths[0].read_bytes()[:-10])
   np.testing.assert_array_equal(volume.patch((0, 40, 50)), image + 100)
@@ -170,7 +170,7 @@ def test_a_repeated_position_takes_the_lower_instance(series, hu):
 
 
 @dicom_files.needs_real_series
-def test_real_patches_are_the_datasets():
+def test_real_patches_are_those_of_the_dataset():
   volume = ct_series.find([dicom_files.REAL_DIR])
   assert len(volume) == 140 and volume.series_uid == dicom_files.SERIES_UID
   assert not volume.simulated and volume.is_regular
@@ -187,9 +187,7 @@ def test_real_patches_are_the_datasets():
   assert volume.num_read == len({e.slice_index for e in examples})
 
 
-def test_what_is_no_fault_of_a_slice_is_no_missing_slice(
-  directory, monkeypatch
-):
+def test_an_error_of_the_decoder_is_no_missing_slice(directory, monkeypatch):
   def fail(path):
     raise lidc_errors.InputError('cannot start the process that decodes')
 

@@ -142,7 +142,7 @@ def read_series(folder):
   wanted = points.Points(
     ('row', 'col', 'slice'), [points.Point('a', (1, 8, 8))], []
   )
-  found, faults = places.of_points(wanted, volume)
+  found, faults = places.from_points(wanted, volume)
   for _, error in faults:
     raise target.Refused(str(error))
   try:

@@ -53,7 +53,7 @@ def _read_points(folder):
     # The id becomes the name of a file.
     assert (folder / f'{point.point_id}.png').parent == folder
   volume = _volume()
-  places.of_points(read.of_series(volume.series_uid), volume)
+  places.from_points(read.of_series(volume.series_uid), volume)
 
 
 def _policies() -> list[target.Case]:
