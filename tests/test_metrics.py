@@ -115,7 +115,7 @@ def test_counts_do_not_overflow_the_masks_type():
 
 
 def test_differing_shapes_are_refused():
-  with pytest.raises(ValueError, match='agree'):
+  with pytest.raises(ValueError, match='same shape'):
     metrics.pixel_counts(np.zeros((2, 3, 3, 1)), np.zeros((2, 3, 3)))
 
 

@@ -78,7 +78,7 @@ class _Columns:
   """
 
   def __init__(self, kernel_ref, *, sizes, tile, multiply_add):
-    place = tiles.place(sizes.in_hw, tile)
+    place = tiles.coordinates(sizes.in_hw, tile)
     self._image, self.first, self._columns, self.channels = place
     self._hw, self._multiply_add = sizes.in_hw, multiply_add
     self.own = self.channels < sizes.channels
