@@ -47,7 +47,7 @@ def rank_loss(
   probs: jax.Array,
   mask: jax.Array,
   *,
-  top_k: jax.typing.ArrayLike = 20,
+  top_k: int | jax.Array = 20,
   margin: jax.typing.ArrayLike = 0.3,
   max_top_k: int | None = None,
 ) -> jax.Array:
@@ -76,7 +76,8 @@ def rank_loss(
   """
   probs, mask = _per_image(probs, mask)
   is_nodule = mask > 0.5
-  count = min(top_k if max_top_k is None else max_top_k, probs.shape[1])
+  limit = int(top_k) if max_top_k is None else max_top_k
+  count = min(limit, probs.shape[1])
   # Errors are in [0, 1], so -1 can mark the pixels of the other region.
   background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), count)
   nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), count)
@@ -95,7 +96,7 @@ def hybrid_loss(
   mask: jax.Array,
   *,
   rank_weight: jax.typing.ArrayLike = 0.02,
-  top_k: jax.typing.ArrayLike = 20,
+  top_k: int | jax.Array = 20,
   margin: jax.typing.ArrayLike = 0.3,
   max_top_k: int | None = None,
 ) -> jax.Array:

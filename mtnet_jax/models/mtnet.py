@@ -99,6 +99,7 @@ class ClassNet(xception.XceptionFields, layers.Network):
     """
     x = layers.InputScale(self.input_mean, self.input_std)(images)
     if self.use_coarse_mask:
+      assert coarse_mask is not None, 'use_coarse_mask needs a coarse mask'
       x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
     x, taps = xception.Xception(
       **layers.fields_of(self, xception.XceptionFields),

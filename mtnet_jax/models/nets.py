@@ -68,7 +68,11 @@ def make_nets(
   coarse = mtnet.CoarseSegNet(**seg_net)
   classifier = mtnet.ClassNet(**class_net)
   fine = mtnet.FineSegNet(**seg_net)
-  nets = {'coarse': coarse, 'class': classifier, 'fine': fine}
+  nets: dict[str, nn.Module] = {
+    'coarse': coarse,
+    'class': classifier,
+    'fine': fine,
+  }
   if strategy == 'finetune':
     nets['joint'] = joint.JointNet(coarse, classifier, fine)
   return nets

@@ -64,7 +64,7 @@ def predict_step(
     strategy=strategy,
     coarse_mask=coarse_mask,
   )
-  outputs = {
+  outputs: dict[str, jax.Array] = {
     name: augment.to_patch_grid(
       jax.nn.sigmoid(network_outputs[name][..., 0]), patch_size
     )

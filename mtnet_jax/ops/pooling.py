@@ -6,6 +6,7 @@ output pixel, which pixel of its window was the largest, and the backward pass
 sends the gradient there.
 """
 
+from collections.abc import Sequence
 import functools
 
 import jax
@@ -39,6 +40,7 @@ def max_pool(
   Raises:
     ValueError: the padding is unknown.
   """
+  pads: Sequence[tuple[int, int]]
   if padding == 'same':
     pads = lax.padtype_to_pads(
       x.shape[1:3], (size, size), (stride, stride), 'SAME'
