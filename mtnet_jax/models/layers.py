@@ -40,7 +40,7 @@ class Conv(nn.Module):
     features: output channels.
     size: kernel side, odd.
     stride: step between output pixels.
-    dilation: step between taps; see `conv.conv` for what it excludes.
+    dilation: step between taps; above 1 only with stride 1 and padding None.
     padding: pixels of zeros on each side; None for "same".
     use_bias: whether a bias is added.
     dtype: compute type; parameters are float32.
@@ -135,10 +135,9 @@ def conv_norm_relu(
     (B, H', W', F).
   """
   x = x.astype(conv.dtype)
-  channels = min(x.shape[-1], conv.features)
-  is_first = conv.size == 3 and conv.dilation == 1
-  is_few = is_first and channels < few_channels.LIMIT
-  if not (is_few and _can_fold('conv3x3', norm, x)):
+  is_plain = conv.size == 3 and conv.dilation == 1
+  is_few = min(x.shape[-1], conv.features) < few_channels.LIMIT
+  if not (is_plain and is_few and _can_fold('conv3x3', norm, x)):
     return nn.relu(norm(conv(x)))
   kernel, bias = conv.variables_for(x.shape[-1])
   return folded.few_channels_conv(

@@ -88,7 +88,7 @@ class _Block(nn.Module):
 class AlignedBlock(_Block):
   """Three separable convolutions, the last one strided, and a skip.
 
-  The other fields are those of `XceptionBlock`.
+  The other fields are those of `_Block`.
 
   Attributes:
     stride: stride of the last convolution and of the skip.
@@ -212,6 +212,7 @@ class AlignedXception(AlignedXceptionFields, kw_only=True):
 
     for width in self.entry_widths:
       x, second = block(x, (width,) * 3, stride=2)
+      # DeepLabv3+ reads its low-level feature inside block 2.
       if 'block2' in taps and 'low_level' not in taps:
         taps['low_level'] = second
     width = self.entry_widths[-1]
@@ -235,11 +236,9 @@ class AlignedXception(AlignedXceptionFields, kw_only=True):
 class XceptionBlock(_Block):
   """Separable convolutions with a ReLU before each, and a skip.
 
+  The other fields are those of `_Block`.
+
   Attributes:
-    widths: channels of the separable convolutions.
-    norm: makes a batch norm of the given name.
-    skip_relu: whether an identity skip carries relu(x) instead of x.
-    dtype: compute type.
     pool: whether the block ends in 3 x 3 max-pooling of stride 2, and its skip
       is strided.
     first_relu: whether a ReLU precedes the first convolution.

@@ -54,7 +54,7 @@ def conv(
 
 @functools.cache
 def forms(stride: int, dilation: int) -> common.Forms:
-  """Returns the forms of (x, kernel) -> y that need no kernels of our own."""
+  """Returns the forms of (x, kernel) -> y without GPU kernels of our own."""
   return common.Forms(
     cpu=lambda x, kernel: _on_cpu(x, kernel, stride, dilation),
     other=lambda x, kernel: _fused(x, kernel, stride, dilation),
@@ -63,7 +63,10 @@ def forms(stride: int, dilation: int) -> common.Forms:
 
 @functools.cache
 def _forms_with_kernels(stride, dilation, relu):
-  """Returns the forms of the convolution of x or relu(x), with our kernels."""
+  """Returns the forms of (x, kernel) -> y with GPU kernels of our own.
+
+  `forms` has no ReLU, so they include it.
+  """
   plain = forms(stride, dilation)
 
   def with_relu(form):

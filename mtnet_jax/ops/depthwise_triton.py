@@ -24,7 +24,7 @@ _TYPES = (jnp.bfloat16, jnp.float32)
 
 
 def supports(x: jax.Array, kernel: jax.Array) -> bool:
-  """Whether these kernels can convolve x with a kernel of this size."""
+  """Whether the GPU kernels support this convolution."""
   is_known = kernel.shape[0] == tiles.TAPS and x.dtype in _TYPES
   return is_known and _has_backend()
 
@@ -233,16 +233,16 @@ def _backward_kernel(
     for tap, down, right in _offsets(sizes.dilation):
       # The output pixel to which this tap has added the input pixel, if any.
       out_rows, out_columns = in_rows - down, columns - right
-      met = inside
+      has_output = inside
       if sizes.stride > 1:
-        met &= out_rows % sizes.stride == 0
-        met &= out_columns % sizes.stride == 0
+        has_output &= out_rows % sizes.stride == 0
+        has_output &= out_columns % sizes.stride == 0
         out_rows = out_rows // sizes.stride
         out_columns = out_columns // sizes.stride
-      met &= tiles.inside(out_rows, out_columns, sizes.out_hw)
+      has_output &= tiles.inside(out_rows, out_columns, sizes.out_hw)
       out_pixels = tiles.pixels(image, out_rows, out_columns, sizes.out_hw)
       grads = tiles.load(
-        grad_ref, out_pixels, channels, met[:, None] & own[None, :]
+        grad_ref, out_pixels, channels, has_output[:, None] & own[None, :]
       )
       total = multiply_add(grads, spread[tap], total)
       added.append(multiply_add(grads, values, sums[tap]))

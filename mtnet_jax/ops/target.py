@@ -2,7 +2,7 @@
 
 JAX chooses most forms when it lowers a program (`common.choose`). Others may be
 traced only if the program will run on this machine: the C++ loops, which are
-built for its processor, and kernels that are compiled for its GPU.
+built for its processor, and GPU kernels, which are compiled for its GPU.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def portable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def cuda() -> Iterator[None]:
-  """Programs traced inside may contain kernels for NVIDIA GPUs.
+  """Programs traced inside may contain our GPU kernels for NVIDIA GPUs.
 
   This holds even if this machine has no such GPU.
   """
@@ -42,7 +42,7 @@ def is_this_cpu() -> bool:
 
 
 def may_be_cuda() -> bool:
-  """Whether a program traced now may contain our kernels for NVIDIA GPUs.
+  """Whether a program traced now may contain our GPU kernels for NVIDIA GPUs.
 
   Setting MTNET_JAX_TRITON=0 forbids them.
   """
