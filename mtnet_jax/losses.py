@@ -1,7 +1,7 @@
 """The losses of MT-Net: Dice, rank and their sum (paper, section 3.2.6).
 
-`probs` and `mask` are (B, H, W, 1): probabilities of nodule, and 0 or 1. Each
-loss is per image, (B,), in float32; the trainer takes the mean.
+Each loss returns one float32 value per image, (B,); the training step averages
+them.
 """
 
 import jax
@@ -13,7 +13,7 @@ import optax
 def _per_image(probs, mask):
   if probs.shape != mask.shape:
     raise ValueError(
-      f'probs {probs.shape} and mask {mask.shape} must have one shape.'
+      f'probs {probs.shape} and mask {mask.shape} must have the same shape.'
     )
   batch = probs.shape[0]
   return (
@@ -22,73 +22,109 @@ def _per_image(probs, mask):
   )
 
 
-def dice_loss(probs, mask, *, eps=1e-5):
-  """Dice loss, equation (2): 1 - 2 sum(p g) / (sum(p + g) + eps).
+def dice_loss(
+  probs: jax.Array, mask: jax.Array, *, eps: float = 1e-5
+) -> jax.Array:
+  """Computes the Dice loss, equation (2): 1 - 2 sum(p g) / (sum(p + g) + eps).
 
   Args:
-    probs: (B, H, W, 1) in [0, 1].
+    probs: (B, H, W, 1) probabilities of nodule.
     mask: (B, H, W, 1) of 0 and 1.
-    eps: keeps an image without nodule and prediction finite.
+    eps: avoids a division by 0 where mask and prediction are empty.
 
   Returns:
-    (B,). An image without nodule gives 1.
+    (B,). An image without nodule has a loss of 1.
+
+  Raises:
+    ValueError: the shapes differ.
   """
   probs, mask = _per_image(probs, mask)
   overlap = jnp.sum(probs * mask, axis=1)
   return 1 - 2 * overlap / (jnp.sum(probs + mask, axis=1) + eps)
 
 
-def rank_loss(probs, mask, *, top_k=20, margin=0.3, max_top_k=None):
-  """Rank loss, equation (3), over the pixels hardest to segment.
+def rank_loss(
+  probs: jax.Array,
+  mask: jax.Array,
+  *,
+  top_k: int | jax.Array = 20,
+  margin: jax.typing.ArrayLike = 0.3,
+  max_top_k: int | None = None,
+) -> jax.Array:
+  """Computes the rank loss, equation (3), over the hardest pixels.
 
-  1 / K^2 * sum over i, j of max(0, H0_i - H1_j + margin): H0 are the K
-  background pixels of highest probability, H1 the K nodule pixels of lowest.
+  The loss is 1 / K^2 * sum over i, j of max(0, H0_i - H1_j + margin). H0 are
+  the highest K probabilities of background pixels, H1 the lowest K
+  probabilities of nodule pixels.
 
   Args:
-    probs: (B, H, W, 1) in [0, 1].
+    probs: (B, H, W, 1) probabilities of nodule.
     mask: (B, H, W, 1) of 0 and 1.
-    top_k: K, a Python integer, or a traced one where `max_top_k` is given.
+    top_k: K, a Python integer, or a traced integer if `max_top_k` is set.
     margin: by how much nodule pixels should exceed background pixels.
-    max_top_k: the largest that a traced `top_k` may become. So many pixels are
-      sorted out, and those from rank K on are masked: one compiled program
-      supports every K up to here.
+    max_top_k: upper bound of a traced `top_k`. This many pixels are selected,
+      and those from rank K on are masked, so that one compiled program supports
+      every K up to the bound.
 
   Returns:
-    (B,). A region of fewer than K pixels contributes its real pixels only; an
-    image without nodule, or without background, gives exactly 0.
+    (B,). If a region has fewer than K pixels, all of them count, and the
+    divisor is still K^2. An image without nodule or without background has a
+    loss of exactly 0.
+
+  Raises:
+    ValueError: the shapes differ.
   """
   probs, mask = _per_image(probs, mask)
   is_nodule = mask > 0.5
-  count = min(top_k if max_top_k is None else max_top_k, probs.shape[1])
-  # Errors lie in [0, 1], so -1 marks pixels of the other region.
+  limit = int(top_k) if max_top_k is None else max_top_k
+  count = min(limit, probs.shape[1])
+  # Errors are in [0, 1], so -1 can mark the pixels of the other region.
   background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), count)
   nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), count)
   counts = jnp.arange(count)[None] < top_k
   background = counts & (background_error >= 0)
   nodule = counts & (nodule_error >= 0)
   pairs = background[:, :, None] & nodule[:, None]
-  # H0 - H1 = p0 - p1 = e0 + e1 - 1.
+  # The errors are e0 = H0 and e1 = 1 - H1, so H0 - H1 = e0 + e1 - 1.
   excess = background_error[:, :, None] + nodule_error[:, None] - 1 + margin
   total = jnp.sum(jnp.where(pairs, jax.nn.relu(excess), 0.0), (1, 2))
   return total / jnp.square(jnp.asarray(top_k, total.dtype))
 
 
 def hybrid_loss(
-  probs, mask, *, rank_weight=0.02, top_k=20, margin=0.3, max_top_k=None
-):
-  """Segmentation loss, equation (1): Dice + rank_weight * rank, (B,)."""
+  probs: jax.Array,
+  mask: jax.Array,
+  *,
+  rank_weight: jax.typing.ArrayLike = 0.02,
+  top_k: int | jax.Array = 20,
+  margin: jax.typing.ArrayLike = 0.3,
+  max_top_k: int | None = None,
+) -> jax.Array:
+  """Computes the segmentation loss, equation (1): Dice + rank_weight * rank.
+
+  Args:
+    probs: (B, H, W, 1) probabilities of nodule.
+    mask: (B, H, W, 1) of 0 and 1.
+    rank_weight: weight of the rank loss.
+    top_k: see `rank_loss`.
+    margin: see `rank_loss`.
+    max_top_k: see `rank_loss`.
+
+  Returns:
+    (B,).
+  """
   ranks = rank_loss(
     probs, mask, top_k=top_k, margin=margin, max_top_k=max_top_k
   )
   return dice_loss(probs, mask) + rank_weight * ranks
 
 
-def pixel_cross_entropy(logits, mask):
-  """Binary cross-entropy of sigmoid(logits), the mean over an image's pixels.
+def pixel_cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  """Computes the mean binary cross-entropy over the pixels of each image.
 
-  It is not in the paper. Where a mask covers most of an image, the gradient of
-  the Dice loss has all but vanished, as it falls with the square of the mask's
-  area; this one's has not.
+  It is not in the paper. Where the prediction covers most of an image, the
+  gradient of the Dice loss is tiny, because it falls with the square of the
+  predicted area; the gradient of the cross-entropy does not.
 
   Args:
     logits: (B, H, W, 1).
@@ -102,8 +138,16 @@ def pixel_cross_entropy(logits, mask):
   )
 
 
-def classification_loss(logits, labels):
-  """Binary cross-entropy of sigmoid(logits), (B,); labels (B,) of 0 and 1."""
+def classification_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Computes the binary cross-entropy of sigmoid(logits).
+
+  Args:
+    logits: (B,).
+    labels: (B,) of 0 (benign) and 1 (malignant).
+
+  Returns:
+    (B,).
+  """
   return optax.sigmoid_binary_cross_entropy(
     logits.astype(jnp.float32), labels.astype(jnp.float32)
   )

@@ -1,28 +1,35 @@
 """Metrics of segmentation and classification (paper, section 4.1).
 
-Empty masks: where prediction and truth are both empty, Dice and Jaccard are 1
-(nothing was to be found, and nothing was); where one of them is, they are 0. A
-recall without a truth, and a specificity without background, have no
-denominator: they are NaN, and left out of means.
+If prediction and truth are both empty, Dice and Jaccard are 1: there was
+nothing to find, and nothing was found. If only one of them is empty, they are
+0. Recall of an empty truth and specificity without background have a
+denominator of 0: they are NaN, and means leave them out.
 """
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
 
-# From which probability on a pixel is nodule, and a nodule malignant.
+import numpy as np
+from numpy import typing as npt
+
+# Probability from which a pixel counts as nodule, and a nodule as malignant.
 THRESHOLD = 0.5
 LABELS = {0: 'benign', 1: 'malignant', -1: 'open'}
 
 SEGMENTATION = ('dice', 'jaccard', 'accuracy', 'recall', 'specificity')
 CLASSIFICATION = ('accuracy', 'auc', 'sensitivity', 'specificity')
-# Of pixels, from which every metric of segmentation follows.
+# Numbers of pixels that determine every metric of segmentation.
 COUNTS = ('overlap', 'predicted', 'truth', 'pixels')
 
 
-def pixel_counts(pred, truth):
-  """Counts of pixels from which every segmentation metric follows.
+def pixel_counts(
+  pred: npt.ArrayLike, truth: npt.ArrayLike
+) -> dict[str, np.ndarray]:
+  """Counts the pixels that determine every metric of segmentation.
 
   Args:
-    pred, truth: (B, H, W, 1) of 0 and 1.
+    pred: (B, H, W, 1) of 0 and 1.
+    truth: (B, H, W, 1) of 0 and 1.
 
   Returns:
     A dict of (B,) int64: `overlap`, `predicted`, `truth`, `pixels`.
@@ -32,7 +39,9 @@ def pixel_counts(pred, truth):
   """
   pred, truth = np.asarray(pred) > 0.5, np.asarray(truth) > 0.5
   if pred.shape != truth.shape:
-    raise ValueError(f'pred {pred.shape} and truth {truth.shape} must agree.')
+    raise ValueError(
+      f'pred {pred.shape} and truth {truth.shape} must have the same shape.'
+    )
   axes = tuple(range(1, pred.ndim))
   return {
     'overlap': np.sum(pred & truth, axes),
@@ -42,10 +51,17 @@ def pixel_counts(pred, truth):
   }
 
 
-def segmentation_from_counts(counts):
-  """Equations (7)-(11) from the counts of `pixel_counts`.
+def segmentation_from_counts(
+  counts: Mapping[str, npt.ArrayLike],
+) -> dict[str, np.ndarray]:
+  """Computes equations (7)-(11) from pixel counts.
 
-  Empty masks: as this module says at its top.
+  Args:
+    counts: `COUNTS`, as from `pixel_counts`, or sums of them; of any shape.
+
+  Returns:
+    The metrics in `SEGMENTATION`, of that shape. The module's docstring says
+    what they are for empty masks.
   """
   overlap, predicted, truth, pixels = (
     np.asarray(counts[key], np.float64) for key in COUNTS
@@ -60,42 +76,48 @@ def segmentation_from_counts(counts):
   }
 
 
-def segmentation_metrics(pred, truth):
-  """Metrics per image, equations (7)-(11).
+def segmentation_metrics(
+  pred: npt.ArrayLike, truth: npt.ArrayLike
+) -> dict[str, np.ndarray]:
+  """Computes the metrics of each image, equations (7)-(11).
 
   Args:
-    pred, truth: (B, H, W, 1) of 0 and 1.
+    pred: (B, H, W, 1) of 0 and 1.
+    truth: (B, H, W, 1) of 0 and 1.
 
   Returns:
-    'dice', 'jaccard', 'accuracy', 'recall', 'specificity': (B,) each. Empty
-    masks: as this module says at its top.
+    The metrics in `SEGMENTATION`, (B,) each. The module's docstring says what
+    they are for empty masks.
   """
   return segmentation_from_counts(pixel_counts(pred, truth))
 
 
 def classification_metrics(
-  scores, labels, *, threshold=THRESHOLD, weights=None
-):
-  """Metrics over nodules, equations (4)-(6), and the area under the ROC.
+  scores: npt.ArrayLike,
+  labels: npt.ArrayLike,
+  *,
+  threshold: float = THRESHOLD,
+  weights: npt.ArrayLike | None = None,
+) -> dict[str, Any]:
+  """Computes equations (4)-(6) and the area under the ROC curve.
 
   Args:
     scores: (N,) probabilities of malignancy.
     labels: (N,) of 0 (benign) and 1 (malignant).
-    threshold: scores at or above it are called malignant.
-    weights: (..., N) how often each nodule counts; None for once.
+    threshold: scores at or above it count as malignant.
+    weights: (..., N), how often each nodule counts; None for once each.
 
   Returns:
-    'accuracy', 'auc', 'sensitivity', 'specificity': (...); NaN where a class
-    is missing.
+    The metrics in `CLASSIFICATION`, (...) each; NaN where a class is missing.
   """
   scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
   weights = np.ones(len(scores)) if weights is None else np.asarray(weights)
   correct = (scores >= threshold) == (labels == 1)
 
-  def share_correct(among):
+  def share_correct(members):
     return ratio(
-      weights @ (among & correct).astype(np.float64),
-      weights @ among.astype(np.float64),
+      weights @ (members & correct).astype(np.float64),
+      weights @ members.astype(np.float64),
     )
 
   malignant, benign = labels == 1, labels == 0
@@ -107,20 +129,25 @@ def classification_metrics(
   }
 
 
-def area_under_roc(scores, labels, weights):
-  """How often a malignant nodule has a higher score than a benign one.
+def area_under_roc(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> Any:
+  """Computes the area under the ROC curve.
 
-  Ties count one half (Mann & Whitney): the area under the trapezoids.
+  This is the probability that a malignant nodule scores higher than a benign
+  one, where a tie counts one half (Mann & Whitney). It equals the area by the
+  trapezoidal rule.
 
   Args:
-    scores, labels: (N,), as in `classification_metrics`.
-    weights: (..., N).
+    scores: (N,) probabilities of malignancy.
+    labels: (N,) of 0 (benign) and 1 (malignant).
+    weights: (..., N), how often each nodule counts.
 
   Returns:
     (...); NaN where a class is missing.
   """
   malignant, benign, _ = weights_by_score(scores, labels, weights)
-  # Of the benign: those below, and half of those that tie.
+  # Weight of the benign nodules that score lower, plus half of those that tie.
   below = np.cumsum(benign, axis=-1) - benign / 2
   return ratio(
     np.sum(malignant * below, axis=-1),
@@ -128,18 +155,21 @@ def area_under_roc(scores, labels, weights):
   )
 
 
-def average_precision(scores, labels, weights):
-  """Precision at each score, weighted by the sensitivity that it adds.
+def average_precision(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> Any:
+  """Averages the precision over thresholds, weighted by the gain in recall.
 
   Args:
-    scores, labels: (N,), as in `classification_metrics`.
-    weights: (..., N).
+    scores: (N,) probabilities of malignancy.
+    labels: (N,) of 0 (benign) and 1 (malignant).
+    weights: (..., N), how often each nodule counts.
 
   Returns:
     (...); NaN without malignant nodules.
   """
   malignant, benign, _ = weights_by_score(scores, labels, weights)
-  # From the highest score down.
+  # Thresholds go from the highest score down.
   found = np.cumsum(malignant[..., ::-1], axis=-1)
   called = found + np.cumsum(benign[..., ::-1], axis=-1)
   precision = ratio(found, called, 0.0)
@@ -149,11 +179,19 @@ def average_precision(scores, labels, weights):
   )
 
 
-def weights_by_score(scores, labels, weights):
-  """Weight of both classes at each of the M scores that occur, ascending.
+def weights_by_score(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Sums the weights of each class over nodules with the same score.
+
+  Args:
+    scores: (N,) probabilities of malignancy, of which M are distinct.
+    labels: (N,) of 0 (benign) and 1 (malignant).
+    weights: (..., N), how often each nodule counts.
 
   Returns:
-    malignant (..., M), benign (..., M), scores (M,).
+    Weights of malignant nodules (..., M), weights of benign nodules (..., M),
+    and the distinct scores (M,), ascending.
   """
   labels, weights = np.asarray(labels), np.asarray(weights, np.float64)
   values, position = np.unique(
@@ -169,12 +207,25 @@ def weights_by_score(scores, labels, weights):
   return weight_of(1), weight_of(0), values
 
 
-def ratio(numerator, denominator, undefined=np.nan):
-  """Quotients; `undefined` where nothing is divided by."""
+def ratio(
+  numerator: npt.ArrayLike,
+  denominator: npt.ArrayLike,
+  undefined: float = np.nan,
+) -> Any:
+  """Divides; returns `undefined` where the denominator is not positive.
+
+  Args:
+    numerator: of any shape.
+    denominator: of a shape that broadcasts with the numerator's.
+    undefined: value of undefined quotients.
+
+  Returns:
+    An array, or a NumPy scalar if both are scalars.
+  """
   numerator, denominator = np.broadcast_arrays(numerator, denominator)
   return np.divide(
     numerator,
     denominator,
     out=np.full(denominator.shape, undefined),
     where=denominator > 0,
-  )[()]  # A number where there is one set of weights.
+  )[()]  # Turns an array without axes into a scalar.

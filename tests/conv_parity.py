@@ -1,11 +1,13 @@
-"""Compares two forms of a convolution, with bounds and not with tolerances.
+"""Compares two forms of a convolution, within proven error bounds.
 
-Of small integers every product and every sum is exact in float32, in whatever
-order: two forms that compute the same sums agree to the last bit, and a tap
-that is missing at one pixel shows. Of real numbers a sum of n products, in any
-order, is off by no more than n u / (1 - n u) times the sum of their magnitudes
-(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), where u
-is the rounding unit. A bfloat16 result is the float32 one rounded once.
+With small integers, all products and sums are exact in float32, in any order.
+Two forms that compute the same sums then agree to the last bit, and a tap that
+is missing at a single pixel is noticed.
+
+With real numbers, the error of a sum of n products, in any order, is at most
+n u / (1 - n u) times the sum of their magnitudes, where u is the unit roundoff
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). A
+bfloat16 result is the float32 result rounded once.
 """
 
 import contextlib
@@ -47,15 +49,16 @@ def assert_same(
   optimized=False,
   seed=0,
 ):
-  """Output and both gradients of two forms of one convolution agree.
+  """Asserts that the output and both gradients of two forms agree.
 
   Args:
-    ours, reference: (x, kernel) -> output. The reference is computed in
-      float32, from the same values.
-    x_shape, kernel_shape: NHWC and HWIO.
+    ours: the form to test, (x, kernel) -> output.
+    reference: the form to compare it with, in float32, on the same values.
+    x_shape: NHWC.
+    kernel_shape: HWIO.
     dtype: compute type of `ours`.
-    optimized: whether the compiler optimizes `ours`, which takes longer.
-    seed: of the values.
+    optimized: whether the compiler optimises `ours`, which takes longer.
+    seed: seed of the random values.
   """
   grad_shape = jax.eval_shape(
     reference,
@@ -75,12 +78,12 @@ def assert_same(
       (reference, fast_compile.OPTIONS),
     )
   )
-  # As this machine computes it, and as one without a C++ compiler does.
-  ways = [contextlib.nullcontext()]
+  # With the C++ loops, and without them, as on a machine without a compiler.
+  contexts = [contextlib.nullcontext()]
   if dtype == 'float32' and library.loaded():
-    ways.append(target.portable())
-  for way in ways:
-    with way, jax.default_matmul_precision('highest'):
+    contexts.append(target.portable())
+  for context in contexts:
+    with context, jax.default_matmul_precision('highest'):
       _assert_integers_agree(ours, reference, shapes, dtype, seed)
       _assert_reals_agree(ours, reference, shapes, dtype, seed)
 
@@ -96,7 +99,7 @@ def _assert_integers_agree(ours, reference, shapes, dtype, seed):
     strict=True,
   ):
     assert result.dtype == dtype, name
-    # The sums are exact; a shorter type then holds the nearest number.
+    # The sums are exact, and a shorter type holds the nearest number.
     np.testing.assert_array_equal(
       np.asarray(result, np.float32),
       np.asarray(expected.astype(dtype), np.float32),
@@ -113,7 +116,7 @@ def _assert_reals_agree(ours, reference, shapes, dtype, seed):
   magnitudes = reference(*map(jnp.abs, values))
   _, kernel_shape, grad_shape = shapes
   taps = kernel_shape[0] * kernel_shape[1]
-  # Products in each sum, at most.
+  # Maximum number of products in each sum.
   terms = (
     taps * kernel_shape[2],
     taps * kernel_shape[3],
@@ -128,7 +131,7 @@ def _assert_reals_agree(ours, reference, shapes, dtype, seed):
     strict=True,
   ):
     unit = _UNIT['float32']
-    # Both sides are such sums.
+    # Twice the bound, because both forms have rounding errors.
     bound = 2 * n * unit / (1 - n * unit) * np.asarray(magnitude, np.float64)
     if dtype != 'float32':
       bound = bound * 2 + _UNIT[dtype] * np.abs(truth)

@@ -1,15 +1,18 @@
-"""Other people's networks, to compare ours with.
+"""Compares our networks with other implementations, the oracles.
 
-How near is near: the largest difference over the oracle's largest value, so
-that a single wrong pixel shows.
+The error of a result is its largest difference, divided by the oracle's largest
+value, so that a single wrong pixel is noticed.
 
-In float64 outputs, batch statistics and input gradients must agree far below
-any float32's noise. In float32, which is what runs, outputs and statistics
-must agree with the oracle's float64 to 1e-4, or as well as twice the oracle's
-own float32 does: batch norm over the four values that image pooling leaves of
-four images amplifies rounding on both sides. Gradients are compared in float64
-only: they are piecewise, and where rounding moves one activation across the
-kink of a ReLU, or one maximum to the neighbouring pixel, all behind it jumps.
+In float64, outputs, batch statistics and input gradients must agree far better
+than float32 could. In float32, which is what networks use, the error of outputs
+and statistics against the oracle in float64 must be at most 1e-4, or twice that
+of the oracle's own float32. The latter is needed because image pooling leaves
+four values of four images, and a batch norm over these amplifies rounding
+errors in both implementations.
+
+Gradients are compared in float64 only. They are discontinuous: if rounding
+moves an activation across the kink of a ReLU, or a maximum to another pixel,
+all gradients before it change.
 """
 
 import contextlib
@@ -29,28 +32,29 @@ TOLERANCE_FLOAT64 = 1e-6
 
 
 def import_timm():
-  """timm, also where torchvision came without its compiled operators."""
+  """Imports timm, even if torchvision lacks its compiled operators."""
   torch = pytest.importorskip('torch', reason='needs the extra `interop`')
   try:
     import torchvision  # noqa: F401
   except ImportError:
     pass
   except RuntimeError:
-    # Only its Python half is there. timm wants to import it, and does not
-    # need its operators: let their registration do nothing.
+    # timm imports torchvision, but does not need its compiled operators. Their
+    # registration fails if they are missing, so it is disabled.
     torch.library.register_fake = lambda *_, **__: lambda function: function
   return pytest.importorskip('timm', reason='needs the extra `interop`')
 
 
 def cases(odd, even, *, long=()):
-  """Cases (hw, train, differentiate) of a test by `assert_same`.
+  """Returns cases (hw, train, differentiate) of a test with `assert_same`.
 
-  There are gradients of one size in evaluation, and of the other in training.
+  Gradients are compared in evaluation at one size and in training at the other.
 
   Args:
-    odd, even: two sizes (H, W).
-    long: of 'evaluation' and 'training', whose gradients the long tests have:
-      in float64 and of both sides, they take minutes to compile.
+    odd: a size (H, W).
+    even: another size (H, W).
+    long: those of 'evaluation' and 'training' whose gradients only the long
+      tests compare. Compiling both networks in float64 takes minutes.
   """
   found = []
   for name, hw in (('odd', odd), ('even', even)):
@@ -69,31 +73,32 @@ def cases(odd, even, *, long=()):
 
 
 def relative(ours, theirs):
-  """Largest difference over the oracle's largest value."""
+  """Returns the largest difference, divided by the oracle's largest value."""
   assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
   return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def images(hw, seed=0):
-  """(B, H, W, 3), as the networks receive them."""
+  """Draws images (B, H, W, 3) in [-1, 1]."""
   rng = np.random.default_rng(seed)
   return rng.uniform(-1, 1, (BATCH, *hw, 3)).astype(np.float32)
 
 
 def cotangents(outputs):
-  """Random weights: gradients are those of the outputs' weighted sum."""
+  """Draws weights of the outputs, whose weighted sum is differentiated."""
   rng = np.random.default_rng(1)
   return {
     name: rng.normal(size=outputs[name].shape).astype(outputs[name].dtype)
-    # Trees of JAX come back sorted.
+    # Sorted, because JAX sorts the keys of dicts.
     for name in sorted(outputs)
   }
 
 
 def draw(rng, shape, leaf, *, fan_in=1):
-  """A random variable of ours or an oracle's.
+  """Draws a variable of our network or of an oracle.
 
-  Kernels keep the size of what passes them; batch norms are far from 0 and 1.
+  Kernels keep the scale of activations. Variables of batch norms differ clearly
+  from 0 and 1.
   """
   if leaf == 'kernel':
     values = rng.normal(size=shape) * np.sqrt(1.5 / fan_in)
@@ -140,19 +145,19 @@ def _from_nhwc(values):
 def run_torch(
   module, images, outputs_of, *, train, float64=False, differentiate=True
 ):
-  """What a PyTorch module makes of images, in our layout.
+  """Runs a PyTorch module on images; returns arrays in our layout.
 
   Args:
-    module: the oracle; as it was afterwards.
+    module: the oracle. Its state is restored afterwards.
     images: (B, H, W, 3).
     outputs_of: (module, (B, 3, H, W)) -> named outputs.
-    train: with the batch's statistics.
-    float64: in double precision.
-    differentiate: also by the images.
+    train: whether to use batch statistics.
+    float64: whether to compute in double precision.
+    differentiate: whether to compute the gradient of the images, too.
 
   Returns:
-    Outputs; their gradient by the images, or None; name of a running
-    statistic -> the batch's, with the biased variance.
+    The outputs; the gradient of the images, or None; and for the name of each
+    running statistic the batch's statistic, with the biased variance.
   """
   import torch
 
@@ -186,11 +191,12 @@ def run_torch(
     for leaf in ('running_mean', 'running_var'):
       key = f'{name}.{leaf}'
       after = getattr(norm, leaf).numpy().astype(np.float64)
-      # PyTorch's momentum is the share of the new value.
+      # In PyTorch, the momentum is the weight of the new value.
       old = before[key].numpy().astype(np.float64)
       new = (after - (1 - norm.momentum) * old) / norm.momentum
       if leaf == 'running_var':
-        # PyTorch normalises by the biased variance and keeps the unbiased.
+        # PyTorch normalises by the biased variance, but stores the unbiased
+        # one.
         new *= (values_of[name] - 1) / values_of[name]
       statistics[key] = new
   for hook in hooks:
@@ -210,7 +216,7 @@ def run_torch(
 def _apply(net, outputs_of, variables, images, train, differentiate):
   def outputs_and_stats(images):
     kwargs = {'mutable': ['batch_stats']} if train else {}
-    # Class-net without its mask.
+    # Class-net runs without a mask here.
     inputs = (images, None) if isinstance(net, mtnet.ClassNet) else (images,)
     result = net.apply(variables, *inputs, train=train, **kwargs)
     result, updates = result if train else (result, {})
@@ -240,20 +246,21 @@ def run_ours(
   float64=False,
   differentiate=False,
 ):
-  """What a network of ours makes of images.
+  """Runs one of our networks on images.
 
   Args:
     net: a network or backbone.
-    variables: of it.
+    variables: its variables.
     images: (B, H, W, 3).
-    outputs_of: (what the network returns) -> named outputs.
-    train: with the batch's statistics.
-    float64: in double precision.
-    differentiate: also by the images; it takes longest to compile.
+    outputs_of: (logits, taps) -> named outputs.
+    train: whether to use batch statistics.
+    float64: whether to compute in double precision.
+    differentiate: whether to compute the gradient of the images, too. Compiling
+      it takes longest.
 
   Returns:
-    Outputs; their gradient by the images, or None; path of a running
-    statistic -> the batch's.
+    The outputs; the gradient of the images, or None; and for the path of each
+    running statistic the batch's statistic.
   """
   dtype = np.float64 if float64 else np.float32
   context = jax.enable_x64(True) if float64 else contextlib.nullcontext()
@@ -284,15 +291,16 @@ def run_ours(
 
 
 def assert_same(run_one, run_other, tensors, images, *, train, differentiate):
-  """Compares a network of ours with an oracle.
+  """Asserts that one of our networks agrees with an oracle.
 
   Args:
-    run_one: `run_ours` of all but images and the three options.
-    run_other: the oracle's, such as `run_torch`, likewise.
+    run_one: `run_ours` without images, train, float64 and differentiate.
+    run_other: a function for the oracle, such as `run_torch`, likewise.
     tensors: our variable -> the oracle's name; see `matching.Match`.
     images: (B, H, W, 3).
-    train: with the batch's statistics.
-    differentiate: also in float64, with the gradient by the images.
+    train: whether to use batch statistics.
+    differentiate: whether to compare in float64, too, with the gradient of the
+      images.
   """
 
   def run_both(**options):
@@ -324,7 +332,7 @@ def assert_same(run_one, run_other, tensors, images, *, train, differentiate):
 
 
 def _worst(errors):
-  """Figures in short, the statistics' worst for all."""
+  """Formats the errors; only the largest one of all statistics is included."""
   worst = {}
   for name, error in errors.items():
     key = 'statistics' if name.startswith('batch_stats') else name

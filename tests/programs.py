@@ -1,10 +1,10 @@
-"""What a traced program does."""
+"""Searches traced programs for operations."""
 
 from jax import extend
 
 
 def products(jaxpr):
-  """Every product in a program, those of inner programs included."""
+  """Yields all matrix products and convolutions, also of inner programs."""
   for equation in jaxpr.eqns:
     if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
       yield equation

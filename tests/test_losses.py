@@ -1,4 +1,4 @@
-"""Losses against values derived by hand and plain float64 loops."""
+"""Losses against values derived by hand, and against loops in float64."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from mtnet_jax import losses
 
 
 def _images(*rows):
-  """Rows of pixels as a batch of (1, W) images."""
+  """Makes a batch of images of one row each."""
   return jnp.asarray(rows, jnp.float32)[:, None, :, None]
 
 
@@ -39,14 +39,15 @@ def _rank_by_loops(probs, mask, *, top_k, margin):
 
 
 def test_dice_by_hand():
-  # Overlap .5 + 1 = 1.5; sums (.5 + 1 + .5 + 0) + 2 = 4; 1 - 3 / 4 = .25.
+  # The overlap is .5 + 1 = 1.5, and the sums are (.5 + 1 + .5 + 0) + 2 = 4, so
+  # the loss is 1 - 2 * 1.5 / 4 = .25.
   probs = _images([0.5, 1.0, 0.5, 0.0])
   mask = _images([1, 1, 0, 0])
   np.testing.assert_allclose(losses.dice_loss(probs, mask), [0.25], atol=1e-5)
 
 
 def test_dice_is_per_image():
-  # Perfect: 1 - 4/4. Disjoint: 1 - 0. Half of the nodule: 1 - 2/3.
+  # A perfect mask: 1 - 4/4. A disjoint one: 1 - 0. Half the nodule: 1 - 2/3.
   probs = _images([1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0])
   mask = _images(*[[1, 1, 0, 0]] * 3)
   np.testing.assert_allclose(
@@ -68,8 +69,9 @@ def test_dice_without_nodule_and_prediction_is_one():
 
 
 def test_rank_by_hand():
-  # K = 2: H0 = .9, .4; H1 = .3, .6 of nodule .3, .6, .8; margin .3:
-  # .9-.3+.3 = .9, .9-.6+.3 = .6, .4-.3+.3 = .4, .4-.6+.3 = .1; 2 / 4 = .5.
+  # With K = 2, H0 is (.9, .4), and H1 the lowest two of .3, .6, .8. The pairs
+  # are .9-.3+.3 = .9, .9-.6+.3 = .6, .4-.3+.3 = .4 and .4-.6+.3 = .1. Their sum
+  # of 2 is divided by K^2 = 4.
   probs = _images([0.9, 0.4, 0.1, 0.3, 0.6, 0.8])
   mask = _images([0, 0, 0, 1, 1, 1])
   loss = losses.rank_loss(probs, mask, top_k=2, margin=0.3)
@@ -79,7 +81,8 @@ def test_rank_by_hand():
 @pytest.mark.parametrize('top_k', (1, 4, 20, 100))
 @pytest.mark.parametrize('margin', (0.0, 0.3, 1.0))
 def test_rank_is_equation_3(top_k, margin):
-  # 30 pixels, about 12 of nodule: K is below, between and above.
+  # There are 30 pixels, about 12 of them nodule. K is smaller than the nodule,
+  # between nodule and image, or larger than the image.
   probs, mask = _random(top_k)
   expected = [
     _rank_by_loops(p, m, top_k=top_k, margin=margin)
@@ -104,7 +107,7 @@ def test_rank_defaults_are_the_paper_s():
 
 
 @pytest.mark.parametrize('value', (0.0, 1.0))
-def test_rank_of_an_image_of_one_region_is_exactly_zero(value):
+def test_rank_of_an_image_with_one_region_is_exactly_zero(value):
   probs, _ = _random(0)
   mask = jnp.full_like(probs, value)
   loss, grad = jax.value_and_grad(
@@ -115,22 +118,23 @@ def test_rank_of_an_image_of_one_region_is_exactly_zero(value):
 
 
 def test_rank_of_three_nodule_pixels_counts_them_only():
-  # Every nodule pixel at .5, all background at .4, K = 20: 20 x 3 real pairs
-  # of .4 - .5 + .3 = .2, over 400: 12 / 400 = .03.
+  # All nodule pixels are .5 and all background is .4. With K = 20 there are
+  # 20 x 3 pairs of .4 - .5 + .3 = .2 each, which add up to 12; 12 / 20^2 = .03.
   mask = jnp.zeros((1, 8, 8, 1)).at[0, 2, 3:6, 0].set(1)
   probs = jnp.where(mask > 0, 0.5, 0.4)
   np.testing.assert_allclose(losses.rank_loss(probs, mask), [0.03], rtol=1e-5)
 
 
 def test_rank_counts_saturated_probabilities():
-  # Errors of exactly 0 are pixels too: background 0 and nodule 1 at margin
-  # 1.5 are a pair of 0 - 1 + 1.5 = .5 each, 2 x 2 of them over 4.
+  # Pixels with an error of exactly 0 count, too. With a margin of 1.5,
+  # background 0 and nodule 1 are a pair of 0 - 1 + 1.5 = .5. Four such pairs
+  # over K^2 = 4.
   probs = mask = _images([0, 0, 1, 1])
   loss = losses.rank_loss(probs, mask, top_k=2, margin=1.5)
   np.testing.assert_allclose(loss, [0.5])
 
 
-def test_rank_vanishes_where_regions_are_a_margin_apart():
+def test_rank_is_zero_where_regions_differ_by_the_margin():
   mask = _images([0, 0, 1, 1])
   apart = _images([0.1, 0.3, 0.65, 0.9])
   assert losses.rank_loss(apart, mask, top_k=2, margin=0.3) == 0
@@ -138,9 +142,9 @@ def test_rank_vanishes_where_regions_are_a_margin_apart():
 
 
 def test_ties_change_neither_value_nor_total_gradient():
-  # Four background pixels at .6, of which K = 2 count; nodule .5, .5.
-  # Each pair is .6 - .5 + .3 = .4. d/dH0 is 2 pairs / 4 = .5 for each of two
-  # pixels, whichever, and d/dH1 is -.5 for each.
+  # Four background pixels are .6, of which K = 2 count. The nodule is .5, .5,
+  # so each pair is .6 - .5 + .3 = .4. The gradient is 2 pairs / K^2 = .5 for
+  # any two of the background pixels, and -.5 for each nodule pixel.
   probs = _images([0.6, 0.6, 0.6, 0.6, 0.5, 0.5])
   mask = _images([0, 0, 0, 0, 1, 1])
   loss, grad = jax.value_and_grad(
@@ -232,8 +236,8 @@ def test_differing_shapes_are_refused(loss_fn):
 
 
 def test_classification_by_hand():
-  # -log sigmoid(0) = log 2; -log(1 - sigmoid(log 3)) = -log(1/4);
-  # a far wrong logit costs itself and stays finite.
+  # -log sigmoid(0) = log 2, and -log(1 - sigmoid(log 3)) = -log(1/4). The loss
+  # of a large wrong logit is the logit itself, and finite.
   logits = jnp.asarray([0.0, np.log(3.0), 200.0, 200.0])
   labels = jnp.asarray([1, 0, 0, 1])
   np.testing.assert_allclose(
@@ -245,7 +249,7 @@ def test_classification_by_hand():
 
 
 def test_pixel_cross_entropy_by_hand():
-  # Of logits 0 and log 3 the probabilities are 1/2 and 3/4.
+  # The probabilities of logits 0 and log 3 are 1/2 and 3/4.
   logits = jnp.log(jnp.array([[1.0, 3.0], [3.0, 1.0]])).reshape(2, 1, 2, 1)
   mask = jnp.array([[1.0, 0.0], [1.0, 1.0]]).reshape(2, 1, 2, 1)
   expected = [np.log(2 * 4) / 2, np.log(4 / 3 * 2) / 2]
@@ -254,21 +258,24 @@ def test_pixel_cross_entropy_by_hand():
   )
 
 
-def test_where_all_is_painted_dice_barely_pulls_and_cross_entropy_does():
-  """Of 4096 pixels 40 are nodule, and all have a probability of 0.92."""
+def test_dice_has_a_tiny_gradient_where_everything_is_predicted_as_nodule():
+  """Forty of 4096 pixels are nodule, and all have a probability of 0.92."""
   mask = jnp.zeros(4096).at[:40].set(1).reshape(1, 64, 64, 1)
   logits = jnp.full(mask.shape, jnp.log(0.92 / 0.08))
 
-  def pull(loss):  # on a pixel of the background
+  def background_gradient(loss):
     gradient = jax.grad(lambda x: loss(x)[0])(logits)
     return float(gradient[0, 63, 63, 0])
 
-  dice = pull(lambda x: losses.dice_loss(jax.nn.sigmoid(x), mask))
-  # 2 I / (S + G)^2 times p (1 - p), I = 40 * 0.92, S + G = 4096 * 0.92 + 40.
+  dice = background_gradient(
+    lambda x: losses.dice_loss(jax.nn.sigmoid(x), mask)
+  )
+  # The gradient is 2 I / (S + G)^2 * p (1 - p), where I = 40 * 0.92 is the
+  # overlap, and S + G = 4096 * 0.92 + 40 the sum of prediction and mask.
   overlap, total = 40 * 0.92, 4096 * 0.92 + 40
   np.testing.assert_allclose(
     dice, 2 * overlap / total**2 * 0.92 * 0.08, rtol=1e-4
   )
-  entropy = pull(lambda x: losses.pixel_cross_entropy(x, mask))
+  entropy = background_gradient(lambda x: losses.pixel_cross_entropy(x, mask))
   np.testing.assert_allclose(entropy, 0.92 / 4096, rtol=1e-5)
   assert entropy > 500 * dice

@@ -1,4 +1,4 @@
-"""Metrics against counts by hand and scikit-learn."""
+"""Metrics against values derived by hand, and against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_segmentation_by_hand():
   )
 
 
-def test_segmentation_tells_recall_from_precision():
+def test_recall_is_not_precision():
   # TP 1, FP 2, FN 0, TN 1: precision 1/3, recall 1, specificity 1/3.
   values = _one(
     metrics.segmentation_metrics(_mask([1, 1], [1, 0]), _mask([1, 0], [0, 0]))
@@ -68,7 +68,7 @@ def test_one_empty_is_zero():
   empty, full = np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1))
   missed = _one(metrics.segmentation_metrics(empty, full))
   assert (missed['dice'], missed['jaccard'], missed['recall']) == (0, 0, 0)
-  # No background pixel: no denominator.
+  # Without background pixels, specificity has a denominator of 0.
   assert np.isnan(missed['specificity'])
   invented = _one(metrics.segmentation_metrics(full, empty))
   assert (invented['dice'], invented['jaccard']) == (0, 0)
@@ -115,14 +115,14 @@ def test_counts_do_not_overflow_the_masks_type():
 
 
 def test_differing_shapes_are_refused():
-  with pytest.raises(ValueError, match='agree'):
+  with pytest.raises(ValueError, match='same shape'):
     metrics.pixel_counts(np.zeros((2, 3, 3, 1)), np.zeros((2, 3, 3)))
 
 
 def test_classification_by_hand():
-  # Called malignant at or above .5: yes, yes, no, no, yes.
-  # Malignant .9 .5 .2: 2 of 3 found. Benign .4 .6: 1 of 2 found.
-  # Pairs (malignant > benign): .9 both, .5 one, .2 none: 3 of 6.
+  # A score of at least .5 counts as malignant. Of the malignant nodules, .9, .5
+  # and .2, two are found. Of the benign ones, .4 and .6, one is. The score of
+  # the malignant nodule is higher in 3 of 6 pairs: twice for .9, once for .5.
   scores = [0.9, 0.5, 0.2, 0.4, 0.6]
   labels = [1, 1, 1, 0, 0]
   assert metrics.classification_metrics(scores, labels) == pytest.approx(
@@ -135,8 +135,9 @@ def test_classification_by_hand():
   )
 
 
-def test_threshold_moves_everything_but_the_auc():
-  # At .3: malignant .9 .5 found, benign .4 .6 both called malignant.
+def test_threshold_changes_everything_except_the_auc():
+  # At .3, two malignant nodules are found, .9 and .5, and both benign ones
+  # count as malignant.
   values = metrics.classification_metrics(
     [0.9, 0.5, 0.2, 0.4, 0.6], [1, 1, 1, 0, 0], threshold=0.3
   )
@@ -153,7 +154,7 @@ def test_threshold_moves_everything_but_the_auc():
 def test_classification_agrees_with_scikit_learn():
   rng = np.random.default_rng(0)
   labels = rng.integers(0, 2, 60)
-  # Rounded, so that scores tie.
+  # Rounded, so that some scores are equal.
   scores = np.round(0.3 * labels + 0.7 * rng.random(60), 1)
   called = scores >= 0.5
   assert metrics.classification_metrics(scores, labels) == pytest.approx(
@@ -167,7 +168,7 @@ def test_classification_agrees_with_scikit_learn():
 
 
 def _equations(pred, truth):
-  """Equations (7)-(11) as printed, one image, as sets of pixels."""
+  """Computes equations (7)-(11) for one image, with sets as in the paper."""
   s, gt = set(np.flatnonzero(pred)), set(np.flatnonzero(truth))
   image = pred.size
   union, both = len(s | gt), len(s & gt)
@@ -197,7 +198,8 @@ def test_classification_is_equations_4_to_6():
     pairs = list(zip(scores >= 0.5, labels == 1, strict=True))
     tp, tn = pairs.count((True, True)), pairs.count((False, False))
     fp, fn = pairs.count((True, False)), pairs.count((False, True))
-    # The area by its definition: pairs in the right order, ties half.
+    # By definition, the area is the share of pairs in the right order, where
+    # ties count one half.
     higher = np.sign(scores[labels == 1][:, None] - scores[labels == 0])
     assert metrics.classification_metrics(scores, labels) == pytest.approx(
       {
@@ -228,7 +230,7 @@ def test_average_precision_without_malignant_nodules_is_undefined():
   assert np.isnan(metrics.average_precision([0.1, 0.9], [0, 0], np.ones(2)))
 
 
-def test_nothing_has_no_metrics():
+def test_metrics_of_no_nodules_are_undefined():
   values = metrics.classification_metrics([], [], weights=np.ones((3, 0)))
   for value in values.values():
     assert np.isnan(value).all() and value.shape == (3,)
@@ -244,7 +246,7 @@ def test_one_class_has_no_auc(label, defined, undefined):
   assert values[defined] == values['accuracy'] == 0.5
 
 
-def test_a_class_of_no_weight_is_missing():
+def test_a_class_with_a_weight_of_zero_is_missing():
   values = metrics.classification_metrics(
     [0.2, 0.8], [0, 1], weights=np.array([0, 3])
   )

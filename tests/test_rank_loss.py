@@ -1,8 +1,8 @@
 """Rank loss against the paper's double sum in float64 (equation 3).
 
-Probabilities and margins are multiples of 1/64 or 1/128 here: sums of few of
-them are exact in float32, ties are frequent, and pairs lie exactly at the
-hinge.
+Probabilities and margins are multiples of 1/64 or 1/128, so that sums of a few
+of them are exact in float32, ties are frequent, and some pairs are exactly at
+the hinge.
 """
 
 import functools
@@ -25,7 +25,8 @@ _search = functools.partial(
   database=None,
   suppress_health_check=list(hypothesis.HealthCheck),
 )
-# Each pair is compiled once. K is below, near and above the pixels there are.
+# Image size and K. K is below, near and above the number of pixels. There are
+# few pairs, because each one is compiled.
 _SIZES = (((1, 1), 1), ((1, 7), 3), ((5, 6), 20), ((12, 10), 20), ((5, 6), 50))
 
 
@@ -53,13 +54,13 @@ def _loss_and_gradient(probs, mask, margin, *, top_k):
 
 @st.composite
 def _images(draw):
-  """A batch of three images: every pixel a 64th, any share of nodule."""
+  """Draws three images of multiples of 1/64, with any share of nodule."""
   hw, top_k = draw(st.sampled_from(_SIZES))
   rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-  # Few levels make many ties.
+  # Few levels cause many ties.
   levels = draw(st.sampled_from((1, 4, 64)))
   probs = rng.integers(0, levels + 1, (3, *hw, 1)) / levels
-  # None, fewer than K, half, and all of the pixels.
+  # The nodule has none of the pixels, fewer than K, half, or all of them.
   share = np.asarray(draw(st.sampled_from((0, 0.1, 0.5, 0.9, 1))))
   mask = rng.random((3, *hw, 1)) < share
   return probs.astype(np.float32), mask.astype(np.float32), top_k
@@ -76,7 +77,7 @@ def test_value_is_the_double_sum(images, margin):
     _double_sum(p, m, top_k=top_k, margin=margin)
     for p, m in zip(probs, mask, strict=True)
   ]
-  # All is exact but the division by K^2.
+  # Everything is exact except the division by K^2.
   np.testing.assert_allclose(loss, expected, rtol=2**-22, atol=0)
 
 
@@ -89,9 +90,9 @@ def test_value_is_the_double_sum(images, margin):
 def test_gradient_is_a_subgradient_at_ties_and_hinges_too(
   images, others, margin
 ):
-  # The sum over the hardest pixels is the largest over all choices of K and K
-  # pixels, and each hinge is convex: so is the loss, and there is a gradient
-  # in the sense of L(q) >= L(p) + g (q - p) even where there is no other.
+  # The sum over the hardest pixels is the maximum over all choices of K pixels
+  # of each region, and each hinge is convex. So the loss is convex, and it has
+  # a subgradient g, with L(q) >= L(p) + g (q - p), where it has no gradient.
   probs, mask, top_k = images
   loss, grad = _loss_and_gradient(probs, mask, margin, top_k=top_k)
   assert np.isfinite(grad).all()
@@ -105,7 +106,7 @@ def test_gradient_is_a_subgradient_at_ties_and_hinges_too(
 
 
 @jax.jit
-def _of_any_k(probs, mask, margin, top_k):
+def _with_traced_k(probs, mask, margin, top_k):
   def total(probs):
     loss = losses.rank_loss(
       probs, mask, top_k=top_k, margin=margin, max_top_k=50
@@ -118,12 +119,12 @@ def _of_any_k(probs, mask, margin, top_k):
 
 @pytest.mark.parametrize('top_k', (1, 10, 20, 50))
 @pytest.mark.parametrize('share', (0, 0.05, 0.4, 1))
-def test_k_as_an_argument_is_k_as_a_constant(top_k, share):
-  # 120 pixels: of 5 % nodule fewer than most K, and 0 % has none at all.
+def test_a_traced_k_agrees_with_a_constant_k(top_k, share):
+  # There are 120 pixels. At 5 % nodule, they are fewer than most K.
   rng = np.random.default_rng(top_k)
   probs = (rng.integers(0, 65, (3, 12, 10, 1)) / 64).astype(np.float32)
   mask = (rng.random(probs.shape) < share).astype(np.float32)
-  loss, grad = _of_any_k(probs, mask, 0.25, top_k)
+  loss, grad = _with_traced_k(probs, mask, 0.25, top_k)
   np.testing.assert_allclose(
     loss,
     [
@@ -142,13 +143,13 @@ def test_k_as_an_argument_is_k_as_a_constant(top_k, share):
     assert np.all(loss > 0)
 
 
-def test_all_k_up_to_the_most_share_one_program():
-  before = _of_any_k._cache_size()
+def test_all_k_up_to_the_maximum_share_one_program():
+  before = _with_traced_k._cache_size()
   assert before <= 1
   probs, mask = _random((3, 12, 10, 1))
   for top_k in (1, 7, 50):
-    _of_any_k(probs, mask, 0.3, top_k)
-  assert _of_any_k._cache_size() == 1
+    _with_traced_k(probs, mask, 0.3, top_k)
+  assert _with_traced_k._cache_size() == 1
 
 
 @_search(max_examples=20)
@@ -161,7 +162,8 @@ def test_gradient_is_that_of_finite_differences(size, seed, share):
   hw, top_k = size
   rng = np.random.default_rng(seed)
   count = hw[0] * hw[1]
-  # No two alike, and 1/256 off every hinge: the loss is linear around here.
+  # All probabilities differ, and every pair is 1/256 away from its hinge, so
+  # the loss is linear near these values.
   probs = rng.permutation(count).reshape(1, *hw, 1) / 128
   mask = (rng.random(probs.shape) < share).astype(np.float32)
   margin = 0.25 + 1 / 256
@@ -194,7 +196,7 @@ def test_order_of_pixels_does_not_matter(images, seed):
 
 
 def test_pairs_exactly_at_the_hinge_have_no_gradient():
-  # .25 - .5 + .25 = 0: neither a loss nor a NaN.
+  # .25 - .5 + .25 = 0.
   probs = jnp.asarray([0.25, 0.5], jnp.float32).reshape(1, 1, 2, 1)
   mask = jnp.asarray([0.0, 1.0]).reshape(1, 1, 2, 1)
   loss, grad = _loss_and_gradient(probs, mask, 0.25, top_k=1)
@@ -220,7 +222,7 @@ def _random(shape):
   return probs.astype(np.float32), (rng.random(shape) < 0.4).astype(np.float32)
 
 
-def test_mapped_over_images_it_is_itself():
+def test_vmap_agrees_with_single_calls():
   probs, mask = _random((4, 2, 6, 5, 1))
   form = functools.partial(_loss_and_gradient, margin=0.25, top_k=20)
   got = jax.vmap(form)(probs, mask)
@@ -238,8 +240,9 @@ rng = np.random.default_rng(0)
 probs = (rng.integers(0, 65, (4, 2, 6, 5, 1)) / 64).astype(np.float32)
 mask = (rng.random(probs.shape) < 0.4).astype(np.float32)
 
-# Errors and margin in 64ths, K^2 and the images powers of two: no sum rounds,
-# so that no order of adding may show.
+# Errors and margin are multiples of 1/64, and K^2 and the number of images are
+# powers of two. So no sum is rounded, and the order of additions does not
+# matter.
 def mean_loss(probs, mask):
   return losses.rank_loss(probs, mask, top_k=16, margin=0.25).mean()
 
@@ -252,7 +255,7 @@ whole = (8, 6, 5, 1)
 expected, expected_grad = jax.value_and_grad(mean_loss)(
     probs.reshape(whole), mask.reshape(whole))
 np.testing.assert_array_equal(loss, [expected] * 4)
-# Each device's mean is over a quarter of the images.
+# A device averages over a quarter of the images only.
 np.testing.assert_array_equal(grad.reshape(whole) / 4, expected_grad)
 """
 

@@ -38,7 +38,7 @@ def inputs(net, batch, hw, *, seed=0):
 
 
 def init(net, hw):
-  """Random variables; only their shapes are asked of the network."""
+  """Draws random variables; `net.init` is only traced, for their shapes."""
   variables = jax.eval_shape(
     functools.partial(net.init, train=False),
     jax.random.key(0),
@@ -62,7 +62,7 @@ def init(net, hw):
 
 
 def shapes(net, hw=(224, 224), batch=2, **kwargs):
-  """Shapes of variables, logits and taps; nothing is computed."""
+  """Returns shapes of variables, logits and taps, without computing them."""
   inputs_of_net = [
     jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(net, batch, hw)
   ]

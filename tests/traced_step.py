@@ -1,4 +1,4 @@
-"""A training step as JAX traces it: no number is computed."""
+"""Traces a training step without computing it."""
 
 import functools
 
@@ -13,15 +13,16 @@ from mtnet_jax.training import step
 
 
 def abstract(dtype, *shape):
-  """An array of that type and shape, without values."""
+  """Returns the type and shape of an array, in place of its values."""
   return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def trace(config, stage):
-  """Traces a step of a stage on four of nine nodules.
+  """Traces a training step of a stage, on four of nine nodules.
 
   Returns:
-    The jaxpr; the state before it and after it, and the losses, without values.
+    The jaxpr, and the types and shapes of the state before the step, of the
+    state after it, and of the losses.
   """
   nets = nets_lib.make_nets(config, axis_name=devices.AXIS)
   shapes = nets_lib.variable_shapes(config)

@@ -1,4 +1,4 @@
-"""Made-up files of weights, in the formats and under the names of others."""
+"""Makes weight files in the formats of public weights, with random values."""
 
 import functools
 
@@ -13,7 +13,8 @@ from mtnet_jax import pretrained
 from mtnet_jax.models import mtnet
 from mtnet_jax.weights import sources
 
-# Tiny, and no two blocks of the entry flow and the tail alike in width.
+# All blocks of the entry flow and of the tail have different widths, so that a
+# wrong order cannot go unnoticed.
 SEG = {
   'stem_widths': (4, 6),
   'entry_widths': (8, 10, 12),
@@ -31,7 +32,7 @@ CLASS = {
   'exit_width': 14,
   'tail_widths': (16, 18),
 }
-# What files hold beside what our networks can use.
+# Tensors in the files that our networks do not use.
 BESIDE = {
   'torch_deeplab': {'cls_conv.weight': (21, 7, 1, 1), 'cls_conv.bias': (21,)},
   'timm_xception65': {'head.fc.weight': (9, 20), 'head.fc.bias': (9,)},
@@ -50,13 +51,13 @@ SEGMENTATION = ('torch_deeplab', 'timm_xception65', 'tensorflow_deeplab')
 
 
 def source(name):
-  """The source whose table has that name."""
+  """Returns the source whose table has this name."""
   (found,) = (s for s in sources.SOURCES if s.layers.__name__ == name)
   return found
 
 
 def net_of(name, **kwargs):
-  """The tiny network that a source's files are for."""
+  """Makes the tiny network that the files of a source fit."""
   if name in SEGMENTATION:
     return mtnet.CoarseSegNet(**{**SEG, **kwargs})
   return mtnet.ClassNet(**{**CLASS, **kwargs})
@@ -64,7 +65,7 @@ def net_of(name, **kwargs):
 
 @functools.cache
 def variable_shapes(net):
-  """Our variable -> shape."""
+  """Returns the shapes of our variables, by name."""
   inputs = [jnp.zeros((1, 64, 64, c)) for c in (3, 1)]
   if isinstance(net, mtnet.CoarseSegNet):
     inputs.pop()
@@ -76,7 +77,11 @@ def variable_shapes(net):
 
 
 def tensors(name, net=None, seed=0):
-  """Their name -> array, of a file that fits; and their name -> ours."""
+  """Draws the tensors of a file that fits a network.
+
+  Returns:
+    Their name -> array, and their name -> our name.
+  """
   origin, net = source(name), net or net_of(name)
   layers = origin.layers(net)
   rng = np.random.default_rng(seed)
@@ -102,7 +107,7 @@ def tensors(name, net=None, seed=0):
 
 
 def write(name, directory, arrays=None):
-  """Writes such a file in its source's own format; returns the path."""
+  """Writes a file in the format of its source, and returns its path."""
   arrays = tensors(name)[0] if arrays is None else arrays
   if name == 'keras_xception':
     return write_keras_2(arrays, directory / 'xception.h5')
@@ -114,22 +119,26 @@ def write(name, directory, arrays=None):
 
 
 def _keras_layers(arrays, first=7):
-  """Keras's layer -> its tensors; skips numbered as after other models."""
+  """Groups tensors by Keras's layers: layer -> index -> tensor.
+
+  Keras numbers skip layers through all models of a process. Here they start at
+  `first`, as if there had been other models before.
+  """
   layers = {}
   for name, array in arrays.items():
-    layer, place = name.split('/')
+    layer, index = name.split('/')
     for kind, word in (('conv', 'conv2d'), ('bn', 'batch_normalization')):
       if layer.startswith('skip') and layer.endswith(kind):
         layer = f'{word}_{int(layer[4 : layer.index("_")]) + first}'
-    layers.setdefault(layer, {})[int(place)] = array
+    layers.setdefault(layer, {})[int(index)] = array
   return layers
 
 
 def write_keras_2(arrays, path):
-  """The layout of keras-applications: attributes name layers and weights."""
+  """Writes the layout of keras-applications, with names in attributes."""
   with h5py.File(path, 'w') as file:
     layers = _keras_layers(arrays)
-    # Layers without weights are listed, too.
+    # Keras also lists layers without weights.
     file.attrs['layer_names'] = [b'input_1', *(n.encode() for n in layers)]
     file.create_group('input_1').attrs['weight_names'] = []
     for layer, values in layers.items():
@@ -142,19 +151,19 @@ def write_keras_2(arrays, path):
 
 
 def write_keras_3(arrays, path):
-  """The layout of `.weights.h5`: groups by class, the name an attribute."""
+  """Writes the layout of `.weights.h5`: a group per layer, with its name."""
   with h5py.File(path, 'w') as file:
     for i, (layer, values) in enumerate(_keras_layers(arrays).items()):
       group = file.create_group(f'layers/layer_{i}/vars')
       group.attrs['name'] = layer
-      for place, array in values.items():
-        group[str(place)] = array
+      for index, array in values.items():
+        group[str(index)] = array
     file.create_group('layers/activation')
   return path
 
 
 def write_tensorflow(arrays, prefix):
-  """A TensorFlow checkpoint under a prefix."""
+  """Writes a TensorFlow checkpoint under a prefix."""
   import tensorflow as tf
 
   tf.raw_ops.SaveV2(
@@ -167,7 +176,7 @@ def write_tensorflow(arrays, prefix):
 
 
 def load(name, path, **kwargs):
-  """The `pretrained.Weights` of a file for `net_of`."""
+  """Loads a file into the network of `net_of`; returns `pretrained.Weights`."""
   net = net_of(name, **kwargs)
   if name in SEGMENTATION:
     return pretrained.load_deeplab(path, net)

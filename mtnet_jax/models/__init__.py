@@ -1,1 +1,1 @@
-"""Where a pixel becomes a logit. Door: `mtnet`."""
+"""The networks, and which of them feeds which. Open `mtnet` first."""

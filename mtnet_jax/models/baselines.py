@@ -1,66 +1,69 @@
 """Networks that MT-Net is compared with.
 
-`SharedNet` does both tasks with one encoder, the strategy of Wu et al. and Chen
-et al. in the paper's table 1, on the blocks that MT-Net is made of. `UNet`
-(Ronneberger et al., 2015) segments and does nothing else.
+`SharedNet` solves both tasks with one encoder, which is the strategy of Wu et
+al. and Chen et al. in the paper's table 1. It is built from MT-Net's blocks.
+`UNet` (Ronneberger et al., 2015) only segments.
 
-Without arguments they have the size of the paper's networks or their own
-paper's, float32 and no collectives.
+By default, `SharedNet` has the size of the paper's networks and `UNet` the size
+in its own paper. Both compute in float32 and on one device.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mtnet_jax.models import deeplab
 from mtnet_jax.models import layers
 from mtnet_jax.ops import pooling
 
-# First names of the variables that `SharedNet` has beside a Coarse Seg-net's.
+# The top-level modules that `SharedNet` adds to those of Coarse Seg-net.
 CLASS_LAYERS = ('class_fusion', 'class_head')
 
 
 class ClassHead(nn.Module):
-  """Features to one logit and its class activation map, as in Class-net."""
+  """The last layers of Class-net: a class activation map, and its mean."""
 
   @nn.compact
-  def __call__(self, x):
-    """(B, H, W, C) -> logits (B,) and map (B, H, W), float32."""
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maps (B, H, W, C) to logits (B,) and the map (B, H, W), float32."""
     cam = layers.Conv(1, name='classifier')(x)[..., 0]
     bias = self.param('bias', nn.initializers.zeros_init(), ())
     return jnp.mean(cam, (1, 2)) + bias, cam
 
 
 class SharedNet(deeplab.DeepLabV3Plus):
-  """One encoder, two heads; both tasks update the encoder.
+  """One encoder with two heads; both tasks update the encoder.
 
-  The Coarse Seg-net, and a classifier on its deepest backbone features: global
-  average pooling and one logit, as Class-net ends.
+  This is Coarse Seg-net with a classifier on the last features of its backbone:
+  global average pooling and one logit, like the end of Class-net. The other
+  fields are those of `deeplab.DeepLabV3Plus`.
 
   Attributes:
-    use_segmentation: the classifier also receives the features of which the
-      mask is predicted (Chen et al.): the decoder's last, averaged onto the
-      deepest grid, concatenated with the deepest features and fused as the fine
-      layer fuses (1 x 1 convolution, BN, ReLU). False: it does not (Wu et al.).
-    Others: as in `deeplab.DeepLabV3Plus`.
+    use_segmentation: whether the classifier also receives the decoder's last
+      features, from which the mask is predicted (Chen et al.). They are
+      averaged onto the grid of the backbone's features, concatenated with these
+      and fused by a layer like the fine layer (1 x 1 convolution, BN, ReLU).
+      False is the network of Wu et al.
   """
 
   use_segmentation: bool = False
 
   @nn.compact
-  def __call__(self, images, *, train):
+  def __call__(
+    self, images: jax.Array, *, train: bool
+  ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Segments and classifies windowed CT.
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      train: batch statistics and dropout on.
+      train: whether to use batch statistics and dropout.
 
     Returns:
-      {'fine': (B, H, W, 1), 'class': (B,)} logits, float32, and taps, a dict
-      of named features, with the class activation map as `cam` (B, H', W').
+      A dict of float32 logits, 'fine' (B, H, W, 1) and 'class' (B,), and the
+      taps, a dict of named features. Its `cam` (B, H', W') is the class
+      activation map.
     """
     mask_logits, taps = self._segment(images, None, train=train)
     x = taps['backbone']
@@ -78,21 +81,25 @@ class SharedNet(deeplab.DeepLabV3Plus):
 
 
 class UpConv(nn.Module):
-  """2 x 2 up-convolution of stride 2: every pixel becomes four.
+  """2 x 2 transposed convolution of stride 2: every pixel becomes four.
 
   The kernel is (2, 2, C, F).
+
+  Attributes:
+    features: output channels, F.
+    dtype: compute type.
   """
 
   features: int
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
-    """(B, H, W, C) -> (B, 2H, 2W, F)."""
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (B, H, W, C) to (B, 2 H, 2 W, F)."""
     batch, height, width, channels = x.shape
     kernel = self.param(
       'kernel',
-      # Taps do not overlap: what adds up in a pixel is the channels alone.
+      # The taps do not overlap, so each output pixel sums over channels only.
       nn.initializers.variance_scaling(
         2.0, 'fan_in', 'truncated_normal', in_axis=2, out_axis=(0, 1, 3)
       ),
@@ -107,14 +114,21 @@ class UpConv(nn.Module):
 
 
 class DoubleConv(nn.Module):
-  """Twice: 3 x 3 convolution, BN, ReLU."""
+  """Two 3 x 3 convolutions, each followed by BN and ReLU.
+
+  Attributes:
+    features: output channels.
+    norm: makes a batch norm of the given name.
+    dtype: compute type.
+  """
 
   features: int
-  norm: Callable[[str], nn.Module]
-  dtype: Any = jnp.float32
+  norm: layers.NormFn
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (B, H, W, C) to (B, H, W, features)."""
     for i in (1, 2):
       conv = layers.Conv(self.features, 3, dtype=self.dtype, name=f'conv{i}')
       x = layers.conv_norm_relu(conv, self.norm(f'bn{i}'), x)
@@ -124,38 +138,41 @@ class DoubleConv(nn.Module):
 class UNet(layers.Network):
   """U-Net with batch norm and "same" padding: one logit per pixel.
 
+  The other fields are those of `layers.Network`.
+
   Attributes:
-    widths: channels of each level and, last, of the bottom; four poolings by
-      default.
-    Others: as in `layers.Network`.
+    widths: channels of each level, from the top to the bottom. There is one
+      pooling between two levels: four by default.
   """
 
   widths: Sequence[int] = (64, 128, 256, 512, 1024)
 
   @nn.compact
-  def __call__(self, images, *, train):
+  def __call__(
+    self, images: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Segments windowed CT.
 
     Args:
       images: (B, H, W, 3) in [-1, 1], of any size.
-      train: batch statistics on.
+      train: whether to use batch statistics.
 
     Returns:
-      logits (B, H, W, 1) float32, and taps: `down<i>` and `up<i>` of level i,
-      `bottom`.
+      Logits (B, H, W, 1) float32, and the taps: `down<i>` and `up<i>` for each
+      level i, and `bottom`.
     """
     norm = self.batch_norm(train=train)
+    taps: dict[str, jax.Array] = {}
 
     def double_conv(x, width, name):
       taps[name] = DoubleConv(width, norm=norm, dtype=self.dtype, name=name)(x)
       return taps[name]
 
-    taps = {}
     *widths, bottom = self.widths
     x = images
     for i, width in enumerate(widths, 1):
       x = double_conv(x, width, f'down{i}')
-      # Odd sizes are rounded up, and what is too much cut off on the way up.
+      # Pooling rounds odd sizes up; the extra row or column is cut off below.
       x = pooling.max_pool(x, size=2, stride=2, padding='same')
     x = double_conv(x, bottom, 'bottom')
     for i, width in reversed(list(enumerate(widths, 1))):

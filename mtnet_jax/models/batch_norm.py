@@ -1,16 +1,17 @@
-"""Batch norm with its gradient stated by hand.
+"""Batch norm with a hand-written gradient.
 
-`nn.BatchNorm` differentiated by JAX goes over the activations once for each
-step of the chain from the statistics back to the input, and keeps what the
-steps need. The gradient in closed form (Ioffe & Szegedy, 2015) needs the input
-alone, one pass for two sums, and one for the result.
+When JAX differentiates `nn.BatchNorm`, the backward pass reads the activations
+once for each operation between the input and its statistics, and stores an
+intermediate result for most of them. The closed form of the gradient (Ioffe &
+Szegedy, 2015) needs only the input, in two passes: one computes two sums, the
+other the result.
 
-Same values, same names of variables, same synchronisation over devices.
+Values, variable names and synchronisation over devices are those of
+`nn.BatchNorm`.
 """
 
 import functools
 import operator
-from typing import Any
 
 from flax import linen as nn
 import jax
@@ -24,49 +25,56 @@ from mtnet_jax.ops.native import library
 _PIXELS = (0, 1, 2)
 
 
-def _over_devices(means, axis_name):
-  return means if axis_name is None else lax.pmean(means, axis_name)
+def _mean_over_devices(values, axis_name):
+  return values if axis_name is None else lax.pmean(values, axis_name)
 
 
 def _moments(x):
-  """Sums over this device's pixels of x and of its square: (C,) each."""
+  """Sums of x and of its square over this device's pixels: (C,) each."""
   if library.supports('moments', x):
     return library.call('moments', [x.shape[-1:]] * 2, x)
   wide = common.wide(x)
-  return over_pixels(wide, wide * wide)
+  return pixel_sums(wide, wide * wide)
 
 
 def _gradient_sums(grad, x, mean):
-  """Sums over this device's pixels of grad and of grad * (x - mean)."""
+  """Sums of grad and of grad * (x - mean) over this device's pixels."""
   if library.supports('gradient_sums', grad, x, mean):
     return library.call('gradient_sums', [mean.shape] * 2, grad, x, mean)
   grad, centred = common.wide(grad), common.wide(x) - common.per_channel(mean)
-  return over_pixels(grad, grad * centred)
+  return pixel_sums(grad, grad * centred)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def normalise(x, scale, bias, epsilon, axis_name):
-  """Normalises by the statistics of the batch.
+def normalise(
+  x: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+  epsilon: float,
+  axis_name: str | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Normalises a batch by its own statistics.
 
   Args:
     x: (B, H, W, C).
-    scale, bias: (C,).
+    scale: (C,).
+    bias: (C,).
     epsilon: added to the variance.
     axis_name: axis over which the statistics are averaged, or None.
 
   Returns:
-    (B, H, W, C) of x's type; mean and variance (C,), float32 or wider. No
-    gradient passes the statistics.
+    The normalised batch (B, H, W, C), of x's type; its mean and variance (C,),
+    float32 or wider. The statistics have no gradient.
   """
   return _forward(x, scale, bias, epsilon, axis_name)[0]
 
 
 def _forward(x, scale, bias, epsilon, axis_name):
   count = x.size // x.shape[-1]
-  mean, square = _over_devices(
+  mean, square = _mean_over_devices(
     tuple(total / count for total in _moments(x)), axis_name
   )
-  # May fall below 0 by rounding.
+  # Rounding can make the difference negative.
   var = jnp.maximum(square - mean * mean, 0)
   inverse = lax.rsqrt(var + epsilon)
   y = common.wide(x) - common.per_channel(mean)
@@ -77,14 +85,16 @@ def _forward(x, scale, bias, epsilon, axis_name):
 def _backward(epsilon, axis_name, residuals, grads):
   del epsilon
   x, scale, mean, inverse = residuals
-  # These stay this device's own: gradients of parameters are averaged later.
+  # Not averaged over devices here: the training step averages all gradients of
+  # parameters.
   grad_bias, products = _gradient_sums(grads[0], x, mean)
   grad_scale = products * inverse
   count = x.size // x.shape[-1]
-  means = _over_devices((grad_bias / count, grad_scale / count), axis_name)
+  means = _mean_over_devices((grad_bias / count, grad_scale / count), axis_name)
   grad = common.wide(grads[0])
   centred = common.wide(x) - common.per_channel(mean)
-  # d/dx = scale / s (g - mean(g) - n mean(g n)), n the normalised x.
+  # With g the output gradient, s the standard deviation and n = (x - mean) / s:
+  # the gradient of x is scale / s * (g - mean(g) - n * mean(g * n)).
   grad_x = common.per_channel(inverse * scale) * (
     grad
     - common.per_channel(means[0])
@@ -104,18 +114,19 @@ class BatchNorm(nn.Module):
   """Batch norm over (B, H, W), per channel.
 
   Attributes:
-    use_running_average: normalise by the running statistics.
+    use_running_average: whether to normalise by the running statistics instead
+      of the batch's.
     axis_name: axis over which batch statistics are averaged, or None.
     epsilon: added to the variance.
-    momentum: the share of the old average that is kept.
-    dtype: of the output; parameters and statistics are float32.
+    momentum: weight of the old value in an update of the running statistics.
+    dtype: type of the output; parameters and statistics are float32.
   """
 
   use_running_average: bool
   axis_name: str | None
   epsilon: float
   momentum: float
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   @nn.compact
   def _variables(self, channels):
@@ -127,20 +138,26 @@ class BatchNorm(nn.Module):
     return average, variance, scale, bias
 
   def _factor(self, variance, scale):
-    # Variables may be kept in a shorter type, and XLA need not round to it.
+    # Widened because variables may be stored in a shorter type, in which XLA
+    # may or may not round the intermediate results.
     return lax.rsqrt(common.wide(variance.value) + self.epsilon) * common.wide(
       scale
     )
 
-  def folded(self, channels):
-    """The `common.Affine` that its running statistics make of it."""
+  def folded(self, channels: int) -> common.Affine:
+    """Returns the scale and shift of normalising by the running statistics.
+
+    Args:
+      channels: number of channels of the input.
+    """
     average, variance, scale, bias = self._variables(channels)
     factor = self._factor(variance, scale)
     shift = common.wide(bias) - common.wide(average.value) * factor
-    # Float32, regardless of the type that variables are kept in.
+    # Always float32, regardless of the type that the variables are stored in.
     return common.Affine(factor.astype(jnp.float32), shift.astype(jnp.float32))
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises (B, H, W, C); updates the statistics in training."""
     average, variance, scale, bias = self._variables(x.shape[-1])
     x = x.astype(self.dtype)
     if self.use_running_average:
@@ -155,31 +172,37 @@ class BatchNorm(nn.Module):
     return y
 
 
-def over_pixels(one, other):
-  """Sums over (B, H, W).
+def pixel_sums(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Sums two arrays over (B, H, W).
 
-  XLA's CPU backend makes fast loops of single sums only. Its GPU backend makes
-  one pass of a reduction of both, and two of two reductions. (Of a reduction of
-  three it writes the terms out first.)
+  XLA's CPU backend generates fast loops only for a reduction of one array. Its
+  GPU backend reads the input once for one reduction of two arrays, and twice
+  for two reductions. (For a reduction of three arrays it first writes the terms
+  to memory.)
 
   Args:
-    one, other: (B, H, W, C), of one type.
+    one: (B, H, W, C).
+    other: (B, H, W, C), of the same type.
 
   Returns:
-    Two (C,).
+    Two arrays (C,).
   """
   if target.is_this_cpu():
-    return one_by_one(one, other)
-  return lax.platform_dependent(one, other, cpu=one_by_one, default=together)
+    return separate_sums(one, other)
+  return lax.platform_dependent(
+    one, other, cpu=separate_sums, default=joint_sums
+  )
 
 
-def one_by_one(one, other):
-  """`over_pixels` on CPUs."""
+def separate_sums(
+  one: jax.Array, other: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Computes `pixel_sums` as two reductions, for CPUs."""
   return jnp.sum(one, _PIXELS), jnp.sum(other, _PIXELS)
 
 
-def together(one, other):
-  """`over_pixels` elsewhere."""
+def joint_sums(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Computes `pixel_sums` as one reduction, for accelerators."""
   zero = jnp.zeros((), one.dtype)
 
   def add(left, right):

@@ -1,12 +1,11 @@
 """DeepLabv3+ with one output channel, and MT-Net's fine layer.
 
-Chen et al., 2018; paper, sections 3.2.2 and 3.2.3, figures 2 and 4.
+See Chen et al., 2018, and sections 3.2.2 and 3.2.3 and figures 2 and 4 of the
+paper.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import functools
-from typing import Any
 
 from flax import linen as nn
 import jax
@@ -19,16 +18,25 @@ from mtnet_jax.ops import conv as conv_lib
 
 
 class ConvBnRelu(nn.Module):
-  """Convolution with bias, batch norm, ReLU."""
+  """Convolution with bias, batch norm, ReLU.
+
+  Attributes:
+    features: output channels.
+    norm: makes a batch norm of the given name.
+    size: kernel side, odd.
+    dilation: step between taps.
+    dtype: compute type.
+  """
 
   features: int
-  norm: Callable[[str], nn.Module]
+  norm: layers.NormFn
   size: int = 1
   dilation: int = 1
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (B, H, W, C) to (B, H, W, features)."""
     conv = layers.Conv(
       self.features,
       self.size,
@@ -41,15 +49,26 @@ class ConvBnRelu(nn.Module):
 
 
 class Aspp(nn.Module):
-  """Atrous spatial pyramid pooling: 1 x 1, dilated 3 x 3s, image pooling."""
+  """Atrous spatial pyramid pooling.
+
+  The branches are a 1 x 1 convolution, a dilated 3 x 3 convolution per rate,
+  and image pooling. A 1 x 1 convolution fuses them.
+
+  Attributes:
+    features: channels of each branch and of the output.
+    norm: makes a batch norm of the given name.
+    rates: dilations of the 3 x 3 convolutions.
+    dtype: compute type.
+  """
 
   features: int
-  norm: Callable[[str], nn.Module]
+  norm: layers.NormFn
   rates: Sequence[int] = (6, 12, 18)
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (B, H, W, C) to (B, H, W, features)."""
     branch = functools.partial(
       ConvBnRelu, self.features, norm=self.norm, dtype=self.dtype
     )
@@ -57,7 +76,7 @@ class Aspp(nn.Module):
     for i, rate in enumerate(self.rates, 1):
       branches.append(branch(size=3, dilation=rate, name=f'branch{i}')(x))
     pooled = branch(name='image_pooling')(jnp.mean(x, (1, 2), keepdims=True))
-    # At least in float32, for its gradient is a sum over the grid.
+    # Broadcast in float32 or wider, because the gradient sums over the grid.
     pooled = jnp.broadcast_to(common.wide(pooled), branches[0].shape).astype(
       self.dtype
     )
@@ -65,10 +84,18 @@ class Aspp(nn.Module):
     return branch(name='fuse')(jnp.concatenate(branches, -1))
 
 
-def average_onto(maps, features):
-  """Maps (B, H, W, C) on the coarser grid of features: (B, H', W', C)."""
-  # Averaged, not sampled: cells are five patch pixels wide, and sampling at
-  # their corners would miss small nodules altogether.
+def average_onto(maps: jax.Array, features: jax.Array) -> jax.Array:
+  """Averages maps onto the coarser grid of some features.
+
+  Args:
+    maps: (B, H, W, C).
+    features: (B, H', W', C'); only its shape is used.
+
+  Returns:
+    (B, H', W', C).
+  """
+  # A cell of the coarse grid is about five pixels of the CT patch wide, so
+  # sampling single points would miss small nodules.
   return jax.image.resize(
     maps, (*features.shape[:3], maps.shape[-1]), 'linear', antialias=True
   )
@@ -77,17 +104,22 @@ def average_onto(maps, features):
 class DeepLabV3Plus(xception.AlignedXceptionFields, layers.Network):
   """Segmentation network: one logit per pixel.
 
-  With a coarse mask it is the Fine Seg-net: the deepest encoder features and
-  the mask, resized to their grid, pass the fine layer (1 x 1 convolution, BN,
-  ReLU) before the decoder.
+  With a coarse mask it is Fine Seg-net: the mask is averaged onto the grid of
+  the encoder's output, concatenated with it, and both pass the fine layer (1 x
+  1 convolution, BN, ReLU) before the decoder.
+
+  The other fields are those of the backbone, `xception.AlignedXceptionFields`,
+  and of `layers.Network`.
 
   Attributes:
-    aspp_features, low_level_features, decoder_features: channels.
+    aspp_features: channels of the pyramid.
     aspp_rates: dilations of the pyramid.
-    dropout_rates: after the pyramid, and after each decoder convolution.
-    input_mean, input_std: range the weights expect; see `layers.InputScale`.
-    Others: as in `xception.AlignedXceptionFields`, for the backbone, and
-      `layers.Network`.
+    low_level_features: channels to which the low-level features are reduced.
+    decoder_features: channels of the decoder's convolutions.
+    dropout_rates: rates after the pyramid and after each of the decoder's two
+      convolutions.
+    input_mean: mean of the inputs; see `layers.InputScale`.
+    input_std: standard deviation of the inputs; see `layers.InputScale`.
   """
 
   aspp_features: int = 256
@@ -98,7 +130,9 @@ class DeepLabV3Plus(xception.AlignedXceptionFields, layers.Network):
   input_mean: Sequence[float] = (0.0,)
   input_std: Sequence[float] = (1.0,)
 
-  def _segment(self, images, coarse_mask, *, train):
+  def _segment(
+    self, images: jax.Array, coarse_mask: jax.Array | None, *, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     norm = self.batch_norm(train=train)
     conv_bn_relu = functools.partial(ConvBnRelu, norm=norm, dtype=self.dtype)
 

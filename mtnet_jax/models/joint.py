@@ -1,35 +1,44 @@
-"""MT-Net's three networks as one, to be trained through their masks."""
+"""MT-Net's three networks as one network, for joint fine-tuning."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from flax import linen as nn
 import jax
 
+from mtnet_jax.models import mtnet
+
 
 class JointNet(nn.Module):
-  """The three networks in one, the coarse mask a soft one.
+  """The three networks of MT-Net, connected by a soft coarse mask.
 
-  Probabilities are passed, so that the gradients of Class-net and Fine Seg-net
-  reach Coarse Seg-net through its mask.
+  The mask consists of probabilities, so that the gradients of Class-net and
+  Fine Seg-net reach Coarse Seg-net through it.
+
+  Each network keeps its own variables, under the name of its field.
 
   Attributes:
-    coarse_net, class_net, fine_net: `mtnet.CoarseSegNet`, `ClassNet` and
-      `FineSegNet`. Their variables are those that each has by itself, under
-      these names.
+    coarse_net: predicts the coarse mask.
+    class_net: classifies, with the coarse mask as input.
+    fine_net: segments, with the coarse mask as input.
   """
 
-  coarse_net: nn.Module
-  class_net: nn.Module
-  fine_net: nn.Module
+  coarse_net: mtnet.CoarseSegNet
+  class_net: mtnet.ClassNet
+  fine_net: mtnet.FineSegNet
 
-  def __call__(self, images, *, train):
-    """Segments, coarsely and finely, and classifies windowed CT.
+  def __call__(
+    self, images: jax.Array, *, train: bool
+  ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Segments (coarsely and finely) and classifies windowed CT.
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      train: batch statistics and dropout on.
+      train: whether to use batch statistics and dropout.
 
     Returns:
-      {'coarse': (B, H, W, 1), 'fine': (B, H, W, 1), 'class': (B,)} logits,
-      float32, and taps: the class activation map as `cam` (B, H', W').
+      A dict of float32 logits, 'coarse' and 'fine' (B, H, W, 1) and 'class'
+      (B,), and the taps: `cam` (B, H', W') is the class activation map.
     """
     coarse, _ = self.coarse_net(images, train=train)
     mask = jax.nn.sigmoid(coarse)
@@ -39,11 +48,16 @@ class JointNet(nn.Module):
     return logits, {'cam': taps['cam']}
 
 
-def joined(variables):
-  """Variables of a `JointNet` from those of its networks.
+def joined(
+  variables: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+  """Makes the variables of a `JointNet` from those of its networks.
 
   Args:
     variables: 'coarse', 'class' and 'fine' -> {'params', 'batch_stats'}.
+
+  Returns:
+    {'params', 'batch_stats'} of the `JointNet`.
   """
   return {
     collection: {

@@ -1,11 +1,14 @@
 """The three networks of MT-Net (paper, section 3.2).
 
-Without arguments they have the paper's size, float32 and no collectives.
+By default they have the paper's size and compute in float32 on one device.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mtnet_jax.models import deeplab
@@ -14,18 +17,20 @@ from mtnet_jax.models import xception
 
 
 class CoarseSegNet(deeplab.DeepLabV3Plus):
-  """Coarse Seg-net: where the nodule is (section 3.2.2)."""
+  """Coarse Seg-net: a first mask of the nodule (section 3.2.2)."""
 
   @nn.compact
-  def __call__(self, images, *, train):
+  def __call__(
+    self, images: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Segments windowed CT.
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      train: batch statistics and dropout on.
+      train: whether to use batch statistics and dropout.
 
     Returns:
-      logits (B, H, W, 1) float32, and taps, a dict of named features.
+      Logits (B, H, W, 1) float32, and the taps, a dict of named features.
     """
     return self._segment(images, None, train=train)
 
@@ -34,17 +39,19 @@ class FineSegNet(deeplab.DeepLabV3Plus):
   """Fine Seg-net: the same network, guided by a coarse mask (section 3.2.3)."""
 
   @nn.compact
-  def __call__(self, images, coarse_mask, *, train):
-    """Segments windowed CT given a coarse mask.
+  def __call__(
+    self, images: jax.Array, coarse_mask: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Segments windowed CT with the help of a coarse mask.
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities. More channels are
-        more maps that the fine layer receives.
-      train: batch statistics and dropout on.
+      coarse_mask: (B, H, W, 1), binary or probabilities. Further channels are
+        further maps for the fine layer.
+      train: whether to use batch statistics and dropout.
 
     Returns:
-      logits (B, H, W, 1) float32, and taps, a dict of named features.
+      Logits (B, H, W, 1) float32, and the taps, a dict of named features.
     """
     return self._segment(images, coarse_mask, train=train)
 
@@ -52,13 +59,16 @@ class FineSegNet(deeplab.DeepLabV3Plus):
 class ClassNet(xception.XceptionFields, layers.Network):
   """Class-net: benign or malignant (section 3.2.4).
 
+  The other fields are those of the backbone, `xception.XceptionFields`, and of
+  `layers.Network`.
+
   Attributes:
-    use_coarse_mask: False leaves the fourth input channel out: plain Xception.
-    input_mean, input_std: range the weights expect; see `layers.InputScale`.
-      The coarse mask is never scaled.
-    dropout_rate: of the features that the classifier sees; none in the paper.
-    Others: as in `xception.XceptionFields`, for the backbone, and
-      `layers.Network`.
+    use_coarse_mask: whether the coarse mask is the fourth input channel; False
+      is plain Xception.
+    input_mean: mean of the images; see `layers.InputScale`. The coarse mask is
+      never scaled.
+    input_std: standard deviation of the images; see `layers.InputScale`.
+    dropout_rate: dropout of the last features; the paper has none.
   """
 
   use_coarse_mask: bool = True
@@ -67,22 +77,29 @@ class ClassNet(xception.XceptionFields, layers.Network):
   dropout_rate: float = 0.0
 
   @nn.compact
-  def __call__(self, images, coarse_mask=None, *, train):
-    """Classifies windowed CT given a coarse mask.
+  def __call__(
+    self,
+    images: jax.Array,
+    coarse_mask: jax.Array | None = None,
+    *,
+    train: bool,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Classifies windowed CT with the help of a coarse mask.
 
     Args:
       images: (B, H, W, 3) in [-1, 1].
-      coarse_mask: (B, H, W, 1), 0 and 1 or probabilities; not read where
+      coarse_mask: (B, H, W, 1), binary or probabilities; ignored if
         `use_coarse_mask` is False.
-      train: batch statistics and dropout on.
+      train: whether to use batch statistics and dropout.
 
     Returns:
-      logits (B,) float32 of malignancy, and taps. `cam` (B, H', W') is the
-      class activation map (Zhou et al., 2016): its mean plus the classifier's
-      bias is the logit.
+      Logits of malignancy (B,) float32, and the taps, a dict of named features.
+      Its `cam` (B, H', W') is the class activation map (Zhou et al., 2016): the
+      logit is its mean plus the classifier's bias.
     """
     x = layers.InputScale(self.input_mean, self.input_std)(images)
     if self.use_coarse_mask:
+      assert coarse_mask is not None, 'use_coarse_mask needs a coarse mask'
       x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
     x, taps = xception.Xception(
       **layers.fields_of(self, xception.XceptionFields),
@@ -90,28 +107,30 @@ class ClassNet(xception.XceptionFields, layers.Network):
       name='backbone',
     )(x)
     if self.dropout_rate:
-      # Of whole channels: the mean over the pixels would see through less.
+      # Drops whole channels: single pixels would average out in the mean.
       x = nn.Dropout(
         self.dropout_rate, broadcast_dims=(1, 2), deterministic=not train
       )(x)
-    # The map first, its mean after: both are linear, so the order does not
-    # change the logit, and the map comes for free.
+    # The classifier is applied to each pixel before the mean is taken. Both
+    # are linear, so the logit is that of global average pooling and a linear
+    # layer, and the activation map costs nothing.
     x = layers.Conv(1, use_bias=False, name='classifier')(x)
     taps['cam'] = x[..., 0]
     bias = self.param('bias', nn.initializers.zeros_init(), ())
     return jnp.mean(taps['cam'], (1, 2)) + bias, taps
 
 
-def average_fourth_channel(params):
-  """Class-net parameters whose mask channel is the mean of the other three.
+def average_fourth_channel(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Sets the first kernel's mask channel to the mean of its image channels.
 
-  The paper's start for the fourth input channel (section 3.2.4).
+  The paper initialises the fourth input channel of Class-net like this (section
+  3.2.4).
 
   Args:
     params: the `params` collection of a `ClassNet` that uses the mask.
 
   Returns:
-    A new tree that shares every other leaf.
+    A new tree, which shares all other leaves with `params`.
   """
   backbone = params['backbone']
   image = backbone['conv1']['kernel'][:, :, :3]

@@ -1,7 +1,11 @@
-"""The networks of a config, by stage name."""
+"""Makes the networks of a config, and checks variables against them."""
 
+from collections.abc import Mapping
 import functools
+from typing import TYPE_CHECKING
+from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -12,12 +16,15 @@ from mtnet_jax.models import strategies
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import errors
 
-# The stages of MT-Net; other strategies have their own.
+if TYPE_CHECKING:
+  import ml_collections
+
+# The stages of MT-Net, in the order of training.
 ORDER = strategies.stages_of('mtnet')
 
 
-def names(config):
-  """Names of the stages that a config trains, in their order."""
+def names(config: 'ml_collections.ConfigDict') -> tuple[str, ...]:
+  """Returns the stages that a config trains, in the order of training."""
   return tuple(
     name
     for name in strategies.stages_of(config.strategy)
@@ -25,8 +32,18 @@ def names(config):
   )
 
 
-def make_nets(config, *, axis_name=None):
-  """The networks of a config's strategy, by stage name."""
+def make_nets(
+  config: 'ml_collections.ConfigDict', *, axis_name: str | None = None
+) -> dict[str, nn.Module]:
+  """Makes the networks of a config's strategy.
+
+  Args:
+    config: the config.
+    axis_name: axis over which batch statistics are averaged, or None.
+
+  Returns:
+    Stage name -> network.
+  """
   common = {'dtype': jnp.dtype(config.dtype), 'axis_name': axis_name}
   seg_net = {**_tuples(config.seg_net), **common}
   class_net = {**_tuples(config.class_net), **common}
@@ -42,32 +59,37 @@ def make_nets(config, *, axis_name=None):
       'class': mtnet.ClassNet(**class_net, use_coarse_mask=False),
     }
   if strategy == 'single':
-    # Xception as it was, with the last pooling and nothing dilated.
+    # The original Xception: with the last pooling, and without dilation.
     plain = {'use_coarse_mask': False, 'exit_pool': True, 'tail_dilation': 1}
     return {
       'fine': baselines.UNet(**_tuples(config.unet), **common),
       'class': mtnet.ClassNet(**{**class_net, **plain}),
     }
-  nets = {
-    'coarse': mtnet.CoarseSegNet(**seg_net),
-    'class': mtnet.ClassNet(**class_net),
-    'fine': mtnet.FineSegNet(**seg_net),
+  coarse = mtnet.CoarseSegNet(**seg_net)
+  classifier = mtnet.ClassNet(**class_net)
+  fine = mtnet.FineSegNet(**seg_net)
+  nets: dict[str, nn.Module] = {
+    'coarse': coarse,
+    'class': classifier,
+    'fine': fine,
   }
   if strategy == 'finetune':
-    nets['joint'] = joint.JointNet(nets['coarse'], nets['class'], nets['fine'])
+    nets['joint'] = joint.JointNet(coarse, classifier, fine)
   return nets
 
 
 def _tuples(group):
-  # Modules are hashed by jit, lists cannot be.
+  # `jax.jit` hashes modules, and lists cannot be hashed.
   return {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in group.items()
   }
 
 
-def variable_shapes(config):
-  """The variables of the networks of a config, as shapes and types.
+def variable_shapes(
+  config: 'ml_collections.ConfigDict',
+) -> dict[str, dict[str, Any]]:
+  """Returns shapes and types of the variables of a config's networks.
 
   Returns:
     Stage name -> {'params', 'batch_stats'} of `jax.ShapeDtypeStruct`.
@@ -81,8 +103,19 @@ def variable_shapes(config):
   }
 
 
-def check_variables(config, variables):
-  """Raises `errors.InputError` where variables are not those of a config."""
+def check_variables(
+  config: 'ml_collections.ConfigDict',
+  variables: Mapping[str, Mapping[str, Any]],
+) -> None:
+  """Checks that variables have the names and shapes that a config asks for.
+
+  Args:
+    config: the config.
+    variables: stage name -> variables of its network.
+
+  Raises:
+    errors.InputError: they do not.
+  """
   try:
     jax.eval_shape(
       functools.partial(

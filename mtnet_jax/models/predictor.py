@@ -1,11 +1,17 @@
-"""The trained networks on HU patches: one jitted step, any number of devices.
+"""Runs the trained networks on HU patches, on any number of devices.
 
-Validation, evaluation and prediction all run this step, so that they cannot
-differ.
+Validation, evaluation and prediction all run the same `predict_step`, so that
+their results cannot differ.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 import functools
+from typing import TYPE_CHECKING
+from typing import Any
 
+from flax import linen as nn
 import jax
 import numpy as np
 
@@ -15,35 +21,38 @@ from mtnet_jax.models import chain
 from mtnet_jax.models import strategies
 from mtnet_jax.system import devices as devices_lib
 
+if TYPE_CHECKING:
+  import ml_collections
+
 
 def predict_step(
-  variables,
-  hu,
+  variables: Mapping[str, Mapping[str, Any]],
+  hu: jax.Array,
   *,
-  nets,
-  size,
-  window,
-  coarse_mask,
-  strategy='mtnet',
-  temperature=1.0,
-):
-  """Outputs of the networks at hand for plain patches.
+  nets: Mapping[str, nn.Module],
+  size: int,
+  window: tuple[float, float],
+  coarse_mask: str,
+  strategy: str = 'mtnet',
+  temperature: float = 1.0,
+) -> dict[str, jax.Array]:
+  """Runs all networks whose variables are available on unaugmented patches.
 
   Args:
-    variables: stage name -> variables; with a stage those of its upstream
-      networks, see `strategies.upstream_names`.
+    variables: stage name -> variables of its network. A stage needs those of
+      its upstream networks, too; see `strategies.upstream_names`.
     hu: (B, P, P) HU at native spacing.
     nets: stage name -> network.
     size: side of the networks' input.
     window: (low, high) HU.
-    coarse_mask: 'hard', 'soft' or 'none', as in `chain.pass_mask`.
+    coarse_mask: 'hard', 'soft' or 'none'; see `chain.pass_mask`.
     strategy: a name in `strategies.STRATEGIES`.
-    temperature: by which the logits of malignancy are divided.
+    temperature: divides the logits of malignancy.
 
   Returns:
-    A dict of what the strategy and `variables` allow: 'coarse' and 'fine'
-    (B, P, P) probabilities on the patch's own grid, 'class' (B,) probability of
-    malignancy, 'cam' (B, P, P) class activation map.
+    A dict of the outputs of the networks that ran: 'coarse' and 'fine'
+    probabilities (B, P, P) on the patch's own grid, 'class' probability of
+    malignancy (B,), and 'cam' class activation map (B, P, P).
   """
   patch_size = hu.shape[1]
   images = augment.plain_images(hu, size=size, window=window)
@@ -55,7 +64,7 @@ def predict_step(
     strategy=strategy,
     coarse_mask=coarse_mask,
   )
-  outputs = {
+  outputs: dict[str, jax.Array] = {
     name: augment.to_patch_grid(
       jax.nn.sigmoid(network_outputs[name][..., 0]), patch_size
     )
@@ -73,8 +82,8 @@ def predict_step(
   return outputs
 
 
-def options(config):
-  """The options of `predict_step` that a config has."""
+def options(config: 'ml_collections.ConfigDict') -> dict[str, Any]:
+  """Returns the options of `predict_step` that a config determines."""
   return {
     'size': config.image_size,
     'window': tuple(config.window),
@@ -84,19 +93,27 @@ def options(config):
 
 
 def predict_at_spacing(
-  variables, hu, pixel_spacing_mm, *, spacing_mm, **kwargs
-):
-  """`predict_step` for networks trained at one spacing.
+  variables: Mapping[str, Mapping[str, Any]],
+  hu: jax.Array,
+  pixel_spacing_mm: jax.Array,
+  *,
+  spacing_mm: float | None,
+  **kwargs: Any,
+) -> dict[str, jax.Array]:
+  """Runs `predict_step` with networks that were trained at one spacing.
 
   Args:
-    variables, hu, kwargs: as in `predict_step`; hu at the spacing of the scan.
-    pixel_spacing_mm: (B,) of hu.
-    spacing_mm: that the networks were trained at; None for the scan's own.
+    variables: as in `predict_step`.
+    hu: (B, P, P) HU at the spacing of the scan.
+    pixel_spacing_mm: (B,), the spacing of each patch.
+    spacing_mm: the spacing that the networks were trained at; None if they were
+      trained at the scans' own.
+    **kwargs: keyword arguments of `predict_step`.
 
   Returns:
-    As `predict_step`, on the pixels of hu. What the networks did not see,
-    because at their spacing a patch is smaller, has probability 0 and an
-    activation of 0.
+    The outputs of `predict_step`, on the pixels of hu. Where a patch extends
+    beyond what the networks saw at their spacing, probabilities and activations
+    are 0.
   """
   if spacing_mm is None:
     return predict_step(variables, hu, **kwargs)
@@ -108,8 +125,11 @@ def predict_at_spacing(
   }
 
 
-def as_answer(outputs):
-  """The answer to a user, from the outputs of `predict_step`.
+def as_answer(outputs: Mapping[str, Any]) -> dict[str, Any]:
+  """Turns the outputs of `predict_step` into the fields of a prediction.
+
+  Args:
+    outputs: 'coarse', 'fine', 'class' and 'cam', as device or host arrays.
 
   Returns:
     A dict of `mask` and `coarse_mask` (B, P, P) bool, `probability` and `cam`
@@ -135,19 +155,25 @@ def _mapped(nets, *, precision, device, **predict_options):
 
 
 class Predictor:
-  """Compiles `predict_step` once and feeds it batches of one size.
+  """Compiles `predict_step` once, and runs it on batches of one size.
 
-  Predictors of equal arguments share what they compile.
+  Predictors with equal arguments share one compiled program.
 
   Args:
-    nets: of `predict_step`.
-    batch_size: over all devices; rounded up to a multiple of their number.
-    precision: of float32 products, as in `devices.mapped`.
-    **predict_options: of `options`.
+    nets: stage name -> network.
+    batch_size: number of patches over all devices; rounded up to a multiple of
+      the number of devices.
+    precision: of float32 matrix products; see `devices.mapped`.
+    **predict_options: keyword arguments of `predict_step`; see `options`.
   """
 
   def __init__(
-    self, nets, *, batch_size, precision='highest', **predict_options
+    self,
+    nets: Mapping[str, nn.Module],
+    *,
+    batch_size: int,
+    precision: str = 'highest',
+    **predict_options: Any,
   ):
     devices = devices_lib.device_count()
     self._batch = devices * -(-batch_size // devices)
@@ -158,7 +184,12 @@ class Predictor:
       **predict_options,
     )
 
-  def __call__(self, variables, hu, progress=lambda batches: batches):
+  def __call__(
+    self,
+    variables: Mapping[str, Mapping[str, Any]],
+    hu: np.ndarray,
+    progress: Callable[[range], Iterable[int]] = lambda batches: batches,
+  ) -> dict[str, np.ndarray]:
     """Runs every patch exactly once.
 
     Args:
@@ -167,13 +198,13 @@ class Predictor:
       progress: wraps the sequence of batch starts, as tqdm does.
 
     Returns:
-      The outputs of `predict_step` for all N, as float32 NumPy arrays, the
-      same on every process.
+      The outputs of `predict_step` for all N patches, in float32, the same on
+      every process.
     """
-    parts = []
+    parts: list[dict[str, np.ndarray]] = []
     for start in progress(range(0, len(hu), self._batch)):
       part = np.asarray(hu[start : start + self._batch])
-      # The last batch is filled up to the compiled shape and cut again.
+      # Pads the last batch to the compiled shape; the padding is cut off below.
       missing = self._batch - len(part)
       filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
       outputs = devices_lib.gather(

@@ -1,36 +1,38 @@
 """Strategies: which networks learn the two tasks, and from which inputs.
 
-'mtnet' is the paper's. Four are those it compares itself with (table 1), on
-the same blocks:
+'mtnet' is the paper's strategy. Four are those that the paper compares it with
+(table 1), built from the same blocks:
 
     shared    Wu et al. [30]: one encoder, two heads
-    feedback  Chen et al. [31]: the same, and the classifier also reads
-              segmentation features
-    serial    Yu et al. [1]: the classifier sees only what the predicted
-              mask cuts out
+    feedback  Chen et al. [31]: like shared, but the classifier also reads
+              features of the segmentation
+    serial    Yu et al. [1]: the classifier sees only what lies inside the
+              predicted mask
     single    U-Net and Xception, independent of each other
 
-and two go beyond it:
+Two extend the paper's:
 
-    cam       MT-Net, and the fine layer also receives the activation map
-    finetune  MT-Net, then all three networks together through soft masks
+    cam       MT-Net whose fine layer also receives the activation map
+    finetune  MT-Net, followed by joint training of all three networks, which
+              are connected by soft masks
 
-What the references leave open is decided in docs/decisions.md.
+docs/decisions.md says how details are filled in that the references omit.
 """
 
+from collections.abc import Container
 from typing import NamedTuple
 
-# Every stage that a strategy may have, in the order of training; each has a
+# All stages that a strategy can have, in the order of training. Each has a
 # group in the config, such as `coarse_stage`.
 STAGES = ('coarse', 'class', 'fine', 'joint')
 
 
 class StageInputs(NamedTuple):
-  """What a network receives beside the image.
+  """What a network receives from the networks before it.
 
   Attributes:
-    upstream: stages whose networks run before it, in their order.
-    channels: of the maps beside the image.
+    upstream: stages whose networks run before it, in order.
+    channels: number of maps that it receives in addition to the image.
   """
 
   upstream: tuple[str, ...] = ()
@@ -41,17 +43,17 @@ INPUTS = {
   'nothing': StageInputs(),
   'mask': StageInputs(('coarse',), 1),
   'mask_and_cam': StageInputs(('coarse', 'class'), 2),
-  # In the place of the image, not beside it.
+  # The cut-out image replaces the image, so there is no additional map.
   'cut_out': StageInputs(('fine',)),
 }
 
 
 class Part(NamedTuple):
-  """A network's part in a strategy.
+  """The role of a stage in a strategy.
 
   Attributes:
-    inputs: a name in `INPUTS`.
-    starts_from: stages whose trained variables it starts from.
+    inputs: what its network receives, a name in `INPUTS`.
+    starts_from: stages whose trained variables initialise its network.
   """
 
   inputs: str = 'nothing'
@@ -63,8 +65,8 @@ _MTNET = {
   'class': Part('mask'),
   'fine': Part('mask', ('coarse',)),
 }
-# Strategy -> stage -> part; stages in the order of training.
-STRATEGIES = {
+# Strategy -> stage -> part, with the stages in the order of training.
+STRATEGIES: dict[str, dict[str, Part]] = {
   'mtnet': _MTNET,
   'shared': {'joint': Part()},
   'feedback': {'joint': Part()},
@@ -75,28 +77,31 @@ STRATEGIES = {
 }
 
 
-def stages_of(strategy):
-  """Names of its stages, in the order of training."""
+def stages_of(strategy: str) -> tuple[str, ...]:
+  """Returns the stages of a strategy, in the order of training."""
   return tuple(STRATEGIES[strategy])
 
 
-def upstream_names(strategy, stage):
-  """Stages whose networks run before that of a stage, in their order."""
+def upstream_names(strategy: str, stage: str) -> tuple[str, ...]:
+  """Returns the stages whose networks run before a stage's, in order."""
   return INPUTS[STRATEGIES[strategy][stage].inputs].upstream
 
 
-def predicting(strategy, stages):
-  """Which networks predict where those of `stages` are at hand, in order.
+def predicting(strategy: str, stages: Container[str]) -> tuple[str, ...]:
+  """Returns the stages whose networks have to run for a prediction, in order.
 
-  A joint network has all of the strategy's networks in it.
+  Args:
+    strategy: a name in `STRATEGIES`.
+    stages: the stages that are trained. A joint network contains all others of
+      its strategy, so it runs alone.
   """
   if 'joint' in stages:
     return ('joint',)
   return tuple(stage for stage in stages_of(strategy) if stage in stages)
 
 
-def stage_seed(seed, stage):
-  """The seed of a stage: no two stages or runs share theirs."""
+def stage_seed(seed: int, stage: str) -> int:
+  """Returns a seed for a stage that no other stage or run shares."""
   if stage == 'joint':
     return 2**30 + seed
   return seed * len(_MTNET) + tuple(_MTNET).index(stage)

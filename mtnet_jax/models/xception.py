@@ -1,21 +1,20 @@
-"""The two Xceptions of MT-Net.
+"""The two Xception backbones of MT-Net.
 
 `AlignedXception` is the modified aligned Xception of DeepLabv3+ (Chen et al.,
 2018; paper, figure 3): no max-pooling, batch norm after every depthwise and
-pointwise convolution, output stride 16. `Xception` is the original one
-(Chollet, 2017; paper, figure 5), in Keras's layout, with the paper's change to
+pointwise convolution, output stride 16. `Xception` is the original network
+(Chollet, 2017; paper, figure 5) in Keras's layout, with the paper's change to
 the exit flow.
 
-Layers are named by their place: `block1` to `block3` are the entry flow, then
-the middle flow, then the exit block; separable convolutions count on from
-there as `sepconv1`, `sepconv2`, ... of the tail.
+Blocks are numbered through: `block1` to `block3` are the entry flow, then come
+the middle flow and the exit block. The separable convolutions after the last
+block, here called the tail, are `sepconv1`, `sepconv2`, ...
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mtnet_jax.models import layers
@@ -23,27 +22,30 @@ from mtnet_jax.ops import pooling
 
 
 class SeparableConv(nn.Module):
-  """Depthwise and pointwise convolution, BN: Keras's layout.
+  """Depthwise convolution, pointwise convolution, BN, as in Keras.
 
   Attributes:
     features: output channels.
-    norm: constructor of batch norms, by name.
-    stride, dilation: of the depthwise convolution.
-    aligned: batch norm after the depthwise convolution, too.
-    relu: where a ReLU is: 'before', 'after' every batch norm, or None.
+    norm: makes a batch norm of the given name.
+    stride: stride of the depthwise convolution.
+    dilation: dilation of the depthwise convolution.
+    aligned: whether a batch norm follows the depthwise convolution, too.
+    relu: 'before' for a ReLU on the input, 'after' for one after every batch
+      norm, or None.
     dtype: compute type.
   """
 
   features: int
-  norm: Callable[[str], nn.Module]
+  norm: layers.NormFn
   stride: int = 1
   dilation: int = 1
   aligned: bool = False
   relu: str | None = None
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (B, H, W, C) to (B, H / stride, W / stride, features)."""
     return layers.separable_conv(
       x,
       layers.DepthwiseConv(
@@ -59,22 +61,22 @@ class SeparableConv(nn.Module):
 
 
 class _Block(nn.Module):
-  """What both kinds of blocks have.
+  """Base class of both kinds of residual blocks.
 
   Attributes:
     widths: channels of the separable convolutions.
-    norm: constructor of batch norms, by name.
-    skip_relu: the identity skip carries relu(x).
+    norm: makes a batch norm of the given name.
+    skip_relu: whether an identity skip carries relu(x) instead of x.
     dtype: compute type.
   """
 
   widths: Sequence[int]
-  norm: Callable[[str], nn.Module]
+  norm: layers.NormFn
   skip_relu: bool = False
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   def _skip(self, x, stride):
-    """The skip: 1 x 1 convolution and BN where the block changes the shape."""
+    """Computes the skip: 1 x 1 convolution and BN where the shape changes."""
     features = self.widths[-1]
     if stride == 1 and x.shape[-1] == features:
       return nn.relu(x) if self.skip_relu else x
@@ -86,14 +88,23 @@ class _Block(nn.Module):
 class AlignedBlock(_Block):
   """Three separable convolutions, the last one strided, and a skip.
 
-  Returns the sum and the second convolution's output: DeepLabv3+ takes its
-  low-level feature there, after the batch norm and before any ReLU.
+  The other fields are those of `_Block`.
+
+  Attributes:
+    stride: stride of the last convolution and of the skip.
   """
 
   stride: int = 1
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Maps (B, H, W, C) to (B, H / stride, W / stride, widths[-1]).
+
+    Returns:
+      The block's output, and the output of its second convolution, after the
+      batch norm and before any ReLU. In block 2, this is DeepLabv3+'s low-level
+      feature.
+    """
     skip = self._skip(x, self.stride)
     second = None
     for i, width in enumerate(self.widths, 1):
@@ -112,28 +123,28 @@ class AlignedBlock(_Block):
     return x + skip, second
 
 
-# Traced once for all that are alike: a step is traced and lowered in two thirds
-# of the time.
-# `norm`, made anew wherever a network is traced, keeps its traces apart from
-# others. XLA gets the same program; profiles name every block like the first.
+# `nn.jit` traces the equal blocks of the middle flow once, which saves a third
+# of the time to trace and lower a step. XLA compiles the same program; profiles
+# show every block under the name of the first. Two networks never share a
+# trace, because its key includes `norm`, which is made for each network.
 _MiddleAlignedBlock = nn.jit(AlignedBlock)
 
 
 class AlignedXceptionFields(nn.Module):
-  """Fields of `AlignedXception`, and of every network around one.
+  """The fields of `AlignedXception`, and of every network that contains one.
 
-  The defaults are Xception-65.
+  The defaults are those of Xception-65.
 
   Attributes:
     stem_widths: channels of the two plain convolutions.
     entry_widths: channels of the entry blocks; each halves the grid.
-    middle_blocks: identity blocks of the last entry width.
+    middle_blocks: number of identity blocks, all of the last entry width.
     exit_width: channels of the exit block.
-    tail_widths: channels of the last separable convolutions.
-    tail_dilation: their dilation: 2 in DeepLabv3+ at output stride 16; 1 where
-      the weights were trained without.
-    skip_relu: identity skips carry relu(x), as in PyTorch code that applies
-      the first ReLU of a block in place.
+    tail_widths: channels of the tail's separable convolutions.
+    tail_dilation: dilation of the tail: 2 in DeepLabv3+ at output stride 16, 1
+      for weights that were trained without dilation.
+    skip_relu: whether identity skips carry relu(x), as in PyTorch code that
+      applies the first ReLU of a block in place.
     dtype: compute type.
   """
 
@@ -144,11 +155,11 @@ class AlignedXceptionFields(nn.Module):
   tail_widths: Sequence[int] = (1536, 1536, 2048)
   tail_dilation: int = 2
   skip_relu: bool = False
-  dtype: Any = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
 
 def _stem(backbone, x, padding=None):
-  """Plain 3 x 3 convolutions, the first one strided; BN and ReLU after each."""
+  """Applies 3 x 3 convolutions with BN and ReLU; the first one is strided."""
   for i, width in enumerate(backbone.stem_widths, 1):
     conv = layers.Conv(
       width,
@@ -163,23 +174,27 @@ def _stem(backbone, x, padding=None):
 
 
 class AlignedXception(AlignedXceptionFields, kw_only=True):
-  """Modified aligned Xception.
+  """Modified aligned Xception, at output stride 16.
+
+  The exit block keeps the grid. The other fields are those of
+  `AlignedXceptionFields`.
 
   Attributes:
-    norm: constructor of batch norms, by name.
-    Others: as in `AlignedXceptionFields`. The exit block keeps the grid.
+    norm: makes a batch norm of the given name.
   """
 
-  norm: Callable[[str], nn.Module]
+  norm: layers.NormFn
 
   @nn.compact
-  def __call__(self, x):
-    """Maps (B, H, W, 3) to features (B, H/16, W/16, tail_widths[-1]).
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Maps (B, H, W, 3) to (B, H / 16, W / 16, tail_widths[-1]).
 
     Returns:
-      The features, and taps: `low_level` at stride 4, `block<i>`, `backbone`.
+      The features, and the taps: `block<i>` is the output of block i,
+      `low_level` DeepLabv3+'s low-level feature, at stride 4, and `backbone`
+      the features again.
     """
-    taps = {}
+    taps: dict[str, jax.Array] = {}
     x = _stem(self, x)
 
     def block(x, widths, stride=1, kind=AlignedBlock):
@@ -197,6 +212,7 @@ class AlignedXception(AlignedXceptionFields, kw_only=True):
 
     for width in self.entry_widths:
       x, second = block(x, (width,) * 3, stride=2)
+      # DeepLabv3+ reads its low-level feature inside block 2.
       if 'block2' in taps and 'low_level' not in taps:
         taps['low_level'] = second
     width = self.entry_widths[-1]
@@ -218,12 +234,15 @@ class AlignedXception(AlignedXceptionFields, kw_only=True):
 
 
 class XceptionBlock(_Block):
-  """Separable convolutions, ReLU before each, and a skip.
+  """Separable convolutions with a ReLU before each, and a skip.
+
+  The other fields are those of `_Block`.
 
   Attributes:
-    pool: max-pooling 3 x 3 / 2 at the end, and a strided skip.
-    first_relu: whether the first convolution has its ReLU.
-    pool_padding: as in `pooling.max_pool`.
+    pool: whether the block ends in 3 x 3 max-pooling of stride 2, and its skip
+      is strided.
+    first_relu: whether a ReLU precedes the first convolution.
+    pool_padding: padding of the max-pooling; see `pooling.max_pool`.
   """
 
   pool: bool = False
@@ -231,7 +250,8 @@ class XceptionBlock(_Block):
   pool_padding: str = 'symmetric'
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (B, H, W, C) to (B, H, W, widths[-1]), or half the grid."""
     skip = self._skip(x, 2 if self.pool else 1)
     for i, width in enumerate(self.widths, 1):
       x = SeparableConv(
@@ -250,13 +270,16 @@ _MiddleXceptionBlock = nn.jit(XceptionBlock)
 
 
 class XceptionFields(AlignedXceptionFields):
-  """Fields of `Xception`, and of every network around one.
+  """The fields of `Xception`, and of every network that contains one.
+
+  The other fields are those of `AlignedXceptionFields`.
 
   Attributes:
-    tail_dilation: dilation of the last separable convolutions, and padding.
-    exit_pool: keep the exit flow's max-pooling, as the original does.
-    pool_padding: as in `pooling.max_pool`; Keras pads 'same'.
-    Others: as in `AlignedXceptionFields`, with other defaults.
+    middle_blocks: number of identity blocks, all of the last entry width.
+    tail_widths: channels of the tail's separable convolutions.
+    exit_pool: whether to keep the exit flow's max-pooling, as in the original.
+    pool_padding: padding of the max-pooling; see `pooling.max_pool`. Keras pads
+      'same'.
   """
 
   middle_blocks: int = 8
@@ -266,19 +289,25 @@ class XceptionFields(AlignedXceptionFields):
 
 
 class Xception(XceptionFields, kw_only=True):
-  """Xception without its last max-pooling, the tail dilated instead.
+  """Xception with a dilated tail in place of its last max-pooling.
+
+  The stem has "valid" padding. The other fields are those of `XceptionFields`.
 
   Attributes:
-    norm: constructor of batch norms, by name.
-    Others: as in `XceptionFields`. The stem has "valid" padding.
+    norm: makes a batch norm of the given name.
   """
 
-  norm: Callable[[str], nn.Module]
+  norm: layers.NormFn
 
   @nn.compact
-  def __call__(self, x):
-    """Maps (B, H, W, C) to features (B, H', W', tail_widths[-1]), and taps."""
-    taps = {}
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Maps (B, H, W, C) to (B, H', W', tail_widths[-1]).
+
+    Returns:
+      The features, and the taps: `block<i>` is the output of block i, and
+      `backbone` the features again.
+    """
+    taps: dict[str, jax.Array] = {}
     x = _stem(self, x, padding=0)
 
     def block(x, widths, kind=XceptionBlock, **kwargs):

@@ -1,1 +1,1 @@
-"""Convolutions, each in its fastest form. Door: `conv`."""
+"""Convolutions, each in its fastest exact form. Open `conv` first."""

@@ -1,11 +1,13 @@
-"""What several convolutions share, and functions in a form for each platform.
+"""Helpers of several convolutions, and functions with a form per platform.
 
-The choice is made where the program is lowered, not where it is traced, so that
-one exported program serves several platforms.
+JAX chooses the form when it lowers a program, not when it traces it, so that
+one exported program supports several platforms.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import functools
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -16,23 +18,25 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Forms(NamedTuple):
-  """The same (x, kernel) -> y, as each platform likes it.
+  """One function (x, kernel) -> y, in a form for each platform.
 
   Attributes:
-    cpu: for CPUs.
-    other: for all that have no form of their own.
-    cuda: for NVIDIA's GPUs, or None.
+    cpu: the form for CPUs.
+    other: the form for platforms without one of their own.
+    cuda: the form for NVIDIA GPUs; None if they use `other`.
   """
 
   cpu: Callable[..., jax.Array]
   other: Callable[..., jax.Array]
   cuda: Callable[..., jax.Array] | None = None
 
-  def by_platform(self, change=lambda form: form):
-    """Keyword arguments of `lax.platform_dependent`.
+  def by_platform(
+    self, change: Callable[..., Any] = lambda form: form
+  ) -> dict[str, Callable[..., Any]]:
+    """Returns the forms as keyword arguments of `lax.platform_dependent`.
 
     Args:
-      change: of every form.
+      change: function that is applied to every form.
     """
     found = {'cpu': change(self.cpu), 'default': change(self.other)}
     if self.cuda is not None:
@@ -40,11 +44,11 @@ class Forms(NamedTuple):
     return found
 
 
-# The gradient is stated by hand because differentiating through the choice
-# would keep residuals of every platform.
+# The gradient is hand-written because JAX would store the residuals of all
+# platforms if it differentiated `lax.platform_dependent`.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def choose(x, kernel, forms):
-  """The form of this platform, of x and kernel."""
+def choose(x: jax.Array, kernel: jax.Array, forms: Forms) -> jax.Array:
+  """Applies the form of the platform that the program is lowered for."""
   return lax.platform_dependent(x, kernel, **forms.by_platform())
 
 
@@ -66,34 +70,59 @@ def _backward(forms, residuals, grad):
 choose.defvjp(_forward, _backward)
 
 
-def wide(x):
-  """x in the type of sums: float32, or wider if x is."""
+def wide(x: jax.Array) -> jax.Array:
+  """Returns x in the type of sums: at least float32."""
   return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
-def per_channel(values):
-  """(C,) as (1, 1, 1, C), which meets (B, H, W, C).
+def per_channel(values: jax.Array) -> jax.Array:
+  """Reshapes (C,) to (1, 1, 1, C), to broadcast with (B, H, W, C).
 
-  JAX does so by itself, unless its user forbids (`jax_numpy_rank_promotion`).
+  JAX does this implicitly, unless the user has forbidden it
+  (`jax_numpy_rank_promotion`).
   """
   return values[None, None, None]
 
 
-def pad(x, rows, columns, value=0):
-  """Pads the rows and columns.
+def pad(
+  x: jax.Array,
+  rows: tuple[int, int, int],
+  columns: tuple[int, int, int],
+  value: float = 0,
+) -> jax.Array:
+  """Pads rows and columns.
 
   Args:
     x: (B, H, W, C).
-    rows, columns: (before, after, between) each, as `lax.pad` has them.
-    value: what is put there.
+    rows: padding (before, after, between) the rows, as in `lax.pad`.
+    columns: padding of the columns, likewise.
+    value: the value to pad with.
   """
   return lax.pad(
     x, jnp.array(value, x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0))
   )
 
 
-def shifted_views(padded, size, out_hw, *, stride=1, dilation=1):
-  """The size * size views of a padded input that meet each tap, row by row."""
+def shifted_views(
+  padded: jax.Array,
+  size: int,
+  out_hw: tuple[int, int],
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+) -> Iterator[jax.Array]:
+  """Yields, for each tap of a kernel, the input pixels that it multiplies.
+
+  Args:
+    padded: (B, H, W, C), the padded input.
+    size: kernel side.
+    out_hw: (H', W') of the output.
+    stride: step between output pixels.
+    dilation: step between taps.
+
+  Yields:
+    (B, H', W', C) for each of the size * size taps, row by row.
+  """
   height, width = out_hw
   for i in range(size):
     for j in range(size):
@@ -105,8 +134,15 @@ def shifted_views(padded, size, out_hw, *, stride=1, dilation=1):
       ]
 
 
-def xla_conv(x, kernel, *, stride=1, dilation=1, pad):
-  """Convolution as XLA lowers it.
+def xla_conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+  pad: int,
+) -> jax.Array:
+  """Computes a convolution with XLA's own operation.
 
   Args:
     x: (B, H, W, C).
@@ -129,14 +165,16 @@ def xla_conv(x, kernel, *, stride=1, dilation=1, pad):
 
 
 class Affine(NamedTuple):
-  """What a batch norm of fixed statistics does: x * scale + shift.
+  """A batch norm with fixed statistics: x * scale + shift.
 
   Attributes:
-    scale, shift: (C,) float32.
+    scale: (C,) float32.
+    shift: (C,) float32.
   """
 
   scale: jax.Array
   shift: jax.Array
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Scales and shifts (..., C)."""
     return x * self.scale + self.shift

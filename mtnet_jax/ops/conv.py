@@ -1,28 +1,31 @@
 """Convolutions and resizing in NHWC, each in its fastest exact form.
 
-XLA lowers depthwise and dilated convolutions badly on CPUs: a straightforward
-port of these networks takes five times PyTorch's time there. The forms below
-compute the same sums:
+XLA's convolutions are slow on CPUs if they are depthwise or dilated: with them,
+these networks take five times as long as in PyTorch. The forms below compute
+the same sums:
 
 * depthwise: see `depthwise`.
 * pointwise: a matrix product.
-* 3 x 3 of many channels: Winograd's form, see `winograd`. Of fewer: see
-  `few_channels`.
-* dilated: a matrix product per tap, over the rows and columns where that tap
-  touches data. At rate 18 on a 14 x 14 grid only the centre tap does. (On GPUs
-  where these are less than a quarter of all, else XLA's own.)
+* 3 x 3 with many channels: Winograd's form, see `winograd`. With fewer
+  channels: see `few_channels`.
+* dilated: a matrix product per tap, over only those rows and columns where the
+  tap lies inside the image. At rate 18 on a 14 x 14 grid this is the centre tap
+  alone. (GPUs use this form if at most a quarter of all products lie inside,
+  and XLA's convolution otherwise.)
 
-Sums are kept in float32 and rounded once to the compute type, as XLA's own
-convolutions do; a sum kept in bfloat16 would lose digits at every tap. What
-comes in float64, as comparisons with other code do, stays in float64.
+Sums are computed in float32 and rounded to the compute type once, as in XLA's
+own convolutions: a sum in bfloat16 would lose digits at every tap. Inputs in
+float64, which comparisons with other code use, stay in float64.
 
-All paddings are symmetric and "same" for odd kernels, except where an argument
+Paddings are symmetric, and "same" for odd kernels, except where an argument
 says otherwise. Parameters keep Flax's HWIO layout, so that checkpoints do not
 depend on how a convolution is computed.
 """
 
+from collections.abc import Sequence
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -32,30 +35,37 @@ from mtnet_jax.ops import pointwise
 from mtnet_jax.ops import winograd
 
 
-def conv(x, kernel, *, stride=1, dilation=1, padding=None):
-  """Plain convolution.
+def conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+  padding: int | None = None,
+) -> jax.Array:
+  """Computes a convolution.
 
   Args:
     x: (B, H, W, C).
     kernel: (k, k, C, F), k odd.
     stride: step between output pixels.
-    dilation: step between taps; with a stride of 1 only.
+    dilation: step between taps.
     padding: pixels of zeros on each side; None for "same".
 
   Returns:
     (B, H', W', F).
 
   Raises:
-    ValueError: dilation together with a stride or another padding, which no
-      layer of these networks has.
+    ValueError: dilation is combined with a stride or a padding. No layer of
+      these networks needs that.
   """
   if kernel.shape[:2] == (1, 1) and not padding:
     return pointwise.conv(x, kernel, stride=stride)
   if dilation > 1:
     if stride > 1 or padding is not None:
       raise ValueError(
-        f'dilation {dilation} goes with stride 1 and "same" padding only;'
-        f' got stride {stride}, padding {padding}.'
+        f'dilation {dilation} is only supported with stride 1 and padding=None'
+        f' ("same"), not with stride {stride} and padding {padding}.'
       )
     return common.choose(x, kernel, _dilated_forms(dilation))
   pad = kernel.shape[0] // 2 if padding is None else padding
@@ -67,22 +77,22 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
   return common.xla_conv(x, kernel, stride=stride, pad=pad)
 
 
-def _live(offset, size):
-  """Output rows [start, stop) whose tap at this offset lies inside."""
+def _valid_range(offset, size):
+  """Returns [start, stop) of output rows whose tap at this offset is inside."""
   return max(0, -offset), min(size, size - offset)
 
 
 def _dilated_taps(x, kernel, *, dilation, mix_channels=pointwise.mix_channels):
-  """A matrix product per tap, only where the tap touches data."""
+  """Computes a matrix product per tap, only where the tap is inside."""
   _, height, width, _ = x.shape
   half = kernel.shape[0] // 2
   total = None
   for i in range(kernel.shape[0]):
     dy = (i - half) * dilation
-    top, bottom = _live(dy, height)
+    top, bottom = _valid_range(dy, height)
     for j in range(kernel.shape[1]):
       dx = (j - half) * dilation
-      left, right = _live(dx, width)
+      left, right = _valid_range(dx, width)
       if top >= bottom or left >= right:
         continue
       view = x[:, top + dy : bottom + dy, left + dx : right + dx]
@@ -103,8 +113,8 @@ def _dilated_on_cpu(x, kernel, *, dilation):
 
 
 def _dilated_on_cuda(x, kernel, *, dilation):
-  """A product per tap, where few of them touch much."""
-  if _live_share(x.shape[1:3], len(kernel), dilation) > 0.25:
+  """Computes a product per tap if most products fall outside of the image."""
+  if _valid_share(x.shape[1:3], len(kernel), dilation) > 0.25:
     return _dilated_by_xla(x, kernel, dilation=dilation)
 
   def mix_channels(view, matrix):
@@ -122,15 +132,15 @@ def _dilated_on_cuda(x, kernel, *, dilation):
   return total.astype(x.dtype)
 
 
-def _live_share(hw, size, dilation):
-  """Products that touch data, as a share of all."""
+def _valid_share(hw, size, dilation):
+  """Returns the share of all products whose input pixel is inside."""
   share = 1
   for length in hw:
-    live = 0
+    num_valid = 0
     for i in range(size):
-      start, stop = _live((i - size // 2) * dilation, length)
-      live += max(stop - start, 0)
-    share *= live / (size * length)
+      start, stop = _valid_range((i - size // 2) * dilation, length)
+      num_valid += max(stop - start, 0)
+    share *= num_valid / (size * length)
   return share
 
 
@@ -169,7 +179,7 @@ def _few_channels_forms(stride, pad):
 
 @functools.cache
 def _align_corners_matrix(in_size, out_size):
-  """(out_size, in_size) weights of linear interpolation, ends on ends."""
+  """Returns weights (out_size, in_size) that map end points to end points."""
   if out_size == 1 or in_size == 1:
     positions = np.zeros(out_size)
   else:
@@ -178,19 +188,21 @@ def _align_corners_matrix(in_size, out_size):
   return np.maximum(0, 1 - distances).astype(np.float32)
 
 
-def resize_align_corners(x, size_hw):
-  """Bilinear resize that maps corner pixels onto corner pixels.
+def resize_align_corners(x: jax.Array, size_hw: Sequence[int]) -> jax.Array:
+  """Resizes bilinearly, and maps corner pixels onto corner pixels.
+
+  The result is that of PyTorch's `interpolate(..., align_corners=True)`.
 
   Args:
     x: (B, H, W, C).
     size_hw: (H', W').
 
   Returns:
-    (B, H', W', C), as PyTorch's `interpolate(..., align_corners=True)`.
+    (B, H', W', C).
   """
   rows = _align_corners_matrix(x.shape[1], size_hw[0])
   columns = _align_corners_matrix(x.shape[2], size_hw[1])
-  # Full precision: a shorter type would move the weights, not only the values.
+  # In full precision, because rounded weights would shift the positions.
   einsum = functools.partial(jnp.einsum, precision='highest')
   resized = einsum('oh,bhwc->bowc', rows, common.wide(x))
   resized = einsum('ow,bhwc->bhoc', columns, resized)

@@ -1,12 +1,13 @@
-"""Depthwise convolution: each channel by itself.
+"""Depthwise convolution: each channel has its own kernel.
 
-On a CPU in float32 the loops of `native` compute a 3 x 3 one, where these are
-available. Otherwise it is the k * k shifted views of the padded input times a
-weight per channel, added up, of which XLA makes one loop.
+On CPUs, the C++ loops of `native` compute 3 x 3 convolutions in float32, if
+they are available. Otherwise a convolution is a sum over k * k shifted views of
+the padded input, each times a weight per channel, which XLA compiles to one
+loop.
 
-On accelerators that loop takes in the padding, too, and in the backward pass
-the gradient of the ReLU before; the kernel gradient is a sum per tap. NVIDIA's
-GPUs have kernels of their own, `depthwise_triton`.
+On accelerators, XLA fuses this loop with the padding and, in the backward pass,
+with the gradient of the preceding ReLU; the kernel gradient is one sum per tap.
+For NVIDIA GPUs there are kernels in `depthwise_triton`.
 """
 
 import functools
@@ -21,15 +22,22 @@ from mtnet_jax.ops import target
 from mtnet_jax.ops.native import library
 
 
-def conv(x, kernel, stride=1, dilation=1, *, relu=False):
-  """Depthwise convolution with an odd square kernel and "same" padding.
+def conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  stride: int = 1,
+  dilation: int = 1,
+  *,
+  relu: bool = False,
+) -> jax.Array:
+  """Computes a depthwise convolution with "same" padding.
 
   Args:
     x: (B, H, W, C).
-    kernel: (k, k, 1, C).
+    kernel: (k, k, 1, C), k odd.
     stride: step between output pixels.
     dilation: step between taps.
-    relu: convolves relu(x).
+    relu: whether to convolve relu(x) instead of x.
 
   Returns:
     (B, ceil(H / stride), ceil(W / stride), C).
@@ -38,14 +46,15 @@ def conv(x, kernel, stride=1, dilation=1, *, relu=False):
     return common.choose(x, kernel, _forms_with_kernels(stride, dilation, relu))
   x = jax.nn.relu(x) if relu else x
   if target.is_this_cpu():
-    # Without a choice, so that what the gradient reads again is kept.
+    # Not through `common.choose`, which would not keep the padded input for the
+    # backward pass.
     return _on_cpu(x, kernel, stride, dilation)
   return common.choose(x, kernel, forms(stride, dilation))
 
 
 @functools.cache
-def forms(stride, dilation):
-  """`common.Forms` of it, (x, kernel) -> y."""
+def forms(stride: int, dilation: int) -> common.Forms:
+  """Returns the forms of (x, kernel) -> y without GPU kernels of our own."""
   return common.Forms(
     cpu=lambda x, kernel: _on_cpu(x, kernel, stride, dilation),
     other=lambda x, kernel: _fused(x, kernel, stride, dilation),
@@ -54,7 +63,10 @@ def forms(stride, dilation):
 
 @functools.cache
 def _forms_with_kernels(stride, dilation, relu):
-  """`forms`, of relu(x) where asked for, with kernels of our own."""
+  """Returns the forms of (x, kernel) -> y with GPU kernels of our own.
+
+  `forms` has no ReLU, so they include it.
+  """
   plain = forms(stride, dilation)
 
   def with_relu(form):
@@ -72,8 +84,8 @@ def _on_cpu(x, kernel, stride, dilation):
   return _forward(x, kernel, stride, dilation)[0]
 
 
-def has_loop(stride, dilation):
-  """Whether `native` has 3 x 3 convolutions of these steps."""
+def has_loop(stride: int, dilation: int) -> bool:
+  """Whether the C++ loops support 3 x 3 convolutions with these steps."""
   return stride == 1 or (stride, dilation) == (2, 1)
 
 
@@ -104,7 +116,7 @@ def _forward(x, kernel, stride, dilation):
   out = _multiply_add(
     padded, kernel, _out_hw(x, stride), stride=stride, dilation=dilation
   )
-  # The gradient reads the padded input, too.
+  # The backward pass reads the padded input again.
   return out, (padded, kernel)
 
 
@@ -122,7 +134,7 @@ def _backward(stride, dilation, residuals, grad):
         dilation=dilation,
       )
     )
-  padded = x  # As `_forward` keeps it here.
+  padded = x  # `_forward` has stored the padded input.
   grad_x = _input_gradient(
     grad, kernel, padded.shape[1:3], stride=stride, dilation=dilation
   )
@@ -162,7 +174,7 @@ def _fused_backward(stride, dilation, residuals, grad):
     padded, len(kernel), grad.shape[1:3], stride=stride, dilation=dilation
   )
   wide = common.wide(grad)
-  # XLA makes one pass of every two of these.
+  # XLA fuses two of these sums at a time into one pass.
   sums = [jnp.sum(common.wide(view) * wide, (0, 1, 2)) for view in views]
   grad_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
   return grad_x, grad_kernel
@@ -192,13 +204,13 @@ _by_kernels.defvjp(_kernels_forward, _kernels_backward)
 
 
 def _pad_once(x, rows, columns):
-  # Without the barrier, XLA's CPU backend fuses what made x (a batch norm,
-  # say) into the loop over the taps and computes it once per tap.
+  # Without the barrier, XLA's CPU backend fuses the operations that produce x,
+  # such as a batch norm, into the loop and repeats them for every tap.
   return lax.optimization_barrier(common.pad(x, rows, columns))
 
 
 def _border(kernel, dilation):
-  """The padding of rows and of columns, as `common.pad` has them."""
+  """Returns the padding of rows and of columns, for `common.pad`."""
   pad = dilation * (kernel.shape[0] // 2)
   return (pad, pad, 0), (pad, pad, 0)
 
@@ -218,7 +230,11 @@ def _multiply_add(padded, kernel, out_hw, *, stride=1, dilation):
 def _input_gradient(
   grad, kernel, padded_hw, *, stride, dilation, pad=_pad_once
 ):
-  """The output gradient, spread over the stride, meets the turned kernel."""
+  """Convolves the output gradient, spread by the stride, with the kernel.
+
+  The kernel is rotated by 180 degrees, and stride - 1 zeros are inserted
+  between the pixels of the output gradient.
+  """
   reach = dilation * (kernel.shape[0] - 1)
   border = dilation * (kernel.shape[0] // 2)
   in_hw = [length - 2 * border for length in padded_hw]
@@ -236,15 +252,16 @@ def _input_gradient(
 
 
 def _kernel_gradient(padded, grad, *, size, stride, dilation):
-  """Two images at a time into a sum per tap and pixel, then over the pixels.
+  """Sums the products of input and output gradient for each tap: (k * k, C).
 
-  They and their sums stay in the cache, and XLA's CPU backend makes fast loops
-  of them, as it does not of a reduction over slices, or of four images. Returns
-  (k * k, C).
+  First sums over images, two at a time, for each tap and pixel, and then over
+  pixels. Two images and their sums fit into the cache, and XLA's CPU backend
+  generates fast loops for them. It does not for a reduction over slices, or for
+  four images at a time.
   """
 
   def products(index):
-    """The products of one image: k * k arrays (H', W', C)."""
+    """Returns the products of one image: k * k arrays (H', W', C)."""
     image, image_grad = (
       lax.dynamic_slice_in_dim(batch, index, 1) for batch in (padded, grad)
     )
@@ -257,21 +274,23 @@ def _kernel_gradient(padded, grad, *, size, stride, dilation):
     return list(map(jnp.add, left, right))
 
   count = len(padded)
-  # From the first images, not from zeros, of which XLA would make k * k copies.
+  # The sums start with the first image or two, because XLA would make k * k
+  # copies of zeros.
   sums = products(0)
   if count > 2 and count % 2 == 0:
     sums = add(sums, products(1))
-  at_once = 2 if count > 2 else 1
-  first = count - (count - 1) // at_once * at_once
+  block_size = 2 if count > 2 else 1
+  first = count - (count - 1) // block_size * block_size
 
   def add_images(block, sums):
-    start = first + block * at_once
+    start = first + block * block_size
     return functools.reduce(
-      add, (products(start + image) for image in range(at_once)), sums
+      add, (products(start + image) for image in range(block_size)), sums
     )
 
   if first < count:
-    # XLA would write a loop of one turn out, and make slow ones of the whole.
-    blocks = lax.optimization_barrier(jnp.int32((count - first) // at_once))
+    # The barrier hides the number of iterations: XLA would unroll a loop of one
+    # iteration, and then generate slow loops for everything.
+    blocks = lax.optimization_barrier(jnp.int32((count - first) // block_size))
     sums = lax.fori_loop(0, blocks, add_images, sums)
   return jnp.stack([jnp.sum(one, (0, 1)) for one in sums])

@@ -1,15 +1,17 @@
-"""3 x 3 depthwise convolutions as kernels of one pass, for NVIDIA's GPUs.
+"""3 x 3 depthwise convolutions as one-pass kernels for NVIDIA GPUs.
 
-XLA computes the kernel gradient as a sum per tap, and reads both arrays for
-every two taps. Here one kernel reads the input and the output gradient once and
-gives both gradients: the shifted output gradients that the input gradient adds
-up are those whose products with the input are the kernel gradient.
+XLA computes the kernel gradient as a sum per tap, and reads both arrays once
+for every two taps. Here, one GPU kernel reads the input and the output gradient
+once and computes both gradients, because both need the same shifted output
+gradients: their weighted sum is the input gradient, and their products with the
+input add up to the kernel gradient.
 
-Written in Pallas for its Triton backend. A program has a block of channels of a
-tile of pixels, so that reads are of whole lines and its neighbours' are in the
-cache.
+The GPU kernels are written in Pallas for its Triton backend. Each program
+handles a block of channels of a tile of pixels, so that it reads whole cache
+lines, and finds the pixels that it shares with neighbouring tiles in the cache.
 """
 
+from collections.abc import Callable
 import functools
 import importlib
 
@@ -21,15 +23,15 @@ from mtnet_jax.ops import tiles
 _TYPES = (jnp.bfloat16, jnp.float32)
 
 
-def supports(x, kernel):
-  """Whether these have kernels here: 3 x 3, in types that cards compute in."""
+def supports(x: jax.Array, kernel: jax.Array) -> bool:
+  """Whether the GPU kernels support this convolution."""
   is_known = kernel.shape[0] == tiles.TAPS and x.dtype in _TYPES
   return is_known and _has_backend()
 
 
 @functools.cache
 def _has_backend():
-  # JAX 0.11 has it, and says that a later version will not.
+  # JAX 0.11 still has this backend, but announces its removal.
   try:
     importlib.import_module('jax.experimental.pallas.triton')
   except ImportError:
@@ -38,21 +40,28 @@ def _has_backend():
 
 
 def conv(
-  x, kernel, *, stride, dilation, relu=False, tile=None, interpret=False
-):
-  """Depthwise 3 x 3 convolution with "same" padding.
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int,
+  dilation: int,
+  relu: bool = False,
+  tile: tiles.Tile | None = None,
+  interpret: bool = False,
+) -> jax.Array:
+  """Computes a depthwise 3 x 3 convolution with "same" padding.
 
   Args:
     x: (B, H, W, C).
     kernel: (3, 3, 1, C).
     stride: step between output pixels.
     dilation: step between taps.
-    relu: convolves relu(x), which is written nowhere.
-    tile: `tiles.Tile`; None for one that suits the sizes.
-    interpret: computed by JAX instead of a GPU, for tests.
+    relu: whether to convolve relu(x), which is never written to memory.
+    tile: tile of one program; None for one that suits the sizes.
+    interpret: whether JAX interprets the kernel without a GPU, for tests.
 
   Returns:
-    (B, ceil(H / stride), ceil(W / stride), C), of x's type; sums are float32.
+    (B, ceil(H / stride), ceil(W / stride), C), of x's type. Sums are float32.
   """
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
@@ -80,25 +89,30 @@ def conv(
 
 
 def gradients(
-  x,
-  kernel,
-  grad,
+  x: jax.Array,
+  kernel: jax.Array,
+  grad: jax.Array,
   *,
-  stride,
-  dilation,
-  relu=False,
-  tile=None,
-  interpret=False,
-):
-  """Gradients of `conv`.
+  stride: int,
+  dilation: int,
+  relu: bool = False,
+  tile: tiles.Tile | None = None,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes both gradients of `conv`.
 
   Args:
-    x, kernel, stride, dilation, relu, interpret: as in `conv`.
-    grad: of its result.
-    tile: `tiles.Tile`; None for one that suits the sizes.
+    x: (B, H, W, C).
+    kernel: (3, 3, 1, C).
+    grad: gradient of the output of `conv`.
+    stride: as in `conv`.
+    dilation: as in `conv`.
+    relu: as in `conv`.
+    tile: tile of one program; None for one that suits the sizes.
+    interpret: as in `conv`.
 
   Returns:
-    The gradients of x and of kernel, of their types; sums are float32.
+    The gradients of x and of the kernel, of their types. Sums are float32.
   """
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
@@ -135,12 +149,12 @@ def gradients(
 
 
 def _relu(values):
-  # Triton's maximum of NaN and 0 is 0, and nobody would hear of the NaN.
+  # Not a maximum: Triton's maximum of NaN and 0 is 0, which would hide NaNs.
   return jnp.where(values <= 0, 0, values)
 
 
 def _offsets(dilation):
-  """(tap, rows down, columns right) of each tap."""
+  """Returns (tap, rows down, columns right) for each tap."""
   steps = range(-dilation, dilation + 1, dilation)
   return [
     (tap, *offset)
@@ -153,7 +167,7 @@ def _forward_kernel(
 ):
   from jax.experimental.pallas import triton as plgpu
 
-  image, rows, columns, channels = tiles.place(sizes.out_hw, tile)
+  image, rows, columns, channels = tiles.coordinates(sizes.out_hw, tile)
   own = channels < sizes.channels
   taps = tiles.load_taps(kernel_ref, channels, sizes.channels)
   spread = tiles.spread(taps, tile)
@@ -180,7 +194,7 @@ def _forward_kernel(
   _repeat(compute, tile.steps)
 
 
-def _repeat(function, steps):
+def _repeat(function: Callable[..., None], steps: int) -> None:
   if steps == 1:
     function(0)
   else:
@@ -202,7 +216,7 @@ def _backward_kernel(
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton as plgpu
 
-  image, rows, columns, channels = tiles.place(sizes.in_hw, tile)
+  image, rows, columns, channels = tiles.coordinates(sizes.in_hw, tile)
   own = channels < sizes.channels
   taps = tiles.load_taps(kernel_ref, channels, sizes.channels)
   spread = tiles.spread(taps, tile)
@@ -217,18 +231,18 @@ def _backward_kernel(
     total = jnp.zeros_like(values)
     added = []
     for tap, down, right in _offsets(sizes.dilation):
-      # The output pixel that met this one by this tap, if there is one.
+      # The output pixel to which this tap has added the input pixel, if any.
       out_rows, out_columns = in_rows - down, columns - right
-      met = inside
+      has_output = inside
       if sizes.stride > 1:
-        met &= out_rows % sizes.stride == 0
-        met &= out_columns % sizes.stride == 0
+        has_output &= out_rows % sizes.stride == 0
+        has_output &= out_columns % sizes.stride == 0
         out_rows = out_rows // sizes.stride
         out_columns = out_columns // sizes.stride
-      met &= tiles.inside(out_rows, out_columns, sizes.out_hw)
+      has_output &= tiles.inside(out_rows, out_columns, sizes.out_hw)
       out_pixels = tiles.pixels(image, out_rows, out_columns, sizes.out_hw)
       grads = tiles.load(
-        grad_ref, out_pixels, channels, met[:, None] & own[None, :]
+        grad_ref, out_pixels, channels, has_output[:, None] & own[None, :]
       )
       total = multiply_add(grads, spread[tap], total)
       added.append(multiply_add(grads, values, sums[tap]))

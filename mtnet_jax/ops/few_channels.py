@@ -1,8 +1,8 @@
-"""3 x 3 convolutions of few channels on CPUs: a network's first ones.
+"""3 x 3 convolutions with few channels on CPUs: a network's first layers.
 
-In float32 the loops of `native` compute them, where these are available.
-Otherwise XLA does, except the kernel gradient, which is made of products of
-matrices here where channels are not too few for these.
+The C++ loops of `native` compute them in float32, if they are available.
+Otherwise XLA does, except for the kernel gradient, which is computed here by
+matrix products unless there are too few channels for these.
 """
 
 import functools
@@ -14,17 +14,19 @@ import jax.numpy as jnp
 from mtnet_jax.ops import common
 from mtnet_jax.ops.native import library
 
-# Convolutions of at least so many channels in and out take Winograd's form. It
-# is faster from 32 on, but in a network's first layers its rounding, ten times
-# that of the sum over taps, grows through dozens of batch norms.
+# Convolutions with at least this many input and output channels use Winograd's
+# form. It is faster from 32 channels on, but its rounding error is ten times
+# that of the sum over taps, and the error of a network's first layers grows
+# through dozens of batch norms.
 LIMIT = 128
-# With at least so many in and out, products of matrices beat XLA's own loop.
+# With at least this many input and output channels, matrix products are faster
+# than XLA's own loop.
 _PRODUCT_CHANNELS = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x, kernel, stride, pad):
-  """Plain convolution.
+def conv(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+  """Computes a 3 x 3 convolution.
 
   Args:
     x: (B, H, W, C).
@@ -42,13 +44,28 @@ def conv(x, kernel, stride, pad):
   return native(x, kernel, unit, zero, stride=stride, pad=pad, relu=False)
 
 
-def native(x, kernel, scale, shift, *, stride, pad, relu):
-  """The same by `native`, times a scale plus a shift per feature.
+def native(
+  x: jax.Array,
+  kernel: jax.Array,
+  scale: jax.Array,
+  shift: jax.Array,
+  *,
+  stride: int,
+  pad: int,
+  relu: bool,
+) -> jax.Array:
+  """Computes conv(x) * scale + shift, and a ReLU of it, with the C++ loop.
+
+  `library.supports` x and kernel.
 
   Args:
-    x, kernel, stride, pad: as `conv` has them; `library.supports` both.
-    scale, shift: (F,).
-    relu: whether a ReLU follows.
+    x: (B, H, W, C).
+    kernel: (3, 3, C, F).
+    scale: (F,).
+    shift: (F,).
+    stride: as in `conv`.
+    pad: as in `conv`.
+    relu: whether to apply the ReLU.
 
   Returns:
     (B, H', W', F).
@@ -102,7 +119,7 @@ def _kernel_gradient(x, kernel, grad, stride, pad):
 
 
 def _by_xla(x, kernel, grad, stride, pad):
-  """Both gradients; XLA leaves out the one that is not used."""
+  """Returns both gradients; XLA removes the one that the caller ignores."""
   conv_ = functools.partial(common.xla_conv, stride=stride, pad=pad)
   return jax.vjp(conv_, x, kernel)[1](grad)
 
@@ -110,12 +127,15 @@ def _by_xla(x, kernel, grad, stride, pad):
 conv.defvjp(_forward, _backward)
 
 
-def kernel_gradient_by_products(x, grad, *, size, pad):
-  """Gradient by the kernel of a convolution with stride 1.
+def kernel_gradient_by_products(
+  x: jax.Array, grad: jax.Array, *, size: int, pad: int
+) -> jax.Array:
+  """Computes the kernel gradient of a convolution by matrix products.
 
   Args:
-    x: (B, H, W, C) float32, or wider.
-    grad: (B, H + 2 pad - size + 1, W + 2 pad - size + 1, F), of the output.
+    x: (B, H, W, C) float32 or wider.
+    grad: (B, H + 2 pad - size + 1, W + 2 pad - size + 1, F), the gradient of
+      the output; the stride is 1.
     size: kernel side.
     pad: pixels of zeros on each side.
 
@@ -126,24 +146,30 @@ def kernel_gradient_by_products(x, grad, *, size, pad):
   padding = (pad, pad, 0)
   x = common.pad(x, padding, padding)
 
-  def of_image(index):
-    """(size, size * C, F); the image and its views stay in the cache."""
+  # One image at a time, so that it and its views stay in the cache.
+  def gradient_of_image(index):
+    """Returns (size, size * C, F)."""
     pixels, pixels_grad = (
       lax.dynamic_index_in_dim(batch, index, keepdims=False)
       for batch in (x, grad)
     )
     views = [pixels[:, j : j + width] for j in range(size)]
-    # Written once; fused, it would be made anew for each row of the kernel.
-    beside = lax.optimization_barrier(jnp.concatenate(views, -1))
+    # Without the barrier, XLA would fuse the concatenation into each product,
+    # and repeat it for every row of the kernel.
+    neighbours = lax.optimization_barrier(jnp.concatenate(views, -1))
     pixels_grad = pixels_grad.reshape(-1, features)
     return jnp.stack(
       [
-        beside[i : i + height].reshape(-1, beside.shape[-1]).T @ pixels_grad
+        neighbours[i : i + height].reshape(-1, neighbours.shape[-1]).T
+        @ pixels_grad
         for i in range(size)
       ]
     )
 
   total = lax.fori_loop(
-    1, len(x), lambda index, sum_: sum_ + of_image(index), of_image(0)
+    1,
+    len(x),
+    lambda index, sum_: sum_ + gradient_of_image(index),
+    gradient_of_image(0),
   )
   return total.reshape(size, size, x.shape[-1], features)

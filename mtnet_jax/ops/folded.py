@@ -1,13 +1,17 @@
-"""Convolutions with what follows them in evaluation folded in, on CPUs.
+"""Convolutions fused with batch norms and ReLUs, for evaluation on CPUs.
 
-A batch norm of fixed statistics is a scale and a shift per channel. The loops
-of `native` apply them, and ReLUs, to sums that they have in registers: an array
-is written and read once, and not once per operation. Of two convolutions in a
-row, a depthwise and a pointwise one, what lies between stays in the cache.
+In evaluation, a batch norm is a fixed scale and shift per channel. The C++
+loops of `native` apply it, and a ReLU, while the sums are still in registers,
+so that memory is written and read once for all of these operations. A depthwise
+and the following pointwise convolution are one loop, and the values between
+them stay in the cache.
 
-Gradients are those of the operations one by one. All of this is for arrays that
-`library.supports`.
+Gradients are those of the separate operations. Callers check that
+`library.supports` the arrays.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -20,20 +24,27 @@ from mtnet_jax.ops import pointwise as pointwise_lib
 from mtnet_jax.ops.native import library
 
 
-def identity(channels):
-  """The `Affine` that changes nothing."""
+def identity(channels: int) -> common.Affine:
+  """Returns the `Affine` that changes nothing."""
   return common.Affine(
     jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
   )
 
 
-def few_channels_conv(x, kernel, after, *, stride, pad):
-  """Plain 3 x 3 convolution, affine, ReLU.
+def few_channels_conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  after: common.Affine,
+  *,
+  stride: int,
+  pad: int,
+) -> jax.Array:
+  """Computes a 3 x 3 convolution, a scale and shift, and a ReLU.
 
   Args:
     x: (B, H, W, C) float32.
     kernel: (3, 3, C, F).
-    after: `Affine` of the F features.
+    after: scale and shift of the F features.
     stride: step between output pixels.
     pad: pixels of zeros on each side, 0 to 2.
 
@@ -53,30 +64,33 @@ def few_channels_conv(x, kernel, after, *, stride, pad):
 
 
 def separable_conv(
-  x,
-  depthwise,
-  between,
-  pointwise,
-  after,
+  x: jax.Array,
+  depthwise: jax.Array,
+  between: common.Affine,
+  pointwise: jax.Array,
+  after: common.Affine,
   *,
-  stride=1,
-  dilation=1,
-  relu_before=False,
-  relu_between=False,
-  relu_after=False,
-):
-  """Depthwise 3 x 3 convolution, affine, pointwise convolution, affine.
+  stride: int = 1,
+  dilation: int = 1,
+  relu_before: bool = False,
+  relu_between: bool = False,
+  relu_after: bool = False,
+) -> jax.Array:
+  """Computes a depthwise 3 x 3 and a pointwise convolution.
+
+  Each is followed by a scale and shift.
 
   Args:
     x: (B, H, W, C) float32.
     depthwise: kernel (3, 3, 1, C).
-    between: `Affine` of the C channels.
+    between: scale and shift of the C channels after the depthwise convolution.
     pointwise: kernel (1, 1, C, F).
-    after: `Affine` of the F features.
-    stride, dilation: of the depthwise convolution; a stride of 2 goes with a
-      dilation of 1.
-    relu_before, relu_between, relu_after: where a ReLU is: of x, after the
-      first affine, after the second.
+    after: scale and shift of the F features after the pointwise convolution.
+    stride: of the depthwise convolution, 1 or 2.
+    dilation: of the depthwise convolution; 1 if the stride is 2.
+    relu_before: whether a ReLU is applied to x.
+    relu_between: whether a ReLU is applied to the result of `between`.
+    relu_after: whether a ReLU is applied to the result of `after`.
 
   Returns:
     (B, ceil(H / stride), ceil(W / stride), F).
@@ -112,8 +126,12 @@ def separable_conv(
   )
 
 
-def _with_gradient_of(plain, native, *arguments):
-  """native(*arguments), differentiated as plain(*arguments)."""
+def _with_gradient_of(
+  plain: Callable[..., jax.Array],
+  native: Callable[..., jax.Array],
+  *arguments: Any,
+) -> jax.Array:
+  """Returns native(*arguments), with the gradient of plain(*arguments)."""
 
   @jax.custom_vjp
   def function(*arguments):

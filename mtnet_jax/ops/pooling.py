@@ -1,10 +1,12 @@
-"""Max-pooling with its gradient stated by hand.
+"""Max-pooling with a hand-written gradient.
 
-XLA's CPU backend makes four passes over indices of the whole input out of the
-gradient of a pooling. Here the output remembers, in one pass and a byte each,
-which pixel of its window was the largest, and the gradient goes back there.
+XLA's CPU backend computes the gradient of max-pooling in four passes over index
+arrays as large as the input. Here the forward pass stores, in one byte per
+output pixel, which pixel of its window was the largest, and the backward pass
+sends the gradient there.
 """
 
+from collections.abc import Sequence
 import functools
 
 import jax
@@ -15,19 +17,30 @@ import numpy as np
 from mtnet_jax.ops import common
 
 
-def max_pool(x, *, size=3, stride=2, padding='symmetric'):
-  """Max-pooling.
+def max_pool(
+  x: jax.Array,
+  *,
+  size: int = 3,
+  stride: int = 2,
+  padding: str = 'symmetric',
+) -> jax.Array:
+  """Computes the maximum of each window.
 
   Args:
     x: (B, H, W, C).
-    size: window side; odd with symmetric padding.
+    size: window side; odd if the padding is symmetric.
     stride: step between windows.
-    padding: 'symmetric' pads size // 2 on both sides, as PyTorch ports do;
-      'same' pads as Keras does, less at the start where the size is even.
+    padding: 'symmetric' pads size // 2 on both sides, as PyTorch ports do.
+      'same' pads as Keras does: if the total is odd, the extra row or column is
+      at the end.
 
   Returns:
     (B, ceil(H / stride), ceil(W / stride), C).
+
+  Raises:
+    ValueError: the padding is unknown.
   """
+  pads: Sequence[tuple[int, int]]
   if padding == 'same':
     pads = lax.padtype_to_pads(
       x.shape[1:3], (size, size), (stride, stride), 'SAME'
@@ -36,7 +49,7 @@ def max_pool(x, *, size=3, stride=2, padding='symmetric'):
     pads = ((size // 2, size // 2),) * 2
   else:
     raise ValueError(
-      f"pooling padding is 'same' or 'symmetric', not {padding!r}."
+      f"padding={padding!r} is unknown; it must be 'same' or 'symmetric'."
     )
   return _pool(x, size, stride, tuple(map(tuple, pads)))
 
@@ -51,10 +64,10 @@ def _out_size(size, low_high, window, stride):
 
 
 def _largest(x, size, stride, pads):
-  """The largest of every window, and which of its pixels that is.
+  """Returns the maximum of each window, and its tap (position in the window).
 
-  Where several are equal it is the first one, row by row, as in PyTorch and
-  XLA.
+  Taps are numbered row by row. Among equal pixels the first one counts, as in
+  PyTorch and XLA.
   """
   rows, columns = ((*low_high, 0) for low_high in pads)
   padded = common.pad(x, rows, columns, -jnp.inf)
@@ -79,34 +92,49 @@ def _forward(x, size, stride, pads):
 
 
 def _backward(size, stride, pads, residuals, grad):
-  """Every pixel collects the gradients of the windows whose largest it was.
+  """Sums, for each pixel, the gradients of the windows whose maximum it is.
 
-  An example in one dimension: windows of 3 pixels at a stride of 2 over padded
-  pixels 0 to 6 are 0-2, 2-4 and 4-6. Cut into strides, (0, 1), (2, 3), (4, 5)
-  and (6, -), the pixels of a stride lie in the window that begins there, as its
-  taps 0 and 1, and in the one before (`reach` is 1), of which pixel 2 is tap 2
-  and pixel 3 is none. So the gradient of (2, 3) is that of window 2-4 where
-  `which` is (0, 1), plus that of window 0-2 where `which` is (2, no tap).
+  An example in one dimension, with windows of 3 pixels and a stride of 2. The
+  numbers are the taps of the padded pixels in each window:
 
-  All pixels of a stride are computed at once: a concatenation of one array per
-  pixel would be a slow loop of XLA's.
+      pixel      0  1 | 2  3 | 4  5 | 6
+      window 0   0  1 | 2    |      |
+      window 1        | 0  1 | 2    |
+      window 2        |      | 0  1 | 2
+
+  `which[i]` is the tap of the maximum of window i. Pixel 2 is tap 2 of window 0
+  and tap 0 of window 1, so its gradient is
+
+      where(which[0] == 2, grad[0], 0) + where(which[1] == 0, grad[1], 0).
+
+  The padded input is cut into blocks of `stride` pixels, between the bars, and
+  all pixels of a block are computed together. Block i has the taps (0, 1) of
+  window i and the taps (2, none) of window i - 1:
+
+      where(which[i] == (0, 1), grad[i], 0)
+        + where(which[i - 1] == (2, none), grad[i - 1], 0).
+
+  A block takes part in its own window and in `reach` windows before it; here
+  `reach` is 1. (Computing each pixel of a block by itself would need a
+  concatenation, which XLA compiles to a slow loop.)
   """
   which, shape = residuals
-  # Strides of the padded input, as many as hold every pixel of it.
+  # The number of blocks that cover the padded input.
   down, across = (
     -(-(length + sum(low_high)) // stride)
     for length, low_high in zip(shape[1:3], pads, strict=True)
   )
   reach = -(-size // stride) - 1
 
-  def with_windows_before(x, fill):
+  def pad_windows(x, fill):
+    """Pads by `reach` windows at the start, and to one per block at the end."""
     height, width = x.shape[1:3]
     return common.pad(
       x, (reach, down - height, 0), (reach, across - width, 0), fill
     )
 
   which, wide = lax.optimization_barrier(
-    (with_windows_before(which, -1), with_windows_before(common.wide(grad), 0))
+    (pad_windows(which, -1), pad_windows(common.wide(grad), 0))
   )
   total = 0
   for up in range(reach + 1):
@@ -128,19 +156,20 @@ def _backward(size, stride, pads, residuals, grad):
 
 
 def _taps(size, stride, up, left):
-  """Which tap a stride's pixels are of a window that begins before it.
+  """Returns the taps of a block's pixels in the window some blocks before it.
 
-  With a size of 3 and a stride of 2 the pixels of a row are taps (0, 1) of the
-  window that begins with them, `left` 0, and (2, outside) of the one that
-  begins a stride before, `left` 1.
+  In the example of `_backward`, these are (0, 1) for the block's own window and
+  (2, none) for the window one block before.
 
   Args:
-    size, stride: of the pooling.
-    up, left: strides from the window's start down and across to the pixels.
+    size: window side.
+    stride: step between windows, and side of a block.
+    up: number of blocks by which the window starts above the block.
+    left: number of blocks by which the window starts left of the block.
 
   Returns:
-    (stride, stride) int8: row * size + column in the window; -2 where a pixel
-    lies outside it.
+    (stride, stride) int8: row * size + column in the window, or -2 if the pixel
+    is outside of the window.
   """
   rows = np.arange(stride)[:, None] + up * stride
   columns = np.arange(stride) + left * stride

@@ -1,10 +1,11 @@
-"""Which machine it is that a traced program will run on.
+"""Knows which kind of machine a traced program will run on.
 
-Most forms are chosen where a program is lowered (`common.choose`). Some can be
-traced only where it is known that they will run: loops in C++, which must have
-been built, and kernels that are compiled for a card.
+JAX chooses most forms when it lowers a program (`common.choose`). Others may be
+traced only if the program will run on this machine: the C++ loops, which are
+built for its processor, and GPU kernels, which are compiled for its GPU.
 """
 
+from collections.abc import Iterator
 import contextlib
 import functools
 import os
@@ -13,33 +14,37 @@ import jax
 
 _HERE, _PORTABLE, _CUDA = 'here', 'portable', 'cuda'
 
-# JAX keys its caches of programs by this value, so that a portable program and
-# one for this machine are never mistaken for each other.
+# JAX includes this value in the keys of its program caches, so that it never
+# mistakes a portable program for one of this machine.
 _target = jax.make_user_context(_HERE)
 
 
 @contextlib.contextmanager
-def portable():
-  """Everything traced inside runs on any machine, as `jax.export` needs it."""
+def portable() -> Iterator[None]:
+  """Programs traced inside run on any machine, as `jax.export` requires."""
   with _target(_PORTABLE):
     yield
 
 
 @contextlib.contextmanager
-def cuda():
-  """Everything traced inside may be for one of NVIDIA's GPUs, here or not."""
+def cuda() -> Iterator[None]:
+  """Programs traced inside may contain our GPU kernels for NVIDIA GPUs.
+
+  This holds even if this machine has no such GPU.
+  """
   with _target(_CUDA):
     yield
 
 
-def is_this_cpu():
-  """Whether what is traced here is for this machine's CPU alone."""
+def is_this_cpu() -> bool:
+  """Whether a program traced now will run on this machine's CPU only."""
   return _target.value == _HERE and jax.default_backend() == 'cpu'
 
 
-def may_be_cuda():
-  """Whether what is traced here may be lowered for NVIDIA's GPUs and may have
-  kernels of our own, which MTNET_JAX_TRITON=0 forbids.
+def may_be_cuda() -> bool:
+  """Whether a program traced now may contain our GPU kernels for NVIDIA GPUs.
+
+  Setting MTNET_JAX_TRITON=0 forbids them.
   """
   if _target.value == _PORTABLE or os.environ.get('MTNET_JAX_TRITON') == '0':
     return False

@@ -1,4 +1,4 @@
-"""Tiny networks of MT-Net and their variables; not to change."""
+"""Tiny networks of MT-Net and their variables, which tests must not modify."""
 
 import pytest
 import tiny_nets

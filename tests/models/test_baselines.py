@@ -1,4 +1,4 @@
-"""Networks that MT-Net is compared with: sizes, and what depends on what."""
+"""Networks that MT-Net is compared with: their sizes and dependencies."""
 
 import functools
 
@@ -55,7 +55,7 @@ def _images(batch=2, hw=(_SIDE, _SIDE)):
 
 @functools.cache
 def _variables(name):
-  """Random variables, statistics off their start."""
+  """Random variables, with statistics that differ from their initial values."""
   rng = np.random.default_rng(1)
 
   def draw(path, leaf):
@@ -75,7 +75,7 @@ def _variables(name):
 
 @functools.cache
 def _gradients(name):
-  """Of each logit's sum with respect to the parameters: key -> flat dict."""
+  """Gradients of the sum of each kind of logits: key -> path -> gradient."""
   net, variables = _NETS[name], _variables(name)
 
   @fast_compile.jit
@@ -99,7 +99,7 @@ def _gradients(name):
 
 
 def _reached(name, key, prefix):
-  """Whether a logit's gradient reaches all, or any, leaves below a name."""
+  """Whether a logit's gradient reaches all, and any, parameters of a prefix."""
   reached = [
     bool(jnp.any(leaf != 0))
     for path, leaf in _gradients(name)[key].items()
@@ -135,14 +135,14 @@ def test_feedback_adds_the_fusion():
   fusion = (2048 + 256) * 2048 + 2048 + 2 * 2048
   assert tiny_nets.count(variables['params']) == 54_708_417 + 2048 + 1 + fusion
   assert taps['class_fusion'].shape == (2, 14, 14, 2048)
-  # Of them `init_variables` must know.
+  # Training from a Coarse Seg-net must initialise exactly these.
   coarse, _, _ = _shapes(mtnet.CoarseSegNet())
   own = variables['params'].keys() - coarse['params'].keys()
   assert own == set(baselines.CLASS_LAYERS)
 
 
 def test_u_net_has_the_usual_size():
-  """By hand; the usual PyTorch U-Net with these choices has as many."""
+  """PyTorch's usual U-Net with these options has as many parameters."""
   variables, logits, taps = _shapes(baselines.UNet())
   widths = (64, 128, 256, 512, 1024)
 
@@ -200,12 +200,12 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(name):
   variables, logits, taps = _shapes(net, (_SIDE, _SIDE))
   for x in jax.tree.leaves((variables, logits)):
     assert x.dtype == jnp.float32
-  work = ('class_fusion',) if name == 'feedback' else ('bottom', 'up1')
-  for tap in work:
+  computed = ('class_fusion',) if name == 'feedback' else ('bottom', 'up1')
+  for tap in computed:
     assert taps[tap].dtype == jnp.bfloat16
 
 
-# What depends on what.
+# Dependencies.
 
 
 @pytest.mark.parametrize('name', ('shared', 'feedback'))
@@ -224,10 +224,10 @@ def test_without_feedback_classification_stops_at_the_encoder():
     assert _reached('shared', 'class', prefix) == (False, False)
 
 
-def test_with_feedback_classification_updates_what_segments():
+def test_with_feedback_classification_updates_the_decoder():
   for prefix in ('aspp/', 'low_level/', 'decoder1/', 'decoder2/'):
     assert _reached('feedback', 'class', prefix) == (True, True), prefix
-  # Features are fed back, and not the mask.
+  # The features are fed back, not the mask.
   assert _reached('feedback', 'class', 'classifier') == (False, False)
 
 
@@ -240,7 +240,7 @@ def test_through_the_soft_mask_both_tasks_update_coarse_seg_net(key):
     assert _reached('joint', key, prefix)[1] == (prefix == own)
 
 
-def test_joint_net_says_what_its_networks_say():
+def test_joint_net_computes_what_its_networks_compute():
   net, variables, images = _NETS['joint'], _variables('joint'), _images()
   parts = {
     name: {
@@ -288,12 +288,12 @@ def test_mean_of_the_activation_map_plus_bias_is_the_logit(name):
   )
 
 
-# The U-Net against PyTorch's layers.
+# Comparison of the U-Net with PyTorch's layers.
 
 
 @pytest.mark.extra
-def test_u_net_is_pytorch_s():
-  """The same layers by `torch.nn.functional`; odd sizes padded at the end."""
+def test_u_net_agrees_with_pytorch():
+  """Builds the same network from `torch.nn.functional`, at an odd size."""
   torch = pytest.importorskip('torch', reason='needs the extra interop')
   functional = torch.nn.functional
   variables, images = _variables('unet'), _images(hw=(37, 50))

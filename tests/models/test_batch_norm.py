@@ -1,4 +1,4 @@
-"""Our batch norm computes what Flax's does, and its gradients are JAX's."""
+"""Our batch norm agrees with Flax's, and its gradients with JAX's."""
 
 from flax import linen as nn
 import jax
@@ -40,7 +40,7 @@ def _draw(shape, seed):
 
 
 def _everything(norm, variables, x, weights):
-  """Output, new statistics, and gradients by the input and the parameters."""
+  """Output, new statistics, and gradients of the parameters and the input."""
 
   def outputs(params, x):
     return norm.apply(
@@ -78,7 +78,7 @@ def test_variables_are_flax_s():
 
 
 def test_synchronised_is_one_batch(variables):
-  # What four devices see of two examples each, is what one sees of eight.
+  # Four devices with two examples each act like one with eight.
   shape = (4, 2, 3, 3, _CHANNELS)
   x, weights = _draw(shape, 1), _draw(shape, 2)
   whole = (8, *shape[2:])
@@ -104,7 +104,7 @@ def test_synchronised_is_one_batch(variables):
 
 
 def test_bfloat16_keeps_its_sums_in_float32(variables):
-  # Of a thousand pixels at 16, a bfloat16 sum would stop growing.
+  # A bfloat16 sum of a thousand pixels around 16 would stop growing.
   x = (_draw((4, 16, 16, _CHANNELS), 1) + 16).astype(jnp.bfloat16)
   y, updates = _norm(batch_norm.BatchNorm, dtype=jnp.bfloat16).apply(
     variables, x, mutable=['batch_stats']

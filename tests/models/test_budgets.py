@@ -1,4 +1,4 @@
-"""What strategies cost, and the points that compare them."""
+"""The training budgets of strategies, and the runs that compare them."""
 
 import json
 
@@ -9,8 +9,6 @@ from mtnet_jax.experiments import sweep_plan
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.reports import paper
 from mtnet_jax.training import check_config
-
-# The comparisons.
 
 
 @pytest.mark.parametrize('variant', ('mtnet', 'demo', 'test'))
@@ -65,7 +63,7 @@ def test_budgets_follow_flags():
   }
 
 
-def test_points_differ_in_nothing_but_the_strategy_and_its_budget():
+def test_points_differ_only_in_the_strategy_and_its_budget():
   base = json.loads(_points('table1')['mtnet'].config.to_json())
   for point in _points('table1').values():
     tree = json.loads(point.config.to_json())
@@ -73,7 +71,7 @@ def test_points_differ_in_nothing_but_the_strategy_and_its_budget():
     assert differing <= {'strategy', 'joint_stage', 'fine_stage'}
 
 
-def test_the_paper_s_rows_of_table_1_are_beside_our_points():
+def test_table_1_of_the_paper_has_a_row_for_each_of_our_points():
   published = paper.SWEEPS['table1']
   assert {name for name, _ in published} == set(_points('table1')) - {'single'}
   # Table 1: Yu et al. recall 80.5, AUC 90.7; Wu et al. no AUC.

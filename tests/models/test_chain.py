@@ -1,4 +1,4 @@
-"""What networks are told by others, and what they are not."""
+"""The inputs that networks receive from others."""
 
 import functools
 import types
@@ -18,7 +18,7 @@ _SIDE = 8
 
 
 class _Fake:
-  """A network that says what it is given to say, and remembers its inputs."""
+  """A network that returns fixed outputs and records its inputs."""
 
   def __init__(self, logits, **taps):
     self.logits, self.taps, self.inputs = logits, taps, None
@@ -70,21 +70,21 @@ def _sigmoid(x):
   return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
-def test_mtnet_hands_the_coarse_mask_to_both(fakes, images):
-  said = _run(fakes, images, 'mtnet')
+def test_mtnet_passes_the_coarse_mask_to_both_networks(fakes, images):
+  outputs = _run(fakes, images, 'mtnet')
   mask = np.asarray(fakes['coarse'].logits) >= 0
   assert 0.2 < mask.mean() < 0.8
   for name in ('class', 'fine'):
-    given_images, given_mask = fakes[name].inputs
-    np.testing.assert_array_equal(given_images, images)
-    np.testing.assert_array_equal(given_mask, mask)
+    input_images, input_mask = fakes[name].inputs
+    np.testing.assert_array_equal(input_images, images)
+    np.testing.assert_array_equal(input_mask, mask)
   assert len(fakes['coarse'].inputs) == 1
-  assert said.keys() == {'coarse', 'class', 'fine', 'cam'}
-  assert said['fine'] is fakes['fine'].logits
+  assert outputs.keys() == {'coarse', 'class', 'fine', 'cam'}
+  assert outputs['fine'] is fakes['fine'].logits
 
 
-def test_cam_hands_the_activation_map_to_the_fine_net_too(fakes, images):
-  # The same everywhere: a resize leaves it as it is.
+def test_cam_passes_the_activation_map_to_the_fine_net_too(fakes, images):
+  # Constant maps, which a resize does not change.
   fakes['class'].taps['cam'] = jnp.broadcast_to(
     jnp.asarray([0.0, np.log(3.0)])[:, None, None], (2, 2, 2)
   )
@@ -97,34 +97,34 @@ def test_cam_hands_the_activation_map_to_the_fine_net_too(fakes, images):
 
 
 @pytest.mark.parametrize('strategy', ('shared', 'feedback', 'finetune'))
-def test_a_joint_network_speaks_for_all(fakes, images, strategy):
-  said = _run(fakes, images, strategy)
-  assert said['fine'] is fakes['joint'].logits['fine']
-  assert said['class'] is fakes['joint'].logits['class']
-  assert said['cam'] is fakes['joint'].taps['cam']
+def test_a_joint_network_replaces_all_others(fakes, images, strategy):
+  outputs = _run(fakes, images, strategy)
+  assert outputs['fine'] is fakes['joint'].logits['fine']
+  assert outputs['class'] is fakes['joint'].logits['class']
+  assert outputs['cam'] is fakes['joint'].taps['cam']
   for name in ('coarse', 'class', 'fine'):
     assert fakes[name].inputs is None
 
 
 def test_before_its_joint_stage_finetune_is_mtnet(fakes, images):
-  said = _run(fakes, images, 'finetune', ('coarse', 'fine'))
-  assert said.keys() == {'coarse', 'fine'}
+  outputs = _run(fakes, images, 'finetune', ('coarse', 'fine'))
+  assert outputs.keys() == {'coarse', 'fine'}
   assert fakes['joint'].inputs is None
 
 
-def test_single_tasks_are_told_nothing(fakes, images):
+def test_networks_of_single_tasks_receive_only_images(fakes, images):
   _run(fakes, images, 'single')
   for name in ('class', 'fine'):
-    (given,) = fakes[name].inputs
-    np.testing.assert_array_equal(given, images)
+    (input_images,) = fakes[name].inputs
+    np.testing.assert_array_equal(input_images, images)
 
 
-def test_serial_cuts_out_what_the_mask_says(fakes, images):
+def test_serial_cuts_the_mask_out_of_the_image(fakes, images):
   _run(fakes, images, 'serial')
   (cut,) = fakes['class'].inputs
   mask = np.asarray(fakes['fine'].logits)[..., 0] >= 0
   np.testing.assert_array_equal(cut[mask], images[mask])
-  # The window's lower end, air.
+  # Air, the window's lower end.
   assert np.all(np.asarray(cut)[~mask] == -1)
 
 
@@ -138,7 +138,7 @@ def test_a_soft_mask_fades_to_air(fakes, images):
 
 
 def test_the_serial_classifier_sees_only_the_cut_out():
-  """On HU, through a real Class-net: what lies outside changes nothing."""
+  """HU outside of the mask do not change the output of a real Class-net."""
   patch, size = 16, 64
   rows, columns = np.mgrid[:size, :size] - size / 2
   disc = np.hypot(rows, columns) < size / 5
@@ -174,7 +174,7 @@ def test_the_serial_classifier_sees_only_the_cut_out():
 
   variables = jax.tree_util.tree_map_with_path(draw, shapes)
 
-  # Compiling is what takes time here.
+  # Compiling dominates the time of this test.
   @functools.partial(
     jax.jit,
     static_argnums=1,
@@ -194,15 +194,15 @@ def test_the_serial_classifier_sees_only_the_cut_out():
 
   hu = rng.integers(-900, 300, (patch, patch)).astype(np.int16)
   rows, columns = np.mgrid[:patch, :patch] - (patch - 1) / 2
-  away = np.hypot(rows, columns)
-  # The disc is 3.2 patch pixels wide; resampling reaches one further.
-  outside = np.where(away > 5, rng.integers(-900, 300, hu.shape), hu)
-  inside = np.where(away < 2, 300, hu).astype(np.int16)
+  distance = np.hypot(rows, columns)
+  # The disc has a radius of 3.2 patch pixels; resampling reads one more.
+  outside = np.where(distance > 5, rng.integers(-900, 300, hu.shape), hu)
+  inside = np.where(distance < 2, 300, hu).astype(np.int16)
   outside = outside.astype(np.int16)
   assert (outside != hu).any()
   alone = malignancy(hu, 'serial')
   assert 0.01 < alone < 0.99
   assert malignancy(outside, 'serial') == alone
   assert malignancy(inside, 'serial') != alone
-  # Without the cut, the same network does see it.
+  # Without the cut-out, the same network does depend on it.
   assert malignancy(outside, 'single') != malignancy(hu, 'single')

@@ -1,4 +1,4 @@
-"""Dropout of Class-net: none in the paper, and none in evaluation."""
+"""Dropout of Class-net, which the paper does not have."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def _net(rate):
 
 
 def _logits(net, variables, *, seed=None):
-  """In evaluation; with a seed in training."""
+  """Returns logits in training if there is a seed, otherwise in evaluation."""
   if seed is None:
     return net.apply(variables, _IMAGES, _MASK, train=False)[0]
   (logits, _), _ = net.apply(
@@ -32,10 +32,10 @@ def _logits(net, variables, *, seed=None):
   return logits
 
 
-def test_whole_channels_are_left_out_in_training_only():
+def test_whole_channels_are_dropped_in_training_only():
   plain, net = _net(0.0), _net(0.5)
   variables = net.init(jax.random.key(0), _IMAGES, _MASK, train=False)
-  # It has no variables of its own.
+  # Dropout has no variables.
   shapes = plain.init(jax.random.key(0), _IMAGES, _MASK, train=False)
   assert jax.tree.structure(variables) == jax.tree.structure(shapes)
   np.testing.assert_array_equal(
@@ -44,8 +44,8 @@ def test_whole_channels_are_left_out_in_training_only():
   first, again, other = (_logits(net, variables, seed=x) for x in (1, 1, 2))
   np.testing.assert_array_equal(first, again)
   assert not np.array_equal(first, other)
-  # Kept channels count twice, so that the mean stays: of 6 channels in 400
-  # draws within a few of its standard errors.
+  # Kept channels count twice, so that the expected logit does not change. Over
+  # 400 draws, the mean is within a few standard errors of it.
   draws = np.stack([_logits(net, variables, seed=x) for x in range(400)])
   expected = _logits(plain, variables, seed=0)
   error = draws.std(0) / np.sqrt(len(draws))

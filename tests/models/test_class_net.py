@@ -1,4 +1,4 @@
-"""Class-net: its size, its activation map, the channel of the mask."""
+"""Class-net: its size, its activation map, and the channel of the mask."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ def test_class_net_has_the_paper_s_size():
   assert tiny_nets.count(variables['params']) == 20_809_289
   assert logits.shape == (2,)
   grids = {name: x.shape[1:] for name, x in taps.items()}
-  # "Valid" stem: 224 -> 111 -> 109; pools: 55, 28, 14; the last pool of the
-  # original is gone.
+  # The "valid" stem makes 224 -> 111 -> 109, and the poolings make 55, 28, 14.
+  # The last pooling of the original network is left out.
   assert grids['block1'] == (55, 55, 128)
   assert grids['block2'] == (28, 28, 256)
   assert grids['block3'] == (14, 14, 728)
@@ -26,7 +26,7 @@ def test_class_net_has_the_paper_s_size():
 
 
 def test_class_net_without_mask_or_with_pool():
-  # A 3 x 3 kernel of 32 features reads one channel less.
+  # A 3 x 3 kernel with 32 features has one input channel less.
   variables, _, _ = tiny_nets.shapes(mtnet.ClassNet(use_coarse_mask=False))
   assert tiny_nets.count(variables['params']) == 20_809_289 - 3 * 3 * 32
   _, _, taps = tiny_nets.shapes(mtnet.ClassNet(exit_pool=True))
@@ -84,7 +84,7 @@ def test_fourth_channel_starts_as_the_mean_of_the_others(class_net):
     atol=1e-7,
   )
   assert float(jnp.abs(before - after).max()) > 0
-  # Every other leaf is the very same.
+  # All other leaves are the same objects.
   differing = [
     jax.tree_util.keystr(path)
     for (path, old), new in zip(

@@ -1,4 +1,7 @@
-"""Sizes of the paper's networks by shape alone; behaviour on tiny ones."""
+"""Sizes of the paper's networks, from shapes alone, and behaviour of tiny ones.
+
+Nothing of the paper's size is computed.
+"""
 
 import functools
 
@@ -23,8 +26,8 @@ def test_coarse_seg_net_has_the_paper_s_size():
   assert set(variables) == {'params', 'batch_stats'}
   assert logits.shape == (2, 224, 224, 1)
   grids = {name: x.shape[1:] for name, x in taps.items()}
-  # Three halvings of 112 in the entry flow; 16 middle blocks and the exit
-  # block keep the grid: output stride 16.
+  # The entry flow halves the grid of 112 three times. The 16 middle blocks and
+  # the exit block keep it, so the output stride is 16.
   assert grids['block1'] == (56, 56, 128)
   assert grids['block2'] == (28, 28, 256)
   assert grids['block3'] == (14, 14, 728)
@@ -41,8 +44,8 @@ def test_coarse_seg_net_has_the_paper_s_size():
 def test_fine_seg_net_adds_the_fine_layer_only():
   coarse, _, _ = tiny_nets.shapes(mtnet.CoarseSegNet())
   fine, logits, taps = tiny_nets.shapes(mtnet.FineSegNet())
-  # 257 x 256 kernel + 256 biases, and scale and bias of its batch norm:
-  # 65792 + 256 + 512 = 66560.
+  # A kernel of 257 x 256, 256 biases, and the scales and biases of the batch
+  # norm: 65792 + 256 + 512 = 66560.
   assert tiny_nets.count(fine['params']) == 54_774_977 == 54_708_417 + 66_560
   assert logits.shape == (2, 224, 224, 1)
   assert taps['fine_layer'].shape == (2, 14, 14, 256)
@@ -88,7 +91,7 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
       jnp.dtype('float32')
     }
     assert logits.dtype == jnp.float32
-    # The work itself is done in bfloat16.
+    # The computation itself is in bfloat16.
     assert taps['backbone'].dtype == jnp.bfloat16
     assert taps['block1'].dtype == jnp.bfloat16
 
@@ -104,11 +107,11 @@ def test_bfloat16_is_near_float32(fine):
   assert 0 < float(jnp.abs(short - logits).max()) < 0.05 * scale
 
 
-# What depends on what.
+# Dependencies.
 
 
 @pytest.mark.parametrize('name', ('fine', 'class_net'))
-def test_evaluation_does_not_depend_on_batch_mates(name, request):
+def test_evaluation_does_not_depend_on_the_rest_of_the_batch(name, request):
   net, variables = request.getfixturevalue(name)
   hw = (32, 32) if name == 'fine' else (64, 64)
   inputs = tiny_nets.inputs(net, 2, hw)
@@ -129,7 +132,7 @@ def test_fine_seg_net_reads_the_coarse_mask(fine):
   logits, taps = tiny_nets.evaluate(net, variables, images, mask)
   moved, moved_taps = tiny_nets.evaluate(net, variables, images, 1 - mask)
   assert float(jnp.abs(moved - logits).max()) > 1e-4
-  # Only from the fine layer on.
+  # The mask enters at the fine layer, not before.
   np.testing.assert_array_equal(moved_taps['encoder'], taps['encoder'])
   np.testing.assert_array_equal(moved_taps['low_level'], taps['low_level'])
 
@@ -162,7 +165,7 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
     split_stats,
     whole_stats,
   )
-  # In training, statistics are the batch's and move the running ones.
+  # Training updates the running statistics.
   moved = jax.tree.map(
     lambda new, old: float(jnp.abs(new - old).max()),
     whole_stats,
@@ -174,7 +177,7 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(coarse):
 def test_low_level_feature_is_block_2_s_second_convolution(coarse):
   net, variables = coarse
   inputs = tiny_nets.inputs(net, 1, (32, 32))
-  # Operation by operation: what is folded into one leaves nothing between.
+  # A portable program has no fused loops, so all intermediate values exist.
   with target.portable():
     (_, taps), state = fast_compile.jit(
       functools.partial(net.apply, train=False, capture_intermediates=True)
@@ -209,7 +212,7 @@ def test_middle_blocks_are_traced_once(net):
       rngs={'dropout': jax.random.key(0)},
     )
   )(variables, *inputs)
-  # Larger than what JAX itself traces once, such as a ReLU.
+  # JAX itself traces small functions once, such as a ReLU; these are excluded.
   inner = [
     eqn.params['jaxpr']
     for eqn in program.eqns
@@ -219,7 +222,7 @@ def test_middle_blocks_are_traced_once(net):
   assert len({id(one) for one in inner}) == 1
 
 
-# What public weights differ in.
+# Options that differ between public weights.
 
 _norm = layers.batch_norm(
   train=False,
@@ -267,7 +270,7 @@ def test_skip_relu_leaves_projected_skips_alone(block, kwargs):
   np.testing.assert_array_equal(after_relu, plain)
 
 
-def test_choices_of_public_weights_reach_the_networks(coarse, class_net):
+def test_options_of_public_weights_change_the_outputs(coarse, class_net):
   for (net, variables), hw, changes in (
     (coarse, (32, 32), ({'skip_relu': True}, {'tail_dilation': 1})),
     (
@@ -295,8 +298,8 @@ def test_input_scale_by_hand():
   np.testing.assert_array_equal(layers.InputScale()(images), images)
 
 
-def test_running_average_keeps_the_momentum_s_share():
-  # mean starts at 0, the batch's is 8: .9 * 0 + .1 * 8.
+def test_running_average_is_weighted_by_the_momentum():
+  # The running mean starts at 0, and the batch's is 8: .9 * 0 + .1 * 8 = .8.
   make = layers.batch_norm(
     train=True,
     axis_name=None,

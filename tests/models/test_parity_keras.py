@@ -1,7 +1,7 @@
-"""Class-net's backbone computes what Keras's Xception does, weights equal.
+"""Class-net's backbone agrees with Keras's Xception if the weights are equal.
 
-Through the loader: weights of a Keras model, drawn at random, go into a file
-and come out as ours. Run it with `-s` to see the figures.
+The weights of a Keras model are drawn at random, saved, and loaded with our
+loader. Run it with `-s` to see the differences.
 """
 
 import functools
@@ -20,7 +20,7 @@ keras = pytest.importorskip('keras', reason='needs the extra `interop`')
 
 pytestmark = [pytest.mark.extra, pytest.mark.slow]
 
-# Where a size is even, Keras's "same" pooling pads on one side only.
+# At even sizes, Keras's "same" pooling pads on one side only.
 ODD, EVEN = (65, 103), (64, 84)
 _LEAVES = {
   'gamma': 'scale',
@@ -31,10 +31,11 @@ _LEAVES = {
 
 
 def _make_oracle(dtype):
-  # Of conftest.py.
+  # conftest.py has selected the backend.
   assert keras.backend.backend() == 'jax'
   if dtype == 'float64':
-    # On JAX, Keras's batch norms compute in float32 whatever their type.
+    # On JAX, Keras's batch norms compute in float32 regardless of their type,
+    # unless this entry says otherwise.
     from keras.src.backend.common import dtypes
 
     dtypes.BIT64_TO_BIT32_DTYPE['float64'] = 'float64'
@@ -55,9 +56,9 @@ def oracle():
   for variable in model.weights:
     leaf = _LEAVES.get(variable.path.rpartition('/')[2], 'kernel')
     shape = tuple(variable.shape)
-    # (3, 3, C, 1) where depthwise.
-    inputs = 9 if shape[-1] == 1 else np.prod(shape[:-1])
-    values.append(oracles.draw(rng, shape, leaf, fan_in=inputs))
+    # Depthwise kernels are (3, 3, C, 1).
+    fan_in = 9 if shape[-1] == 1 else np.prod(shape[:-1])
+    values.append(oracles.draw(rng, shape, leaf, fan_in=fan_in))
   model.set_weights(values)
   return model
 
@@ -76,9 +77,13 @@ def ours(oracle, tmp_path_factory):
 
 
 def run_keras(model, images, *, train, float64=False, differentiate=False):
-  """As `oracles.run_torch`; Keras, too, keeps the biased variance."""
+  """Does for Keras what `oracles.run_torch` does for PyTorch.
+
+  Keras's running variance is the biased one, like ours.
+  """
   values = model.get_weights()
-  # Of the saved model: skips of another are numbered on.
+  # Taken from the saved model, since Keras numbers the skips of a second model
+  # differently.
   paths = [variable.path for variable in model.non_trainable_variables]
   if float64:
     model = _make_oracle('float64')
@@ -111,10 +116,10 @@ def run_keras(model, images, *, train, float64=False, differentiate=False):
   statistics = {}
   for path, before, new in zip(paths, state[1], after, strict=True):
     layer, leaf = path.split('/')[-2:]
-    place = {'moving_mean': 2, 'moving_variance': 3}.get(leaf)
-    if place:
+    index = {'moving_mean': 2, 'moving_variance': 3}.get(leaf)
+    if index:
       new, before = (np.asarray(x, np.float64) for x in (new, before))
-      statistics[f'{layer}/{place}'] = (new - momentum * before) / (
+      statistics[f'{layer}/{index}'] = (new - momentum * before) / (
         1 - momentum
       )
   return {'features': features}, grad, statistics

@@ -1,7 +1,7 @@
-"""Our networks compute what timm's do, with the same weights.
+"""Our networks agree with timm's if the weights are equal.
 
-Through the loader: weights of a timm model, drawn at random, go into a file
-and come out as ours. Run it with `-s` to see the figures.
+The weights of a timm model are drawn at random, saved, and loaded with our
+loader. Run it with `-s` to see the differences.
 """
 
 import functools
@@ -19,7 +19,7 @@ from mtnet_jax.models import mtnet
 from mtnet_jax.models import xception
 from mtnet_jax.weights import load
 
-# Of the input, and in the first of many halvings.
+# Sizes of the input. Odd ones are rounded when the grid is halved.
 ODD, EVEN = (65, 103), (64, 84)
 
 pytestmark = [pytest.mark.extra, pytest.mark.slow]
@@ -63,7 +63,7 @@ class Backbone(nn.Module):
 
 @pytest.fixture(scope='module')
 def xceptions(tmp_path_factory):
-  """timm's legacy_xception and Class-net, restored to the original."""
+  """Makes timm's legacy_xception, and Class-net as the original Xception."""
   timm = oracles.import_timm()
   oracle = timm.create_model('legacy_xception', num_classes=1)
   oracles.randomise_torch(oracle)
@@ -109,7 +109,7 @@ def test_legacy_xception(xceptions, hw, train, differentiate):
 
 @pytest.fixture(scope='module')
 def aligned_xceptions(tmp_path_factory):
-  """timm's xception65 at output stride 16, and our backbone."""
+  """Makes timm's xception65 at output stride 16, and our backbone."""
   timm = oracles.import_timm()
   oracle = timm.create_model('xception65', output_stride=16, num_classes=1)
   oracles.randomise_torch(oracle)
@@ -153,7 +153,7 @@ def _our_aligned_xception(features, taps):
 
 
 def test_fields_matter(xceptions):
-  """With the other padding of Keras's, the same weights compute another."""
+  """With the settings of Keras's weights, the same weights do not agree."""
   oracle, net, variables, _ = xceptions
   images = oracles.images(EVEN)
   theirs, _, _ = oracles.run_torch(

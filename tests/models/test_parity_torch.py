@@ -1,8 +1,9 @@
-"""Coarse Seg-net computes what DeepLabv3+ in PyTorch does, weights equal.
+"""Coarse Seg-net agrees with DeepLabv3+ in PyTorch if the weights are equal.
 
-The PyTorch network has the names and shapes of the public weights, and does
-what they were trained with. Through the loader; run it with `-s` to see the
-figures.
+The PyTorch network has the names and shapes of the public weights, and computes
+what the network computes that they were trained in. Its weights are drawn at
+random, saved, and loaded with our loader. Run it with `-s` to see the
+differences.
 """
 
 import functools
@@ -33,7 +34,7 @@ def nets(tmp_path_factory):
     if isinstance(module, torch.nn.Dropout):
       module.p = 0.0
   path = tmp_path_factory.mktemp('torch') / 'deeplab.pth'
-  # As the public file, saved from DataParallel.
+  # The public file was saved from DataParallel, too.
   torch.save(torch.nn.DataParallel(oracle).state_dict(), path)
   weights = load.load_deeplab(path)
   assert set(weights.dropped) == {
@@ -50,7 +51,7 @@ def nets(tmp_path_factory):
     for ours, theirs in load.match(path).tensors.items()
   }
   net = mtnet.CoarseSegNet(dropout_rates=(0.0, 0.0, 0.0), **weights.fields)
-  # The range of the images is the caller's affair there.
+  # The PyTorch network does not scale its inputs.
   net = net.clone(input_mean=(0.0,), input_std=(1.0,))
   return oracle, net, weights.variables, tensors
 

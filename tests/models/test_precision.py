@@ -1,4 +1,4 @@
-"""Under bfloat16, what must not lose digits stays float32."""
+"""With bfloat16, sums, state and predictions stay in float32."""
 
 import functools
 import importlib.util
@@ -32,24 +32,24 @@ def _config():
 
 
 _STAGES = {stage.name: stage for stage in stages.make_stages(_config())}
-# What the third trains, the coarse net, is part of the fine one.
+# Without 'coarse', because Fine Seg-net contains all layers of Coarse Seg-net.
 _TRAINED = ('class', 'fine')
 
 
 @functools.cache
 def _variables(name):
-  """Shapes of a stage's variables."""
+  """Returns the shapes of a stage's variables."""
   return start.shapes(_STAGES[name], size=_config().image_size)
 
 
 @functools.cache
 def _traced_step(name):
-  """Of one training step in bfloat16; see `traced_step.trace`."""
+  """Traces one training step in bfloat16; see `traced_step.trace`."""
   return traced_step.trace(_config(), _STAGES[name])
 
 
 def _equations(jaxpr):
-  """Every equation of a jaxpr and of the jaxprs inside it."""
+  """Yields every equation of a jaxpr and of the jaxprs inside it."""
   for equation in jaxpr.eqns:
     yield equation
     for inner in extend.core.jaxprs_in_params(equation.params):
@@ -91,8 +91,8 @@ def test_predictions_are_float32():
 
 @pytest.mark.parametrize('stage', _TRAINED)
 def test_no_sum_is_kept_in_bfloat16(stage):
-  # A sum kept in bfloat16 no longer grows by 1 once it is 256. Matrix products
-  # and convolutions sum in float32 by themselves (`test_ops_parity.py`).
+  # A sum in bfloat16 can no longer grow by 1 once it is 256. Matrix products
+  # and convolutions always sum in float32 (`ops/test_conv_parity.py`).
   jaxpr, *_ = _traced_step(stage)
   equations = list(_equations(jaxpr.jaxpr))
   kinds = {equation.primitive.name for equation in equations}
@@ -105,18 +105,18 @@ def test_no_sum_is_kept_in_bfloat16(stage):
       for variable in equation.invars
     )
   ]
-  assert len(short) > 100, 'the work itself is done in bfloat16'
+  assert len(short) > 100, 'the computation itself is in bfloat16'
   assert not [
     equation
     for equation in short
     if equation.primitive.name in ('reduce', 'reduce_sum')
-    # Over axes of size 1 nothing is added.
+    # A sum over axes of size 1 adds nothing.
     and equation.invars[0].aval.size > equation.outvars[0].aval.size
   ]
 
 
 def test_gradient_of_a_bias_counts_every_pixel():
-  # 4 * 32 * 32 pixels of gradient 1.
+  # The gradient is 1 at each of 4 * 32 * 32 = 4096 pixels.
   conv = layers.Conv(1, use_bias=True, dtype=jnp.bfloat16)
   x = jnp.ones((4, 32, 32, 2))
   params = {'kernel': jnp.ones((1, 1, 2, 1)), 'bias': jnp.zeros(1)}
@@ -134,15 +134,16 @@ def _batch_norm():
     train=True,
     axis_name=None,
     epsilon=1e-5,
-    # Running statistics are then the batch's own.
+    # With a momentum of 0, the running statistics are those of the batch.
     momentum=0.0,
     dtype=jnp.bfloat16,
   )('bn')
 
 
 def test_batch_statistics_in_bfloat16_are_those_of_float64():
-  # A mean of 10 and a deviation of .3: of sums in bfloat16 nothing would be
-  # left of the variance, as 2^-8 * 10^2 = .4.
+  # With a mean of 10 and a standard deviation of .3, sums in bfloat16 would
+  # lose the variance of .09, because they are only accurate to 2^-8 * 10^2 =
+  # .4.
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(10, 0.3, (8, 16, 16, 3)), jnp.bfloat16)
   norm = _batch_norm()
@@ -154,10 +155,11 @@ def test_batch_statistics_in_bfloat16_are_those_of_float64():
   stats = updates['batch_stats']
   assert stats['mean'].dtype == stats['var'].dtype == _FLOAT32
   np.testing.assert_allclose(stats['mean'], mean, rtol=1e-5)
-  # E[x^2] - E[x]^2: 100 cancels down to .09, so 1000 times float32's 6e-8 and
-  # what the sum of 2048 adds.
+  # E[x^2] - E[x]^2 = .09 is a difference of numbers around 100, so its relative
+  # error is 1000 times the 6e-8 of float32, and more through the sum of 2048
+  # terms.
   np.testing.assert_allclose(stats['var'], variance, rtol=2e-3)
-  # Normalised in float32 and rounded once.
+  # The output is computed in float32 and rounded once.
   expected = (exact - mean) / np.sqrt(variance + 1e-5)
   np.testing.assert_allclose(
     np.asarray(out, np.float64), expected, rtol=2**-8 + 2e-3, atol=2e-3

@@ -1,4 +1,4 @@
-"""Every patch gets its own answer, whatever it is batched with."""
+"""The prediction for a patch does not depend on the rest of the batch."""
 
 import functools
 
@@ -14,7 +14,7 @@ from mtnet_jax.models import predictor as predictor_lib
 from mtnet_jax.system import devices
 
 _PATCH, _SIZE, _BATCH = 16, 32, 3
-# Two in the last batch: which of its rows are kept can show.
+# The last batch has two patches, so that a test can see which rows are kept.
 _COUNT = _BATCH + 2
 _WINDOW = (-1000.0, 400.0)
 _NETS = {
@@ -46,8 +46,7 @@ def _variables():
   variables = {
     name: _random_variables(name, seed) for seed, name in enumerate(_NETS)
   }
-  # Moves the coarse threshold into the middle of what it says, so that
-  # masks have both values.
+  # Shifts the coarse logits to a median of 0, so that masks have both values.
   images = augment.plain_images(_patches(4), size=_SIZE, window=_WINDOW)
   logits, _ = jax.jit(functools.partial(_NETS['coarse'].apply, train=False))(
     variables['coarse'], images
@@ -64,7 +63,7 @@ def _patches(count):
 
 @pytest.fixture(scope='module', name='predicted')
 def _predicted(variables):
-  """N + 2 patches in batches of N, and how often that was traced."""
+  """Predicts N + 2 patches in batches of N, and counts how often it traces."""
   traces = []
   original = augment.plain_images
 
@@ -109,11 +108,11 @@ def test_shapes_and_types(predicted):
     assert np.isfinite(values).all()
   for key in ('coarse', 'fine', 'class'):
     assert outputs[key].min() >= 0 and outputs[key].max() <= 1
-    # Answers differ between patches: the tests below can fail.
+    # Predictions differ between patches, so that the tests below can fail.
     assert np.ptp(outputs[key], axis=0).max() > 1e-3
 
 
-def test_batches_give_what_patches_give_one_at_a_time(predicted, one_at_a_time):
+def test_batches_agree_with_single_patches(predicted, one_at_a_time):
   outputs, _, _ = predicted
   for i, alone in enumerate(one_at_a_time):
     for key, values in alone.items():
@@ -130,7 +129,7 @@ def test_padding_never_counts_and_compiles_once(predicted):
   assert traces == 1
 
 
-def test_the_parts_are_the_networks_own(variables, one_at_a_time):
+def test_outputs_are_those_of_the_networks(variables, one_at_a_time):
   @jax.jit
   def by_hand(variables, hu):
     images = augment.plain_images(hu, size=_SIZE, window=_WINDOW)
@@ -168,7 +167,9 @@ def test_the_parts_are_the_networks_own(variables, one_at_a_time):
     (('coarse', 'class'), {'coarse', 'class', 'cam'}),
   ),
 )
-def test_outputs_are_what_the_variables_allow(variables, names, keys):
+def test_outputs_are_those_of_the_networks_with_variables(
+  variables, names, keys
+):
   outputs = jax.eval_shape(
     functools.partial(predictor_lib.predict_step, **_OPTIONS),
     {name: variables[name] for name in names},

@@ -1,4 +1,4 @@
-"""Strategies: their stages, what they start from, what they cost."""
+"""Strategies: their stages, what these start from, and whole runs."""
 
 import functools
 import json
@@ -24,11 +24,11 @@ from mtnet_jax.training import trainer as trainer_lib
 _OTHERS = tuple(name for name in strategies.STRATEGIES if name != 'mtnet')
 
 
-# What the stages are.
+# Stages.
 
 
 @pytest.mark.parametrize('strategy', strategies.STRATEGIES)
-def test_givers_and_starts_come_before(strategy):
+def test_stages_only_use_earlier_stages(strategy):
   before = set()
   for stage, part in strategies.STRATEGIES[strategy].items():
     assert stage in strategies.STAGES
@@ -53,7 +53,7 @@ def test_networks_are_those_of_the_stages(strategy):
 
 
 def test_no_two_stages_share_a_seed():
-  # As runs without strategies had them.
+  # Runs from before there were strategies have the same seeds.
   assert [strategies.stage_seed(5, stage) for stage in nets_lib.ORDER] == [
     15,
     16,
@@ -98,7 +98,7 @@ def test_only_feedback_reads_segmentation_features():
       {'strategy': 'shared', 'joint_stage': {'epochs': -1}},
       'joint_stage.epochs=-1 must be at least 0',
     ),
-    # There is no trained model of which the stage could be taken.
+    # A joint stage without epochs would leave no trained model.
     (
       {'strategy': 'shared', 'joint_stage': {'epochs': 0}},
       'joint_stage.epochs=0 .*or give 1 epoch or more',
@@ -110,7 +110,7 @@ def test_values_that_cannot_be_used_are_refused(changes, message):
     check_config.check_config(step_job.config_of_strategy('mtnet', changes))
 
 
-# What they start from.
+# Initial variables.
 
 
 def _values(tree, value):
@@ -136,7 +136,7 @@ def test_finetuning_starts_where_the_three_networks_ended():
         )
       )
       assert values == {i}
-  # `take_over` refuses whatever does not fit in every name and shape.
+  # `take_over` checks every name and shape.
   jax.eval_shape(
     functools.partial(
       start.init_variables, stage, 0, size=32, newly_initialised=()
@@ -192,7 +192,7 @@ def test_public_weights_of_a_shared_net_are_those_of_its_coarse_net():
     ('feedback', 'classification'),
   ),
 )
-def test_weights_that_no_network_takes_are_refused(tmp_path, strategy, task):
+def test_weights_that_no_network_uses_are_refused(tmp_path, strategy, task):
   config = step_job.config_of_strategy(
     strategy, {'pretrained': {task: 'weights.pth'}}
   )
@@ -200,13 +200,13 @@ def test_weights_that_no_network_takes_are_refused(tmp_path, strategy, task):
     from_public.fill_in(config, tmp_path)
 
 
-# End to end.
+# Whole runs.
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'strategy',
-  # It has four stages to compile, more than any other.
+  # 'finetune' compiles four stages, more than any other.
   [
     pytest.param(x, marks=[pytest.mark.long] if x == 'finetune' else [])
     for x in _OTHERS
@@ -246,7 +246,7 @@ def test_a_run_of_every_strategy(strategy, tmp_path, phantom_data_dir, capsys):
 @pytest.mark.parametrize('strategy', ('shared', 'feedback', 'finetune'))
 def test_a_joint_step_moves_every_network(strategy, tmp_path):
   config = step_job.config_of_strategy(strategy)
-  # A warm-up begins at 0.
+  # With a warm-up, the first step would have a learning rate of 0.
   config.joint_stage.schedule = 'constant'
   data = step_job.made_up_nodules(16)
   *_, stage = stages.make_stages(config)
@@ -281,8 +281,8 @@ def test_a_joint_step_moves_every_network(strategy, tmp_path):
     assert any(jax.tree.leaves(tree)), name
 
 
-def test_mtnet_is_what_it_was():
-  """The classes and the order of before there were strategies."""
+def test_mtnet_is_unchanged():
+  """Classes and order are those of runs from before there were strategies."""
   nets = nets_lib.make_nets(step_job.config_of_strategy('mtnet'))
   assert [type(nets[name]) for name in nets_lib.ORDER] == [
     mtnet.CoarseSegNet,

@@ -1,4 +1,4 @@
-"""Variables drawn at once are those that the modules' own initialisers draw."""
+"""Our initial variables are distributed like those of the modules."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ def _drawn(shapes, seed=0):
 
 
 @pytest.mark.parametrize('strategy', strategies.STRATEGIES)
-def test_every_variable_of_every_network_is_known(strategy):
+def test_every_variable_of_every_network_is_drawn(strategy):
   for name, shapes in nets_lib.variable_shapes(_config(strategy)).items():
     drawn = variables.draw(shapes, 0)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
@@ -36,7 +36,7 @@ def test_every_variable_of_every_network_is_known(strategy):
     ), name
 
 
-def test_values():
+def test_kernels_and_constants_have_their_distributions():
   def shape(*sizes):
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
@@ -51,8 +51,9 @@ def test_values():
       'batch_stats': {'bn': {'mean': shape(4), 'var': shape(4)}},
     }
   )
-  # 2 / fan in: 144 and 9 products add up in a pixel, and of the upsampling one
-  # tap of 64 channels.
+  # The variance is 2 / fan-in. An output of the convolution sums over 144
+  # products, one of the depthwise convolution over 9, and one of the upsampling
+  # over the 64 channels of one tap.
   for name, variance in (
     ('conv', 2 / 144),
     ('depthwise', 2 / 9),
@@ -84,7 +85,7 @@ def test_a_kernel_follows_from_seed_and_path_alone():
   np.testing.assert_array_equal(alone['a/kernel'], beside['a/kernel'])
 
 
-def test_no_two_kernels_are_alike():
+def test_no_two_kernels_are_equal():
   shape = jax.ShapeDtypeStruct((3, 3, 1, 8), jnp.float32)
   shapes = {'a': {'kernel': shape}, 'b': {'kernel': shape}}
   one, other = _drawn(shapes), _drawn(shapes, seed=1)

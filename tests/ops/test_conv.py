@@ -1,4 +1,7 @@
-"""Operations by hand; `test_ops_parity.py` searches the convolutions."""
+"""Operations against values derived by hand.
+
+`test_conv_parity.py` compares the convolutions with XLA's at random sizes.
+"""
 
 import functools
 import re
@@ -19,8 +22,8 @@ from mtnet_jax.ops.native import library
 
 
 def test_depthwise_by_hand():
-  # Kernel with 1 at the top left tap and 10 at the centre:
-  # out[i, j] = 10 x[i, j] + x[i - 1, j - 1], zero outside.
+  # The kernel is 1 at the top left tap and 10 at the centre, so
+  # out[i, j] = 10 x[i, j] + x[i - 1, j - 1], where x is 0 outside.
   x = jnp.asarray([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
   kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(10.0).at[0, 0].set(1.0)
   out = depthwise.conv(x, kernel)
@@ -51,8 +54,8 @@ def test_dilated_conv_is_chosen_where_the_program_is_lowered(
 
 
 @pytest.mark.parametrize('platform', ('cpu', 'cuda'))
-def test_strided_pixels_are_written_out_before_a_product(platform):
-  """XLA's GPU compiler ends the process where it fuses the two (JAX 0.10)."""
+def test_a_barrier_separates_a_strided_slice_and_a_product(platform):
+  """XLA's GPU compiler crashes if it fuses the two (JAX 0.10)."""
 
   def gradients(x, kernel, grad):
     conv = functools.partial(pointwise.conv, stride=2)
@@ -66,14 +69,14 @@ def test_strided_pixels_are_written_out_before_a_product(platform):
     .lower(lowering_platforms=(platform,))
     .as_text()
   )
-  (taken,) = re.findall(r'(%\w+) = stablehlo.slice [^\n]*tensor<2x5x5x3', text)
-  (users,) = [line for line in text.splitlines() if f'{taken} :' in line]
+  (sliced,) = re.findall(r'(%\w+) = stablehlo.slice [^\n]*tensor<2x5x5x3', text)
+  (users,) = [line for line in text.splitlines() if f'{sliced} :' in line]
   assert 'stablehlo.optimization_barrier' in users
 
 
 @pytest.mark.parametrize('platform', ('cpu', 'cuda'))
-def test_depthwise_takes_its_padding_in_on_accelerators(platform):
-  """And a sum per tap, where a CPU has a loop over the images."""
+def test_depthwise_fuses_its_padding_on_accelerators(platform):
+  """The kernel gradient is a sum per tap there, and on a CPU a loop."""
 
   def gradients(x, kernel, grad):
     return jax.vjp(depthwise.conv, x, kernel)[1](grad)
@@ -94,13 +97,13 @@ def test_two_sums_are_one_reduction_on_accelerators():
   one, other = rng.integers(-9, 9, (2, 3, 5, 7, 4)).astype(np.float32)
   expected = one.sum((0, 1, 2)), other.sum((0, 1, 2))
   for got in (
-    batch_norm.over_pixels(one, other),
-    batch_norm.together(one, other),
+    batch_norm.pixel_sums(one, other),
+    batch_norm.joint_sums(one, other),
   ):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
   for platform, reductions in (('cpu', 2), ('cuda', 1)):
     with target.portable():
-      traced = jax.jit(batch_norm.over_pixels).trace(one, other)
+      traced = jax.jit(batch_norm.pixel_sums).trace(one, other)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert text.count('stablehlo.reduce(') == reductions
 
@@ -123,7 +126,7 @@ def _kernel_gradient_program(channels, *, platform='cpu', stride=1):
   'platform, channels, convolutions',
   (('cpu', 15, 1), ('cpu', 16, 0), ('cuda', 16, 1)),
 )
-def test_the_kernel_gradient_of_few_channels_is_one_of_products(
+def test_the_kernel_gradient_of_few_channels_is_made_of_matrix_products(
   platform, channels, convolutions
 ):
   with target.portable():
@@ -134,7 +137,7 @@ def test_the_kernel_gradient_of_few_channels_is_one_of_products(
 @pytest.mark.skipif(not library.loaded(), reason='no C++ loops here')
 @pytest.mark.parametrize('stride', (1, 2))
 @pytest.mark.parametrize('channels', (3, 127))
-def test_the_kernel_gradient_of_few_channels_is_the_loop_in_c(channels, stride):
+def test_the_kernel_gradient_of_few_channels_is_the_c_loop(channels, stride):
   program = _kernel_gradient_program(channels, stride=stride)
   assert 'stablehlo.convolution' not in program
   assert program.count('@mtnet_conv3x3_kernel_gradient(') == 1
@@ -143,7 +146,7 @@ def test_the_kernel_gradient_of_few_channels_is_the_loop_in_c(channels, stride):
 @pytest.mark.parametrize(
   'choices', ({'stride': 2}, {'padding': 0}, {'padding': 2})
 )
-def test_dilation_refuses_what_it_does_not_compute(choices):
+def test_dilation_with_stride_or_padding_is_refused(choices):
   with pytest.raises(ValueError, match='dilation 2'):
     conv_lib.conv(
       jnp.zeros((1, 4, 4, 1)),
@@ -157,14 +160,15 @@ _SQUARE = np.arange(16.0).reshape(1, 4, 4, 1)
 
 
 def test_max_pool_symmetric_at_an_even_size():
-  # Windows start at -1 and 1: rows {0, 1} and {1, 2, 3}, whose last are 1, 3.
+  # Windows start at -1 and 1, so they cover rows {0, 1} and {1, 2, 3}. The
+  # maxima are in their last rows, 1 and 3.
   pooled = pooling.max_pool(_SQUARE, padding='symmetric')
   np.testing.assert_array_equal(pooled[0, :, :, 0], [[5, 7], [13, 15]])
 
 
 def test_max_pool_same_at_an_even_size():
-  # Keras pads 1 in all, at the end: windows start at 0 and 2, so rows
-  # {0, 1, 2} and {2, 3}, whose last are 2, 3.
+  # Keras adds one row, at the end. Windows start at 0 and 2, so they cover rows
+  # {0, 1, 2} and {2, 3}. The maxima are in their last rows, 2 and 3.
   pooled = pooling.max_pool(_SQUARE, padding='same')
   np.testing.assert_array_equal(pooled[0, :, :, 0], [[10, 11], [14, 15]])
 
@@ -189,7 +193,7 @@ def test_max_pool_padding_never_wins(padding, dtype):
 
 
 def test_max_pool_gradient_goes_to_the_largest():
-  # The largest of the four symmetric windows are 5, 7, 13, 15 (see above).
+  # The maxima of the four symmetric windows are 5, 7, 13 and 15 (see above).
   grad = jax.grad(lambda x: pooling.max_pool(x).sum())(jnp.asarray(_SQUARE))
   expected = np.zeros(16)
   expected[[5, 7, 13, 15]] = 1
@@ -213,7 +217,7 @@ def test_resize_by_hand():
   np.testing.assert_allclose(_resize_row([0, 2, 10], 5), [0, 1, 2, 6, 10])
   # 5 -> 3, down: positions 0, 2, 4; no average of neighbours.
   np.testing.assert_allclose(_resize_row([1, 9, 2, 9, 3], 3), [1, 2, 3])
-  # One pixel has no ends: it is everywhere, and to one pixel the first goes.
+  # A single pixel is repeated, and a single output is the first pixel.
   np.testing.assert_allclose(_resize_row([7], 3), [7, 7, 7])
   np.testing.assert_allclose(_resize_row([4, 5, 6], 1), [4])
 

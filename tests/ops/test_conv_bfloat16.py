@@ -1,4 +1,4 @@
-"""Sums of convolutions in bfloat16 are rounded once."""
+"""Convolutions in bfloat16 round their sums once, at the end."""
 
 import functools
 
@@ -30,8 +30,8 @@ def _out_and_gradients(form, x, kernel, grad):
   ids=('depthwise', 'dilated'),
 )
 def test_sums_in_bfloat16_are_rounded_once(form, kernel_shape):
-  # 256 + eight times 1: a sum kept in bfloat16 stays at 256, because above it
-  # only even numbers can be told apart.
+  # The sum is 256 + 8 * 1. In bfloat16 it would stay at 256, because bfloat16
+  # represents only even integers above 256.
   x = np.ones((1, 5, 5, 1))
   x[0, 2, 2, 0] = 256
   out, grad_x, _ = _out_and_gradients(form, x, np.ones(kernel_shape), x)
@@ -40,7 +40,7 @@ def test_sums_in_bfloat16_are_rounded_once(form, kernel_shape):
 
 
 def test_kernel_gradient_in_bfloat16_sums_in_float32():
-  # 4 * 32 * 32 = 4096 ones at the centre tap.
+  # The centre tap sums 4 * 32 * 32 = 4096 ones.
   x = np.ones((4, 32, 32, 1))
   for form, kernel_shape in (
     (depthwise.conv, (3, 3, 1, 1)),

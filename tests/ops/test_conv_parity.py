@@ -1,8 +1,8 @@
-"""Every form of a convolution in `ops` is XLA's, forwards and backwards.
+"""Every form of a convolution agrees with XLA's, and so do its gradients.
 
-Each property is searched twice: on few examples by default, and on many, with
-the compiler's optimizations, among the long tests. Layers of the paper's sizes
-are optimized among the slow ones.
+Each property is tested twice: on a few random sizes by default, and on many,
+with the compiler's optimisations, in the long tests. The slow tests compare
+layers of the paper's sizes, with optimisations.
 """
 
 import functools
@@ -20,7 +20,7 @@ from mtnet_jax.ops import conv
 from mtnet_jax.ops import depthwise
 from mtnet_jax.ops import pointwise
 
-# Always the same examples.
+# Derandomised: the examples are the same in every run.
 _settings = functools.partial(
   hypothesis.settings,
   deadline=None,
@@ -30,9 +30,9 @@ _settings = functools.partial(
 )
 
 _ANY = {
-  # Depthwise kernel gradients take the images two at a time, from three on.
+  # Depthwise kernel gradients process two images at a time, from three on.
   'batch': st.integers(1, 5),
-  # On small grids all is border.
+  # Small grids consist of border only.
   'height': st.one_of(st.integers(1, 9), st.integers(10, 65)),
   'width': st.one_of(st.integers(1, 9), st.integers(10, 65)),
   'channels': st.integers(1, 19),
@@ -53,7 +53,7 @@ def _check_depthwise(
   elsewhere=False,
   **kwargs,
 ):
-  """The form of this machine, or that of accelerators."""
+  """Checks the form of this machine or, if `elsewhere`, of accelerators."""
   form = functools.partial(depthwise.conv, stride=stride, dilation=dilation)
   if elsewhere:
     form = depthwise.forms(stride, dilation).other
@@ -158,7 +158,7 @@ def test_pointwise_is_the_1x1_convolution_at_length(**case):
 
 
 def _check_plain(*, size, padding, **case):
-  # Grids below the kernel's size have no output without padding.
+  # A grid smaller than the kernel has no output without padding.
   side = min(case['height'], case['width'])
   hypothesis.assume(padding is None or side + 2 * padding >= size)
   _check_dense(
@@ -198,12 +198,12 @@ def test_plain_conv_is_xla_s_at_length(**case):
     (0, (3, 5, 8, 17), 16),
     (2, (1, 1, 4, 31), 18),
     (1, (1, 7, 7, 127), 130),
-    # Several bands of rows, and more than a tile of pixels and of features.
+    # Several bands of rows, and several tiles of pixels and features.
     (1, (2, 37, 29, 20), 53),
   ),
 )
 def test_plain_conv_of_few_channels(padding, x_shape, features, dtype):
-  """Too few for Winograd's form, enough for products of matrices."""
+  """Too few channels for Winograd's form, enough for matrix products."""
   conv_parity.assert_same(
     functools.partial(conv.conv, padding=padding),
     functools.partial(
@@ -215,7 +215,7 @@ def test_plain_conv_of_few_channels(padding, x_shape, features, dtype):
   )
 
 
-def test_a_1x1_kernel_is_padded_as_asked():
+def test_a_1x1_kernel_can_be_padded():
   _check_dense(
     functools.partial(conv.conv, padding=1),
     batch=1,
@@ -234,7 +234,7 @@ def _check_dilated(*, size, dilation, **case):
   )
 
 
-# Up to rates at which no side tap meets the grid any more.
+# The highest rates are so large that only the centre tap is inside the grid.
 _DILATED = hypothesis.given(
   **_ANY_DENSE,
   size=st.sampled_from((3, 5)),
@@ -257,7 +257,7 @@ def test_dilated_conv_at_any_rate_at_length(**case):
 
 @pytest.mark.parametrize('dilation', (6, 13, 14, 18))
 def test_dilated_conv_on_the_paper_s_grid(dilation):
-  # 13 is the last rate at which a side tap still touches 14 x 14.
+  # 13 is the highest rate at which an outer tap is inside a 14 x 14 grid.
   _check_dilated(
     batch=1,
     height=14,
@@ -272,8 +272,8 @@ def test_dilated_conv_on_the_paper_s_grid(dilation):
 @pytest.mark.slow
 @pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
 def test_layers_of_the_paper_s_network(dtype):
-  # A middle block's depthwise and pointwise convolutions, the stride into the
-  # 14 x 14 grid, and the tail at dilation 2.
+  # The depthwise and pointwise convolutions of a middle block, the strided one
+  # onto the 14 x 14 grid, and those of the tail at dilation 2.
   common = {'batch': 1, 'dtype': dtype, 'optimized': True}
   grid = {'height': 14, 'width': 14, **common}
   for stride, dilation, side, channels in (
@@ -306,8 +306,8 @@ def test_layers_of_the_paper_s_network(dtype):
   ),
   ids=('depthwise', 'pointwise', 'plain', 'dilated'),
 )
-def test_mapped_over_inputs_it_is_itself(form, kernel_shape):
-  # Batch statistics are synchronised over a mapped axis, so steps are mapped.
+def test_vmap_agrees_with_single_calls(form, kernel_shape):
+  # Training steps are mapped over devices to synchronise batch statistics.
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.integers(-3, 4, (3, 2, 7, 6, 5)), jnp.float32)
   kernel = jnp.asarray(rng.integers(-3, 4, kernel_shape), jnp.float32)

@@ -1,4 +1,4 @@
-"""Resizing and pooling against PyTorch's, forwards and backwards."""
+"""Resizing and pooling, and their gradients, against PyTorch's."""
 
 import functools
 
@@ -24,12 +24,12 @@ _search = functools.partial(
   database=None,
   suppress_health_check=list(hypothesis.HealthCheck),
 )
-# Rounding units: half the distance from 1 to the next number.
+# Unit roundoff: half the distance from 1 to the next number.
 _UNIT = {'float32': 2.0**-24, 'bfloat16': 2.0**-8}
 
 
 def _ours(form, x, grad, dtype='float32'):
-  """Output and input gradient; NHWC."""
+  """Returns the output and the input gradient, in NHWC."""
 
   @fast_compile.jit
   def both(x, grad):
@@ -42,7 +42,7 @@ def _ours(form, x, grad, dtype='float32'):
 
 
 def _theirs(form, x, grad):
-  """The same in PyTorch's float64; NHWC as well."""
+  """Returns the same from PyTorch in float64, also in NHWC."""
   x, grad = (
     torch.from_numpy(np.asarray(a, np.float64).transpose(0, 3, 1, 2))
     for a in (x, grad)
@@ -56,7 +56,7 @@ def _theirs(form, x, grad):
 def _check_resize(in_hw, out_hw, channels, dtype):
   rng = np.random.default_rng(0)
   x, grad = (
-    # As the compute type holds them.
+    # Rounded to the compute type.
     np.asarray(jnp.asarray(rng.normal(size=(2, *hw, channels)), dtype))
     for hw in (in_hw, out_hw)
   )
@@ -69,14 +69,15 @@ def _check_resize(in_hw, out_hw, channels, dtype):
   got = _ours(lambda x: conv.resize_align_corners(x, out_hw), x, grad, dtype)
   truth = theirs(x, grad)
   magnitude = theirs(np.abs(x), np.abs(grad))
-  # Along each axis: a rounded weight, its product, and a sum of so many
-  # terms. Forwards two weights in a row are not zero; backwards all may be.
+  # Along each axis, a weight is rounded, then its product, then a sum of this
+  # many terms. In the forward pass, two weights of a row are not zero; in the
+  # backward pass, all may be.
   for ours, exact, size, terms in zip(
     got, truth, magnitude, ((2, 2), out_hw), strict=True
   ):
     bound = (sum(terms) + 4) * 1.01 * _UNIT['float32'] * size
     if dtype == 'bfloat16':
-      # Rounded once more, at the end.
+      # The result is rounded once more, to bfloat16.
       bound = 1.01 * bound + _UNIT[dtype] * np.abs(exact)
     assert (np.abs(ours - exact) <= bound).all()
 
@@ -111,11 +112,11 @@ def test_resize_at_the_networks_and_single_sizes(in_hw, out_hw, dtype):
 
 
 def _torch_max_pool(x, *, size, stride, padding):
-  """Padded by hand with -inf, so that one form serves both paddings."""
+  """Pads explicitly with -inf, which allows both kinds of padding."""
   pads = []
   for side in reversed(x.shape[2:]):
     if padding == 'same':
-      # Keras: as little as covers every stride, the larger half at the end.
+      # Keras pads as little as possible, with the larger half at the end.
       total = max((-(-side // stride) - 1) * stride + size - side, 0)
       pads += [total // 2, total - total // 2]
     else:
@@ -136,8 +137,8 @@ def _torch_max_pool(x, *, size, stride, padding):
 def test_max_pool_is_torch_s(hw, channels, size, stride, padding, dtype):
   rng = np.random.default_rng(0)
   out_hw = (-(-hw[0] // stride), -(-hw[1] // stride))
-  # Different everywhere within reach of a window, and exact in bfloat16:
-  # where a window has two largest, frameworks differ in whose gradient it is.
+  # All values are different, and exact in bfloat16. Frameworks differ in which
+  # of two equal maxima receives the gradient.
   count = hw[0] * hw[1]
   x = np.stack([rng.permutation(count) for _ in range(2 * channels)], -1)
   x = x.reshape(*hw, 2, channels).transpose(2, 0, 1, 3) - count / 2.0

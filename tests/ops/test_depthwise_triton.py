@@ -1,7 +1,7 @@
-"""Depthwise kernels of one pass compute the grouped convolution.
+"""The depthwise GPU kernels compute the grouped convolution.
 
-Interpreted: no GPU takes part. What is lowered for one is in
-`test_target.py`.
+JAX interprets them here, without a GPU. `test_target.py` checks what is lowered
+for a GPU.
 """
 
 import functools
@@ -19,7 +19,14 @@ _Tile = tiles.Tile
 
 
 def _form(*, stride, dilation, relu=False, chosen=(None, None)):
-  """(x, kernel) -> y of the kernels, with their gradients."""
+  """Returns the function (x, kernel) -> y of the GPU kernels.
+
+  Args:
+    stride: step between output pixels.
+    dilation: step between taps.
+    relu: whether to convolve relu(x).
+    chosen: tiles of the forward and of the backward pass.
+  """
   options = {
     'stride': stride,
     'dilation': dilation,
@@ -65,7 +72,7 @@ def _check(shape, *, dtype='float32', chosen=(None, None), **steps):
   )
 
 
-# Batch, odd and even sides, channels that fill no block, more than one block.
+# Batches, odd and even sides, incomplete blocks of channels, several blocks.
 @pytest.mark.parametrize(
   'shape, steps',
   (
@@ -113,7 +120,7 @@ def test_every_tile_computes_the_same(chosen):
   _check((1, 13, 19, 40), stride=2, dilation=1, chosen=chosen, dtype='bfloat16')
 
 
-def test_nan_and_infinity_arrive():
+def test_nan_and_infinity_propagate():
   form = _form(stride=1, dilation=1, relu=True)
   x = jnp.ones((1, 5, 5, 8)).at[0, 2, 2, 0].set(jnp.nan)
   x = x.at[0, 0, 0, 1].set(jnp.inf).at[0, 0, 0, 2].set(-jnp.inf)
@@ -122,7 +129,8 @@ def test_nan_and_infinity_arrive():
   assert jnp.isnan(y[0, 1:4, 1:4, 0]).all() and jnp.isfinite(y[0, 0]).sum() > 9
   assert jnp.isposinf(y[0, :2, :2, 1]).all()
   assert y[0, 0, 0, 2] == 3
-  # Interpreted, a maximum would keep it; on a card it would not.
+  # A maximum would keep the NaN when interpreted, but not on a GPU, so the
+  # program must not contain one.
   program = str(jax.make_jaxpr(jax.grad(lambda x: form(x, kernel).sum()))(x))
   assert ' max ' not in program and ' le ' in program
 
@@ -140,7 +148,7 @@ def test_tiles_are_powers_of_two():
         assert tile.steps >= 1
 
 
-def test_other_kernels_and_types_are_not_for_them():
+def test_other_kernels_and_types_are_not_supported():
   x = jax.ShapeDtypeStruct((1, 4, 4, 8), 'float32')
   kernel = jax.ShapeDtypeStruct((3, 3, 1, 8), 'float32')
   assert depthwise_triton.supports(x, kernel)
@@ -152,7 +160,7 @@ def test_other_kernels_and_types_are_not_for_them():
   )
 
 
-def test_without_the_backend_there_are_none(monkeypatch):
+def test_nothing_is_supported_without_the_backend(monkeypatch):
   x = jax.ShapeDtypeStruct((1, 4, 4, 8), 'float32')
   kernel = jax.ShapeDtypeStruct((3, 3, 1, 8), 'float32')
   monkeypatch.setitem(sys.modules, 'jax.experimental.pallas.triton', None)

@@ -1,4 +1,4 @@
-"""Convolutions with batch norms and ReLUs folded in, or one after the other."""
+"""Fused convolutions agree with the separate operations."""
 
 import functools
 
@@ -28,7 +28,7 @@ _RELUS = ('relu_before', 'relu_between', 'relu_after')
 
 
 def _separable(x, depthwise, between, pointwise, after, **choices):
-  """As `folded.separable_conv`, of XLA's convolutions and Flax's ReLU."""
+  """Computes `folded.separable_conv` with XLA's convolutions."""
   relus = [nn.relu if choices.get(name) else (lambda x: x) for name in _RELUS]
   dilation = choices.get('dilation', 1)
   x = conv_parity.xla_conv(
@@ -45,11 +45,11 @@ def _separable(x, depthwise, between, pointwise, after, **choices):
 
 
 def _draw(rng, *, integers, batch, height, width, channels, features):
-  """The arguments of a separable convolution."""
+  """Draws the arguments of a separable convolution."""
 
   def values(*shape):
     if integers:
-      # Every sum below stays under 2^24: exact in float32.
+      # All sums stay below 2^24, so they are exact in float32.
       return jnp.asarray(rng.integers(-3, 4, shape), jnp.float32)
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
@@ -65,13 +65,14 @@ def _draw(rng, *, integers, batch, height, width, channels, features):
   )
 
 
-# Always the same examples: a few by default, many among the slow tests.
+# Derandomised: the examples are the same in every run, few by default, and many
+# in the slow tests.
 _settings = functools.partial(
   hypothesis.settings, deadline=None, derandomize=True, database=None
 )
 
-# Channels and features in vectors of every length and several at once; rows in
-# bands that end unevenly, some of one row.
+# The sizes need vectors of all lengths, several vectors, and incomplete bands
+# of rows, some with a single row.
 _SEPARABLE = hypothesis.given(
   sizes=st.fixed_dictionaries(
     {
@@ -113,8 +114,8 @@ def test_separable_is_the_same_to_the_last_bit_at_length(**case):
   _check_separable(**case)
 
 
-# The paper's shapes, of which the first has bands for its size, not for the
-# number of threads.
+# The paper's shapes. The first one is split into bands because of its size, the
+# others because of the number of threads.
 @pytest.mark.parametrize(
   'height, channels, features, choices',
   (
@@ -137,7 +138,8 @@ def test_separable_at_the_paper_s_sizes(height, channels, features, choices):
   expected = np.asarray(_separable(*arguments, **choices))
   result = np.asarray(folded.separable_conv(*arguments, **choices))
   error = np.abs(result - expected).max()
-  # A sum of n products rounds like a walk of n steps: sqrt(n) units.
+  # The rounding errors of a sum of n products add up like a random walk, to
+  # about sqrt(n) units.
   unit = 2.0**-24 * np.sqrt(9 * channels)
   assert error <= 4 * unit * np.abs(expected).max()
 
@@ -166,7 +168,7 @@ def test_few_channels_to_the_last_bit(shape, features, pad, stride):
   )
 
 
-def test_gradients_are_those_of_the_operations_one_by_one():
+def test_gradients_are_those_of_the_separate_operations():
   arguments = _draw(
     np.random.default_rng(0),
     integers=True,
@@ -181,7 +183,7 @@ def test_gradients_are_those_of_the_operations_one_by_one():
     np.random.default_rng(1).integers(-3, 4, (3, 3, 7, 4)), jnp.float32
   )
   after = common.Affine(kernel[0, 0, 0], kernel[1, 1, 1])
-  for form, reference, given in (
+  for form, reference, inputs in (
     (
       functools.partial(folded.separable_conv, **choices),
       functools.partial(_separable, **choices),
@@ -193,10 +195,10 @@ def test_gradients_are_those_of_the_operations_one_by_one():
       (arguments[0], kernel, after),
     ),
   ):
-    out, pull = jax.vjp(reference, *given)
-    ours, pull_ours = jax.vjp(form, *given)
+    out, pull = jax.vjp(reference, *inputs)
+    ours, pull_ours = jax.vjp(form, *inputs)
     np.testing.assert_array_equal(ours, out)
-    # Integers whose sums pass 2^24 here and there.
+    # Some sums of integers exceed 2^24, so they are not exact.
     jax.tree.map(
       functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-3),
       pull_ours(out),
@@ -214,12 +216,14 @@ _SMALL = {
 
 @pytest.mark.parametrize('wide', (False, True))
 def test_variables_of_other_types(wide):
-  """Of fewer or of more digits than the network computes with."""
+  """Variables may be stored in a shorter or longer type than the network's."""
   dtype = jnp.float64 if wide else jnp.bfloat16
   net = mtnet.ClassNet(**_SMALL, tail_widths=(16, 20), use_coarse_mask=False)
   x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
   with jax.enable_x64(wide):
-    forward = fast_compile.jit(lambda *given: net.apply(*given, train=False)[0])
+    forward = fast_compile.jit(
+      lambda *inputs: net.apply(*inputs, train=False)[0]
+    )
     variables = jax.tree.map(
       lambda value: jnp.asarray(value, dtype), _variables(net, x)
     )
@@ -229,14 +233,14 @@ def test_variables_of_other_types(wide):
       plain = forward(variables, x)
     assert logits.dtype == plain.dtype
     np.testing.assert_allclose(logits, plain, rtol=1e-4)
-    # A few channels without anything folded in, and what goes back.
+    # A convolution with few channels and nothing fused with it.
     kernel = jnp.ones((3, 3, 3, 4), jnp.float32)
     total = jnp.sum(conv.conv(jnp.asarray(x), kernel))
     np.testing.assert_allclose(total, 4 * np.sum(_nine_times(x)), rtol=1e-3)
 
 
 def _variables(net, *inputs):
-  """Random ones, of which none are those of a fresh network."""
+  """Draws random variables, none of which has its initial value."""
   shapes = jax.eval_shape(
     functools.partial(net.init, train=False), jax.random.key(0), *inputs
   )
@@ -244,7 +248,7 @@ def _variables(net, *inputs):
 
 
 def _nine_times(x):
-  """Every pixel as often as a 3 x 3 window with zeros around it meets it."""
+  """Multiplies each pixel by the number of 3 x 3 windows that contain it."""
   count = np.pad(np.ones(x.shape[1:3]), 1)
   times = sum(
     np.roll(count, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)
@@ -253,7 +257,7 @@ def _nine_times(x):
 
 
 @pytest.mark.parametrize('relu', _RELUS)
-def test_what_is_not_a_number_arrives(relu):
+def test_nan_propagates(relu):
   x, *rest = _draw(
     np.random.default_rng(0),
     integers=True,
@@ -274,9 +278,11 @@ def test_what_is_not_a_number_arrives(relu):
 @pytest.mark.parametrize(
   'net, separable, dense',
   (
-    # Blocks 1 to 3, one of the middle, the exit; two of the tail.
+    # Two separable convolutions in each of blocks 1 to 3, three in the middle
+    # block, two in the exit block, two in the tail; two dense in the stem.
     (mtnet.ClassNet(**_SMALL, tail_widths=(16, 20)), 3 * 2 + 3 + 2 + 2, 2),
-    # Three per block; three of the tail; decoder and stem.
+    # Three in each of five blocks, three in the tail; two dense in the stem and
+    # two in the decoder.
     (
       mtnet.CoarseSegNet(
         **_SMALL,
@@ -322,7 +328,7 @@ def test_networks_fold_in_evaluation_only(net, separable, dense):
   with target.portable():
     text, plain = forward()
   assert 'mtnet_' not in text
-  # Logits and all taps, which say something.
+  # Logits and all taps agree, and none is constant.
   for one, other in zip(*map(jax.tree.leaves, (native, plain)), strict=True):
     assert float(jnp.std(other)) > 1e-2
     worst = float(jnp.abs(one - other).max())

@@ -1,4 +1,4 @@
-"""The C++ loops: what they compute, on how many threads, and without them."""
+"""The C++ loops: their results, threads, and fallback."""
 
 import functools
 import os
@@ -27,7 +27,7 @@ def _draw(*shape):
 
 
 @_needs_compiler
-def test_they_are_there_where_a_compiler_is():
+def test_loops_are_available_with_a_compiler():
   assert library.loaded()
   assert library.supports('moments', _draw(1))
   assert not library.supports('moments', _draw(1).astype(jnp.bfloat16))
@@ -40,7 +40,7 @@ def _calls(function, *arguments):
 
 
 @_needs_compiler
-def test_a_portable_program_has_none_though_the_other_is_cached():
+def test_a_portable_program_has_no_loops_though_another_is_cached():
   function = jax.jit(depthwise.conv)
   arguments = _draw(1, 5, 5, 2), _draw(3, 3, 1, 2)
   here = function(*arguments)
@@ -51,8 +51,7 @@ def test_a_portable_program_has_none_though_the_other_is_cached():
   assert _calls(function, *arguments)
 
 
-# Pixels in all, so that tasks and rows end unevenly, and channels in vectors of
-# several lengths.
+# The sizes give incomplete tasks and rows, and vectors of several lengths.
 @pytest.mark.parametrize('pixels', ((1, 1, 1), (2, 13, 5), (3, 40, 31)))
 @pytest.mark.parametrize('channels', (1, 7, 45))
 def test_batch_norm_s_sums(pixels, channels):
@@ -68,13 +67,14 @@ def test_batch_norm_s_sums(pixels, channels):
     wide_grad * (wide - np.asarray(mean, np.float64)),
   )
   for result, term in zip(got, terms, strict=True):
-    # 8 of them in a row, 16 times, then exactly: fewer than 200 roundings.
+    # A task sums 128 pixels in float32 and the rest is in double, so fewer than
+    # 200 operations round.
     bound = 200 * 2.0**-24 * np.abs(term).sum((0, 1, 2))
     error = np.abs(np.asarray(result, np.float64) - term.sum((0, 1, 2)))
     assert (error <= bound).all()
 
 
-def test_what_is_not_finite_arrives():
+def test_nan_and_infinity_propagate():
   x = _draw(2, 9, 9, 3).at[0, 4, 4, 1].set(jnp.nan).at[1, 0, 0, 2].set(jnp.inf)
   kernel = jnp.ones((3, 3, 1, 3))
   out = np.asarray(jax.jit(depthwise.conv)(x, kernel))
@@ -139,23 +139,22 @@ print(library.loaded())
 
 
 def _loaded(**env):
-  """Whether a process has the loops, and what it says of them."""
+  """Returns whether a process has the loops, and its standard error."""
   done = main_job.run([sys.executable, '-c', _LOADED], **env)
   assert done.returncode == 0, done.stderr
   return done.stdout == 'True\n', done.stderr
 
 
 @functools.cache
-def _as_it_is():
+def _bits_by_default():
   return _bits()
 
 
 @functools.cache
-def _switched_off():
-  """What JAX computes without the loops."""
-  loaded, _, value, says = _bits(MTNET_JAX_NATIVE='0')
+def _value_without_loops():
+  loaded, _, value, stderr = _bits(MTNET_JAX_NATIVE='0')
   assert not loaded
-  assert 'loops' not in says
+  assert 'loops' not in stderr
   return value
 
 
@@ -164,10 +163,10 @@ def _switched_off():
   not shutil.which('taskset') or (os.cpu_count() or 1) < 2,
   reason='needs taskset and two cores',
 )
-def test_bits_do_not_depend_on_the_threads():
+def test_bits_do_not_depend_on_the_number_of_threads():
   loaded, one, *_ = _bits(('taskset', '-c', '0'))
   assert loaded
-  assert _as_it_is()[1] == one
+  assert _bits_by_default()[1] == one
 
 
 @pytest.mark.slow
@@ -176,55 +175,55 @@ def test_compilers_agree(compiler, tmp_path):
   if not shutil.which(compiler):
     pytest.skip(f'no {compiler}')
   if _program(compiler) == _program(os.environ.get('CXX', 'c++')):
-    # Building takes half a minute, and that was done.
-    loaded, _, value, says = _as_it_is()
+    # This compiler has already built the loops, which takes half a minute.
+    loaded, _, value, stderr = _bits_by_default()
   else:
-    loaded, _, value, says = _bits(CXX=compiler, XDG_CACHE_HOME=str(tmp_path))
-  assert loaded, says
-  assert value == pytest.approx(_switched_off(), rel=1e-5)
+    loaded, _, value, stderr = _bits(CXX=compiler, XDG_CACHE_HOME=str(tmp_path))
+  assert loaded, stderr
+  assert value == pytest.approx(_value_without_loops(), rel=1e-5)
 
 
 def _program(compiler):
-  """The file that a command such as `c++` is another name of."""
+  """Returns the file that a command such as `c++` is a link to."""
   return os.path.realpath(shutil.which(compiler) or compiler)
 
 
 def test_without_a_compiler_jax_computes_the_same(tmp_path):
-  *_, expected, _ = _as_it_is()
-  # A cache of its own, where nothing was built before.
-  loaded, _, value, says = _bits(
+  *_, expected, _ = _bits_by_default()
+  # The cache is empty, so the loops would have to be built.
+  loaded, _, value, stderr = _bits(
     CXX='no-such-compiler', XDG_CACHE_HOME=str(tmp_path)
   )
   assert not loaded
-  assert 'no C++ loops' in says and 'no-such-compiler' in says
+  assert 'no C++ loops' in stderr and 'no-such-compiler' in stderr
   assert value == pytest.approx(expected, rel=1e-5)
-  assert _switched_off() == pytest.approx(expected, rel=1e-5)
+  assert _value_without_loops() == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_the_compiler_says_is_handed_on(tmp_path):
-  # A compiler that ends badly, and one whose library is none.
+def test_the_compiler_s_error_is_printed(tmp_path):
+  # One compiler fails, and the other one writes an empty library.
   bad = tmp_path / 'bad'
   bad.write_text('#!/bin/sh\necho out of paper >&2\nexit 1\n')
   empty = tmp_path / 'empty'
   empty.write_text(
     '#!/bin/sh\nfor last; do :; done\n[ "$last" = /dev/null ] || : > "$last"\n'
   )
-  for script, says in ((bad, 'out of paper'), (empty, '.so')):
+  for script, message in ((bad, 'out of paper'), (empty, '.so')):
     script.chmod(0o755)
-    loaded, told = _loaded(
+    loaded, stderr = _loaded(
       CXX=str(script), XDG_CACHE_HOME=str(tmp_path / 'caches')
     )
     assert not loaded
-    assert says in told
-    # Nothing stays that the next process would stumble over.
+    assert message in stderr
+    # Nothing is left that the next process would try to load.
     assert not [*tmp_path.rglob('*.so')]
 
 
 @pytest.mark.slow
 @_needs_compiler
-def test_it_is_built_once_and_quietly_loaded_then(tmp_path):
-  # Building takes half a minute: this compiler hands on what another one built,
-  # of the group that the name of its output begins with.
+def test_loops_are_built_once_and_then_loaded_without_a_message(tmp_path):
+  # Building takes half a minute, so this compiler copies a library that was
+  # built before. The name of its output starts with the group.
   built = {group: library._path(group) for group in library._GROUPS}
   compiler = tmp_path / 'compiler'
   compiler.write_text(
@@ -241,7 +240,7 @@ def test_it_is_built_once_and_quietly_loaded_then(tmp_path):
   assert loaded
   loaded, second = _loaded(**env)
   assert loaded
-  # Also by the thread that builds ahead: the other one waits for it.
+  # The main thread waits for the thread that builds ahead, and does not build.
   assert first.count('building') == len(library._GROUPS)
   assert 'building' not in second
   kept = [*(tmp_path / 'mtnet_jax' / 'native').iterdir()]
@@ -260,7 +259,7 @@ mtnet_jax.load('lidc-small').predict(np.full((1, 64, 64), -700), 0.7)
 
 @pytest.mark.slow
 @_needs_compiler
-def test_a_prediction_waits_for_no_loops_of_training(tmp_path):
+def test_a_prediction_does_not_build_the_loops_of_training(tmp_path):
   done = main_job.run(
     [sys.executable, '-c', _PREDICTS], XDG_CACHE_HOME=str(tmp_path)
   )

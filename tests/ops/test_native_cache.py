@@ -1,4 +1,4 @@
-"""A library or a compiler that is no good never ends a process."""
+"""A bad library or compiler never ends the process."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def caches(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cxx(tmp_path, monkeypatch):
-  """Makes a shell script, whose $last is the output, the compiler."""
+  """Makes a shell script the compiler; its output file is $last."""
 
   def write(*lines):
     script = tmp_path / 'cxx'
@@ -40,23 +40,23 @@ def cxx(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copying(request, cxx):
-  """A compiler that hands on a library which was built before."""
+  """A compiler that copies a library which was built before."""
   built = library._path('forward')
   cxx(f'case "$last" in *.so) cp {built} "$last";; *.o) : > "$last";; esac')
   request.getfixturevalue('caches')
   return built
 
 
-def _says(capsys):
-  """What is said where the loops of `forward` cannot be had."""
+def _failure_message(capsys):
+  """Fails to load the loops of `forward`, and returns the printed reason."""
   assert library._load.__wrapped__('forward') is False
-  lines = capsys.readouterr().err
-  assert lines.count('no C++ loops (forward)') == 1
-  assert 'MTNET_JAX_NATIVE=0' in lines
-  return lines
+  message = capsys.readouterr().err
+  assert message.count('no C++ loops (forward)') == 1
+  assert 'MTNET_JAX_NATIVE=0' in message
+  return message
 
 
-def _cut(path):
+def _truncate(path):
   os.truncate(path, 5000)
 
 
@@ -64,7 +64,7 @@ def _empty(path):
   os.truncate(path, 0)
 
 
-def _turn_a_bit(path):
+def _flip_a_bit(path):
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
@@ -81,18 +81,20 @@ def _pipe(path):
 
 
 @_needs_compiler
-@pytest.mark.parametrize('harm', (_cut, _empty, _turn_a_bit, _folder, _pipe))
-def test_a_damaged_library_is_built_anew(copying, caches, capsys, harm):
+@pytest.mark.parametrize(
+  'damage', (_truncate, _empty, _flip_a_bit, _folder, _pipe)
+)
+def test_a_damaged_library_is_built_again(copying, caches, capsys, damage):
   path = library._path('forward')
   whole = path.read_bytes()
   assert whole == copying.read_bytes()
   capsys.readouterr()
-  harm(path)
+  damage(path)
   assert library._path('forward') == path
   assert path.read_bytes() == whole
   assert f'{path} is damaged' in capsys.readouterr().err
   assert [*caches.iterdir()] == [path]
-  # Once: the next one has nothing to say.
+  # The second time, the library is whole and nothing is printed.
   assert library._path('forward') == path
   assert capsys.readouterr().err == ''
 
@@ -104,23 +106,23 @@ print(library._has('forward'))
 
 
 @_needs_compiler
-def test_a_process_outlives_a_library_that_was_cut(copying):
+def test_a_process_survives_a_truncated_library(copying):
   path = library._path('forward')
-  _cut(path)
+  _truncate(path)
   done = main_job.run([sys.executable, '-c', _LOADS])
   assert (done.returncode, done.stdout) == (0, 'True\n'), done.stderr
   assert path.read_bytes() == copying.read_bytes()
 
 
 @pytest.mark.parametrize(
-  ('line', 'says'),
+  ('line', 'message'),
   (
     ('echo no room on 12\\" paper >&2; exit 3', 'no room'),
     ("printf 'Biblioth\\350que \\377' >&2; exit 1", 'Biblioth'),
-    # It has ended well, it says.
+    # It reports success.
     ('exit 0', 'cannot open shared object file'),
     ('kill -SEGV $$', 'SIGSEGV'),
-    # Not without end, for whoever runs this without the limit.
+    # The output is finite, so that the test ends even without the limit.
     ('exec head -c 100M /dev/zero', 'SIGXFSZ'),
     (
       '[ "$last" = /dev/null ] || exec head -c 100M /dev/zero > "$last"',
@@ -129,48 +131,48 @@ def test_a_process_outlives_a_library_that_was_cut(copying):
   ),
 )
 def test_a_compiler_that_does_not_compile(
-  cxx, caches, capsys, monkeypatch, line, says
+  cxx, caches, capsys, monkeypatch, line, message
 ):
   monkeypatch.setattr(compiler, 'MAX_BYTES', 1 << 16)
   cxx(line)
-  assert says in _says(capsys)
+  assert message in _failure_message(capsys)
   assert not caches.exists() or not [*caches.iterdir()]
 
 
 @pytest.mark.parametrize(
-  ('command', 'says'),
+  ('command', 'message'),
   (
     ('"c++', 'No closing quotation'),
     ('no-such-compiler', 'no-such-compiler'),
     ('/', 'Permission denied'),
   ),
 )
-def test_a_command_that_is_none(caches, capsys, monkeypatch, command, says):
+def test_an_invalid_command(caches, capsys, monkeypatch, command, message):
   monkeypatch.setenv('CXX', command)
-  assert says in _says(capsys)
+  assert message in _failure_message(capsys)
 
 
-def test_an_empty_name_is_none(monkeypatch):
+def test_a_blank_cxx_counts_as_unset(monkeypatch):
   monkeypatch.setenv('CXX', ' ')
   assert compiler.command() == ['c++']
 
 
-def test_answers_of_any_letters_are_read(cxx):
+def test_output_in_any_encoding_is_read(cxx):
   cxx("printf 'caf\\351'")
   assert compiler.run([compiler.command()]) == ['caf\N{REPLACEMENT CHARACTER}']
 
 
 @pytest.mark.parametrize(
-  ('line', 'says'), (('wait', 'timed out'), ('exit 3', 'exit status 3'))
+  ('line', 'message'), (('wait', 'timed out'), ('exit 3', 'exit status 3'))
 )
-def test_a_compiler_is_ended_with_its_children(
-  cxx, tmp_path, monkeypatch, caches, capsys, line, says
+def test_a_compiler_is_killed_with_its_children(
+  cxx, tmp_path, monkeypatch, caches, capsys, line, message
 ):
-  """Where it hangs, and where it ends before them."""
+  """One compiler hangs, and the other one exits before its child."""
   child = tmp_path / 'child'
   monkeypatch.setattr(compiler, '_LIMIT_S', 20)
   cxx(f'sleep 600 & echo $! > {child}', line)
-  assert says in _says(capsys)
+  assert message in _failure_message(capsys)
   state = f'/proc/{child.read_text().strip()}/stat'
   deadline = time.monotonic() + 60
   while os.path.exists(state):
@@ -181,7 +183,7 @@ def test_a_compiler_is_ended_with_its_children(
     time.sleep(0.1)
 
 
-def test_it_goes_on_where_limits_are_forbidden(cxx, monkeypatch):
+def test_a_compiler_runs_where_limits_are_forbidden(cxx, monkeypatch):
   def forbidden(*_):
     raise PermissionError(1, 'Operation not permitted')
 
@@ -200,17 +202,17 @@ def test_a_library_without_a_loop_is_not_kept(tmp_path, cxx, caches, capsys):
     [c, '-shared', '-fPIC', str(source), '-o', str(other)], check=True
   )
   cxx(f'case "$last" in *.so) cp {other} "$last";; *.o) : > "$last";; esac')
-  assert 'undefined symbol: mtnet_conv3x3' in _says(capsys)
+  assert 'undefined symbol: mtnet_conv3x3' in _failure_message(capsys)
   assert not [*caches.iterdir()]
 
 
 @_needs_compiler
 @pytest.mark.parametrize('error', (AttributeError, OSError, MemoryError))
-def test_any_failure_to_load_leaves_jax_s_forms(
+def test_jax_s_forms_are_used_after_any_failure_to_load(
   copying, capsys, monkeypatch, error
 ):
   def fail(path):
     raise error
 
   monkeypatch.setattr(library.ctypes, 'CDLL', fail)
-  assert error.__name__ in _says(capsys)
+  assert error.__name__ in _failure_message(capsys)

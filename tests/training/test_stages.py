@@ -194,7 +194,7 @@ def test_take_over_takes_every_leaf_and_keeps_the_rest():
     ({'b': np.zeros(1)}, r"fine: .*\['a', 'b'\]"),
     # What is missing must not stay random.
     ({}, r"fine: .*\['a'\]"),
-    ({'a': np.zeros(2)}, 'fine/a: a leaf on one side'),
+    ({'a': np.zeros(2)}, 'fine/a: a tensor in one of the two trees'),
     ({'a': {'x': np.zeros(3)}}, r'fine/a/x: .*\(3,\).*\(2,\)'),
     # One element would broadcast; it must not.
     ({'a': {'x': np.zeros(1)}}, r'fine/a/x: .*\(1,\).*\(2,\)'),

@@ -1,1 +1,1 @@
-"""Loops in C++ for CPUs, where XLA makes slow ones; see `library`."""
+"""C++ loops for CPUs, where XLA's own are slow. Open `library` first."""

@@ -1,6 +1,12 @@
-"""Runs a C++ compiler that may hang, say anything, or write without end."""
+"""Runs a C++ compiler, with limits on its time and on what it writes.
+
+The compiler is a command of the user's choice: it may hang, fail, print in any
+encoding, or write without end.
+"""
 
 import atexit
+from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
 import os
 import shlex
@@ -10,45 +16,48 @@ import sys
 import tempfile
 import threading
 import time
+from typing import IO
 
 try:
   import resource
 except ImportError:  # Windows has no such limits.
-  resource = None
+  resource = None  # type: ignore[assignment]  # a module is expected
 
-# Some hundred times what a group of loops takes.
+# About a hundred times as long as a group of loops takes.
 _LIMIT_S = 300
-# A library has 0.1 MB.
+# Upper bound of a file that a compiler writes. A library has 0.1 MB.
 MAX_BYTES = 64 << 20
-# Ended with this process, which may have begun them in a thread that it does
-# not wait for.
-_running = set()
+# Processes to kill when this process exits. The background thread of
+# `library.build_ahead` may have started them, and nothing waits for it.
+_running: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Event()
 
 
-def command():
-  """The compiler, `c++` or what CXX names, as a list."""
+def command() -> list[str]:
+  """Returns the words of the compiler's command: CXX, or `c++`."""
   return shlex.split(os.environ.get('CXX', '')) or ['c++']
 
 
-def run(commands):
-  """Runs commands at the same time, since one uses one core.
+def run(commands: Iterable[Sequence[str]]) -> list[str]:
+  """Runs commands at the same time, because each uses one core only.
 
-  No threads wait for them: a process that ends would wait for these.
+  This needs no threads, for which a process would wait before it exits.
 
   Args:
-    commands: lists of words.
+    commands: the words of each command.
 
   Returns:
-    What each one wrote to its standard output, as a list of text.
+    The standard output of each command.
 
   Raises:
-    OSError: one cannot be started.
-    subprocess.SubprocessError: one failed, or took too long; then all are
-      ended, with what they have started.
+    OSError: a command cannot be started.
+    subprocess.SubprocessError: a command failed or took too long. All commands
+      and their child processes are killed then.
   """
   deadline = time.monotonic() + _LIMIT_S
-  processes, outputs, errors = [], [], []
+  processes: list[subprocess.Popen[bytes]] = []
+  outputs: list[IO[bytes]] = []
+  errors: list[IO[bytes]] = []
   try:
     for words in commands:
       outputs.append(output := _file())
@@ -58,7 +67,7 @@ def run(commands):
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=error,
-        # Its children are ended together with it.
+        # A process group of its own, to kill it together with its children.
         start_new_session=True,
       )
       _running.add(process)
@@ -67,7 +76,9 @@ def run(commands):
     for process, error in zip(processes, errors, strict=True):
       code = process.wait(max(0, deadline - time.monotonic()))
       if code:
-        if _ending.is_set():  # This thread has nobody to tell it to.
+        if _ending.is_set():
+          # `_end_all` has killed the compiler. Blocks this background thread,
+          # which would report a failure while the process exits.
           threading.Event().wait()
         raise subprocess.CalledProcessError(
           code, process.args, stderr=_text(error)
@@ -80,17 +91,22 @@ def run(commands):
       file.close()
 
 
-def check(library, names):
-  """Loads a library in a process of its own, which may crash.
+def check(library: str | os.PathLike[str], names: Iterable[str]) -> None:
+  """Checks in another process that a library can be loaded.
+
+  A bad library can crash the process that loads it.
 
   Args:
-    library: its file.
-    names: symbols that it must have.
+    library: path of the library.
+    names: symbols that it must define.
 
   Raises:
-    OSError, subprocess.SubprocessError: it cannot be loaded, or lacks one.
+    OSError: the process cannot be started.
+    subprocess.SubprocessError: the library cannot be loaded, or a symbol is
+      missing.
   """
-  # Of an application that was frozen into one file, it is the application.
+  # In an application that was frozen into one file, `sys.executable` is that
+  # application, not Python.
   if not sys.executable or getattr(sys, 'frozen', False):
     return
   code = (
@@ -101,15 +117,15 @@ def check(library, names):
 
 
 def _file():
-  """A file without a name: unlike a pipe, it has the limit below."""
-  if hasattr(os, 'memfd_create'):  # Needs no disk, which may be full.
+  """Opens a file without a name; unlike a pipe, its size can be limited."""
+  if hasattr(os, 'memfd_create'):  # In memory, because the disk may be full.
     return open(os.memfd_create('mtnet_jax'), 'w+b')
   return tempfile.TemporaryFile()
 
 
 def _limit_files(process):
   if hasattr(resource, 'prlimit'):
-    # A container may forbid it, and the process may have ended.
+    # Containers may forbid limits, and the process may have ended already.
     with contextlib.suppress(OSError):
       _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
       limit = MAX_BYTES if hard < 0 else min(MAX_BYTES, hard)
@@ -117,20 +133,20 @@ def _limit_files(process):
 
 
 def _text(file):
-  # A compiler answers in the letters of its locale, which this one's may lack.
+  # A compiler may print in another encoding than this process expects.
   file.seek(0)
   return file.read().decode('utf-8', 'replace')
 
 
 def _end(process):
-  """Ends a process and what it has started."""
+  """Kills a process and its children."""
   _running.discard(process)
   _kill(process)
   process.wait()
 
 
 def _kill(process):
-  """Kills its group, where others of it may live when it has ended."""
+  """Kills a process group, whose other members may outlive the process."""
   try:
     os.killpg(process.pid, signal.SIGKILL)
   except (AttributeError, OSError):

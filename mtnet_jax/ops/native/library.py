@@ -1,13 +1,16 @@
 """Builds the C++ loops of this folder on first use, and calls them from JAX.
 
-They serve float32 on a CPU, where this machine has a C++ compiler (`c++`, or
-what CXX names). Elsewhere, and with MTNET_JAX_NATIVE=0, callers compute the
-same in JAX. Each group of loops is a library, which takes some seconds to
-build, once per machine: it is kept in the user's cache, beside the compiled
-programs. A prediction needs those of `forward/` and waits for no others.
+The loops support float32 on CPUs. They need a C++ compiler: `c++`, or the
+command in the environment variable CXX. Without one, on other devices and with
+MTNET_JAX_NATIVE=0, callers compute the same in JAX.
+
+Each group of loops is one shared library. Building it takes a few seconds, once
+per machine: it is kept in the user's cache, beside JAX's compiled programs. A
+prediction needs only the group `forward` and does not wait for the other one.
 """
 
 import atexit
+from collections.abc import Sequence
 import ctypes
 import functools
 import hashlib
@@ -27,7 +30,7 @@ from mtnet_jax.ops import target
 from mtnet_jax.ops.native import compiler
 from mtnet_jax.system import compilation_cache
 
-# Folder -> the loops that its sources define.
+# Group, which is a folder of sources -> the loops that they define.
 _GROUPS = {
   'forward': ('conv3x3', 'separable'),
   'training': (
@@ -38,18 +41,20 @@ _GROUPS = {
     'gradient_sums',
   ),
 }
-# Held while a group is built, which others then wait for.
+# Each is held while its group is built, so that other threads wait for it.
 _LOCKS = {group: threading.Lock() for group in _GROUPS}
-# Not -ffast-math: infinities and NaNs must arrive.
+# Without -ffast-math, which would lose infinities and NaNs.
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC')
 
 
-def supports(loop, *arrays):
-  """Whether these can go to a C++ loop, from where this is called.
+def supports(loop: str, *arrays: jax.Array) -> bool:
+  """Whether a C++ loop can compute on these arrays in the current context.
+
+  Builds or loads the loop's group if necessary.
 
   Args:
-    loop: its name.
-    *arrays: arrays, or tracers of them.
+    loop: name of the loop.
+    *arrays: its input arrays, or tracers of them.
   """
   return (
     target.is_this_cpu()
@@ -58,17 +63,22 @@ def supports(loop, *arrays):
   )
 
 
-def call(name, shapes, *arrays, **attributes):
-  """Calls a loop that `supports` these arrays.
+def call(
+  name: str,
+  shapes: Sequence[Sequence[int]],
+  *arrays: jax.Array,
+  **attributes: int,
+) -> Sequence[jax.Array]:
+  """Calls a C++ loop; `supports` must have been asked first.
 
   Args:
-    name: of the loop.
-    shapes: of the results, float32.
-    *arrays: float32.
-    **attributes: integers.
+    name: name of the loop.
+    shapes: shapes of the results.
+    *arrays: float32 inputs.
+    **attributes: integers, such as a stride.
 
   Returns:
-    A list of arrays.
+    The float32 results.
   """
   results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   function = jax.ffi.ffi_call(
@@ -80,13 +90,13 @@ def call(name, shapes, *arrays, **attributes):
   )
 
 
-def loaded():
-  """Whether all loops could be built and loaded; says why where not."""
+def loaded() -> bool:
+  """Whether all loops could be built and loaded; prints the reason if not."""
   return all(map(_has, _GROUPS))
 
 
-def build_ahead():
-  """Begins to build the loops, while the caller does what needs no arrays."""
+def build_ahead() -> None:
+  """Starts to build the loops in the background."""
   if target.is_this_cpu():
     threading.Thread(target=loaded, daemon=True).start()
 
@@ -104,7 +114,7 @@ def _has(group):
 
 @functools.cache
 def _load(group):
-  """Builds and loads a group of loops; says why where it cannot."""
+  """Builds and loads a group of loops; prints the reason if it cannot."""
   if os.environ.get('MTNET_JAX_NATIVE') == '0':
     return False
   try:
@@ -112,13 +122,15 @@ def _load(group):
     for loop in _GROUPS[group]:
       handler = jax.ffi.pycapsule(getattr(library, _symbol(loop)))
       jax.ffi.register_ffi_target(_symbol(loop), handler, platform='cpu')
-  # A compiler, a disk or a cache fails in many ways, and JAX has all loops.
+  # Compilers, disks and caches fail in many ways. None of them is fatal, since
+  # JAX can compute the same.
   except Exception as error:
     reason = getattr(error, 'stderr', None) or error
-    _say(
-      f'no C++ loops ({group}) on this CPU, JAX computes the same more slowly.'
-      ' They need a C++ compiler, `c++` or what CXX names; MTNET_JAX_NATIVE=0'
-      ' does without and says nothing. What went wrong:'
+    _print(
+      f'no C++ loops ({group}) on this CPU, so JAX computes the same, more'
+      ' slowly. The loops need a C++ compiler: `c++`, or the command in the'
+      ' environment variable CXX. Set MTNET_JAX_NATIVE=0 to run without them'
+      ' and without this message. The error was:'
       f' {str(reason).strip()[:1000] or type(error).__name__}'
     )
     return False
@@ -129,23 +141,23 @@ def _symbol(loop):
   return f'mtnet_{loop}'
 
 
-def _say(text):
+def _print(text):
   print(f'mtnet_jax: {text}', file=sys.stderr, flush=True)
 
 
 def _path(group):
-  """The library's file, built where it is not there, or not whole.
+  """Returns the path of a group's library, and builds it if necessary.
 
-  Its name ends in the digest of what it holds: one that was cut or changed
-  would end this process when it is loaded, without a word.
+  The file name ends in a digest of the content, which is compared with the
+  file: loading a truncated or damaged library could crash this process.
   """
   folder = pathlib.Path(__file__).parent
   sources = sorted(folder.glob(f'{group}/*.cc'))
   headers = sorted(folder.glob('*.h'))
-  caches = compilation_cache.folder('native') or _of_this_process()
+  caches = compilation_cache.folder('native') or _process_folder()
   words = compiler.command()
-  # The macros name the compiler and what the processor can do: machines that
-  # differ may share a home.
+  # The predefined macros identify the compiler and the processor's features.
+  # They are part of the key because different machines may share a cache.
   (macros,) = compiler.run(
     [[*words, *_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull]]
   )
@@ -157,29 +169,29 @@ def _path(group):
     )
   ).hexdigest()
   name = f'{group}-{key[:32]}'
-  there = sorted(caches.glob(f'{name}-*'))
-  for path in there:
+  found = sorted(caches.glob(f'{name}-*'))
+  for path in found:
     if path.name == _whole_name(name, path):
       return path
-  if there:
-    _say(f'{there[0]} is damaged')
-  _say(f'building C++ loops ({group}) for this CPU, once (some 5 s)')
+  if found:
+    _print(f'{found[0]} is damaged; it will be replaced')
+  _print(f'building C++ loops ({group}) for this CPU, once (about 5 s)')
   with tempfile.TemporaryDirectory(dir=caches) as staged:
     built = pathlib.Path(staged, f'{name}.so')
     objects = _compile(sources, folder, staged)
     compiler.run([[*words, '-shared', *objects, '-o', str(built)]])
     compiler.check(built, map(_symbol, _GROUPS[group]))
     path = caches / _whole_name(name, built)
-    for damaged in there:
+    for damaged in found:
       _remove(damaged)
     built.replace(path)
   return path
 
 
 def _whole_name(name, path):
-  """What a library is called that holds what this file holds."""
+  """Returns the file name that a library with this file's content must have."""
   try:
-    if not path.is_file():  # A pipe would have nobody who writes.
+    if not path.is_file():  # Reading a pipe could block forever.
       return ''
     with path.open('rb') as file:
       content = file.read(compiler.MAX_BYTES + 1)
@@ -196,20 +208,16 @@ def _remove(path):
 
 
 @functools.cache
-def _of_this_process():
-  """A folder that is this process's own, and goes with it."""
+def _process_folder():
+  """Returns a folder that is deleted when this process ends."""
   folder = tempfile.mkdtemp(prefix='mtnet_jax-native-')
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   return pathlib.Path(folder)
 
 
 def _compile(sources, folder, staged):
-  """The object files of sources, each made by a compiler of its own.
-
-  They run at the same time, since one uses one core and somebody waits. No
-  threads: a process that ends would wait for these.
-  """
-  # Foreign headers come as the system's, whose warnings nobody reads.
+  """Compiles all sources at the same time, and returns their object files."""
+  # JAX's headers are declared as system headers to suppress their warnings.
   folders = ('-I', str(folder), '-isystem', jax.ffi.include_dir())
   objects = [str(pathlib.Path(staged, f'{file.stem}.o')) for file in sources]
   compiler.run(

@@ -1,4 +1,4 @@
-// What the loops share: XLA's threads and arrays, and vectors of channels.
+// Shared by all loops: XLA's threads and arrays, and vectors of channels.
 
 #ifndef MTNET_JAX_NATIVE_LOOPS_H_
 #define MTNET_JAX_NATIVE_LOOPS_H_
@@ -27,8 +27,9 @@ inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Calls body(i) for every i in [0, count), in any order, on several threads.
 //
-// The caller works too, and waits only for calls that others have begun: it
-// may itself be a thread of the pool, all of whose others wait likewise.
+// The calling thread takes part, and waits only for calls that other threads
+// have begun. It must not wait for the pool, because it may itself be a thread
+// of the pool, and all others may be waiting in the same way.
 template <class Body>
 void ParallelFor(ffi::ThreadPool pool, int64_t count, const Body& body) {
   struct Progress {
@@ -36,7 +37,8 @@ void ParallelFor(ffi::ThreadPool pool, int64_t count, const Body& body) {
     std::atomic<int64_t> done{0};
   };
   auto progress = std::make_shared<Progress>();
-  // A helper that comes late finds nothing left, and touches the body no more.
+  // A helper may start after this function has returned. It then finds nothing
+  // to do and does not use the body, which no longer exists.
   auto work = [progress, count, &body] {
     for (int64_t i; (i = progress->next.fetch_add(1)) < count;) {
       body(i);
@@ -54,7 +56,7 @@ void ParallelFor(ffi::ThreadPool pool, int64_t count, const Body& body) {
   }
 }
 
-// Adds up parts of `size` floats that lie one after the other, in their order.
+// Adds up consecutive parts of `size` floats, in order.
 inline void AddUp(const std::vector<float>& parts, int64_t size, float* total) {
   std::fill(total, total + size, 0.0f);
   for (auto part = parts.begin(); part != parts.end(); part += size) {
@@ -62,7 +64,7 @@ inline void AddUp(const std::vector<float>& parts, int64_t size, float* total) {
   }
 }
 
-// A vector of so many floats, wherever it lies in memory.
+// A vector of kLanes floats. Load and Store do not require aligned memory.
 template <int kLanes>
 struct Vector {
   typedef float Type __attribute__((vector_size(kLanes * sizeof(float))));
@@ -84,7 +86,7 @@ inline void Store(float* to, V values) {
   std::memcpy(to, &values, sizeof(V));
 }
 
-// The nth vector from there on.
+// Loads the nth vector after an address.
 template <class V>
 inline V LoadNth(const float* from, int n) {
   return Load<V>(from + n * (sizeof(V) / sizeof(float)));
@@ -95,7 +97,7 @@ inline void StoreNth(float* to, int n, V values) {
   Store<V>(to + n * (sizeof(V) / sizeof(float)), values);
 }
 
-// A ReLU, or none: what lies below it is raised to the floor. NaNs stay.
+// A ReLU or the identity: raises values to a floor of 0 or -inf. Keeps NaNs.
 class Floor {
  public:
   explicit Floor(bool relu)
@@ -119,10 +121,10 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 
-// Calls body(a vector of zeros, c) for channels [c, c + lanes), one after the
-// other, until [begin, end) is done; what is left goes in shorter vectors. The
-// shortest are of 4: fewer channels than that are rare, and go one by one, as
-// every kind of vector takes a while to compile.
+// Calls body(zero vector, c) for the channels [c, c + lanes) of the vector,
+// until all of [begin, end) are done. The last channels use shorter vectors, of
+// at least 4 lanes. Fewer channels are rare and done one by one, because each
+// length of vectors adds to the compile time.
 template <int kWidth = kLanes, class Body>
 inline void OverChannels(int64_t begin, int64_t end, const Body& body) {
   for (; begin + kWidth <= end; begin += kWidth) {

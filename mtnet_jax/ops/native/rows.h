@@ -1,5 +1,5 @@
-// Rows of images with their border of zeros, copied for a task that reads them,
-// so that every tap of a convolution is at a distance known beforehand.
+// Copies of image rows with a border of zeros, so that the offset from a pixel
+// to each tap of a convolution is constant.
 
 #ifndef MTNET_JAX_NATIVE_ROWS_H_
 #define MTNET_JAX_NATIVE_ROWS_H_
@@ -10,7 +10,7 @@
 
 namespace mtnet {
 
-// Rows of one image with `pad` zeros around it.
+// Rows of one image with `pad` pixels of zeros around it.
 class Rows {
  public:
   Rows(const float* x, int64_t height, int64_t width, int64_t channels,
@@ -23,7 +23,7 @@ class Rows {
         stride_((width + 2 * pad) * channels),
         rows_(count * stride_) {}
 
-  // Takes `count` rows, from this one of the padded image on.
+  // Copies `count` rows of the padded image, from row `first` on.
   void Copy(int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t y = first + i - pad_;

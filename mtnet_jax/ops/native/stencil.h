@@ -1,9 +1,8 @@
 // Depthwise 3 x 3 convolutions, tile by tile.
 //
-// Outputs are made in tiles of a row, all channels of a block at a time, so
-// that a tap's weights are read once per tile, and an input once for the taps
-// that meet it. Pixels outside the image are pointers to zeros: no copy with a
-// border is made.
+// A tile is several output pixels of a row. Each weight is read once per tile,
+// and each input pixel once for the three taps of a kernel row. Pixels outside
+// of the image are pointers to zeros, so that no padded copy is needed.
 
 #ifndef MTNET_JAX_NATIVE_STENCIL_H_
 #define MTNET_JAX_NATIVE_STENCIL_H_
@@ -14,7 +13,7 @@
 
 namespace mtnet {
 
-constexpr int kTile = 7;  // Outputs at once: 7 divides 14, 28, 56, 112.
+constexpr int kTile = 7;  // Outputs of a tile: 7 divides 14, 28, 56, 112.
 
 using Shape = std::array<int64_t, 4>;  // Images, rows, columns, channels.
 
@@ -23,7 +22,7 @@ inline Shape ShapeOf(const Images& images) {
   return {sizes[0], sizes[1], sizes[2], sizes[3]};
 }
 
-// A pixel's first channel; `outside` for one outside its image.
+// The address of a pixel's first channel; `outside` if it is not in the image.
 template <class Float>
 inline Float* At(Float* data, const Shape& shape, int64_t image, int64_t y,
                  int64_t x, Float* outside) {
@@ -52,8 +51,8 @@ struct Part {
   int64_t image, first, last, begin, end;
 };
 
-// Calls body(y, x of a tile's first pixel) for all tiles of a part. Pixels of
-// a tile lie `dilation` apart.
+// Calls body(y, x) for all tiles of a part, where (y, x) is the first pixel of
+// the tile. The pixels of a tile are `dilation` apart.
 template <class Body>
 void OverTiles(const Part& part, int64_t width, int64_t dilation,
                const Body& body) {
@@ -64,7 +63,7 @@ void OverTiles(const Part& part, int64_t width, int64_t dilation,
   }
 }
 
-// The pixels that a tile of outputs sees: 3 rows of (kTile - 1) * stride + 3.
+// The pixels that a tile of outputs reads: 3 rows of (kTile - 1) * stride + 3.
 template <int kStride>
 using Seen = std::array<std::array<const float*, (kTile - 1) * kStride + 3>, 3>;
 
@@ -81,12 +80,12 @@ Seen<kStride> Around(const Pixels& pixels, int64_t image, int64_t y, int64_t x,
   return seen;
 }
 
-// A depthwise convolution's weights (9, channels), and what goes with it.
+// A depthwise convolution with its bias and ReLUs.
 struct Depthwise {
-  const float* taps;
-  const float* shift;        // Added, one per channel.
-  bool relu_before = false;  // Of the inputs.
-  bool relu_after = false;   // Of the outputs.
+  const float* taps;         // (9, channels).
+  const float* shift;        // Per channel, added to the output.
+  bool relu_before = false;  // Applies a ReLU to the inputs.
+  bool relu_after = false;   // Applies a ReLU to the outputs.
 };
 
 // out[t] = sum over i, j of taps[i][j] * seen[i][t * stride + j].
@@ -124,9 +123,9 @@ void ForwardTile(const Seen<kStride>& seen, const Depthwise& layer,
   });
 }
 
-// A part of a convolution's outputs, written into `to`: one image of that shape
-// whose first row is row `first` of the outputs. `nowhere` takes the channels
-// of pixels that are none.
+// Computes a part of a convolution's outputs. `to` is one image of the given
+// shape, whose first row is row `first` of the outputs. `nowhere` is a buffer
+// for one pixel: the outputs of a tile that are outside of the image.
 template <int kStride>
 void ForwardPart(const Pixels& x, const Depthwise& layer, const Part& part,
                  int64_t dilation, float* to, const Shape& shape, int64_t first,

@@ -1,7 +1,7 @@
-// Products of matrices, tile by tile.
+// Matrix products, tile by tile.
 //
-// A tile of outputs, some pixels by some features, stays in registers while all
-// products are added to it.
+// A tile of outputs, a few pixels times a few features, stays in registers
+// while all products are added to it.
 
 #ifndef MTNET_JAX_NATIVE_TILE_H_
 #define MTNET_JAX_NATIVE_TILE_H_
@@ -12,7 +12,7 @@
 
 namespace mtnet {
 
-// Tiles that fill the registers: 32 of AVX-512, 16 of others.
+// Sizes of tiles that fill the vector registers: AVX-512 has 32, others 16.
 #if defined(__AVX512F__)
 constexpr int kPixels = 14;
 constexpr int kChannels = 8;
@@ -23,8 +23,8 @@ constexpr int kChannels = 4;
 constexpr bool kFewRegisters = true;
 #endif
 
-// Calls body(zero vector, number of vectors, f) for blocks of one or two
-// vectors of features from f on.
+// Calls body(zero vector, number of vectors, f) for blocks of two vectors of
+// features, and then of one; a block starts at feature f.
 template <class Body>
 inline void OverFeatures(int64_t begin, int64_t end, const Body& body) {
   using V = typename Vector<kLanes>::Type;
@@ -38,7 +38,7 @@ inline void OverFeatures(int64_t begin, int64_t end, const Body& body) {
   });
 }
 
-// Calls body(number, first) for blocks of so many, then of half as many, ...
+// Calls body(size, first) for blocks of kCount, then of kCount / 2, and so on.
 template <int kCount, class Body>
 inline void InBlocks(int64_t begin, int64_t end, const Body& body) {
   for (; begin + kCount <= end; begin += kCount) {
@@ -47,8 +47,8 @@ inline void InBlocks(int64_t begin, int64_t end, const Body& body) {
   if constexpr (kCount > 1) InBlocks<kCount / 2>(begin, end, body);
 }
 
-// Calls make(count, first) for tiles of pixels. The last one makes some again:
-// a tile of few takes as long.
+// Calls make(count, first) for tiles of pixels. The last tile overlaps the one
+// before, because a full tile takes no longer than a smaller one.
 template <class Make>
 inline void OverPixels(int64_t pixels, const Make& make) {
   if (pixels < kPixels) return InBlocks<kPixels / 2>(0, pixels, make);
@@ -58,14 +58,14 @@ inline void OverPixels(int64_t pixels, const Make& make) {
   }
 }
 
-// A tile of sums: kCount of them beside each other, each kVectors vectors of
-// features.
+// A tile of sums: kCount pixels, and kVectors vectors of features for each.
 template <class V, int kVectors, int kCount>
 struct Tile {
   V sums[kCount][kVectors] = {};
 
-  // Adds `count` products of a vector of features with kCount numbers, which
-  // lie `between` apart. The next product's are `step` further on.
+  // Adds `count` products. For the nth product, each of the kCount pixels has a
+  // number, at numbers[pixel * between + n * step], which multiplies the
+  // features at vectors[n * features].
   void Add(const float* numbers, int64_t between, int64_t step,
            const float* vectors, int64_t features, int64_t count) {
     for (int64_t n = 0; n < count; ++n) {
@@ -84,9 +84,9 @@ struct Tile {
     }
   }
 
-  // Add, for callers that have numbers of their own at hand. Where registers
-  // are few these would take some of the loop's, which then reads twice as
-  // often: there it is a function of its own.
+  // Add, for callers that keep values of their own in registers. With few
+  // registers, these values would displace some of the loop's, which would then
+  // read memory twice as often, so the loop becomes a separate function.
   void AddApart(const float* numbers, int64_t between, int64_t step,
                 const float* vectors, int64_t features, int64_t count) {
     if constexpr (kFewRegisters) {
@@ -106,7 +106,7 @@ struct Tile {
     }
   }
 
-  // Writes what `finish` makes of each vector of sums, told which one it is.
+  // Writes finish(vector of sums, index of the vector) for each vector.
   template <class Finish>
   void Write(float* to, int64_t features, const Finish& finish) const {
 #pragma GCC unroll 16
@@ -126,7 +126,7 @@ struct Tile {
   [[gnu::noinline]] void AddAlone(const float* numbers, int64_t between,
                                   int64_t step, const float* vectors,
                                   int64_t features, int64_t count) {
-    // A copy lives in registers, this tile in memory.
+    // The compiler can keep a local copy in registers, but not *this.
     Tile tile = *this;
     tile.Add(numbers, between, step, vectors, features, count);
     *this = tile;

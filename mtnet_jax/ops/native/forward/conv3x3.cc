@@ -1,6 +1,6 @@
-// Plain 3 x 3 convolutions of NHWC float32, of few channels.
+// 3 x 3 convolutions with few channels: NHWC, float32.
 //
-// Tiles of outputs (see tile.h) gather all taps and channels.
+// Each tile of outputs (see tile.h) sums over all taps and channels.
 
 #include "rows.h"
 #include "tile.h"
@@ -31,7 +31,7 @@ ffi::Error Conv3x3(ffi::ThreadPool pool, Images x, Taps taps, Channels scale,
         const auto make = [&](auto pixels, int64_t column) {
           Tile<decltype(zero), vectors, pixels> tile;
           for (int64_t i = 0; i < 3; ++i) {
-            // The taps of a row lie one after the other, and so do its pixels.
+            // The three taps of a row are contiguous, and so are their pixels.
             tile.Add(rows[y * stride + i] + column * stride * channels,
                      stride * channels, 1,
                      taps.typed_data() + i * 3 * channels * features + f,

@@ -1,10 +1,10 @@
-// Depthwise separable convolutions as evaluation has them: a depthwise 3 x 3
-// convolution, a pointwise one, and what a batch norm of fixed statistics and a
-// ReLU are after either.
+// Depthwise separable convolutions for evaluation: a depthwise 3 x 3 and a
+// pointwise convolution, each followed by a batch norm with fixed statistics
+// and, optionally, a ReLU.
 //
-// Between the two lies as much as a core's own cache holds: some rows of an
-// image. So that every array is written and read once, and not once per
-// operation.
+// A task computes some rows of an image, few enough that the values between the
+// two convolutions fit into a core's own cache. This way, memory is read and
+// written once, and not once per operation.
 
 #include <vector>
 
@@ -14,7 +14,7 @@
 namespace mtnet {
 namespace {
 
-constexpr int64_t kScratch = 160 << 10;  // Floats between the two, at most.
+constexpr int64_t kScratch = 160 << 10;  // Maximum of floats between the two.
 
 struct Pointwise {
   const float* matrix;  // (channels, features).
@@ -24,8 +24,8 @@ struct Pointwise {
   int64_t channels, features;
 };
 
-// A matrix in blocks of features that lie one after the other, so that a tile
-// reads memory in its order.
+// Copies a matrix into contiguous blocks of features, so that a tile reads
+// memory in order.
 std::unique_ptr<float[]> Pack(ffi::ThreadPool pool, const Pointwise& layer) {
   const int64_t channels = layer.channels, features = layer.features;
   std::unique_ptr<float[]> packed(new float[channels * features]);
@@ -49,7 +49,8 @@ std::unique_ptr<float[]> Pack(ffi::ThreadPool pool, const Pointwise& layer) {
   return packed;
 }
 
-// out (pixels, features) of in (pixels, stride).
+// Computes out (pixels, features) from in (pixels, stride), of which the first
+// `channels` of each pixel are used.
 void Mix(const float* in, int64_t pixels, int64_t stride, const float* packed,
          const Pointwise& layer, float* out) {
   const Floor after(layer.relu_after);
@@ -76,7 +77,8 @@ void Separable(ffi::ThreadPool pool, const Pixels& x,
                float* out, const Shape& shape, int64_t dilation) {
   const int64_t images = shape[0], height = shape[1], width = shape[2];
   const int64_t channels = pointwise.channels;
-  // Lines of the cache would compete for the same places at powers of two.
+  // The extra lanes avoid strides of a power of two, at which cache lines of
+  // different pixels would evict each other.
   const int64_t stride = channels + kLanes;
   const int64_t wanted = std::max(CeilDiv(height * width * stride, kScratch),
                                   CeilDiv(2 * pool.num_threads(), images));

@@ -1,7 +1,6 @@
-// The kernel's gradient of plain 3 x 3 convolutions of NHWC float32, of few
-// channels.
+// The kernel gradient of 3 x 3 convolutions with few channels: NHWC, float32.
 //
-// Tiles of the gradient (see tile.h) gather all pixels of a row.
+// Each tile of the kernel gradient (see tile.h) sums over the pixels of a row.
 
 #include <vector>
 
@@ -11,8 +10,8 @@
 namespace mtnet {
 namespace {
 
-constexpr int64_t kLongBand = 16;  // Rows whose pixels are summed up at once.
-constexpr int64_t kSums = 64;  // Of parts of the batch, before they are added.
+constexpr int64_t kLongBand = 16;  // Output rows whose inputs a task copies.
+constexpr int64_t kSums = 64;      // Maximum number of partial sums.
 
 ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Images x, Images grad,
                                  ffi::Result<Taps> taps_grad, int64_t stride,
@@ -23,7 +22,8 @@ ffi::Error Conv3x3KernelGradient(ffi::ThreadPool pool, Images x, Images grad,
   const int64_t bands = CeilDiv(height, kLongBand);
   const int64_t all = in[0] * bands;
   const int64_t size = 9 * channels * features;
-  // So many sums, whatever the number of threads: it is the same then.
+  // The number of partial sums, and with it the result, does not depend on the
+  // number of threads.
   const int64_t count = std::min(all, kSums);
   std::vector<float> parts(count * size);
   const auto add_band = [&](int64_t band, float* part) {

@@ -1,5 +1,5 @@
-// Depthwise 3 x 3 convolutions of NHWC float32, "same" padding, and their
-// gradients, in the tiles of stencil.h.
+// Depthwise 3 x 3 convolutions with "same" padding, and their gradients: NHWC,
+// float32. stencil.h defines the tiles.
 
 #include <vector>
 
@@ -11,8 +11,9 @@ namespace {
 constexpr int64_t kBand = 8;     // Rows of a task.
 constexpr int64_t kBlock = 256;  // Channels of a task.
 
-// For outputs' gradients seen around each input pixel: that pixel's gradient,
-// and what it adds to the taps' (9, channels).
+// Computes the gradients of a tile of input pixels, and adds the tile's part to
+// the gradient of the taps (9, channels). `seen` points to the output gradients
+// around the tile.
 void BackwardTile(const Seen<1>& seen, const float* taps, int64_t channels,
                   const float* const* in, float* const* in_grad,
                   float* taps_grad, int64_t begin, int64_t end) {
@@ -28,8 +29,8 @@ void BackwardTile(const Seen<1>& seen, const float* taps, int64_t channels,
       V tap_grad[3];
 #pragma GCC unroll 3
       for (int j = 0; j < 3; ++j) {
-        // An output below and right of a pixel met it with a tap above and
-        // left of the middle.
+        // The output below and right of a pixel has used the tap above and left
+        // of the centre for it, so the taps are in reverse order.
         const int64_t at = (8 - 3 * i - j) * channels + c;
         tap[j] = Load<V>(taps + at);
         tap_grad[j] = Load<V>(taps_grad + at);
@@ -55,9 +56,10 @@ void BackwardTile(const Seen<1>& seen, const float* taps, int64_t channels,
   });
 }
 
-// The same at a stride of 2. A tile of outputs at (y, x) owns the input pixels
-// of rows 2 y and 2 y + 1, and of columns 2 x, 2 x + 1 and so on. These met it
-// or the outputs after it: `grads` are rows y and y + 1 of them.
+// The same for a stride of 2. A tile of outputs that starts at (y, x) handles
+// the input pixels of rows 2 y and 2 y + 1, from column 2 x on. Only these
+// outputs and those one below or one to the right have used these pixels:
+// `grads` points to the output gradients of rows y and y + 1.
 using GradsOfPairs = std::array<std::array<const float*, kTile + 1>, 2>;
 
 void BackwardTileOfPairs(const GradsOfPairs& grads, const float* taps,
@@ -71,8 +73,8 @@ void BackwardTileOfPairs(const GradsOfPairs& grads, const float* taps,
       V sums[2 * kTile] = {};
 #pragma GCC unroll 3
       for (int i = 0; i < 3; ++i) {
-        // The middle tap meets even rows, the first and the last odd ones; the
-        // first from the output below.
+        // Even rows are used by the centre tap, odd rows by the last tap and,
+        // for the output row below, by the first tap.
         if ((i + 1) % 2 != row) continue;
 #pragma GCC unroll 3
         for (int j = 0; j < 3; ++j) {
@@ -97,7 +99,7 @@ void BackwardTileOfPairs(const GradsOfPairs& grads, const float* taps,
   });
 }
 
-// What a task makes: a band of rows and a block of channels of an image.
+// The part of a task: a band of rows and a block of channels of one image.
 Part PartOf(int64_t task, int64_t height, int64_t channels) {
   const int64_t blocks = CeilDiv(channels, kBlock);
   const int64_t bands = CeilDiv(height, kBand);
@@ -134,9 +136,10 @@ ffi::Error DepthwiseForward(ffi::ThreadPool pool, Images x, Taps taps,
   return ffi::Error::Success();
 }
 
-// Calls body(part, its part of the taps' gradient), and adds the latter up.
-// There is one of every image's every band, so that threads need not wait for
-// each other and sums are the same however many there are.
+// Calls body(part, sums) for every part, and adds up the sums, which are the
+// gradients of the taps. Each band of each image has its own sums, so that
+// threads need not wait for each other, and the result does not depend on their
+// number.
 template <class Body>
 void SumOfTaps(ffi::ThreadPool pool, int64_t images, int64_t height,
                int64_t channels, float* total, const Body& body) {

@@ -1,7 +1,7 @@
-// Sums over all pixels, of each channel: what batch norm needs of a batch.
+// Sums over all pixels, per channel, for the statistics of batch norm.
 //
-// Both of a pair are made in one pass, some rows of pixels at a time, so that
-// the running sums are read and written once for all of these.
+// Sums come in pairs, and one pass computes both. It adds several pixels at a
+// time, so that the running sums are read and written once for all of them.
 
 #include <vector>
 
@@ -10,11 +10,11 @@
 namespace mtnet {
 namespace {
 
-constexpr int kRows = 8;         // Pixels at once.
+constexpr int kRows = 8;         // Pixels at a time.
 constexpr int64_t kChunk = 128;  // Pixels of a task.
 
-// Adds to the sums (2, channels) what `terms` makes of each of kCount pixels'
-// vectors of channels: a pair of them.
+// Adds kCount pixels to the sums (2, channels). For a vector of channels of a
+// pixel, `terms` returns the pair of vectors to add.
 template <int kCount, class Terms>
 void AddRows(int64_t pixel, int64_t channels, float* sums, const Terms& terms) {
   OverChannels(0, channels, [&](auto zero, int64_t c) {
@@ -31,8 +31,8 @@ void AddRows(int64_t pixel, int64_t channels, float* sums, const Terms& terms) {
   });
 }
 
-// Sums of pairs over all pixels. In float over a task's pixels, in double over
-// the tasks, whose order does not depend on the threads.
+// Sums the pairs over all pixels: in float over the pixels of a task, in double
+// over the tasks. The order does not depend on the number of threads.
 template <class Terms>
 void Sum(ffi::ThreadPool pool, int64_t pixels, int64_t channels,
          const Terms& terms, float* first, float* second) {
