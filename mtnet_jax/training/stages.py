@@ -1,8 +1,9 @@
-"""The stages: which network learns what, from what, chosen by what."""
+"""The stages of a run: what each trains, on which inputs, and for how long."""
 
 import dataclasses
 
 from flax import linen as nn
+import ml_collections
 
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import strategies
@@ -14,29 +15,35 @@ _TASKS = {
   'fine': 'segmentation',
   'joint': 'both',
 }
+# Task -> the validation metric that selects the best epoch.
 _SELECT_BY = {
   'segmentation': 'jaccard',
   'classification': 'auc',
-  # This is the mean of the two.
+  # The mean of the Jaccard index and the AUC.
   'both': 'jaccard_and_auc',
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One stage of training: plain data, equal where everything in it is.
+  """One stage of training.
+
+  Stages with equal fields are equal, so that they share a compiled step.
 
   Attributes:
-    name: of `strategies.STAGES`; its checkpoints' folder.
-    net: the network.
-    task: 'segmentation', 'classification' or 'both', which says what the loss
-      is.
-    select_by: validation metric of which the highest epoch is kept.
-    batch_size: over all devices.
-    epochs, learning_rate, schedule, weight_decay: of the optimizer.
-    inputs: what the network receives beside the image, of
+    name: one of `strategies.STAGES`; also names the folder of its checkpoints.
+    net: the network to train.
+    task: 'segmentation', 'classification' or 'both'; decides the loss.
+    select_by: the validation metric that selects the best epoch; higher is
+      better.
+    batch_size: examples per step, over all devices.
+    epochs: epochs to train; 0 keeps the variables of `config.start_from`.
+    learning_rate: as in `optim.make_optimizer`.
+    schedule: as in `optim.make_optimizer`.
+    weight_decay: as in `optim.make_optimizer`.
+    inputs: what the network receives with the image, a key of
       `strategies.INPUTS`.
-    starts_from: stages whose trained variables it starts from.
+    starts_from: earlier stages whose trained variables this one starts from.
   """
 
   name: str
@@ -52,8 +59,8 @@ class Stage:
   starts_from: tuple[str, ...] = ()
 
 
-def make_stages(config):
-  """The stages that a config trains, in the order in which it does."""
+def make_stages(config: ml_collections.ConfigDict) -> tuple[Stage, ...]:
+  """Returns the stages that a config trains, in the order of training."""
   nets = nets_lib.make_nets(
     config, axis_name=devices.AXIS if config.sync_batch_norm else None
   )

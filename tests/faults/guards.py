@@ -207,7 +207,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/training/check_config.py',
-    'if value is None or len(str(value)) > _MAX_LETTERS:',
+    'if value is None or len(str(value)) > _MAX_CHARACTERS:',
     'if False:',
     'tests/commands/test_bad_input.py -k values_that',
   ),

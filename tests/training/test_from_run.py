@@ -122,7 +122,7 @@ def test_what_the_source_lacks_is_new_and_listed(made_run_dir, tmp_path):
   said = []
   started = from_run.loader(settled, fine, say=said.append)()
   assert started.newly_initialised == ('fine_layer',)
-  assert said == [f"Stage 'fine' starts from {serial}; new: fine_layer."]
+  assert said == [f"Stage 'fine' starts from {serial}; newly initialised: fine_layer."]
 
 
 def _serial():
@@ -185,7 +185,7 @@ def test_another_source_under_the_same_name_is_refused(made_run_dir, tmp_path):
   with pytest.raises(errors.InputError, match='start_from_sha256 was'):
     workdir_lib.claim(tmp_path / 'run', changed)
   load = from_run.loader(settled, stages.make_stages(settled)[0])
-  with pytest.raises(errors.InputError, match='not what this run began with'):
+  with pytest.raises(errors.InputError, match='not the model that this run began with'):
     load()
 
 
@@ -211,7 +211,7 @@ def test_a_stage_of_no_epochs_is_as_it_was(made_run_dir, tmp_path):
     _assert_same(
       variables, workdir_lib.load_variables(made_run_dir, ('coarse',))['coarse']
     )
-    assert said == [f"Stage 'coarse' is that of {made_run_dir}, as it is."]
+    assert said == [f"Stage 'coarse' is kept as it is in {made_run_dir}."]
 
 
 def test_a_stage_of_no_epochs_needs_all_of_it(made_run_dir, tmp_path):
@@ -220,7 +220,7 @@ def test_a_stage_of_no_epochs_needs_all_of_it(made_run_dir, tmp_path):
   given = config(serial, stages=('coarse', 'fine'), **none)
   settled = from_run.fill_in(given, '.')
   for stage in stages.make_stages(settled):
-    with pytest.raises(errors.InputError, match=f'{stage.name}_stage.*not all'):
+    with pytest.raises(errors.InputError, match=f'{stage.name}_stage.*lacks some'):
       from_run.loader(settled, stage)()
 
 
@@ -240,7 +240,7 @@ def test_main_goes_on_from_a_run(
   )
   done = main_job.run(job, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
-  assert f"Stage 'coarse' starts from {source}; new: nothing." in done.stdout
+  assert f"Stage 'coarse' starts from {source}; newly initialised: nothing." in done.stdout
   before, after = (
     workdir_lib.load_variables(x, ('coarse',))['coarse']['params']
     for x in (source, tmp_path / 'run')

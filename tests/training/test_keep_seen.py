@@ -79,7 +79,7 @@ def test_own_nodules_are_written_once(tmp_path):
 def test_a_list_of_another_run_is_refused(tmp_path):
   lacking = frozenset(_OWN_ROWS - {('c_2', 'c', 'validation')})
   seen_lib.write(tmp_path / seen_lib.FILE, seen_lib.Seen(lacking))
-  with pytest.raises(errors.InputError, match='it is of another run'):
+  with pytest.raises(errors.InputError, match='it belongs to another run'):
     keep_seen.write(tmp_path, _gather(_config(), tmp_path))
 
 
@@ -133,7 +133,7 @@ def test_a_source_without_a_list_has_seen_its_folds(
     if n.split != 'test'
   }
   (line,) = said
-  assert f'{source} keeps no list' in line
+  assert f'{source} has no list' in line
 
 
 @pytest.mark.parametrize(

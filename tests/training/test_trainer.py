@@ -64,7 +64,7 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
   done = main_job.run(command, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
   # The step that was shown may not have been saved yet; 8 ends the epoch.
-  (step,) = re.findall(r'fine: going on at step (\d+) of 16', done.stdout)
+  (step,) = re.findall(r'fine: resumes at step (\d+) of 16', done.stdout)
   assert 8 < int(step) < 16
   undisturbed, _ = finished_run
   run_files.assert_same_checkpoints(undisturbed, workdir)
@@ -108,7 +108,7 @@ def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
     assert state['step'] == int(step)
   done = main_job.run(command, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
-  assert f'class: going on at step {step} of 16' in done.stdout
+  assert f'class: resumes at step {step} of 16' in done.stdout
   undisturbed, _ = finished_run
   run_files.assert_same_checkpoints(undisturbed, workdir)
   for name in ('metrics.json', 'records.csv'):

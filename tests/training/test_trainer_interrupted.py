@@ -197,7 +197,7 @@ def _assert_stops(trainer, directory, step):
     trainer.run(progress.Silent())
   assert f'was not finite at step {step};' in str(e.value)
   path = directory / 'not_finite.json'
-  assert f'{path} has the nodules of its batch' in str(e.value)
+  assert f'{path} lists the nodules of its batch' in str(e.value)
   report = json.loads(path.read_text())
   batch = _batch_of(trainer, step)
   assert report['stage'] == 'coarse'
