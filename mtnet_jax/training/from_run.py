@@ -12,6 +12,7 @@ import pathlib
 import jax
 import ml_collections
 
+from mtnet_jax.data import dataset_names
 from mtnet_jax.data import lidc
 from mtnet_jax.models import nets
 from mtnet_jax.models import variables as variables_lib
@@ -96,8 +97,9 @@ def _check_folds(config, before):
     ),
     (
       'the folds of its dataset',
-      lidc.split_of(lidc.lasting_name(config.dataset.name)) or 'the usual ones',
-      lidc.split_of(before.dataset.name) or 'the usual ones',
+      dataset_names.split_of(lidc.lasting_name(config.dataset.name))
+      or 'the usual ones',
+      dataset_names.split_of(before.dataset.name) or 'the usual ones',
     ),
   ):
     if folds != others:

@@ -20,9 +20,9 @@ from mtnet_jax.system import errors
     ({'nodule_id': b'a' * 201}, 'nodule_id is not'),
     ({'patient_id': b''}, 'patient_id is not'),
     # A number of bytes, in which `bytes` would fill the memory.
-    ({'nodule_id': 1 << 50}, 'nodule_id is no text'),
-    ({'diameter_mm': b'\x1b[31m'}, 'diameter_mm is no number'),
-    ({'fold': np.array([1, 2])}, 'fold is no number'),
+    ({'nodule_id': 1 << 50}, 'nodule_id is not text'),
+    ({'diameter_mm': b'\x1b[31m'}, 'diameter_mm is not a number'),
+    ({'fold': np.array([1, 2])}, 'fold is not a number'),
     ({'image': np.zeros((3, 3, 1))}, 'same shape'),
     ({'texture': None}, 'NoneType'),
     ({'label': 1 << 40}, 'too large|out of bounds'),

@@ -53,7 +53,7 @@ def test_commands_follow_each_other_in_one_process(tmp_path):
   assert codes == [[2, False]] * 4 + [[0, True]]
   says = [line for line in says if line.startswith('error:')]
   for line, word in zip(says, ('one', 'two', 'three'), strict=False):
-    assert f"dataset 'elsewhere/{word}' is not of this project" in line
+    assert f"dataset 'elsewhere/{word}' is unknown" in line
   assert '--config is missing, such as configs/mtnet.py' in says[3]
 
 
