@@ -78,9 +78,10 @@ class Observer:
     self._shared_bar = bar
     self._simulated = simulated
     self._log_every = log_every
-    self._histories = {}
-    self._writer = None
-    self._bar = None
+    self._histories: dict[str, Sequence[Mapping[str, Any]]] = {}
+    # Both are made by `start`.
+    self._writer: Any = None
+    self._bar: Any = None
 
   def start(
     self, trainer: Training, step: int, history: Sequence[Mapping[str, Any]]

@@ -33,8 +33,7 @@ from mtnet_jax.training import stages
 Nets = tuple[tuple[str, nn.Module], ...]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything that changes while a stage trains.
 
   Attributes:
@@ -65,7 +64,7 @@ class TrainState:
 
 def loss_of_task(
   task: str,
-  logits: jax.Array | Mapping[str, jax.Array],
+  logits: Any,
   targets: Mapping[str, jax.Array],
   hyperparams: Mapping[str, jax.typing.ArrayLike],
   *,

@@ -97,7 +97,7 @@ def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
     said, seconds = stop_at(command, f'{stage}.*{shown}/16', environment)
     assert seconds < 10
     (step,) = re.findall(
-      'SIGTERM: stopped. The same command goes on at step'
+      'SIGTERM: stopped. The same command resumes at step'
       rf" (\d+) of 16 of stage '{stage}'\.",
       said,
     )

@@ -72,7 +72,7 @@ def _assert_ends_like(undisturbed, directory):
 def test_stopped_after_a_step(undisturbed, tmp_path, step, capsys):
   _stop(_trainer(tmp_path), _StopsAt(step))
   assert (
-    f'SIGTERM: stopped. The same command goes on at step {step} of 6 of stage'
+    f'SIGTERM: stopped. The same command resumes at step {step} of 6 of stage'
     " 'coarse'." in capsys.readouterr().err
   )
   state, _ = _trainer(tmp_path)._checkpoints.load_latest(None)
