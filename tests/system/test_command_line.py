@@ -14,7 +14,7 @@ import pytest
     ),
     (
       '--config=configs/mtnet.py:tst',
-      "variant 'tst' is unknown: take one of mtnet, small, demo, test",
+      "variant 'tst' is unknown: use one of mtnet, small, demo, test",
     ),
     (
       '--config.coarse_stage.epochs=a',
