@@ -147,8 +147,8 @@ def _paper():
   config.rank_loss.max_top_k = 0
 
   # Weight of the pixels' mean cross-entropy in the segmentation loss; the paper
-  # does not have it. In a short training without it, the mask fills some patches
-  # completely, where the Dice loss has almost no gradient.
+  # does not have it. In a short training without it, the mask fills some
+  # patches completely, where the Dice loss has almost no gradient.
   config.cross_entropy_weight = 0.0
 
   # Weight of the classification loss in stages that learn both tasks.
