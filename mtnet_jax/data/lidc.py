@@ -9,7 +9,7 @@ from collections.abc import Callable
 import contextlib
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import Any
 import zlib
 
 import ml_collections
@@ -19,9 +19,6 @@ from mtnet_jax.data import dataset_names
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.data import records as records_lib
 from mtnet_jax.system import errors
-
-if TYPE_CHECKING:
-  import tensorflow_datasets as tfds
 
 SPLITS = ('train', 'validation', 'test')
 # What decoding raises for records that no build writes.
@@ -38,8 +35,8 @@ _DAMAGE = (
 _MAX_CHARACTERS = 255
 
 
-def builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
-  """Returns the TFDS builder of a dataset.
+def builder(name: str, data_dir: str) -> Any:
+  """Returns the `tfds.core.DatasetBuilder` of a dataset.
 
   Args:
     name: `lidc_nodules/NAME` or `lidc_nodules/NAME?POLICY`. A policy changes
@@ -59,7 +56,8 @@ def builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
 
   _check_name(name)
   if '?' in name:
-    return _policy_builder(*_config_and_policy(name), data_dir)
+    config, policy = _config_and_policy(name)
+    return _policy_builder(config, policy, data_dir)
   try:
     found = damage.builder(name, building.given(data_dir))
   except lidc_errors.InputError as error:

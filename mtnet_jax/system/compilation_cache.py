@@ -61,7 +61,9 @@ def enable() -> None:
 
   Without a safe folder there is no cache: each process compiles its programs.
   """
-  if jax.config.jax_compilation_cache_dir is None:
+  # JAX adds its options to `Config` at run time.
+  chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+  if chosen is None:
     compiled = folder('compiled')
     if compiled is not None:
       jax.config.update('jax_compilation_cache_dir', str(compiled))

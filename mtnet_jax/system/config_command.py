@@ -62,7 +62,7 @@ def run(
   config_flags.register_flag_parser_for_type(tuple, _TupleParser())
   values = flags.FlagValues()
   define_flags(values)
-  parser = values['config'].parser
+  parser: Any = values['config'].parser
   load = parser.parse
   parser.parse = lambda path: load(paths.expand(path))
   text = f'{doc}\nFlags:\n{values.get_help(include_special_flags=False)}'

@@ -6,7 +6,6 @@ own devices the device's share.
 """
 
 from collections.abc import Callable
-from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -36,7 +35,8 @@ def only_device() -> jax.Device | None:
   to the current thread only, so that several threads can each train a run on a
   device of their own.
   """
-  device = jax.config.jax_default_device
+  # JAX adds its options to `Config` at run time.
+  device = jax.config.jax_default_device  # type: ignore[attr-defined]
   return device if isinstance(device, jax.Device) else None
 
 
@@ -71,7 +71,7 @@ def mapped(
   *,
   precision: str,
   device: jax.Device | None = None,
-  options: Mapping[str, Any] | None = None,
+  options: dict[str, Any] | None = None,
   **kwargs: Any,
 ) -> Callable[..., Any]:
   """Maps `fn` over the devices, with `jax.pmap` over `AXIS`.

@@ -65,8 +65,8 @@ def keep(*, several_processes: bool = False) -> bool:
   if not several_processes:
     jax.config.update('jax_cpu_enable_async_dispatch', False)
 
-  def give_back(event, seconds, **_):
-    if event == _COMPILING and seconds >= _LONG_SECONDS:
+  def give_back(event: str, duration_secs: float, **_: str | int) -> None:
+    if event == _COMPILING and duration_secs >= _LONG_SECONDS:
       malloc_trim(0)
 
   monitoring.register_event_duration_secs_listener(give_back)

@@ -22,7 +22,7 @@ from mtnet_jax.storage import configs
 from mtnet_jax.storage import files as files_lib
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 from mtnet_jax.weights import files as weight_files
 from mtnet_jax.weights import load as weight_load
 from mtnet_jax.weights import sources
@@ -152,7 +152,7 @@ def _earlier(workdir, task, path):
 
 
 def loader(
-  config: ml_collections.ConfigDict, stage: stages.Stage
+  config: ml_collections.ConfigDict, stage: stage_lib.Stage
 ) -> Callable[[], weight_load.Weights] | None:
   """Returns a function that loads a stage's public weights.
 

@@ -21,7 +21,7 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 from mtnet_jax.training import start
 
 _FILLED_IN = ('start_from_sha256', 'start_from_dataset')
@@ -154,7 +154,7 @@ def _lacking(initial, trained):
 
 def loader(
   config: ml_collections.ConfigDict,
-  stage: stages.Stage,
+  stage: stage_lib.Stage,
   *,
   say: Callable[[str], object] = print,
 ) -> Callable[[], start.Start] | None:

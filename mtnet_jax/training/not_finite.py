@@ -7,7 +7,7 @@ import numpy as np
 from mtnet_jax.data import nodules
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 
 FILE = 'not_finite.json'
 
@@ -15,7 +15,7 @@ FILE = 'not_finite.json'
 def write(
   path: pathlib.Path,
   *,
-  stage: stages.Stage,
+  stage: stage_lib.Stage,
   data: nodules.Nodules,
   order: np.ndarray,
   step: int,
@@ -47,7 +47,7 @@ def write(
 
 
 def error(
-  path: pathlib.Path, *, stage: stages.Stage, step: int, loss: float
+  path: pathlib.Path, *, stage: stage_lib.Stage, step: int, loss: float
 ) -> errors.InputError:
   """Returns the error that ends the run.
 

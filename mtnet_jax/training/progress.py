@@ -16,7 +16,7 @@ import tensorboardX
 import tqdm
 
 from mtnet_jax.storage import files
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 
 # Estimated hours of a stage from which a faster config is suggested.
 _SLOW_HOURS = 1.0
@@ -25,7 +25,7 @@ _SLOW_HOURS = 1.0
 class Training(Protocol):
   """What an observer reads of a `trainer.Trainer`."""
 
-  stage: stages.Stage
+  stage: stage_lib.Stage
   steps_per_epoch: int
   total_steps: int
   learning_rates: np.ndarray

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
 
 from mtnet_jax.models import joint
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
-from mtnet_jax.training import stages
-from mtnet_jax.weights import load as weight_load
+from mtnet_jax.training import stage as stage_lib
 
 
 class Start(NamedTuple):
@@ -25,11 +25,23 @@ class Start(NamedTuple):
   newly_initialised: tuple[str, ...]
 
 
-LoadWeights = Callable[[], Start | weight_load.Weights]
+class Weights(Protocol):
+  """What a stage can start from: a `Start`, or public weights."""
+
+  @property
+  def variables(self) -> Mapping[str, Any]:
+    """As in `Start`."""
+
+  @property
+  def newly_initialised(self) -> tuple[str, ...]:
+    """As in `Start`."""
+
+
+LoadWeights = Callable[[], Weights]
 
 
 def init_variables(
-  stage: stages.Stage,
+  stage: stage_lib.Stage,
   seed: int,
   *,
   size: int,
@@ -64,13 +76,13 @@ def init_variables(
   return variables
 
 
-def shapes(stage: stages.Stage, *, size: int) -> dict[str, Any]:
+def shapes(stage: stage_lib.Stage, *, size: int) -> dict[str, Any]:
   """Returns the result of `init_variables` as `jax.ShapeDtypeStruct`s."""
   return variables_lib.cached_shapes_of(stage.net, size, stage.inputs)
 
 
 def inherited(
-  stage: stages.Stage, trained: Mapping[str, Any]
+  stage: stage_lib.Stage, trained: Mapping[str, Any]
 ) -> Mapping[str, Any]:
   """Returns the trained variables that a stage starts from.
 

@@ -27,7 +27,7 @@ from mtnet_jax.models import chain
 from mtnet_jax.models import strategies
 from mtnet_jax.system import devices
 from mtnet_jax.training import options as options_lib
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 
 # (stage name, network) pairs: unlike a dict, they can be hashed.
 Nets = tuple[tuple[str, nn.Module], ...]
@@ -124,7 +124,7 @@ def train_step(
   batch: Mapping[str, jax.Array],
   hyperparams: Mapping[str, jax.typing.ArrayLike],
   *,
-  stage: stages.Stage,
+  stage: stage_lib.Stage,
   nets: Nets,
   tx: optax.GradientTransformation,
   options: options_lib.StepOptions,
@@ -295,7 +295,7 @@ def train_steps(
 @functools.lru_cache(maxsize=8)
 def mapped(
   *,
-  stage: stages.Stage,
+  stage: stage_lib.Stage,
   nets: Nets,
   tx: optax.GradientTransformation,
   options: options_lib.StepOptions,

@@ -32,7 +32,7 @@ from mtnet_jax.training import calls as calls_lib
 from mtnet_jax.training import not_finite
 from mtnet_jax.training import optim
 from mtnet_jax.training import options
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 from mtnet_jax.training import start as start_lib
 from mtnet_jax.training import step as step_lib
 from mtnet_jax.training import validation as validation_lib
@@ -72,7 +72,7 @@ class Trainer:
 
   def __init__(
     self,
-    stage: stages.Stage,
+    stage: stage_lib.Stage,
     config: ml_collections.ConfigDict,
     *,
     nets: Mapping[str, nn.Module],
@@ -320,7 +320,7 @@ class Trainer:
     """Writes the nodules of a step that is not finite, and ends the run."""
     self._check_identity()
     path = pathlib.Path(self._directory, not_finite.FILE)
-    what = {'stage': self.stage, 'step': step, 'loss': loss}
+    what: dict[str, Any] = {'stage': self.stage, 'step': step, 'loss': loss}
     if processes.is_first():
       order = self.feed.order_of(step - 1)
       not_finite.write(path, data=self._train, order=order, **what)

@@ -6,11 +6,11 @@ import numpy as np
 
 from mtnet_jax import metrics
 from mtnet_jax.data import nodules
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 
 
 def selection_metrics(
-  stage: stages.Stage,
+  stage: stage_lib.Stage,
   outputs: Mapping[str, np.ndarray],
   validation: nodules.Nodules,
 ) -> dict[str, float]:
