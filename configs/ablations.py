@@ -1,4 +1,4 @@
-"""Ablations of MT-Net: each makes one table and one figure.
+"""Ablations of MT-Net, each with one table and one figure.
 
     python -m mtnet_jax.sweep --config=configs/ablations.py:table4        paper
     python -m mtnet_jax.sweep --config=configs/ablations.py:table4,demo   hours
@@ -8,15 +8,15 @@
     table5    coarse net, fine net, and fine net without the coarse mask
     figure7   the rank loss: K in 10..50, margin in 0.1..0.4
     figure8   the weight gamma of the rank loss: 0..0.1
-    rank_loss   with and without it, beside the Dice loss alone (as in the
-              paper) and beside the pixels' cross-entropy
-    image_size  the best use of a minute: larger images, or more epochs; sizes
-              are shares of the variant's, whatever --config.base.image_size is
-    leakage   all slices, a patient on one side of the split or on both
+    rank_loss   Dice loss with and without the rank loss (as in the paper), and
+              the same with the pixels' cross-entropy added
+    image_size  larger images or more epochs, in the same time; the sizes are
+              multiples of the variant's, not of --config.base.image_size
+    leakage   all slices, split by patient or by nodule
     folds     five-fold cross-validation
 
-The second part is the variant of configs/mtnet.py that all points start from;
-the last two variants run on phantoms. Fields of it are flags, too:
+The part after the comma is the variant of configs/mtnet.py that all points
+start from; `demo` and `test` run on phantoms. Its fields are flags:
 --config.base.seed=1
 """
 
@@ -29,20 +29,21 @@ _MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
 
 
 def get_config(name=''):
-  """The config of a sweep: 'NAME' or 'NAME,VARIANT'."""
+  """Returns the config of a sweep: 'NAME' or 'NAME,VARIANT'."""
   name, _, variant = (name or '').partition(',')
   if name not in _SWEEPS:
     raise ValueError(
-      f'sweep {name!r} is unknown: take one of {", ".join(_SWEEPS)}, with'
+      f'sweep {name!r} is unknown: use one of {", ".join(_SWEEPS)}, with'
       f' or without a variant such as {name or "table4"},test'
     )
   config = ml_collections.ConfigDict()
   config.name = name
   config.base = _MTNET['get_config'](variant)
-  # Folds that each point is tested on in turn, such as (0, 1, 2, 3, 4), its
-  # nodules taken together; where empty, what the base's splits say.
+  # Each point is trained once for each of these test folds, such as
+  # (0, 1, 2, 3, 4), and its results are those of all their nodules together.
+  # Empty: one training, with the splits of the base.
   config.test_folds = ()
-  # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
+  # Outputs to compare: 'coarse', 'fine' and 'class'. Empty: all of them.
   config.outputs = ()
   with config.base.unlocked():
     _SWEEPS[name](config)
@@ -78,7 +79,7 @@ def _figure7(config):
   config.title = 'K and margin of the rank loss (Figure 7)'
   config.kind = 'grid'
   config.base.stages = ('coarse',)
-  # One compiled program for every K.
+  # With this, one compiled program is enough for every K.
   config.base.rank_loss.max_top_k = 50
   config.reference = 'k20_margin30'
   config.points = {
@@ -137,7 +138,8 @@ def _image_size(config):
     {
       f'size{size}': {
         'image_size': size,
-        # A step takes as long as it has pixels; rounded to whole epochs.
+        # The time of a step is proportional to its pixels. Rounded to whole
+        # epochs.
         'coarse_stage': {
           'epochs': (2 * epochs * usual**2 + size**2) // (2 * size**2)
         },
@@ -155,7 +157,7 @@ def _leakage(config):
   config.reference = 'by_patient'
   policy = 'slices=all'
   if config.base.variant == 'test':
-    # Fewer nodules, for a build of a minute.
+    # Fewer nodules, which can be built in a minute.
     policy = 'readers=4,thickness=1.5,slices=all'
   config.points = {
     f'by_{unit}': {
@@ -181,7 +183,7 @@ def _folds(config):
   config.kind = 'folds'
   config.reference = 'fold4'
   config.points = {
-    # The fold in the name is the test fold: 4 where nothing is rotated.
+    # The name has the test fold, which is 4 without rotation.
     f'fold{(4 + turn) % 5}': {'dataset': {'rotate_folds': turn}}
     for turn in range(5)
   }

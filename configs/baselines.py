@@ -1,37 +1,38 @@
-"""MT-Net beside other strategies, on the same blocks, data and budget.
+r"""MT-Net compared with other strategies, on the same blocks, data and budget.
 
     python -m mtnet_jax.sweep --config=configs/baselines.py:table1       paper
     python -m mtnet_jax.sweep --config=configs/baselines.py:table1,demo  hours
     python -m mtnet_jax.sweep --config=configs/baselines.py:table1,test  minutes
 
-    table1    those that the paper compares itself with (Wu et al., Chen et
-              al., Yu et al.), and U-Net with Xception, a network for each task
+    table1    the strategies of the paper's comparison: Wu et al., Chen et al.,
+              Yu et al., and single-task networks (U-Net and Xception)
     tables    the same, and MT-Net without the coarse mask: Tables 1, 4 and 5
               from one coarse net
-    variants  beyond the paper: soft masks, all three networks trained together
-              through them, and the activation map fed to the fine layer
+    variants  beyond the paper: soft masks; all three networks trained together
+              through soft masks; the activation map fed to the fine layer
 
-The second part is the variant of configs/mtnet.py that all points start from;
-the last two variants run on phantoms. Fields of it are flags, too:
---config.base.seed=1. A point is an ordinary run of `config.strategy`:
+The part after the comma is the variant of configs/mtnet.py that all points
+start from; `demo` and `test` run on phantoms. Its fields are flags:
+--config.base.seed=1. Each point is an ordinary run with `config.strategy` set:
 
-    python -m mtnet_jax.main --config=configs/mtnet.py:test \\
+    python -m mtnet_jax.main --config=configs/mtnet.py:test \
         --config.strategy=serial
 
-but with the budget of MT-Net, which that command leaves as it is. The budget is
-of epochs, each of which shows the same views of the same nodules:
+but its epochs are adapted to the budget of MT-Net, which this command does not
+do. An epoch has the same views of the same nodules in every strategy.
 
-* MT-Net segments with two networks one after the other, and classifies with a
-  third. Whatever segments elsewhere has the epochs of both (200 at the paper's
-  size), and what only classifies those of Class-net (100).
-* One network for both tasks learns both in each of its epochs, and has those of
-  both Seg-nets: for segmentation as many as MT-Net, for classification more.
-* Joint fine-tuning takes from each network's own epochs what it trains all of
-  them for, half of Fine Seg-net's: every network learns for as many as in
-  MT-Net.
+* MT-Net has two segmentation networks, one after the other, and a third network
+  for classification. In other strategies, a segmentation network has the epochs
+  of both (200 at the paper's size), and a classification network those of
+  Class-net (100).
+* A network for both tasks learns both in each epoch, and also has the epochs of
+  both Seg-nets: as many for segmentation as MT-Net, and more for
+  classification.
+* Joint fine-tuning has half of Fine Seg-net's epochs. Each network's own stage
+  is shorter by as many, so that every network learns for as long as in MT-Net.
 
-Batches and learning rates are those of the task's stage in MT-Net; a stage for
-both tasks has those of segmentation.
+Batch sizes and learning rates are those of the task's stage in MT-Net; a stage
+for both tasks has those of segmentation.
 """
 
 import pathlib
@@ -43,11 +44,11 @@ _MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
 
 
 def get_config(name=''):
-  """The config of a comparison: 'NAME' or 'NAME,VARIANT'."""
+  """Returns the config of a comparison: 'NAME' or 'NAME,VARIANT'."""
   name, _, variant = (name or '').partition(',')
   if name not in _SWEEPS:
     raise ValueError(
-      f'comparison {name!r} is unknown: take one of {", ".join(_SWEEPS)}, with'
+      f'comparison {name!r} is unknown: use one of {", ".join(_SWEEPS)}, with'
       f' or without a variant such as {name or "table1"},test'
     )
   config = ml_collections.ConfigDict()
@@ -55,15 +56,16 @@ def get_config(name=''):
   config.kind = 'table'
   config.reference = 'mtnet'
   config.base = _MTNET['get_config'](variant)
-  # Folds that each point is tested on in turn, such as (0, 1, 2, 3, 4), its
-  # nodules taken together; where empty, what the base's splits say.
+  # Each point is trained once for each of these test folds, such as
+  # (0, 1, 2, 3, 4), and its results are those of all their nodules together.
+  # Empty: one training, with the splits of the base.
   config.test_folds = ()
-  # Which outputs are compared, 'coarse', 'fine' and 'class'; all where empty.
+  # Outputs to compare: 'coarse', 'fine' and 'class'. Empty: all of them.
   config.outputs = ('fine', 'class')
   config.title, config.titles, points = _SWEEPS[name](config.base)
   config.points = ml_collections.ConfigDict(points)
   if name == 'tables':
-    config.outputs = ()  # Table 5 has coarse masks, too.
+    config.outputs = ()  # All of them: Table 5 also has coarse masks.
   return config.lock()
 
 
@@ -71,7 +73,7 @@ def _table1(base):
   coarse, _, fine = _epochs(base)
   both_tasks = {
     'joint_stage': {'epochs': coarse + fine, **_like_segmentation(base)},
-    # It has no network that these fit.
+    # These strategies have no network that such weights fit.
     'pretrained': {'classification': ''},
   }
   segmentation = {'fine_stage': {'epochs': coarse + fine}}
@@ -132,7 +134,7 @@ def _variants(base):
   return 'MT-Net with its tasks tied more closely', titles, points
 
 
-# References and not values, so that points follow flags that change the base.
+# Returns references, so that the points follow flags that change the base.
 def _epochs(base):
   return [
     base[f'{name}_stage'].get_ref('epochs')

@@ -1,24 +1,26 @@
-"""The model that comes with the package, `lidc-small`, trained anew.
+r"""Trains `lidc-small`, the model that comes with the package.
 
     python -m mtnet_jax.main --config=configs/lidc_small.py:phantoms
     for seed in 1 2; do
-      python -m mtnet_jax.main --config=configs/lidc_small.py:nodules \\
+      python -m mtnet_jax.main --config=configs/lidc_small.py:nodules \
         --config.seed=$seed --workdir=runs/lidc_small_$seed
     done
     for split in validation test; do
-      python -m mtnet_jax.evaluate --split=$split --symmetries \\
+      python -m mtnet_jax.evaluate --split=$split --symmetries \
         --workdir runs/lidc_small_1 runs/lidc_small_2
     done
-    python -m mtnet_jax.bundle --run runs/lidc_small_1 runs/lidc_small_2 \\
-      --symmetries --calibrate --float16 --name=lidc-small --out=lidc-small \\
-      --leave_out LIDC-IDRI-0851_804_2 LIDC-IDRI-0800_855_3 --note="$note" \\
+    python -m mtnet_jax.bundle --run runs/lidc_small_1 runs/lidc_small_2 \
+      --symmetries --calibrate --float16 --name=lidc-small --out=lidc-small \
+      --leave_out LIDC-IDRI-0851_804_2 LIDC-IDRI-0800_855_3 --note="$note" \
       --license=apache-2.0
 
-The CT of these two nodules was missing, and `note` is the card's paragraph on
-the crops. The networks of configs/mtnet.py:demo see 192 pixels, three for each
-of a patch: first phantoms, then CT, in two trainings that are averaged. Folds 0
-to 2 train, fold 3 chooses the epochs and calibrates, fold 4 tests. The model
-began with phantoms of version 2.0.0; those of 3.0.0 give another.
+The CT of these two nodules was missing, and `note` is the paragraph on the
+crops in the model card. The networks are those of configs/mtnet.py:demo, with
+images of 192 x 192 pixels, three times the patch's side. They are trained first
+on phantoms and then on CT, twice, and the two models are averaged. Folds 0 to 2
+are for training, fold 3 for selecting epochs and calibration, fold 4 for tests.
+The shipped model was pretrained on phantoms of version 2.0.0; with those of
+3.0.0 this config gives another model.
 """
 
 import pathlib
@@ -29,10 +31,10 @@ VARIANTS = ('phantoms', 'nodules')
 
 
 def get_config(variant=''):
-  """The config of a variant: 'phantoms', or 'nodules' after it."""
+  """Returns the config of a variant: 'phantoms', then 'nodules'."""
   if variant not in VARIANTS:
     raise ValueError(
-      f'variant {variant!r} is unknown: take one of {", ".join(VARIANTS)}'
+      f'variant {variant!r} is unknown: use one of {", ".join(VARIANTS)}'
     )
   config = _MTNET['get_config']('demo')
   with config.unlocked():

@@ -1,12 +1,12 @@
-"""MT-Net on LIDC-IDRI: the paper's protocol, and three smaller sizes of it.
+"""MT-Net on LIDC-IDRI: the paper's protocol, and three smaller variants.
 
     python -m mtnet_jax.main --config=configs/mtnet.py         the paper
     python -m mtnet_jax.main --config=configs/mtnet.py:small   ten minutes
     python -m mtnet_jax.main --config=configs/mtnet.py:demo    minutes
     python -m mtnet_jax.main --config=configs/mtnet.py:test    a minute
 
-The last two run on phantoms. Every field is a flag, too: --config.seed=1
-Section numbers are those of Tang & Zhang, J. Imaging 2024, 10(9):234.
+The last two run on phantoms. Every field is also a flag: --config.seed=1
+Section numbers refer to Tang & Zhang, J. Imaging 2024, 10(9):234.
 """
 
 import ml_collections
@@ -15,11 +15,11 @@ VARIANTS = ('mtnet', 'small', 'demo', 'test')
 
 
 def get_config(variant='mtnet'):
-  """The config of a variant: 'mtnet' (the paper), 'small', 'demo' or 'test'."""
+  """Returns the config of a variant; 'mtnet' is the paper's protocol."""
   variant = variant or 'mtnet'
   if variant not in VARIANTS:
     raise ValueError(
-      f'variant {variant!r} is unknown: take one of {", ".join(VARIANTS)}'
+      f'variant {variant!r} is unknown: use one of {", ".join(VARIANTS)}'
     )
   config = _paper()
   config.variant = variant
@@ -35,37 +35,40 @@ def get_config(variant='mtnet'):
 def _paper():
   config = ml_collections.ConfigDict()
   config.variant = 'mtnet'
-  # Seed of everything random: parameters, order, augmentation, dropout.
+  # Seed of all random numbers: parameters, order, augmentation, dropout.
   config.seed = 0
 
   config.dataset = ml_collections.ConfigDict()
   config.dataset.name = 'lidc_nodules/paper'
-  # Used, with a banner, where the dataset was not built; '' stops instead.
+  # Used, with a warning, if the dataset was not built; '' for an error.
   config.dataset.fallback = 'lidc_nodules/phantom'
   # Where TFDS keeps datasets; '' for ~/tensorflow_datasets.
   config.dataset.data_dir = ''
-  # Fingerprint of the nodules, filled in by the run: it refuses to go on with
-  # others.
+  # Fingerprint of the nodules, filled in by the run. It cannot be resumed with
+  # other nodules.
   config.dataset.fingerprint = ''
-  # In-plane spacing of the patches, filled in by the run; 0 for native.
+  # In-plane spacing of the patches in mm, filled in by the run; 0 if each patch
+  # has the spacing of its scan.
   config.dataset.spacing_mm = 0.0
-  # By how many of the five folds the splits are moved on, for
-  # cross-validation: 1 trains on folds 1 to 3, validates on 4, tests on 0.
+  # By how many of the five folds the splits are shifted, for cross-validation:
+  # 0 trains on folds 0 to 2, validates on 3 and tests on 4; 1 trains on 1 to 3,
+  # validates on 4 and tests on 0.
   config.dataset.rotate_folds = 0
-  # At most so many nodules of each split; 0 for all.
+  # Largest number of nodules in each split; 0 for all.
   config.dataset.limit = 0
 
   # Side of the networks' input (3.1.2).
   config.image_size = 224
-  # HU that become -1 and 1. Not given in the paper.
+  # HU that become -1 and 1; the paper does not give them.
   config.window = (-1000.0, 400.0)
-  # Original and nine augmentations of each image per epoch (3.1.2).
+  # Views of each image per epoch: the original and nine augmentations (3.1.2).
   config.views_per_image = 10
   config.augment = ml_collections.ConfigDict()
-  # Side of the square crop, as a share of the patch (3.1.2).
+  # Side of the square crop, as a fraction of the patch's (3.1.2).
   config.augment.crop_min = 0.5
   config.augment.crop_max = 1.0
-  # How far the crop's centre moves, as a share of the slack.
+  # Largest shift of the crop's centre, as a fraction of the patch's side minus
+  # the crop's.
   config.augment.crop_shift = 0.25
   config.augment.zoom = 1.1
   config.augment.zoom_probability = 0.5
@@ -73,18 +76,18 @@ def _paper():
 
   # Compute type: 'float32' or 'bfloat16'. Parameters are float32.
   config.dtype = 'float32'
-  # Precision of float32 products: 'highest' is float32; 'default' is what the
-  # backend likes best, TF32 on an NVIDIA Ampere or later, bfloat16 on a TPU;
+  # Precision of float32 products: 'highest' is float32; 'default' is the
+  # backend's fastest, TF32 on an NVIDIA Ampere or later and bfloat16 on a TPU;
   # 'high' is between the two.
   config.matmul_precision = 'highest'
-  # How the two tasks are organised: 'mtnet', or one of those it is compared
-  # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'; see
+  # How the two tasks are combined: 'mtnet', or a strategy that it is compared
+  # with: 'shared', 'feedback', 'serial', 'single', 'cam', 'finetune'. See
   # mtnet_jax/models/strategies.py, and configs/baselines.py for their budgets.
   config.strategy = 'mtnet'
-  # What Coarse Seg-net hands on: 'hard' (>= 0.5) or 'soft' probabilities, or
-  # 'none', zeros: Class-net and Fine Seg-net then do without.
+  # The mask that Coarse Seg-net passes to the other networks: 'hard'
+  # (probability >= 0.5), 'soft' (the probabilities) or 'none' (zeros).
   config.coarse_mask = 'hard'
-  # Batch statistics over all devices, not per device.
+  # Whether batch statistics are computed over all devices, not per device.
   config.sync_batch_norm = True
 
   # Coarse and Fine Seg-net (3.2.2): DeepLabv3+ on Xception-65. Fields as in
@@ -107,55 +110,55 @@ def _paper():
   config.class_net.middle_blocks = 8
   config.class_net.exit_width = 1024
   config.class_net.tail_widths = (1536, 2048)
-  # Share of the last features' channels that training leaves out; the paper has
-  # none.
+  # Dropout rate of the last features; the paper has no dropout.
   config.class_net.dropout_rate = 0.0
 
-  # U-Net, of strategy 'single'. Fields as in models/baselines.py.
+  # U-Net of strategy 'single'. Fields as in models/baselines.py.
   config.unet = ml_collections.ConfigDict()
   config.unet.widths = (64, 128, 256, 512, 1024)
 
-  # A trained model to start from: a run directory, a bundle, or the name of one
-  # that comes with the package. Every stage starts from the same stage there.
+  # A trained model to start from: a run directory, a bundle, or the name of a
+  # model that comes with the package. Every stage starts from the same stage of
+  # that model.
   config.start_from = ''
-  # Checksum of its variables and the dataset that they were trained on, filled
-  # in by the run: it refuses to go on with others.
+  # Checksum of its variables, and the dataset that they were trained on; filled
+  # in by the run, which cannot be resumed with others.
   config.start_from_sha256 = ''
   config.start_from_dataset = ''
 
   # Public weights to start from, as `python -m mtnet_jax.pretrained` reads
-  # them; '' for none. Fields that they need go into the nets above.
+  # them; '' for none. The run adds the fields that they need to the networks'
+  # groups above.
   config.pretrained = ml_collections.ConfigDict()
   config.pretrained.segmentation = ''
   config.pretrained.classification = ''
-  # Checksums of these files, filled in by the run: it refuses to go on with
-  # others.
+  # Checksums of these files, filled in by the run, which cannot be resumed with
+  # other files.
   config.pretrained.segmentation_sha256 = ''
   config.pretrained.classification_sha256 = ''
 
-  # Equations (1) and (3), values of 3.2.5.
+  # Equations (1) and (3), with the values of 3.2.5.
   config.rank_loss = ml_collections.ConfigDict()
   config.rank_loss.weight = 0.02
   config.rank_loss.top_k = 20
   config.rank_loss.margin = 0.3
-  # Pixels that the compiled step sorts out, of which it counts the top_k; 0
-  # for top_k. Sweeps set the most they need, so that one program serves all.
+  # Upper bound of top_k that the compiled step supports; 0 for top_k itself.
+  # Sweeps over top_k set it, so that all points share one program.
   config.rank_loss.max_top_k = 0
 
-  # Weight of the pixels' mean cross-entropy in the loss of masks. The paper has
-  # none. Without it a short training leaves some patches painted all over:
-  # there the Dice loss has next to no gradient.
+  # Weight of the pixels' mean cross-entropy in the segmentation loss; the paper
+  # does not have it. In a short training without it, the mask fills some
+  # patches completely, where the Dice loss has almost no gradient.
   config.cross_entropy_weight = 0.0
 
-  # Weight of the classification loss, where one network learns both tasks.
+  # Weight of the classification loss in stages that learn both tasks.
   config.class_weight = 1.0
 
-  # Which stages are trained, of those that the strategy has; see
-  # mtnet_jax/models/strategies.py for which of them needs which. MT-Net has no
-  # joint one.
+  # Stages to train, if the strategy has them ('mtnet' has no joint stage). See
+  # mtnet_jax/models/strategies.py for the stages that each of them needs.
   config.stages = ('coarse', 'class', 'fine', 'joint')
-  # Each of them (3.2.5). Schedule: 'constant', or 'cosine' with warm-up. Epochs
-  # of 0 take the stage as it is from the model of start_from.
+  # Settings of each stage (3.2.5). The schedule is 'constant', or 'cosine' with
+  # warm-up. A stage of 0 epochs is kept as it is in the model of start_from.
   for name, batch_size in (
     ('coarse_stage', 16),
     ('class_stage', 32),
@@ -167,28 +170,28 @@ def _paper():
     config[name].batch_size = batch_size
     config[name].learning_rate = 1e-4
     config[name].schedule = 'constant'
-    # Decoupled decay of the kernels (AdamW); 0 is Adam.
+    # Decoupled weight decay of the kernels (AdamW); 0 for Adam.
     config[name].weight_decay = 0.0
 
-  # Decay of a moving average of the weights, which is then what validation
-  # sees and the run keeps, such as 0.99; 0 for the weights as they are.
+  # Decay of a moving average of the weights, such as 0.99, which is then
+  # validated and saved; 0 for no averaging.
   config.weight_average = 0.0
 
-  # Patches at once where nothing is learned.
+  # Batch size of validation and evaluation.
   config.eval_batch_size = 32
-  # Most steps that the devices take in a row before they ask the host for more,
-  # up to 1000; 0 for a quarter of a second of them on accelerators, and one on
-  # CPUs. Another number may round otherwise, as another program does.
+  # Training steps per call of the devices, up to 1000. 0 for as many as take a
+  # quarter of a second on accelerators, and for one on CPUs. Another number is
+  # another program, which may round differently.
   config.steps_per_call = 0
-  # Longest time between two checkpoints; each epoch makes one anyway.
+  # Longest time between two checkpoints. Every epoch also ends with one.
   config.checkpoint_minutes = 10.0
-  # Steps between two updates of the loss shown.
+  # Steps between two updates of the displayed loss.
   config.log_every = 10
   return config
 
 
 def _demo(config):
-  """Phantoms and narrow nets: minutes on two cores."""
+  """Sets phantoms and narrow networks, for minutes on two cores."""
   config.dataset.name = 'lidc_nodules/phantom'
   config.image_size = 112
   config.seg_net.stem_widths = (16, 24)
@@ -206,8 +209,8 @@ def _demo(config):
   config.class_net.exit_width = 128
   config.class_net.tail_widths = (160, 192)
   config.unet.widths = (16, 32, 64, 96, 128)
-  # Size is what says most about malignancy, and few epochs cannot average
-  # over crops of twice the scale.
+  # Size tells most about malignancy, and few epochs cannot average over crops
+  # whose scales differ by a factor of two.
   config.augment.crop_min = 0.8
   config.views_per_image = 2
   config.cross_entropy_weight = 1.0
@@ -225,7 +228,7 @@ def _demo(config):
 
 
 def _small(config):
-  """The demo's narrow nets on CT, for as long as 400 nodules are worth."""
+  """Sets the demo's narrow networks on CT, and epochs that suit 400 nodules."""
   dataset = config.dataset.copy_and_resolve_references()
   _demo(config)
   config.dataset = dataset
@@ -237,12 +240,12 @@ def _small(config):
     ('joint_stage', 8, 8),
   ):
     config[name].epochs = epochs
-    # Of masks there is little to learn from; smaller batches take more steps.
+    # With few nodules an epoch has few steps; smaller batches give more.
     config[name].batch_size = batch_size
 
 
 def _test(config):
-  """A few phantoms and tiny nets: what tests and fault injection run."""
+  """Sets a few phantoms and tiny networks, for tests and fault injection."""
   _demo(config)
   config.dataset.limit = 32
   config.image_size = 64

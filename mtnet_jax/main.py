@@ -1,16 +1,18 @@
-"""Trains and evaluates MT-Net.
+r"""Trains and evaluates MT-Net.
 
     python -m mtnet_jax.main --config=configs/mtnet.py          the paper's size
     python -m mtnet_jax.main --config=configs/mtnet.py:demo     minutes, no GPU
 
-Any field of the config can be given, such as --config.coarse_stage.epochs=20.
-The same command again goes on where the last one stopped.
+Any field of the config is a flag, such as --config.coarse_stage.epochs=20. If
+the training was stopped, the same command resumes it.
 
-On several hosts, on each of them with its own --process_id:
+To train on several hosts, run this on each of them with its own --process_id:
 
-    python -m mtnet_jax.main --config=... --workdir=... \\
+    python -m mtnet_jax.main --config=... --workdir=... \
         --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0
 """
+
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -20,8 +22,8 @@ from mtnet_jax.system import config_command
 from mtnet_jax.system import errors
 
 
-def define_flags(values):
-  """Defines the command's flags in a `flags.FlagValues`."""
+def define_flags(values: flags.FlagValues) -> None:
+  """Defines the command's flags."""
   config_flags.DEFINE_config_file(
     'config',
     None,
@@ -31,34 +33,35 @@ def define_flags(values):
   flags.DEFINE_string(
     'workdir',
     '',
-    'Run directory; default: runs/<variant>.',
+    'Run directory (default: runs/<variant>).',
     flag_values=values,
   )
   flags.DEFINE_string(
     'coordinator',
     '',
-    'Of a run on several hosts: HOST:PORT of process 0, any free port; or auto,'
-    ' on Slurm, Open MPI and cloud TPUs.',
+    'For a run on several hosts: HOST:PORT of process 0, with any free port; on'
+    ' Slurm, Open MPI and cloud TPUs, auto.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'num_processes',
     None,
-    'How many processes there are, one per host.',
+    'Number of processes, one per host.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'process_id',
     None,
-    'Which one this is, from 0. Process 0 has the dataset and the run'
+    'Index of this process, from 0. Process 0 needs the dataset and has the run'
     ' directory.',
     flag_values=values,
   )
 
 
-def main(values):
+def main(values: flags.FlagValues) -> NoReturn:
+  """Trains and evaluates with parsed flags, and exits."""
   command_line.prepare_training(several_processes=bool(values.coordinator))
-  # Heavy imports wait until the flags are known to be right.
+  # These imports take seconds. Wrong flags are reported before.
   from mtnet_jax.experiments import run
   from mtnet_jax.system import processes
 

@@ -1,4 +1,4 @@
-"""Compiling fast, for tests of which compiling is what takes time."""
+"""Compiles without optimizations, for tests that mainly wait for compilers."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Runs commands of the project as a user does, in processes of their own."""
+"""Runs commands of the project in subprocesses, as a user does."""
 
 import concurrent.futures
 import json
@@ -10,8 +10,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Networks of fewer layers than the test size has, which compile sooner: what
-# interrupts and repeats runs is the same for any number of layers.
+# Networks with fewer layers than the test variant's, which compile faster. How
+# runs are interrupted and resumed does not depend on the number of layers.
 _FEW_LAYERS = {'middle_blocks': 0, 'stem_widths': (8,), 'tail_widths': (16,)}
 SMALL = {
   'seg_net': {'entry_widths': (8, 16), **_FEW_LAYERS},
@@ -24,12 +24,12 @@ def environment(**more):
 
 
 def module(name, *arguments):
-  """The command `python -m NAME ...`."""
+  """Returns the command `python -m NAME ...`."""
   return [sys.executable, '-m', name, *map(str, arguments)]
 
 
 def test_size_job(workdir, data_dir, *flags):
-  """The main job at test size."""
+  """Returns the command of a run at test size."""
   return module(
     'mtnet_jax.main',
     f'--config={ROOT}/configs/mtnet.py:test',
@@ -43,7 +43,7 @@ test_size_job.__test__ = False
 
 
 def small_job(workdir, data_dir, *flags):
-  """The main job at test size, with the networks of `SMALL`."""
+  """Returns the command of a run at test size, with the networks of `SMALL`."""
   return test_size_job(
     workdir,
     data_dir,
@@ -57,7 +57,7 @@ def small_job(workdir, data_dir, *flags):
 
 
 def start_on_two(jobs, **env):
-  """Starts two commands as the processes of one run, all output captured."""
+  """Starts two commands as the processes of one run; captures their output."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     port = probe.getsockname()[1]
@@ -80,7 +80,7 @@ def start_on_two(jobs, **env):
 
 
 def finish_two(started, *, seconds=900):
-  """Waits for `start_on_two`: a `subprocess.CompletedProcess` of each."""
+  """Waits for the processes of `start_on_two`; returns `CompletedProcess`es."""
   with concurrent.futures.ThreadPoolExecutor() as pool:
     outputs = pool.map(lambda x: x.communicate(timeout=seconds), started)
     return [
@@ -90,7 +90,7 @@ def finish_two(started, *, seconds=900):
 
 
 def run(command, *, cwd=ROOT, **env):
-  """Runs a command to its end; its output is captured."""
+  """Runs a command to its end and captures its output."""
   return subprocess.run(
     command,
     cwd=cwd,
@@ -101,10 +101,10 @@ def run(command, *, cwd=ROOT, **env):
 
 
 def visit(part, out, *flags, **env):
-  """`python -m benchmarks.on_gpu --part=PART --out=OUT ...`, to its end.
+  """Runs `python -m benchmarks.on_gpu --part=PART --out=OUT ...`.
 
   Returns:
-    A `subprocess.CompletedProcess`, and the rows of figures of that part.
+    A `subprocess.CompletedProcess`, and the rows of results of that part.
   """
   done = run(
     module('benchmarks.on_gpu', f'--part={part}', f'--out={out}', *flags), **env

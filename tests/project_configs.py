@@ -1,4 +1,4 @@
-"""The files in configs/, as a command loads them."""
+"""Loads the files in configs/, as a command does."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ import main_job
 
 
 def load(name):
-  """The module `configs/NAME.py`."""
+  """Returns the module `configs/NAME.py`."""
   spec = importlib.util.spec_from_file_location(
     f'{name}_config', main_job.ROOT / 'configs' / f'{name}.py'
   )

@@ -1,16 +1,18 @@
-"""Training steps and an evaluation on made-up patches, for `test_step`.
+"""Runs training steps and an evaluation on made-up patches, for `test_step`.
 
     python tests/step_job.py OUT DEVICES SYNC STAGES [TRAINED]
 
-writes to OUT, an .npz: the losses of three steps of each stage, the gradients
-and batch statistics of the first one, and the variables after the last. With
-all three stages, also what the networks say about 13 patches and how well: with
-the variables of TRAINED, the file of another such job, if it is given. 16
-examples a step, over however many devices this process is given by XLA_FLAGS:
-several take the last two steps in one call, in a loop. Dropout is drawn per
-device, so it is off, and ReLUs have no corner: of millions of values some are
-so near 0 that a rounding moves them past it, which changes gradients by 7e-4 of
-their norm, and not by 5e-6.
+writes to OUT, an .npz file: the losses of three steps of each stage, the
+gradients and batch statistics of the first step, and the variables after the
+last one. With all three stages it also writes the networks' outputs for 13
+patches and their metrics. If TRAINED, the OUT of another job, is given, these
+are computed with its variables.
+
+A step has 16 examples, over the devices that XLA_FLAGS gives this process. Jobs
+with several devices run the last two steps in one call, in a loop. Dropout is
+off, because it is drawn per device. ReLUs are smooth: of millions of values,
+some are so close to 0 that rounding changes their sign, which would change the
+gradients by 7e-4 of their norm instead of 5e-6.
 """
 
 import pathlib
@@ -35,7 +37,7 @@ from mtnet_jax.training import stages
 from mtnet_jax.training import trainer as trainer_lib
 
 STEPS = 3
-# Divides by no number of devices above one.
+# Not divisible by any number of devices above one.
 EVALUATED = 13
 
 
@@ -44,9 +46,9 @@ def tiny_config(*, sync_batch_norm):
   with config.unlocked():
     config.sync_batch_norm = sync_batch_norm
     config.seg_net.dropout_rates = (0.0, 0.0, 0.0)
-    # A threshold would lift differences of rounding to differences of pixels.
+    # A threshold would turn differences of rounding into differences of pixels.
     config.coarse_mask = 'soft'
-    # Three steps are enough for running statistics that fit the weights.
+    # With this momentum, three steps are enough for the running statistics.
     config.seg_net.bn_momentum = config.class_net.bn_momentum = 0.3
     for stage in nets_lib.ORDER:
       config[f'{stage}_stage'].batch_size = 16
@@ -72,7 +74,7 @@ def made_up_nodules(count):
 
 
 def coarse_config():
-  """`tiny_config`, and smaller still: what compiles in seconds."""
+  """Returns a config smaller than `tiny_config`, which compiles in seconds."""
   config = tiny_config(sync_batch_norm=True)
   with config.unlocked():
     config.coarse_stage.batch_size = 4
@@ -84,7 +86,7 @@ def coarse_config():
 
 
 def coarse_trainer(config, data, directory, identity=None):
-  """The `trainer.Trainer` of a config's first stage."""
+  """Returns the trainer of a config's first stage."""
   return trainer_lib.Trainer(
     stages.make_stages(config)[0],
     config,
@@ -98,7 +100,10 @@ def coarse_trainer(config, data, directory, identity=None):
 
 
 def short_trainer(directory, identity=None, **changes):
-  """One of two epochs of three steps: 6 nodules, 2 views, batches of 4."""
+  """Returns a trainer of two epochs of three steps.
+
+  There are 6 nodules, 2 views of each and batches of 4.
+  """
   config = coarse_config()
   with config.unlocked():
     config.coarse_stage.epochs = 2
@@ -110,7 +115,7 @@ def short_trainer(directory, identity=None, **changes):
 
 
 def score(config, variables, data):
-  """Outputs of the three networks, and the metrics of all and each."""
+  """Returns the outputs of the three networks, and their metrics."""
   outputs = outputs_lib.predict(config, variables, data, progress=iter)
   found = {f'output/{key}': value for key, value in outputs.items()}
   for name in ('coarse', 'fine'):
@@ -123,7 +128,7 @@ def score(config, variables, data):
 
 
 def recording(make_optimizer):
-  """Optimizers whose state's first part is the last step's gradients."""
+  """Wraps `make_optimizer` so that `opt_state[0]` has the last gradients."""
 
   def make(**kwargs):
     record = optax.GradientTransformation(
@@ -136,7 +141,7 @@ def recording(make_optimizer):
 
 
 def smooth_relu(x):
-  """Within 0.09 of max(x, 0)."""
+  """Returns max(x, 0) within 0.09."""
   return jax.nn.softplus(8 * x) / 8
 
 
@@ -170,19 +175,19 @@ def main(out, devices, sync, names, trained=None):
       validation=data,
       directory=pathlib.Path(out).with_suffix('.checkpoints'),
     )
-    fresh = trainer.init_state()
+    initial = trainer.init_state()
     if stage.name == 'coarse':
-      # The same on any number of devices; what was trained differs by rounding.
+      # Equal on any number of devices, unlike trained variables.
       before['coarse'] = {
-        'params': fresh.params,
-        'batch_stats': fresh.batch_stats,
+        'params': initial.params,
+        'batch_stats': initial.batch_stats,
       }
     if stage.name not in names.split(','):
       continue
-    state = trainer.put_on_devices(fresh)
+    state = trainer.put_on_devices(initial)
     losses = []
     for step, count in calls:
-      # What the first call traces, later ones repeat.
+      # The first call is traced with the smooth ReLU, and later ones reuse it.
       with mock.patch.object(nn, 'relu', smooth_relu):
         state, values = trainer.steps(state, step, num_steps=count)
       losses.extend(devices_lib.unreplicate(values['loss'])[:count])
@@ -216,7 +221,7 @@ if __name__ == '__main__':
 
 
 def config_of_strategy(strategy, changes=None):
-  """A config of any strategy, with networks smaller than of `tiny_config`."""
+  """Returns a strategy's config, with smaller networks than `tiny_config`."""
   config = tiny_config(sync_batch_norm=False)
   small = {'middle_blocks': 0, 'exit_width': 4, 'tail_widths': (4,)}
   with config.unlocked():

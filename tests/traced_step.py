@@ -8,6 +8,7 @@ from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import strategies
 from mtnet_jax.system import devices
 from mtnet_jax.training import optim
+from mtnet_jax.training import options as options_lib
 from mtnet_jax.training import start
 from mtnet_jax.training import step
 
@@ -48,14 +49,17 @@ def trace(config, stage):
     'label': abstract('int32', 9),
   }
   batch = {key: abstract('int32', 4) for key in ('index', 'view', 'position')}
-  hyperparams = {'seed': abstract('uint32'), **step.loss_hyperparams(config)}
+  hyperparams = {
+    'seed': abstract('uint32'),
+    **options_lib.loss_hyperparams(config),
+  }
   jaxpr, (new_state, losses) = jax.make_jaxpr(
     functools.partial(
       step.train_step,
       stage=stage,
       nets=tuple((name, nets[name]) for name in upstream),
       tx=tx,
-      options=step.step_options(config, steps_per_epoch=3),
+      options=options_lib.step_options(config, steps_per_epoch=3),
     ),
     axis_env=[(devices.AXIS, 1)],
     return_shape=True,

@@ -1,1 +1,1 @@
-"""Nodules from disk to network input. Door: `lidc`."""
+"""Data: nodules from disk to network input. Open first: `lidc`."""

@@ -1,9 +1,9 @@
-"""From HU patches to network inputs, on the device (paper, section 3.1.2).
+"""Turns HU patches into network inputs, on the device (paper, section 3.1.2).
 
-Crop, zoom, flips and resampling are one separable linear map, so each image is
-touched once: rows matrix x patch x columns matrix. Random numbers come from
-one key per example, never per batch, so that the number of devices changes
-nothing.
+Crop, zoom, flips and resampling together are one separable linear map: each
+patch is multiplied once, by a matrix for its rows and one for its columns. Each
+example has its own random key, so that the number of devices does not change
+the views.
 """
 
 import dataclasses
@@ -15,14 +15,16 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """How a view differs from the plain patch.
+  """How random views of a patch are drawn.
 
   Attributes:
-    crop_min, crop_max: side of the square crop, as a share of the patch.
-    crop_shift: how far its centre moves, at most, as a share of the slack.
-    zoom: magnification.
-    zoom_probability: how often it is applied.
-    flip_probability: of each of the two flips.
+    crop_min: smallest side of the square crop, as a fraction of the patch's.
+    crop_max: largest side of the crop, as a fraction of the patch's.
+    crop_shift: largest shift of the crop's centre along each axis, as a
+      fraction of the patch's side minus the crop's.
+    zoom: magnification of a zoomed view.
+    zoom_probability: probability that a view is zoomed.
+    flip_probability: probability of each of the two flips.
   """
 
   crop_min: float = 0.5
@@ -34,12 +36,15 @@ class Augmentation:
 
 
 def _sampling_matrix(side, centre, flip, *, in_size, out_size):
-  """(out_size, in_size) weights of bilinear sampling along one axis.
+  """Returns the weights of linear sampling along one axis.
 
-  Output pixel centres are spread evenly over `side` input pixels around
-  `centre`; outside, the border pixel repeats.
+  The output pixels are spread evenly over `side` input pixels around `centre`.
+  Beyond the patch, its border pixel is repeated.
+
+  Returns:
+    (out_size, in_size) float32.
   """
-  # Types are given, as JAX's strict promotion of types wants them.
+  # The types are explicit for JAX's strict type promotion.
   steps = jnp.arange(out_size, dtype=jnp.float32) - (out_size - 1) / 2
   steps = jnp.where(flip, -steps, steps)
   positions = jnp.clip(centre + steps * side / out_size, 0.0, in_size - 1.0)
@@ -49,8 +54,8 @@ def _sampling_matrix(side, centre, flip, *, in_size, out_size):
 
 
 def _resample(patch, rows, columns):
-  # Full float32: HU differences of a few units matter, and accelerators would
-  # otherwise multiply in a shorter type.
+  # By default, accelerators multiply float32 in a shorter type, in which small
+  # differences in HU would be lost.
   return jnp.einsum('oh,hw,pw->op', rows, patch, columns, precision='highest')
 
 
@@ -59,6 +64,7 @@ def _window(hu, low, high):
 
 
 def _view(key, plain, image, mask, *, augmentation, size, window):
+  """Returns one view of a patch and its mask, both (S, S)."""
   in_size = image.shape[0]
   keys = jax.random.split(key, 4)
   uniform = jax.random.uniform
@@ -84,34 +90,54 @@ def _view(key, plain, image, mask, *, augmentation, size, window):
   return _window(image, *window), mask.astype(jnp.float32)
 
 
-def training_views(keys, plain, image, mask, *, augmentation, size, window):
-  """Random views of a batch of patches.
+def training_views(
+  keys: jax.Array,
+  plain: jax.Array,
+  image: jax.Array,
+  mask: jax.Array,
+  *,
+  augmentation: Augmentation,
+  size: int,
+  window: tuple[float, float],
+) -> tuple[jax.Array, jax.Array]:
+  """Returns random views of a batch of patches.
 
   Args:
     keys: (B,) one random key per example.
-    plain: (B,) bool; true for the patch as it is.
+    plain: (B,) bool; true for the patch without augmentation.
     image: (B, P, P) HU.
     mask: (B, P, P) of 0 and 1.
-    augmentation: an `Augmentation`.
+    augmentation: how the views are drawn.
     size: S, side of the network's input.
     window: (low, high) HU that become -1 and 1.
 
   Returns:
-    images (B, S, S, 3) in [-1, 1], three equal channels, and masks
-    (B, S, S, 1) of 0 and 1, float32.
+    Images (B, S, S, 3) in [-1, 1] with three equal channels, and masks
+    (B, S, S, 1) of 0 and 1, both float32.
   """
   view = functools.partial(
     _view, augmentation=augmentation, size=size, window=window
   )
   image, mask = jax.vmap(view)(keys, plain, image, mask)
-  # Without it XLA's CPU backend computes the views again inside every loop
-  # that reads them, gradients included.
+  # Without the barrier, XLA's CPU backend recomputes the views in every loop
+  # that reads them, including those of the gradients.
   image, mask = jax.lax.optimization_barrier((image, mask))
   return _three_channels(image), mask[..., None]
 
 
-def plain_images(image, *, size, window):
-  """Patches as they are: (B, P, P) HU -> (B, S, S, 3) in [-1, 1]."""
+def plain_images(
+  image: jax.Array, *, size: int, window: tuple[float, float]
+) -> jax.Array:
+  """Returns patches without augmentation, as network inputs.
+
+  Args:
+    image: (B, P, P) HU.
+    size: S, side of the network's input.
+    window: (low, high) HU that become -1 and 1.
+
+  Returns:
+    (B, S, S, 3) in [-1, 1], float32, three equal channels.
+  """
   in_size = image.shape[1]
   matrix = _sampling_matrix(
     in_size, (in_size - 1) / 2, False, in_size=in_size, out_size=size
@@ -126,24 +152,33 @@ def _three_channels(image):
   return jnp.repeat(image[..., None], 3, axis=-1)
 
 
-def to_patch_grid(maps, patch_size):
-  """Averages maps (B, S, S) back onto the patch's own pixels (B, P, P)."""
+def to_patch_grid(maps: jax.Array, patch_size: int) -> jax.Array:
+  """Resamples maps (B, S, S) to the pixels of the patch (B, P, P).
+
+  Where the patch is smaller, the pixels of the map are averaged.
+
+  Args:
+    maps: (B, S, S).
+    patch_size: P.
+  """
   return jax.image.resize(
     maps, (maps.shape[0], patch_size, patch_size), 'linear', antialias=True
   )
 
 
-def resample(maps, scale, *, outside=None):
-  """Resamples maps about their middle, each by a factor of its own.
+def resample(
+  maps: jax.Array, scale: jax.Array, *, outside: float | None = None
+) -> jax.Array:
+  """Resamples maps around their centre, each by its own factor.
 
-  As the dataset does where its policy has a spacing: linear about pixel P/2,
-  averaging where it shrinks.
+  This is how the dataset resamples patches to a policy's spacing: linearly
+  around pixel P // 2, with averaging where the map shrinks.
 
   Args:
     maps: (B, P, P).
-    scale: (B,) pixels of the maps per pixel of the result.
-    outside: what a result's pixel is whose centre lies beyond the map; None
-      repeats the border.
+    scale: (B,) pixels of the map per pixel of the result.
+    outside: value of pixels whose centre lies outside the map; None repeats the
+      border.
 
   Returns:
     (B, P, P) float32.

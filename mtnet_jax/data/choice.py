@@ -1,4 +1,8 @@
-"""Which dataset a command uses, and which of its splits."""
+"""Chooses the dataset of a command, and its split."""
+
+from collections.abc import Callable
+
+import ml_collections
 
 from mtnet_jax.data import lidc
 from mtnet_jax.data import nodules
@@ -7,15 +11,20 @@ from mtnet_jax.system import errors
 _BANNER = '=' * 78
 
 
-def choose_dataset(config, *, say=print):
-  """The config with the dataset that this run uses.
+def choose_dataset(
+  config: ml_collections.ConfigDict, *, say: Callable[[str], object] = print
+) -> ml_collections.ConfigDict:
+  """Returns the config with the dataset that the run uses.
+
+  This is `dataset.name`, or `dataset.fallback` where the former needs real CT
+  and was not built.
 
   Args:
     config: of `configs/mtnet.py`.
-    say: prints.
+    say: prints a line.
 
   Raises:
-    errors.InputError: it is not on this disk, and no fallback is allowed.
+    errors.InputError: the dataset was not built, and there is no fallback.
   """
   dataset = config.dataset
   name, data_dir = dataset.name, dataset.data_dir
@@ -24,7 +33,7 @@ def choose_dataset(config, *, say=print):
     if not dataset.fallback:
       raise errors.InputError(
         f'{name} was not built: build it with `{command}`, or set'
-        ' --config.dataset.fallback=lidc_nodules/phantom.'
+        ' --config.dataset.fallback=lidc_nodules/phantom for simulated CT.'
       )
     say(
       f'{_BANNER}\n{name} was not built. This run uses SIMULATED CT instead'
@@ -38,16 +47,26 @@ def choose_dataset(config, *, say=print):
   return chosen
 
 
-def load_for_evaluation(name, split, *, data_dir, limit, rotate_folds):
-  """The nodules that a run is evaluated on.
+def load_for_evaluation(
+  name: str,
+  split: str | None,
+  *,
+  data_dir: str,
+  limit: int,
+  rotate_folds: int,
+) -> tuple[str, nodules.Nodules]:
+  """Loads the nodules that a run is evaluated on.
 
   Args:
-    name, data_dir, limit, rotate_folds: as in `lidc.load_split`.
+    name: as in `lidc.load_split`.
     split: the split; None for the test split, or for all splits where the
       dataset has no test split.
+    data_dir: as in `lidc.load_split`.
+    limit: as in `lidc.load_split`, for each split.
+    rotate_folds: as in `lidc.load_split`.
 
   Returns:
-    The name of the split, 'all' for several, and `nodules.Nodules`.
+    The name of the split, or 'all' for several, and its nodules.
   """
   present = lidc.built_splits(name, data_dir)
   if split is None and 'test' in present:

@@ -1,50 +1,71 @@
-"""Which examples each step of training sees, and where they are kept.
+"""Feeds examples to the training steps, from the devices or from the host.
 
-A dataset that fits lives on the devices, and the host sends indices. A larger
-one stays on the host, which sends each call the examples of its batches. Steps
-cannot tell: they index what they receive, and their results are the same.
+A dataset that fits is copied to every device once, and the host sends only the
+indices of each batch. A larger dataset stays on the host, which sends the
+examples of each batch together with indices into these. The step runs the same
+program in both cases: it indexes the data that it receives.
 """
 
+from collections.abc import Mapping
+
+import jax
 import numpy as np
 
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.system import devices
 
-# Bytes of a dataset up to which every device holds a copy of it. A nodule has
-# 12 KiB, so that this is 170,000 of them, or an eighth of a 16 GB card.
+# The largest dataset that is copied to every device. A nodule has 12 KiB, so
+# this is enough for 170,000 of them, and an eighth of a 16 GB card.
 MAX_BYTES_ON_DEVICE = 2 << 30
 
 
 class Feeder:
-  """The examples of one stage's training.
+  """The examples of one stage's training, in the order of training.
 
   Args:
-    nodules: `nodules.Nodules`.
-    views: how often each comes in an epoch; view 0 is the plain patch.
-    batch_size: over all devices.
-    seed: of the order.
-    max_bytes_on_device: bytes; a larger dataset stays on the host.
+    nodules: the training split.
+    views: views of each nodule per epoch; view 0 is the patch without
+      augmentation.
+    batch_size: examples per step, over all devices.
+    seed: of the order of the examples.
+    max_bytes_on_device: a dataset of more bytes stays on the host.
 
   Attributes:
-    steps_per_epoch: steps in which every view of every nodule comes.
+    steps_per_epoch: steps in which every view of every nodule is seen.
   """
 
-  def __init__(self, nodules, *, views, batch_size, seed, max_bytes_on_device):
+  def __init__(
+    self,
+    nodules: nodules_lib.Nodules,
+    *,
+    views: int,
+    batch_size: int,
+    seed: int,
+    max_bytes_on_device: int,
+  ):
     self.steps_per_epoch = steps_per_epoch(len(nodules), views, batch_size)
     self._arrays = nodules.arrays()
     self._views, self._batch_size, self._seed = views, batch_size, seed
     self._max_bytes_on_device = max_bytes_on_device
-    # The epoch whose order is at hand.
-    self._epoch = None
-    self._on_devices = None
+    # The epoch of `self._order`.
+    self._epoch: int | None = None
+    self._on_devices: dict[str, jax.Array] | None = None
 
-  def put_on_devices(self):
-    """Puts the dataset on the devices, if it fits."""
+  def put_on_devices(self) -> None:
+    """Copies the dataset to every device, if it fits."""
     size = sum(array.nbytes for array in self._arrays.values())
     if size <= self._max_bytes_on_device:
       self._on_devices = devices.replicate(self._arrays)
 
-  def order_of(self, step):
-    """(batch_size, 2): the examples and views of a step, from 0."""
+  def order_of(self, step: int) -> np.ndarray:
+    """Returns the examples of a step's global batch.
+
+    Args:
+      step: counted from 0, over all epochs.
+
+    Returns:
+      (batch_size, 2) integers: index of the nodule, and view.
+    """
     epoch, position = divmod(step, self.steps_per_epoch)
     if epoch != self._epoch:
       self._epoch = epoch
@@ -57,17 +78,20 @@ class Feeder:
     size = self._batch_size
     return self._order[position * size : (position + 1) * size]
 
-  def __call__(self, step, *, num_steps=1, max_steps=1):
-    """What the devices need for some steps, from that one on.
+  def __call__(
+    self, step: int, *, num_steps: int = 1, max_steps: int = 1
+  ) -> tuple[Mapping[str, jax.Array | np.ndarray], dict[str, np.ndarray]]:
+    """Returns the data and the batches of several steps.
 
     Args:
-      step: from 0.
-      num_steps: how many.
-      max_steps: steps for which there is room; the last ones stay empty.
+      step: the first step, counted from 0.
+      num_steps: how many steps.
+      max_steps: K, the number of steps that the batches have room for. Batches
+        after the first `num_steps` are zeros.
 
     Returns:
-      The arguments `data` and `batches` of `step.train_steps`: of every device
-      of this process, along a first axis.
+      `data` and `batches` of `step.train_steps` for this process, with a first
+      axis of its devices.
     """
     orders = np.zeros((self._batch_size, max_steps, 2), np.int64)
     for i in range(num_steps):
@@ -79,7 +103,8 @@ class Feeder:
         key: _flat(array[devices.share(index)])
         for key, array in self._arrays.items()
       }
-      # A device receives the examples of its own batches, and no others.
+      # Each device receives only its own examples, in the order of `_flat`, so
+      # the indices count these.
       here = len(index) // devices.device_count()
       index = position % here * max_steps + np.arange(max_steps)
     else:
@@ -92,27 +117,33 @@ class Feeder:
 
 
 def _flat(x):
-  """(D, b, K, ...) -> (D, b * K, ...)."""
+  """Reshapes (D, b, K, ...) to (D, b * K, ...)."""
   return x.reshape(len(x), -1, *x.shape[3:])
 
 
-def steps_per_epoch(num_examples, views, batch_size):
-  """Steps in which every view of every example comes at least once."""
+def steps_per_epoch(num_examples: int, views: int, batch_size: int) -> int:
+  """Returns the steps in which every view of every example is seen."""
   return -(-num_examples * views // batch_size)
 
 
-def epoch_order(num_examples, *, views, batch_size, seed):
-  """Examples and views of one epoch, in the order of training.
+def epoch_order(
+  num_examples: int,
+  *,
+  views: int,
+  batch_size: int,
+  seed: int | tuple[int, ...],
+) -> np.ndarray:
+  """Shuffles the views of all examples for one epoch.
 
   Args:
-    num_examples: N.
-    views: how often each example comes; view 0 is the plain patch.
-    batch_size: the order is filled up to a multiple of it from its own start,
-      so that no view is left out.
-    seed: a number or a tuple of numbers.
+    num_examples: number of examples.
+    views: views of each example; view 0 is the patch without augmentation.
+    batch_size: examples per step. If it does not divide the number of views,
+      the last batch is filled with views from the start of the order.
+    seed: of the random order.
 
   Returns:
-    (steps * batch_size, 2) integers: index, view.
+    (steps * batch_size, 2) integers: index of the example, and view.
   """
   rng = np.random.default_rng(seed)
   order = rng.permutation(num_examples * views)

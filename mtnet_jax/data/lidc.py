@@ -1,22 +1,27 @@
-"""Nodules from TFDS into memory.
+"""Reads nodules from TFDS into memory.
 
-`tensorflow_datasets` and `tfds_lidc` are imported where they are needed, so
-that the networks can be used without them.
+Functions import `tensorflow_datasets` and `tfds_lidc` when they are called, so
+that the networks can be used without these packages. Arguments `name` and
+`data_dir` are as in `builder`.
 """
 
+from collections.abc import Callable
+import contextlib
 import re
 import shlex
+from typing import Any
 import zlib
 
+import ml_collections
 import numpy as np
 
+from mtnet_jax.data import dataset_names
 from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.data import records as records_lib
 from mtnet_jax.system import errors
 
 SPLITS = ('train', 'validation', 'test')
-BY_PATIENT = 'by patient'
-# What decoding raises about records that a build would not write.
+# What decoding raises for records that no build writes.
 _DAMAGE = (
   ArithmeticError,
   LookupError,
@@ -26,19 +31,22 @@ _DAMAGE = (
   ValueError,
   zlib.error,
 )
-# Letters of a config's name, which is one of a folder.
-_LONGEST = 255
+# Characters of a config's name, which is also the name of a folder.
+_MAX_CHARACTERS = 255
 
 
-def builder(name, data_dir):
-  """The TFDS builder of `lidc_nodules/NAME` or `lidc_nodules/NAME?POLICY`.
+def builder(name: str, data_dir: str) -> Any:
+  """Returns the `tfds.core.DatasetBuilder` of a dataset.
 
-  POLICY changes the selection as `python -m tfds_lidc.build --policy` does,
-  such as `lidc_nodules/phantom?slices=all,split_by=nodule`. Of a policy with
-  files (`?nodules=FILE`, `?folds=FILE`) see `lasting_name`, too.
+  Args:
+    name: `lidc_nodules/NAME` or `lidc_nodules/NAME?POLICY`. A policy changes
+      the selection as `python -m tfds_lidc.build --policy` does, such as
+      `lidc_nodules/phantom?slices=all,split_by=nodule`. For policies with files
+      (`?nodules=FILE`, `?folds=FILE`), see also `lasting_name`.
+    data_dir: where TFDS keeps datasets; '' for its default.
 
   Raises:
-    errors.InputError: no such dataset, config or policy.
+    errors.InputError: there is no such dataset, config or policy.
   """
   import tensorflow_datasets as tfds
 
@@ -48,7 +56,8 @@ def builder(name, data_dir):
 
   _check_name(name)
   if '?' in name:
-    return _policy_builder(*_config_and_policy(name), data_dir)
+    config, policy = _config_and_policy(name)
+    return _policy_builder(config, policy, data_dir)
   try:
     found = damage.builder(name, building.given(data_dir))
   except lidc_errors.InputError as error:
@@ -57,24 +66,31 @@ def builder(name, data_dir):
     first_line = str(error).partition('\n')[0][:200]
     if re.search('-(nodules|folds)_', name):
       raise errors.InputError(
-        f'{name} was not built in {data_dir or "the usual folder"}: give'
-        ' --data_dir of the folder that has it, or its files as'
+        f'{name} was not built in {data_dir or "the usual folder"}: set'
+        ' --data_dir to the folder that has it, or name its files, as in'
         f' {name.partition("-")[0]}?nodules=FILE,folds=FILE.'
       ) from error
     raise errors.InputError(
       f'dataset {name!r} is unknown ({first_line}):'
-      ' take lidc_nodules/paper, /all or /phantom.'
+      ' use lidc_nodules/paper, /all or /phantom.'
     ) from error
   with _translated():
     return building.with_home(found)
 
 
-def lasting_name(name):
-  """The name of a dataset that opens it without any other file.
+def lasting_name(name: str) -> str:
+  """Returns a name that opens a built dataset without the files of its policy.
 
-  `?nodules=FILE` names a file, which can change or be gone; the dataset that is
-  built of it is called by what the file meant, such as
-  `lidc_nodules/paper-nodules_1a2b3c4d5e`. Other names stay as they are.
+  The FILE of `?nodules=FILE` can change or disappear. The dataset built with it
+  has a name with a hash of the file's content instead, such as
+  `lidc_nodules/paper-nodules_1a2b3c4d5e`. Names without files are returned
+  unchanged.
+
+  Args:
+    name: as in `builder`.
+
+  Raises:
+    errors.InputError: a file cannot be read, or there is no such dataset.
   """
   if not re.search('[?,] *(nodules|folds)=', name):
     return name
@@ -88,10 +104,10 @@ def lasting_name(name):
 
 def _check_name(name):
   config = name.partition('?')[0]
-  if not config.startswith('lidc_nodules/') or len(config) > _LONGEST:
+  if not config.startswith('lidc_nodules/') or len(config) > _MAX_CHARACTERS:
     raise errors.InputError(
-      f'dataset {name[:80]!r} is not of this project: take lidc_nodules/paper,'
-      ' /all or /phantom.'
+      f'dataset {name[:80]!r} is unknown: use lidc_nodules/paper, /all or'
+      ' /phantom.'
     )
 
 
@@ -102,20 +118,21 @@ def _policy_builder(config, policy, data_dir):
     return building.find(config, data_dir=data_dir, policy=policy)
 
 
-def _translated():
+def _translated() -> contextlib.AbstractContextManager[None]:
+  """Turns errors of `tfds_lidc` into `errors.InputError`."""
   from tfds_lidc import errors as lidc_errors
 
   return errors.translated(lidc_errors.InputError)
 
 
 def _config_and_policy(name):
-  # The first slash: consensus=1/2 has another.
+  # Only the first slash counts: a policy may contain consensus=1/2.
   config, _, policy = name.partition('/')[2].partition('?')
   return config, policy
 
 
-def is_built(name, data_dir):
-  """Whether the dataset is on this disk."""
+def is_built(name: str, data_dir: str) -> bool:
+  """Returns whether the dataset was built."""
   return _is_prepared(builder(name, data_dir))
 
 
@@ -124,13 +141,13 @@ def _is_prepared(source):
     return source.is_prepared()
 
 
-def is_simulated(name, data_dir):
-  """Whether a dataset's attenuation is simulated, built or not."""
+def is_simulated(name: str, data_dir: str) -> bool:
+  """Returns whether the dataset's attenuation is simulated, built or not."""
   return bool(builder(name, data_dir).info.metadata['simulated'])
 
 
-def build_phantoms(name, data_dir):
-  """Builds a dataset that needs no download.
+def build_phantoms(name: str, data_dir: str) -> None:
+  """Builds a dataset of phantoms, which needs no CT.
 
   Raises:
     errors.InputError: it could not be written.
@@ -142,8 +159,8 @@ def build_phantoms(name, data_dir):
     building.build(config, policy=policy, data_dir=data_dir)
 
 
-def build_command(name, data_dir):
-  """The command that builds a dataset from CT, quoted for a shell."""
+def build_command(name: str, data_dir: str) -> str:
+  """Returns the command that builds a dataset from CT, quoted for a shell."""
   config, policy = _config_and_policy(name)
   config, changed, _ = config.partition('-')
   flags = [f'--config={config}']
@@ -155,11 +172,11 @@ def build_command(name, data_dir):
   return shlex.join(['python', '-m', 'tfds_lidc.build', *flags])
 
 
-def built_splits(name, data_dir):
-  """Names of the splits that were built.
+def built_splits(name: str, data_dir: str) -> list[str]:
+  """Returns the names of the splits that were built.
 
   Raises:
-    errors.InputError: the dataset is not built.
+    errors.InputError: the dataset was not built.
   """
   return list(_built(name, data_dir).info.splits)
 
@@ -174,40 +191,47 @@ def _built(name, data_dir):
   return source
 
 
-def load_split(name, split, *, data_dir='', limit=0, rotate_folds=0):
+def load_split(
+  name: str,
+  split: str,
+  *,
+  data_dir: str = '',
+  limit: int = 0,
+  rotate_folds: int = 0,
+) -> nodules_lib.Nodules:
   """Reads one split into memory.
 
   Args:
-    name: 'lidc_nodules/NAME'.
+    name: as in `builder`.
     split: a split that was built.
-    data_dir: where TFDS keeps datasets; '' for its usual place.
+    data_dir: as in `builder`.
     limit: the largest number of nodules; 0 for all.
-    rotate_folds: by how many folds the splits are moved on, cyclically.
-
-  Returns:
-    `Nodules`.
+    rotate_folds: by how many folds the splits are shifted, cyclically.
 
   Raises:
-    errors.InputError: the dataset is not built, or has no such split.
+    errors.InputError: the dataset was not built, has no such split, or is
+      damaged.
   """
   if rotate_folds:
-    everything = nodules_lib.concatenate(
+    all_nodules = nodules_lib.concatenate(
       [
         load_split(name, part, data_dir=data_dir)
         for part in built_splits(name, data_dir)
       ]
     )
-    moved = np.isin(everything.info['fold'], folds(split, rotate_folds))
-    return everything.take(moved).take(slice(0, limit or None))
+    selected = np.isin(all_nodules.info['fold'], folds(split, rotate_folds))
+    return all_nodules.take(selected).take(slice(0, limit or None))
   return _read(_built(name, data_dir), name, split, data_dir, limit)
 
 
-def load_splits(dataset, data_dir=None):
+def load_splits(
+  dataset: ml_collections.ConfigDict, data_dir: str | None = None
+) -> dict[str, nodules_lib.Nodules]:
   """Reads the splits of a config's dataset into memory, by name.
 
   Args:
-    dataset: group of the config.
-    data_dir: where TFDS keeps datasets; None for where the config says.
+    dataset: the config's group of that name.
+    data_dir: as in `builder`; None for that of the config.
   """
   return {
     split: load_split(
@@ -221,15 +245,17 @@ def load_splits(dataset, data_dir=None):
   }
 
 
-def load_for_training(config, *, say=print):
-  """The three splits of the config's dataset, built first if simulated.
+def load_for_training(
+  config: ml_collections.ConfigDict, *, say: Callable[[str], object] = print
+) -> dict[str, nodules_lib.Nodules]:
+  """Reads the splits of the config's dataset; builds it first if simulated.
 
   Args:
-    config: of `choice.choose_dataset`.
-    say: prints.
+    config: as returned by `choice.choose_dataset`.
+    say: prints a line.
 
   Raises:
-    errors.InputError: a split is missing, or has one class only.
+    errors.InputError: a split is missing, or has nodules of one class only.
   """
   dataset = config.dataset
   name, data_dir = dataset.name, dataset.data_dir
@@ -240,24 +266,24 @@ def load_for_training(config, *, say=print):
   missing = [split for split in SPLITS if split not in present]
   if missing:
     raise errors.InputError(
-      f'{name} as built has no {" and no ".join(missing)} split: the CT on this'
-      ' disk is of too few patients. Get more and build again with'
-      f' `{build_command(name, data_dir)} --overwrite`, or take'
+      f'{name} was built without a {" and a ".join(missing)} split, because its'
+      ' CT is of too few patients. Download more and build again with'
+      f' `{build_command(name, data_dir)} --overwrite`, or use'
       ' --config.dataset.name=lidc_nodules/phantom.'
     )
   splits = load_splits(dataset)
   for split in ('train', 'validation'):
     if set(splits[split].labelled().label) != {0, 1}:
       raise errors.InputError(
-        f'the {split} split of {name} ({len(splits[split])} nodules) lacks'
-        ' benign or malignant ones, so that nothing can be learned or chosen:'
-        ' build more of it, or raise config.dataset.limit.'
+        f'the {split} split of {name} ({len(splits[split])} nodules) needs both'
+        ' benign and malignant nodules: build it from more patients, or raise'
+        ' config.dataset.limit.'
       )
   return splits
 
 
-def folds(split, rotate_folds=0):
-  """The folds that make a split."""
+def folds(split: str, rotate_folds: int = 0) -> list[int]:
+  """Returns the folds of a split; arguments as in `load_split`."""
   from tfds_lidc.nodules import selection
 
   return [
@@ -269,7 +295,7 @@ def folds(split, rotate_folds=0):
 def _read(source, name, split, data_dir, limit):
   if split not in source.info.splits:
     raise errors.InputError(
-      f'{name} has no split {split!r}: take one of'
+      f'{name} has no split {split!r}: use one of'
       f' {", ".join(source.info.splits)}.'
     )
   try:
@@ -287,25 +313,26 @@ def _read(source, name, split, data_dir, limit):
     ) from error
 
 
-def seen_by_fold(name, rotate_folds=0):
-  """The nodules that a run of an earlier version saw, which kept no list.
+def seen_by_fold(name: str, rotate_folds: int = 0) -> set[tuple[str, str, str]]:
+  """Returns the nodules that a run without a seen.csv may have seen.
 
-  Its folds are those of LIDC-IDRI's nodules.csv: 0 to 2 train, 3 validates,
-  unless the run has them rotated. Every nodule there is counts, also those that
-  the run's dataset left out.
+  These are all nodules of LIDC-IDRI in the folds that the run trained on or
+  validated on, including nodules that its dataset left out. Earlier versions
+  wrote no seen.csv.
 
   Args:
-    name: of the run's dataset.
+    name: name of the run's dataset.
     rotate_folds: `config.dataset.rotate_folds` of the run.
 
   Returns:
-    A set of (nodule_id, patient_id, 'train' or 'validation').
+    A set of (nodule_id, patient_id, split), where the split is 'train' or
+    'validation'.
   """
   from tfds_lidc.nodules import selection
 
   clusters = selection.clusters()
-  if how_split(name) != BY_PATIENT:
-    # Of most patients some nodule was trained on.
+  if dataset_names.how_split(name) != dataset_names.BY_PATIENT:
+    # Most patients have a nodule in the training split.
     return {(n.nodule_id, n.patient_id, 'train') for n in clusters}
   return {
     (n.nodule_id, n.patient_id, split)
@@ -313,25 +340,3 @@ def seen_by_fold(name, rotate_folds=0):
     for n in clusters
     if n.fold in folds(split, rotate_folds)
   }
-
-
-def base_and_changes(name):
-  """'lidc_nodules/paper?slices=all' -> 'paper', 'slices=all'; '' for none."""
-  base, *changes = re.split('[?-]', name.partition('/')[2], maxsplit=1)
-  return base, ''.join(changes)
-
-
-def how_split(name):
-  """'by patient', or how else; continues the word 'split'."""
-  split = split_of(name)
-  own = ', in folds of its own' if split.startswith('folds') else ''
-  if 'by_nodule' in split:
-    return f'by nodule (a patient can be in several splits){own}'
-  # What is in a file of folds is not known: it is not opened.
-  return own[2:] if split == 'folds_' else f'{BY_PATIENT}{own}'
-
-
-def split_of(name):
-  """What a name says of folds; '' for the usual ones. Opens no file."""
-  found = re.search(r'[?,-] *(split_by[=_]nodule|folds_\w+|folds=)', name)
-  return found[1].replace('=', '_') if found else ''

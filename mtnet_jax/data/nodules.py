@@ -1,5 +1,7 @@
-"""Nodules of one split in memory, as NumPy arrays."""
+"""The nodules of a split in memory, as NumPy arrays."""
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 
@@ -10,18 +12,19 @@ from mtnet_jax import metrics
 
 @dataclasses.dataclass(frozen=True)
 class Nodules:
-  """One split in memory, one entry per nodule.
+  """Nodules in memory, one entry per nodule.
 
   Attributes:
-    image: (N, P, P) int16 HU.
-    mask: (N, P, P) uint8, 0 and 1.
+    image: (N, P, P) int16, HU.
+    mask: (N, P, P) uint8, 0 or 1.
     votes: (N, P, P) uint8, how many readers' contours cover the pixel.
-    label: (N,) int32: 0 benign, 1 malignant, -1 open.
-    info: name -> (N,) scalars of the records, and the means of the readers'
-      ratings by their names ('texture', ...; 'malignancy_rating_mean').
+    label: (N,) int32: 0 benign, 1 malignant, -1 open (the readers disagree).
+    info: name -> (N,): the scalars of the records, and the mean of the readers'
+      ratings of each characteristic ('texture', ...). The mean rating of
+      malignancy is called 'malignancy_rating_mean'.
     simulated: whether the attenuation is simulated.
-    spacing_mm: in-plane spacing that all patches were resampled to; None where
-      each has its scan's own.
+    spacing_mm: in-plane pixel spacing to which all patches were resampled; None
+      where each patch has the spacing of its scan.
   """
 
   image: np.ndarray
@@ -32,29 +35,34 @@ class Nodules:
   simulated: bool
   spacing_mm: float | None = None
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.label)
 
-  def arrays(self):
-    """What the training step reads, as a dict."""
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Returns the arrays that the training step reads."""
     return {'image': self.image, 'mask': self.mask, 'label': self.label}
 
-  def take(self, where):
-    """The nodules at some indices or where a mask is true."""
+  def take(self, where: np.ndarray | slice) -> 'Nodules':
+    """Returns some of the nodules.
+
+    Args:
+      where: anything that selects entries of a NumPy array: indices, a boolean
+        mask (N,) or a slice.
+    """
     return _combined([self], lambda arrays: arrays[0][where])
 
-  def labelled(self):
-    """Those that are benign or malignant."""
+  def labelled(self) -> 'Nodules':
+    """Returns the nodules that are benign or malignant."""
     return self.take(self.label >= 0)
 
 
-def concatenate(parts):
-  """Several `Nodules` of one dataset as one."""
+def concatenate(parts: Sequence[Nodules]) -> Nodules:
+  """Concatenates parts of one dataset."""
   return _combined(parts, np.concatenate)
 
 
 def _combined(parts, combine_fn):
-  """`Nodules` whose arrays are each made of those of the parts."""
+  """Combines each array of the parts, and each of their `info`."""
   return dataclasses.replace(
     parts[0],
     **{
@@ -68,8 +76,8 @@ def _combined(parts, combine_fn):
   )
 
 
-def count(nodules):
-  """How many nodules of which label, and how many patients."""
+def count(nodules: Nodules) -> dict[str, int]:
+  """Counts the nodules, those of each label, and the patients."""
   return {
     'nodules': len(nodules),
     **{
@@ -80,14 +88,15 @@ def count(nodules):
   }
 
 
-def used_for(splits):
-  """The nodules that a run learns from, and those by which it is chosen.
+def used_for(splits: Mapping[str, Nodules]) -> set[tuple[str, str, str]]:
+  """Returns the nodules that a run is trained on or selected by.
 
   Args:
     splits: split name -> `Nodules`.
 
   Returns:
-    A set of (nodule_id, patient_id, 'train' or 'validation').
+    A set of (nodule_id, patient_id, split), where the split is 'train' or
+    'validation'.
   """
   return {
     (str(nodule), str(patient), split)
@@ -100,8 +109,8 @@ def used_for(splits):
   }
 
 
-def fingerprint(splits):
-  """Short hash of nodules: their ids, images, masks and labels.
+def fingerprint(splits: Mapping[str, Nodules]) -> str:
+  """Returns a short hash of the nodules' ids, images, masks and labels.
 
   Args:
     splits: split name -> `Nodules`.

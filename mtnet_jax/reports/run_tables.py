@@ -1,7 +1,7 @@
 """The report's own tables: results, malignancy, readers, groups, training."""
 
 from mtnet_jax import metrics
-from mtnet_jax.data import lidc
+from mtnet_jax.data import dataset_names
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
@@ -26,7 +26,7 @@ def cohort(counts, dataset):
       tables.Row(split, [count[key] for key in columns], 'counts')
       for split, count in counts.items()
     ],
-    f'Split {lidc.how_split(dataset)}. Open: the readers disagree, so'
+    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so'
     ' that there is no label.',
     'Split',
   )

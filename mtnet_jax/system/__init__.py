@@ -1,1 +1,1 @@
-"""The machine: devices, processes, signals, memory, errors. Door: `devices`."""
+"""The machine: devices, processes, signals, memory. Open first: `devices`."""

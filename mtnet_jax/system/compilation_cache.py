@@ -1,7 +1,7 @@
-"""Keeps compiled programs on this disk, so that the next process starts fast.
+"""Keeps compiled programs on disk, so that the next process starts faster.
 
-JAX has this cache, but it is off by default. A folder that the user has chosen,
-by JAX_COMPILATION_CACHE_DIR or `jax.config`, is kept, and
+JAX has such a cache, which is off by default. If the user has chosen its
+folder, by JAX_COMPILATION_CACHE_DIR or `jax.config`, this folder is used.
 JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off.
 """
 
@@ -12,21 +12,24 @@ import stat
 import jax
 
 
-def folder(kind):
-  """A folder for what can be made again, below XDG_CACHE_HOME or ~/.cache.
+def folder(kind: str) -> pathlib.Path | None:
+  """Returns a cache folder below XDG_CACHE_HOME or ~/.cache.
+
+  The folder must be safe, because the files in it are executed: a temporary
+  folder that users share is no substitute for it. Members of the folder's group
+  are trusted, because users often have a group of their own.
 
   Args:
-    kind: its name: 'compiled' has JAX's programs, 'native' the C++ loops.
+    kind: name of the folder: 'compiled' for JAX's programs, 'native' for the
+      C++ loops.
 
   Returns:
-    `pathlib.Path`; None where this user has no such folder that can be written,
-    as in containers that run as a user without a home, or where all users may
-    write there, too, or put another folder in its place. A temporary folder
-    that users share is no substitute: what lies there is executed. Members of
-    its group are trusted, as each user often has a group of their own.
+    The folder. None where the user has no folder that can be written, such as
+    in a container whose user has no home, or where all users can write to it or
+    replace it.
   """
   try:
-    # A user that no table of users knows has no home: RuntimeError.
+    # `home` raises a RuntimeError for users who are not in the user database.
     caches = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     path = pathlib.Path(caches, 'mtnet_jax', kind)
     path.mkdir(parents=True, exist_ok=True)
@@ -37,28 +40,30 @@ def folder(kind):
 
 
 def _is_ours(path):
-  """Whether no other user put anything there, root excepted."""
+  """Returns whether only this user, root and the group can write there."""
   if not hasattr(os, 'getuid'):
     return True
   status, user = path.stat(), os.getuid()
-  # In a container, root often works in a folder of the machine's user.
+  # In a container, root often works in a folder that the host's user owns.
   owned = user == 0 or status.st_uid in (0, user)
   return owned and not status.st_mode & stat.S_IWOTH
 
 
 def _stays_in_place(path):
-  """Whether no user but owners of folders above can put another one there."""
+  """Returns whether only the owners of its parent folders can replace it."""
   modes = (parent.stat().st_mode for parent in path.resolve().parents)
-  # In a sticky folder, as /tmp is, only owners rename.
+  # In a sticky folder such as /tmp, only the owner of an entry can rename it.
   return all(mode & stat.S_ISVTX or not mode & stat.S_IWOTH for mode in modes)
 
 
-def enable():
+def enable() -> None:
   """Turns JAX's persistent cache on, unless its folder was chosen already.
 
-  Without a folder there is no cache: programs are compiled in each process.
+  Without a safe folder there is no cache: each process compiles its programs.
   """
-  if jax.config.jax_compilation_cache_dir is None:
+  # JAX adds its options to `Config` at run time.
+  chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+  if chosen is None:
     compiled = folder('compiled')
     if compiled is not None:
       jax.config.update('jax_compilation_cache_dir', str(compiled))

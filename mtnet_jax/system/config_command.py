@@ -1,12 +1,15 @@
-"""Runs a command whose --config is a file, with a flag for each field of it.
+"""Runs a command whose --config is a file, with a flag for each of its fields.
 
-The flags are the command's own and new each time, not those that absl keeps for
-the whole process: a notebook can run a command again, and another one after it.
+Each run of a command has its own flags, not those that absl keeps for the whole
+process: a notebook can run a command twice, or one command after another.
 """
 
+from collections.abc import Callable
 import pathlib
 import re
 import sys
+from typing import Any
+from typing import NoReturn
 
 from absl import app
 from absl import flags
@@ -20,7 +23,7 @@ _HELP = ('help', 'helpshort', 'helpfull')
 
 
 class _TupleParser(tuple_parser.TupleParser):
-  """Also reads words without quotes, such as --config.stages=coarse,class."""
+  """Parses tuples, also of unquoted words: --config.stages=coarse,class."""
 
   def parse(self, argument):
     if isinstance(argument, str) and re.fullmatch(r'[\w\s.,-]*', argument):
@@ -38,15 +41,20 @@ def _is_number(word):
   return True
 
 
-def run(main, *, define_flags, doc, example):
+def run(
+  main: Callable[[flags.FlagValues], Any],
+  *,
+  define_flags: Callable[[flags.FlagValues], None],
+  doc: str | None,
+  example: str,
+) -> NoReturn:
   """Parses the flags, calls `main` and exits with its code.
 
   Args:
-    main: function of the parsed `flags.FlagValues`, whose `config` is locked.
-    define_flags: function of the `flags.FlagValues`, in which it defines
-      --config and what else the command has.
-    doc: the command's docstring, which --help shows as it is.
-    example: of a value of --config, for the message where it is missing.
+    main: is called with the parsed flags, whose `config` is locked.
+    define_flags: defines --config and the command's other flags.
+    doc: the command's docstring, which --help shows unchanged.
+    example: an example of --config, for the error where it is missing.
 
   Raises:
     SystemExit: always.
@@ -54,7 +62,7 @@ def run(main, *, define_flags, doc, example):
   config_flags.register_flag_parser_for_type(tuple, _TupleParser())
   values = flags.FlagValues()
   define_flags(values)
-  parser = values['config'].parser
+  parser: Any = values['config'].parser
   load = parser.parse
   parser.parse = lambda path: load(paths.expand(path))
   text = f'{doc}\nFlags:\n{values.get_help(include_special_flags=False)}'
@@ -62,7 +70,7 @@ def run(main, *, define_flags, doc, example):
     flags.DEFINE_boolean(name, False, 'Show this.', flag_values=values)
 
   def parse(argv):
-    # Those of absl, such as --verbosity, which it sets for the whole process.
+    # absl's own flags, such as --verbosity, apply to the whole process.
     for flag in {flags.FLAGS[name] for name in flags.FLAGS}:
       if flag.name not in values:
         values[flag.name] = flag
@@ -73,7 +81,7 @@ def run(main, *, define_flags, doc, example):
 
 
 def _parse(values, argv, text, example):
-  """Parses argv; what is wrong becomes one line and exit code 2."""
+  """Parses argv; an error is printed as one line, with exit code 2."""
   try:
     _check_file(argv)
     arguments = values(argv)
@@ -81,8 +89,8 @@ def _parse(values, argv, text, example):
       print(text)
       sys.exit(0)
     if values.config is None:
-      raise ValueError(f'--config is missing, such as {example}')
-    # A file that did not load fails only when it is read.
+      raise ValueError(f'--config is missing: give it, such as {example}')
+    # Errors in the config file are raised here, when it is first used.
     values.config.lock()
     return arguments
   except (
@@ -94,13 +102,13 @@ def _parse(values, argv, text, example):
     flags.Error,
   ) as error:
     message = str(error)
-    # ml_collections raises an AttributeError from the KeyError.
+    # ml_collections raises an AttributeError while it handles the KeyError.
     if isinstance(error.__context__ or error, KeyError):
       key, *meant = re.findall(r'[\w.]+(?=\\?[\'"])', message)
       message = f"the config has no key '{key}'"
       if meant:
         message += f"; did you mean '{meant[0]}'?"
-    # An error in a config file comes with its whole traceback.
+    # The message of an error in a config file contains the whole traceback.
     elif raised := re.findall(r'^\w+Error: (.*)', message, re.MULTILINE):
       message = raised[-1]
     message = ' '.join(message.split())
@@ -109,31 +117,29 @@ def _parse(values, argv, text, example):
 
 
 def _check_file(argv):
-  """Raises a ValueError that says where the file of --config was looked for."""
+  """Raises a ValueError if the file of --config does not exist."""
   configs = re.findall('^--?config[=\n](.+)', '\n'.join(argv), re.MULTILINE)
   if not configs:
     return
   file, colon, variant = configs[-1].partition(':')
   path = pathlib.Path(paths.expand(file))
   if not path.is_file():
-    where = (
-      '' if path.is_absolute() else f', looked for in {pathlib.Path.cwd()}'
-    )
+    where = '' if path.is_absolute() else f' in {pathlib.Path.cwd()}'
     raise ValueError(
-      f'{file} of --config is no file{where}:'
+      f'--config: there is no file {file}{where}:'
       f' {_way_out(path.name, colon + variant)}'
     )
 
 
 def _way_out(name, variant):
-  # Where the package lies in a clone, the configs lie beside it.
+  # In a clone of the repository, the configs lie beside the package.
   folder = pathlib.Path(mtnet_jax.__file__).parents[1] / 'configs'
   if (folder / name).is_file():
     return f'give --config={folder / name}{variant}'
   if (folder / 'mtnet.py').is_file():
     names = ', '.join(sorted(path.name for path in folder.glob('*.py')))
-    return f'those of this project are {names} in {folder}'
+    return f'the configs of this project are {names} in {folder}'
   return (
-    'give the path of one, such as that of configs/mtnet.py in a clone of this'
+    'give the path of a config, such as of configs/mtnet.py in a clone of this'
     " project's repository"
   )

@@ -1,26 +1,31 @@
 """Errors that the user can fix, and how a command shows them."""
 
+from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 import io
 import os
 import sys
 import traceback
+from typing import Any
+from typing import NoReturn
 
 
 class InputError(ValueError):
-  """An input cannot be used; the message says which, why, and what to do."""
+  """An input cannot be used. The message says which, why, and what to do."""
 
 
 class BusyError(InputError):
-  """Another process works on it."""
+  """Another process is using a file or folder."""
 
 
 @contextlib.contextmanager
-def translated(kind):
-  """Turns exceptions of another package into `InputError`.
+def translated(kind: type[Exception]) -> Iterator[None]:
+  """Turns exceptions of another package into `InputError`s.
 
   Args:
-    kind: the class of them; its messages are meant for users, and stay.
+    kind: class of the exceptions. Their messages are kept, so they must be
+      meant for users.
   """
   try:
     yield
@@ -29,14 +34,14 @@ def translated(kind):
 
 
 @contextlib.contextmanager
-def of_wrong_values(says, *, way_out):
-  """Turns errors that unexpected values cause into `InputError`.
+def of_wrong_values(problem: str, *, way_out: str) -> Iterator[None]:
+  """Turns exceptions that unexpected values cause into `InputError`s.
 
-  For code that uses values of files that anyone may have written.
+  This is for code that uses values of files that anyone may have written.
 
   Args:
-    says: which file it is, and what it must be; begins the message.
-    way_out: what the user can do; ends the message.
+    problem: begins the message: which file cannot be used.
+    way_out: ends the message: what the user can do.
   """
   try:
     yield
@@ -52,30 +57,31 @@ def of_wrong_values(says, *, way_out):
     ValueError,
   ) as error:
     raise InputError(
-      f'{says}: {type(error).__name__}, {str(error)[:200]}. {way_out}'
+      f'{problem}: {type(error).__name__}, {str(error)[:200]}. {way_out}'
     ) from error
 
 
-def one_line(error):
-  """`str(error)` without characters that would control a terminal."""
+def one_line(error: object) -> str:
+  """Returns `str(error)` as one line without terminal control characters."""
   line = ' '.join(str(error).split())
   unknown = '\N{REPLACEMENT CHARACTER}'
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
 def _print_anything():
-  """Lets standard output escape what its encoding has not, as stderr does.
+  """Makes standard output escape characters that it cannot encode.
 
-  Names of files may be of any bytes, and a terminal may know ASCII only.
-  Whatever stands in for standard output in a notebook is left as it is.
+  File names may contain any bytes, and a terminal may be limited to ASCII.
+  Standard error escapes them by default. The output of a notebook is not
+  changed.
   """
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors='backslashreplace')
 
 
 @contextlib.contextmanager
-def of_devices():
-  """Turns JAX's exceptions of devices that are not there into `InputError`."""
+def of_devices() -> Iterator[None]:
+  """Turns JAX's exceptions for missing devices into `InputError`s."""
   try:
     yield
   except (AssertionError, RuntimeError) as error:
@@ -85,18 +91,19 @@ def of_devices():
       for frame, _ in frames
     ):
       raise
-    asked = os.environ.get('JAX_PLATFORMS', '')
-    why = one_line(error).rstrip('.') or 'there are none of these'
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    why = one_line(error).rstrip('.') or 'there are none'
     raise InputError(
-      f'JAX cannot use the devices of JAX_PLATFORMS={asked} ({why}): set it to'
-      ' cpu, or leave it out.'
+      f'JAX cannot use the devices of JAX_PLATFORMS={platforms} ({why}): set it'
+      ' to cpu, or leave it out.'
     ) from error
 
 
-def exit_on_input_error(main):
-  """Exits with the code of `main()`; an `InputError` is one line and code 2.
+def exit_on_input_error(main: Callable[[], Any]) -> NoReturn:
+  """Calls `main` and exits with the exit code that it returns.
 
-  Ctrl-C is one line as well, with the shell's usual exit code for it.
+  An `InputError` is printed as one line, with exit code 2. Ctrl-C also prints
+  one line, with the exit code that shells use for it.
   """
   _print_anything()
   try:

@@ -1,15 +1,16 @@
-"""Paths as users write them, with `~` for their home folder.
+"""Expands `~` in the paths that users write.
 
-A shell expands `~/x`, and leaves `--out=~/x` as it is.
+A shell expands `~/x`, but not `--out=~/x`.
 """
 
 import os
+from typing import Any
 
 from mtnet_jax.system import errors
 
 
-def expand(path):
-  """A path with its `~` expanded, as text; a URL stays as it is.
+def expand(path: str | os.PathLike[str]) -> str:
+  """Expands a leading `~` or `~user`; URLs and other paths stay unchanged.
 
   Raises:
     errors.InputError: there is no such home folder.
@@ -17,16 +18,16 @@ def expand(path):
   expanded = os.path.expanduser(path)
   if expanded.startswith('~'):
     raise errors.InputError(
-      f'there is no home folder for {path}: write the whole path.'
+      f'there is no home folder for {path}: give the full path.'
     )
   return expanded
 
 
-def same(one, other):
-  """Whether two values of a config are equal, or name the same path."""
+def same(one: Any, other: Any) -> bool:
+  """Returns whether two config values are equal once `~` is expanded."""
 
   def expanded(value):
-    # Not `expand`: a home folder that is gone is no matter here.
+    # `expand` would raise an error where a home folder no longer exists.
     return os.path.expanduser(value) if isinstance(value, str) else value
 
   return expanded(one) == expanded(other)

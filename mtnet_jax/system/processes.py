@@ -1,15 +1,19 @@
-"""Several processes, one per host, that run the same program as one.
+"""Lets several processes, one per host, run one program together.
 
-The first process reads and writes every file, and sends the others what they
-need over the network: hosts need no common file system, cannot read different
-data, and cannot overwrite each other's files. With one process every function
-here is a plain call.
+The first process reads and writes all files, and sends the others what they
+need over the network. Hosts therefore need no common file system, cannot read
+different data, and cannot overwrite each other's files. With a single process,
+every function here is a plain call.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 import os
 import pickle
 import sys
+from typing import Any
+from typing import TypeVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -17,42 +21,49 @@ import numpy as np
 
 from mtnet_jax.system import errors
 
-# The value with which JAX finds the other processes itself.
+_T = TypeVar('_T')
+
+# The value of `coordinator` for which JAX finds the other processes itself.
 AUTO = 'auto'
 # How long a process that ends waits for the others to end, too.
 _SHUTDOWN_SECONDS = 30
 
 
-def connect(coordinator, *, num_processes=None, process_id=None):
-  """Joins this process to the others. Call it before anything else uses JAX.
+def connect(
+  coordinator: str,
+  *,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
+  """Connects this process to the others. Call it before JAX is used.
 
   Args:
-    coordinator: HOST:PORT of the first process, the same for all. 'auto' takes
-      it and the other two from Slurm, Open MPI or a cloud TPU. '' for a single
-      process.
-    num_processes: how many there are.
-    process_id: which one this is, from 0.
+    coordinator: HOST:PORT of the first process, the same for all processes;
+      'auto' to get all arguments from Slurm, Open MPI or a cloud TPU; '' for a
+      single process.
+    num_processes: number of processes.
+    process_id: index of this process, from 0.
 
   Raises:
-    errors.InputError: the arguments do not belong together, or the processes
-      did not find each other.
+    errors.InputError: the arguments contradict each other, the processes did
+      not find each other, or they have different numbers of devices.
   """
   given = {'num_processes': num_processes, 'process_id': process_id}
   if not coordinator or coordinator == AUTO:
     unneeded = [f'--{key}' for key, x in given.items() if x is not None]
     if unneeded:
       raise errors.InputError(
-        f'{" and ".join(unneeded)} need --coordinator=HOST:PORT of the first'
-        ' process.'
+        f'{" and ".join(unneeded)}: also give --coordinator=HOST:PORT of the'
+        ' first process.'
       )
     if not coordinator:
       return
   else:
     missing = [f'--{key}' for key, x in given.items() if x is None]
-    if missing:
+    if num_processes is None or process_id is None:
       raise errors.InputError(
-        f'--coordinator={coordinator} needs {" and ".join(missing)} as well'
-        f' (on Slurm, Open MPI and cloud TPUs --coordinator={AUTO} is enough).'
+        f'--coordinator={coordinator} also needs {" and ".join(missing)} (on'
+        f' Slurm, Open MPI and cloud TPUs, --coordinator={AUTO} is enough).'
       )
     host, _, port = coordinator.rpartition(':')
     if not host or not port.isdigit():
@@ -76,7 +87,8 @@ def connect(coordinator, *, num_processes=None, process_id=None):
   except (RuntimeError, ValueError) as error:
     raise errors.InputError(
       f'--coordinator={coordinator}: the processes did not find each other'
-      f' ({str(error).splitlines()[0]}).'
+      f' ({str(error).splitlines()[0]}). Check the address, and that all'
+      ' processes were started.'
     ) from error
   counts = {
     sum(device.process_index == process for device in jax.devices())
@@ -84,16 +96,16 @@ def connect(coordinator, *, num_processes=None, process_id=None):
   }
   if len(counts) > 1:
     raise errors.InputError(
-      f'the processes have {" or ".join(map(str, sorted(counts)))} devices'
-      ' each: give every one the same number (CUDA_VISIBLE_DEVICES).'
+      'the processes must have the same number of devices, and have'
+      f' {" or ".join(map(str, sorted(counts)))}: set CUDA_VISIBLE_DEVICES.'
     )
 
 
 @contextlib.contextmanager
-def together():
-  """Ends this process with one line where another one has ended.
+def together() -> Iterator[None]:
+  """Exits with an error of one line if another process has ended.
 
-  JAX itself would wait for the others once more, and then abort.
+  Without this, JAX would wait for the other process again, and then abort.
   """
   try:
     yield
@@ -103,7 +115,7 @@ def together():
     first = errors.one_line(str(error).splitlines()[0])[:200]
     print(
       'error: another process of this run has ended, or cannot be reached'
-      f' ({first}). Start all of them again: they go on from the last'
+      f' ({first}). Start all processes again: they resume from the last'
       ' checkpoint.',
       file=sys.stderr,
       flush=True,
@@ -111,13 +123,13 @@ def together():
     os._exit(1)
 
 
-def is_first():
-  """Whether this is the process that reads and writes files."""
+def is_first() -> bool:
+  """Returns whether this is the process that reads and writes files."""
   return jax.process_index() == 0
 
 
-def gather(value):
-  """The values of all processes, in their order, on every process.
+def gather(value: _T) -> list[_T]:
+  """Returns the values of all processes in their order, on every process.
 
   Args:
     value: any picklable value, which may differ between processes.
@@ -135,17 +147,20 @@ def gather(value):
   ]
 
 
-def on_first(make):
-  """Calls `make()` on the first process and returns its value on all.
+def on_first(make: Callable[[], _T]) -> _T:
+  """Calls `make()` on the first process, and returns its value on all.
 
-  The other processes wait for it. An exception that it raises ends all of them.
+  The other processes wait for the value. An exception of `make` is raised on
+  all processes: unchanged on the first, and as an `errors.InputError` on the
+  others.
 
-  Raises:
-    errors.InputError: `make` raised it; or, on the others, it failed there.
+  Args:
+    make: returns a value that can be pickled.
   """
   if jax.process_count() == 1:
     return make()
-  value = error = message = None
+  value: Any = None
+  error = message = None
   if is_first():
     try:
       value = make()

@@ -1,8 +1,8 @@
-"""Handles SIGTERM, which a machine sends before it is taken away.
+"""Handles SIGTERM, which clusters send before they end a process.
 
-A thread whose work is not on disk yet saves it first. Where there is none, the
-process ends at once, even in the middle of a compilation. The same command
-continues later.
+Threads with work that is not on disk yet save it first. If there are none, the
+process ends immediately, even in the middle of a compilation. The same command
+resumes the work later.
 """
 
 import os
@@ -16,13 +16,13 @@ import time
 EXIT_CODE = 128 + signal.SIGTERM
 # How long a thread without unsaved work may take to unwind.
 _UNWIND_SECONDS = 3
-_LINE = 'SIGTERM: stopped. The same command goes on {}.'
+_LINE = 'SIGTERM: stopped. The same command resumes {}.'
 _LAST = 'from the last checkpoint'
 
 _asked = threading.Event()
 _listening = threading.Event()
-# Threads whose work is not on disk yet.
-_holding = set()
+# Identifiers of the threads with work that is not on disk yet.
+_holding: set[int] = set()
 
 
 class Stopped(SystemExit):
@@ -32,17 +32,17 @@ class Stopped(SystemExit):
     super().__init__(EXIT_CODE)
 
 
-def listen():
-  """Lets SIGTERM end this process cleanly, once for all commands that it runs.
+def listen() -> None:
+  """Installs the handler of SIGTERM, once per process.
 
-  Only the main thread can; in any other one this does nothing.
+  Only the main thread can install it. In other threads this does nothing.
   """
   main = threading.current_thread() is threading.main_thread()
   if _listening.is_set() or not main:
     return
   _listening.set()
-  # A handler in Python runs only after the C++ code that is running, such as a
-  # compilation. A thread that reads from this socket does not wait for it.
+  # Python runs a handler only once C++ code, such as a compilation, returns. The
+  # thread that reads from this socket does not wait for that.
   reader, writer = socket.socketpair()
   writer.setblocking(False)
   signal.signal(signal.SIGTERM, _handle)
@@ -50,35 +50,36 @@ def listen():
   threading.Thread(target=_watch, args=(reader,), daemon=True).start()
 
 
-def asked():
-  """Whether the process was asked to stop."""
+def asked() -> bool:
+  """Returns whether the process was asked to stop."""
   return _asked.is_set()
 
 
-def check():
+def check() -> None:
   """Raises `Stopped` if the process was asked to stop."""
   if _asked.is_set():
     raise Stopped
 
 
-def hold():
-  """Says that this thread has work that is not on disk.
+def hold() -> None:
+  """Registers that this thread has work that is not on disk.
 
-  The thread calls `check` regularly, and saves its work when that raises.
+  The thread must call `check` regularly, and save its work when that raises.
   """
   _holding.add(threading.get_ident())
 
 
-def holds():
-  """Whether this thread has work that is not on disk."""
+def holds() -> bool:
+  """Returns whether this thread has work that is not on disk."""
   return threading.get_ident() in _holding
 
 
-def release(where=None):
-  """Says that this thread has saved its work, or dropped it.
+def release(where: str | None = None) -> None:
+  """Registers that this thread has saved its work, or dropped it.
 
   Args:
-    where: from where the command would continue, for the person who stopped it.
+    where: where the command would resume, such as 'at step 3'. It is printed if
+      the process was asked to stop.
   """
   _holding.discard(threading.get_ident())
   if where and _asked.is_set():
@@ -101,7 +102,7 @@ def _watch(reader):
     time.sleep(_UNWIND_SECONDS)
   if not _asked.is_set():
     _say(_LAST)
-  # Files are renamed into place when they are complete: nothing is lost.
+  # No file is damaged: files are renamed into place when they are complete.
   os._exit(EXIT_CODE)
 
 

@@ -1,1 +1,1 @@
-"""Where training happens. Door: `trainer`."""
+"""Training: stages, steps, the loop. Open first: `trainer`."""

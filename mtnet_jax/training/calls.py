@@ -1,47 +1,61 @@
 """Dispatches training steps to the devices, several of them per call.
 
-A call costs the host time for each of the arrays of a state, on every device:
-more than a step of a fast GPU may take. So steps share a call, in a loop on the
-devices. How many of them share one changes no bit of the result.
+On every call the host spends time on each array of the state, for each device:
+more than a step of a fast GPU may take. Several steps therefore share one call,
+in a loop that runs on the devices. How many of them share it changes no bit of
+the result.
 
-All processes of a run must wait for the same calls: every step sums over all
-devices, so that a process that stops early leaves the others in a step that
-never ends. What a process waits for therefore depends on the number of calls
-alone, and never on how far its own devices have come.
+The rule for several processes: after each dispatch, all of them wait for the
+same calls. Every step sums over the devices of all processes, so it ends
+nowhere before every process has dispatched it. A process that has seen the
+losses of a call may end the run, because one of them is not finite. Had another
+process dispatched one call more by then, it would wait in that call for ever.
+What a process waits for therefore follows from the number of calls alone, which
+is the same everywhere, and never from how far its own devices have come.
 """
 
 import collections
+from collections.abc import Callable
 import statistics
 import time
+from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import jax
+import ml_collections
 
 from mtnet_jax.system import devices
 from mtnet_jax.system import processes
 from mtnet_jax.system import stopping
+from mtnet_jax.training import step as step_lib
 
-# Calls that may wait behind the one that runs: the devices stay busy, and the
-# host does not run ahead of them.
+if TYPE_CHECKING:
+  from mtnet_jax.training import progress
+
+# Calls that may wait behind the one that runs. One is enough to keep the
+# devices busy, and the host does not run far ahead of them.
 _MAX_WAITING = 1
-# A call takes about this long. Three of them may be on their way before a loss
-# is seen, or SIGTERM is heard.
+# A call should take about this long. Up to three calls may be dispatched before
+# a loss is seen or SIGTERM is handled.
 _SECONDS_PER_CALL = 0.25
 _MAX_STEPS_PER_CALL = 32
-# Calls that are timed, after a first one, which waits for the compiler.
+# Timed calls of a round, after a first one, which includes the compilation.
 _TIMED_CALLS = 3
-# Rounds of timed calls: of one step each, whose time includes the host's, and
-# then of as many steps as the first round allows.
+# Rounds of timed calls. The calls of the first round have one step each, so
+# their time includes the host's; those of the second have as many steps as the
+# first round allows.
 _ROUNDS = 2
 
 
-def max_steps(config):
-  """Steps for which the compiled program of a call has room.
+def max_steps(config: ml_collections.ConfigDict) -> int:
+  """Returns the largest number of steps that a compiled call can run.
 
-  A program with room for one has no loop, and may round differently. It is the
-  faster one on CPUs, where a call is short beside a step.
+  A call of at most one step is compiled without a loop, and may round
+  differently. It is the faster program on CPUs, where a call costs little
+  compared with a step.
 
   Args:
-    config: its `steps_per_call`, or 0 for a number that suits the devices.
+    config: its `steps_per_call`; 0 for a number that suits the devices.
   """
   if config.steps_per_call:
     return config.steps_per_call
@@ -49,78 +63,103 @@ def max_steps(config):
 
 
 class Pace:
-  """How many steps share a call, from the time that the first calls take.
+  """Chooses how many steps share a call, from the time of the first calls.
 
   Args:
-    config: as in `max_steps`; a number in it is used from the start.
+    config: as in `max_steps`. A `steps_per_call` above 0 is used from the
+      first call on.
 
   Attributes:
-    max_steps: of `max_steps`.
-    step_seconds: of one step, on the first process; None until it is known.
+    max_steps: as returned by `max_steps`.
+    step_seconds: time of one step on the first process; None until the timing
+      is complete.
   """
 
-  def __init__(self, config):
+  max_steps: int
+  step_seconds: float | None
+
+  def __init__(self, config: ml_collections.ConfigDict):
     self.max_steps = max_steps(config)
     self.step_seconds = None
     self._fixed = bool(config.steps_per_call)
     self._num_steps = self.max_steps if self._fixed else 1
     self._rounds = 1 if self._fixed or self.max_steps == 1 else _ROUNDS
-    self._seconds = []
+    self._seconds: list[float] = []
 
-  def num_steps(self, remaining):
-    """Steps of the next call, where so many remain of the epoch."""
+  def num_steps(self, remaining: int) -> int:
+    """Returns the number of steps of the next call.
+
+    Args:
+      remaining: steps until the end of the epoch.
+    """
     return min(remaining, self._num_steps)
 
   @property
-  def is_timing(self):
-    """Whether the next call must be waited for and reported by `record`."""
+  def is_timing(self) -> bool:
+    """Whether the next call must be waited for and passed to `record`."""
     return self.step_seconds is None
 
-  def record(self, num_steps, seconds):
-    """Records the time of a call; every process records every timed call."""
+  def record(self, num_steps: int, seconds: float) -> None:
+    """Records the time of a call; every process records every timed call.
+
+    The first process's times decide for all processes, so that all of them
+    dispatch the same calls.
+
+    Args:
+      num_steps: steps of the call.
+      seconds: from its dispatch to its end.
+    """
     self._seconds.append(seconds / num_steps)
     if len(self._seconds) <= _TIMED_CALLS:
       return
-    found = processes.on_first(lambda: statistics.median(self._seconds[1:]))
+    median = processes.on_first(lambda: statistics.median(self._seconds[1:]))
     if not self._fixed:
       self._num_steps = min(
-        max(int(_SECONDS_PER_CALL / found), 1), self.max_steps
+        max(int(_SECONDS_PER_CALL / median), 1), self.max_steps
       )
     self._rounds -= 1
     if self._rounds:
       self._seconds = self._seconds[:1]
     else:
-      self.step_seconds = found
+      self.step_seconds = median
 
 
 class Calls:
-  """The calls of a stage, of which some are still running.
+  """The calls of a stage, the last of which may still be running.
 
   Args:
-    run_steps: (state, step, num_steps=) -> state, losses, as
-      `trainer.Trainer.steps`; it may return before the devices are done.
-    pace: `Pace` of the stage.
-    observer: is notified of every step, and of a step's time; see
-      `progress.Observer`.
-    on_not_finite: (step, loss), called at a step whose loss or gradient is not
-      finite; it raises.
+    run_steps: (state, step, num_steps=) -> (state, losses), as
+      `trainer.Trainer.steps`. It may return before the devices are done.
+    pace: the stage's `Pace`.
+    observer: is notified of every step, and once of the time of a step.
+    on_not_finite: called with the step and its loss where the loss or its
+      gradient is not finite. It raises.
   """
 
-  def __init__(self, run_steps, *, pace, observer, on_not_finite):
+  def __init__(
+    self,
+    run_steps: Callable[..., tuple[step_lib.TrainState, dict[str, jax.Array]]],
+    *,
+    pace: Pace,
+    observer: 'progress.Observer | progress.Silent',
+    on_not_finite: Callable[[int, float], NoReturn],
+  ):
     self._run_steps, self._pace = run_steps, pace
     self._observer, self._on_not_finite = observer, on_not_finite
-    self._in_flight = collections.deque()
+    self._in_flight: collections.deque = collections.deque()
 
-  def dispatch(self, state, step, remaining):
-    """Dispatches one call, from that step on.
+  def dispatch(
+    self, state: step_lib.TrainState, step: int, remaining: int
+  ) -> tuple[step_lib.TrainState, int]:
+    """Dispatches the next call.
 
     Args:
-      state: `step.TrainState`, on the devices; it must not be used afterwards.
-      step: number of steps taken so far.
-      remaining: steps until the end of the epoch, where a call ends, too.
+      state: the state on the devices. It is donated: do not use it afterwards.
+      step: number of steps run so far.
+      remaining: steps until the end of the epoch; no call crosses it.
 
     Returns:
-      The state after the call, and its number of steps.
+      The state after the call, and the number of steps of the call.
     """
     num_steps = self._pace.num_steps(remaining)
     started = time.monotonic()
@@ -130,21 +169,21 @@ class Calls:
     if self._pace.is_timing:
       self.wait()
       self._pace.record(num_steps, time.monotonic() - started)
-      if not self._pace.is_timing:
+      if self._pace.step_seconds is not None:
         self._observer.timed(self._pace.step_seconds)
     else:
       self.wait(max_waiting=1 + _MAX_WAITING)
     return state, num_steps
 
-  def wait(self, *, max_waiting=0):
+  def wait(self, *, max_waiting: int = 0) -> None:
     """Waits for calls, and reports their losses to the observer.
 
-    Args:
-      max_waiting: this many calls, the last ones, may go on running. A single
-        process reports those of them that are done already, too.
+    Raises what `on_not_finite` raises.
 
-    Raises:
-      What `on_not_finite` raises.
+    Args:
+      max_waiting: how many calls, the latest ones, may still be running on
+        return. A single process also reports those of them that are done; one
+        of several processes must not, by the rule at the top of this file.
     """
     alone = jax.process_count() == 1
     while self._in_flight:

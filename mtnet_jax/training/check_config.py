@@ -1,7 +1,7 @@
-"""Whether the values of a config can be trained at all.
+"""Checks that a run can train with the values of its config.
 
-Checked before anything is built, loaded or written, so that a wrong value
-costs nothing and leaves nothing behind.
+This comes before anything is built, loaded or written, so that a wrong value
+costs no time and leaves no files behind.
 """
 
 import math
@@ -15,9 +15,9 @@ from mtnet_jax.storage import size_limits
 from mtnet_jax.system import devices as devices_lib
 from mtnet_jax.system import errors
 
-# Longest value, in characters; paths are the longest.
-_MAX_LETTERS = 4096
-# Smallest and largest value of the numbers of a config.
+# Length of a value as text. The longest sensible values are paths.
+_MAX_CHARACTERS = 4096
+# Smallest and largest values, both allowed.
 _BOUNDS = {
   'seed': (0, math.inf),
   'dataset.limit': (0, math.inf),
@@ -55,11 +55,14 @@ _ONE_OF = {
 }
 
 
-def check_config(config):
-  """Raises `errors.InputError` naming the first value that cannot be used.
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Checks every value of a config.
 
   Args:
     config: of `configs/mtnet.py`.
+
+  Raises:
+    errors.InputError: names the first value that cannot be used.
   """
   values = dict(_fields(config))
   for key, value in values.items():
@@ -73,7 +76,7 @@ def check_config(config):
   for key, known in _ONE_OF.items():
     if values[key] not in known:
       raise errors.InputError(
-        f'config.{key}={values[key]!r} is none of {", ".join(known)}.'
+        f'config.{key}={values[key]!r} must be one of {", ".join(known)}.'
       )
   config_values.check(config)
   _check_stages(config)
@@ -82,26 +85,27 @@ def check_config(config):
   if not 0 < crop.crop_min <= crop.crop_max <= 1:
     raise errors.InputError(
       f'config.augment.crop_min={crop.crop_min} and crop_max={crop.crop_max}'
-      ' must be shares above 0 and up to 1, the smaller one first.'
+      ' must be fractions with 0 < crop_min <= crop_max <= 1.'
     )
   rank = config.rank_loss
   if rank.max_top_k and rank.top_k > rank.max_top_k:
     raise errors.InputError(
       f'config.rank_loss.top_k={rank.top_k} exceeds'
-      f' config.rank_loss.max_top_k={rank.max_top_k}: raise that, or set it to'
-      ' 0.'
+      f' config.rank_loss.max_top_k={rank.max_top_k}: raise max_top_k, or set'
+      ' it to 0.'
     )
-  devices = devices_lib.device_count()
+  num_devices = devices_lib.device_count()
   for stage in nets.names(config):
     batch_size = config[f'{stage}_stage'].batch_size
-    if batch_size % devices:
+    if batch_size % num_devices:
       raise errors.InputError(
-        f'config.{stage}_stage.batch_size={batch_size} does not divide by'
-        f' {devices} devices: take a multiple of {devices}.'
+        f'config.{stage}_stage.batch_size={batch_size} cannot be split evenly'
+        f' over {num_devices} devices: use a multiple of {num_devices}.'
       )
 
 
 def _check_stages(config):
+  """Raises where a stage is unknown, or lacks another one that it needs."""
   unknown = [name for name in config.stages if name not in strategies.STAGES]
   trained = nets.names(config)
   if unknown or not trained:
@@ -119,54 +123,60 @@ def _check_stages(config):
       both = [x for x in strategies.STAGES if x in {*trained, *missing}]
       raise errors.InputError(
         f'config.stages={tuple(config.stages)}: stage {stage!r} of strategy'
-        f' {config.strategy!r} needs {" and ".join(missing)}, too:'
-        f' --config.stages={",".join(both)}. Epochs of 0 take a stage as it is'
-        ' from the model of config.start_from; a classifier without masks is'
-        ' --config.strategy=single.'
+        f' {config.strategy!r} needs {" and ".join(missing)} as well: set'
+        f' --config.stages={",".join(both)}. A stage with 0 epochs is not'
+        ' trained but kept as it is in the model of config.start_from; to train'
+        ' a classifier without masks, set --config.strategy=single.'
       )
   if (
     'joint' in trained and 'coarse' in trained and config.coarse_mask != 'soft'
   ):
     raise errors.InputError(
-      f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' learns"
-      ' through the mask, take --config.coarse_mask=soft.'
+      f"config.coarse_mask={config.coarse_mask!r}: strategy 'finetune' needs"
+      ' gradients through the mask: set --config.coarse_mask=soft.'
     )
 
 
 def _check_epochs(config):
-  """Stages of no epochs are those of a trained model, as they are."""
+  """Raises where a stage without epochs has no model to be copied from."""
   kept = [x for x in nets.names(config) if not config[f'{x}_stage'].epochs]
   if kept and not config.start_from:
     raise errors.InputError(
-      f'config.{kept[0]}_stage.epochs=0 takes the stage as it is from a trained'
-      ' model: name it, as --config.start_from=RUN, or give 1 epoch or more.'
+      f'config.{kept[0]}_stage.epochs=0 keeps the stage as it is in a trained'
+      ' model: name the model with --config.start_from=RUN, or give 1 epoch or'
+      ' more.'
     )
   if len(kept) == len(nets.names(config)):
     raise errors.InputError(
-      'every stage has 0 epochs, so that nothing would be trained: for the'
-      ' results of a trained model take `python -m mtnet_jax.evaluate`.'
+      'every stage has 0 epochs, so nothing would be trained: to evaluate a'
+      ' trained model, use `python -m mtnet_jax.evaluate`.'
     )
 
 
 def _check_value(key, value):
-  if value is None or len(str(value)) > _MAX_LETTERS:
-    raise errors.InputError(f'config.{key} has no value that can be used.')
+  if value is None or len(str(value)) > _MAX_CHARACTERS:
+    raise errors.InputError(
+      f'config.{key} must have a value of at most {_MAX_CHARACTERS} characters.'
+    )
   values = value if isinstance(value, (list, tuple)) else [value]
   for one in values:
     if not isinstance(one, (bool, int, float, str)):
       raise errors.InputError(
-        f'config.{key}={str(value)[:100]} holds more than numbers and texts.'
+        f'config.{key}={str(value)[:100]} must hold numbers and texts only.'
       )
     if isinstance(one, int) and abs(one) >= 1 << 31:
       raise errors.InputError(
-        f'config.{key} is beyond 32 bits: give a smaller number.'
+        f'config.{key} does not fit in 32 bits: use a smaller number.'
       )
     if isinstance(one, float) and not math.isfinite(one):
-      raise errors.InputError(f'config.{key}={one} is not finite.')
+      raise errors.InputError(f'config.{key}={one} must be finite.')
 
 
 def _fields(config, prefix=''):
-  """Yields ('seg_net.exit_width', 1024) of every field."""
+  """Yields the dotted name and the value of every field.
+
+  For example ('seg_net.exit_width', 1024).
+  """
   for key, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
       yield from _fields(value, f'{prefix}{key}.')

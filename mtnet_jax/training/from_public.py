@@ -1,14 +1,17 @@
-"""Which public weights a run starts from, and what they change in its config.
+"""Starts a run from public weights, and completes its config for them.
 
-The fields that weights need (batch-norm epsilon, input range, ...) go into the
-groups of the networks, and the files' checksums beside their paths: the
-config.json of a run then describes its networks completely, whether or not the
-files are still there.
+The fields that the weights need (batch-norm epsilon, input range, ...) are
+written into the groups of the networks, and the files' checksums beside their
+paths. The config.json of a run then describes its networks completely, even if
+the files no longer exist.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import pathlib
+
+import ml_collections
 
 from mtnet_jax.models import baselines
 from mtnet_jax.models import layers
@@ -19,23 +22,25 @@ from mtnet_jax.storage import configs
 from mtnet_jax.storage import files as files_lib
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
+from mtnet_jax.training import stage as stage_lib
 from mtnet_jax.weights import files as weight_files
 from mtnet_jax.weights import load as weight_load
 from mtnet_jax.weights import sources
 
-# Task -> the stages that may start from its weights, of which the strategy's
-# first one does, and the group of their networks.
+# Task -> the stages that its weights fit. The first of these that the strategy
+# has starts from the weights.
 _STAGES = {
   'segmentation': ('coarse', 'fine', 'joint'),
   'classification': ('class',),
 }
+# Task -> the config's group of these networks.
 _GROUP = {'segmentation': 'seg_net', 'classification': 'class_net'}
 
 
 def _files(config):
-  """Task -> path and checksum, of the tasks that start from public weights.
+  """Returns task -> (path, checksum) for tasks that start from public weights.
 
-  The checksum is '' where none was filled in.
+  The checksum is '' before `fill_in`.
   """
   pretrained = config.pretrained
   found = {
@@ -52,10 +57,12 @@ def _files(config):
   }
 
 
-def fill_in(config, workdir):
-  """The config with what follows from its weights' files.
+def fill_in(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """Returns the config with the fields and checksums of its weights' files.
 
-  A run that began with a file resumes without it: what followed from the file
+  A run that is resumed no longer needs the files: what `fill_in` found in them
   is then read from the run's config.json.
 
   Args:
@@ -63,13 +70,13 @@ def fill_in(config, workdir):
     workdir: the run directory, which need not exist yet.
 
   Raises:
-    errors.InputError: a file cannot be used, or the config asks for another
-      value of a field that the weights need.
+    errors.InputError: a file cannot be used, or the config sets a field to
+      another value than the weights need.
   """
-  settled = config.copy_and_resolve_references()
+  resolved = config.copy_and_resolve_references()
   for task, (path, _) in _files(config).items():
     net = _loading_net(config, task)
-    group = settled[_GROUP[task]]
+    group = resolved[_GROUP[task]]
     earlier = _earlier(workdir, task, path)
     if earlier is not None and not weight_files.exists(path):
       checksum, fields = earlier
@@ -82,35 +89,36 @@ def fill_in(config, workdir):
           f'config.{_GROUP[task]}.{key}={group[key]} contradicts {path}, which'
           f' needs {value}: leave it out.'
         )
-    with settled.unlocked():
+    with resolved.unlocked():
       group.update(fields)
-      settled.pretrained[f'{task}_sha256'] = checksum
-    _check_strategy(settled, task, fields, path)
-  return settled
+      resolved.pretrained[f'{task}_sha256'] = checksum
+    _check_strategy(resolved, task, fields, path)
+  return resolved
 
 
 def _check_strategy(config, task, fields, path):
-  """Raises where a strategy decides a field otherwise than weights need it."""
+  """Raises where the strategy fixes a field to another value than needed."""
   net = _loading_net(config, task)
   for key, value in fields.items():
     if getattr(net, key) != value:
       raise errors.InputError(
-        f'{path} needs {key}={value}, and the network of strategy'
-        f' {config.strategy!r} has {getattr(net, key)}: take another.'
+        f'{path} needs {key}={value}, but the network of strategy'
+        f' {config.strategy!r} has {getattr(net, key)}: use another file or'
+        ' strategy.'
       )
 
 
 def _stage_name(config, task):
-  """The stage that starts from a task's weights, or None."""
+  """Returns the stage that starts from a task's weights, or None."""
   has = strategies.stages_of(config.strategy)
   return next((name for name in _STAGES[task] if name in has), None)
 
 
 def _loading_net(config, task):
-  """The network that a task's weights are for.
+  """Returns the network that a task's weights are loaded into.
 
   Raises:
-    errors.InputError: the strategy has none.
+    errors.InputError: the strategy has no such network.
   """
   net = nets.make_nets(config).get(_stage_name(config, task))
   if isinstance(net, baselines.SharedNet):
@@ -124,7 +132,10 @@ def _loading_net(config, task):
 
 
 def _earlier(workdir, task, path):
-  """Checksum and fields that a run began with; None if it had another path."""
+  """Returns the checksum and fields in the run's config.json.
+
+  Returns None where there is no such run, or it had another path.
+  """
   saved = pathlib.Path(workdir, 'config.json')
   if not saved.exists():
     return None
@@ -140,15 +151,17 @@ def _earlier(workdir, task, path):
   return pretrained[f'{task}_sha256'], fields
 
 
-def loader(config, stage):
-  """What loads a stage's public weights.
+def loader(
+  config: ml_collections.ConfigDict, stage: stage_lib.Stage
+) -> Callable[[], weight_load.Weights] | None:
+  """Returns a function that loads a stage's public weights.
 
   Args:
-    config: of `fill_in`.
-    stage: a `stages.Stage`.
+    config: as returned by `fill_in`.
+    stage: the stage.
 
   Returns:
-    () -> `load.Weights`, or None if the stage has none to start from.
+    The function; None where the stage does not start from public weights.
   """
   for task, (path, checksum) in _files(config).items():
     if _stage_name(config, task) == stage.name:
@@ -170,12 +183,12 @@ def _load(path, checksum, *, net, stage):
       newly_initialised=(*weights.newly_initialised, *baselines.CLASS_LAYERS),
     )
   print(
-    f"Stage '{stage.name}' starts from {path} ({weights.title}); new:"
-    f' {", ".join(weights.newly_initialised) or "nothing"}.'
+    f"Stage '{stage.name}' starts from {path} ({weights.title}); newly"
+    f' initialised: {", ".join(weights.newly_initialised) or "nothing"}.'
   )
   return weights
 
 
-def segmentation_part(net):
-  """The Coarse Seg-net whose variables are part of a `SharedNet`'s."""
+def segmentation_part(net: baselines.SharedNet) -> mtnet.CoarseSegNet:
+  """Returns the Coarse Seg-net whose variables are a part of `net`'s."""
   return mtnet.CoarseSegNet(**layers.fields_of(net, mtnet.CoarseSegNet))

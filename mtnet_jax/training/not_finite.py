@@ -1,23 +1,36 @@
-"""What a run leaves of a step whose loss or gradient was not finite."""
+"""What a run writes about a step whose loss or gradient is not finite."""
+
+import pathlib
 
 import numpy as np
 
+from mtnet_jax.data import nodules
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
+from mtnet_jax.training import stage as stage_lib
 
 FILE = 'not_finite.json'
 
 
-def write(path, *, stage, data, order, step, loss):
-  """Writes the nodules of the step's batch.
+def write(
+  path: pathlib.Path,
+  *,
+  stage: stage_lib.Stage,
+  data: nodules.Nodules,
+  order: np.ndarray,
+  step: int,
+  loss: float,
+) -> None:
+  """Writes which nodules were in the batch of the step.
 
   Args:
-    path: of the file.
-    stage: the `stages.Stage`.
-    data: `nodules.Nodules` that it is trained on.
-    order: (batch, 2) of nodule and view, of `feeding.Feeder.order_of`.
+    path: the file to write.
+    stage: the stage that is trained.
+    data: the nodules that it is trained on.
+    order: (batch_size, 2), nodule and view of each example, as returned by
+      `feeding.Feeder.order_of`.
     step: counted from 1.
-    loss: of the step.
+    loss: the step's loss.
   """
   index, view = order.T
   files.write_json(
@@ -33,11 +46,20 @@ def write(path, *, stage, data, order, step, loss):
   )
 
 
-def error(path, *, stage, step, loss):
-  """The `errors.InputError` that ends the run; arguments as of `write`."""
+def error(
+  path: pathlib.Path, *, stage: stage_lib.Stage, step: int, loss: float
+) -> errors.InputError:
+  """Returns the error that ends the run.
+
+  Args:
+    path: the file that `write` wrote.
+    stage: as in `write`.
+    step: as in `write`.
+    loss: as in `write`.
+  """
   return errors.InputError(
     f"stage '{stage.name}': the loss ({loss:.4g}) or its gradient was"
-    f' not finite at step {step}; {path} has the nodules of its batch. The'
-    ' last good checkpoint stays. Train with a lower'
+    f' not finite at step {step}; {path} lists the nodules of its batch. The'
+    ' last good checkpoint is kept. Train with a lower'
     f' config.{stage.name}_stage.learning_rate in another --workdir.'
   )

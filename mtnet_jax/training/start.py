@@ -1,11 +1,15 @@
 """The variables that a stage starts from."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
 
 from mtnet_jax.models import joint
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import variables as variables_lib
+from mtnet_jax.training import stage as stage_lib
 
 
 class Start(NamedTuple):
@@ -13,31 +17,48 @@ class Start(NamedTuple):
 
   Attributes:
     variables: {'params', 'batch_stats'}.
-    newly_initialised: first names of what they lack.
+    newly_initialised: top-level names of the network's variables that
+      `variables` lacks.
   """
 
-  variables: Any
+  variables: Mapping[str, Any]
   newly_initialised: tuple[str, ...]
 
 
+class Weights(Protocol):
+  """What a stage can start from: a `Start`, or public weights."""
+
+  @property
+  def variables(self) -> Mapping[str, Any]:
+    """As in `Start`."""
+
+  @property
+  def newly_initialised(self) -> tuple[str, ...]:
+    """As in `Start`."""
+
+
+LoadWeights = Callable[[], Weights]
+
+
 def init_variables(
-  stage,
-  seed,
+  stage: stage_lib.Stage,
+  seed: int,
   *,
-  size,
-  started=None,
-  newly_initialised=(variables_lib.FINE_LAYER,),
-):
-  """Variables of a stage's network before its first step.
+  size: int,
+  started: Mapping[str, Any] | None = None,
+  newly_initialised: tuple[str, ...] = (variables_lib.FINE_LAYER,),
+) -> dict[str, Any]:
+  """Returns the variables of a stage's network before its first step.
 
   Args:
     stage: the stage.
-    seed: from 0.
-    size: side of the input.
-    started: trained variables, of `inherited`, or public weights. Every leaf of
-      theirs is taken over.
-    newly_initialised: names of what they lack, which stays random: the fine
-      layer where they are the coarse net's.
+    seed: of the random values, 0 or more.
+    size: side of the network's input, in pixels.
+    started: trained variables, from `inherited` or from public weights. All of
+      their leaves are copied.
+    newly_initialised: top-level names that `started` lacks; these variables
+      stay random. The default is for `started` of Coarse Seg-net, which lacks
+      the fine layer.
 
   Returns:
     {'params': ..., 'batch_stats': ...}
@@ -55,17 +76,19 @@ def init_variables(
   return variables
 
 
-def shapes(stage, *, size):
-  """The shapes and types of `init_variables`."""
+def shapes(stage: stage_lib.Stage, *, size: int) -> dict[str, Any]:
+  """Returns the result of `init_variables` as `jax.ShapeDtypeStruct`s."""
   return variables_lib.cached_shapes_of(stage.net, size, stage.inputs)
 
 
-def inherited(stage, trained):
-  """Variables that a stage starts from.
+def inherited(
+  stage: stage_lib.Stage, trained: Mapping[str, Any]
+) -> Mapping[str, Any]:
+  """Returns the trained variables that a stage starts from.
 
   Args:
-    stage: the stage.
-    trained: stage name -> variables, of `stage.starts_from` at least.
+    stage: a stage whose `starts_from` is not empty.
+    trained: stage name -> variables, for every stage in `starts_from` at least.
   """
   variables = {name: trained[name] for name in stage.starts_from}
   if stage.task == 'both':

@@ -1,23 +1,24 @@
-"""One step of training, written per device.
+"""One training step, written for one device.
 
-The hyperparameters of the loss and the seed are arguments, not part of the
-program: runs that differ in nothing else share one compiled step.
+The seed and the hyperparameters of the loss are arguments of the compiled step,
+not constants in it: runs that differ only in these share one program.
 
 Collectives run over `devices.AXIS`. Random numbers follow from the seed, the
-step and the example's place in the global batch, so that a run that was killed
-repeats itself exactly, and the number of devices changes nothing but the order
-of sums.
+step and the example's position in the global batch. A run that was killed and
+resumed therefore repeats itself exactly, and the number of devices changes
+nothing except the order of sums.
 """
 
-import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
 import functools
 from typing import Any
 
+from flax import linen as nn
 from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mtnet_jax import losses
@@ -25,20 +26,25 @@ from mtnet_jax.data import augment
 from mtnet_jax.models import chain
 from mtnet_jax.models import strategies
 from mtnet_jax.system import devices
+from mtnet_jax.training import options as options_lib
+from mtnet_jax.training import stage as stage_lib
+
+# (stage name, network) pairs: unlike a dict, they can be hashed.
+Nets = tuple[tuple[str, nn.Module], ...]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything that changes while a stage trains.
 
   Attributes:
-    step: steps taken, over all epochs.
-    params, batch_stats: of the stage's network.
-    opt_state: of the optimizer.
-    loss_sum: losses of this epoch's steps, added up; part of the state so
-      that an epoch resumed half-way logs the same mean.
-    averaged: {'params', 'batch_stats'}, moving averages of them; None where
-      `StepOptions.weight_average` is 0.
+    step: number of steps run, over all epochs.
+    params: parameters of the stage's network.
+    batch_stats: running statistics of its batch norms.
+    opt_state: state of the optimizer.
+    loss_sum: sum of the losses of this epoch's steps. It is part of the state
+      so that an epoch resumed half-way logs the same mean.
+    averaged: {'params', 'batch_stats'}, their moving averages; None where
+      `options.StepOptions.weight_average` is 0.
   """
 
   step: jax.Array
@@ -49,50 +55,36 @@ class TrainState:
   averaged: Any = None
 
   @property
-  def variables(self):
-    """What is validated and kept: the averages, where there are any."""
+  def variables(self) -> dict[str, Any]:
+    """The variables to validate and keep: the averages if there are any."""
     if self.averaged is not None:
       return self.averaged
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-@dataclasses.dataclass(frozen=True)
-class StepOptions:
-  """What the step needs beside the stage; see `configs/mtnet.py`.
-
-  Attributes:
-    size, window, strategy, coarse_mask, augmentation: as in the config.
-    max_top_k: the largest K of the rank loss that the step supports.
-    steps_per_epoch: steps after which the sum of the losses begins anew.
-    cross_entropy: whether the loss of masks has a `pixel_cross_entropy`.
-    weight_average: decay of the moving average of the variables; 0 for none.
-  """
-
-  size: int
-  window: tuple[float, float]
-  strategy: str
-  coarse_mask: str
-  augmentation: augment.Augmentation
-  max_top_k: int
-  steps_per_epoch: int
-  cross_entropy: bool = False
-  weight_average: float = 0.0
-
-
 def loss_of_task(
-  task, logits, targets, hyperparams, *, max_top_k, cross_entropy=False
-):
-  """(B,) losses of a stage.
+  task: str,
+  logits: Any,
+  targets: Mapping[str, jax.Array],
+  hyperparams: Mapping[str, jax.typing.ArrayLike],
+  *,
+  max_top_k: int,
+  cross_entropy: bool = False,
+) -> jax.Array:
+  """Computes the loss of each example.
 
   Args:
     task: 'segmentation', 'classification' or 'both'.
-    logits: of the stage's network; for both tasks a dict of them, masks and
-      'class'.
-    targets: 'mask' (B, H, W, 1) and 'label' (B,); labels of -1 count for
-      segmentation only.
-    hyperparams: of `loss_hyperparams`.
-    max_top_k: the largest 'top_k' that may be among them.
-    cross_entropy: whether 'cross_entropy_weight' is more than 0.
+    logits: of masks (B, H, W, 1) or of malignancy (B,). For both tasks a dict:
+      'class' has the logits of malignancy, all other keys those of masks.
+    targets: 'mask' (B, H, W, 1) and 'label' (B,). With both tasks, examples
+      whose label is -1 count for segmentation only.
+    hyperparams: as returned by `options.loss_hyperparams`.
+    max_top_k: an upper bound of hyperparams['top_k'].
+    cross_entropy: whether hyperparams['cross_entropy_weight'] is above 0.
+
+  Returns:
+    (B,) losses.
   """
   if task == 'classification':
     return losses.classification_loss(logits, targets['label'])
@@ -126,25 +118,36 @@ def loss_of_task(
 
 
 def train_step(
-  state, upstream, data, batch, hyperparams, *, stage, nets, tx, options
-):
-  """One step on one device.
+  state: TrainState,
+  upstream: Mapping[str, Any],
+  data: Mapping[str, jax.Array],
+  batch: Mapping[str, jax.Array],
+  hyperparams: Mapping[str, jax.typing.ArrayLike],
+  *,
+  stage: stage_lib.Stage,
+  nets: Nets,
+  tx: optax.GradientTransformation,
+  options: options_lib.StepOptions,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Runs one step on one device.
 
   Args:
-    state: `TrainState`.
+    state: the state before the step.
     upstream: stage name -> variables of the trained networks that run before
-      this one; they stay as they are.
-    data: the whole split, or what some steps need of it: 'image' and 'mask'
-      (N, P, P), 'label' (N,).
-    batch: 'index' (b,) into data, 'view' (b,), of which 0 is the plain patch,
-      'position' (b,) in the global batch.
-    hyperparams: 'seed', and those of `loss_hyperparams`, each ().
-    stage, nets, tx, options: static; nets are (stage name, network) pairs,
-      of `upstream` at least.
+      this one; they are not trained.
+    data: the whole split, or the part of it that the batch needs: 'image' and
+      'mask' (N, P, P), 'label' (N,).
+    batch: 'index' (b,) into `data`; 'view' (b,), where 0 is the patch without
+      augmentation; 'position' (b,) in the global batch.
+    hyperparams: 'seed', and those of `options.loss_hyperparams`; all scalars.
+    stage: the stage that is trained.
+    nets: the networks, of the stages in `upstream` at least.
+    tx: the optimizer.
+    options: as returned by `options.step_options`.
 
   Returns:
-    The new state, and {'loss': (), 'finite': ()}: the mean over the global
-    batch, and whether it and its gradient are finite.
+    The state after the step, and {'loss': (), 'finite': ()}: the mean loss over
+    the global batch, and whether it and its gradient are finite.
   """
   rng = jax.random.fold_in(jax.random.key(hyperparams['seed']), state.step)
   view_rng, dropout_rng = jax.random.split(rng)
@@ -222,11 +225,17 @@ def train_step(
 
 
 def _moved_towards(variables, averaged, *, step, decay):
-  """The moving averages after a step.
+  """Returns the moving averages after a step.
 
-  The first steps count for less than the decay would have it: (1 + step) / (10
-  + step) is the most that an average keeps of itself, as in TensorFlow's
-  `ExponentialMovingAverage`, so that it soon forgets where it began.
+  The decay of the first steps is at most (1 + step) / (10 + step), as in
+  TensorFlow's `ExponentialMovingAverage`, so that the initial values soon have
+  no weight.
+
+  Args:
+    variables: the variables after the step.
+    averaged: their moving averages before the step.
+    step: number of steps run before this one.
+    decay: weight of the earlier averages.
   """
   decay = jnp.minimum(decay, (1 + step) / (10 + step))
   return jax.tree.map(
@@ -235,19 +244,28 @@ def _moved_towards(variables, averaged, *, step, decay):
 
 
 def train_steps(
-  state, upstream, data, batches, num_steps, hyperparams, **static
-):
-  """Some steps on one device, one after the other.
+  state: TrainState,
+  upstream: Mapping[str, Any],
+  data: Mapping[str, jax.Array],
+  batches: Mapping[str, jax.Array],
+  num_steps: jax.typing.ArrayLike,
+  hyperparams: Mapping[str, jax.typing.ArrayLike],
+  **static: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Runs several steps on one device, one after the other.
 
   Args:
-    state, upstream, data, hyperparams: of `train_step`.
-    batches: of `train_step`, for as many steps as there may be: (K, b).
-    num_steps: steps to run, at most K, (). Where K is 1 it is 1.
-    **static: of `train_step`.
+    state: as in `train_step`.
+    upstream: as in `train_step`.
+    data: as in `train_step`, for all of the steps.
+    batches: the arrays of `batch` in `train_step`, for at most K steps: (K, b).
+    num_steps: (), how many steps to run, at most K; ignored where K is 1.
+    hyperparams: as in `train_step`.
+    **static: the keyword arguments of `train_step`.
 
   Returns:
-    The new state, and {'loss': (K,), 'finite': (K,)}, of which the first
-    `num_steps` are filled in.
+    The state after the steps, and {'loss': (K,), 'finite': (K,)}, of which the
+    first `num_steps` values are filled in.
   """
   (max_steps,) = {len(x) for x in batches.values()}
 
@@ -266,48 +284,33 @@ def train_steps(
     return i + 1, state, found
 
   found = {'loss': jnp.zeros(max_steps), 'finite': jnp.zeros(max_steps, bool)}
-  # Not `lax.scan`, whose length would be the program's: the last call of an
-  # epoch has as many steps as remain.
+  # `lax.scan` has a fixed length; the last call of an epoch has only as many
+  # steps as remain.
   _, state, found = lax.while_loop(
     lambda carry: carry[0] < num_steps, next_step, (jnp.int32(0), state, found)
   )
   return state, found
 
 
-def step_options(config, *, steps_per_epoch):
-  """The `StepOptions` of a config."""
-  return StepOptions(
-    size=config.image_size,
-    window=tuple(config.window),
-    strategy=config.strategy,
-    coarse_mask=config.coarse_mask,
-    augmentation=augment.Augmentation(**config.augment),
-    max_top_k=config.rank_loss.max_top_k or config.rank_loss.top_k,
-    steps_per_epoch=steps_per_epoch,
-    cross_entropy=config.cross_entropy_weight > 0,
-    weight_average=config.weight_average,
-  )
-
-
-def loss_hyperparams(config):
-  """Hyperparameters of a config's loss, on whose values no program depends."""
-  rank = config.rank_loss
-  return {
-    'rank_weight': np.float32(rank.weight),
-    'top_k': np.int32(rank.top_k),
-    'margin': np.float32(rank.margin),
-    'class_weight': np.float32(config.class_weight),
-    'cross_entropy_weight': np.float32(config.cross_entropy_weight),
-  }
-
-
 @functools.lru_cache(maxsize=8)
-def mapped(*, stage, nets, tx, options, precision, device):
-  """`train_steps` over the devices, the same function for equal arguments.
+def mapped(
+  *,
+  stage: stage_lib.Stage,
+  nets: Nets,
+  tx: optax.GradientTransformation,
+  options: options_lib.StepOptions,
+  precision: str,
+  device: jax.Device | None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Returns `train_steps` mapped over the devices; cached by its arguments.
 
   Args:
-    stage, nets, tx, options: of `train_step`.
-    precision, device: as in `devices.mapped`.
+    stage: as in `train_step`.
+    nets: as in `train_step`.
+    tx: as in `train_step`.
+    options: as in `train_step`.
+    precision: as in `devices.mapped`.
+    device: as in `devices.mapped`.
   """
   return devices.mapped(
     functools.partial(

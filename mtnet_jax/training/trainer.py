@@ -1,22 +1,29 @@
 """The training loop, one for all stages.
 
-Which example comes when follows from the seed and the epoch, and the step's
-random numbers from the seed and the step: a run that was killed repeats itself
-exactly from its last checkpoint. Of several processes all run every step, and
-only the first reads and writes checkpoints.
+The order of the examples follows from the seed and the epoch, and the random
+numbers of a step from the seed and the step. A run that was killed therefore
+repeats itself exactly from its last checkpoint. If there are several processes,
+all of them run every step, and only the first reads and writes checkpoints.
 """
 
+from collections.abc import Mapping
 import pathlib
 import time
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NoReturn
 
+from flax import linen as nn
 import jax
+import ml_collections
 import numpy as np
 
-from mtnet_jax import metrics
 from mtnet_jax.data import feeding
+from mtnet_jax.data import nodules
 from mtnet_jax.models import predictor
 from mtnet_jax.models import strategies
 from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import identity as identity_lib
 from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 from mtnet_jax.system import processes
@@ -24,11 +31,18 @@ from mtnet_jax.system import stopping
 from mtnet_jax.training import calls as calls_lib
 from mtnet_jax.training import not_finite
 from mtnet_jax.training import optim
+from mtnet_jax.training import options
+from mtnet_jax.training import stage as stage_lib
 from mtnet_jax.training import start as start_lib
 from mtnet_jax.training import step as step_lib
+from mtnet_jax.training import validation as validation_lib
+
+if TYPE_CHECKING:
+  from mtnet_jax.training import progress
 
 
 def _stoppable(batches):
+  """Yields the batches; raises `stopping.Stopped` after SIGTERM."""
   for batch in batches:
     stopping.check()
     yield batch
@@ -38,35 +52,36 @@ class Trainer:
   """Trains one stage, from its last checkpoint if there is one.
 
   Args:
-    stage: the `stages.Stage`.
+    stage: the stage.
     config: the run's config.
-    nets: stage name -> network, as evaluation wants them.
-    trained: stage name -> best variables, of the stages before this one.
-    train, validation: `nodules.Nodules`.
-    directory: of the stage's checkpoints.
-    load_weights: () -> `start.Start` or `load.Weights` to start from, or None.
-      Called only if there is no checkpoint.
-    identity: `identity.Identity` of the run, or None.
+    nets: stage name -> network, built for evaluation (without `axis_name`).
+    trained: stage name -> best variables of the stages before this one.
+    train: the training split.
+    validation: the validation split.
+    directory: folder of the stage's checkpoints.
+    load_weights: loads what the stage starts from, if it has no checkpoint; by
+      default it starts from `trained` or from random values.
+    identity: is checked before files are written; None for no checks.
 
   Attributes:
-    stage: the same.
-    feed: `feeding.Feeder` of its steps.
-    steps_per_epoch, total_steps: of the stage.
-    learning_rates: (total_steps,) of its steps.
+    stage: the stage.
+    feed: the examples of its steps.
+    steps_per_epoch, total_steps: steps of one epoch, and of all epochs.
+    learning_rates: (total_steps,) the rate of each step.
   """
 
   def __init__(
     self,
-    stage,
-    config,
+    stage: stage_lib.Stage,
+    config: ml_collections.ConfigDict,
     *,
-    nets,
-    trained,
-    train,
-    validation,
-    directory,
-    load_weights=None,
-    identity=None,
+    nets: Mapping[str, nn.Module],
+    trained: Mapping[str, Any],
+    train: nodules.Nodules,
+    validation: nodules.Nodules,
+    directory: pathlib.Path,
+    load_weights: start_lib.LoadWeights | None = None,
+    identity: identity_lib.Identity | None = None,
   ):
     self.stage = stage
     self._load_weights = load_weights
@@ -85,7 +100,7 @@ class Trainer:
     self.steps_per_epoch = self.feed.steps_per_epoch
     self.total_steps = self.steps_per_epoch * stage.epochs
     self._directory = directory
-    # What the epoch that a run resumes in took before, in seconds.
+    # Seconds that a resumed epoch took before it was interrupted.
     self._epoch_seconds = 0.0
     self._epoch_started = time.monotonic()
     self._identity = identity
@@ -95,7 +110,7 @@ class Trainer:
     schedule = {
       'learning_rate': stage.learning_rate,
       'schedule': stage.schedule,
-      # A stage that is kept as it is has none, and no schedule is so short.
+      # A stage without epochs has no steps; a schedule needs one.
       'total_steps': max(1, self.total_steps),
     }
     self.learning_rates = optim.learning_rates(**schedule)
@@ -112,22 +127,22 @@ class Trainer:
     self._max_steps = calls_lib.max_steps(config)
     self._hyperparams = {
       'seed': np.uint32(self._seed),
-      **step_lib.loss_hyperparams(config),
+      **options.loss_hyperparams(config),
     }
     self._steps = step_lib.mapped(
       stage=stage,
       nets=tuple((name, nets[name]) for name in upstream_names),
       tx=self._tx,
-      options=step_lib.step_options(
+      options=options.step_options(
         config, steps_per_epoch=self.steps_per_epoch
       ),
       precision=config.matmul_precision,
       device=devices.only_device(),
     )
 
-  def init_state(self):
-    """The state before the first step."""
-    start = {}
+  def init_state(self) -> step_lib.TrainState:
+    """Returns the state before the first step, as NumPy arrays."""
+    start: dict[str, Any] = {}
     if self._load_weights is not None:
       weights = self._load_weights()
       start['started'] = weights.variables
@@ -150,14 +165,20 @@ class Trainer:
       averaged=variables if self._config.weight_average else None,
     )
 
-  def put_on_devices(self, state):
-    """Puts the data, the upstream variables and a state on the devices."""
+  def put_on_devices(self, state: step_lib.TrainState) -> step_lib.TrainState:
+    """Puts the data, the upstream variables and the state on the devices."""
     self.feed.put_on_devices()
     self._upstream_on_devices = devices.replicate(self._upstream)
     return devices.replicate(state)
 
-  def steps(self, state, step, *, num_steps=1):
-    """Runs `num_steps` steps, from that one on; see `step.train_steps`."""
+  def steps(
+    self, state: step_lib.TrainState, step: int, *, num_steps: int = 1
+  ) -> tuple[step_lib.TrainState, dict[str, jax.Array]]:
+    """Runs `num_steps` steps, the first of which is `step`, counted from 0.
+
+    Returns what `step.train_steps` does. The state is donated to the call: do
+    not use it afterwards.
+    """
     return self._steps(
       state,
       self._upstream_on_devices,
@@ -166,62 +187,45 @@ class Trainer:
       self._hyperparams,
     )
 
-  def validate(self, variables):
-    """The selection metric and its companions on the validation split.
-
-    A stage that learns both tasks is selected by the mean of the final mask's
-    Jaccard index and the AUC.
-    """
+  def validate(self, variables: Mapping[str, Any]) -> dict[str, float]:
+    """Computes `validation.selection_metrics` of the stage's variables."""
     outputs = self._predictor(
       {**self._upstream_on_devices, self.stage.name: variables},
       self._validation.image,
       progress=_stoppable,
     )
-    if self.stage.task == 'segmentation':
-      return self._segmented(outputs[self.stage.name])
-    classified = self._classified(outputs['class'])
-    if self.stage.task == 'classification':
-      return classified
-    segmented = self._segmented(outputs['fine'])
-    return {
-      'jaccard_and_auc': (segmented['jaccard'] + classified['auc']) / 2,
-      **segmented,
-      **{f'class_{key}': value for key, value in classified.items()},
-    }
-
-  def _segmented(self, probs):
-    values = metrics.segmentation_metrics(
-      probs[..., None] >= metrics.THRESHOLD, self._validation.mask[..., None]
-    )
-    return {key: float(np.nanmean(x)) for key, x in values.items()}
-
-  def _classified(self, probs):
-    labels = self._validation.label
-    return metrics.classification_metrics(
-      probs[labels >= 0], labels[labels >= 0]
+    return validation_lib.selection_metrics(
+      self.stage, outputs, self._validation
     )
 
-  def run(self, observer):
+  def run(
+    self, observer: 'progress.Observer | progress.Silent'
+  ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Trains to the end and returns the best epoch's variables.
 
     Args:
-      observer: `progress.Observer`, or `progress.Silent`.
+      observer: is notified of the progress.
 
     Returns:
-      {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history, a
-      dict per epoch.
+      {'params': ..., 'batch_stats': ...} as NumPy arrays, and the history: a
+      row of train_log.csv for each epoch.
+
+    Raises:
+      errors.InputError: a checkpoint cannot be used, a step is not finite, or
+        another run directory has replaced this one.
+      stopping.Stopped: after SIGTERM, with the state saved.
     """
     if not self.stage.epochs:
       return processes.on_first(self._kept_variables), []
-    # All start from the first process's state, even without a checkpoint: other
-    # processors may round differently, and the difference would stay.
+    # Even without a checkpoint: initial states that other processors round
+    # differently would stay different.
     state, history = processes.on_first(self._starting_state)
     step = int(state.step)
     self._check_identity()
     observer.start(self, step, history)
     try:
       if len(history) < self.stage.epochs:
-        # The name is reused so that the host's copy can be freed.
+        # Reusing the name lets the host's copy be freed.
         state = self.put_on_devices(state)
         self._loop(state, step, history, observer)
     finally:
@@ -242,7 +246,7 @@ class Trainer:
     return state, meta['history']
 
   def _check_identity(self):
-    # Before anything is written: another run may be in the place of this one.
+    # Before every write: another run directory may have replaced this one.
     if self._identity:
       self._identity.check()
 
@@ -256,7 +260,7 @@ class Trainer:
     return best[0]
 
   def _kept_variables(self):
-    """Of a stage of no epochs: those of the model that the run starts from."""
+    """Returns the variables of a stage without epochs, saved on first use."""
     best = self._checkpoints.load_best()
     if best is None:
       self._checkpoints.save_best(
@@ -276,8 +280,7 @@ class Trainer:
     self._epoch_started = saved_at - self._epoch_seconds
     try:
       while len(history) < self.stage.epochs:
-        # Also 0 where a run resumes after the last step of an epoch that was
-        # not validated before it stopped.
+        # 0 if the run was stopped between an epoch's steps and its validation.
         remaining = (len(history) + 1) * self.steps_per_epoch - step
         if remaining:
           state, num_steps = calls.dispatch(state, step, remaining)
@@ -294,8 +297,8 @@ class Trainer:
           saved_at = time.monotonic()
         stopping.check()
     except stopping.Stopped:
-      # Otherwise the state is on disk, and its arrays may be gone with a call
-      # that was being dispatched when the signal came.
+      # Without unsaved steps the state is on disk already, and its arrays may
+      # have been donated to a call that the signal interrupted.
       if stopping.holds():
         calls.wait()
         self._save(state, step, history)
@@ -313,18 +316,18 @@ class Trainer:
       f'at step {step} of {self.total_steps} of stage {self.stage.name!r}'
     )
 
-  def _stop_at(self, step, loss):
+  def _stop_at(self, step: int, loss: float) -> NoReturn:
     """Writes the nodules of a step that is not finite, and ends the run."""
     self._check_identity()
     path = pathlib.Path(self._directory, not_finite.FILE)
-    what = {'stage': self.stage, 'step': step, 'loss': loss}
+    what: dict[str, Any] = {'stage': self.stage, 'step': step, 'loss': loss}
     if processes.is_first():
       order = self.feed.order_of(step - 1)
       not_finite.write(path, data=self._train, order=order, **what)
     raise not_finite.error(path, **what)
 
   def _end_epoch(self, state, step, history):
-    """Validates, appends to the history, and keeps the best variables."""
+    """Validates, appends to the history, and saves the variables if best."""
     on_devices = state.variables
     loss = devices.unreplicate(state.loss_sum) / self.steps_per_epoch
     row = {

@@ -150,7 +150,7 @@ def test_main_refuses_a_dataset_of_too_few_patients(tmp_path, phantom_data_dir):
     '--config.dataset.limit=1',
     f'--workdir={tmp_path}/run',
   )
-  assert_refused(done, 'train split', 'benign or malignant')
+  assert_refused(done, 'train split', 'benign and malignant')
 
 
 @pytest.mark.parametrize(

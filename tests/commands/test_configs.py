@@ -14,7 +14,7 @@ from mtnet_jax.models import deeplab
 from mtnet_jax.models import mtnet
 from mtnet_jax.models import nets
 from mtnet_jax.models import strategies
-from mtnet_jax.training import stages
+from mtnet_jax.training import stage as stage_lib
 
 
 def names(dataclass):
@@ -46,7 +46,7 @@ def test_every_key_is_read(variant):
   # `step` names these one by one.
   assert set(config.rank_loss) == {'weight', 'top_k', 'margin', 'max_top_k'}
   for stage in strategies.STAGES:
-    assert set(config[f'{stage}_stage']) <= names(stages.Stage)
+    assert set(config[f'{stage}_stage']) <= names(stage_lib.Stage)
   # The others are read one by one.
   read = attributes_read()
   passed_on = {'augment', 'seg_net', 'class_net', 'unet', 'rank_loss'}

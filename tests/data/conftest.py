@@ -1,4 +1,4 @@
-"""A dataset that is in memory only."""
+"""A dataset in memory."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Looks: geometry read off ramps, everything else against SciPy."""
+"""Views: their geometry is read off ramps, the rest is compared with SciPy."""
 
 import functools
 
@@ -44,7 +44,7 @@ def _views(image, mask=None, *, seeds=None, plain=False, **kwargs):
 
 
 def _half_pixel_bilinear(patch, size):
-  """Bilinear resize by pixel centres, border repeated."""
+  """Resizes bilinearly by pixel centres; border pixels are repeated."""
   at = (np.arange(size) + 0.5) * len(patch) / size - 0.5
   grid = np.meshgrid(at, at, indexing='ij')
   return ndimage.map_coordinates(
@@ -53,7 +53,7 @@ def _half_pixel_bilinear(patch, size):
 
 
 def _positions(count, augmentation):
-  """Row and column of the patch at which each look's pixels were taken.
+  """Returns the row and column of the patch that each pixel of a view samples.
 
   The images are a ramp along the rows or the columns: HU is the position, and
   the window (0, 16) of `_views` makes it 2 * HU / 16 - 1.
@@ -90,14 +90,14 @@ def test_plain_view_is_a_bilinear_resize():
       np.testing.assert_allclose(images[i, ..., channel], expected, atol=1e-5)
       np.testing.assert_allclose(plain[i, ..., channel], expected, atol=1e-5)
     covered = _half_pixel_bilinear(mask[i], _S)
-    # 16 -> 24 lands on exactly 1/2 in places, where rounding decides.
+    # Some values are exactly 1/2, where rounding decides.
     clear = np.abs(covered - 0.5) > 1e-5
     assert clear.mean() > 0.8
     np.testing.assert_array_equal(masks[i, clear, 0], covered[clear] > 0.5)
 
 
 def test_plain_images_at_their_own_size_are_only_windowed():
-  # -1000 -> -1, -300 is half way, 400 -> 1; beyond, clipped.
+  # -1000 becomes -1, -300 is half-way, 400 becomes 1; others are clipped.
   hu = np.array([[-3024, -1000], [-300, 5892]], np.int16)
   images = augment.plain_images(
     jnp.asarray(hu)[None], size=2, window=(-1000, 400)
@@ -126,13 +126,13 @@ def test_certain_flips_turn_the_patch_around():
   images, masks = _views(hu, mask, augmentation=flipped)
   expected, expected_masks = _views(hu, mask, augmentation=_IDENTITY)
   np.testing.assert_allclose(images, expected[:, ::-1, ::-1], atol=1e-5)
-  # Where the interpolated mask is exactly 1/2, rounding may decide.
+  # Where the interpolated mask is exactly 1/2, rounding decides.
   assert np.mean(masks != expected_masks[:, ::-1, ::-1]) < 0.01
 
 
 def test_crops_keep_their_bounds():
-  # Share of U(50, 80) % of 16 pixels; the centre moves by at most 40 %
-  # of what is left over, which keeps clear of the border pixels' repetition.
+  # The side is 50 to 80 % of 16 pixels, uniformly. The centre moves by at most
+  # 40 % of the rest, so that no border pixel is repeated.
   rows, columns = _positions(
     300,
     augment.Augmentation(
@@ -157,7 +157,7 @@ def test_crops_keep_their_bounds():
     assert abs(moved.mean()) < 0.05  # s.d. of the mean .23 / sqrt(300)
   np.testing.assert_allclose(*spans, atol=1e-4)  # square
   assert abs(np.mean(spans[0]) - 0.65) < 0.02
-  # The two axes move on their own.
+  # The shifts along the two axes are independent.
   moved = [at.mean(1) - (_P - 1) / 2 for at in (rows, columns)]
   assert abs(np.corrcoef(*moved)[0, 1]) < 0.2
 
@@ -168,7 +168,7 @@ def test_default_views_zoom_and_flip_half_of_the_time():
   for at in (rows, columns):
     flipped = np.diff(at, axis=1)[:, 0] < 0
     assert 0.42 < flipped.mean() < 0.58  # s.d. 2.5 %
-    # Nothing is taken from beyond the outermost half pixel.
+    # No position lies outside the patch.
     assert at.min() >= 0 and at.max() <= _P - 1
   row_flips, column_flips = (
     np.diff(at, axis=1)[:, 0] < 0 for at in (rows, columns)
@@ -187,7 +187,7 @@ def test_default_views_zoom_and_flip_half_of_the_time():
 
 
 def test_zoom_magnifies_the_middle():
-  # At 200 % the positions are (j - 11.5) * 16 / 24 / 2 around 7.5.
+  # With a zoom of 2, the positions are (j - 11.5) * 16 / 24 / 2 around 7.5.
   rows, _ = _positions(
     1,
     augment.Augmentation(
@@ -203,7 +203,7 @@ def test_zoom_magnifies_the_middle():
   )
 
 
-def test_a_view_depends_on_its_key_and_not_on_its_place():
+def test_a_view_depends_on_its_key_and_not_on_its_position():
   rng = np.random.default_rng(0)
   hu = rng.uniform(0, 16, (6, _P, _P))
   mask = (rng.random((6, _P, _P)) < 0.5).astype(np.uint8)
@@ -222,8 +222,8 @@ def test_a_view_depends_on_its_key_and_not_on_its_place():
 
 
 def test_mask_and_image_stay_aligned():
-  # An image that is its mask, scaled by a power of two, passes through the
-  # same sums: at or above half the window is where the mask must be.
+  # An image that is its mask times a power of two has the same sums: where it
+  # is at least half of the window, the mask must be 1.
   rng = np.random.default_rng(0)
   mask = (rng.random((32, _P, _P)) < 0.5).astype(np.uint8)
   images, masks = _views(
@@ -246,7 +246,7 @@ def test_constant_attenuation_stays_constant():
   np.testing.assert_array_equal(masks, 1)
 
 
-def test_defaults_are_the_design_s():
+def test_defaults_are_the_documented_ones():
   assert augment.Augmentation() == augment.Augmentation(
     crop_min=0.5,
     crop_max=1.0,
@@ -270,8 +270,8 @@ def test_maps_come_back_to_the_patch_grid():
 
 
 def test_maps_are_averaged_and_not_picked():
-  # One bright pixel of 8 x 8 keeps its share of the sum on 4 x 4: a pixel
-  # stands for four.
+  # One bright pixel of 8 x 8 adds 1/4 to the sum over 4 x 4 pixels, each of
+  # which is the mean of four.
   bright = jnp.zeros((1, 8, 8)).at[0, 3, 4].set(1.0)
   back = augment.to_patch_grid(bright, 4)
   np.testing.assert_allclose(back.sum(), 0.25, atol=1e-5)

@@ -1,10 +1,11 @@
-"""What names say of datasets, against the policies that TFDS finds by them."""
+"""Names of datasets describe the policies that TFDS finds by them."""
 
 import os
 import shlex
 
 import pytest
 
+from mtnet_jax.data import dataset_names
 from mtnet_jax.data import lidc
 from mtnet_jax.system import errors
 
@@ -27,7 +28,7 @@ from mtnet_jax.system import errors
   ],
 )
 def test_base_and_changes(name, base, changes):
-  assert lidc.base_and_changes(name) == (base, changes)
+  assert dataset_names.base_and_changes(name) == (base, changes)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +45,9 @@ def test_base_and_changes(name, base, changes):
 def test_how_split_is_the_policys(policy, tmp_path):
   name = f'lidc_nodules/phantom{policy}'
   config = lidc.builder(name, str(tmp_path)).builder_config
-  # Its build can be read by its own name, too.
+  # A built dataset can also be opened by the name of its folder.
   for known_as in (name, f'lidc_nodules/{config.name}'):
-    text = lidc.how_split(known_as)
+    text = dataset_names.how_split(known_as)
     assert text.startswith(f'by {config.policy.split_by}')
     assert ('several' in text) == (config.policy.split_by == 'nodule')
 
@@ -54,15 +55,15 @@ def test_how_split_is_the_policys(policy, tmp_path):
 @pytest.mark.parametrize(
   ('folds', 'begins'), (((0, 0), 'by patient'), ((0, 4), 'by nodule (a pati'))
 )
-def test_folds_of_ones_own_are_told_by_their_name(folds, begins, tmp_path):
+def test_the_name_tells_that_folds_are_custom(folds, begins, tmp_path):
   path = tmp_path / 'folds.csv'
   rows = (f'LIDC-IDRI-0003_14_{k},{fold}' for k, fold in enumerate(folds, 3))
   path.write_text('\n'.join(('nodule_id,fold', *rows)))
   name = f'lidc_nodules/phantom?nodules={path},folds={path}'
-  text = lidc.how_split(lidc.lasting_name(name))
+  text = dataset_names.how_split(lidc.lasting_name(name))
   assert text.startswith(begins) and text.endswith('folds of its own')
   for known_as in (name, lidc.lasting_name(name)):
-    assert lidc.base_and_changes(known_as)[0] == 'phantom'
+    assert dataset_names.base_and_changes(known_as)[0] == 'phantom'
   assert lidc.lasting_name('lidc_nodules/all?readers=3') == (
     'lidc_nodules/all?readers=3'
   )
@@ -100,7 +101,7 @@ def test_a_command_to_copy_is_quoted(name, data_dir, flags):
     'lidc_nodules/phantom\n',
   ),
 )
-def test_a_name_that_is_none_is_a_short_line(name, tmp_path):
+def test_an_invalid_name_gives_a_short_error(name, tmp_path):
   readers = [lambda: lidc.builder(name, str(tmp_path))]
   if 'nodules=' in name:
     readers.append(lambda: lidc.lasting_name(name))
@@ -111,7 +112,7 @@ def test_a_name_that_is_none_is_a_short_line(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('policy', 'says'),
+  ('policy', 'expected'),
   (
     ('nodules={}', 'by patient'),
     ('folds={}', 'in folds of its own'),
@@ -122,12 +123,12 @@ def test_a_name_that_is_none_is_a_short_line(name, tmp_path):
     ),
   ),
 )
-def test_a_name_alone_says_how_it_was_split(policy, says, tmp_path):
-  """A name of a stranger could name any file: a pipe would block for ever."""
+def test_the_name_alone_tells_the_split(policy, expected, tmp_path):
+  """The name's file is not opened: opening a pipe would block for ever."""
   pipe = tmp_path / 'pipe'
   os.mkfifo(pipe)
   name = f'lidc_nodules/phantom?{policy.format(pipe)}'
-  assert lidc.how_split(name) == says
-  # Of folds that nobody knows all may have been trained on.
-  if says != lidc.BY_PATIENT:
+  assert dataset_names.how_split(name) == expected
+  # With unknown folds, every nodule may have been in the training split.
+  if expected != dataset_names.BY_PATIENT:
     assert {row[2] for row in lidc.seen_by_fold(name)} == {'train'}

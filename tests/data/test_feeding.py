@@ -1,4 +1,4 @@
-"""Steps see the same examples, wherever the dataset is."""
+"""Steps see the same examples, on the devices or on the host."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def _feeder(nodules, max_bytes_on_device):
 
 
 def _seen(feed, step, **calls):
-  """What steps read, example by example: index each device's data."""
+  """Yields the examples that each step reads, with their view and position."""
   data, batches = feed(step, **calls)
   for i in range(calls.get('num_steps', 1)):
     rows = [
@@ -54,10 +54,12 @@ def test_examples_are_the_same_from_the_devices_and_from_the_host():
 @pytest.mark.parametrize(
   'max_bytes_on_device', (0, feeding.MAX_BYTES_ON_DEVICE)
 )
-def test_steps_of_one_call_see_what_each_would(max_bytes_on_device):
+def test_steps_of_one_call_see_the_examples_of_separate_calls(
+  max_bytes_on_device,
+):
   nodules = step_job.made_up_nodules(7)
   feed = _feeder(nodules, max_bytes_on_device)
-  # 7 nodules three times, in an epoch of ten steps and one look again.
+  # An epoch has three views of 7 nodules; the last batch is filled with others.
   alone = [seen for step in (1, 2, 3) for seen in _seen(feed, step)]
   together = list(_seen(feed, 1, num_steps=3, max_steps=5))
   assert len(together) == len(alone) == 3

@@ -1,4 +1,4 @@
-"""Records into memory, and an order that leaves nothing out."""
+"""Nodules are read into memory, and an epoch leaves none of them out."""
 
 import dataclasses
 
@@ -45,12 +45,12 @@ def test_an_epoch_holds_every_view_in_whole_batches(
   pairs, counts = np.unique(order, axis=0, return_counts=True)
   expected = [(i, j) for i in range(num_examples) for j in range(views)]
   assert list(map(tuple, pairs)) == expected
-  # What fills up the last batch comes from everywhere alike.
+  # Views that fill the last batch are repeated equally often.
   assert counts.max() - counts.min() <= 1
 
 
 def test_a_batch_larger_than_the_epoch_is_one_step():
-  # 2 examples x 2 views, filled up from its own start to 10.
+  # The order of 2 examples x 2 views is repeated up to 10.
   order = feeding.epoch_order(2, views=2, batch_size=10, seed=0)
   assert len(order) == 10
   np.testing.assert_array_equal(order[4:8], order[:4])
@@ -80,7 +80,7 @@ def test_steps_per_epoch(examples, views, batch, steps):
 @pytest.mark.parametrize(
   'where', ([3, 1], np.array([False, True, False, True]))
 )
-def test_take_takes_every_field(where):
+def test_take_selects_from_every_field(where):
   nodules = _nodules([0, 1, -1, 1])
   taken = nodules.take(where)
   indices = where if isinstance(where, list) else [1, 3]
@@ -94,7 +94,7 @@ def test_take_takes_every_field(where):
   assert len(nodules) == 4
 
 
-def test_take_forgets_no_field():
+def test_take_knows_every_field():
   # A field that `take` does not know would keep its old length.
   arrays = {
     field.name
@@ -121,9 +121,9 @@ def test_load_reads_records(built):
   np.testing.assert_array_equal(nodules.label, [-1, 0, 1])
   assert list(nodules.info['nodule_id']) == ['n0', 'n1', 'n2']
   np.testing.assert_array_equal(nodules.info['slice_index'], [10, 11, 12])
-  # Ratings become the readers' mean, (1 + 4) / 2.
+  # A rating becomes the mean of the readers', (1 + 4) / 2.
   np.testing.assert_array_equal(nodules.info['texture'], [2.5] * 3)
-  # That of malignancy says so: `malignancy_probability` is the networks'.
+  # Malignancy has another name: `malignancy_probability` is the networks'.
   np.testing.assert_array_equal(
     nodules.info['malignancy_rating_mean'], [2.5] * 3
   )
@@ -139,7 +139,7 @@ def test_load_stops_at_the_limit(built):
 
 @pytest.fixture(name='folded')
 def _folded(built):
-  """Ten records in three splits, as the folds say: n0 and n5 in fold 0, ..."""
+  """Ten records in three splits by their folds: n0 and n5 in fold 0, ..."""
   members = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
   built.info.splits = dict.fromkeys(members)
   built.as_data_source = lambda split: fake_records.Records(
@@ -180,12 +180,12 @@ def test_folds_rotate(folded, turn, train, validation, test):
     assert set(limited.info['fold']) <= folds and len(limited) == 1
 
 
-def test_what_a_run_uses_are_the_nodules_of_its_splits(folded):
-  """Of each fold there are two: n0 and n5, n1 and n6, ..."""
+def test_a_run_uses_the_nodules_of_its_splits(folded):
+  """Each fold has two nodules: n0 and n5, n1 and n6, ..."""
   for turn, limit, train, validation in (
     (0, 0, '012567', '38'),
     (1, 0, '123678', '49'),
-    # As few as were read.
+    # Only the nodules that were read.
     (0, 2, '01', '38'),
     (0, 1, '0', '3'),
   ):
@@ -208,7 +208,7 @@ def test_what_a_run_uses_are_the_nodules_of_its_splits(folded):
     ('lidc_nodules/phantom', 0, {0, 1, 2}, {3}),
     ('lidc_nodules/all', 1, {1, 2, 3}, {4}),
     ('lidc_nodules/paper?slices=all', 4, {4, 0, 1}, {2}),
-    # A patient's nodules are dealt out to all folds.
+    # The nodules of a patient may be in any fold.
     ('lidc_nodules/phantom?split_by=nodule', 0, {0, 1, 2, 3, 4}, set()),
   ),
 )
@@ -223,7 +223,7 @@ def test_a_run_without_a_list_has_seen_its_folds(name, turn, train, validation):
   }
 
 
-def test_a_missing_split_names_those_there_are(built):
+def test_an_unknown_split_is_refused_with_the_known_ones(built):
   with pytest.raises(errors.InputError, match="'train'.*test"):
     lidc.load_split('lidc_nodules/paper', 'train')
 
@@ -243,7 +243,7 @@ def test_a_dataset_that_is_not_built_says_how_to_build_it(tmp_path):
     lidc.load_split('lidc_nodules/paper', 'train', data_dir=str(tmp_path))
 
 
-def test_simulated_is_what_the_dataset_says(built):
+def test_the_dataset_tells_whether_it_is_simulated(built):
   built.info.metadata['simulated'] = False
   assert not lidc.load_split('lidc_nodules/phantom', 'test').simulated
 
@@ -254,12 +254,12 @@ def test_only_phantoms_are_simulated(name, simulated, tmp_path):
   assert lidc.is_simulated(name, str(tmp_path)) is simulated
 
 
-def test_a_name_may_carry_a_policy(tmp_path):
+def test_a_name_may_have_a_policy(tmp_path):
   name = 'lidc_nodules/phantom?split_by=nodule,slices=all'
   builder = lidc.builder(name, str(tmp_path))
   policy = builder.builder_config.policy
   assert (policy.split_by, policy.slices) == ('nodule', 'all')
-  # Its own folder, the same whatever the order.
+  # Its folder does not depend on the order of the changes.
   assert builder.builder_config.name == 'phantom-slices_all-split_by_nodule'
   assert lidc.is_simulated(name, str(tmp_path))
   assert not lidc.is_built(name, str(tmp_path))
@@ -268,7 +268,7 @@ def test_a_name_may_carry_a_policy(tmp_path):
   )
 
 
-def test_a_policy_may_hold_a_slash(tmp_path):
+def test_a_policy_may_contain_a_slash(tmp_path):
   name = 'lidc_nodules/paper?consensus=1/2'
   builder = lidc.builder(name, str(tmp_path))
   assert builder.builder_config.policy.consensus == (1, 2)
@@ -277,7 +277,7 @@ def test_a_policy_may_hold_a_slash(tmp_path):
 
 
 @pytest.mark.parametrize('policy', ('slice=all', 'slices=some'))
-def test_a_policy_that_is_none_is_an_input_error(policy, tmp_path):
+def test_an_invalid_policy_is_an_input_error(policy, tmp_path):
   with pytest.raises(errors.InputError, match='slice'):
     lidc.builder(f'lidc_nodules/phantom?{policy}', str(tmp_path))
 

@@ -129,7 +129,7 @@ def test_two_processes_are_one_with_two_devices_bit_for_bit(
     assert not (first / 'metrics.json').exists()
 
   said = _assert_end_well(main_job.start_on_two(jobs, **compiled))
-  (step,) = re.findall(r'class: going on at step (\d+)', said)
+  (step,) = re.findall(r'class: resumes at step (\d+)', said)
   assert 8 < int(step) < 16
 
   run_files.assert_same_checkpoints(first, two_devices)

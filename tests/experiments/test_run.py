@@ -236,5 +236,5 @@ def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   config = project_configs.CONFIGS.get_config('test')
   assert lidc.load_for_training(config) is splits
   splits[split] = one
-  with pytest.raises(errors.InputError, match=f'the {split} split of .* lacks'):
+  with pytest.raises(errors.InputError, match=f'the {split} split of .* both'):
     lidc.load_for_training(config)

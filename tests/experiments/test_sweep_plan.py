@@ -10,8 +10,8 @@ from mtnet_jax.storage import checkpoint
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
 from mtnet_jax.training import check_config
+from mtnet_jax.training import options
 from mtnet_jax.training import stages
-from mtnet_jax.training import step
 
 NAMES = (
   'table4',
@@ -105,7 +105,7 @@ def test_points_that_differ_in_numbers_have_one_program(name, count):
   programs = {
     (
       stages.make_stages(point.config)[0],
-      step.step_options(point.config, steps_per_epoch=1),
+      options.step_options(point.config, steps_per_epoch=1),
     )
     for point in plan_of(name)
   }

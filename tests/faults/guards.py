@@ -191,7 +191,7 @@ GUARDS = (
     'mtnet_jax/training/trainer.py',
     '      if stopping.holds():',
     '      if True:',
-    f'{_INTERRUPTED} -k handed_over',
+    f'{_INTERRUPTED} -k dispatched',
   ),
   guard.Guard(
     'mtnet_jax/storage/files.py',
@@ -207,7 +207,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/training/check_config.py',
-    'if value is None or len(str(value)) > _MAX_LETTERS:',
+    'if value is None or len(str(value)) > _MAX_CHARACTERS:',
     'if False:',
     'tests/commands/test_bad_input.py -k values_that',
   ),

@@ -45,7 +45,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/training/from_public.py',
-    '    _check_strategy(settled, task, fields, path)\n',
+    '    _check_strategy(resolved, task, fields, path)\n',
     '',
     f'{_BACK} -k otherwise',
   ),

@@ -283,13 +283,13 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/data/lidc.py',
-    ' or len(config) > _LONGEST:',
+    ' or len(config) > _MAX_CHARACTERS:',
     ':',
     'tests/data/test_dataset_names.py -k short',
   ),
   guard.Guard(
     'mtnet_jax/data/records.py',
-    '0 < len(text) <= _LONGEST and text.isprintable()',
+    '0 < len(text) <= _MAX_CHARACTERS and text.isprintable()',
     'True',
     'tests/data/test_dataset_records.py',
   ),

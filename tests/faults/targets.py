@@ -190,8 +190,8 @@ def _read_flags(folder):
 
   from mtnet_jax.models import nets
   from mtnet_jax.training import check_config
+  from mtnet_jax.training import options
   from mtnet_jax.training import stages
-  from mtnet_jax.training import step
 
   given = json.loads((folder / 'flags.json').read_bytes())
   config = project_configs.CONFIGS.get_config(given['variant'])
@@ -206,7 +206,7 @@ def _read_flags(folder):
   check_config.check_config(config)
   nets.make_nets(config)
   stages.make_stages(config)
-  step.loss_hyperparams(config)
+  options.loss_hyperparams(config)
 
 
 TARGETS = {

@@ -1,11 +1,11 @@
-"""What is wrong with a command's flags is one line."""
+"""A wrong flag gives an error of one line."""
 
 import main_job
 import pytest
 
 
 @pytest.mark.parametrize(
-  ('flag', 'says'),
+  ('flag', 'message'),
   [
     ('--config.data_dir=x', "the config has no key 'data_dir'"),
     (
@@ -14,7 +14,7 @@ import pytest
     ),
     (
       '--config=configs/mtnet.py:tst',
-      "variant 'tst' is unknown: take one of mtnet, small, demo, test",
+      "variant 'tst' is unknown: use one of mtnet, small, demo, test",
     ),
     (
       '--config.coarse_stage.epochs=a',
@@ -23,8 +23,8 @@ import pytest
     ),
   ],
 )
-def test_a_wrong_flag_is_one_line(flag, says):
+def test_a_wrong_flag_gives_one_line(flag, message):
   config = '--config=configs/mtnet.py:test'
   done = main_job.run(main_job.module('mtnet_jax.main', config, flag))
   assert done.returncode == 2
-  assert done.stderr == f'error: {says} (--help explains)\n'
+  assert done.stderr == f'error: {message} (--help explains)\n'

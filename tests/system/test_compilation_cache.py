@@ -1,4 +1,4 @@
-"""Compiled programs go where the user wants them."""
+"""Compiled programs are kept where the user wants them."""
 
 import os
 import pathlib
@@ -9,7 +9,8 @@ import pytest
 
 from mtnet_jax.system import compilation_cache
 
-# A container that runs as any user: no HOME, and no entry of the user.
+# As in a container with an arbitrary user: no HOME, and no entry in the user
+# database.
 _NO_HOME = """
 import os, pwd
 os.environ.pop('HOME', None)
@@ -54,14 +55,16 @@ def test_where_programs_are_kept(tmp_path, monkeypatch, chosen, expected):
   ),
 )
 def test_without_a_folder_there_is_no_cache(monkeypatch, before, env):
-  """It is a comfort: nothing ends for want of it, and nothing warns."""
+  """The cache is optional: without it, nothing fails or warns."""
   monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
   done = main_job.run([sys.executable, '-c', before + _COMPILE], **env)
   assert (done.returncode, done.stderr) == (0, '')
 
 
-def test_a_folder_into_which_all_may_write_is_no_cache(tmp_path, monkeypatch):
+def test_a_folder_that_all_users_can_write_to_is_not_used(
+  tmp_path, monkeypatch
+):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   folder = compilation_cache.folder('native')
   assert folder == tmp_path / 'mtnet_jax' / 'native'
@@ -69,11 +72,11 @@ def test_a_folder_into_which_all_may_write_is_no_cache(tmp_path, monkeypatch):
   assert compilation_cache.folder('native') is None
   folder.chmod(0o770)
   assert compilation_cache.folder('native') == folder
-  # Above it, where it could be replaced, unless only owners rename there.
+  # Its parent, where others could replace it unless the parent is sticky.
   for mode, expected in ((0o777, None), (0o1777, folder)):
     tmp_path.chmod(mode)
     assert compilation_cache.folder('native') == expected
-  # Another user's, who is asked by a user that is not root.
+  # The folder belongs to another user, who is trusted only if it is root.
   owner = folder.stat().st_uid
   monkeypatch.setattr(os, 'getuid', lambda: owner + 1)
   expected = folder if owner == 0 else None
@@ -94,8 +97,10 @@ print(library._path('forward').parent)
 """
 
 
-def test_without_a_folder_loops_are_of_this_process(tmp_path, monkeypatch):
-  """In a folder that is nobody else's, and gone afterwards."""
+def test_without_a_folder_the_loops_are_built_in_a_temporary_one(
+  tmp_path, monkeypatch
+):
+  """The folder belongs to this process and is removed at its end."""
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
   done = main_job.run(
     [sys.executable, '-c', _NO_HOME + _LOOPS], TMPDIR=str(tmp_path)
@@ -118,7 +123,7 @@ for name in ('lidc_nodules/phantom', 'lidc_nodules/phantom?readers=3'):
 """
 
 
-def test_without_a_home_datasets_need_a_folder(monkeypatch):
+def test_without_a_home_datasets_need_a_data_dir(monkeypatch):
   monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
   done = main_job.run([sys.executable, '-c', _NO_HOME + _DATASETS])
   assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A command with --config leaves its process as it was: a notebook's, too."""
+"""A command with --config changes nothing in its process, as in notebooks."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from mtnet_jax.system import config_command
 
-# What `%run -m` does, with a standard output that is no file.
+# Does what `%run -m` does; standard output is not a file.
 _NOTEBOOK = """
 import contextlib, io, json, runpy, sys
 import mtnet_jax.main
@@ -38,7 +38,7 @@ def test_commands_follow_each_other_in_one_process(tmp_path):
   test = '--config=configs/mtnet.py:test'
   wrong = '--config.dataset.name=elsewhere/{}'
   workdir = f'--workdir={tmp_path}/{{}}'.format
-  codes, says = _run(
+  codes, lines = _run(
     ('main', test, '--config.seed=1', wrong.format('one'), workdir('a')),
     ('main', test, '--config.seed=2', wrong.format('two'), workdir('b')),
     (
@@ -51,18 +51,18 @@ def test_commands_follow_each_other_in_one_process(tmp_path):
     ('sweep', '--help'),
   )
   assert codes == [[2, False]] * 4 + [[0, True]]
-  says = [line for line in says if line.startswith('error:')]
-  for line, word in zip(says, ('one', 'two', 'three'), strict=False):
-    assert f"dataset 'elsewhere/{word}' is not of this project" in line
-  assert '--config is missing, such as configs/mtnet.py' in says[3]
+  lines = [line for line in lines if line.startswith('error:')]
+  for line, word in zip(lines, ('one', 'two', 'three'), strict=False):
+    assert f"dataset 'elsewhere/{word}' is unknown" in line
+  assert '--config is missing: give it, such as configs/mtnet.py' in lines[3]
 
 
-def test_words_of_a_flag_need_no_quotes(tmp_path):
-  """For runs and sweeps; what is no stage or output is refused by name."""
+def test_words_in_a_flag_need_no_quotes(tmp_path):
+  """In runs and sweeps; unknown stages and outputs are refused by name."""
   test = '--config=configs/mtnet.py:test'
   table4 = '--config=configs/ablations.py:table4,test'
   wrong = '--config.dataset.name=elsewhere/{}'.format
-  codes, says = _run(
+  codes, lines = _run(
     ('main', test, '--config.stages=coarse,class', wrong('one')),
     (
       'main',
@@ -78,10 +78,10 @@ def test_words_of_a_flag_need_no_quotes(tmp_path):
   )
   assert codes == [[2, False]] * 6
   one, two, three, four, five, six = (
-    line for line in says if line.startswith('error:')
+    line for line in lines if line.startswith('error:')
   )
   assert "'elsewhere/one'" in one and "'elsewhere/two'" in two
-  assert 'needs coarse, too: --config.stages=coarse,class. ' in three
+  assert 'needs coarse as well: set --config.stages=coarse,class. ' in three
   assert "('coarse', 'final') must be of coarse, class, fine, joint" in four
   assert "config.base.stages=('coarse',) leaves nothing to compare" in five
   assert "config.outputs=('clas',) must be of coarse, class, fine." in six
@@ -104,31 +104,31 @@ def test_tuples_of_flags(text, values):
   assert config_command._TupleParser().parse(text) == values
 
 
-def test_a_config_that_is_not_there_says_where_it_may_be(tmp_path, monkeypatch):
+def test_a_missing_config_file_gives_the_known_ones(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   configs = main_job.ROOT / 'configs'
-  for flags, says in (
+  for flags, message in (
     (
       ['--config=configs/mtnet.py:demo', '--config.seed=1'],
-      'configs/mtnet.py of --config is no file, looked for in'
-      f' {tmp_path}: give --config={configs}/mtnet.py:demo',
+      f'--config: there is no file configs/mtnet.py in {tmp_path}: give'
+      f' --config={configs}/mtnet.py:demo',
     ),
     (
       ['--config', 'mine.py'],
-      f'mine.py of --config is no file, looked for in {tmp_path}: those of'
+      f'--config: there is no file mine.py in {tmp_path}: the configs of'
       ' this project are ablations.py, baselines.py, lidc_small.py, mtnet.py in'
       f' {configs}',
     ),
     (
       [f'--config={tmp_path}:demo'],
-      f'{tmp_path} of --config is no file: those of this project',
+      f'--config: there is no file {tmp_path}: the configs of this project',
     ),
   ):
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(ValueError, match=re.escape(message)):
       config_command._check_file(['main', *flags])
   (tmp_path / 'mine.py').touch()
   config_command._check_file(['main', '--config=mine.py:x', '--workdir=y'])
-  # Of an installation without a clone there are none.
+  # An installation without a clone has no configs.
   monkeypatch.setattr(
     config_command.mtnet_jax, '__file__', f'{tmp_path}/a/b.py'
   )
@@ -137,8 +137,8 @@ def test_a_config_that_is_not_there_says_where_it_may_be(tmp_path, monkeypatch):
 
 
 def test_flags_of_absl_still_work():
-  codes, says = _run(('main', '--verbosity=1', '--config=configs/no.py'))
+  codes, lines = _run(('main', '--verbosity=1', '--config=configs/no.py'))
   assert codes == [[2, False]]
-  assert 'configs/no.py' in says[-1]
-  codes, says = _run(('main', '--verbosty=1', '--config=configs/mtnet.py'))
-  assert "Unknown command line flag 'verbosty'" in says[-1]
+  assert 'configs/no.py' in lines[-1]
+  codes, lines = _run(('main', '--verbosty=1', '--config=configs/mtnet.py'))
+  assert "Unknown command line flag 'verbosty'" in lines[-1]

@@ -1,4 +1,4 @@
-"""Trees over the devices."""
+"""Trees are distributed over the devices."""
 
 import concurrent.futures
 
@@ -31,7 +31,7 @@ def test_every_device_holds_a_copy():
 
 
 def test_replicated_inputs_do_not_compile_a_second_time():
-  """Outputs of a mapped step come back as its inputs: one program serves."""
+  """Outputs of a mapped step are its next inputs: one program is enough."""
   traces = []
 
   def add_one(tree):
@@ -55,7 +55,7 @@ def test_split_keeps_the_order_of_the_global_batch():
   )
 
 
-def test_shares_put_together_are_the_global_batch():
+def test_gathered_shares_are_the_global_batch():
   devices = jax.device_count()
   batch = np.arange(devices * 6).reshape(devices * 3, 2)
   rows = devices_lib.share(batch)
@@ -63,7 +63,7 @@ def test_shares_put_together_are_the_global_batch():
   np.testing.assert_array_equal(devices_lib.gather({'x': rows})['x'], batch)
 
 
-def test_a_thread_may_have_one_device_for_itself():
+def test_a_thread_can_use_a_single_device():
   device = jax.devices()[0]
   assert devices_lib.only_device() is None
   with jax.default_device(device):
@@ -88,7 +88,7 @@ def test_a_thread_may_have_one_device_for_itself():
   ],
 )
 def test_every_product_has_the_precision_asked_for(precision, expected):
-  """Forward and backward, custom gradients included."""
+  """In the forward and the backward pass, custom gradients included."""
 
   def loss(kernels, x):
     for kernel, dilation in zip(kernels, (1, 2, 1), strict=True):
@@ -107,12 +107,12 @@ def test_every_product_has_the_precision_asked_for(precision, expected):
 
 
 on_cpu = pytest.mark.skipif(
-  jax.default_backend() != 'cpu', reason='the option is one of CPUs'
+  jax.default_backend() != 'cpu', reason='the option is for CPUs'
 )
 
 
 @on_cpu
-def test_forward_programs_have_products_of_eigen():
+def test_forward_programs_use_eigen_for_products():
   options = devices_lib.forward_options()
   matrix = jnp.ones((512, 512))
   program = jax.jit(jnp.matmul, compiler_options=options)
@@ -131,7 +131,7 @@ def test_options_that_xla_does_not_know_are_left_out(monkeypatch, name):
 
 
 @pytest.mark.parametrize('name', ('lean_options', 'forward_options'))
-def test_accelerators_keep_what_is_rounded(monkeypatch, name):
+def test_accelerators_keep_rounded_values_rounded(monkeypatch, name):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   options = getattr(devices_lib, name)()
   assert options == {'xla_allow_excess_precision': False}
@@ -169,10 +169,10 @@ def test_options_reach_the_compiler():
 
 
 @on_cpu
-def test_training_and_evaluation_are_given_the_lean_options(monkeypatch):
-  given = []
+def test_training_and_evaluation_use_the_lean_options(monkeypatch):
+  found = []
   monkeypatch.setattr(
-    devices_lib, 'mapped', lambda fn, *, options, **_: given.append(options)
+    devices_lib, 'mapped', lambda fn, *, options, **_: found.append(options)
   )
   step.mapped.__wrapped__(
     stage=None, nets=(), tx=None, options=None, precision='', device=None
@@ -186,4 +186,4 @@ def test_training_and_evaluation_are_given_the_lean_options(monkeypatch):
     precision='',
     device=None,
   )
-  assert given == [devices_lib.lean_options()] * 2 and given[0]
+  assert found == [devices_lib.lean_options()] * 2 and found[0]

@@ -1,4 +1,4 @@
-"""A user's mistake ends in one line; a defect keeps its traceback."""
+"""A user's mistake gives one line; a defect keeps its traceback."""
 
 import sys
 
@@ -25,7 +25,7 @@ def test_input_error_becomes_one_line(errors, capsys):
 
 
 @both_packages
-def test_what_is_quoted_of_a_file_commands_no_terminal(errors, capsys):
+def test_messages_contain_no_terminal_control_characters(errors, capsys):
   def main():
     raise errors.InputError('its id is \x1b]0;title\x07\x1b[2J\x9b1m\u202e.')
 
@@ -75,8 +75,8 @@ def test_other_errors_are_not_translated():
 
 
 @pytest.mark.parametrize('platform', ('cuda', 'nonsense'))
-def test_devices_that_are_not_there_are_one_line(platform):
-  """Of a command, and of `load`, whatever JAX raises for it."""
+def test_missing_devices_give_one_line(platform):
+  """In `load` and in a command, for each exception that JAX raises."""
   loads = (
     'import mtnet_jax\n'
     'from mtnet_jax.system import errors\n'
@@ -123,8 +123,8 @@ def test_other_assertions_keep_their_traceback():
     jax.errors.TracerArrayConversionError,
   ),
 )
-def test_wrong_values_of_a_file_are_one_line(kind):
-  """Whatever they raise: the line says where, what, and the way out."""
+def test_wrong_values_of_a_file_give_one_line(kind):
+  """The line has the file, the exception and what to do."""
   error = kind.__new__(kind, 'odd')
   error.args = ('odd',)
   with pytest.raises(
@@ -136,7 +136,7 @@ def test_wrong_values_of_a_file_are_one_line(kind):
 
 
 @pytest.mark.parametrize('kind', (AssertionError, OSError, RuntimeError))
-def test_what_no_value_causes_keeps_its_traceback(kind):
+def test_other_exceptions_keep_their_traceback(kind):
   with pytest.raises(kind, match='ours'):
     with errors_lib.of_wrong_values('x is damaged', way_out='Go.'):
       raise kind('ours')

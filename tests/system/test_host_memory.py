@@ -1,4 +1,4 @@
-"""Memory that is kept is not asked for, page by page, in every step."""
+"""Freed memory is kept, so that steps need no new pages from the kernel."""
 
 import sys
 
@@ -10,14 +10,14 @@ from mtnet_jax.system import host_memory
 _COUNT = """
 import resource, sys
 from mtnet_jax.system import host_memory
-kept = sys.argv[1] == 'kept' and host_memory.keep()
+kept = sys.argv[1] == 'keep' and host_memory.keep()
 import jax, jax.numpy as jnp
 # The running sums, 80 MB, are needed in the middle only.
 step = jax.jit(lambda x: jnp.sum(jnp.cumsum(x)[::-1] * x))
 x = jnp.ones(20_000_000)
 faults = []
-# By chance a small allocation takes the edge of a hole, and the next step asks
-# for new pages. That ends; how soon differs from run to run.
+# By chance, a small allocation may lie in the hole that a step left, so that
+# the next step needs new pages. After some steps this no longer happens.
 for _ in range(20 if kept else 5):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   step(x).block_until_ready()
@@ -30,17 +30,17 @@ print(kept, min(faults))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='counts pages of Linux')
-def test_steps_find_their_pages():
+def test_steps_reuse_their_pages():
   def faults(argument):
     done = main_job.run([sys.executable, '-c', _COUNT, argument])
     assert done.returncode == 0, done.stderr
     kept, count = done.stdout.split()
     return kept == 'True', int(count)
 
-  kept, few = faults('kept')
+  kept, few = faults('keep')
   if not kept:
-    pytest.skip('an accelerator, or a C library without mallopt')
-  _, many = faults('as it is')
+    pytest.skip('with an accelerator, or without mallopt')
+  _, many = faults('default')
   # 80 MB are 20 thousand pages of 4 KiB.
   assert many > 10_000
   assert few < many / 10
@@ -61,7 +61,7 @@ def resident():
   return int(status['VmRSS'].split()[0]) // 1024
 hole = libc.malloc(200 << 20)
 ctypes.memset(hole, 1, 200 << 20)
-# Above the hole, which without it would be the heap's end.
+# Without this block above it, the hole would be the end of the heap.
 lid = libc.malloc(1 << 20)
 libc.free(hole)
 full = resident()
@@ -74,12 +74,12 @@ print(kept, full - after_short, full - resident())
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_holes_that_compiling_leaves_are_given_back():
+def test_memory_freed_by_the_compiler_is_returned():
   done = main_job.run([sys.executable, '-c', _GIVE_BACK])
   assert done.returncode == 0, done.stderr
   kept, after_short, after_long = done.stdout.split()
   if kept == 'False':
-    pytest.skip('an accelerator, or a C library without mallopt')
+    pytest.skip('with an accelerator, or without mallopt')
   assert int(after_short) < 10
   assert int(after_long) > 190
 
@@ -87,7 +87,7 @@ def test_holes_that_compiling_leaves_are_given_back():
 _CALL = """
 import sys
 from mtnet_jax.system import host_memory
-kept = sys.argv[1] == 'kept' and host_memory.keep()
+kept = sys.argv[1] == 'keep' and host_memory.keep()
 import jax, jax.numpy as jnp
 def turn(i, total):
   return total + jnp.sum(jnp.cumsum(x * i)[::-1] * x)
@@ -98,32 +98,32 @@ print(kept, long(x).is_ready())
 """
 
 
-def test_steps_are_computed_where_they_are_called():
+def test_steps_are_computed_synchronously():
   def is_ready(argument):
     done = main_job.run([sys.executable, '-c', _CALL, argument])
     assert done.returncode == 0, done.stderr
     kept, ready = done.stdout.split()
     return kept == 'True', ready == 'True'
 
-  kept, ready = is_ready('kept')
+  kept, ready = is_ready('keep')
   if not kept:
-    pytest.skip('an accelerator, or a C library without mallopt')
+    pytest.skip('with an accelerator, or without mallopt')
   assert ready
-  # The same call is still computing when it returns, where nothing is kept.
-  assert is_ready('as it is') == (False, False)
+  # By default, the same call returns while it is still computed.
+  assert is_ready('default') == (False, False)
 
 
-def test_an_accelerator_leaves_memory_alone(monkeypatch):
+def test_with_an_accelerator_nothing_is_changed(monkeypatch):
   monkeypatch.setattr(
     host_memory.importlib.util, 'find_spec', lambda name: name == 'libtpu'
   )
   monkeypatch.setattr(
-    host_memory.ctypes, 'CDLL', lambda _: pytest.fail('must not be asked')
+    host_memory.ctypes, 'CDLL', lambda _: pytest.fail('must not be called')
   )
   assert host_memory.keep() is False
 
 
-def test_other_c_libraries_are_left_alone(monkeypatch):
+def test_with_another_c_library_nothing_is_changed(monkeypatch):
   monkeypatch.setattr(host_memory.importlib.util, 'find_spec', lambda _: None)
   monkeypatch.setattr(host_memory.ctypes, 'CDLL', lambda _: object())
   assert host_memory.keep() is False

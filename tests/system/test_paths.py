@@ -1,4 +1,4 @@
-"""`~` is the home folder for every flag, config and call that names a path."""
+"""`~` is expanded in every flag, config field and argument that is a path."""
 
 import argparse
 import importlib
@@ -26,8 +26,8 @@ from tfds_lidc import errors as lidc_errors
 from tfds_lidc import paths as lidc_paths
 from tfds_lidc.lidc_nodules import building
 
-# Flags of text that name no file, in all commands. A new flag belongs here, or
-# has the type `command_line.path`.
+# Text flags of all commands that are not paths. A new flag must be listed here,
+# or have the type `command_line.path`.
 _NO_PATHS = {
   '--annotated',
   '--config',
@@ -46,7 +46,7 @@ _NO_PATHS = {
 
 
 def _commands():
-  """Modules of both packages that parse a command line with argparse."""
+  """Yields the modules of both packages that use argparse."""
   for package in ('mtnet_jax', 'tfds_lidc'):
     for path in sorted((main_job.ROOT / package).rglob('*.py')):
       if re.search(
@@ -57,7 +57,7 @@ def _commands():
 
 
 class _ParserError(Exception):
-  """Carries the parser of a command, in place of its parsing anything."""
+  """Carries the parser of a command; raised before anything is parsed."""
 
 
 def _parser_of(module, monkeypatch):
@@ -70,7 +70,7 @@ def _parser_of(module, monkeypatch):
   return caught.value.args[0]
 
 
-def test_every_command_is_looked_at():
+def test_every_command_is_found():
   assert {
     'mtnet_jax.bundle',
     'mtnet_jax.predict',
@@ -90,13 +90,13 @@ def test_every_flag_that_is_a_path_has_its_type(module, monkeypatch):
     if action.nargs == 0 or action.type is int or name in _NO_PATHS:
       continue
     assert action.type is not None, f'{module} {name}'
-    # Of a list each item is converted so.
+    # argparse converts each item of a list like this.
     assert parser._get_value(action, '~/x') == '/home/me/x', name
     assert parser._get_value(action, 'gs://b/~/x') == 'gs://b/~/x', name
 
 
 @pytest.mark.parametrize('command', (main_command, sweep_command))
-def test_the_commands_of_absl_have_no_other_paths(command):
+def test_commands_with_absl_flags_have_no_other_paths(command):
   values = flags.FlagValues()
   command.define_flags(values)
   text = {name for name in values if values[name].flag_type() != 'int'}
@@ -104,26 +104,28 @@ def test_the_commands_of_absl_have_no_other_paths(command):
   assert text <= {'config', 'workdir', 'coordinator'}
 
 
-def test_fields_of_the_config_that_are_paths_are_known():
-  """Each of them is expanded where it is used; a new one belongs there, too."""
+def test_config_fields_that_are_paths_are_listed():
+  """Each path is expanded where it is used; a new one must be, too."""
   tree = json.loads(project_configs.CONFIGS.get_config().to_json())
 
-  def texts(tree, before=''):
+  def text_fields(tree, before=''):
     for key, value in tree.items():
       if isinstance(value, dict):
-        yield from texts(value, f'{before}{key}.')
+        yield from text_fields(value, f'{before}{key}.')
       elif isinstance(value, str):
         yield before + key
 
   assert {
-    name for name in texts(tree) if not name.endswith(('sha256', 'schedule'))
+    name
+    for name in text_fields(tree)
+    if not name.endswith(('sha256', 'schedule'))
   } == {
     # Paths.
     'dataset.data_dir',
     'start_from',
     'pretrained.segmentation',
     'pretrained.classification',
-    # Others.
+    # Other text.
     'coarse_mask',
     'dataset.fallback',
     'dataset.fingerprint',
@@ -136,7 +138,7 @@ def test_fields_of_the_config_that_are_paths_are_known():
   }
 
 
-def test_a_run_goes_on_whichever_way_its_folders_are_written(
+def test_a_run_resumes_with_its_folders_written_in_another_way(
   monkeypatch, tmp_path
 ):
   monkeypatch.setenv('HOME', '/home/me')
@@ -164,7 +166,7 @@ def test_a_run_goes_on_whichever_way_its_folders_are_written(
     (lidc_command_line.path, argparse.ArgumentTypeError),
   ),
 )
-def test_without_such_a_home_there_is_no_folder_of_that_name(
+def test_a_home_folder_that_does_not_exist_is_an_error(
   expand, error, monkeypatch
 ):
   monkeypatch.setenv('HOME', '/home/me')
@@ -175,10 +177,10 @@ def test_without_such_a_home_there_is_no_folder_of_that_name(
     expand('~nobody_so_called/x')
 
 
-def test_a_run_is_found_again_with_every_path_below_home(
+def test_a_run_is_found_with_every_path_written_with_a_tilde(
   finished_run, phantom_data_dir, compiled
 ):
-  """Which was trained with each of them written out."""
+  """The run was trained with full paths."""
   run, _ = finished_run
   home = phantom_data_dir.parent
   assert home in run.parents
@@ -194,9 +196,7 @@ def test_a_run_is_found_again_with_every_path_below_home(
   assert not (main_job.ROOT / '~').exists()
 
 
-def test_commands_write_and_read_below_home(
-  made_run_dir, monkeypatch, tmp_path
-):
+def test_commands_expand_the_home_folder(made_run_dir, monkeypatch, tmp_path):
   home = tmp_path / 'home'
   home.mkdir()
   monkeypatch.setenv('HOME', str(home))

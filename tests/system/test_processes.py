@@ -1,6 +1,6 @@
-"""Finding the other processes; one process alone is a plain call.
+"""Connecting to other processes, and calls in a single process.
 
-What several processes do together is in `test_determinism`.
+`test_determinism` tests several processes that work together.
 """
 
 import jax
@@ -11,11 +11,11 @@ from mtnet_jax.system import processes
 
 
 @pytest.mark.parametrize(
-  ('coordinator', 'num_processes', 'process_id', 'says'),
+  ('coordinator', 'num_processes', 'process_id', 'message'),
   [
-    ('', 2, None, '--num_processes need --coordinator=HOST:PORT'),
-    ('', None, 0, '--process_id need --coordinator'),
-    ('auto', 2, 0, '--num_processes and --process_id need --coordinator'),
+    ('', 2, None, '--num_processes: also give --coordinator=HOST:PORT'),
+    ('', None, 0, '--process_id: also give --coordinator'),
+    ('auto', 2, 0, '--num_processes and --process_id: also give --'),
     ('host:1234', None, None, 'needs --num_processes and --process_id'),
     ('host:1234', 2, None, 'needs --process_id'),
     ('host', 2, 0, 'must be HOST:PORT'),
@@ -25,26 +25,26 @@ from mtnet_jax.system import processes
     ('host:1234', 2, -1, '--process_id=-1 must be from 0 to 1'),
   ],
 )
-def test_flags_that_do_not_belong_together(
-  coordinator, num_processes, process_id, says
+def test_flags_that_contradict_each_other_are_refused(
+  coordinator, num_processes, process_id, message
 ):
   with pytest.raises(errors.InputError) as error:
     processes.connect(
       coordinator, num_processes=num_processes, process_id=process_id
     )
-  assert says in str(error.value)
+  assert message in str(error.value)
 
 
 def test_one_process_needs_no_connection():
   processes.connect('')
   assert processes.is_first()
-  # The very object, not a copy.
+  # The same object, not a copy.
   value = object()
   assert processes.gather(value) == [value]
   assert processes.on_first(lambda: value) is value
 
 
-def test_one_process_raises_what_was_raised():
+def test_one_process_raises_the_original_exception():
   def fail():
     raise KeyError('mine')
 
@@ -56,7 +56,7 @@ def _fail(message):
   raise jax.errors.JaxRuntimeError(message)
 
 
-def test_an_error_of_another_process_ends_this_one_with_a_line(
+def test_an_error_of_another_process_ends_this_one_with_one_line(
   monkeypatch, capsys
 ):
   class _EndedError(Exception):
@@ -69,11 +69,11 @@ def test_an_error_of_another_process_ends_this_one_with_a_line(
   monkeypatch.setattr(processes.os, '_exit', end)
   with pytest.raises(_EndedError, match='^1$'), processes.together():
     _fail('UNKNOWN: Connection closed by peer\nand more')
-  said = capsys.readouterr().err
-  assert said.startswith('error: another process of this run has ended')
-  assert '(UNKNOWN: Connection closed by peer)' in said
-  assert said.count('\n') == 1
-  # What is this process's own stays what it is.
+  printed = capsys.readouterr().err
+  assert printed.startswith('error: another process of this run has ended')
+  assert '(UNKNOWN: Connection closed by peer)' in printed
+  assert printed.count('\n') == 1
+  # An error of this process itself stays unchanged.
   with pytest.raises(jax.errors.JaxRuntimeError), processes.together():
     _fail('RESOURCE_EXHAUSTED: out of memory')
   monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""SIGTERM ends a process in order, whatever it is in the middle of."""
+"""SIGTERM ends a process cleanly, regardless of what it is doing."""
 
 import signal
 import subprocess
@@ -8,9 +8,9 @@ import time
 import main_job
 import pytest
 
-_LAST = 'SIGTERM: stopped. The same command goes on from the last checkpoint.'
+_LAST = 'SIGTERM: stopped. The same command resumes from the last checkpoint.'
 
-# Begins with what every one of these programs does.
+# The first lines of every program below.
 _BEGIN = """
 import hashlib, sys, time
 from mtnet_jax.system import stopping
@@ -18,7 +18,8 @@ stopping.listen()
 def ready():
   print('ready', flush=True)
 def in_c():
-  # Without the interpreter, as a compilation: no handler in Python runs.
+  # Like a compilation, this does not return to the interpreter, which could
+  # run a handler.
   hashlib.pbkdf2_hmac('sha256', b'x', b'x', 2_000_000_000)
 """
 _PLAIN = """
@@ -37,7 +38,7 @@ stopping.hold()
 try:
   ready()
   until = time.monotonic() + 5
-  # Longer than a thread that holds nothing is given.
+  # Longer than a thread without unsaved work may take.
   while time.monotonic() < until:
     time.sleep(0.1)
   stopping.check()
@@ -56,7 +57,7 @@ stopping.release('at step 3')
 
 
 def _stop(program):
-  """Exit code, the two outputs after 'ready', and seconds from the signal."""
+  """Returns the exit code, both outputs after 'ready', and the seconds."""
   process = subprocess.Popen(
     [sys.executable, '-c', _BEGIN + program],
     env=main_job.environment(),
@@ -72,7 +73,7 @@ def _stop(program):
 
 
 @pytest.mark.parametrize(
-  'program, says, line, most',
+  'program, expected_output, line, max_seconds',
   [
     (_PLAIN, 'unwound\n', _LAST, 2),
     (_IN_C, '', _LAST, 10),
@@ -91,12 +92,12 @@ def _stop(program):
   ],
   ids=['plain', 'in C', 'holding', 'saved and stuck'],
 )
-def test_sigterm_ends_a_process(program, says, line, most):
+def test_sigterm_ends_a_process(program, expected_output, line, max_seconds):
   code, output, error, seconds = _stop(program)
   assert code == 128 + 15
-  assert output == says
+  assert output == expected_output
   assert error.strip() == line
-  assert seconds < most
+  assert seconds < max_seconds
 
 
 def test_without_sigterm_nothing_happens():

@@ -1,4 +1,4 @@
-"""Steps that share a call are the same steps, as many as suit the devices."""
+"""Steps that share a call give the same results as single steps."""
 
 import contextlib
 import json
@@ -30,16 +30,16 @@ def _pace(backend, monkeypatch, *, steps_per_call=0):
 )
 def test_steps_of_a_quarter_of_a_second(monkeypatch, seconds, expected):
   pace = _pace('gpu', monkeypatch)
-  # The first call waits for the compiler, and one of the others for the disk.
-  # Alone, a step takes as long again as in a loop.
-  for took in (90.0, 2 * seconds, 9 * seconds, 2 * seconds):
+  # The first call includes the compilation, and one of the others a delay. A
+  # call of one step takes twice as long as a step in a loop.
+  for elapsed in (90.0, 2 * seconds, 9 * seconds, 2 * seconds):
     assert pace.is_timing and pace.num_steps(100) == 1
-    pace.record(1, took)
-  for took in (seconds, 9 * seconds, seconds):
+    pace.record(1, elapsed)
+  for elapsed in (seconds, 9 * seconds, seconds):
     assert pace.is_timing
     steps = pace.num_steps(100)
     assert steps == max(1, expected // 2)
-    pace.record(steps, took * steps)
+    pace.record(steps, elapsed * steps)
   assert not pace.is_timing and pace.step_seconds == pytest.approx(seconds)
   assert pace.num_steps(100) == expected
   # No call goes beyond the end of an epoch.
@@ -49,21 +49,21 @@ def test_steps_of_a_quarter_of_a_second(monkeypatch, seconds, expected):
 
 def test_one_step_a_call_on_a_cpu(monkeypatch):
   pace = _pace('cpu', monkeypatch)
-  for took in (1.0, 0.001, 0.001, 0.001):
-    pace.record(1, took)
+  for elapsed in (1.0, 0.001, 0.001, 0.001):
+    pace.record(1, elapsed)
   assert (pace.max_steps, pace.num_steps(100)) == (1, 1)
 
 
-def test_a_number_in_the_config_is_taken(monkeypatch):
+def test_a_number_in_the_config_is_used(monkeypatch):
   pace = _pace('cpu', monkeypatch, steps_per_call=5)
   assert (pace.max_steps, pace.num_steps(100), pace.num_steps(2)) == (5, 5, 2)
-  for took in (60.0, 20.0, 20.0, 20.0):
-    pace.record(5, took)
+  for elapsed in (60.0, 20.0, 20.0, 20.0):
+    pace.record(5, elapsed)
   assert (pace.step_seconds, pace.num_steps(100)) == (4.0, 5)
 
 
-def test_several_processes_look_at_the_same_calls(monkeypatch):
-  """Whatever is done already: one that ends leaves no other in a call."""
+def test_several_processes_wait_for_the_same_calls(monkeypatch):
+  """Even where later calls are done: see the rule in `training/calls.py`."""
   done = {'loss': jnp.ones((1, 2)), 'finite': jnp.ones((1, 2), bool)}
   jax.block_until_ready(done)
   for processes, steps in ((2, [1, 2]), (1, [1, 2, 3, 4, 5])):
@@ -100,7 +100,7 @@ def _trainer(directory, steps_per_call, **changes):
 
 
 class _Records(progress.Silent):
-  """Records what it is told; stops the run after a step, as SIGTERM does."""
+  """Records the losses; stops the run after a step, as SIGTERM does."""
 
   def __init__(self, stop_at=None):
     self.steps = []
@@ -113,16 +113,16 @@ class _Records(progress.Silent):
 
 
 def _run(trainer, *, num_steps=None):
-  """Its steps, best, history and last state, of so many steps a call."""
+  """Trains; returns the steps, the best variables, history and last state."""
   records = _Records()
-  chosen = contextlib.nullcontext()
+  pace = contextlib.nullcontext()
   if num_steps:
-    chosen = mock.patch.object(
+    pace = mock.patch.object(
       calls_lib.Pace,
       'num_steps',
       lambda _, remaining: min(remaining, num_steps),
     )
-  with chosen:
+  with pace:
     best, history = trainer.run(records)
   last, _ = trainer._checkpoints.load_latest(None)
   history = [{**row, 'seconds': None} for row in history]
@@ -131,13 +131,13 @@ def _run(trainer, *, num_steps=None):
 
 @pytest.fixture(scope='module')
 def one_by_one(tmp_path_factory):
-  """Of a program that could take four steps at once."""
+  """The results of one step a call, in a program that supports four."""
   return _run(_trainer(tmp_path_factory.mktemp('one_by_one'), 4), num_steps=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('num_steps', (3, 4))
-def test_bits_do_not_depend_on_how_many_share_a_call(
+def test_bits_do_not_depend_on_how_many_steps_share_a_call(
   one_by_one, tmp_path, num_steps
 ):
   steps, *_ = one_by_one
@@ -150,13 +150,13 @@ def test_bits_do_not_depend_on_how_many_share_a_call(
 @pytest.mark.slow
 def test_the_program_without_a_loop_differs_by_rounding(one_by_one, tmp_path):
   steps, *_ = _run(_trainer(tmp_path, 1))
-  # Backward, differences of 1e-7 of the first step grow from step to step.
+  # The differences of 1e-7 in the first step grow from step to step.
   np.testing.assert_allclose(steps, one_by_one[0], rtol=1e-4)
   np.testing.assert_allclose(steps[0], one_by_one[0][0], rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_a_stop_waits_for_the_call_and_goes_on_exactly(one_by_one, tmp_path):
+def test_a_stop_waits_for_the_call_and_resumes_exactly(one_by_one, tmp_path):
   try:
     with pytest.raises(stopping.Stopped):
       _trainer(tmp_path, 4).run(_Records(stop_at=2))
@@ -169,8 +169,8 @@ def test_a_stop_waits_for_the_call_and_goes_on_exactly(one_by_one, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_step_of_a_call_that_went_wrong_is_found(tmp_path):
-  # The first step's parameters are beyond all numbers.
+def test_the_step_that_is_not_finite_is_found_within_its_call(tmp_path):
+  # The parameters overflow in the first step.
   trainer = _trainer(tmp_path, 4, learning_rate=1e38)
   with pytest.raises(errors.InputError, match='was not finite at step 2;'):
     trainer.run(progress.Silent())

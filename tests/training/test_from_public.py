@@ -1,4 +1,4 @@
-"""A run that starts from public weights, from config to checkpoint."""
+"""A run starts from public weights."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ _NAMES = {'segmentation': 'torch_deeplab', 'classification': 'keras_xception'}
 
 
 def config(**paths):
-  """Of `main_job.small_job`, with weights to start from."""
+  """The config of `main_job.small_job`, with weights to start from."""
   tree = mtnet_config.get_config('test')
   with tree.unlocked():
     tree.update(main_job.SMALL)
@@ -34,7 +34,7 @@ def config(**paths):
 
 @pytest.fixture(scope='module', name='files')
 def _files(tmp_path_factory):
-  """Task -> a file that fits `config`."""
+  """Task -> a weights file that fits `config`."""
   directory = tmp_path_factory.mktemp('weights')
   nets = nets_lib.make_nets(config())
   return {
@@ -59,26 +59,26 @@ def test_without_weights_nothing_changes(tmp_path):
 def test_files_below_home(files, tmp_path, monkeypatch):
   path = files['segmentation']
   monkeypatch.setenv('HOME', str(path.parent))
-  given = config(segmentation=f'~/{path.name}')
-  settled = from_public.fill_in(given, tmp_path)
-  # The path stays as it was given, see `configs.differences`.
-  assert settled.pretrained.segmentation == given.pretrained.segmentation
-  assert settled.pretrained.segmentation_sha256 == (
+  requested = config(segmentation=f'~/{path.name}')
+  resolved = from_public.fill_in(requested, tmp_path)
+  # The path stays as the user wrote it, see `configs.differences`.
+  assert resolved.pretrained.segmentation == requested.pretrained.segmentation
+  assert resolved.pretrained.segmentation_sha256 == (
     hashlib.sha256(path.read_bytes()).hexdigest()
   )
-  coarse, *_ = stages.make_stages(settled)
-  assert from_public.loader(settled, coarse)().variables['params']
+  coarse, *_ = stages.make_stages(resolved)
+  assert from_public.loader(resolved, coarse)().variables['params']
 
 
 def test_fields_of_the_files_go_into_the_config(files, tmp_path):
-  given = config(**files)
-  settled = from_public.fill_in(given, tmp_path)
-  # What was asked for stays as it was.
-  assert 'bn_epsilon' not in given.seg_net
-  assert settled.pretrained.segmentation_sha256 == (
+  requested = config(**files)
+  resolved = from_public.fill_in(requested, tmp_path)
+  # The argument is unchanged.
+  assert 'bn_epsilon' not in requested.seg_net
+  assert resolved.pretrained.segmentation_sha256 == (
     hashlib.sha256(files['segmentation'].read_bytes()).hexdigest()
   )
-  for source in (settled, _saved(settled, tmp_path / 'run')):
+  for source in (resolved, _saved(resolved, tmp_path / 'run')):
     nets = nets_lib.make_nets(source)
     for name in ('coarse', 'fine'):
       net = nets[name]
@@ -95,70 +95,70 @@ def test_fields_of_the_files_go_into_the_config(files, tmp_path):
 
 
 def _saved(tree, path):
-  """The config of a run directory, as evaluation reads it: no file needed."""
+  """The config of a run directory, as evaluation reads it without the files."""
   workdir_lib.claim(path, tree)
   return workdir_lib.read_config(path)
 
 
-def test_what_contradicts_the_weights_is_refused(files, tmp_path):
-  given = config(**files)
-  with given.unlocked():
-    given.class_net.bn_epsilon = 1e-5
+def test_fields_that_contradict_the_weights_are_refused(files, tmp_path):
+  requested = config(**files)
+  with requested.unlocked():
+    requested.class_net.bn_epsilon = 1e-5
   with pytest.raises(errors.InputError, match='class_net.bn_epsilon=1e-05'):
-    from_public.fill_in(given, tmp_path)
-  with given.unlocked():
-    given.class_net.bn_epsilon = 1e-3
-  from_public.fill_in(given, tmp_path)
+    from_public.fill_in(requested, tmp_path)
+  with requested.unlocked():
+    requested.class_net.bn_epsilon = 1e-3
+  from_public.fill_in(requested, tmp_path)
 
 
 @pytest.mark.parametrize('task', _NAMES)
-def test_files_of_the_other_task_are_refused(files, tmp_path, task):
+def test_weights_for_the_other_task_are_refused(files, tmp_path, task):
   (other,) = set(_NAMES) - {task}
   with pytest.raises(errors.InputError, match=f'for {other}'):
     from_public.fill_in(config(**{task: files[other]}), tmp_path)
 
 
 def test_weights_of_another_size_are_refused(files, tmp_path):
-  given = config(**files)
-  with given.unlocked():
-    given.seg_net.entry_widths = (8, 16, 24)
+  requested = config(**files)
+  with requested.unlocked():
+    requested.seg_net.entry_widths = (8, 16, 24)
   with pytest.raises(errors.InputError, match='shapes differ'):
-    from_public.fill_in(given, tmp_path)
+    from_public.fill_in(requested, tmp_path)
 
 
-def test_a_run_goes_on_without_its_files_but_not_with_others(files, tmp_path):
+def test_a_run_resumes_without_its_files_but_not_with_others(files, tmp_path):
   moved = {
     task: tmp_path / path.name
     for task, path in files.items()
     if shutil.copy(path, tmp_path)
   }
-  settled = from_public.fill_in(config(**moved), tmp_path / 'run')
-  workdir_lib.claim(tmp_path / 'run', settled)
+  resolved = from_public.fill_in(config(**moved), tmp_path / 'run')
+  workdir_lib.claim(tmp_path / 'run', resolved)
   moved['segmentation'].unlink()
   again = from_public.fill_in(config(**moved), tmp_path / 'run')
-  assert again == settled
+  assert again == resolved
   workdir_lib.claim(tmp_path / 'run', again)
-  # Only in that run.
+  # Another run needs the files.
   with pytest.raises(errors.InputError, match='missing'):
     from_public.fill_in(config(**moved), tmp_path / 'other')
-  # With other values under the same name it is another run.
+  # A file with other values makes it another run.
   net = nets_lib.make_nets(config())['coarse']
   arrays, _ = weights_made_up.tensors('torch_deeplab', net, seed=1)
   weights_made_up.write('torch_deeplab', tmp_path, arrays)
   changed = from_public.fill_in(config(**moved), tmp_path / 'run')
   with pytest.raises(errors.InputError, match='segmentation_sha256 was'):
     workdir_lib.claim(tmp_path / 'run', changed)
-  # Also where it changes between the start of a run and its stage.
-  stage = stages.make_stages(settled)[0]
+  # The file may also change between the start of the run and its stage.
+  stage = stages.make_stages(resolved)[0]
   with pytest.raises(errors.InputError, match='not the file that this run'):
-    from_public.loader(settled, stage)()
+    from_public.loader(resolved, stage)()
 
 
 def test_class_net_starts_from_its_file(files, tmp_path):
-  settled = from_public.fill_in(config(**files), tmp_path)
-  stage = stages.make_stages(settled)[1]
+  resolved = from_public.fill_in(config(**files), tmp_path)
+  stage = stages.make_stages(resolved)[1]
   stage = dataclasses.replace(stage, net=stage.net.clone(axis_name=None))
-  weights = from_public.loader(settled, stage)()
+  weights = from_public.loader(resolved, stage)()
   assert weights.title == 'Keras Xception'
   variables = start.init_variables(
     stage,
@@ -182,7 +182,7 @@ def test_class_net_starts_from_its_file(files, tmp_path):
 def test_main_trains_a_stage_from_public_weights(
   files, tmp_path, phantom_data_dir, compiled
 ):
-  """One stage, undisturbed; the long test below has them all."""
+  """One stage without interruption; the long test below has all stages."""
   job = main_job.small_job(
     tmp_path / 'run',
     phantom_data_dir,
@@ -214,7 +214,7 @@ def test_main_from_public_weights(files, tmp_path, phantom_data_dir, compiled):
   assert saved['seg_net']['skip_relu'] is True
   metrics = (workdir / 'metrics.json').read_text()
 
-  # Stopped in its last stage, it goes on without the files to the same end.
+  # Stopped in its last stage, it resumes without the files to the same result.
   (workdir / 'metrics.json').unlink()
   shutil.rmtree(workdir / 'checkpoints' / 'fine')
   for path in paths.values():

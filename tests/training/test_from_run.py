@@ -1,4 +1,4 @@
-"""A run that starts from another run, from a bundle, or from a shipped one."""
+"""A run starts from another run, from a bundle, or from a shipped model."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from mtnet_jax.training import trainer as trainer_lib
 
 
 def config(source, **changes):
-  """Of the networks of `made_run`, which start from a model."""
+  """A config of the networks of `made_run`, which start from a model."""
   tree = made_run.config_of()
   with tree.unlocked():
     tree.start_from = str(source)
@@ -33,16 +33,16 @@ def config(source, **changes):
   return tree
 
 
-def _started(settled):
-  """Stage name -> the variables before its first step."""
+def _initial_variables(resolved):
+  """Returns stage name -> the variables before its first step."""
   found = {}
-  for stage in stages.make_stages(settled):
-    started = from_run.loader(settled, stage, say=lambda _: None)()
+  for stage in stages.make_stages(resolved):
+    started = from_run.loader(resolved, stage, say=lambda _: None)()
     assert started.newly_initialised == ()
     found[stage.name] = start.init_variables(
       stage,
       seed=1,
-      size=settled.image_size,
+      size=resolved.image_size,
       started=started.variables,
       newly_initialised=started.newly_initialised,
     )
@@ -60,35 +60,38 @@ def test_without_a_source_nothing_changes(tmp_path):
 
 
 def test_every_stage_starts_from_the_same_stage(made_run_dir, tmp_path):
-  given = config(made_run_dir)
-  settled = from_run.fill_in(given, tmp_path)
-  assert given.start_from_sha256 == ''  # What was asked for stays as it was.
-  assert re.fullmatch('[0-9a-f]{64}', settled.start_from_sha256)
-  assert settled.start_from_dataset == 'lidc_nodules/phantom'
+  requested = config(made_run_dir)
+  resolved = from_run.fill_in(requested, tmp_path)
+  assert requested.start_from_sha256 == ''  # The argument is unchanged.
+  assert re.fullmatch('[0-9a-f]{64}', resolved.start_from_sha256)
+  assert resolved.start_from_dataset == 'lidc_nodules/phantom'
   expected = workdir_lib.load_variables(
     made_run_dir, ('coarse', 'class', 'fine')
   )
-  _assert_same(_started(settled), expected)
+  _assert_same(_initial_variables(resolved), expected)
 
 
-def test_a_bundle_is_the_run_that_it_was_made_of(made_run_dir, tmp_path):
+def test_a_bundle_gives_the_same_start_as_its_run(made_run_dir, tmp_path):
   packing.write(made_run_dir, tmp_path / 'bundle')
   from_bundle = from_run.fill_in(config(tmp_path / 'bundle'), tmp_path)
   from_a_run = from_run.fill_in(config(made_run_dir), tmp_path)
   assert from_bundle.start_from_sha256 == from_a_run.start_from_sha256
-  _assert_same(_started(from_bundle), _started(from_a_run))
+  _assert_same(_initial_variables(from_bundle), _initial_variables(from_a_run))
 
 
-def test_a_shipped_model_has_a_name(made_run_dir, tmp_path, monkeypatch):
+def test_a_shipped_model_is_found_by_its_name(
+  made_run_dir, tmp_path, monkeypatch
+):
   monkeypatch.setattr(shipped, '_FOLDER', tmp_path)
   packing.write(made_run_dir, tmp_path / 'tiny')
-  settled = from_run.fill_in(config('tiny'), tmp_path)
+  resolved = from_run.fill_in(config('tiny'), tmp_path)
   _assert_same(
-    _started(settled), _started(from_run.fill_in(config(made_run_dir), '.'))
+    _initial_variables(resolved),
+    _initial_variables(from_run.fill_in(config(made_run_dir), '.')),
   )
 
 
-def test_what_is_no_model_is_told_with_the_names_there_are(
+def test_an_unknown_model_is_refused_with_the_known_names(
   tmp_path, monkeypatch
 ):
   monkeypatch.setattr(shipped, '_FOLDER', tmp_path)
@@ -99,30 +102,34 @@ def test_what_is_no_model_is_told_with_the_names_there_are(
 
 
 @pytest.mark.parametrize(
-  ('changes', 'what'),
+  ('changes', 'reason'),
   [
     ({'seg_net.aspp_features': 5}, 'coarse/.*shape'),
     ({'class_net.exit_width': 7}, 'class/.*shape'),
     ({'class_net.middle_blocks': 1}, 'class/.*one side only.*block3'),
   ],
 )
-def test_other_networks_are_refused(made_run_dir, tmp_path, changes, what):
-  given = config(made_run_dir, **changes)
-  with pytest.raises(errors.InputError, match=f'other networks.*{what}'):
-    from_run.fill_in(given, tmp_path)
+def test_other_networks_are_refused(made_run_dir, tmp_path, changes, reason):
+  requested = config(made_run_dir, **changes)
+  with pytest.raises(errors.InputError, match=f'other networks.*{reason}'):
+    from_run.fill_in(requested, tmp_path)
 
 
-def test_what_the_source_lacks_is_new_and_listed(made_run_dir, tmp_path):
+def test_variables_that_the_source_lacks_are_newly_initialised(
+  made_run_dir, tmp_path
+):
   """The serial strategy's fine network has no fine layer."""
   serial = made_run.write(tmp_path / 'serial', _serial())
-  settled = from_run.fill_in(config(serial, stages=('coarse', 'fine')), '.')
-  coarse, fine = stages.make_stages(settled)
-  # It has no coarse stage, so that this one starts as ever.
-  assert from_run.loader(settled, coarse) is None
-  said = []
-  started = from_run.loader(settled, fine, say=said.append)()
+  resolved = from_run.fill_in(config(serial, stages=('coarse', 'fine')), '.')
+  coarse, fine = stages.make_stages(resolved)
+  # The source has no coarse stage, so this one starts from random values.
+  assert from_run.loader(resolved, coarse) is None
+  lines = []
+  started = from_run.loader(resolved, fine, say=lines.append)()
   assert started.newly_initialised == ('fine_layer',)
-  assert said == [f"Stage 'fine' starts from {serial}; new: fine_layer."]
+  assert lines == [
+    f"Stage 'fine' starts from {serial}; newly initialised: fine_layer."
+  ]
 
 
 def _serial():
@@ -133,99 +140,105 @@ def _serial():
 
 
 def test_no_stage_in_common_is_refused(made_run_dir, tmp_path):
-  given = config(made_run_dir, strategy='shared')
+  requested = config(made_run_dir, strategy='shared')
   with pytest.raises(errors.InputError, match='coarse, class, fine.*joint'):
-    from_run.fill_in(given, tmp_path)
+    from_run.fill_in(requested, tmp_path)
 
 
-def test_public_weights_beside_it_are_refused(made_run_dir, tmp_path):
-  given = config(made_run_dir, **{'pretrained.segmentation': 'x.pth'})
-  with pytest.raises(errors.InputError, match='leave one of them out'):
-    from_run.fill_in(given, tmp_path)
-
-
-def test_a_source_of_other_folds_is_refused(made_run_dir, tmp_path):
-  given = config(made_run_dir, **{'dataset.rotate_folds': 2})
-  with pytest.raises(errors.InputError, match='other folds.*rotate_folds=0'):
-    from_run.fill_in(given, tmp_path)
-
-
-def test_folds_of_a_source_with_a_list_are_compared_by_nodule(
+def test_a_source_together_with_public_weights_is_refused(
   made_run_dir, tmp_path
 ):
-  """By `keep_seen`, when the run's own nodules are read."""
+  requested = config(made_run_dir, **{'pretrained.segmentation': 'x.pth'})
+  with pytest.raises(errors.InputError, match='leave one of them out'):
+    from_run.fill_in(requested, tmp_path)
+
+
+def test_a_source_with_other_folds_is_refused(made_run_dir, tmp_path):
+  requested = config(made_run_dir, **{'dataset.rotate_folds': 2})
+  with pytest.raises(errors.InputError, match='other folds.*rotate_folds=0'):
+    from_run.fill_in(requested, tmp_path)
+
+
+def test_a_source_with_a_list_may_have_other_folds(made_run_dir, tmp_path):
+  """`keep_seen` compares the nodules themselves later."""
   source = shutil.copytree(made_run_dir, tmp_path / 'source')
   seen = seen_lib.Seen(frozenset({('n', 'p', 'train')}))
   seen_lib.write(source / seen_lib.FILE, seen)
-  given = config(source, **{'dataset.rotate_folds': 2})
-  assert from_run.fill_in(given, tmp_path).start_from_sha256
+  requested = config(source, **{'dataset.rotate_folds': 2})
+  assert from_run.fill_in(requested, tmp_path).start_from_sha256
 
 
 def test_a_run_resumes_without_its_source(made_run_dir, tmp_path):
   source = shutil.copytree(made_run_dir, tmp_path / 'source')
-  settled = from_run.fill_in(config(source), tmp_path / 'run')
-  workdir_lib.claim(tmp_path / 'run', settled)
+  resolved = from_run.fill_in(config(source), tmp_path / 'run')
+  workdir_lib.claim(tmp_path / 'run', resolved)
   shutil.rmtree(source)
-  assert from_run.fill_in(config(source), tmp_path / 'run') == settled
+  assert from_run.fill_in(config(source), tmp_path / 'run') == resolved
   with pytest.raises(errors.InputError, match='does not exist'):
     from_run.fill_in(config(source), tmp_path / 'other')
-  # A stage that has not begun needs it.
-  load = from_run.loader(settled, stages.make_stages(settled)[0])
+  # A stage that has not started yet needs the source.
+  load = from_run.loader(resolved, stages.make_stages(resolved)[0])
   with pytest.raises(errors.InputError, match='does not exist'):
     load()
 
 
-def test_another_source_under_the_same_name_is_refused(made_run_dir, tmp_path):
+def test_a_changed_source_is_refused(made_run_dir, tmp_path):
   source = shutil.copytree(made_run_dir, tmp_path / 'source')
-  settled = from_run.fill_in(config(source), tmp_path / 'run')
-  workdir_lib.claim(tmp_path / 'run', settled)
+  resolved = from_run.fill_in(config(source), tmp_path / 'run')
+  workdir_lib.claim(tmp_path / 'run', resolved)
   shutil.rmtree(source)
   made_run.write(source, seed=4)
   changed = from_run.fill_in(config(source), tmp_path / 'run')
   with pytest.raises(errors.InputError, match='start_from_sha256 was'):
     workdir_lib.claim(tmp_path / 'run', changed)
-  load = from_run.loader(settled, stages.make_stages(settled)[0])
-  with pytest.raises(errors.InputError, match='not what this run began with'):
+  load = from_run.loader(resolved, stages.make_stages(resolved)[0])
+  with pytest.raises(
+    errors.InputError, match='not the model that this run began with'
+  ):
     load()
 
 
-def test_a_stage_of_no_epochs_is_as_it_was(made_run_dir, tmp_path):
-  settled = from_run.fill_in(
+def test_a_stage_without_epochs_is_kept_as_it_is(made_run_dir, tmp_path):
+  resolved = from_run.fill_in(
     config(made_run_dir, **{'coarse_stage.epochs': 0}), tmp_path
   )
-  coarse, *_ = stages.make_stages(settled)
-  said = []
-  for _ in range(2):  # The second time it is resumed, without its source.
+  coarse, *_ = stages.make_stages(resolved)
+  lines = []
+  for _ in range(2):  # The second trainer resumes, and does not load again.
     trainer = trainer_lib.Trainer(
       coarse,
-      settled,
-      nets=nets.make_nets(settled),
+      resolved,
+      nets=nets.make_nets(resolved),
       trained={},
       train=step_job.made_up_nodules(8),
       validation=step_job.made_up_nodules(4),
       directory=tmp_path / 'coarse',
-      load_weights=from_run.loader(settled, coarse, say=said.append),
+      load_weights=from_run.loader(resolved, coarse, say=lines.append),
     )
     variables, history = trainer.run(progress.Silent())
     assert history == []
     _assert_same(
       variables, workdir_lib.load_variables(made_run_dir, ('coarse',))['coarse']
     )
-    assert said == [f"Stage 'coarse' is that of {made_run_dir}, as it is."]
+    assert lines == [f"Stage 'coarse' is kept as it is in {made_run_dir}."]
 
 
-def test_a_stage_of_no_epochs_needs_all_of_it(made_run_dir, tmp_path):
+def test_a_stage_without_epochs_needs_all_of_its_variables(
+  made_run_dir, tmp_path
+):
   serial = made_run.write(tmp_path / 'serial', _serial())
   none = {'coarse_stage.epochs': 0, 'fine_stage.epochs': 0}
-  given = config(serial, stages=('coarse', 'fine'), **none)
-  settled = from_run.fill_in(given, '.')
-  for stage in stages.make_stages(settled):
-    with pytest.raises(errors.InputError, match=f'{stage.name}_stage.*not all'):
-      from_run.loader(settled, stage)()
+  requested = config(serial, stages=('coarse', 'fine'), **none)
+  resolved = from_run.fill_in(requested, '.')
+  for stage in stages.make_stages(resolved):
+    with pytest.raises(
+      errors.InputError, match=f'{stage.name}_stage.*lacks some'
+    ):
+      from_run.loader(resolved, stage)()
 
 
 @pytest.mark.slow
-def test_main_goes_on_from_a_run(
+def test_main_starts_from_a_run(
   finished_run, tmp_path, phantom_data_dir, compiled
 ):
   """With a learning rate of 0 a run ends where it starts."""
@@ -240,7 +253,10 @@ def test_main_goes_on_from_a_run(
   )
   done = main_job.run(job, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
-  assert f"Stage 'coarse' starts from {source}; new: nothing." in done.stdout
+  assert (
+    f"Stage 'coarse' starts from {source}; newly initialised: nothing."
+    in done.stdout
+  )
   before, after = (
     workdir_lib.load_variables(x, ('coarse',))['coarse']['params']
     for x in (source, tmp_path / 'run')

@@ -1,4 +1,4 @@
-"""A stage of one network for both tasks: its loss, and its best epoch."""
+"""A stage that learns both tasks: its loss, and its best epoch."""
 
 import dataclasses
 
@@ -11,23 +11,22 @@ import step_job
 from mtnet_jax import losses
 from mtnet_jax import metrics
 from mtnet_jax.models import nets as nets_lib
+from mtnet_jax.training import options
 from mtnet_jax.training import stages
 from mtnet_jax.training import step
 from mtnet_jax.training import trainer as trainer_lib
-
-# How both tasks are learned at once.
 
 
 def _loss(labels, logits, weight):
   config = step_job.config_of_strategy('shared', {'class_weight': weight})
   rng = np.random.default_rng(0)
   mask = jnp.asarray(rng.random((len(labels), 6, 6, 1)) < 0.5, jnp.float32)
-  numbers = step.loss_hyperparams(config)
+  hyperparams = options.loss_hyperparams(config)
   each = step.loss_of_task(
     'both',
     logits,
     {'mask': mask, 'label': jnp.asarray(labels)},
-    numbers,
+    hyperparams,
     max_top_k=20,
   )
   return each, mask
@@ -39,7 +38,7 @@ def test_loss_of_both_tasks_by_hand():
     name: jnp.asarray(rng.normal(size=(3, 6, 6, 1)), jnp.float32)
     for name in ('coarse', 'fine')
   }
-  # -log(1/2); nothing for an open label; -log(1 - 3/4).
+  # -log(1/2), 0 for the open label, -log(1 - 3/4).
   malignant = jnp.asarray([0.0, 7.0, np.log(3.0)], jnp.float32)
   expected_class = np.asarray([np.log(2), 0, np.log(4)])
   for names in (('fine',), ('coarse', 'fine')):
@@ -55,7 +54,7 @@ def test_loss_of_both_tasks_by_hand():
     np.testing.assert_allclose(each, expected + 0.5 * expected_class, rtol=1e-5)
 
 
-def test_open_labels_teach_the_classifier_nothing():
+def test_open_labels_give_the_classifier_no_gradient():
   def total(malignant):
     logits = {'fine': jnp.zeros((2, 6, 6, 1)), 'class': malignant}
     return jnp.sum(_loss([-1, 0], logits, 1.0)[0])
@@ -84,13 +83,13 @@ def _joint_trainer(tmp_path):
 
 def test_a_joint_stage_keeps_the_epoch_of_the_best_mean(joint_trainer):
   trainer, data = joint_trainer
-  # Open labels stay, for their masks.
+  # Nodules with open labels are kept for their masks.
   assert len(trainer._train) == len(data) == 6
   probs = np.array(data.mask, np.float32)
-  # Half a nodule: Jaccard 1/2 or so.
+  # Half of the first mask is missing: its Jaccard index is about 1/2.
   probs[0, :, :32] = 0
-  # One of the six pairs of a malignant and a benign nodule is the wrong way
-  # round: AUC 5/6. The open one's would change it.
+  # One of the six pairs of a malignant and a benign nodule is in the wrong
+  # order: AUC 5/6. With the open label's it would be another.
   malignancy = np.asarray([0.9, 0.1, 1.0, 0.3, 0.4, 0.2], np.float32)
   trainer._upstream_on_devices = {}
   trainer._predictor = lambda *_, **__: {'fine': probs, 'class': malignancy}
@@ -102,6 +101,6 @@ def test_a_joint_stage_keeps_the_epoch_of_the_best_mean(joint_trainer):
   assert found['class_auc'] == pytest.approx(5 / 6)
   assert trainer.stage.select_by == 'jaccard_and_auc'
   assert found['jaccard_and_auc'] == pytest.approx((jaccard + 5 / 6) / 2)
-  # Neither task's accuracy hides the other's.
+  # The accuracies of the two tasks have different names.
   assert found['accuracy'] > 0.99
   assert found['class_accuracy'] == pytest.approx(4 / 5)

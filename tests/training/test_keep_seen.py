@@ -1,4 +1,4 @@
-"""What a run has seen: its own nodules, and those of what it starts from."""
+"""What a run has seen: its own nodules, and those its source has seen."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from mtnet_jax.system import errors
 from mtnet_jax.training import keep_seen
 from tfds_lidc.nodules import selection
 
-# Two nodules of each patient; of the run's own split by patient.
+# Split -> patients, each with two nodules.
 _OWN = {'train': 'ab', 'validation': 'c', 'test': 'd'}
 
 
 def _splits(patients):
-  """Split name -> nodules x_1 and x_2 of each of its patients x."""
+  """Returns split name -> the nodules x_1 and x_2 of each of its patients x."""
   splits = {}
   for split, names in patients.items():
     nodules = step_job.made_up_nodules(2 * len(names))
@@ -58,13 +58,13 @@ def _gather(config, workdir, patients=None, say=None):
 
 
 def _source(made_run_dir, folder, rows):
-  """A finished run with a list."""
+  """Makes a finished run that has a list."""
   source = shutil.copytree(made_run_dir, folder)
   seen_lib.write(source / seen_lib.FILE, seen_lib.Seen(frozenset(rows)))
   return source
 
 
-def test_own_nodules_are_written_once(tmp_path):
+def test_the_nodules_of_a_run_are_written_once(tmp_path):
   seen = _gather(_config(), tmp_path)
   assert seen == seen_lib.Seen(frozenset(_OWN_ROWS))
   keep_seen.write(tmp_path, seen)
@@ -79,14 +79,12 @@ def test_own_nodules_are_written_once(tmp_path):
 def test_a_list_of_another_run_is_refused(tmp_path):
   lacking = frozenset(_OWN_ROWS - {('c_2', 'c', 'validation')})
   seen_lib.write(tmp_path / seen_lib.FILE, seen_lib.Seen(lacking))
-  with pytest.raises(errors.InputError, match='it is of another run'):
+  with pytest.raises(errors.InputError, match='it belongs to another run'):
     keep_seen.write(tmp_path, _gather(_config(), tmp_path))
 
 
-def test_what_the_source_has_seen_counts_over_generations(
-  made_run_dir, tmp_path
-):
-  """A first run, a bundle of a second one that starts from it, and a third."""
+def test_the_list_includes_all_earlier_sources(made_run_dir, tmp_path):
+  """A third run starts from (a bundle of) a second, and that from a first."""
   first = _source(made_run_dir, tmp_path / 'first', _rows('train', 'x'))
   second = shutil.copytree(made_run_dir, tmp_path / 'second')
   keep_seen.write(
@@ -107,7 +105,7 @@ def test_what_the_source_has_seen_counts_over_generations(
     assert found == seen_lib.Seen(frozenset(expected))
 
 
-def test_a_run_goes_on_when_its_source_is_gone(made_run_dir, tmp_path):
+def test_a_run_resumes_when_its_source_is_gone(made_run_dir, tmp_path):
   source = _source(made_run_dir, tmp_path / 'source', _rows('train', 'x'))
   run = tmp_path / 'run'
   run.mkdir()
@@ -124,25 +122,25 @@ def test_a_run_goes_on_when_its_source_is_gone(made_run_dir, tmp_path):
 def test_a_source_without_a_list_has_seen_its_folds(
   made_run_dir, tmp_path, gone
 ):
-  said = []
+  lines = []
   source = tmp_path / 'gone' if gone else made_run_dir
-  found = _gather(_config(source), tmp_path, say=said.append)
+  found = _gather(_config(source), tmp_path, say=lines.append)
   assert found.rows == _OWN_ROWS | {
     (n.nodule_id, n.patient_id, n.split)
     for n in selection.clusters()
     if n.split != 'test'
   }
-  (line,) = said
-  assert f'{source} keeps no list' in line
+  (line,) = lines
+  assert f'{source} has no list' in line
 
 
 @pytest.mark.parametrize(
-  ('seen', 'own', 'count'),
+  ('seen', 'own', 'num_seen'),
   [
-    # Both of d's nodules, though the source knew one of them.
+    # Both nodules of patient d count, although the source has seen one.
     ({('d_1', 'd', 'train')}, _OWN, 2),
     ({('d_7', 'd', 'validation')}, _OWN, 2),
-    # The run itself divides d: the very nodules count.
+    # The run itself divides patient d: only the same nodules count.
     (
       {('d_1', 'd', 'train'), ('d_7', 'd', 'train')},
       {'train': 'ad', 'validation': 'c', 'test': 'd'},
@@ -150,12 +148,12 @@ def test_a_source_without_a_list_has_seen_its_folds(
     ),
   ],
 )
-def test_a_source_that_has_seen_the_test_is_refused(
-  made_run_dir, tmp_path, seen, own, count
+def test_a_source_that_has_seen_test_nodules_is_refused(
+  made_run_dir, tmp_path, seen, own, num_seen
 ):
   source = _source(made_run_dir, tmp_path / 'source', seen)
   with pytest.raises(
-    errors.InputError, match=f'has seen {count} of the 2 nodules'
+    errors.InputError, match=f'has seen {num_seen} of the 2 nodules'
   ):
     _gather(_config(source), tmp_path / 'run', own)
 
@@ -176,10 +174,10 @@ def test_a_refused_source_leaves_the_run_directory_free(
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_a_finished_run_of_before_gets_its_list(
+def test_a_finished_run_of_an_earlier_version_gets_its_list(
   made_run_dir, tmp_path, monkeypatch
 ):
-  """Given its training command again, on the nodules that it was trained on."""
+  """The training command writes it when it is run again."""
   run = shutil.copytree(made_run_dir, tmp_path / 'run')
   tree = json.loads((run / 'config.json').read_text())
   monkeypatch.setattr(

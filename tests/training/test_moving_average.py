@@ -1,4 +1,4 @@
-"""The moving average of the weights, and what is trained without one."""
+"""The moving average of the weights."""
 
 import jax
 import made_run
@@ -13,7 +13,7 @@ _DECAY = 0.5
 
 
 def _trainer(directory, **changes):
-  """Of a tiny coarse net, on 8 discs."""
+  """Returns a trainer of a tiny coarse net, on 8 discs."""
   config = made_run.config_of()
   with config.unlocked():
     config.views_per_image = 1
@@ -26,7 +26,7 @@ def _host(tree):
   return jax.tree.map(np.array, jax.device_get(tree))
 
 
-def test_the_average_follows_the_weights_as_derived(tmp_path):
+def test_the_average_is_as_derived_by_hand(tmp_path):
   trainer = _trainer(tmp_path, weight_average=_DECAY)
   state = trainer.put_on_devices(trainer.init_state())
   expected = {
@@ -49,7 +49,7 @@ def test_the_average_follows_the_weights_as_derived(tmp_path):
     _host(state.averaged),
     expected,
   )
-  # It is what validation sees.
+  # The average is validated.
   assert state.variables is state.averaged
   kernel = ('backbone', 'conv1', 'kernel')
   mean, last = state.averaged['params'], state.params
@@ -58,7 +58,7 @@ def test_the_average_follows_the_weights_as_derived(tmp_path):
   assert not np.array_equal(mean, last)
 
 
-def test_it_changes_nothing_in_the_training(tmp_path):
+def test_the_average_does_not_change_the_training(tmp_path):
   states = []
   for decay in (0.0, _DECAY):
     trainer = _trainer(tmp_path / str(decay), weight_average=decay)
@@ -69,7 +69,7 @@ def test_it_changes_nothing_in_the_training(tmp_path):
   plain, averaged = states
   assert plain.averaged is None
   assert plain.variables['params'] is plain.params
-  # Another program may round otherwise.
+  # The two programs may round differently.
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
     _host(plain.params),
@@ -78,7 +78,7 @@ def test_it_changes_nothing_in_the_training(tmp_path):
 
 
 @pytest.mark.parametrize('decay', (0.0, _DECAY))
-def test_a_saved_state_comes_back_whole(tmp_path, decay):
+def test_a_saved_state_is_restored(tmp_path, decay):
   trainer = _trainer(tmp_path, weight_average=decay)
   state = trainer.put_on_devices(trainer.init_state())
   state, _ = trainer.steps(state, 0)
@@ -91,7 +91,7 @@ def test_a_saved_state_comes_back_whole(tmp_path, decay):
 
 
 @pytest.mark.parametrize('decay', (0.0, _DECAY))
-def test_it_is_validated_and_kept(tmp_path, decay, monkeypatch):
+def test_the_average_is_validated_and_saved(tmp_path, decay, monkeypatch):
   trainer = _trainer(tmp_path, weight_average=decay)
   state = trainer.put_on_devices(trainer.init_state())
   state, _ = trainer.steps(state, 0)

@@ -1,4 +1,4 @@
-"""Learning rates, read off Adam's steps."""
+"""The optimizer; learning rates are read off Adam's steps."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from mtnet_jax.training import optim
 
 
 def _steps(tx, gradients):
-  """What each gradient adds to the parameter."""
+  """Returns what each gradient adds to the parameter."""
   state = tx.init(jnp.zeros(()))
   updates = []
   for gradient in gradients:
@@ -21,8 +21,8 @@ def _steps(tx, gradients):
 
 
 def test_constant_rate():
-  # Under a constant gradient Adam's moments cancel: a step is the rate,
-  # whatever the gradient's size.
+  # With a constant gradient, Adam's moments cancel: a step is as large as the
+  # rate, for a gradient of any size.
   tx = optim.make_optimizer(
     learning_rate=1e-4, schedule='constant', total_steps=3
   )
@@ -41,7 +41,7 @@ def test_it_is_adam():
 
 
 def test_cosine_rate():
-  # 40 steps: 2 of warm-up (0, half), the peak, then half a cosine over 38.
+  # 40 steps: 2 of warm-up (0 and half the rate), then a cosine decay over 38.
   tx = optim.make_optimizer(
     learning_rate=0.1, schedule='cosine', total_steps=40
   )
@@ -62,7 +62,7 @@ def test_cosine_of_very_few_steps(total_steps):
 
 
 def test_kernels_decay_and_nothing_else():
-  """As PyTorch's AdamW does: rate times decay times the kernel, added."""
+  """As in PyTorch's AdamW: rate times decay times the kernel is added."""
   params = {'conv': {'kernel': jnp.full(3, 2.0), 'bias': jnp.full(3, 2.0)}}
   gradients = jax.tree.map(jnp.ones_like, params)
   steps = []
@@ -103,7 +103,7 @@ def test_unknown_schedule_is_an_input_error():
 @pytest.mark.parametrize('total_steps', (1, 2, 40))
 def test_learning_rates_are_those_of_the_steps(schedule, total_steps):
   options = dict(learning_rate=0.1, schedule=schedule, total_steps=total_steps)
-  # Under a constant gradient a step of Adam is as long as the rate.
+  # With a constant gradient, a step of Adam is as large as the rate.
   steps = _steps(optim.make_optimizer(**options), [1.0] * total_steps)
   np.testing.assert_allclose(
     optim.learning_rates(**options), -np.array(steps), rtol=1e-3, atol=1e-6
@@ -112,7 +112,7 @@ def test_learning_rates_are_those_of_the_steps(schedule, total_steps):
 
 @pytest.mark.parametrize('schedule', ('constant', 'cosine'))
 @pytest.mark.parametrize('weight_decay', (0.0, 0.1))
-def test_the_fresh_state_is_that_of_init(schedule, weight_decay):
+def test_the_initial_state_is_that_of_init(schedule, weight_decay):
   tx = optim.make_optimizer(
     learning_rate=1e-3,
     schedule=schedule,
@@ -120,8 +120,8 @@ def test_the_fresh_state_is_that_of_init(schedule, weight_decay):
     weight_decay=weight_decay,
   )
   params = {'a': jnp.ones((2, 3)), 'b': {'c': jnp.ones(4, jnp.bfloat16)}}
-  ours, theirs = optim.init_state(tx, params), tx.init(params)
-  assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-  for mine, its in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+  ours, expected = optim.init_state(tx, params), tx.init(params)
+  assert jax.tree.structure(ours) == jax.tree.structure(expected)
+  for mine, its in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
     assert mine.dtype == its.dtype
     np.testing.assert_array_equal(mine, its)

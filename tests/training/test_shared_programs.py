@@ -1,4 +1,4 @@
-"""Runs that differ in the numbers of the loss share their compiled programs."""
+"""Runs that differ in the hyperparameters of the loss share their programs."""
 
 import jax
 import pytest
@@ -13,7 +13,7 @@ _GRID = tuple((top_k, margin) for top_k in (10, 50) for margin in (0.1, 0.4))
 
 @pytest.fixture
 def compiled():
-  """Names of the functions that XLA compiles from here on, in their order."""
+  """Names of the functions that XLA compiles during the test, in order."""
   names = []
 
   def listen(event, _, **kwargs):
@@ -37,7 +37,7 @@ def _coarse_trainer(directory, *, max_top_k, top_k, margin, seed=0):
 
 
 def _loss(trainer):
-  """Of the first step; an evaluation follows it."""
+  """Runs a step and a validation, and returns the loss of the step."""
   state = trainer.put_on_devices(trainer.init_state())
   state, values = trainer.steps(state, 0)
   trainer.validate({'params': state.params, 'batch_stats': state.batch_stats})
@@ -55,7 +55,7 @@ def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
     assert other._steps is first._steps
     assert other._predictor._step is first._predictor._step
     assert other._hyperparams != first._hyperparams
-  # Without `max_top_k` the number of pixels taken is that of the program.
+  # Without `max_top_k`, `top_k` is compiled into the program.
   ten, fifty = (
     _coarse_trainer(tmp_path, max_top_k=0, top_k=top_k, margin=0.3)._steps
     for top_k in (10, 50)
@@ -65,7 +65,7 @@ def test_trainers_of_a_grid_hold_the_same_functions(tmp_path):
 
 @pytest.mark.slow
 def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
-  # Other tests of this process may have compiled the same.
+  # Other tests of this process may have compiled the same programs.
   step.mapped.cache_clear()
   predictor._mapped.cache_clear()
   losses = set()
@@ -75,9 +75,9 @@ def test_a_grid_of_four_points_compiles_once(tmp_path, compiled):
     )
     losses.add(_loss(trainer))
     if point == 0:
-      # What `devices.mapped` makes: the steps of training and validation.
+      # `devices.mapped` makes the steps of training and validation.
       assert compiled.count('jit(traced)') == 2
       del compiled[:]
     assert compiled == []
-  # The numbers reach the loss.
+  # The hyperparameters have an effect on the loss.
   assert len(losses) == len(_GRID)

@@ -1,4 +1,4 @@
-"""What one stage takes over from another, and what it hands on."""
+"""Stages, their losses, the variables they start from, the masks they pass."""
 
 import dataclasses
 import functools
@@ -15,6 +15,7 @@ from mtnet_jax.models import chain
 from mtnet_jax.models import nets as nets_lib
 from mtnet_jax.models import variables as variables_lib
 from mtnet_jax.system import devices
+from mtnet_jax.training import options
 from mtnet_jax.training import stages
 from mtnet_jax.training import start
 from mtnet_jax.training import step
@@ -40,7 +41,7 @@ def _by_name():
 
 @pytest.fixture(scope='module', name='trained')
 def _trained(by_name):
-  """Coarse variables with a value of its own in every leaf."""
+  """Coarse variables, with a different value in every leaf."""
   net = by_name['coarse'].net
   shapes = jax.eval_shape(
     functools.partial(net.init, train=False),
@@ -71,7 +72,7 @@ def test_stages_come_in_order(by_name):
   assert classify.select_by == 'auc'
 
 
-def test_networks_follow_the_config():
+def test_networks_have_the_fields_of_the_config():
   with mtnet_config.get_config('test').unlocked() as config:
     config.dtype = 'bfloat16'
     config.sync_batch_norm = True
@@ -89,12 +90,12 @@ def test_networks_follow_the_config():
     assert net.axis_name is None
 
 
-def test_losses_follow_the_config():
+def test_losses_have_the_hyperparameters_of_the_config():
   config = ml_collections.ConfigDict(mtnet_config.get_config('test'))
   config.rank_loss.weight = 0.5
   config.rank_loss.top_k = 3
   config.rank_loss.margin = 0.7
-  numbers = step.loss_hyperparams(config)
+  hyperparams = options.loss_hyperparams(config)
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.normal(size=(2, 5, 5, 1)), jnp.float32)
   mask = jnp.asarray(rng.random((2, 5, 5, 1)) < 0.5, jnp.float32)
@@ -104,7 +105,7 @@ def test_losses_follow_the_config():
   coarse, classify, fine = (stage.task for stage in stages.make_stages(config))
   assert coarse == fine
   np.testing.assert_allclose(
-    step.loss_of_task(coarse, logits, {'mask': mask}, numbers, max_top_k=9),
+    step.loss_of_task(coarse, logits, {'mask': mask}, hyperparams, max_top_k=9),
     expected,
     rtol=1e-5,
   )
@@ -114,24 +115,26 @@ def test_losses_follow_the_config():
       coarse,
       logits,
       {'mask': mask},
-      step.loss_hyperparams(config),
+      options.loss_hyperparams(config),
       max_top_k=9,
-      cross_entropy=step.step_options(config, steps_per_epoch=1).cross_entropy,
+      cross_entropy=options.step_options(
+        config, steps_per_epoch=1
+      ).cross_entropy,
     ),
     expected + 0.3 * losses.pixel_cross_entropy(logits, mask),
     rtol=1e-5,
   )
-  # The paper has none, and its program no part of it.
+  # The paper has no cross-entropy, and the program of its step no part of it.
   paper = mtnet_config.get_config()
-  assert not step.step_options(paper, steps_per_epoch=1).cross_entropy
-  assert step.step_options(paper, steps_per_epoch=1).weight_average == 0
+  assert not options.step_options(paper, steps_per_epoch=1).cross_entropy
+  assert options.step_options(paper, steps_per_epoch=1).weight_average == 0
   # -log(1/2), and -log(1 - 3/4) for a wrong logit of log 3.
   np.testing.assert_allclose(
     step.loss_of_task(
       classify,
       jnp.asarray([0.0, np.log(3.0)]),
       {'label': jnp.asarray([1, 0])},
-      numbers,
+      hyperparams,
       max_top_k=9,
     ),
     [np.log(2), np.log(4)],
@@ -139,7 +142,7 @@ def test_losses_follow_the_config():
   )
 
 
-def test_hand_on_hard_is_zero_or_one():
+def test_pass_mask_hard_is_zero_or_one():
   # A probability of exactly 1/2 (logit 0) is nodule.
   logits = jnp.asarray([-3.0, -1e-3, 0.0, 2.0]).reshape(1, 2, 2, 1)
   mask = chain.pass_mask(logits, 'hard')
@@ -147,13 +150,13 @@ def test_hand_on_hard_is_zero_or_one():
   np.testing.assert_array_equal(mask.ravel(), [0, 0, 1, 1])
 
 
-def test_hand_on_none_is_zeros():
+def test_pass_mask_none_is_zeros():
   mask = chain.pass_mask(jnp.full((1, 2, 2, 1), 9.0), 'none')
   assert mask.dtype == jnp.float32
   np.testing.assert_array_equal(mask, np.zeros((1, 2, 2, 1)))
 
 
-def test_only_the_stages_asked_for_are_trained():
+def test_only_the_stages_of_the_config_are_trained():
   config = mtnet_config.get_config('test')
   config.stages = ('coarse', 'fine')
   assert [stage.name for stage in stages.make_stages(config)] == [
@@ -162,29 +165,29 @@ def test_only_the_stages_asked_for_are_trained():
   ]
 
 
-def test_hand_on_knows_no_other_kind():
+def test_pass_mask_refuses_other_forms():
   with pytest.raises(ValueError, match='hrad'):
     chain.pass_mask(jnp.zeros((1, 1, 1, 1)), 'hrad')
 
 
-def test_hand_on_soft_is_the_probability():
+def test_pass_mask_soft_is_the_probability():
   logits = jnp.asarray([-np.log(3.0), 0.0, np.log(3.0)]).reshape(1, 1, 3, 1)
   np.testing.assert_allclose(
     chain.pass_mask(logits, 'soft').ravel(), [0.25, 0.5, 0.75], rtol=1e-6
   )
 
 
-def test_take_over_takes_every_leaf_and_keeps_the_rest():
-  fresh = {
+def test_take_over_copies_every_leaf_and_keeps_the_rest():
+  initial = {
     'a': {'x': jnp.zeros(2), 'y': jnp.zeros(())},
     'fine_layer': jnp.ones(3),
   }
   trained = {'a': {'x': np.array([1.0, 2.0]), 'y': np.float64(5)}}
-  taken = variables_lib.take_over(fresh, trained, path=('fine',))
+  taken = variables_lib.take_over(initial, trained, path=('fine',))
   np.testing.assert_array_equal(taken['a']['x'], [1, 2])
   assert taken['a']['y'] == 5 and taken['a']['y'].dtype == jnp.float32
-  assert taken['fine_layer'] is fresh['fine_layer']
-  np.testing.assert_array_equal(fresh['a']['x'], [0, 0])
+  assert taken['fine_layer'] is initial['fine_layer']
+  np.testing.assert_array_equal(initial['a']['x'], [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -192,18 +195,18 @@ def test_take_over_takes_every_leaf_and_keeps_the_rest():
   (
     ({'a': {'x': np.zeros(2), 'z': np.zeros(1)}}, r"fine/a: .*\['z'\]"),
     ({'b': np.zeros(1)}, r"fine: .*\['a', 'b'\]"),
-    # What is missing must not stay random.
+    # A missing variable must not stay random.
     ({}, r"fine: .*\['a'\]"),
     ({'a': np.zeros(2)}, 'fine/a: a tensor in one of the two trees'),
     ({'a': {'x': np.zeros(3)}}, r'fine/a/x: .*\(3,\).*\(2,\)'),
-    # One element would broadcast; it must not.
+    # One element must not be broadcast.
     ({'a': {'x': np.zeros(1)}}, r'fine/a/x: .*\(1,\).*\(2,\)'),
   ),
 )
 def test_take_over_refuses_what_does_not_fit(trained, message):
-  fresh = {'a': {'x': jnp.zeros(2)}}
+  initial = {'a': {'x': jnp.zeros(2)}}
   with pytest.raises(ValueError, match=message):
-    variables_lib.take_over(fresh, trained, path=('fine',))
+    variables_lib.take_over(initial, trained, path=('fine',))
 
 
 def test_fine_starts_as_coarse_except_the_fine_layer(by_name, trained):
@@ -215,7 +218,7 @@ def test_fine_starts_as_coarse_except_the_fine_layer(by_name, trained):
     np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
   own = ours.keys() - theirs.keys()
   assert own and all("['fine_layer']" in path for path in own)
-  # The fine layer is fresh, not zero.
+  # The fine layer is newly initialised, not zero.
   kernel = variables['params']['fine_layer']['conv']['kernel']
   assert float(jnp.std(kernel)) > 0
 
@@ -231,11 +234,11 @@ def test_class_net_starts_with_an_averaged_mask_channel(by_name):
   np.testing.assert_allclose(
     kernel[:, :, 3], kernel[:, :, :3].mean(2), rtol=1e-5, atol=1e-7
   )
-  # Kernels of He's scale: variance 2 / fan-in, the first of 9 x 4 inputs.
+  # Kernels have He's variance of 2 / fan-in; the first has a fan-in of 9 x 4.
   assert float(kernel[:, :, :3].std()) == pytest.approx(
     np.sqrt(2 / 36), rel=0.3
   )
-  # Two layers of one shape start differently.
+  # Two layers with the same shape have different kernels.
   first, second = (
     backbone['block2'][name]['pointwise']['kernel']
     for name in ('sepconv1', 'sepconv2')

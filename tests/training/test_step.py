@@ -1,4 +1,4 @@
-"""One step on several devices is the same step."""
+"""A step on several devices gives the results of a step on one."""
 
 import sys
 
@@ -9,19 +9,20 @@ import pytest
 pytestmark = pytest.mark.slow
 
 _STAGES = ('coarse', 'class', 'fine')
-# Float32 keeps 24 bits, so that a rounding moves a value by up to 6e-8 of it.
-# Ones and eights differ in the order of sums only, over up to 16 x 64 x 64
+# Float32 has 24 bits, so a rounding changes a value by up to 6e-8 of it. One
+# device and eight differ only in the order of sums, over up to 16 x 64 x 64
 # values, whose roundings add up like a random walk: to some
-# sqrt(65536) * 6e-8 = 1.5e-5 at worst. Backward, the errors of dozens of layers
-# add up on top. Measured, with ReLUs as they are: losses 5e-7, statistics
-# 8e-7, gradients 9e-6 of their norm and 2e-5 of a single leaf's; since, 5e-6.
+# sqrt(65536) * 6e-8 = 1.5e-5 at worst. In the backward pass, the errors of
+# dozens of layers are added. Measured with ordinary ReLUs: losses 5e-7,
+# statistics 8e-7, gradients 9e-6 of their norm and 2e-5 of a single leaf's; and
+# with the smooth ReLUs of `step_job`, gradients 5e-6.
 _FORWARD = 1e-5
 _BACKWARD = 1e-4
 
 
 @pytest.fixture(scope='module')
 def job(tmp_path_factory, compiled):
-  """Runs `step_job` on so many devices; the path of what it found."""
+  """A function that runs `step_job` and returns the path of its results."""
 
   def run(devices, *arguments):
     out = tmp_path_factory.mktemp('steps') / 'found.npz'
@@ -39,7 +40,10 @@ def job(tmp_path_factory, compiled):
 
 @pytest.fixture(scope='module')
 def paths(job):
-  """What one device found, and eight; both score what the one has trained."""
+  """Paths of the results of one device and eight.
+
+  Both evaluate the variables that the one device has trained.
+  """
   one = job(1, 'sync', ','.join(_STAGES))
   return one, job(8, 'sync', ','.join(_STAGES), one)
 
@@ -66,7 +70,7 @@ def tree(found, *position):
 
 
 def difference(left, right):
-  """Norm of the difference of two trees, as a share of the norm of one."""
+  """Returns the norm of the difference of two trees, relative to the left."""
   assert left.keys() == right.keys()
 
   def norm(leaves):
@@ -95,8 +99,8 @@ def test_one_device_and_eight_give_the_same_batch_statistics(one, eight, stage):
 def test_one_device_and_eight_give_the_same_gradients(one, eight, stage):
   ours, theirs = (tree(found, stage, 'gradient') for found in (one, eight))
   assert difference(ours, theirs) < _BACKWARD
-  # Leaf by leaf, too, but for the biases before a batch norm: it takes the
-  # mean away, so their gradients are 0 and what is found is rounding.
+  # Leaf by leaf as well, except for biases before a batch norm. It subtracts
+  # the mean, so their true gradients are 0, and the computed ones are rounding.
   whole = np.sqrt(sum(np.sum(leaf**2) for leaf in ours.values()))
   compared = 0
   for name, leaf in ours.items():
@@ -107,7 +111,7 @@ def test_one_device_and_eight_give_the_same_gradients(one, eight, stage):
 
 
 def test_one_device_and_eight_predict_the_same(one, eight):
-  """13 patches, which no number of devices divides, each once."""
+  """Each of the 13 patches, which eight devices do not divide, counts once."""
   ours, theirs = (tree(found, 'output') for found in (one, eight))
   assert ours.keys() == {'coarse', 'fine', 'class', 'cam'}
   for name, values in ours.items():
@@ -122,15 +126,15 @@ def test_one_device_and_eight_give_the_same_metrics(one, eight):
   ours, theirs = (tree(found, 'metric') for found in (one, eight))
   for name, values in ours.items():
     np.testing.assert_allclose(theirs[name], values, atol=1e-3, err_msg=name)
-  # They are of masks that are neither empty nor all there is.
+  # The masks are neither empty nor full.
   assert 0 < np.mean(ours['coarse/recall']) < 1
   assert 0 < np.mean(ours['fine/recall']) < 1
 
 
 def test_without_synchronised_statistics_all_of_it_differs(job, one):
-  """The tests above can fail: ten times what they allow is not enough.
+  """The tests above can fail: the differences exceed ten times their bounds.
 
-  By how much the losses differ depends on the initial parameters: 7e-4.
+  How much the losses differ depends on the initial parameters: here by 7e-4.
   """
   apart = dict(np.load(job(8, 'apart', 'coarse')))
   losses = one['coarse/losses']

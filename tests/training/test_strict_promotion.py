@@ -1,4 +1,4 @@
-"""Nothing depends on JAX's implicit promotion, which its user may forbid."""
+"""Nothing needs JAX's implicit type promotion, which users may forbid."""
 
 import functools
 
@@ -17,7 +17,7 @@ from mtnet_jax.training import stages
 
 @pytest.fixture(autouse=True)
 def strict():
-  # Traces of before would be used again.
+  # Earlier traces would be used again.
   jax.clear_caches()
   with (
     jax.numpy_rank_promotion('raise'),
@@ -44,7 +44,7 @@ def _trace_prediction(config):
   ('strategy', 'dtype'),
   (
     *((strategy, 'float32') for strategy in strategies.STRATEGIES),
-    # Between them these have every layer.
+    # Together, these two have every layer.
     ('mtnet', 'bfloat16'),
     ('single', 'bfloat16'),
   ),

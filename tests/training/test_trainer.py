@@ -1,4 +1,4 @@
-"""The training loop: runs that are killed end as if they had not been."""
+"""The training loop: killed runs give the results of undisturbed ones."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ import run_files
 def wait_for(process, pattern):
   """Reads a process's progress bar until it shows a pattern."""
   shown = b''
-  # The loss stands at the end of a bar that is complete.
+  # A complete bar ends with the loss.
   while not re.search(pattern.encode() + b'.*loss', shown):
     byte = process.stderr.read(1)
     assert byte, f'ended before {pattern}: {shown[-2000:]}'
@@ -38,13 +38,13 @@ def kill_at(command, pattern, env):
 
 
 def stop_at(command, pattern, env):
-  """The same with SIGTERM; returns what it says to the end, and how long."""
+  """Stops a command with SIGTERM; returns its last output and the seconds."""
   process = started_until(command, pattern, env)
   started = time.monotonic()
   process.send_signal(signal.SIGTERM)
-  _, said = process.communicate(timeout=60)
+  _, output = process.communicate(timeout=60)
   assert process.returncode == 128 + signal.SIGTERM
-  return said.decode(), time.monotonic() - started
+  return output.decode(), time.monotonic() - started
 
 
 @pytest.mark.slow
@@ -56,15 +56,15 @@ def test_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
   command = main_job.small_job(
     workdir, phantom_data_dir, '--config.checkpoint_minutes=0'
   )
-  # 32 nodules, 2 looks, batch 8: epochs of 8 steps. Killed in the middle of
-  # an epoch of each stage, the first or the second.
+  # 32 nodules, 2 views, batch 8: epochs of 8 steps. Each stage is killed in the
+  # middle of its first or second epoch.
   for moment in ('coarse.*11/16', 'class.*3/16', 'fine.*13/16'):
     kill_at(command, moment, main_job.environment(**compiled))
     assert not (workdir / 'metrics.json').exists()
   done = main_job.run(command, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
-  # The step that was shown may not have been saved yet; 8 ends the epoch.
-  (step,) = re.findall(r'fine: going on at step (\d+) of 16', done.stdout)
+  # The step on display may not have been saved yet; step 8 ends an epoch.
+  (step,) = re.findall(r'fine: resumes at step (\d+) of 16', done.stdout)
   assert 8 < int(step) < 16
   undisturbed, _ = finished_run
   run_files.assert_same_checkpoints(undisturbed, workdir)
@@ -81,7 +81,7 @@ def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
   finished_run, tmp_path, phantom_data_dir, compiled
 ):
   workdir = tmp_path / 'stopped'
-  # No checkpoint within an epoch but those of the stops.
+  # Without stops, there is no checkpoint within an epoch.
   command = main_job.small_job(workdir, phantom_data_dir)
   environment = main_job.environment(**compiled)
   # First on a disk without room for a checkpoint: files of at most 60 KiB.
@@ -90,25 +90,25 @@ def test_stopped_runs_save_and_end_bit_for_bit_like_an_undisturbed_one(
   assert done.returncode == 2
   *_, last = done.stderr.splitlines()
   assert last.startswith(f'error: {workdir}/checkpoints/coarse/')
-  # What the system says; Orbax puts its number before it.
+  # The message of the system; Orbax adds its number.
   assert re.search(r'cannot be written: (\[Errno 27\] )?File too large\.', last)
   assert 'Traceback' not in done.stderr
   for stage, shown in (('coarse', 5), ('class', 11)):
-    said, seconds = stop_at(command, f'{stage}.*{shown}/16', environment)
+    output, seconds = stop_at(command, f'{stage}.*{shown}/16', environment)
     assert seconds < 10
     (step,) = re.findall(
-      'SIGTERM: stopped. The same command goes on at step'
+      'SIGTERM: stopped. The same command resumes at step'
       rf" (\d+) of 16 of stage '{stage}'\.",
-      said,
+      output,
     )
-    # Of two steps in flight, and the one that was shown.
+    # There were steps in flight after the one on display.
     assert shown <= int(step) <= shown + 3
-    assert 'Traceback' not in said
+    assert 'Traceback' not in output
     state = run_files.read(workdir / 'checkpoints' / stage, 'latest')
     assert state['step'] == int(step)
   done = main_job.run(command, **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
-  assert f'class: going on at step {step} of 16' in done.stdout
+  assert f'class: resumes at step {step} of 16' in done.stdout
   undisturbed, _ = finished_run
   run_files.assert_same_checkpoints(undisturbed, workdir)
   for name in ('metrics.json', 'records.csv'):

@@ -1,4 +1,4 @@
-"""A stage ends with the epoch that its history calls the best."""
+"""A stage ends with the epoch that is the best in its history."""
 
 import shutil
 
@@ -13,12 +13,12 @@ from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 from mtnet_jax.training import progress
 
-# Each needs a compiled step.
+# Each test needs a compiled step.
 pytestmark = pytest.mark.slow
 
 
 def _trainer(directory, *scores, identity=None):
-  """One that validates to these scores, an epoch each."""
+  """A trainer whose epochs have these validation scores."""
   trainer = step_job.short_trainer(directory, identity)
   remaining = list(scores)
   trainer.validate = lambda _: {'jaccard': remaining.pop(0)}
@@ -30,7 +30,7 @@ class _Killed(BaseException):
 
 
 def _kill_before_the_second_save(trainer):
-  """The epoch's best checkpoint is saved, and the latest one is not."""
+  """Kills a run when the second epoch's best is saved and its latest is not."""
   save, saves = trainer._save, []
 
   def killed(*args):
@@ -47,9 +47,7 @@ def _kill_before_the_second_save(trainer):
 @pytest.mark.parametrize(
   ('score', 'epoch'), ((0.45, 1), (np.nan, 1), (0.55, 2), (0.6, 2))
 )
-def test_an_epoch_that_scores_otherwise_when_it_comes_again(
-  tmp_path, score, epoch
-):
+def test_a_repeated_epoch_may_have_another_score(tmp_path, score, epoch):
   _kill_before_the_second_save(_trainer(tmp_path, 0.5, 0.6))
   assert checkpoint.load_best(tmp_path)[1]['epoch'] == 1
   epochs = {
@@ -58,7 +56,7 @@ def test_an_epoch_that_scores_otherwise_when_it_comes_again(
     )['state']
     for path in (tmp_path / 'best').iterdir()
   }
-  # Another version, or another machine.
+  # The score differs, as with another version or on another machine.
   best, history = _trainer(tmp_path, score).run(progress.Silent())
   assert [row['best'] for row in history] == [True, epoch == 2]
   found, meta = checkpoint.load_best(tmp_path)
@@ -69,7 +67,7 @@ def test_an_epoch_that_scores_otherwise_when_it_comes_again(
   assert not all(jax.tree.leaves(differ))
 
 
-def test_a_stage_whose_best_is_missing_says_so_at_once(tmp_path):
+def test_a_missing_best_checkpoint_is_reported_before_training(tmp_path):
   trainer = _trainer(tmp_path, 0.5, 0.4)
   _kill_before_the_second_save(trainer)
   shutil.rmtree(tmp_path / 'best' / '3')
@@ -79,7 +77,7 @@ def test_a_stage_whose_best_is_missing_says_so_at_once(tmp_path):
     trainer.run(progress.Silent())
 
 
-def test_a_stage_without_a_best_epoch_says_so(tmp_path):
+def test_a_stage_without_a_best_epoch_is_an_error(tmp_path):
   with pytest.raises(errors.InputError, match='no epoch is the best one'):
     _trainer(tmp_path, np.nan, np.nan).run(progress.Silent())
 
@@ -98,7 +96,8 @@ def _swap_after_loading(trainer, swap):
 def _swap_while_it_validates(trainer, swap):
   def validate(_):
     swap()
-    # No best epoch, which would be saved, and refused, before the log is.
+    # Not the best score: saving the best would be refused before the log is
+    # written.
     return {'jaccard': 0.4}
 
   trainer.validate = validate
@@ -131,7 +130,9 @@ def _files(folder):
     _swap_before_a_step_that_is_not_finite,
   ),
 )
-def test_nothing_is_written_where_another_run_is_now(tmp_path, swap_at):
+def test_nothing_is_written_into_a_run_directory_that_was_replaced(
+  tmp_path, swap_at
+):
   run, other = tmp_path / 'run', tmp_path / 'other'
   config = step_job.coarse_config()
   workdir_lib.claim(run, config)

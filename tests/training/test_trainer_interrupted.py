@@ -1,4 +1,4 @@
-"""A stage that is stopped goes on exactly; one that went wrong says where."""
+"""A stopped stage resumes exactly; one that is not finite names the batch."""
 
 import json
 import types
@@ -18,17 +18,17 @@ from mtnet_jax.training import progress
 from mtnet_jax.training import step as step_lib
 from mtnet_jax.training import trainer as trainer_lib
 
-# Each needs a compiled step.
+# Each test needs a compiled step.
 pytestmark = pytest.mark.slow
 
-# 6 nodules, 2 looks, batch 4: epochs of three steps.
+# 6 nodules, 2 views, batch 4: epochs of three steps.
 _STEPS = 3
 
 _trainer = step_job.short_trainer
 
 
 class _StopsAt(progress.Silent):
-  """An observer that, after a step, does what SIGTERM does."""
+  """An observer that stops the run after a step, as SIGTERM does."""
 
   def __init__(self, step):
     self._step = step
@@ -39,7 +39,7 @@ class _StopsAt(progress.Silent):
 
 
 def _stop(trainer, observer):
-  """Runs a stage that is stopped on its way."""
+  """Runs a stage until it is stopped."""
   try:
     with pytest.raises(stopping.Stopped):
       trainer.run(observer)
@@ -72,7 +72,7 @@ def _assert_ends_like(undisturbed, directory):
 def test_stopped_after_a_step(undisturbed, tmp_path, step, capsys):
   _stop(_trainer(tmp_path), _StopsAt(step))
   assert (
-    f'SIGTERM: stopped. The same command goes on at step {step} of 6 of stage'
+    f'SIGTERM: stopped. The same command resumes at step {step} of 6 of stage'
     " 'coarse'." in capsys.readouterr().err
   )
   state, _ = _trainer(tmp_path)._checkpoints.load_latest(None)
@@ -80,17 +80,19 @@ def test_stopped_after_a_step(undisturbed, tmp_path, step, capsys):
   _assert_ends_like(undisturbed, tmp_path)
 
 
-def test_an_epoch_s_seconds_are_those_of_all_its_parts(tmp_path, monkeypatch):
-  """Ten a step by this clock, before it was stopped and after."""
+def test_the_seconds_of_an_epoch_include_those_before_a_stop(
+  tmp_path, monkeypatch
+):
+  """By this clock, every step takes ten seconds."""
   now = [0.0]
 
   def timed(directory):
     trainer = _trainer(directory)
-    take = trainer.steps
+    run_steps = trainer.steps
 
     def steps(state, step, *, num_steps):
       now[0] += 10 * num_steps
-      return take(state, step, num_steps=num_steps)
+      return run_steps(state, step, num_steps=num_steps)
 
     monkeypatch.setattr(trainer, 'steps', steps)
     return trainer
@@ -98,13 +100,13 @@ def test_an_epoch_s_seconds_are_those_of_all_its_parts(tmp_path, monkeypatch):
   clock = types.SimpleNamespace(monotonic=lambda: now[0])
   monkeypatch.setattr(trainer_lib, 'time', clock)
   _stop(timed(tmp_path), _StopsAt(4))
-  now[0] += 1000  # Nobody works.
+  now[0] += 1000  # The time between the two runs does not count.
   _, history = timed(tmp_path).run(progress.Silent())
   assert [row['seconds'] for row in history] == [30, 30]
 
 
 class _Renames(progress.Silent):
-  """An observer that, after a step, does what a user does elsewhere."""
+  """An observer that renames a folder after a step, as a user might."""
 
   def __init__(self, step, old, new):
     self._step, self._old, self._new = step, old, new
@@ -142,17 +144,17 @@ def test_stopped_before_the_validation(undisturbed, tmp_path, step):
 
 
 @pytest.mark.parametrize('call', (0, 3))
-def test_stopped_while_a_call_is_handed_over(
+def test_stopped_while_a_call_is_dispatched(
   undisturbed, tmp_path, call, monkeypatch
 ):
-  """The first after a checkpoint, which has the state's arrays by then."""
+  """The first call after a checkpoint; the state is donated to it."""
   trainer = _trainer(tmp_path)
-  take = trainer.steps
+  run_steps = trainer.steps
 
   def stopped(state, step, *, num_steps):
-    after = take(state, step, num_steps=num_steps)
+    after = run_steps(state, step, num_steps=num_steps)
     if step == call:
-      # What the handler of the signal does where nothing is held.
+      # The signal handler does this if no thread has unsaved work.
       assert not stopping.holds()
       stopping._asked.set()
       raise stopping.Stopped
@@ -170,7 +172,7 @@ def test_stopped_within_the_validation(undisturbed, tmp_path, monkeypatch):
   check, calls = stopping.check, []
 
   def third_time():
-    # One after each of two steps, the next before the first batch.
+    # The loop checks once after each call, the validation before each batch.
     calls.append(None)
     if len(calls) == _STEPS + 1:
       stopping._asked.set()
@@ -197,7 +199,7 @@ def _assert_stops(trainer, directory, step):
     trainer.run(progress.Silent())
   assert f'was not finite at step {step};' in str(e.value)
   path = directory / 'not_finite.json'
-  assert f'{path} has the nodules of its batch' in str(e.value)
+  assert f'{path} lists the nodules of its batch' in str(e.value)
   report = json.loads(path.read_text())
   batch = _batch_of(trainer, step)
   assert report['stage'] == 'coarse'
@@ -209,11 +211,11 @@ def _assert_stops(trainer, directory, step):
 
 
 def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
-  # The first step's parameters are beyond all numbers.
+  # The parameters overflow in the first step.
   trainer = _trainer(tmp_path, learning_rate=1e38)
   report = _assert_stops(trainer, tmp_path, 2)
   assert report['loss'] == 'nan'
-  # A checkpoint of the first step would be of no use, and there is none.
+  # There is no checkpoint of the first step, which would be useless.
   assert trainer._checkpoints.load_latest(None) is None
 
 
@@ -229,12 +231,12 @@ def test_the_last_good_checkpoint_stays(tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path, monkeypatch):
-  right = step_lib.loss_of_task
+  original = step_lib.loss_of_task
 
   def infinitely_steep(task, logits, targets, hyperparams, **kwargs):
     # Adds 0, whose derivative is 0 / 0.
     steep = jnp.sqrt(jnp.sum(logits * 0, axis=(1, 2, 3)))
-    return right(task, logits, targets, hyperparams, **kwargs) + steep
+    return original(task, logits, targets, hyperparams, **kwargs) + steep
 
   step_lib.mapped.cache_clear()
   monkeypatch.setattr(step_lib, 'loss_of_task', infinitely_steep)
@@ -246,7 +248,7 @@ def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path, monkeypatch):
 
 
 def test_a_batch_larger_than_the_dataset_repeats_it(tmp_path):
-  # 12 looks, filled up to 32 from their own start.
+  # The order of the 12 views is repeated up to 32.
   trainer = _trainer(tmp_path, batch_size=32)
   assert trainer.steps_per_epoch == 1
   batch = trainer.feed.order_of(0)
