@@ -18,13 +18,13 @@ import functools
 import hashlib
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
 
 from jax.typing import ArrayLike
 import numpy as np
 
 from mtnet_jax import metrics
 from mtnet_jax.evaluation import calibration
-from mtnet_jax.inference import model as model_lib
 from mtnet_jax.inference import prediction
 from mtnet_jax.models import predictor
 from mtnet_jax.storage import seen as seen_lib
@@ -34,6 +34,31 @@ from mtnet_jax.system import errors
 NUM_SYMMETRIES = 8
 # Arrays whose standard deviation is kept.
 _SPREAD = ('class', 'fine')
+
+
+class Member(Protocol):
+  """A model whose outputs can be averaged: a `model.Model`, or an `Ensemble`.
+
+  Attributes:
+    name: name of the model.
+    simulated: whether it was trained on SIMULATED attenuation.
+  """
+
+  name: str
+  simulated: bool
+
+  @property
+  def seen(self) -> seen_lib.Seen | None:
+    """Nodules and patients used in training or model selection, if listed."""
+
+  @property
+  def fingerprint(self) -> str:
+    """A hash of all that determines the predictions."""
+
+  def outputs(
+    self, hu: ArrayLike, pixel_spacing_mm: ArrayLike
+  ) -> dict[str, np.ndarray]:
+    """Returns the probabilities for patches; see `model.Model.outputs`."""
 
 
 class Averaged(NamedTuple):
@@ -169,7 +194,7 @@ class Ensemble:
 
   def __init__(
     self,
-    models: 'Sequence[model_lib.Model | Ensemble]',
+    models: Sequence[Member],
     *,
     symmetries: bool = False,
     name: str | None = None,

@@ -112,7 +112,7 @@ def _by_vars(layers):
 
 
 def main(path: str) -> None:
-  """Reads every tensor of a file, so that what is damaged shows."""
+  """Reads every tensor of a file, which fails if it is damaged."""
   import h5py
 
   with h5py.File(path, 'r') as file:

@@ -7,25 +7,48 @@ contain layers that a network lacks (the skip of an identity block).
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Sequence
 import re
-
-from mtnet_jax.models import deeplab
-from mtnet_jax.models import xception
+from typing import Protocol
 
 
-def _blocks(net: xception.AlignedXceptionFields) -> range:
+class Xception(Protocol):
+  """The fields of an Xception that give its number of layers."""
+
+  @property
+  def entry_widths(self) -> Sequence[int]:
+    """Width of each block of the entry flow."""
+
+  @property
+  def middle_blocks(self) -> int:
+    """Number of blocks of the middle flow."""
+
+  @property
+  def tail_widths(self) -> Sequence[int]:
+    """Width of each separable convolution after the blocks."""
+
+
+class DeepLab(Xception, Protocol):
+  """The fields of a DeepLabv3+ that give its number of layers."""
+
+  @property
+  def aspp_rates(self) -> Sequence[int]:
+    """Dilation of each dilated convolution of the pyramid."""
+
+
+def _blocks(net: Xception) -> range:
   """Returns the numbers of all blocks: entry flow, middle flow, exit block."""
   num_entry = len(net.entry_widths)
   return range(1, num_entry + net.middle_blocks + 2)
 
 
-def _tail(net: xception.AlignedXceptionFields) -> range:
+def _tail(net: Xception) -> range:
   """Returns the numbers of the separable convolutions after the blocks."""
   return range(1, len(net.tail_widths) + 1)
 
 
 def _aligned_xception(
-  net: xception.AlignedXceptionFields,
+  net: Xception,
   *,
   stem: Callable[[int], tuple[str, str]],
   block: Callable[[int], str],
@@ -72,7 +95,7 @@ def _aligned_xception(
 # Aligned Xception-65 and DeepLabv3+.
 
 
-def torch_deeplab(net: deeplab.DeepLabV3Plus) -> dict[str, str]:
+def torch_deeplab(net: DeepLab) -> dict[str, str]:
   """Names in DeepLabv3+ of github.com/YudeWang/deeplabv3plus-pytorch."""
   names = _aligned_xception(
     net,
@@ -103,7 +126,7 @@ def torch_deeplab(net: deeplab.DeepLabV3Plus) -> dict[str, str]:
   return names
 
 
-def mtnet_segmentation(net: deeplab.DeepLabV3Plus) -> dict[str, str]:
+def mtnet_segmentation(net: DeepLab) -> dict[str, str]:
   """Names in exported Seg-nets: `torch_deeplab`, fine layer and classifier."""
   return {
     **torch_deeplab(net),
@@ -113,7 +136,7 @@ def mtnet_segmentation(net: deeplab.DeepLabV3Plus) -> dict[str, str]:
   }
 
 
-def timm_xception65(net: xception.AlignedXceptionFields) -> dict[str, str]:
+def timm_xception65(net: Xception) -> dict[str, str]:
   """Names in `timm.models.xception_aligned`, variant xception65."""
   return _aligned_xception(
     net,
@@ -126,7 +149,7 @@ def timm_xception65(net: xception.AlignedXceptionFields) -> dict[str, str]:
   )
 
 
-def tensorflow_deeplab(net: xception.AlignedXceptionFields) -> dict[str, str]:
+def tensorflow_deeplab(net: Xception) -> dict[str, str]:
   """Names in xception_65 of github.com/tensorflow/models, research/deeplab."""
   num_entry = len(net.entry_widths)
 
@@ -163,7 +186,7 @@ def tensorflow_deeplab(net: xception.AlignedXceptionFields) -> dict[str, str]:
 # Xception.
 
 
-def timm_xception(net: xception.XceptionFields) -> dict[str, str]:
+def timm_xception(net: Xception) -> dict[str, str]:
   """Names in `timm.models.xception`, legacy_xception, and in Cadene's code."""
   stem = ('conv1', 'bn1', 'conv2', 'bn2')
   names = {f'backbone/{name}': name for name in stem}
@@ -186,12 +209,12 @@ def timm_xception(net: xception.XceptionFields) -> dict[str, str]:
   return names
 
 
-def mtnet_classification(net: xception.XceptionFields) -> dict[str, str]:
+def mtnet_classification(net: Xception) -> dict[str, str]:
   """Names in an exported Class-net: `timm_xception` and its classifier."""
   return {**timm_xception(net), 'classifier': 'fc', '': 'fc'}
 
 
-def keras_xception(net: xception.XceptionFields) -> dict[str, str]:
+def keras_xception(net: Xception) -> dict[str, str]:
   """Names in `keras.applications.Xception`, where the stem is block 1.
 
   Skips have the names that `number_keras_skips` gives them.

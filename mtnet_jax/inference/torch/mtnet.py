@@ -170,7 +170,7 @@ class MTNet(nn.Module):
     temperature = self.settings['temperature']
     if temperature == 1:
       return probability
-    # In float64, so that `eps` clamps only float32 probabilities of 0 and 1.
+    # In float64, because float32 would round 1 - eps to 1.
     logits = torch.logit(probability.double(), eps=1e-9)
     return (logits / temperature).sigmoid().to(probability.dtype)
 

@@ -49,7 +49,7 @@ class MaxPool(nn.Module):
     """Maps (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
     if self.padding == 'symmetric':
       return functional.max_pool2d(x, 3, 2, 1)
-    # Keras pads only what the last window needs; an odd pixel goes to the end.
+    # Keras pads only what the last window needs, first at the bottom and right.
     (top, bottom), (left, right) = (
       (1, 1) if size % 2 else (0, 1) for size in x.shape[2:]
     )
