@@ -87,7 +87,7 @@ def open_weights(path: _Path) -> Iterator[WeightFile]:
   """
   if not exists(path):
     raise errors.InputError(
-      f'{path} is neither a file nor a TensorFlow checkpoint: check the path.'
+      f'{path}: the file of weights is missing: check the path.'
     )
   with contextlib.ExitStack() as stack:
     try:

@@ -159,8 +159,8 @@ def test_files_longer_than_weights_are_refused_unread(
 
 
 def test_missing_and_unknown_files_are_refused(tmp_path):
-  refused('timm_xception', tmp_path / 'none.safetensors', 'check the path')
-  refused('timm_xception', tmp_path, 'check the path')
+  refused('timm_xception', tmp_path / 'none.safetensors', 'missing')
+  refused('timm_xception', tmp_path, 'missing')
   other = tmp_path / 'weights.npz'
   np.savez(other, x=np.zeros(3))
   refused('timm_xception', other, "'.npz'", '.safetensors')
