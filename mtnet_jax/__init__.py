@@ -4,10 +4,12 @@ model = mtnet_jax.load('runs/demo')
 model.predict(hu, pixel_spacing_mm)
 """
 
+from typing import Any
+
 __version__ = '0.1.0'
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
   # Importing JAX takes seconds, and only `load` needs it.
   if name == 'load':
     from mtnet_jax.inference import bundles

@@ -1,19 +1,19 @@
-"""Packs a trained run into a bundle: a folder to send, and to restore from.
+"""Packs a trained run into a bundle: a folder to share and to load models from.
 
     python -m mtnet_jax.bundle --run=runs/demo --out=demo-bundle
 
-A bundle holds what prediction needs and a model card, and nothing of training:
-README.md (the model card, which begins with what the Hugging Face Hub reads),
-config.json, metrics.json, weights.safetensors, seen.csv (ids of the nodules and
-patients that it was trained on or chosen by), and manifest.json with the
-SHA-256 of each, which is checked whenever the bundle is opened. It opens
-anywhere, on one CPU or one GPU:
+A bundle holds what prediction needs, without the training state: README.md (the
+model card, after metadata for the Hugging Face Hub), config.json, metrics.json,
+weights.safetensors, seen.csv (ids of the nodules and patients used in training
+or model selection), and manifest.json with the SHA-256 of each file, which is
+checked whenever the bundle is loaded. It loads on any machine, on one CPU or
+one GPU:
 
     model = mtnet_jax.load('demo-bundle')  # or gs://bucket/demo, hf://owner/demo
     model.predict(hu, pixel_spacing_mm)
 
-Several runs make one model that averages them, and with --calibrate its
-probabilities of malignancy fit the validation nodules. Both need the results of
+Several runs make one model that averages them. --calibrate fits the
+probabilities of malignancy to the validation nodules. Both need the results of
 `mtnet_jax.evaluate`, which the card shows:
 
     python -m mtnet_jax.evaluate --workdir A B --symmetries --split=validation
@@ -28,18 +28,19 @@ from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 
 
-def main():
+def main() -> None:
+  """Runs the command."""
   parser = command_line.parser(__doc__, 'bundle')
   parser.add_argument(
     '--run',
     required=True,
     nargs='+',
     type=command_line.path,
-    help='run directory of a finished training; of several, their average',
+    help='run directory of a finished training; several are averaged',
   )
   parser.add_argument('--out', **command_line.NEW_FOLDER)
   parser.add_argument(
-    '--name', help="of the model (default: the first run directory's)"
+    '--name', help="name of the model (default: the first run directory's)"
   )
   parser.add_argument('--symmetries', **command_line.SYMMETRIES)
   parser.add_argument(
@@ -58,7 +59,7 @@ def main():
     nargs='+',
     default=[],
     metavar='NODULE_ID',
-    help="nodules that the card's results do not count",
+    help="nodules to omit from the card's results and the calibration",
   )
   parser.add_argument(
     '--note', default='', help='a paragraph for the card, about the data'
@@ -66,12 +67,12 @@ def main():
   parser.add_argument(
     '--license',
     metavar='ID',
-    help='licence that you give the model, as the Hugging Face Hub writes it:'
-    ' apache-2.0, cc-by-4.0, other, ... (default: what a bundle has already, or'
-    ' else `unknown`, which permits nothing)',
+    help='licence of the model, as an identifier of the Hugging Face Hub:'
+    ' apache-2.0, cc-by-4.0, other, ... (default: that of the bundle in --run,'
+    ' or `unknown`, which permits nothing)',
   )
   args = parser.parse_args()
-  # Metrics bring scikit-learn, which is not needed to say what is wrong above.
+  # Importing packing takes seconds, which --help and wrong flags should not.
   from mtnet_jax.inference import packing
 
   packing.write(
@@ -87,9 +88,9 @@ def main():
   )
   megabytes = sum(p.stat().st_size for p in pathlib.Path(args.out).iterdir())
   print(
-    f'Written: {args.out} ({megabytes / 1e6:.1f} MB). What it is good for:'
+    f'Written: {args.out} ({megabytes / 1e6:.1f} MB). Model card:'
     f' {args.out}/{bundle_files.CARD}\n'
-    f'Anywhere: mtnet_jax.load({args.out!r})'
+    f'To load it: mtnet_jax.load({args.out!r})'
   )
 
 

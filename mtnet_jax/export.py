@@ -1,22 +1,23 @@
-"""Writes a trained model for other programs, to run without this package.
+"""Exports a trained model, to run without this package.
 
     python -m mtnet_jax.export --checkpoint=lidc-small --format=onnx --out=OUT
 
-OUT/README.md shows how to call it: HU patches and their spacing in, masks and
-malignancy out, for any number of patches. Formats:
+OUT/README.md shows how to call the export: HU patches and their spacing in,
+masks and malignancy out, for any number of patches. Formats:
 
-  pytorch    weights.safetensors under the public names of DeepLabv3+ and
-             Xception, and mtnet.py, which runs them and trains them on with
-             nothing but PyTorch; see `mtnet_jax.pretrained` for the way back
-  onnx       mtnet.onnx, for onnxruntime and what else reads it; needs the
-             extra `onnx`
-  stablehlo  a program of JAX for CPU, CUDA and TPU, which needs JAX and
-             safetensors; JAX opens it for about six months after the version
-             that wrote it: keep the run or its bundle, and export again
+  pytorch    weights.safetensors with the names of the public weights of
+             DeepLabv3+ and Xception, and mtnet.py, which needs only PyTorch to
+             run and fine-tune them; `mtnet_jax.pretrained` reads them again
+  onnx       mtnet.onnx, for onnxruntime and other ONNX runtimes; writing it
+             needs the extra `onnx`
+  stablehlo  a JAX program for CPU, CUDA and TPU, which needs JAX and
+             safetensors; JAX guarantees to load it for about six months after
+             the version that wrote it: keep the run or bundle to export again
 
-Averages (of runs, of symmetries) are exported as they are, except as stablehlo.
+All formats except stablehlo also export averages of runs and of symmetries.
 """
 
+import os
 import pathlib
 
 from mtnet_jax.inference import bundles
@@ -34,26 +35,32 @@ _WRITE = {
 }
 
 
-def write(checkpoint, out, form='stablehlo'):
+def write(
+  checkpoint: str | os.PathLike[str],
+  out: str | os.PathLike[str],
+  form: str = 'stablehlo',
+) -> None:
   """Exports a model into a new folder.
 
   Args:
-    checkpoint: as `bundles.load` takes it.
+    checkpoint: run, bundle, URL or name of a shipped model, as for
+      `bundles.load`.
     out: the folder to make.
     form: 'stablehlo', 'pytorch' or 'onnx'.
 
   Raises:
-    errors.InputError: the model cannot be used, or the folder not written.
+    errors.InputError: the model cannot be exported, or the folder not written.
   """
   if form == 'onnx':
     onnx.check_packages()
   with files.new_folder(out) as staged:
-    # In READMEs, for whoever stands elsewhere.
-    place = pathlib.Path(out).absolute()
-    _WRITE[form](bundles.load(checkpoint), staged, name=place)
+    # Absolute, so that the README's code runs in any working directory.
+    path = pathlib.Path(out).absolute()
+    _WRITE[form](bundles.load(checkpoint), staged, name=path)
 
 
-def main():
+def main() -> None:
+  """Runs the command."""
   parser = command_line.parser(__doc__, 'export')
   parser.add_argument(
     '--checkpoint',
@@ -67,7 +74,7 @@ def main():
     '--format',
     choices=tuple(_WRITE),
     default='stablehlo',
-    help='what to write (default: %(default)s)',
+    help='format to write (default: %(default)s)',
   )
   args = parser.parse_args()
   write(args.checkpoint, args.out, args.format)

@@ -1,12 +1,15 @@
-"""Public weights, from other people's files, as variables of our networks.
+"""Loads public weights of other implementations into our networks.
 
     python -m mtnet_jax.pretrained --inspect FILE
 
-says what a file is, what of it would be loaded, and what follows for the
-network. What does not fit in every name and shape is an error, and nothing is
-loaded; see `weights.load`.
+prints the source of a file, which of its tensors would be loaded, and which
+fields of the network they need. If a name or shape does not match, it prints an
+error, and nothing can be loaded; see `weights.load`.
 """
 
+import os
+
+from mtnet_jax.models import mtnet
 from mtnet_jax.system import command_line
 from mtnet_jax.system import errors
 from mtnet_jax.weights import files
@@ -18,15 +21,18 @@ load_xception = load.load_xception
 Weights = load.Weights
 
 
-def report(path, net=None):
-  """What `--inspect` prints about a file; arguments as in `load.matches`."""
+def report(
+  path: str | os.PathLike[str],
+  net: mtnet.CoarseSegNet | mtnet.ClassNet | None = None,
+) -> str:
+  """Returns what `--inspect` prints; arguments and errors as `load.matches`."""
   return '\n\n'.join(
     _report(path, matched) for matched in load.matches(path, net)
   )
 
 
-def _report(path, matched):
-  used, total = matched.parameters()
+def _report(path: str | os.PathLike[str], matched: load.Match) -> str:
+  num_used, num_parameters = matched.parameters()
   source = matched.source
   rows = {
     'source': source.title,
@@ -36,7 +42,7 @@ def _report(path, matched):
       f'{len(matched.tensors) + len(matched.dropped)},'
       f' {len(matched.tensors)} of them used'
     ),
-    'parameters': f'{used:,} of {total:,}',
+    'parameters': f'{num_used:,} of {num_parameters:,}',
     'dropped': load.some(matched.dropped) or 'none',
     'stay new': ', '.join(source.newly_initialised) or 'none',
     'fields': ', '.join(f'{k}={v}' for k, v in matched.fields.items()),
@@ -47,7 +53,8 @@ def _report(path, matched):
   )
 
 
-def main():
+def main() -> None:
+  """Runs the command."""
   parser = command_line.parser(__doc__, 'pretrained')
   parser.add_argument(
     '--inspect',

@@ -1,4 +1,4 @@
-"""Models of random weights that differ in what an export must carry over."""
+"""Models with random weights and unusual settings, to test exports with."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import without
 from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model as model_lib
 
-# Far from what the paper's networks have, field by field.
+# Every field differs from that of the paper's networks.
 SEG_FIELDS = {
   'middle_blocks': 2,
   'tail_widths': (6, 5),
@@ -32,7 +32,7 @@ CLASS_FIELDS = {
   'input_std': (2.0,),
   'bn_epsilon': 1e-3,
 }
-# Name -> changes of a tiny config, and the spacing.
+# Name -> changes to a tiny config, and its spacing in mm.
 VARIANTS = {
   'plain': ({'coarse_mask': 'soft'}, 0.0),
   'fields': (
@@ -49,7 +49,7 @@ VARIANTS = {
   'joint': (
     {
       'strategy': 'finetune',
-      # Of a joint network the mask is a soft one all the same.
+      # A joint network uses a soft mask all the same.
       'coarse_mask': 'hard',
       'stages': ('coarse', 'class', 'fine', 'joint'),
     },
@@ -63,7 +63,7 @@ VARIANTS = {
 
 
 def make(variant, *, seed=3, temperature=1.0):
-  """The `model.Model` of a variant."""
+  """Makes the model of a variant."""
   changes, spacing_mm = VARIANTS[variant]
   config = made_run.config_of(spacing_mm=spacing_mm)
   with config.unlocked():
@@ -72,7 +72,7 @@ def make(variant, *, seed=3, temperature=1.0):
 
 
 def of_config(config, *, seed=3, temperature=1.0, variables=None):
-  """The `model.Model` of a config, by default of random weights."""
+  """Makes the model of a config, by default with random weights."""
   return model_lib.Model(
     name='made up',
     config=config,
@@ -84,38 +84,38 @@ def of_config(config, *, seed=3, temperature=1.0, variables=None):
 
 
 def averaged(variant):
-  """Two trainings, each on all symmetries, with calibrated probabilities."""
+  """Makes a calibrated average of two trainings and all symmetries."""
   models = [make(variant, seed=seed) for seed in (3, 4)]
   return ensemble.Ensemble(
     models, symmetries=True, name='both', temperature=1.7
   )
 
 
-def inputs(count=3):
-  """HU patches and spacings to compare answers on."""
-  spacing_mm = np.linspace(0.5, 0.9, count, dtype=np.float32)
-  return made_run.patches(count), spacing_mm
+def inputs(num_patches=3):
+  """Returns HU patches and their spacings."""
+  spacing_mm = np.linspace(0.5, 0.9, num_patches, dtype=np.float32)
+  return made_run.patches(num_patches), spacing_mm
 
 
-def assert_same(answer, prediction, *, atol):
-  """Fails where two answers differ.
+def assert_same(outputs, prediction, *, atol):
+  """Fails if the outputs of an export differ from a prediction.
 
   Args:
-    answer: dict of arrays.
+    outputs: dict of arrays.
     prediction: `prediction.Prediction`.
-    atol: of probabilities; of the activation map, a share of its largest value.
+    atol: tolerance of probabilities; for the activation map, relative to its
+      largest value.
   """
   expected = vars(prediction)
-  assert answer.keys() == expected.keys()
+  assert outputs.keys() == expected.keys()
   for name, values in expected.items():
-    found = np.asarray(answer[name])
+    found = np.asarray(outputs[name])
     assert found.shape == values.shape, name
     if values.dtype == bool:
       assert found.dtype == bool, name
-      of = {'mask': 'probability'}.get(name)
-      if of:
-        # On the other side of the threshold lies what is next to it alone.
-        sure = np.abs(expected[of] - 0.5) > atol
+      if name == 'mask':
+        # Only pixels close to the threshold may differ.
+        sure = np.abs(expected['probability'] - 0.5) > atol
         np.testing.assert_array_equal(found[sure], values[sure], err_msg=name)
       else:
         assert np.mean(found != values) < 1e-3, name
@@ -125,16 +125,16 @@ def assert_same(answer, prediction, *, atol):
 
 
 def run_readme(folder, cwd, *, missing, then):
-  """Runs the code of an export's README where some packages are not.
+  """Runs the code of an export's README without some packages.
 
   Args:
-    folder: of the export.
-    cwd: working folder.
+    folder: folder of the export.
+    cwd: working directory.
     missing: names of the packages that cannot be imported.
-    then: code that follows it.
+    then: code to run after it.
 
   Returns:
-    What it prints.
+    What the code prints.
   """
   text = (folder / 'README.md').read_text(encoding='utf-8')
   code = re.findall(r'```python\n(.*?)```', text, re.DOTALL)[0]

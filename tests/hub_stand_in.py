@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face Hub: as a filesystem, and as a server.
+"""Stand-ins for the Hugging Face Hub: a filesystem and a server.
 
-Both answer from the same repositories: the filesystem as huggingface_hub's
-does, without it; the server what huggingface_hub itself asks for.
+Both serve the same repositories. The filesystem behaves like huggingface_hub's,
+without needing it; the server supports the requests of huggingface_hub itself.
 """
 
 from http import server
@@ -23,12 +23,12 @@ _ROUTE = re.compile(
 
 
 class Repository(NamedTuple):
-  """A repository of a model.
+  """A model repository.
 
   Attributes:
-    revisions: name -> path -> content.
-    token: without which it is not there, if it is private.
-    gated: whether it is listed, and none of its files given.
+    revisions: {name of the revision: {path: content}}.
+    token: token that a private repository needs; '' for a public one.
+    gated: whether its files are listed but not readable.
   """
 
   revisions: dict
@@ -37,7 +37,7 @@ class Repository(NamedTuple):
 
 
 def _entries(files, inner):
-  """Names directly below a folder -> size, None for a folder."""
+  """Returns {path: size} of a folder's entries; folders have size None."""
   prefix = f'{inner}/' if inner else ''
   found = {}
   for path, data in files.items():
@@ -48,7 +48,7 @@ def _entries(files, inner):
 
 
 class FileSystem(fsspec.AbstractFileSystem):
-  """As `huggingface_hub.HfFileSystem`, as far as it is read."""
+  """Behaves like `huggingface_hub.HfFileSystem`, for reading only."""
 
   protocol = 'hf'
   root_marker = ''
@@ -56,13 +56,13 @@ class FileSystem(fsspec.AbstractFileSystem):
   def __init__(self, repositories, login, **kwargs):
     super().__init__(**kwargs)
     self._repositories, self._login = repositories, login
-    self._known = {}  # As it keeps listings, and what it did not find.
+    self._known = {}  # The real one caches listings and missing paths, too.
 
   def invalidate_cache(self, path=None):
     self._known.clear()
 
   def _resolve(self, path):
-    """The root as it writes it, the path below it, and the files."""
+    """Returns the root in its notation, the path below it, and all files."""
     path = self._strip_protocol(path).removeprefix('models/')
     if not path:
       raise NotImplementedError('Access to repositories lists')
@@ -104,39 +104,40 @@ class FileSystem(fsspec.AbstractFileSystem):
     root, inner, files = self._resolve(path)
     if self._repositories[root.partition('@')[0]].gated:
       raise PermissionError('403 Client Error.\n\nCannot access gated repo')
-    assert block_size == 0, 'a request for every 5 MB'
+    assert block_size == 0, 'the Hub would get a request for every 5 MB'
     return io.BytesIO(files[inner])
 
 
-def serve(repositories):
-  """A server on 127.0.0.1, which notes the paths it is asked for in `asked`.
+def make_server(repositories):
+  """Makes a server on 127.0.0.1.
 
   Args:
     repositories: name -> `Repository`.
 
   Returns:
-    `http.server.ThreadingHTTPServer`, to be started and stopped.
+    A server that the caller starts and stops. Its attribute `requests` lists
+    the paths of all requests.
   """
 
   class Handler(server.BaseHTTPRequestHandler):
-    """Answers what huggingface_hub asks in order to list and read files."""
+    """Handles the requests with which huggingface_hub lists and reads files."""
 
     protocol_version = 'HTTP/1.1'
 
     def do_GET(self):  # noqa: N802
-      self.server.asked.append(self.path)
-      self._answer(*self._found())
+      self.server.requests.append(self.path)
+      self._send(*self._response())
 
-    def _found(self):
-      """Status, headers and body."""
+    def _response(self):
+      """Returns status, headers and body."""
       found = _ROUTE.fullmatch(parse.urlsplit(self.path).path)
       repository = repositories.get(found['repo']) if found else None
       if repository is None:
         return 404, {'X-Error-Code': 'RepoNotFound'}, b''
       if repository.token:
         if self.headers['Authorization'] != f'Bearer {repository.token}':
-          said = 'Invalid username or password.'
-          return 401, {'X-Error-Message': said}, b''
+          message = 'Invalid username or password.'
+          return 401, {'X-Error-Message': message}, b''
       files = repository.revisions.get(
         parse.unquote(found['revision'] or 'main')
       )
@@ -159,7 +160,7 @@ def serve(repositories):
         return 404, {'X-Error-Code': 'EntryNotFound'}, b''
       return 200, {}, json.dumps(entries).encode()
 
-    def _answer(self, status, headers, body):
+    def _send(self, status, headers, body):
       self.send_response(status)
       for name, value in headers.items():
         self.send_header(name, value)
@@ -170,7 +171,7 @@ def serve(repositories):
     def log_message(self, *args):
       pass
 
-  found = server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-  found.daemon_threads = True
-  found.asked = []
-  return found
+  hub = server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+  hub.daemon_threads = True
+  hub.requests = []
+  return hub

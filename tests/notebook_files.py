@@ -1,4 +1,4 @@
-"""The notebooks of the project, and runs of them from top to bottom."""
+"""Reads and runs the notebooks of the project."""
 
 import base64
 
@@ -11,15 +11,15 @@ PATHS = sorted(FOLDER.glob('*.ipynb'))
 
 
 def read(path):
-  """A notebook, of nbformat."""
+  """Reads a notebook with nbformat."""
   nbformat = pytest.importorskip(
-    'nbformat', reason='needs the extra test: nbclient brings it'
+    'nbformat', reason='needs the extra test: nbclient installs it'
   )
   return nbformat.read(path, as_version=4)
 
 
 def cell_of(notebook, tag):
-  """Its cell with a tag."""
+  """Returns the only cell with a tag."""
   (cell,) = (
     cell for cell in notebook.cells if tag in cell.metadata.get('tags', ())
   )
@@ -27,7 +27,7 @@ def cell_of(notebook, tag):
 
 
 def code_with(notebook, word):
-  """The source of its code cell with a word in it."""
+  """Returns the source of the only code cell that contains a word."""
   (source,) = (
     cell.source
     for cell in notebook.cells
@@ -37,17 +37,17 @@ def code_with(notebook, word):
 
 
 def run_cell(notebook, word, monkeypatch, folder, **names):
-  """Runs the code cell with a word in it as IPython does.
+  """Runs a code cell as IPython does.
 
   Args:
-    notebook: of `read`.
-    word: that no other code cell has in it.
-    monkeypatch: of the test.
-    folder: in which it runs.
-    **names: that other cells have set.
+    notebook: from `read`.
+    word: text that only this code cell contains.
+    monkeypatch: fixture of the test.
+    folder: working directory of the cell.
+    **names: variables that other cells set.
 
   Returns:
-    The magics that it called, and all names after it.
+    The magics that the cell called, and all variables after it.
   """
   inputs = pytest.importorskip(
     'IPython.core.inputtransformer2', reason='needs the extra test'
@@ -56,7 +56,7 @@ def run_cell(notebook, word, monkeypatch, folder, **names):
 
   class Shell:
     def run_line_magic(self, name, line):
-      # IPython fills in what stands in braces.
+      # IPython replaces variables in braces.
       magics.append(f'%{name} {line.format(**names)}')
 
   source = code_with(notebook, word)
@@ -67,18 +67,18 @@ def run_cell(notebook, word, monkeypatch, folder, **names):
 
 
 def run(path, home, monkeypatch, *, folder=FOLDER, replace=(), **settings):
-  """Runs a notebook in a kernel of its own; its file stays as it is.
+  """Runs a notebook in its own kernel, without changing its file.
 
   Args:
-    path: of the notebook.
-    home: the home folder of its user.
-    monkeypatch: of the test.
-    folder: in which it runs; its own, unless another is given.
-    replace: pairs of a text that stands in it once, and another in its place.
-    **settings: in place of those of its first code cell.
+    path: path of the notebook.
+    home: home folder of the kernel.
+    monkeypatch: fixture of the test.
+    folder: working directory; default: the folder of the notebooks.
+    replace: pairs of a text that occurs in one cell, and its replacement.
+    **settings: values that replace those of the first code cell.
 
   Returns:
-    Its text, and its PNG images as bytes.
+    The text and the PNG images (bytes) that it shows.
   """
   nbclient = pytest.importorskip('nbclient', reason='needs the extra test')
   pytest.importorskip('ipykernel', reason='needs the extra test')
@@ -88,11 +88,11 @@ def run(path, home, monkeypatch, *, folder=FOLDER, replace=(), **settings):
     assert f'\n{name} = ' in cell.source
     cell.source += f'\n{name} = {value!r}'
   for old, new in replace:
-    (at,) = (cell for cell in notebook.cells if old in cell.source)
-    at.source = at.source.replace(old, new)
+    (cell,) = (cell for cell in notebook.cells if old in cell.source)
+    cell.source = cell.source.replace(old, new)
   monkeypatch.setenv('HOME', str(home))
   monkeypatch.setenv('PYTHONPATH', str(main_job.ROOT))
-  # In a new home folder, Matplotlib looks for all fonts, which takes seconds.
+  # In a new home folder, Matplotlib would search for fonts, which takes long.
   monkeypatch.setenv('MPLCONFIGDIR', matplotlib.get_cachedir())
   nbclient.NotebookClient(
     notebook,
@@ -104,7 +104,7 @@ def run(path, home, monkeypatch, *, folder=FOLDER, replace=(), **settings):
 
 
 def outputs(notebook):
-  """The text that a notebook has put out, and its PNG images as bytes."""
+  """Returns the text and the PNG images (bytes) that a notebook shows."""
   texts, images = [], []
   for cell in notebook.cells:
     for output in cell.get('outputs', ()):

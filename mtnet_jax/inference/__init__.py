@@ -1,1 +1,1 @@
-"""A trained model, from a run, a bundle or a URL. Door: `bundles`."""
+"""Loads, averages, bundles and exports trained models. Start at `bundles`."""

@@ -1,8 +1,10 @@
-"""Trained models loaded: a run, a bundle, or one that comes with the package.
+"""Loads trained models: a run, a bundle, or one that comes with the package.
 
-`mtnet_jax.bundle` says what a bundle is, and `packing` writes one.
+`mtnet_jax.bundle` describes bundles, and `packing` writes them.
 """
 
+from collections.abc import Sequence
+import os
 import pathlib
 import re
 
@@ -20,9 +22,8 @@ from mtnet_jax.storage import workdir
 from mtnet_jax.system import compilation_cache
 from mtnet_jax.system import errors
 
-# The files that are downloaded from elsewhere. Of a run these are the ones that
-# a model needs, and the histories that say which of its epochs is the best; not
-# the states that training needs.
+# The files to download from a URL. For a run these are the best checkpoints and
+# the histories that tell which epoch is the best, without the training state.
 WANTED = re.compile(
   '|'.join(
     map(re.escape, (*bundle_files.FILES, bundle_files.MANIFEST, seen_lib.FILE))
@@ -32,55 +33,61 @@ WANTED = re.compile(
 )
 
 
-def load(path):
-  """Restores a trained model, on this process's first device.
+# What a user may load: a path, a URL, or the name of a shipped model.
+_Source = str | os.PathLike[str]
 
-  Compiled programs are kept on this disk, see `compilation_cache`.
+
+def load(
+  path: _Source | Sequence[_Source],
+) -> model.Model | ensemble.Ensemble:
+  """Loads a trained model onto this process's first device.
+
+  Compiled programs are cached on this disk; see `compilation_cache`.
 
   Args:
     path: a run directory or a bundle; a URL of one, such as gs://bucket/run or
-      hf://owner/name (with @revision, /folder or both behind it); or the name
-      of a model that comes with the package, such as 'lidc-small'. A list of
-      them makes an ensemble.
+      hf://owner/name (optionally followed by @revision and /folder); or the
+      name of a model that comes with the package, such as 'lidc-small'. A list
+      of these makes an ensemble.
 
   Returns:
-    A `model.Model`; of a list, or of a bundle with several members or with
-    symmetries, an `ensemble.Ensemble`.
+    An `ensemble.Ensemble` for a list and for a bundle with several members or
+    with symmetries; a `model.Model` for anything else.
 
   Raises:
-    errors.InputError: there is no run or bundle, or it cannot be used; or none
-      of the devices that JAX_PLATFORMS names.
+    errors.InputError: there is no run or bundle, it cannot be used, or the
+      devices that JAX_PLATFORMS names are missing.
   """
   compilation_cache.enable()
   with errors.of_devices():
     jax.devices()
-  if isinstance(path, (list, tuple)):
+  if isinstance(path, Sequence) and not isinstance(path, str):
     return ensemble.Ensemble([load(one) for one in path])
   with remote.local_folder(path, wanted=WANTED.fullmatch) as folder:
     try:
       with bundle_files.damage(folder):
         return _model(read(folder, name=name_of(path)))
     except errors.InputError as error:
-      # The user knows a download by its address.
+      # A downloaded folder is temporary: the user knows the URL.
       raise errors.InputError(
         str(error).replace(str(folder), str(path))
       ) from error
 
 
-def name_of(path):
-  """A name made of the last part of a path or a URL."""
+def name_of(path: _Source) -> str:
+  """Returns the name of a model: the last part of its path or URL."""
   path = str(path)
   if '://' in path:
     return texts.as_name(remote.last_part(path))
   return texts.as_name(pathlib.Path(path).resolve().name)
 
 
-def read(folder, *, name):
-  """A `bundle_files.Bundle` of a bundle or a run directory.
+def read(folder: pathlib.Path, *, name: str) -> bundle_files.Bundle:
+  """Reads a bundle, or makes one of a run directory.
 
   Args:
-    folder: where it is, on this disk.
-    name: of the model, if it is a run.
+    folder: a folder on this disk.
+    name: name of the model, if the folder is a run.
 
   Raises:
     errors.InputError: it cannot be used.
@@ -90,15 +97,16 @@ def read(folder, *, name):
   return _of_run(folder, name)
 
 
-def _of_run(folder, name):
+def _of_run(folder: pathlib.Path, name: str) -> bundle_files.Bundle:
   config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
   trained = nets.names(config)
   missing = [stage for stage in nets.ORDER if stage not in trained]
   if missing:
     raise errors.InputError(
-      f'{folder} has no {" and no ".join(missing)} network, as its'
+      f'{folder} has no {" and no ".join(missing)} network, because its'
       f' config.stages is {", ".join(config.stages)} and its strategy'
-      f' {config.strategy!r}: a model has all of {", ".join(nets.ORDER)}.'
+      f' {config.strategy!r}: choose a run that trained all of'
+      f' {", ".join(nets.ORDER)}.'
     )
   seen = seen_lib.read_if_there(pathlib.Path(folder))
   variables = workdir.load_variables(folder, trained)
@@ -112,28 +120,35 @@ def _of_run(folder, name):
   )
 
 
-def _model(bundle):
-  """The model, or the ensemble, of a bundle."""
-  whole = {
-    'name': bundle.name,
-    'metrics': bundle.metrics,
-    'card': bundle.card,
-    'temperature': bundle.temperature,
-  }
+def _model(bundle: bundle_files.Bundle) -> model.Model | ensemble.Ensemble:
+  """Returns the model or the ensemble of a bundle."""
   if len(bundle.members) == 1 and not bundle.symmetries:
     (variables,) = bundle.members
     return model.Model(
-      **whole, config=bundle.config, variables=variables, seen=bundle.seen
+      name=bundle.name,
+      config=bundle.config,
+      metrics=bundle.metrics,
+      card=bundle.card,
+      variables=variables,
+      temperature=bundle.temperature,
+      seen=bundle.seen,
     )
   members = [
     model.Model(
-      name=f'{bundle.name}/{number}',
+      name=f'{bundle.name}/{i}',
       config=bundle.config,
       metrics=bundle.metrics,
       card=bundle.card,
       variables=variables,
       seen=bundle.seen,
     )
-    for number, variables in enumerate(bundle.members)
+    for i, variables in enumerate(bundle.members)
   ]
-  return ensemble.Ensemble(members, symmetries=bundle.symmetries, **whole)
+  return ensemble.Ensemble(
+    members,
+    symmetries=bundle.symmetries,
+    name=bundle.name,
+    metrics=bundle.metrics,
+    card=bundle.card,
+    temperature=bundle.temperature,
+  )

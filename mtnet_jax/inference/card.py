@@ -1,7 +1,14 @@
-"""The model card: what a trained model is for, and how good it is."""
+"""Makes the model card: what a trained model is for, and how good it is.
+
+The cards of shipped models are made from this text, and their manifests hold
+checksums: who changes the text has to write those bundles again.
+"""
 
 import re
 import textwrap
+from typing import Any
+
+import ml_collections
 
 from mtnet_jax.data import dataset_names
 from mtnet_jax.reports import paper
@@ -101,14 +108,19 @@ Their curve on the test nodules:
 """
 
 
-def model_card(name, config, metrics, seen=None):
-  """The card, Markdown.
+def model_card(
+  name: str,
+  config: ml_collections.ConfigDict,
+  metrics: dict[str, Any],
+  seen: seen_lib.Seen | None = None,
+) -> str:
+  """Returns the card, Markdown.
 
   Args:
-    name: of the model.
-    config: the run's.
-    metrics: the run's metrics.json.
-    seen: `storage.seen.Seen`; None where no list was kept.
+    name: name of the model.
+    config: config of its run.
+    metrics: metrics.json of its run.
+    seen: nodules used in training or model selection; None if no list was kept.
   """
   summary = metrics['test']
   dataset = config.dataset.name
@@ -168,12 +180,12 @@ def model_card(name, config, metrics, seen=None):
 
 
 def _code(text):
-  """A text between backticks, which it cannot leave."""
+  """Replaces backticks, so that text between backticks cannot end the code."""
   return text.replace('`', "'")
 
 
 def _prose(text):
-  """A text that Markdown shows as it is; backticks in pairs stay code."""
+  """Escapes text for Markdown; backticks in pairs still mark code."""
   if text.count('`') % 2 or '```' in text:
     text = _code(text)
   for mark, shown in (('&', '&amp;'), ('<', '&lt;'), ('>', '&gt;')):
@@ -182,10 +194,10 @@ def _prose(text):
 
 
 def _paragraph(text):
-  """Lines of `_prose` that begin no heading, list, quotation or table."""
+  """Wraps text to a paragraph without lines that start a heading or list."""
   text = _prose(' '.join(text.split()))
   lines = textwrap.wrap(text, 80, break_on_hyphens=False)
-  # Any word can come to begin a line.
+  # After wrapping, because any word may end up at the start of a line.
   return '\n'.join(
     re.sub(r'^(\d+(?=[.)](\s|$)))?(?=[-#+*=~_|:.)])', r'\1\\', line)
     for line in lines
@@ -193,14 +205,14 @@ def _paragraph(text):
 
 
 def _load(name):
-  """The call that loads it; a folder has no name that it is sure to keep."""
+  """Returns the call that loads the model; only shipped ones load by name."""
   if name in shipped.names():
     return f"mtnet_jax.load('{name}')  # or where this folder is, a URL too"
   return "mtnet_jax.load('PATH/OF/THIS/FOLDER')  # or its URL"
 
 
 def _start(config):
-  """What the networks had learned before."""
+  """Returns the sentence on earlier training, if there was any."""
   if not config.get('start_from'):
     return ''
   before = config.start_from_dataset
@@ -210,7 +222,7 @@ def _start(config):
 
 
 def _seen(seen):
-  """How much is in seen.csv."""
+  """Returns the paragraph on seen.csv."""
   if seen is None:
     return ''
   counts = {}
@@ -227,6 +239,7 @@ def _seen(seen):
 
 
 def _note(metrics):
+  """Returns the user's note and the nodules left out, as a paragraph."""
   text = metrics.get('note', '')
   if metrics.get('left_out'):
     text += f' Left out of all results: {", ".join(metrics["left_out"])}.'
@@ -235,6 +248,7 @@ def _note(metrics):
 
 
 def _average(metrics):
+  """Returns the sentence on averaged trainings and symmetries."""
   members = metrics.get('members', [])
   if not metrics.get('symmetries') and len(members) < 2:
     return ''
@@ -251,33 +265,35 @@ def _average(metrics):
 
 
 def _calibration(metrics):
-  found = metrics.get('calibration')
-  if not found:
+  """Returns the paragraph and table on calibration."""
+  fitted = metrics.get('calibration')
+  if not fitted:
     return ''
   after = metrics['test']['probabilities']['classification']
   before, after, chance = (
     tables.cell_text(estimate, 'fraction')
     for estimate in (
-      found['calibration_error_before'],
+      fitted['calibration_error_before'],
       after['calibration_error'],
       after['calibration_error_if_calibrated'],
     )
   )
   return _CALIBRATION.format(
-    temperature=found['temperature'],
-    fitted=f'{found["fitted_to"]["labelled"]:d}',
+    temperature=fitted['temperature'],
+    fitted=f'{fitted["fitted_to"]["labelled"]:d}',
     before=before,
     after=after,
     chance=chance,
     curve='\n'.join(
       f'| {row["mean_probability"]:.2f} | {row["share_malignant"]:.2f} |'
       f' {row["nodules"]:d} |'
-      for row in found['curve']
+      for row in fitted['curve']
     ),
   )
 
 
 def _cohort(dataset):
+  """Describes which nodules a dataset selects."""
   base, changes = dataset_names.base_and_changes(dataset)
   text = _COHORTS.get(base, 'a selection of its own')
   return (
@@ -286,6 +302,7 @@ def _cohort(dataset):
 
 
 def _markdown(table):
+  """Formats a `tables.Table` as Markdown."""
   lines = [
     '| | ' + ' | '.join(column.title for column in table.columns) + ' |',
     '|---' * (len(table.columns) + 1) + '|',

@@ -1,15 +1,20 @@
-"""A bundle's README.md: the card below what the Hugging Face Hub reads of it.
+"""Makes a bundle's README.md: metadata for the Hugging Face Hub, then the card.
 
 The Hub reads YAML between two lines of `---`: the licence, tags, and results
 that it shows and compares
 (https://huggingface.co/docs/hub/model-cards#model-card-metadata).
 """
 
+from collections.abc import Iterator
 import json
 import math
+from typing import Any
+
+import ml_collections
 
 from mtnet_jax.inference import card
 from mtnet_jax.reports import tables
+from mtnet_jax.storage import bundle_files
 from mtnet_jax.storage import texts
 
 _DATASET = 'LIDC-IDRI'
@@ -22,26 +27,28 @@ _TAGS = (
   'segmentation',
   'classification',
 )
-# Metrics that the Hub has under a name of its own.
+# Metrics that have another name on the Hub.
 _TYPES = {'auc': 'roc_auc', 'sensitivity': 'recall'}
 
 
-def readme(bundle):
-  """README.md of a `bundle_files.Bundle`, as it is written."""
-  whole = bundle.name, bundle.config, bundle.metrics
-  return front_matter(*whole) + card.model_card(*whole, bundle.seen)
+def readme(bundle: bundle_files.Bundle) -> str:
+  """Returns the README.md of a bundle."""
+  described = bundle.name, bundle.config, bundle.metrics
+  return front_matter(*described) + card.model_card(*described, bundle.seen)
 
 
-def front_matter(name, config, metrics):
-  """What the Hub reads, with both lines of `---` and an empty one.
+def front_matter(
+  name: str, config: ml_collections.ConfigDict, metrics: dict[str, Any]
+) -> str:
+  """Returns the metadata for the Hub, with both lines of `---` and a blank one.
 
   Args:
-    name: of the model.
-    config: the run's.
-    metrics: the run's metrics.json.
+    name: name of the model.
+    config: config of its run.
+    metrics: metrics.json of its run.
   """
   simulated = metrics['simulated']
-  tree = {
+  tree: dict[str, Any] = {
     'license': metrics.get('license', texts.UNKNOWN_LICENSE),
     'library_name': 'mtnet_jax',
     'pipeline_tag': 'image-segmentation',
@@ -55,7 +62,7 @@ def front_matter(name, config, metrics):
 
 
 def _results(dataset, summary, simulated):
-  """An entry of the `model-index` per task: what the card's tables show."""
+  """Yields an entry of `model-index` per task, with the card's results."""
   names = tables.network_names()
   for task, title, networks, columns in (
     (
@@ -92,7 +99,7 @@ def _results(dataset, summary, simulated):
 
 
 def _metrics(network, found, columns):
-  """The estimates of a network that are defined, in per cent as in tables."""
+  """Yields the defined estimates of a network, in per cent as in the tables."""
   for column in columns:
     value = found[column.key]['value']
     if value is not None and math.isfinite(value):
@@ -103,8 +110,8 @@ def _metrics(network, found, columns):
       }
 
 
-def _lines(tree):
-  """Lines of YAML of a dict or a list, in which each scalar has its own."""
+def _lines(tree: dict[str, Any] | list[Any]) -> Iterator[str]:
+  """Yields a dict or list as lines of YAML, one per scalar."""
   if isinstance(tree, dict):
     marked = [(f'{key}:', value) for key, value in tree.items()]
   else:
@@ -114,7 +121,7 @@ def _lines(tree):
       yield f'{mark} {_scalar(value)}'
       continue
     below = [f'  {line}' for line in _lines(value)]
-    if mark == '-':  # Its first line follows the dash.
+    if mark == '-':  # The first line follows the dash.
       yield f'-{below[0][1:]}'
       yield from below[1:]
     else:
@@ -123,9 +130,9 @@ def _lines(tree):
 
 
 def _scalar(value):
-  """A number as tables show it; or a text, which nothing in it can end."""
+  """Formats a number as in the tables, or quotes and escapes a string."""
   if isinstance(value, float):
     return f'{value:.1f}'
-  # A text of JSON is one of YAML, if none of its characters is forbidden there.
+  # JSON strings are YAML if the characters that YAML forbids are escaped.
   quoted = json.dumps(value, ensure_ascii=False)
   return ''.join(x if x.isprintable() else f'\\U{ord(x):08X}' for x in quoted)

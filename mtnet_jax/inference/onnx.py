@@ -1,28 +1,38 @@
-"""A trained model as an ONNX program, through PyTorch's exporter."""
+"""Exports a trained model to ONNX, through PyTorch's exporter."""
 
+from collections.abc import Iterator
 import contextlib
 import datetime
 import importlib.util
 import json
 import logging
+import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
 import warnings
 
+import numpy as np
+
 import mtnet_jax
+from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model as model_lib
 from mtnet_jax.inference import pytorch
 from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
+if TYPE_CHECKING:
+  import torch.onnx
+
 PROGRAM = 'mtnet.onnx'
 INPUTS = ('hu', 'pixel_spacing_mm')
-_NEEDED = ('torch', 'onnx', 'onnxscript')
-# A file of ONNX has at most 2 GB; weights beyond lie in one beside it.
+_REQUIRED = ('torch', 'onnx', 'onnxscript')
+# An ONNX file holds at most 2 GB; larger weights go into a second file.
 _MAX_BYTES = 1_900_000_000
 _README = """# {name}: ONNX
 
-{simulated}`{program}` holds the trained networks with all that comes before and
-after them, for any number of patches. Written on {date} by mtnet_jax {version}
-and PyTorch {torch}.
+{simulated}`{program}` holds the trained networks with their pre- and
+postprocessing, for any number of patches. Written on {date} by mtnet_jax
+{version} and PyTorch {torch}.
 
 ```python
 import pathlib
@@ -30,7 +40,7 @@ import pathlib
 import numpy as np
 import onnxruntime
 
-folder = pathlib.Path({out!r})  # Where this folder is.
+folder = pathlib.Path({out!r})  # The path of this folder.
 session = onnxruntime.InferenceSession(folder / '{program}')
 names = [output.name for output in session.get_outputs()]
 
@@ -42,18 +52,19 @@ def predict(hu, pixel_spacing_mm):
   return dict(zip(names, arrays))
 ```
 
-The answer is a dict of arrays: `mask` and `coarse_mask` (N, {size}, {size})
+The result is a dict of arrays: `mask` and `coarse_mask` (N, {size}, {size})
 bool, `probability` and the class activation map `cam` (N, {size}, {size}),
-`malignancy` (N,). Unlike `mtnet_jax.load`, nothing checks the inputs.
+`malignancy` (N,). Unlike a model of `mtnet_jax.load`, the program does not
+check its inputs.
 {average}
 Research software, not a medical device. "Malignancy" is the suspicion of
 LIDC-IDRI's readers, not pathology.
 """
 
 
-def check_packages():
-  """Raises `errors.InputError` where a package that writes ONNX is missing."""
-  missing = [name for name in _NEEDED if not importlib.util.find_spec(name)]
+def check_packages() -> None:
+  """Raises `errors.InputError` if a package that writes ONNX is missing."""
+  missing = [name for name in _REQUIRED if not importlib.util.find_spec(name)]
   if missing:
     raise errors.InputError(
       f'--format=onnx needs {", ".join(missing)}: pip install'
@@ -61,8 +72,13 @@ def check_packages():
     )
 
 
-def write(model, folder, *, name):
-  """Writes the program and how to call it; arguments as in `pytorch.write`.
+def write(
+  model: model_lib.Model | ensemble.Ensemble,
+  folder: pathlib.Path,
+  *,
+  name: str | pathlib.Path,
+) -> None:
+  """Writes the program and a README; arguments as in `pytorch.write`.
 
   Raises:
     errors.InputError: a package is missing, or the model cannot be exported.
@@ -91,8 +107,10 @@ def write(model, folder, *, name):
   )
 
 
-def _program(arrays, settings):
-  """The `torch.onnx.ONNXProgram` of a model, whose arrays it takes away."""
+def _program(
+  arrays: dict[str, np.ndarray], settings: dict[str, Any]
+) -> 'torch.onnx.ONNXProgram':
+  """Exports a model, and clears `arrays` to save memory."""
   import torch
 
   from mtnet_jax.inference.torch import folding
@@ -102,29 +120,31 @@ def _program(arrays, settings):
   batch = torch.export.Dim('batch')
   model = mtnet.MTNet(settings).eval()
   with _quiet():
-    # Assigned, not copied: the paper's networks have half a gigabyte.
+    # Assigned, not copied: the paper's networks take half a gigabyte.
     model.load_state_dict(
       {name: torch.from_numpy(value) for name, value in arrays.items()},
       assign=True,
     )
     arrays.clear()
     for networks in model.members:
-      # Any size shows which layer follows which.
+      # The call only finds which layer follows which: its size is arbitrary.
       folding.fold_batch_norms(networks, torch.zeros(1, 3, side, side))
-    return torch.onnx.export(
+    program = torch.onnx.export(
       model,
       (torch.zeros(2, side, side), torch.ones(2)),
       dynamo=True,
       input_names=INPUTS,
-      output_names=model.answers,
+      output_names=model.output_names,
       dynamic_shapes=({0: batch}, {0: batch}),
       verbose=False,
     )
+  assert program is not None  # The dynamo exporter always returns one.
+  return program
 
 
 @contextlib.contextmanager
-def _quiet():
-  """Without what PyTorch says of its own packages, and of arrays of JAX's."""
+def _quiet() -> Iterator[None]:
+  """Hides PyTorch's warnings, such as those about read-only JAX arrays."""
   logger = logging.getLogger('torch.onnx')
   level = logger.level
   logger.setLevel(logging.ERROR)

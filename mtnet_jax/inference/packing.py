@@ -1,8 +1,11 @@
-"""Bundles written, from one run or from several whose outputs are averaged."""
+"""Writes bundles, from one run or from several whose outputs are averaged."""
 
+from collections.abc import Collection
+from collections.abc import Sequence
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import re
 
@@ -33,33 +36,36 @@ _WANTED = re.compile(
 )
 
 
+_Path = str | os.PathLike[str]
+
+
 def write(
-  runs,
-  out,
+  runs: _Path | Sequence[_Path],
+  out: _Path,
   *,
-  name=None,
-  symmetries=False,
-  float16=False,
-  calibrate=False,
-  leave_out=(),
-  note='',
-  license=None,
-):
-  """Packs a finished run, or several to be averaged.
+  name: str | None = None,
+  symmetries: bool = False,
+  float16: bool = False,
+  calibrate: bool = False,
+  leave_out: Collection[str] = (),
+  note: str = '',
+  license: str | None = None,
+) -> None:
+  """Packs a finished run, or the average of several.
 
   Args:
-    runs: the directory of one, or a URL; or a list of them.
+    runs: a run directory, a bundle, or a URL of one; or a list of these.
     out: the folder to make; it may exist if it is empty.
-    name: of the model; default: of the first run's directory.
+    name: name of the model; default: name of the first run's directory.
     symmetries: whether the model averages over rotations and reflections.
-    float16: whether weights are rounded to half precision.
-    calibrate: whether probabilities of malignancy are calibrated on the
+    float16: whether to round weights to half precision.
+    calibrate: whether to calibrate probabilities of malignancy on the
       validation split.
-    leave_out: ids of nodules that the card's results do not count, nor the
-      calibration, such as those of which the CT is missing.
+    leave_out: ids of nodules to omit from the card's results and the
+      calibration, for example because their CT is missing.
     note: a paragraph for the card, about the data.
-    license: of the model, an identifier of the Hub; default: that of the first
-      bundle, if there is one, and else 'unknown'.
+    license: identifier of the licence on the Hub; default: that of the bundle,
+      or 'unknown' for runs.
 
   Raises:
     errors.InputError: a run cannot be used, an average was not evaluated, or
@@ -70,7 +76,8 @@ def write(
   if license is not None:
     texts.check_license(license, '--license')
   note = ' '.join(note.split())
-  runs = runs if isinstance(runs, (list, tuple)) else [runs]
+  if isinstance(runs, (str, os.PathLike)):
+    runs = [runs]
   with contextlib.ExitStack() as stack:
     folders = [
       stack.enter_context(remote.local_folder(run, wanted=_WANTED.fullmatch))
@@ -88,12 +95,8 @@ def write(
     metrics = first.metrics
     temperature = first.temperature
     symmetries = symmetries or first.symmetries
-    if (
-      len(runs) > 1
-      or symmetries != first.symmetries
-      or calibrate
-      or len(leave_out)
-    ):
+    is_new_average = len(runs) > 1 or symmetries != first.symmetries
+    if is_new_average or calibrate or len(leave_out):
       with finished_run.damage(runs[0]):
         metrics, temperature = _measured(
           folders,
@@ -108,40 +111,41 @@ def write(
     if license is not None:
       metrics = {**metrics, 'license': license}
   with config.unlocked():
-    # The paths on this machine concern nobody else.
+    # Paths of this machine are private.
     config.dataset.data_dir = ''
     if config.get('start_from'):
       config.start_from = bundles.name_of(config.start_from)
   bundle = bundle_files.Bundle(
-    name or first.name,
-    config,
-    metrics,
-    '',
-    members,
-    symmetries,
-    temperature,
-    _seen(read),
+    name=name or first.name,
+    config=config,
+    metrics=metrics,
+    card='',  # `_write` makes it.
+    members=tuple(members),
+    symmetries=symmetries,
+    temperature=temperature,
+    seen=_seen(read),
   )
   _write(bundle, out, float16=float16)
 
 
 def _check(read, members, config, runs):
+  """Raises `errors.InputError` if the runs cannot form one model."""
   for run, bundle in zip(runs, read, strict=True):
     if predictor.options(bundle.config) != predictor.options(config):
       raise errors.InputError(
-        f'{run} cannot be averaged with {runs[0]}: its inputs are others. Give'
-        ' runs that differ in seed or fold.'
+        f'{run} cannot be averaged with {runs[0]}: its input size, window, mask'
+        ' or strategy differs. List runs that differ only in seed or fold.'
       )
     if len(read) > 1 and (bundle.symmetries or len(bundle.members) > 1):
       raise errors.InputError(
-        f'{run} is an average already: give the runs that it is of.'
+        f'{run} is an average already: list the runs that it averages.'
       )
   for variables in members:
     nets.check_variables(config, variables)
 
 
 def _seen(read):
-  """What the runs have seen together; None where none kept a list."""
+  """Returns what the runs have seen together; None if none kept a list."""
   if all(bundle.seen is None for bundle in read):
     return None
   return seen_lib.union(
@@ -150,7 +154,7 @@ def _seen(read):
 
 
 def _measured(folders, read, runs, *, symmetries, calibrate, leave_out):
-  """metrics.json and temperature of an average, from its evaluations."""
+  """Returns metrics.json and the temperature, from the runs' evaluations."""
   config, metrics = read[0].config, read[0].metrics
   summary_of = functools.partial(
     scores.summarise,
@@ -159,29 +163,29 @@ def _measured(folders, read, runs, *, symmetries, calibrate, leave_out):
   )
 
   def records_of(split):
-    found = folders[0]
+    folder = folders[0]
     if split != 'test' or len(runs) > 1 or symmetries:
-      found = _evaluated(
+      folder = _evaluation_folder(
         folders, read, runs, split=split, symmetries=symmetries
       )
-    rows = finished_run.read_csv(found / 'records.csv')
-    _check_unseen(found, rows, read, runs, split)
+    rows = finished_run.read_csv(folder / 'records.csv')
+    _check_unseen(folder, rows, read, runs, split)
     return [row for row in rows if row['nodule_id'] not in leave_out]
 
   records = records_of('test')
   temperature = 1.0
-  found = {}
+  fitted = {}
   if calibrate:
-    chosen = records_of('validation')
-    temperature = calibration.fit_temperature(*_scores_and_labels(chosen))
+    validation = records_of('validation')
+    temperature = calibration.fit_temperature(*_scores_and_labels(validation))
     before = summary_of(records)['probabilities']['classification']
     for record in records:
       record['malignancy_probability'] = float(
         calibration.tempered(record['malignancy_probability'], temperature)
       )
-    found = {
+    fitted = {
       'temperature': temperature,
-      'fitted_to': {'split': 'validation', **records_lib.count(chosen)},
+      'fitted_to': {'split': 'validation', **records_lib.count(validation)},
       'calibration_error_before': before['calibration_error'],
       'curve': _curve(records),
     }
@@ -189,56 +193,52 @@ def _measured(folders, read, runs, *, symmetries, calibrate, leave_out):
     **metrics,
     'members': [{'seed': bundle.config.seed} for bundle in read],
     'symmetries': symmetries,
-    'calibration': found,
+    'calibration': fitted,
     'left_out': sorted(leave_out),
     'test': summary_of(records),
   }
   return metrics, temperature
 
 
-def _evaluated(folders, read, runs, *, split, symmetries):
-  """The folder with the results of all runs together on a split."""
+def _evaluation_folder(folders, read, runs, *, split, symmetries):
+  """Returns the folder with the joint results of all runs on a split."""
   dataset = read[0].config.dataset.name
   expected = workdir.evaluation_dir(
     folders[0], dataset, split, members=len(runs), symmetries=symmetries
   )
-  several = evaluations.candidates(expected)
-  if not several:
+  candidates = evaluations.candidates(expected)
+  if not candidates:
     command = 'python -m mtnet_jax.evaluate --workdir ' + ' '.join(
       map(str, runs)
     )
     raise errors.InputError(
-      f'{expected} has no results yet: give `{command} --split={split}'
+      f'{expected} has no results yet: run `{command} --split={split}'
       f'{" --symmetries" if symmetries else ""}` first.'
     )
-  fit = [
-    path
-    for path, described in several
-    if _is_of(path, described, folders, read)
+  matching = [
+    path for path, results in candidates if _is_of(path, results, folders, read)
   ]
-  if not fit:
+  if not matching:
     raise errors.InputError(
-      f'{expected} has the results of other runs: evaluate these again.'
+      f'{expected} has results of other runs: evaluate these runs again.'
     )
-  if len(fit) > 1:
+  if len(matching) > 1:
     raise errors.InputError(
-      f'{" and ".join(map(str, fit))} have results of these runs, on data that'
-      ' differ: delete all but one.'
+      f'{" and ".join(map(str, matching))} have results of these runs on'
+      ' different data: delete all but one.'
     )
-  return fit[0]
+  return matching[0]
 
 
-def _is_of(path, described, folders, read):
+def _is_of(path, results, folders, read):
   """Whether the metrics.json of an evaluation is of these runs."""
   with errors.of_wrong_values(
     f'{path}/metrics.json is damaged',
     way_out='Delete that folder, and evaluate again.',
   ):
     dataset = read[0].config.dataset.name
-    members = described.get('members', [])
-    if described.get('dataset', dataset) != dataset or len(members) != len(
-      read
-    ):
+    members = results.get('members', [])
+    if results.get('dataset', dataset) != dataset or len(members) != len(read):
       return False
     return all(
       (member['seed'], member['rotate_folds'])
@@ -250,42 +250,42 @@ def _is_of(path, described, folders, read):
 
 
 def _check_unseen(folder, records, read, runs, split):
-  """Raises where a run has seen nodules that another one tests.
+  """Raises `errors.InputError` if a run has seen nodules that another tests.
 
-  Those of the validation split may have chosen it, and not trained it. Patients
-  whom the first run divides between its own splits do not count.
+  Validation nodules may have been used for model selection, but not training.
+  Patients that the first run itself has in several splits do not count.
   """
   uses = seen_lib.USES if split == 'test' else seen_lib.USES[:1]
 
-  def seen(by):
-    return {key for key, use in by.items() if use in uses}
+  def used(use_by_id):
+    return {key for key, use in use_by_id.items() if use in uses}
 
   first = read[0].seen or seen_lib.Seen(frozenset())
-  divided = seen(seen_lib.patients(first))
+  divided = used(seen_lib.patients(first))
   for run, bundle in zip(runs, read, strict=True):
     if bundle.seen is None:
       continue
-    nodules = seen(seen_lib.nodules(bundle.seen))
-    patients = seen(seen_lib.patients(bundle.seen)) - divided
-    count = sum(
+    nodules = used(seen_lib.nodules(bundle.seen))
+    patients = used(seen_lib.patients(bundle.seen)) - divided
+    num_seen = sum(
       row.get('nodule_id') in nodules or row.get('patient_id') in patients
       for row in records
     )
-    if count:
+    if num_seen:
       raise errors.InputError(
-        f'{folder} has results of {count} nodules that {run} has seen, or'
-        ' others of their patients, which no card may show: give runs of the'
-        ' same folds.'
+        f'{folder} has results of {num_seen} nodules of patients that {run} has'
+        ' seen, which no card may show: list runs of the same folds.'
       )
   rotations = {bundle.config.dataset.rotate_folds for bundle in read}
   if len(rotations) > 1 and any(bundle.seen is None for bundle in read):
     raise errors.InputError(
-      f'{folder} has results of nodules that one run tests and another was'
-      ' trained on, which no card may show: give runs of the same folds.'
+      f'{folder} has results of nodules that one run tests and another has'
+      ' seen, which no card may show: list runs of the same folds.'
     )
 
 
 def _scores_and_labels(records):
+  """Returns probabilities and labels of the labelled nodules."""
   labels = np.asarray([row['label'] for row in records], np.float64)
   known = labels >= 0
   scored = records_lib.column(records, 'malignancy_probability')
@@ -293,7 +293,7 @@ def _scores_and_labels(records):
 
 
 def _curve(records):
-  """The calibration curve of the test nodules, a dict per filled bin."""
+  """Returns the calibration curve, as one dict per bin that is not empty."""
   scored, labels = _scores_and_labels(records)
   predicted, observed, weight = calibration.curve(
     scored, labels, np.ones(len(scored))
@@ -309,7 +309,7 @@ def _curve(records):
 
 
 def _rounded(tree):
-  """Parameters in half precision; statistics may lie beyond its range."""
+  """Rounds parameters to float16, but not statistics, which may overflow."""
   return {
     key: (
       jax.tree.map(lambda x: np.asarray(x, np.float16), value)
@@ -322,8 +322,8 @@ def _rounded(tree):
   }
 
 
-def _write(bundle, out, *, float16):
-  """Writes a bundle, whose card is made here."""
+def _write(bundle: bundle_files.Bundle, out: _Path, *, float16: bool) -> None:
+  """Writes a bundle and its README.md."""
   variables = bundle.members[0]
   if len(bundle.members) > 1:
     variables = {str(i): tree for i, tree in enumerate(bundle.members)}

@@ -1,4 +1,4 @@
-"""What a user gets for patches, from one model or from several."""
+"""Defines what models and ensembles predict for patches."""
 
 import dataclasses
 
@@ -7,14 +7,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """The networks' results for N patches, on the patches' own pixels.
+  """The predictions for N patches, on the patches' own pixels.
 
   Attributes:
     mask: (N, P, P) bool, the nodule: `probability` >= 0.5.
-    probability: (N, P, P) float32 of the Fine Seg-net.
-    malignancy: (N,) float32 probability of the Class-net: of the readers'
-      suspicion, not of a pathologist's finding.
-    coarse_mask: (N, P, P) bool of the Coarse Seg-net.
+    probability: (N, P, P) float32, that a pixel belongs to the nodule; from
+      Fine Seg-net.
+    malignancy: (N,) float32, from Class-net: the probability that radiologists
+      suspect malignancy, which is not a pathologist's finding.
+    coarse_mask: (N, P, P) bool, from Coarse Seg-net.
     cam: (N, P, P) float32 class activation map; values above 0 are evidence for
       malignancy.
   """
@@ -28,11 +29,11 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class AveragedPrediction(Prediction):
-  """The mean of several outputs.
+  """The mean of M outputs.
 
   Attributes:
-    malignancy_members: (M, N), the `malignancy` of each.
-    uncertainty: (N, P, P) standard deviation of their `probability`.
+    malignancy_members: (M, N), the `malignancy` of each output.
+    uncertainty: (N, P, P), the standard deviation of their `probability`.
   """
 
   malignancy_members: np.ndarray

@@ -1,37 +1,42 @@
-"""What runs and models have seen: what their lists say, or by their folds."""
+"""Finds what runs and models have seen, from their lists or their folds."""
 
+import os
 import pathlib
+from typing import Any
+
+import ml_collections
 
 from mtnet_jax.data import lidc
 from mtnet_jax.storage import seen as seen_lib
 
 
-def run(path, config):
-  """What a run has seen.
+def run(
+  path: str | os.PathLike[str], config: ml_collections.ConfigDict
+) -> seen_lib.Seen:
+  """Returns what a run has seen.
 
   Args:
     path: the run directory.
     config: its config.
 
-  Returns:
-    `seen.Seen`.
-
   Raises:
-    errors.InputError: its list is damaged.
+    errors.InputError: its seen.csv is damaged.
   """
   return or_by_fold(seen_lib.read_if_there(pathlib.Path(path)), config)
 
 
-def model(of):
-  """What a `model.Model`, or any model of an ensemble, has seen."""
-  members = getattr(of, 'models', None)
+def model(trained: Any) -> seen_lib.Seen:
+  """Returns what a `model.Model`, or any member of an ensemble, has seen."""
+  members = getattr(trained, 'models', None)
   if members is None:
-    return or_by_fold(of.seen, of.config)
+    return or_by_fold(trained.seen, trained.config)
   return seen_lib.union([model(member) for member in members])
 
 
-def or_by_fold(seen, config):
-  """A list, or where there is none what the config's folds say."""
+def or_by_fold(
+  seen: seen_lib.Seen | None, config: ml_collections.ConfigDict
+) -> seen_lib.Seen:
+  """Returns `seen`; if it is None, all nodules of the config's seen folds."""
   if seen is not None:
     return seen
   dataset = config.dataset

@@ -1,12 +1,14 @@
-"""A trained model as StableHLO, which runs without this package."""
+"""Exports a trained model to StableHLO, which runs without this package."""
 
 import datetime
+import pathlib
 
 import jax
 from jax import export as jax_export
 import jax.numpy as jnp
 
 import mtnet_jax
+from mtnet_jax.inference import ensemble
 from mtnet_jax.inference import model as model_lib
 from mtnet_jax.models import predictor
 from mtnet_jax.ops import target
@@ -19,8 +21,9 @@ _PROGRAM, _WEIGHTS = 'mtnet.jax_export', 'weights.safetensors'
 _README = """# {name}: StableHLO
 
 {simulated}A program exported by `jax.export` on {date} with JAX {jax}
-(mtnet_jax {version}), for {platforms}. **JAX opens it for about six months
-after that version**; the run or bundle it came from stays the source of truth.
+(mtnet_jax {version}), for {platforms}. **JAX guarantees to load it for about
+six months after that version**: keep the run or bundle that it was exported
+from.
 
 ```python
 import pathlib
@@ -41,25 +44,22 @@ def predict(hu, pixel_spacing_mm):
   return program.call(weights, hu, spacing)
 ```
 
-The answer is a dict: `mask` and `coarse_mask` (N, {size}, {size}) bool,
-`probability` and `cam` (N, {size}, {size}), `malignancy` (N,). Every other N
-compiles once more: pad to a few sizes. Unlike `mtnet_jax.load`, nothing checks
-the inputs.
+The result is a dict: `mask` and `coarse_mask` (N, {size}, {size}) bool,
+`probability` and the class activation map `cam` (N, {size}, {size}),
+`malignancy` (N,). Each new N compiles again: pad batches to a few sizes. Unlike
+a model of `mtnet_jax.load`, the program does not check its inputs.
 
 Research software, not a medical device. "Malignancy" is the suspicion of
 LIDC-IDRI's readers, not pathology.
 """
 
 
-def export(model):
-  """The model as a program for all platforms and any number of patches.
-
-  Args:
-    model: a `model.Model`.
+def export(model: model_lib.Model) -> jax_export.Exported:
+  """Exports a model as one program for all platforms and any batch size.
 
   Returns:
-    `jax.export.Exported`. It takes the weights as {'coarse/params/...': array},
-    (b, 64, 64) float32 HU and (b,) float32 mm, and returns the dict of
+    A program of three arguments: the weights as {'coarse/params/...': array},
+    (b, 64, 64) float32 HU and (b,) float32 mm. It returns the dict of
     `predictor.as_answer`.
   """
 
@@ -81,23 +81,28 @@ def export(model):
     )
 
 
-def write(model, folder, *, name):
-  """Writes the program, its weights and how to call it.
+def write(
+  model: model_lib.Model | ensemble.Ensemble,
+  folder: pathlib.Path,
+  *,
+  name: str | pathlib.Path,
+) -> None:
+  """Writes the program, its weights and a README that shows how to call it.
 
   Args:
-    model: a `model.Model`.
-    folder: `pathlib.Path` of one that exists.
-    name: what the README calls the folder.
+    model: model of one training; an average is refused.
+    folder: an existing folder.
+    name: path of the folder in the README's code.
 
   Raises:
-    errors.InputError: the model is an average, or it cannot be written.
+    errors.InputError: the model is an average, or the folder is not writable.
   """
-  if not hasattr(model, 'predict_fn'):
+  if isinstance(model, ensemble.Ensemble):
     raise errors.InputError(
       f'{model.name} is an average of {len(model.models)} networks'
-      f'{" and their symmetries" if model.symmetries else ""}, and a program of'
-      ' StableHLO holds one: give --format=pytorch or --format=onnx, or export'
-      ' a run or a bundle of one.'
+      f'{" and their symmetries" if model.symmetries else ""}, but a StableHLO'
+      ' program holds one: use --format=pytorch or --format=onnx, or export a'
+      ' run or bundle of one training.'
     )
   files.write_bytes(folder / _PROGRAM, export(model).serialize())
   tensors.write(folder / _WEIGHTS, jax.device_get(model.variables))

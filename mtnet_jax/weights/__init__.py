@@ -1,1 +1,1 @@
-"""Other people's weights. Door: `load`."""
+"""Loads other people's weights. Start at `load`."""

@@ -1,10 +1,15 @@
-"""Networks as `mtnet_jax.export` writes them for PyTorch, and read back.
+"""Converts networks to the PyTorch files of `mtnet_jax.export`, and back.
 
-Beside the tensors such a file holds the settings of the networks, as JSON.
+Beside the tensors, such a file holds the settings of the networks as JSON.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import json
+import os
+from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
 import numpy as np
 
@@ -14,15 +19,15 @@ from mtnet_jax.weights import names as weight_names
 from mtnet_jax.weights import sources
 
 SETTINGS = 'mtnet'
-# Tables of names by those of the networks in the file.
-_LAYERS = {
+# Network of the file -> function that makes its table of names.
+_LAYERS: dict[str, Callable[[Any], dict[str, str]]] = {
   'coarse_net': weight_names.mtnet_segmentation,
   'class_net': weight_names.mtnet_classification,
   'fine_net': weight_names.mtnet_segmentation,
 }
 _PART = {'segmentation': 'coarse_net', 'classification': 'class_net'}
 _WIDTHS = ('stem_widths', 'entry_widths', 'tail_widths')
-# Fields that the shapes of its tensors tell.
+# Fields that determine the shapes of the tensors.
 _SIZES = {
   'segmentation': (
     *_WIDTHS,
@@ -41,8 +46,10 @@ _SIZES = {
 }
 
 
-def tensors(part, net, variables):
-  """Variables of a network under the names and in the shapes of the file.
+def tensors(
+  part: str, net: nn.Module, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Converts the variables of a network to PyTorch's names and layouts.
 
   Args:
     part: 'coarse_net', 'class_net' or 'fine_net'.
@@ -50,32 +57,34 @@ def tensors(part, net, variables):
     variables: {'params', 'batch_stats'} of arrays.
 
   Returns:
-    Name, without those of the training and the network -> NumPy array.
+    The state dict of the network: names without a prefix for the network.
   """
   table = _LAYERS[part](net)
   (source,) = (
     source for source in sources.SOURCES if source.layers is _LAYERS[part]
   )
-  found = {}
+  state = {}
   flat = traverse_util.flatten_dict(dict(variables), sep='/')
   for ours, value in flat.items():
-    _, *layer, leaf = ours.split('/')
-    layer = '/'.join(layer)
+    _, *path, leaf = ours.split('/')
+    layer = '/'.join(path)
     value = source.to_file(ours, np.asarray(value))
-    found[source.leaf(layer, table[layer], leaf)] = np.ascontiguousarray(value)
-  return found
+    state[source.leaf(layer, table[layer], leaf)] = np.ascontiguousarray(value)
+  return state
 
 
-def fields(path, metadata, task):
-  """Fields of the network of a task that a file's weights need.
+def fields(
+  path: str | os.PathLike[str], metadata: Mapping[str, str], task: str
+) -> dict[str, Any]:
+  """Returns the fields of a task's network that a file's weights need.
 
   Args:
-    path: of the file, for messages.
-    metadata: its texts, by name; from anyone.
+    path: path of the file, for messages.
+    metadata: strings of the file's header, which are not trusted.
     task: 'segmentation' or 'classification'.
 
   Returns:
-    A dict of `sources.EXPORTED_FIELDS`.
+    Values of the fields `sources.EXPORTED_FIELDS[task]`.
 
   Raises:
     errors.InputError: the file has no settings, or they are damaged.
@@ -83,22 +92,24 @@ def fields(path, metadata, task):
   return _read(path, metadata, task, sources.EXPORTED_FIELDS[task])
 
 
-def sizes(path, metadata, task):
-  """Fields that say how large the network in a file is; as `fields`."""
+def sizes(
+  path: str | os.PathLike[str], metadata: Mapping[str, str], task: str
+) -> dict[str, Any]:
+  """Returns the fields that give the size of a task's network, as `fields`."""
   return _read(path, metadata, task, _SIZES[task])
 
 
 def _read(path, metadata, task, wanted):
   if SETTINGS not in metadata:
     raise errors.InputError(
-      f'{path} has the names of an exported MT-Net, and not its settings:'
-      ' write it by `mtnet.save`, of the exported mtnet.py.'
+      f'{path} has the tensor names of an exported MT-Net, but no settings:'
+      ' save it with `mtnet.save` of the exported mtnet.py.'
     )
   try:
     settings = json.loads(metadata[SETTINGS])
     exported_settings.check_settings(settings)
-    found = settings[_PART[task]]
-    return {name: _hashable(found[name]) for name in wanted}
+    net_settings = settings[_PART[task]]
+    return {name: _hashable(net_settings[name]) for name in wanted}
   except (
     ArithmeticError,
     AttributeError,
@@ -114,5 +125,5 @@ def _read(path, metadata, task, wanted):
 
 
 def _hashable(value):
-  """A value of a field as networks take it."""
+  """Converts lists to tuples, because fields of Flax modules are hashed."""
   return tuple(value) if isinstance(value, list) else value

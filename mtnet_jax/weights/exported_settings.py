@@ -1,16 +1,19 @@
-"""The settings of a model exported to PyTorch, and what is none.
+"""Checks the settings of a model exported to PyTorch.
 
-Python alone, for the exported code checks by it, too.
+This module needs only Python, because it becomes part of the exported code.
 """
 
+from collections.abc import Mapping
+from typing import Any
 
-def check_settings(settings):
-  """Raises `ValueError` where settings are not those of `MTNet`.
 
-  A value of another kind would be computed with, and the answer be wrong.
+def check_settings(settings: Mapping[str, Any]) -> None:
+  """Raises `ValueError` if a setting is not what `MTNet` expects.
+
+  Without this check a wrong value could silently give wrong predictions.
   """
-  for name, fits in _FITS.items():
-    if not fits(settings[name]):
+  for name, is_valid in _VALID.items():
+    if not is_valid(settings[name]):
       raise ValueError(f'{name} is {str(settings[name])[:80]!r}')
   for part, fields in _NETS.items():
     for name, value in settings[part].items():
@@ -30,7 +33,7 @@ def _is_positive(value):
   return _is_number(value) and value > 0
 
 
-def _is_share(value):
+def _is_fraction(value):
   return _is_number(value) and 0 <= value < 1
 
 
@@ -38,20 +41,20 @@ def _is_bool(value):
   return type(value) is bool
 
 
-def _are(kind, lengths=range(1, 33)):
+def _list_of(is_valid, lengths=range(1, 33)):
   return lambda values: (
     isinstance(values, (list, tuple))
     and len(values) in lengths
-    and all(map(kind, values))
+    and all(map(is_valid, values))
   )
 
 
 def _is_window(values):
-  return _are(_is_number, (2,))(values) and values[0] < values[1]
+  return _list_of(_is_number, (2,))(values) and values[0] < values[1]
 
 
 _WIDTH = _is_int(1, 1 << 16)
-_FITS = {
+_VALID = {
   'patch_size': _is_int(1, 4096),
   'image_size': _is_int(1, 4096),
   'window': _is_window,
@@ -62,27 +65,27 @@ _FITS = {
   'members': _is_int(1, 1000),
 }
 _XCEPTION = {
-  'stem_widths': _are(_WIDTH, (2,)),
-  'entry_widths': _are(_WIDTH),
+  'stem_widths': _list_of(_WIDTH, (2,)),
+  'entry_widths': _list_of(_WIDTH),
   'middle_blocks': _is_int(0, 255),
   'exit_width': _WIDTH,
-  'tail_widths': _are(_WIDTH),
+  'tail_widths': _list_of(_WIDTH),
   'tail_dilation': _is_int(1, 1024),
   'skip_relu': _is_bool,
-  'input_mean': _are(_is_number, (1, 3)),
-  'input_std': _are(_is_positive, (1, 3)),
+  'input_mean': _list_of(_is_number, (1, 3)),
+  'input_std': _list_of(_is_positive, (1, 3)),
   'bn_epsilon': lambda value: _is_positive(value) and value < 1,
-  'bn_momentum': _is_share,
+  'bn_momentum': _is_fraction,
 }
 _SEG_NET = {
   **_XCEPTION,
-  'entry_widths': _are(_WIDTH, range(2, 33)),
+  'entry_widths': _list_of(_WIDTH, range(2, 33)),
   'maps': _is_int(0, 2),
   'aspp_features': _WIDTH,
-  'aspp_rates': _are(_is_int(1, 1024)),
+  'aspp_rates': _list_of(_is_int(1, 1024)),
   'low_level_features': _WIDTH,
   'decoder_features': _WIDTH,
-  'dropout_rates': _are(_is_share, (3,)),
+  'dropout_rates': _list_of(_is_fraction, (3,)),
 }
 _NETS = {
   'coarse_net': _SEG_NET,
@@ -91,7 +94,7 @@ _NETS = {
     'use_coarse_mask': _is_bool,
     'exit_pool': _is_bool,
     'pool_padding': lambda value: value in ('same', 'symmetric'),
-    'dropout_rate': _is_share,
+    'dropout_rate': _is_fraction,
   },
   'fine_net': _SEG_NET,
 }

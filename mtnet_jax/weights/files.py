@@ -1,37 +1,47 @@
-"""Files of weights: names and shapes first, tensors one at a time.
+"""Reads files of weights: names and shapes first, then tensor by tensor.
 
 Formats: `.safetensors`; Keras's `.h5` and `.weights.h5`; PyTorch's `.pth`,
 `.pt` and `.bin`, through `torch.load(weights_only=True)`, so that no file can
-run code; and TensorFlow's checkpoints, by their prefix or their `.index`.
+run code; and TensorFlow checkpoints, by their prefix or their `.index`.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import hashlib
 import io
 import math
+import os
 import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from mtnet_jax.system import errors
 from mtnet_jax.weights import hdf5
 
-_TORCH = ('.pth', '.pt', '.bin')
+if TYPE_CHECKING:
+  import torch
+
+_Path = str | os.PathLike[str]
+
+_TORCH_SUFFIXES = ('.pth', '.pt', '.bin')
 _KNOWN = '.safetensors, .h5, .pth, .pt, .bin, or a TensorFlow checkpoint'
-# Beside the tensors: headers, names, and what fills up to whole pages.
-_BESIDE_TENSORS = 64 << 20
+# Room for what files hold beside tensors: headers, names, padding.
+_OVERHEAD_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-  """An open file.
+  """An open file of weights.
 
   Attributes:
-    shapes: name -> shape of every tensor.
-    read: name -> the tensor, as a NumPy array that may lie in the file.
-    metadata: texts beside the tensors, by name.
+    shapes: shape of every tensor, by name.
+    read: name -> tensor, as a NumPy array that may be mapped from the file.
+    metadata: strings of the file's header, by name.
   """
 
   shapes: dict[str, tuple[int, ...]]
@@ -39,16 +49,16 @@ class WeightFile:
   metadata: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def exists(path):
+def exists(path: _Path) -> bool:
   """Whether there is such a file or TensorFlow checkpoint."""
   return all(part.is_file() for part in _parts(path))
 
 
-def sha256(path):
-  """Checksum of the content, as 64 hexadecimal digits.
+def sha256(path: _Path) -> str:
+  """Computes the SHA-256 of a file or checkpoint, in hexadecimal digits.
 
   Raises:
-    errors.InputError: it cannot be read, or is larger than weights are.
+    errors.InputError: it cannot be read, or is too large for weights.
   """
   digest = hashlib.sha256()
   try:
@@ -65,18 +75,20 @@ def sha256(path):
 
 
 @contextlib.contextmanager
-def open_weights(path):
+def open_weights(path: _Path) -> Iterator[WeightFile]:
   """Opens a file of weights by its extension.
 
   Yields:
-    A `WeightFile`, which must not be used after the `with` block.
+    The open file, which must not be used after the `with` block.
 
   Raises:
-    errors.InputError: it is missing, damaged, larger than weights are, of an
-      unknown format, or needs a package that is not installed.
+    errors.InputError: the file is missing, damaged or too large for weights,
+      its format is unknown, or a package to read it is missing.
   """
   if not exists(path):
-    raise errors.InputError(f'{path} is no file of weights: it is missing.')
+    raise errors.InputError(
+      f'{path}: the file of weights is missing: check the path.'
+    )
   with contextlib.ExitStack() as stack:
     try:
       opener = _opener(path)
@@ -86,7 +98,7 @@ def open_weights(path):
       extra = 'tf' if error.name == 'tensorflow' else 'interop'
       raise errors.InputError(
         f'{path} needs {error.name}, which is not installed: `pip install'
-        f' mtnet_jax[{extra}]`, or take the .safetensors or .h5 of the same'
+        f' mtnet_jax[{extra}]`, or use the .safetensors or .h5 file of the same'
         ' weights.'
       ) from error
     except errors.InputError:
@@ -94,7 +106,7 @@ def open_weights(path):
     except _damage() as error:
       raise _damaged(path, error) from error
 
-    def read(name):
+    def read(name: str) -> np.ndarray:
       try:
         return opened.read(name)
       except _damage() as error:
@@ -104,19 +116,19 @@ def open_weights(path):
 
 
 def _check_length(path):
-  """Refuses files that no weights fill, before anything of them is read.
+  """Refuses files that are too large for weights, before they are read.
 
-  A sparse file of any length takes no room on a disk.
+  A sparse file may have any length without using disk space.
 
   Raises:
-    errors.InputError: they are longer.
-    OSError: they are not there.
+    errors.InputError: the files are too large.
+    OSError: a file does not exist.
   """
   length = sum(part.stat().st_size for part in _parts(path))
-  if length > hdf5.MAX_BYTES + _BESIDE_TENSORS:
+  if length > hdf5.MAX_BYTES + _OVERHEAD_BYTES:
     raise errors.InputError(
-      f'{path} has {length / (1 << 30):.1f} GiB: it is no file of weights of'
-      f' these networks, which have at most {hdf5.MAX_BYTES >> 30} GiB.'
+      f'{path} has {length / (1 << 30):.1f} GiB, but weights of these networks'
+      f' have at most {hdf5.MAX_BYTES >> 30} GiB: give a file of such weights.'
     )
 
 
@@ -126,29 +138,30 @@ def _opener(path):
     return _open_safetensors
   if suffix == '.h5':
     return _open_hdf5
-  if suffix in _TORCH:
+  if suffix in _TORCH_SUFFIXES:
     return _open_torch
   if len(_parts(path)) > 1:
     return _open_tensorflow
   raise errors.InputError(
-    f'{path}: the extension {suffix!r} is of no known format ({_KNOWN}).'
+    f'{path}: the extension {suffix!r} is of no known format: give a file of'
+    f' one of these: {_KNOWN}.'
   )
 
 
-def _parts(path):
-  """The files that a path stands for; more than one for TensorFlow's."""
+def _parts(path: _Path) -> list[pathlib.Path]:
+  """Returns the files that a path stands for: several for TensorFlow's."""
   path = pathlib.Path(path)
   prefix = path.with_suffix('') if path.suffix == '.index' else path
   index = prefix.with_name(f'{prefix.name}.index')
   if not index.is_file():
     return [path]
   data = sorted(prefix.parent.glob(f'{prefix.name}.data-?????-of-?????'))
-  # Without its data, a path that is not there: it must count as missing.
+  # If there are no data files, a path that does not exist counts as missing.
   return [index, *(data or [prefix.with_name(f'{prefix.name}.data')])]
 
 
-def _damage():
-  """What readers raise about bytes that are not what they should be."""
+def _damage() -> tuple[type[Exception], ...]:
+  """Returns the exceptions that readers raise about damaged files."""
   import pickle
   import struct
   import zipfile
@@ -175,7 +188,7 @@ def _damage():
 def _damaged(what, error):
   reason = str(error).strip().splitlines() or [type(error).__name__]
   return errors.InputError(
-    f'{what} is damaged, or not what its extension says'
+    f'{what} is damaged, or its format is not that of its extension'
     f' ({reason[0].rstrip(".")[:200]}): download it again.'
   )
 
@@ -206,7 +219,7 @@ def _open_torch(path, stack):
 
   import torch
 
-  def load(source, mmap):
+  def load(source: Any, mmap: bool) -> Any:
     return torch.load(source, map_location='cpu', weights_only=True, mmap=mmap)
 
   try:
@@ -214,13 +227,14 @@ def _open_torch(path, stack):
       _check_archive(path)
       state = load(path, mmap=True)
     except RuntimeError:
-      # Files older than PyTorch 1.6 cannot be mapped. From memory, for a length
-      # in a file can claim 4 GiB, which would be allocated before it is read.
+      # Files older than PyTorch 1.6 cannot be mapped. They are read from
+      # memory, because from disk PyTorch first allocates what a file claims,
+      # up to 4 GiB.
       state = load(io.BytesIO(pathlib.Path(path).read_bytes()), mmap=False)
   except pickle.UnpicklingError as error:
     raise errors.InputError(
-      f'{path} holds more than tensors, and could run code: refused. Save its'
-      ' plain state dict (`torch.save(net.state_dict(), FILE)`).'
+      f'{path} holds more than tensors and could run code: it is not loaded.'
+      ' Save its plain state dict (`torch.save(net.state_dict(), FILE)`).'
     ) from error
   if not isinstance(state, dict) or not all(
     isinstance(name, str) and isinstance(value, torch.Tensor)
@@ -228,11 +242,11 @@ def _open_torch(path, stack):
   ):
     found = list(state)[:5] if isinstance(state, dict) else type(state)
     raise errors.InputError(
-      f'{path} is no plain state dict of tensors, but holds {found}: save'
-      ' `net.state_dict()` by itself.'
+      f'{path} is not a plain state dict of tensors, but holds {found}: save'
+      ' only `net.state_dict()`.'
     )
   stack.callback(state.clear)
-  # Strides of 0 make any size of four bytes.
+  # With strides of 0, four bytes can claim any size.
   _check_size(value.nbytes for value in state.values())
   return WeightFile(
     {name: tuple(value.shape) for name, value in state.items()},
@@ -240,13 +254,13 @@ def _open_torch(path, stack):
   )
 
 
-def _array_of(tensor):
-  # NumPy has not all of PyTorch's floating kinds.
+def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
+  # NumPy lacks some floating-point types of PyTorch, such as bfloat16.
   return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _check_size(sizes):
-  """Raises `ValueError` where tensors of these bytes are no weights."""
+def _check_size(sizes: Iterable[int]) -> None:
+  """Raises `ValueError` if tensors of these bytes are too large for weights."""
   if sum(sizes) > hdf5.MAX_BYTES:
     raise ValueError(
       f'it claims more than {hdf5.MAX_BYTES >> 30} GiB of weights'
@@ -254,7 +268,7 @@ def _check_size(sizes):
 
 
 def _check_archive(path):
-  """Raises `ValueError` where an archive would inflate: PyTorch only stores."""
+  """Raises `ValueError` if an archive is compressed: PyTorch's never is."""
   import zipfile
 
   if zipfile.is_zipfile(path):
@@ -264,7 +278,7 @@ def _check_archive(path):
 
 
 def _open_tensorflow(path, stack):
-  del stack  # The reader has no end.
+  del stack  # The reader needs no closing.
   import tensorflow as tf
 
   def read(function, argument):

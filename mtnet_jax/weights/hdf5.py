@@ -1,55 +1,60 @@
-"""Tensors of Keras's HDF5 files, which may come from anyone.
+"""Reads tensors from Keras's HDF5 files, which are not trusted.
 
-The HDF5 library hangs on some damaged files, and could crash on others, out of
-Python's reach; `probe` lets a process of its own read a file first. Run as a
-script, so that nothing else is imported:
+The HDF5 library hangs on some damaged files and might crash on others, where
+Python cannot catch it. `probe` therefore reads a file in a separate process
+first. It runs this file as a script, which imports nothing else of the package:
 
     python -P hdf5.py FILE
 """
 
+import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-_SECONDS = 60
-# The largest known file of weights has 0.3 GB; compressed, a few bytes could
-# become any number.
+if TYPE_CHECKING:
+  import h5py
+
+_TIMEOUT_S = 60
+# The largest known file of weights has 0.3 GB. A small file may claim any size,
+# or inflate to it.
 MAX_BYTES = 1 << 30
 
 
-def probe(path):
-  """Reads a file in another process.
+def probe(path: str | os.PathLike[str]) -> None:
+  """Reads a file in a separate process.
 
   Raises:
-    ValueError: that process does not end well.
+    ValueError: that process fails or does not finish in time.
   """
   try:
     done = subprocess.run(
       [sys.executable, '-P', __file__, str(path)],
       capture_output=True,
-      timeout=_SECONDS,
+      timeout=_TIMEOUT_S,
       check=False,
     )
   except subprocess.TimeoutExpired as error:
     raise ValueError(
-      f'the HDF5 library does not finish in {_SECONDS} s'
+      f'the HDF5 library does not finish in {_TIMEOUT_S} s'
     ) from error
   if done.returncode:
     lines = done.stderr.decode(errors='replace').strip().splitlines()
-    reason = lines[-1] if lines else f'the reader ends with {done.returncode}'
+    reason = lines[-1] if lines else f'the reader exits with {done.returncode}'
     raise ValueError(reason)
 
 
-def datasets(file):
-  """Name -> dataset of every tensor.
+def datasets(file: 'h5py.File') -> 'dict[str, h5py.Dataset]':
+  """Returns the dataset of every tensor, by name.
 
   Args:
-    file: an open `h5py.File`.
+    file: an open file.
 
   Raises:
-    ValueError: it is of no known layout, refers to other files, or claims to
-      hold more than weights are.
+    ValueError: the layout is unknown, the file refers to other files, or it
+      claims more bytes than weights have.
   """
-  # Written by `model.save`, the weights lie one level deeper.
+  # `model.save` writes the weights one level deeper.
   root = _get(file, 'model_weights') if 'model_weights' in file else file
   if 'layer_names' in root.attrs:
     found = _by_layer_names(root)
@@ -68,7 +73,7 @@ def datasets(file):
 
 
 def _get(group, name):
-  """A member, followed through hard links only: others can leave the file."""
+  """Gets a member through hard links only: other links can leave the file."""
   import h5py
 
   for part in filter(None, name.split('/')):
@@ -79,7 +84,7 @@ def _get(group, name):
 
 
 def _by_layer_names(root):
-  """Keras 1 and 2: every tensor as 'layer/place in the layer'."""
+  """Names the tensors of Keras 1 and 2: 'LAYER/INDEX'."""
 
   def text(value):
     return value.decode() if isinstance(value, bytes) else value
@@ -92,7 +97,10 @@ def _by_layer_names(root):
 
 
 def _by_vars(layers):
-  """Keras 3: the same names; groups are called by class, layers beside it."""
+  """Names the tensors of Keras 3 the same way.
+
+  A group is named after the layer's class; an attribute holds the layer's name.
+  """
   found = {}
   for key in layers:
     group = _get(layers, key)
@@ -103,7 +111,8 @@ def _by_vars(layers):
   return found
 
 
-def main(path):
+def main(path: str) -> None:
+  """Reads every tensor of a file, which fails if it is damaged."""
   import h5py
 
   with h5py.File(path, 'r') as file:

@@ -1,16 +1,16 @@
-"""Public weights as variables of these networks.
+"""Loads public weights as variables of our networks.
 
-Nothing is matched by guess: every tensor of a file is used or is named among
-those without a place, every variable of the network is taken from the file or
-is named among those that stay newly initialised. Anything else is an error, and
-nothing is loaded.
+Nothing is guessed: a tensor of the file is either used or known to be dropped,
+and a variable of the network is either in the file or known to stay newly
+initialised. Any other tensor or variable is an error, and nothing is loaded.
 """
 
+from collections.abc import Iterable
 import dataclasses
 import math
+import os
 from typing import Any
 
-from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
@@ -24,25 +24,31 @@ from mtnet_jax.weights import exported
 from mtnet_jax.weights import files
 from mtnet_jax.weights import sources
 
-_SHOWN = 5
+_Net = mtnet.CoarseSegNet | mtnet.ClassNet
+_Path = str | os.PathLike[str]
 
-_NETS = {'segmentation': mtnet.CoarseSegNet, 'classification': mtnet.ClassNet}
+_MAX_SHOWN = 5
+
+_NETS: dict[str, type[_Net]] = {
+  'segmentation': mtnet.CoarseSegNet,
+  'classification': mtnet.ClassNet,
+}
 
 _FIRST_KERNEL = 'params/backbone/conv1/kernel'
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """Weights of a public file in the form of our networks.
+  """Weights of a public file, converted to our networks.
 
   Attributes:
     variables: {'params': ..., 'batch_stats': ...} of NumPy arrays, without
-      what is in `newly_initialised`.
-    fields: of the network, which these weights need, such as
+      the modules in `newly_initialised`.
+    fields: fields of the network that these weights need, such as
       {'bn_epsilon': 0.001}: `mtnet.ClassNet(**fields)`.
-    newly_initialised: first names of the variables that the file does not have.
-    dropped: names in the file without a place in our network.
-    title: of the source.
+    newly_initialised: top-level modules and parameters that the file lacks.
+    dropped: names of tensors in the file that our network does not use.
+    title: name of the source.
   """
 
   variables: dict[str, Any]
@@ -52,49 +58,43 @@ class Weights:
   title: str
 
 
-def load_xception(path, net=None):
-  """ImageNet weights for Class-net.
+def load_xception(path: _Path, net: mtnet.ClassNet | None = None) -> Weights:
+  """Loads ImageNet weights for Class-net.
 
   The fourth input channel starts as the mean of the other three (paper,
-  section 3.2.4); the one logit stays newly initialised.
+  section 3.2.4). The classifier stays newly initialised.
 
   Args:
-    path: of Keras's Xception (`.h5`, with or without top) or timm's
+    path: file of Keras's Xception (`.h5`, with or without top) or timm's
       legacy_xception (`.safetensors`, `.pth`).
-    net: the `mtnet.ClassNet`; default: the paper's.
-
-  Returns:
-    `Weights`.
+    net: the network; default: the paper's.
 
   Raises:
-    errors.InputError: the file is missing, damaged, of another network, or
-      does not fit in a name or shape.
+    errors.InputError: the file is missing, damaged or of another network, or a
+      name or shape does not match.
   """
   return load(path, net or mtnet.ClassNet())
 
 
-def load_deeplab(path, net=None):
-  """Weights for Coarse Seg-net: all of DeepLabv3+, or its backbone.
+def load_deeplab(path: _Path, net: mtnet.CoarseSegNet | None = None) -> Weights:
+  """Loads weights for Coarse Seg-net: all of DeepLabv3+, or its backbone.
 
   Args:
-    path: of the PyTorch DeepLabv3+ Xception-65 (`.pth`, `.safetensors`; all
-      but the classifier), or, for the backbone, of timm's xception65
-      (`.safetensors`, `.bin`) or TensorFlow DeepLab's checkpoint `xception_65`
-      (its prefix).
-    net: the `mtnet.CoarseSegNet`; default: the paper's.
-
-  Returns:
-    `Weights`.
+    path: file of the PyTorch DeepLabv3+ Xception-65 (`.pth`, `.safetensors`;
+      all layers except the classifier); or, for the backbone, of timm's
+      xception65 (`.safetensors`, `.bin`) or the prefix of TensorFlow DeepLab's
+      checkpoint `xception_65`.
+    net: the network; default: the paper's.
 
   Raises:
-    errors.InputError: the file is missing, damaged, of another network, or
-      does not fit in a name or shape.
+    errors.InputError: the file is missing, damaged or of another network, or a
+      name or shape does not match.
   """
   return load(path, net or mtnet.CoarseSegNet())
 
 
-def load(path, net):
-  """What `load_xception` and `load_deeplab` do, for either network."""
+def load(path: _Path, net: _Net) -> Weights:
+  """Loads weights for either network; see `load_xception`, `load_deeplab`."""
   path = paths.expand(path)
   with files.open_weights(path) as file:
     matched = _match(path, file, net)
@@ -103,7 +103,7 @@ def load(path, net):
     for ours, theirs in matched.tensors.items():
       value = np.asarray(file.read(theirs))
       _check_kind(value, file.shapes[theirs], f'{path}: {theirs}')
-      # A copy of its own, for the file's memory goes with the file.
+      # A copy, because the file's memory is unmapped when it is closed.
       value = np.array(
         source.to_ours(ours, value, _our_shape(source, ours, matched.shapes)),
         np.float32,
@@ -112,7 +112,7 @@ def load(path, net):
       if not np.isfinite(value).all():
         raise errors.InputError(
           f'{path}: {theirs} holds values that are not finite. Nothing was'
-          ' loaded; download it again.'
+          ' loaded: download the file again.'
         )
       flat[ours] = value
   variables = traverse_util.unflatten_dict(flat, sep='/')
@@ -127,26 +127,26 @@ def load(path, net):
   )
 
 
-def _check_kind(value, shape, where):
-  """Refuses a tensor that is no floating numbers.
+def _check_kind(value: np.ndarray, shape: tuple[int, ...], where: str) -> None:
+  """Refuses a tensor that does not hold floating-point numbers.
 
-  Integers, truth values, text and records would become numbers of nobody's
-  training, or an exception; an array as the type of an element adds sides.
+  Other types would turn into meaningless weights, or raise later. HDF5 also
+  allows arrays as elements, which add axes to the shape.
 
   Raises:
-    errors.InputError: it is of another kind, or of another shape than the
-      file's header says.
+    errors.InputError: the type is another, or the shape is not that of the
+      file's header.
   """
   if not jnp.issubdtype(value.dtype, jnp.floating) or value.shape != shape:
     kind = f'{value.dtype.name[:40]} of shape {value.shape}'
     raise errors.InputError(
-      f'{where} holds {kind}, not floating numbers of shape {shape}. Nothing'
-      ' was loaded; take the weights as they were published.'
+      f'{where} holds {kind}, not floating-point numbers of shape {shape}.'
+      ' Nothing was loaded: use the weights as they were published.'
     )
 
 
 def _lacks_mask(source, net):
-  """Whether the file's first kernel lacks the channel of the mask."""
+  """Whether the file's first kernel lacks the channel for the mask."""
   is_class_net = isinstance(net, mtnet.ClassNet)
   return is_class_net and net.use_coarse_mask and not source.has_mask
 
@@ -163,63 +163,60 @@ def _with_mask_channel(params):
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-  """What a file is to a network, found without reading a tensor.
+  """How the tensors of a file match a network, found from names and shapes.
 
   Attributes:
-    source: its `sources.Source`.
-    fields: of the network, that its weights need.
+    source: source of the file.
+    fields: fields of the network that the weights need.
     net: the network, with these fields.
     tensors: our variable, such as 'params/backbone/conv1/kernel' -> its name
       in the file.
-    dropped: names in the file without a place in our network.
-    shapes: our variable -> shape, of all variables of the network.
+    dropped: names of tensors in the file that our network does not use.
+    shapes: our variable -> shape, for all variables of the network.
   """
 
   source: sources.Source
   fields: dict[str, Any]
-  net: nn.Module
+  net: _Net
   tensors: dict[str, str]
   dropped: tuple[str, ...]
   shapes: dict[str, tuple[int, ...]]
 
-  def parameters(self):
-    """How many parameters the file gives, and how many the network has."""
-    return tuple(
-      sum(
+  def parameters(self) -> tuple[int, int]:
+    """Counts the parameters that the file has, and those of the network."""
+
+    def count(names: Iterable[str]) -> int:
+      return sum(
         math.prod(self.shapes[name])
         for name in names
         if name.startswith('params/')
       )
-      for names in (self.tensors, self.shapes)
-    )
+
+    return count(self.tensors), count(self.shapes)
 
 
-def match(path, net=None):
-  """What a file would give to a network.
+def match(path: _Path, net: _Net | None = None) -> Match:
+  """Matches a file to a network, without reading a tensor.
 
   Args:
-    path: of the file.
-    net: a `mtnet.CoarseSegNet` or `mtnet.ClassNet`; default: the one that the
-      file was published for.
-
-  Returns:
-    A `Match`.
+    path: path of the file.
+    net: the network; default: the one that the file was published for.
 
   Raises:
-    errors.InputError: the file is missing, damaged, of no known source or of
-      another network, or does not fit in a name or shape; the message names
-      the first of each.
+    errors.InputError: the file is missing, damaged, of an unknown source or of
+      another network, or a name or shape does not match; the message lists the
+      first mismatches of each kind.
   """
   path = paths.expand(path)
   with files.open_weights(path) as file:
     return _match(path, file, net)
 
 
-def matches(path, net=None):
-  """As `match`; without a network, for every task that the file is of.
+def matches(path: _Path, net: _Net | None = None) -> list[Match]:
+  """Matches a file as `match`; without a network, for each task it supports.
 
   Returns:
-    A list of `Match`, one for each task that the file has a network for.
+    One match for each task that the file has a network for.
   """
   path = paths.expand(path)
   with files.open_weights(path) as file:
@@ -233,20 +230,24 @@ def matches(path, net=None):
     return [_match(path, file, None, task) for task in tasks]
 
 
-def _match(path, file, net, task=None):
+def _match(
+  path: _Path,
+  file: files.WeightFile,
+  net: _Net | None,
+  task: str | None = None,
+) -> Match:
   task = task or _task_of(net)
   source, canonical = sources.recognise(tuple(file.shapes), task)
   if source is None and task:
-    # Of the other task: the message below says which.
+    # For the message below: the file may be of the other task.
     source, canonical = sources.recognise(tuple(file.shapes))
-  if source is None:
+  if source is None or canonical is None:
     raise errors.InputError(
-      f'{path} is of no known source ('
-      f'{", ".join(s.title for s in sources.SOURCES)}). It holds'
-      f' {some(file.shapes)}.'
+      f'{path} is of no known source: it holds {some(file.shapes)}. Give a file'
+      f' of one of these: {", ".join(s.title for s in sources.SOURCES)}.'
     )
   if net is None:
-    # Files of others have the published sizes.
+    # Public files have the default sizes; exports list theirs.
     sizes = {}
     if source.fields is None:
       sizes = exported.sizes(path, file.metadata, source.task)
@@ -254,23 +255,23 @@ def _match(path, file, net, task=None):
   if not isinstance(net, _NETS[source.task]):
     raise errors.InputError(
       f'{path} is {source.title}, for {source.task}: it does not fit'
-      f' {type(net).__name__}.'
+      f' {type(net).__name__}. Give a file for the same task.'
     )
   fields = source.fields
   if fields is None:
     fields = exported.fields(path, file.metadata, source.task)
-  # Some of them say how many layers there are.
+  # Before the shapes, because some fields change the number of layers.
   net = net.clone(**fields)
   shapes = _variable_shapes(net)
   layers = source.layers(net)
-  wanted = {}  # ours -> theirs, as in the tables
+  wanted = {}  # our variable -> name in the tables
   for ours in shapes:
-    _, *layer, leaf = ours.split('/')
-    if (layer or [leaf])[0] not in source.newly_initialised:
-      layer = '/'.join(layer)
+    _, *modules, leaf = ours.split('/')
+    if (modules or [leaf])[0] not in source.newly_initialised:
+      layer = '/'.join(modules)
       wanted[ours] = source.leaf(layer, layers[layer], leaf)
   dropped = {name for name in canonical if source.drops(canonical[name])}
-  # The name in the tables -> the name in the file.
+  # Name in the tables -> name in the file.
   found = {canonical[name]: name for name in canonical if name not in dropped}
   lacking = set(wanted.values()) - found.keys()
   unknown = found.keys() - set(wanted.values())
@@ -282,15 +283,17 @@ def _match(path, file, net, task=None):
     != file.shapes[found[theirs]]
   ]
   if lacking or unknown or differing:
-    faults = (
+    mismatches = (
       ('lacks', sorted(lacking)),
       ('has unknown', sorted(found[name] for name in unknown)),
       ('shapes differ:', differing),
     )
     raise errors.InputError(
       f'{path} ({source.title}) does not fit {type(net).__name__}: '
-      + '; '.join(f'{word} {some(names)}' for word, names in faults if names)
-      + '. Nothing was loaded.'
+      + '; '.join(
+        f'{what} {some(names)}' for what, names in mismatches if names
+      )
+      + '. Nothing was loaded: give a file of a network with these layers.'
     )
   return Match(
     source=source,
@@ -302,29 +305,32 @@ def _match(path, file, net, task=None):
   )
 
 
-def _task_of(net):
-  """The task of a network; None where there is none."""
+def _task_of(net: _Net | None) -> str | None:
+  """Returns the task of a network; None for no network or one of ours."""
   return next((t for t, kind in _NETS.items() if isinstance(net, kind)), None)
 
 
-def _variable_shapes(net):
-  """Our variable -> shape."""
+def _variable_shapes(net: _Net) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of all variables of a network, by name."""
   inputs = 'mask' if isinstance(net, mtnet.ClassNet) else 'nothing'
   shapes = variables_lib.shapes_of(net, 64, inputs)
   flat = traverse_util.flatten_dict(dict(shapes), sep='/')
   return {name: leaf.shape for name, leaf in flat.items()}
 
 
-def _our_shape(source, ours, shapes):
-  """The shape of a variable of ours, without what the file does not have."""
+def _our_shape(
+  source: sources.Source, ours: str, shapes: dict[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+  """Returns our variable's shape, without the mask if the file lacks it."""
   shape = shapes[ours]
   if ours == _FIRST_KERNEL and not source.has_mask:
     shape = (*shape[:2], 3, shape[3])
   return shape
 
 
-def some(names):
-  """The first of many names, for a message."""
+def some(names: Iterable[str]) -> str:
+  """Lists the first names of many, for a message."""
   names = list(names)
-  more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-  return ', '.join(names[:_SHOWN]) + more
+  num_more = len(names) - _MAX_SHOWN
+  more = f' and {num_more} more' if num_more > 0 else ''
+  return ', '.join(names[:_MAX_SHOWN]) + more

@@ -1,34 +1,74 @@
-"""What other people's code calls the layers of these networks.
+"""Names of our layers in the weights of other implementations.
 
-One table per source: our layer -> theirs. Tables follow the sizes of the
-network, so that narrow networks have them too, and may name layers that it
-lacks (the skip of an identity block).
+Each source has a function that makes a table: our layer -> their name. Tables
+depend on the sizes of the network, so they also fit narrow networks. They may
+contain layers that a network lacks (the skip of an identity block).
 """
 
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Sequence
 import re
+from typing import Protocol
 
 
-def _blocks(net):
-  """Numbers of the blocks: entry flow, middle flow, exit block."""
-  entry = len(net.entry_widths)
-  return range(1, entry + net.middle_blocks + 2)
+class Xception(Protocol):
+  """The fields of an Xception that give its number of layers."""
+
+  @property
+  def entry_widths(self) -> Sequence[int]:
+    """Width of each block of the entry flow."""
+
+  @property
+  def middle_blocks(self) -> int:
+    """Number of blocks of the middle flow."""
+
+  @property
+  def tail_widths(self) -> Sequence[int]:
+    """Width of each separable convolution after the blocks."""
 
 
-def _tail(net):
+class DeepLab(Xception, Protocol):
+  """The fields of a DeepLabv3+ that give its number of layers."""
+
+  @property
+  def aspp_rates(self) -> Sequence[int]:
+    """Dilation of each dilated convolution of the pyramid."""
+
+
+def _blocks(net: Xception) -> range:
+  """Returns the numbers of all blocks: entry flow, middle flow, exit block."""
+  num_entry = len(net.entry_widths)
+  return range(1, num_entry + net.middle_blocks + 2)
+
+
+def _tail(net: Xception) -> range:
+  """Returns the numbers of the separable convolutions after the blocks."""
   return range(1, len(net.tail_widths) + 1)
 
 
-def _aligned_xception(net, *, stem, block, skip, sepconv, tail, members):
-  """The backbone of those that have the aligned Xception.
+def _aligned_xception(
+  net: Xception,
+  *,
+  stem: Callable[[int], tuple[str, str]],
+  block: Callable[[int], str],
+  skip: tuple[str, str],
+  sepconv: str,
+  tail: Callable[[int], str],
+  members: tuple[str, str, str, str],
+) -> dict[str, str]:
+  """Makes the table of an aligned Xception backbone.
 
   Args:
-    net: has its sizes.
-    stem: number of a plain convolution -> its name, and that of its BN.
+    net: network; its fields give the number of layers.
+    stem: number of a plain convolution -> names of it and of its batch norm.
     block: number of a block -> its name.
-    skip: ends of the names of a block's skip, and of its BN.
-    sepconv: end of the name of a block's separable convolution, by its number.
-    tail: number of a last separable convolution -> its name.
-    members: ends of the names of the four layers of a separable convolution.
+    skip: suffixes of the skip of a block, and of the skip's batch norm.
+    sepconv: suffix of a separable convolution in a block, with {} for its
+      number.
+    tail: number of a separable convolution after the blocks -> its name.
+    members: suffixes of the four layers of a separable convolution: depthwise,
+      batch norm, pointwise, batch norm.
   """
 
   def separable(ours, theirs):
@@ -55,8 +95,8 @@ def _aligned_xception(net, *, stem, block, skip, sepconv, tail, members):
 # Aligned Xception-65 and DeepLabv3+.
 
 
-def torch_deeplab(net):
-  """DeepLabv3+ of github.com/YudeWang/deeplabv3plus-pytorch."""
+def torch_deeplab(net: DeepLab) -> dict[str, str]:
+  """Names in DeepLabv3+ of github.com/YudeWang/deeplabv3plus-pytorch."""
   names = _aligned_xception(
     net,
     stem=lambda i: (f'backbone.conv{i}', f'backbone.bn{i}'),
@@ -86,8 +126,8 @@ def torch_deeplab(net):
   return names
 
 
-def mtnet_segmentation(net):
-  """Coarse and Fine Seg-net in `inference.torch`: `torch_deeplab`, whole."""
+def mtnet_segmentation(net: DeepLab) -> dict[str, str]:
+  """Names in exported Seg-nets: `torch_deeplab`, fine layer and classifier."""
   return {
     **torch_deeplab(net),
     'fine_layer/conv': 'fine_layer.0',
@@ -96,8 +136,8 @@ def mtnet_segmentation(net):
   }
 
 
-def timm_xception65(net):
-  """`timm.models.xception_aligned`, variant xception65."""
+def timm_xception65(net: Xception) -> dict[str, str]:
+  """Names in `timm.models.xception_aligned`, variant xception65."""
   return _aligned_xception(
     net,
     stem=lambda i: (f'stem.{i - 1}.conv', f'stem.{i - 1}.bn'),
@@ -109,19 +149,19 @@ def timm_xception65(net):
   )
 
 
-def tensorflow_deeplab(net):
-  """`xception_65` of github.com/tensorflow/models, research/deeplab."""
-  entry = len(net.entry_widths)
+def tensorflow_deeplab(net: Xception) -> dict[str, str]:
+  """Names in xception_65 of github.com/tensorflow/models, research/deeplab."""
+  num_entry = len(net.entry_widths)
 
   def stem(i):
     conv = f'xception_65/entry_flow/conv1_{i}'
     return conv, f'{conv}/BatchNorm'
 
   def block(i):
-    if i <= entry:
+    if i <= num_entry:
       unit = f'entry_flow/block{i}/unit_1'
-    elif i <= entry + net.middle_blocks:
-      unit = f'middle_flow/block1/unit_{i - entry}'
+    elif i <= num_entry + net.middle_blocks:
+      unit = f'middle_flow/block1/unit_{i - num_entry}'
     else:
       unit = 'exit_flow/block1/unit_1'
     return f'xception_65/{unit}/xception_module'
@@ -146,8 +186,8 @@ def tensorflow_deeplab(net):
 # Xception.
 
 
-def timm_xception(net):
-  """`timm.models.xception`, variant legacy_xception; Cadene's names too."""
+def timm_xception(net: Xception) -> dict[str, str]:
+  """Names in `timm.models.xception`, legacy_xception, and in Cadene's code."""
   stem = ('conv1', 'bn1', 'conv2', 'bn2')
   names = {f'backbone/{name}': name for name in stem}
   for i in _blocks(net):
@@ -155,12 +195,12 @@ def timm_xception(net):
     names[f'{ours}/skip'] = f'{theirs}.skip'
     names[f'{ours}/skip_bn'] = f'{theirs}.skipbn'
     for j in (1, 2, 3):
-      # A sequence of ReLU, convolution and BN; the first block has no first
+      # `rep` repeats ReLU, convolution and batch norm; block 1 lacks its first
       # ReLU.
-      place = 3 * (j - 1) + (0 if i == 1 else 1)
-      names[f'{ours}/sepconv{j}/depthwise'] = f'{theirs}.rep.{place}.conv1'
-      names[f'{ours}/sepconv{j}/pointwise'] = f'{theirs}.rep.{place}.pointwise'
-      names[f'{ours}/sepconv{j}/bn'] = f'{theirs}.rep.{place + 1}'
+      index = 3 * (j - 1) + (0 if i == 1 else 1)
+      names[f'{ours}/sepconv{j}/depthwise'] = f'{theirs}.rep.{index}.conv1'
+      names[f'{ours}/sepconv{j}/pointwise'] = f'{theirs}.rep.{index}.pointwise'
+      names[f'{ours}/sepconv{j}/bn'] = f'{theirs}.rep.{index + 1}'
   for i in _tail(net):
     ours = f'backbone/sepconv{i}'
     names[f'{ours}/depthwise'] = f'conv{i + 2}.conv1'
@@ -169,15 +209,15 @@ def timm_xception(net):
   return names
 
 
-def mtnet_classification(net):
-  """Class-net in `inference.torch`: `timm_xception`, and its classifier."""
+def mtnet_classification(net: Xception) -> dict[str, str]:
+  """Names in an exported Class-net: `timm_xception` and its classifier."""
   return {**timm_xception(net), 'classifier': 'fc', '': 'fc'}
 
 
-def keras_xception(net):
-  """`keras.applications.Xception`; skips as `number_keras_skips` calls them.
+def keras_xception(net: Xception) -> dict[str, str]:
+  """Names in `keras.applications.Xception`, where the stem is block 1.
 
-  Keras counts the stem as block 1.
+  Skips have the names that `number_keras_skips` gives them.
   """
   names = {
     f'backbone/{ours}{i}': f'block1_conv{i}{theirs}'
@@ -185,12 +225,12 @@ def keras_xception(net):
     for ours, theirs in (('conv', ''), ('bn', '_bn'))
   }
   skips = [*range(1, len(net.entry_widths) + 1), len(_blocks(net))]
-  for place, i in enumerate(skips, 1):
-    names[f'backbone/block{i}/skip'] = f'skip{place}_conv'
-    names[f'backbone/block{i}/skip_bn'] = f'skip{place}_bn'
+  for number, i in enumerate(skips, 1):
+    names[f'backbone/block{i}/skip'] = f'skip{number}_conv'
+    names[f'backbone/block{i}/skip_bn'] = f'skip{number}_bn'
 
   def separable(ours, theirs):
-    # One layer of Keras's holds both kernels.
+    # A Keras layer holds both kernels.
     return {
       f'{ours}/depthwise': theirs,
       f'{ours}/pointwise': theirs,
@@ -215,37 +255,41 @@ _KERAS_SKIP = re.compile(
 )
 
 
-def number_keras_skips(names):
-  """Names of a Keras file -> the same with skips numbered from 1.
+def number_keras_skips(names: Collection[str]) -> dict[str, str]:
+  """Maps names of a Keras file to names whose skips are numbered from 1.
 
-  Skips have no names of their own: Keras numbers them through the session in
-  which the model was built (`conv2d_7`), in the order of the blocks.
+  Keras does not name skips. It numbers them over the session in which the model
+  was built (`conv2d_7`), in the order of the blocks.
   """
   found = {name: match for name in names if (match := _KERAS_SKIP.match(name))}
   renamed = {name: name for name in names}
   for kind in ('conv', 'bn'):
-    of_kind = {
+    session_numbers = {
       name: int(match[2] or 0)
       for name, match in found.items()
       if bool(match[1]) == (kind == 'conv')
     }
-    places = {n: i for i, n in enumerate(sorted(set(of_kind.values())), 1)}
-    for name, number in of_kind.items():
-      renamed[name] = f'skip{places[number]}_{kind}/{found[name][3]}'
+    in_order = sorted(set(session_numbers.values()))
+    for name, number in session_numbers.items():
+      skip = in_order.index(number) + 1
+      renamed[name] = f'skip{skip}_{kind}/{found[name][3]}'
   return renamed
 
 
-def without_module(names):
-  """Names of a PyTorch file -> without the prefix of `DataParallel`."""
+def without_module(names: Collection[str]) -> dict[str, str]:
+  """Maps names of a PyTorch file to names without `DataParallel`'s prefix."""
   if all(name.startswith('module.') for name in names):
     return {name: name.removeprefix('module.') for name in names}
   return {name: name for name in names}
 
 
-def below(prefix):
-  """Names of a file -> without a prefix; those of its other parts 'beside/'."""
+def without_prefix(prefix: str) -> Callable[[Collection[str]], dict[str, str]]:
+  """Returns a function that removes a prefix from the names of a file.
 
-  def canonical(names):
+  It puts 'beside/' before names without the prefix.
+  """
+
+  def canonical(names: Collection[str]) -> dict[str, str]:
     return {
       name: name.removeprefix(prefix)
       if name.startswith(prefix)

@@ -74,7 +74,7 @@ def test_real_nodules_are_scored_one_by_one(
     'nodules_of_patients_chosen_by': 0,
   }
   assert 'CAUTION: 4 of these 4 nodules' in done.stdout
-  assert 'told by fold' not in done.stdout
+  assert 'assumed to have seen' not in done.stdout
   assert results['trained_on']['simulated'] is True
 
 
@@ -316,7 +316,7 @@ def test_results_of_other_runs_and_data_stay(
   assert new_folders_of('a', 'b') == []
   said = capsys.readouterr().out
   # These runs keep no list of what they have seen.
-  assert said.count('has no seen.csv: what it has seen is told by fold') == 3
+  assert said.count('has no seen.csv: it is assumed to have seen all of') == 3
   with pytest.raises(errors.InputError, match='choose another --out'):
     _run_evaluate(
       monkeypatch, '--workdir', runs['a'], '--limit=4', f'--out={runs["b"]}'

@@ -91,7 +91,7 @@ def test_restore_runs(made_run_dir, tmp_path, monkeypatch):
     _RESTORE, tmp_path, monkeypatch, MODEL='~/bundle', DATA_DIR='~/data'
   )
   assert 'SIMULATED' in text and 'Not a medical device' in text
-  assert 'as a windowed image does' in text
+  assert 'like a windowed or normalised image' in text
   # The dataset that was there, of three nodules a split; and no other one.
   assert '((3, 64, 64), ' in text
   for folder in (notebook_files.FOLDER, main_job.ROOT):

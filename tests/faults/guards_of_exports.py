@@ -27,7 +27,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/inference/pytorch.py',
-    'one.temperature != 1 or ',
+    'member.temperature != 1\n    or ',
     '',
     f'{_OUT} -k one_method',
   ),
@@ -39,7 +39,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/inference/stablehlo.py',
-    "  if not hasattr(model, 'predict_fn'):\n",
+    '  if isinstance(model, ensemble.Ensemble):\n',
     '  if False:\n',
     f'{_OUT} -k stablehlo',
   ),

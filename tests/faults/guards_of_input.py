@@ -307,7 +307,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/weights/files.py',
-    '  if length > hdf5.MAX_BYTES + _BESIDE_TENSORS:',
+    '  if length > hdf5.MAX_BYTES + _OVERHEAD_BYTES:',
     '  if False:',
     'tests/weights/test_load_refused.py -k unread',
   ),

@@ -83,7 +83,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/inference/remote.py',
-    '    if count > _MAX_LISTED:',
+    '    if num_listed > _MAX_LISTED:',
     '    if False:',
     'tests/inference/test_remote.py',
   ),

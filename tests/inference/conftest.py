@@ -1,4 +1,4 @@
-"""A bundle of the made run; two runs, evaluated together, and their bundle."""
+"""Fixtures: a bundle of the made run; two evaluated runs and their bundle."""
 
 import made_run
 import pytest
@@ -15,7 +15,7 @@ def _packed(made_run_dir, tmp_path_factory):
 
 @pytest.fixture(scope='module', name='runs')
 def _runs(tmp_path_factory):
-  """Two evaluated runs, of seeds 1 and 2."""
+  """Returns two runs, of seeds 1 and 2, which were evaluated together."""
   folder = tmp_path_factory.mktemp('runs')
   runs = []
   for seed, name in ((1, 'one'), (2, 'two')):

@@ -1,4 +1,4 @@
-"""One line restores a model, from wherever it is."""
+"""`mtnet_jax.load` loads models from runs, bundles and URLs."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ from mtnet_jax.system import errors
 
 
 def assert_same(left, right):
-  """The same weights and config: what is predicted follows from them."""
+  """Fails if weights, config or metrics of two models differ."""
   jax.tree.map(np.testing.assert_array_equal, left.variables, right.variables)
   assert left.config.to_dict() == right.config.to_dict()
   assert left.metrics == right.metrics
 
 
-def test_a_model_says_what_it_is(made_model):
+def test_a_model_has_the_attributes_of_its_run(made_model):
   model = made_model
   assert model.name == 'made'
   assert model.simulated is True
@@ -47,7 +47,7 @@ def test_loading_changes_nothing_in_the_run(made_run_dir):
 
 @pytest.fixture(name='upload')
 def _upload():
-  """Copies a folder to memory://NAME and takes it away afterwards."""
+  """Yields a function that copies a folder to memory://NAME, for one test."""
   filesystem = fsspec.filesystem('memory')
   names = []
 
@@ -61,7 +61,7 @@ def _upload():
     filesystem.rm(f'/{name}', recursive=True)
 
 
-def test_from_a_url_only_what_is_needed_is_fetched(
+def test_from_a_url_only_what_is_needed_is_downloaded(
   made_run_dir, made_model, upload, monkeypatch
 ):
   filesystem = upload(made_run_dir, 'bucket/run')
@@ -78,7 +78,7 @@ def test_from_a_url_only_what_is_needed_is_fetched(
   assert model.name == 'run'
   assert_same(model, made_model)
   assert any('/best/' in name for name in fetched)
-  # Of what training goes on from only what says which epoch is the best.
+  # The only file of the training state is the one that names the best epoch.
   latest = [name for name in fetched if '/latest/' in name]
   assert latest == ['/bucket/run/checkpoints/fine/latest/2/meta/metadata']
 
@@ -86,7 +86,7 @@ def test_from_a_url_only_what_is_needed_is_fetched(
 def test_a_bucket_of_google_storage(
   made_run_dir, made_model, upload, monkeypatch
 ):
-  """`gs://` goes to what fsspec has for it; here that is memory."""
+  """A filesystem in memory stands in for the one that fsspec has for gs://."""
 
   class Bucket(memory.MemoryFileSystem):
     protocol = 'gs'
@@ -104,7 +104,7 @@ def test_a_bucket_of_google_storage(
 
 
 @pytest.mark.parametrize(
-  ('path', 'says'),
+  ('path', 'message'),
   [
     ('nowhere/run', 'nowhere/run does not exist'),
     (__file__, 'is a file, not a folder'),
@@ -112,8 +112,8 @@ def test_a_bucket_of_google_storage(
     ('nonsense://bucket/run', 'nonsense://bucket/run.*[Pp]rotocol'),
   ],
 )
-def test_where_nothing_is_one_line_says_so(path, says):
-  with pytest.raises(errors.InputError, match=says):
+def test_a_path_without_a_model_is_refused(path, message):
+  with pytest.raises(errors.InputError, match=message):
     mtnet_jax.load(path)
 
 
@@ -126,7 +126,7 @@ def test_a_missing_filesystem_names_the_extra(monkeypatch):
     mtnet_jax.load('gs://bucket/run')
 
 
-def test_an_unfinished_run_is_named_by_its_address(made_run_dir, upload):
+def test_an_unfinished_run_is_named_by_its_url(made_run_dir, upload):
   filesystem = upload(made_run_dir, 'bucket/half')
   filesystem.rm('/bucket/half/metrics.json')
   with pytest.raises(
@@ -175,7 +175,7 @@ def test_one_process_needs_neither_the_dataset_nor_tensorflow(
       )
 
 
-def test_a_bundle_is_its_run(packed, made_model):
+def test_a_bundle_equals_its_run(packed, made_model):
   model = mtnet_jax.load(packed)
   assert (model.name, model.simulated) == ('made', True)
   assert model.card == made_model.card
@@ -183,7 +183,7 @@ def test_a_bundle_is_its_run(packed, made_model):
   assert_same(model, made_model)
 
 
-def test_a_bundle_holds_nothing_else(packed):
+def test_a_bundle_holds_only_these_files(packed):
   assert {path.name for path in packed.iterdir()} == {
     'README.md',
     'config.json',
@@ -191,14 +191,14 @@ def test_a_bundle_holds_nothing_else(packed):
     'metrics.json',
     'weights.safetensors',
   }
-  # Every file that the manifest does not name would go unchecked.
+  # A file that is not in the manifest would not be checked.
   manifest = json.loads((packed / 'manifest.json').read_text())
   assert set(manifest['files']) | {'manifest.json'} == {
     path.name for path in packed.iterdir()
   }
-  # Whoever may read the one may read the other.
+  # All files have the same permissions.
   assert len({path.stat().st_mode for path in packed.iterdir()}) == 1
-  # Readable without this package, by the names that checkpoints promise.
+  # Other programs can read the weights, under the names of the variables.
   weights = safetensors.numpy.load_file(packed / 'weights.safetensors')
   assert weights['fine/params/fine_layer/conv/kernel'].shape == (1, 1, 5, 4)
 
@@ -215,7 +215,7 @@ def test_the_same_run_gives_the_same_bytes(packed, made_run_dir, tmp_path):
     assert path.read_bytes() == (tmp_path / 'again' / path.name).read_bytes()
 
 
-def test_where_the_data_were_is_not_told(made_run_dir, tmp_path):
+def test_the_path_of_the_data_is_removed(made_run_dir, tmp_path):
   run = shutil.copytree(made_run_dir, tmp_path / 'run')
   config = json.loads((run / 'config.json').read_text())
   config['dataset']['data_dir'] = '/home/private/data'
@@ -249,7 +249,7 @@ def _without_fine(folder):
 
 
 @pytest.mark.parametrize(
-  ('damage', 'says'),
+  ('damage', 'message'),
   [
     (lambda b: _flip(b / 'weights.safetensors'), 'weights.*SHA-256.*again'),
     (lambda b: _flip(b / 'config.json'), r'config\.json is damaged or was'),
@@ -264,10 +264,10 @@ def _without_fine(folder):
     (_without_fine, r"one side only: \['fine'\]"),
   ],
 )
-def test_a_damaged_bundle_is_refused(packed, tmp_path, damage, says):
+def test_a_damaged_bundle_is_refused(packed, tmp_path, damage, message):
   copy = shutil.copytree(packed, tmp_path / 'copy')
   damage(copy)
-  with pytest.raises(errors.InputError, match=says) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     mtnet_jax.load(copy)
   assert '\n' not in str(error.value)
 
@@ -282,7 +282,7 @@ def test_weights_of_another_config_are_not_packed(made_run_dir, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_what_is_there_is_not_overwritten(made_run_dir, tmp_path):
+def test_an_existing_folder_is_not_overwritten(made_run_dir, tmp_path):
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'mine').write_text('mine')
   with pytest.raises(errors.InputError, match='exists already'):

@@ -1,4 +1,4 @@
-"""Bundles that somebody made: refused, and nothing of the reader is shown."""
+"""Malicious or damaged bundles are refused, and messages leak no other file."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from mtnet_jax.system import errors
 
 
 def _resigned(bundle_dir, out, **contents):
-  """A copy with other files, under a manifest that fits them."""
+  """Copies a bundle with other files, and enters them into its manifest."""
   shutil.copytree(bundle_dir, out)
   manifest = json.loads((out / 'manifest.json').read_text())
   for name, data in contents.items():
@@ -35,7 +35,7 @@ def _resigned(bundle_dir, out, **contents):
     {'format': 1, 'files': {'../../etc/passwd': '0', '/etc/passwd': '0'}},
   ],
 )
-def test_a_manifest_of_a_stranger_is_refused(packed, tmp_path, manifest):
+def test_an_incomplete_manifest_is_refused(packed, tmp_path, manifest):
   out = _resigned(packed, tmp_path / 'b')
   (out / 'manifest.json').write_text(json.dumps(manifest))
   with pytest.raises(errors.InputError):
@@ -50,7 +50,7 @@ def test_a_manifest_of_a_stranger_is_refused(packed, tmp_path, manifest):
     ('metrics_json', b'{"diameter_only_model":1,"test":1}'),
   ],
 )
-def test_files_that_fit_the_manifest_and_nothing_else(
+def test_wrong_files_with_right_checksums_are_refused(
   packed, tmp_path, name, data
 ):
   with pytest.raises(errors.InputError):
@@ -67,16 +67,16 @@ def test_a_pipe_in_a_bundle_does_not_block(packed, tmp_path):
 
 def test_a_link_in_a_bundle_shows_no_other_file(packed, tmp_path):
   secret = tmp_path / 'secret'
-  secret.write_text('of somebody else')
+  secret.write_text('a secret')
   out = _resigned(packed, tmp_path / 'b')
   (out / 'README.md').unlink()
   (out / 'README.md').symlink_to(secret)
   with pytest.raises(errors.InputError, match='damaged') as caught:
     mtnet_jax.load(out)
-  assert 'somebody' not in str(caught.value)
+  assert 'a secret' not in str(caught.value)
 
 
-def _manifest(out, **changes):
+def _change_manifest(out, **changes):
   path = out / 'manifest.json'
   path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -94,23 +94,23 @@ def _manifest(out, **changes):
     None,
   ],
 )
-def test_a_name_is_a_short_word(packed, tmp_path, name):
+def test_an_unsafe_name_is_refused(packed, tmp_path, name):
   out = _resigned(packed, tmp_path / 'b')
-  _manifest(out, name=name)
+  _change_manifest(out, name=name)
   with pytest.raises(errors.InputError, match='no name of a model') as caught:
     mtnet_jax.load(out)
   assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(
-  ('file', 'changes', 'says'),
+  ('file', 'changes', 'message'),
   [
     ('config', {'variant': '\x1b[2Jx'}, 'variant'),
     ('config', {'variant': {'a': 1}}, 'variant must be a text'),
     ('config', {'seed': '<script>'}, 'seed must be a whole number'),
     ('metrics', {'versions': {'jax': 'x' * 5000}}, 'jax.*cannot be shown'),
     ('metrics', {'versions': {'\x1b[2J': '1'}}, 'cannot be shown'),
-    # The keys of paths and of a paragraph, elsewhere.
+    # Keys that may hold paths or paragraphs, but not in this group.
     ('metrics', {'versions': {'data_dir': '\x1b[2J'}}, 'cannot be shown'),
     ('metrics', {'versions': {'note': 'a\n\n# b'}}, 'cannot be shown'),
     ('metrics', {'note': ['a list']}, 'note must be a text'),
@@ -120,35 +120,35 @@ def test_a_name_is_a_short_word(packed, tmp_path, name):
     ('metrics', {'license': ['mit']}, 'no licence of'),
   ],
 )
-def test_texts_that_cannot_be_shown(packed, tmp_path, file, changes, says):
+def test_texts_that_cannot_be_shown(packed, tmp_path, file, changes, message):
   tree = json.loads((packed / f'{file}.json').read_text())
   data = json.dumps({**tree, **changes}).encode()
   out = _resigned(packed, tmp_path / 'b', **{f'{file}_json': data})
-  with pytest.raises(errors.InputError, match=says) as caught:
+  with pytest.raises(errors.InputError, match=message) as caught:
     mtnet_jax.load(out)
   assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize('card', [b'# \x1b[2J', b'a' * (1 << 20) + b'bc'])
-def test_a_card_is_printable_and_short(packed, tmp_path, card):
+def test_a_long_or_unprintable_card_is_refused(packed, tmp_path, card):
   out = _resigned(packed, tmp_path / 'b')
   (out / 'README.md').write_bytes(card)
   files = json.loads((out / 'manifest.json').read_text())['files']
   files['README.md'] = hashlib.sha256(card).hexdigest()
-  _manifest(out, files=files)
+  _change_manifest(out, files=files)
   with pytest.raises(errors.InputError, match='no model card'):
     mtnet_jax.load(out)
 
 
 def _with_weights(packed, out, change):
-  """A signed copy with other weights."""
+  """Copies a bundle with other weights and their checksum."""
   _resigned(packed, out)
   path = out / 'weights.safetensors'
   weights = change(safetensors.numpy.load_file(path))
   safetensors.numpy.save_file(weights, path)
   files = json.loads((out / 'manifest.json').read_text())['files']
   files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-  _manifest(out, files=files)
+  _change_manifest(out, files=files)
   return out
 
 
@@ -156,7 +156,7 @@ _KERNEL = 'fine/params/fine_layer/conv/kernel'  # (1, 1, 5, 4)
 
 
 @pytest.mark.parametrize(
-  ('change', 'says'),
+  ('change', 'message'),
   [
     (lambda x: np.full_like(x, np.nan), 'not finite'),
     (lambda x: np.full_like(x, np.inf), 'not finite'),
@@ -165,11 +165,11 @@ _KERNEL = 'fine/params/fine_layer/conv/kernel'  # (1, 1, 5, 4)
     (lambda x: np.zeros((1, 1, 5, 5), np.float32), 'do not belong together'),
   ],
 )
-def test_weights_that_are_none(packed, tmp_path, change, says):
+def test_wrong_weights_are_refused(packed, tmp_path, change, message):
   out = _with_weights(
     packed, tmp_path / 'b', lambda w: {**w, _KERNEL: change(w[_KERNEL])}
   )
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     mtnet_jax.load(out)
 
 
@@ -185,7 +185,7 @@ def test_long_names_of_weights_do_not_fill_the_message(packed, tmp_path):
 def test_a_sparse_file_of_weights_is_not_read(
   packed, tmp_path, monkeypatch, listed
 ):
-  """A terabyte, which the header lists or does not."""
+  """The file claims a terabyte, with or without a header that lists it."""
   out = _resigned(packed, tmp_path / 'b')
   path = out / 'weights.safetensors'
   if listed:
@@ -209,12 +209,12 @@ def test_a_sparse_file_of_weights_is_not_read(
     return verify(file)
 
   monkeypatch.setattr(bundle_files, 'file_digest', digest)
-  says = 'do not belong together' if listed else 'holds no weights'
-  with pytest.raises(errors.InputError, match=says):
+  message = 'do not belong together' if listed else 'holds no weights'
+  with pytest.raises(errors.InputError, match=message):
     mtnet_jax.load(out)
 
 
-def test_a_text_of_a_run_is_no_markup_in_its_card(made_run_dir, tmp_path):
+def test_texts_of_a_run_are_escaped_in_its_card(made_run_dir, tmp_path):
   run = shutil.copytree(made_run_dir, tmp_path / 'run <b>')
   for name, changes in (
     ('config.json', {'variant': '` <script>alert(1)</script>'}),

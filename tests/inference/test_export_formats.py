@@ -1,4 +1,4 @@
-"""`mtnet_jax.export`: its formats, and what each writes."""
+"""`mtnet_jax.export`: its formats, their files and their errors."""
 
 import ast
 import importlib.util
@@ -54,7 +54,9 @@ def test_an_unknown_format_is_one_line(monkeypatch, tmp_path, capsys):
   assert not out.exists()
 
 
-def test_what_onnx_needs_is_named_before_a_model_is_read(monkeypatch, tmp_path):
+def test_missing_packages_are_named_before_a_model_is_read(
+  monkeypatch, tmp_path
+):
   find = importlib.util.find_spec
   monkeypatch.setattr(
     importlib.util,
@@ -70,7 +72,7 @@ def test_what_onnx_needs_is_named_before_a_model_is_read(monkeypatch, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_an_average_is_no_stablehlo(tmp_path):
+def test_an_average_is_not_exported_as_stablehlo(tmp_path):
   with pytest.raises(errors.InputError) as error:
     export.write('lidc-small', tmp_path / 'out')
   assert 'lidc-small is an average of 2 networks' in str(error.value)
@@ -82,13 +84,13 @@ def test_an_average_is_no_stablehlo(tmp_path):
   ('variants', 'temperatures', 'reason'),
   [
     (('plain', 'fields'), (1.0, 1.0), 'differ in more than their weights'),
-    # Each would have to be calibrated by itself.
+    # PyTorch's average has one temperature, applied to the mean.
     (('plain', 'plain'), (1.0, 2.0), 'calibrated one by one'),
     (('plain',), (2.0,), 'calibrated one by one'),
     (('plain',), (1.0,), 'an average of one model'),
   ],
 )
-def test_an_average_that_is_none_of_one_method_is_refused(
+def test_averages_that_are_not_of_one_method_are_refused(
   variants, temperatures, reason
 ):
   models = [
@@ -105,7 +107,7 @@ def test_an_average_of_averages_is_refused():
     pytorch.arrays_and_settings(ensemble.Ensemble([average]))
 
 
-def test_runs_that_differ_in_their_seed_are_one_average():
+def test_runs_that_differ_in_their_seed_are_exported_as_one_average():
   models = [exported_models.make('plain', seed=seed) for seed in (3, 4)]
   config = models[1].config.copy_and_resolve_references()
   with config.unlocked():
@@ -122,18 +124,18 @@ def test_a_stem_without_public_names_is_refused(widths):
     pytorch._check({'coarse_net': net}, 'made up')
 
 
-def test_the_code_needs_pytorch_alone():
-  text = single_file.source('What it is.')
+def test_the_code_needs_only_pytorch():
+  text = single_file.source('A docstring.')
   tree = ast.parse(text)
-  assert ast.get_docstring(tree) == 'What it is.'
+  assert ast.get_docstring(tree) == 'A docstring.'
   imported = set()
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       imported |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
       imported.add(node.module)
-  theirs = {name.partition('.')[0] for name in imported}
-  assert theirs - sys.stdlib_module_names == {'torch'}
+  packages = {name.partition('.')[0] for name in imported}
+  assert packages - sys.stdlib_module_names == {'torch'}
   defined = [
     node.name
     for node in tree.body
@@ -147,7 +149,7 @@ def test_the_code_needs_pytorch_alone():
     for name in ast.walk(target)
     if isinstance(name, ast.Name)
   ]
-  # Of two of a name the first would be lost.
+  # A second definition of a name would replace the first.
   assert len(defined) == len(set(defined)) and 'load' in defined
   assert max(map(len, text.splitlines())) <= 80
 
@@ -163,7 +165,7 @@ def test_names_and_shapes_are_the_public_weights():
     group[leaf] = np.zeros(shape, np.int8)
   found = exported.tensors('coarse_net', mtnet.CoarseSegNet(), variables)
   public = json.loads(_KEYS.read_text(encoding='utf-8'))
-  # Ours has one class.
+  # Our network has one class.
   public['cls_conv.weight'][0] = public['cls_conv.bias'][0] = 1
   assert {name: list(value.shape) for name, value in found.items()} == public
 
@@ -203,7 +205,7 @@ def test_settings_are_all_fields_of_the_networks():
   json.dumps(settings)
 
 
-def test_half_precision_is_exported_as_it_computes(made_run_dir, tmp_path):
+def test_half_precision_is_exported_as_float32(made_run_dir, tmp_path):
   import mtnet_jax
   from mtnet_jax.inference import packing
 

@@ -1,4 +1,4 @@
-"""What the Hugging Face Hub reads of a model card, and that it is YAML."""
+"""The metadata of a model card for the Hugging Face Hub is valid YAML."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from mtnet_jax.system import errors
 
 
 def _split(readme):
-  """The tree that the Hub reads, and the rest."""
+  """Splits a README.md into the metadata, parsed, and the card."""
   before, tree, rest = readme.split('---\n', 2)
   assert not before and rest.startswith('\n')
   return yaml.safe_load(tree), rest[1:]
@@ -67,7 +67,7 @@ def test_the_hub_reads_the_results_of_the_card(packed):
     round(100 * test['classification'][key]['value'], 1)
     for key in ('accuracy', 'auc', 'sensitivity', 'specificity')
   ]
-  # The Hub joins results of one task, which are told apart by their names.
+  # The Hub merges results of one task, so names must distinguish them.
   names = [x['name'] for r in index['results'] for x in r['metrics']]
   assert len(set(names)) == len(names)
   assert 'Fine Seg-net DI (%)' in names and 'Class-net AUC (%)' in names
@@ -82,7 +82,7 @@ def test_the_shipped_model_has_the_licence_of_the_project():
   assert tree['license'] == found.metrics['license'] == 'apache-2.0'
   assert 'simulated' not in tree['tags'] and 'SIMULATED' not in str(tree)
   masks, malignancy = tree['model-index'][0]['results']
-  # Those of docs/models.md.
+  # The results in docs/models.md.
   assert _values(masks)[0::5] == [88.1, 88.7]
   assert _values(malignancy) == [83.0, 91.4, 81.2, 84.4]
 
@@ -103,7 +103,7 @@ def test_the_hub_s_own_library_reads_it():
   )
   assert (last.metric_value, last.dataset_split) == (91.4, 'test')
   assert last.metric_name == 'Class-net AUC (%)'
-  # It writes them back as they were.
+  # It writes the same metadata.
   again = yaml.safe_load(data.to_yaml())
   assert again == _split(readme)[0]
 
@@ -117,7 +117,7 @@ def test_the_hub_s_own_library_reads_it():
     '\x1b[2J\x00\x85\u2028\ufeff',
   ],
 )
-def test_no_text_gets_out_of_its_place(made_model, text):
+def test_no_text_escapes_its_place(made_model, text):
   config = made_model.config.copy_and_resolve_references()
   with config.unlocked():
     config.dataset.name = text
@@ -146,7 +146,7 @@ def test_every_text_is_read_back(text):
 
 
 @pytest.mark.parametrize('undefined', [None, float('nan'), float('inf')])
-def test_what_is_undefined_is_left_out(made_model, undefined):
+def test_undefined_results_are_left_out(made_model, undefined):
   metrics = json.loads(json.dumps(made_model.metrics))
   test = metrics['test']
   test['classification']['auc'] = {'value': undefined, 'ci95': None}
@@ -160,7 +160,7 @@ def test_what_is_undefined_is_left_out(made_model, undefined):
   assert 'model-index' not in _split(text)[0]
 
 
-def test_a_number_that_is_none_is_refused(made_model):
+def test_a_string_in_place_of_a_number_is_refused(made_model):
   metrics = json.loads(json.dumps(made_model.metrics))
   metrics['test']['classification']['auc']['value'] = '"\n---\n'
   with pytest.raises(TypeError):
@@ -183,7 +183,7 @@ def test_a_licence_stays_with_a_bundle(packed, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'license', ['Apache-2.0', 'a b', '', 'x' * 41, 'a\nb', '-', '"', 'мит']
 )
-def test_what_is_no_licence_is_refused(made_run_dir, tmp_path, license):
+def test_a_text_that_is_no_licence_is_refused(made_run_dir, tmp_path, license):
   with pytest.raises(errors.InputError, match='--license: .*apache-2.0') as e:
     packing.write(made_run_dir, tmp_path / 'out', license=license)
   assert '\n' not in str(e.value)
@@ -195,12 +195,12 @@ def test_what_is_no_licence_is_refused(made_run_dir, tmp_path, license):
   [
     ('# MT-Net `old`\n\nA card.\n', '# MT-Net `old`\n\nA card.\n'),
     ('---\nlicense: mit\n---\n\n# A\n\n---\n\nB\n', '# A\n\n---\n\nB\n'),
-    ('---\nWithout an end\n', '---\nWithout an end\n'),
+    ('---\nNo end\n', '---\nNo end\n'),
     ('# A\n---\nlicense: mit\n---\n', '# A\n---\nlicense: mit\n---\n'),
   ],
 )
-def test_a_card_is_shown_without_it(packed, tmp_path, readme, shown):
-  """Bundles of earlier versions have none; checksums are of the whole."""
+def test_a_model_s_card_has_no_metadata(packed, tmp_path, readme, shown):
+  """Bundles of earlier versions have none. Checksums cover the whole file."""
   copy = shutil.copytree(packed, tmp_path / 'copy')
   (copy / 'README.md').write_text(readme)
   manifest = json.loads((copy / 'manifest.json').read_text())

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub, by a stand-in and by its own client."""
+"""Models of the Hugging Face Hub, through a stand-in and its own client."""
 
 import inspect
 import socket
@@ -23,28 +23,28 @@ _REGISTERED = sys.modules['fsspec.registry']._registry
 
 
 class _Hub(NamedTuple):
-  """What a test needs of either.
+  """A Hub for tests: the stand-in, or a local server for the real client.
 
   Attributes:
-    repositories: name -> `hub_stand_in.Repository`, to fill.
-    login: function of a token.
-    asked: paths that the server was asked for; None without one.
+    repositories: name -> `hub_stand_in.Repository`, for the test to fill.
+    login: logs in with a token.
+    requests: paths of the server's requests; None without a server.
   """
 
   repositories: dict
   login: object
-  asked: list | None
+  requests: list | None
 
 
 @pytest.fixture(name='client')
 def _client(monkeypatch):
-  """Function of an endpoint and a token: huggingface_hub reads from there."""
+  """Yields a function that points huggingface_hub to an endpoint and token."""
   hub = pytest.importorskip('huggingface_hub', reason='needs the extra `hf`')
-  # Else it asks the real one for what it puts into its user agent.
+  # With telemetry, its user agent needs a list from the real Hub.
   disabled = 'huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY'
   monkeypatch.setattr(disabled, True)
   monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-  hub.close_session()  # It would keep the proxies of before.
+  hub.close_session()  # An open session would keep its old proxies.
 
   def read_from(endpoint, token=''):
     class FileSystem(hub.HfFileSystem):
@@ -74,11 +74,11 @@ def _hub(request, monkeypatch):
     hub_stand_in.FileSystem.clear_instance_cache()
     return
   read_from = request.getfixturevalue('client')
-  stand_in = hub_stand_in.serve(repositories)
+  stand_in = hub_stand_in.make_server(repositories)
   threading.Thread(target=stand_in.serve_forever).start()
   endpoint = f'http://127.0.0.1:{stand_in.server_port}'
   read_from(endpoint)
-  yield _Hub(repositories, lambda x: read_from(endpoint, x), stand_in.asked)
+  yield _Hub(repositories, lambda x: read_from(endpoint, x), stand_in.requests)
   stand_in.shutdown()
   stand_in.server_close()
 
@@ -111,13 +111,13 @@ def test_a_revision_and_a_folder_are_found(hub, address, content):
   hub.repositories['owner/name'] = hub_stand_in.Repository(
     {
       revision: {
-        'config.json': said,
-        'a/b/config.json': said + b', below',
+        'config.json': config,
+        'a/b/config.json': config + b', below',
         '.gitattributes': b'unwanted',
-        'checkpoints/fine/best/1/params/0': said,
+        'checkpoints/fine/best/1/params/0': config,
         'checkpoints/fine/latest/1/state/0': b'unwanted',
       }
-      for revision, said in (
+      for revision, config in (
         ('main', b'main'),
         ('v1.0', b'first'),
         ('refs/pr/1', b'proposed'),
@@ -131,8 +131,8 @@ def test_a_revision_and_a_folder_are_found(hub, address, content):
   if b'below' not in content:
     expected['checkpoints/fine/best/1/params/0'] = content
   assert found == expected
-  if hub.asked is not None:
-    assert sum('/resolve/' in path for path in hub.asked) == len(expected)
+  if hub.requests is not None:
+    assert sum('/resolve/' in path for path in hub.requests) == len(expected)
 
 
 def test_a_bundle_and_a_run_load(hub, packed, made_run_dir, made_model):
@@ -149,19 +149,19 @@ def test_a_bundle_and_a_run_load(hub, packed, made_run_dir, made_model):
 
 
 @pytest.mark.parametrize(
-  ('address', 'says'),
+  ('address', 'reason'),
   [
     ('hf://owner/none', 'repository not found'),
     ('hf://owner/name@none', 'revision not found'),
     ('hf://owner/name/none', r'\(owner/name/none\)'),
-    # By https the client knows that this is how the Hub says it, too.
+    # Over https the client also turns the Hub's 401 into this message.
     ('hf://owner/private', 'repository not found|401 Unauthorized'),
     ('hf://owner/gated', 'Cannot access gated repo'),
     ('hf://name', "must be 'namespace/name'"),
     ('hf://', 'Access to .*repositories lists'),
   ],
 )
-def test_what_cannot_be_read_is_told_in_a_line(hub, address, says):
+def test_unreadable_addresses_are_refused_in_one_line(hub, address, reason):
   files = {'main': {'config.json': b'{}'}}
   for name, changes in (
     ('name', {}),
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_told_in_a_line(hub, address, says):
     hub.repositories[f'owner/{name}'] = hub_stand_in.Repository(
       files, **changes
     )
-  with pytest.raises(errors.InputError, match=says) as caught:
+  with pytest.raises(errors.InputError, match=reason) as caught:
     mtnet_jax.load(address)
   message = str(caught.value)
   assert message.startswith(f'{address} cannot be read (')
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_told_in_a_line(hub, address, says):
   assert '\n' not in message
 
 
-def test_a_private_model_is_there_for_its_token(hub):
+def test_a_private_model_is_read_with_its_token(hub):
   hub.repositories['owner/private'] = hub_stand_in.Repository(
     {'main': {'config.json': b'private'}}, token=_TOKEN
   )
@@ -188,8 +188,8 @@ def test_a_private_model_is_there_for_its_token(hub):
     assert _files_of(folder) == {'config.json': b'private'}
 
 
-def test_what_was_not_there_is_looked_for_again(hub):
-  """In a notebook: a wrong name, an upload, and then another one."""
+def test_a_missing_model_is_looked_for_again(hub):
+  """In a notebook, a user may upload a missing model, and then another one."""
   address = 'hf://owner/late'
   with pytest.raises(errors.InputError, match='repository not found'):
     mtnet_jax.load(address)
@@ -213,10 +213,10 @@ def test_a_command_ends_with_the_code_of_bad_input(
 
 
 @pytest.mark.extra
-def test_without_a_network_a_line_says_so(client):
-  with socket.socket() as unheard:  # Bound, and nobody listens.
-    unheard.bind(('127.0.0.1', 0))
-    client(f'http://127.0.0.1:{unheard.getsockname()[1]}')
+def test_without_a_network_the_error_is_one_line(client):
+  with socket.socket() as closed:  # Bound, without a listener.
+    closed.bind(('127.0.0.1', 0))
+    client(f'http://127.0.0.1:{closed.getsockname()[1]}')
     with pytest.raises(errors.InputError, match='refused.*check the') as caught:
       mtnet_jax.load('hf://owner/name')
   assert '\n' not in str(caught.value)
@@ -229,7 +229,7 @@ def test_the_command_of_the_documentation_uploads_a_bundle():
   ).upload
   page = doc_pages.text('docs/models.md')
   assert '\n    hf upload OWNER/NAME demo-bundle .\n' in page
-  # What takes no dashes comes in this order.
+  # The positional arguments come in this order.
   assert [*inspect.signature(upload).parameters][:3] == [
     'repo_id',
     'local_path',
@@ -262,5 +262,5 @@ def test_a_missing_extra_is_named(monkeypatch):
     ('gs://bucket/run', 'run'),
   ],
 )
-def test_a_run_is_called_by_its_address(address, name):
+def test_a_run_is_named_after_its_address(address, name):
   assert bundles.name_of(address) == name

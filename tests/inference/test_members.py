@@ -1,4 +1,4 @@
-"""Which runs can answer together, and what they have seen."""
+"""Which runs can be averaged, and which patients they have seen."""
 
 import json
 import pathlib
@@ -46,7 +46,7 @@ def test_runs_may_differ_in_seed_and_fold(write):
 
 
 @pytest.mark.parametrize(
-  'changes, says',
+  'changes, reason',
   (
     ({'strategy': 'cam'}, 'its strategy is cam, not mtnet'),
     ({'stages': ('coarse',)}, r"its stages is \('coarse',\), not"),
@@ -59,21 +59,22 @@ def test_runs_may_differ_in_seed_and_fold(write):
     ),
   ),
 )
-def test_runs_of_another_method_are_refused(write, changes, says):
+def test_runs_of_another_method_are_refused(write, changes, reason):
   first, other = write('first'), write('other', **changes)
   with pytest.raises(
-    errors.InputError, match=f'{other} cannot be averaged with {first}: {says}'
+    errors.InputError,
+    match=f'{other} cannot be averaged with {first}: {reason}',
   ):
     members.read([first, other])
 
 
-def test_the_same_run_is_refused(write):
+def test_a_run_that_is_listed_twice_is_refused(write):
   first, other = write('a'), write('b')
-  with pytest.raises(errors.InputError, match='is given twice'):
+  with pytest.raises(errors.InputError, match='is listed twice'):
     members.read([first, other, f'{first}/.'])
 
 
-def test_a_run_is_the_same_wherever_it_lies(write, tmp_path):
+def test_a_run_keeps_its_id_when_it_is_moved(write, tmp_path):
   first, other = write('a'), write('b', seed=1)
   moved = shutil.copytree(first, tmp_path / 'moved')
   assert workdir.run_id(moved) == workdir.run_id(first)
@@ -81,7 +82,8 @@ def test_a_run_is_the_same_wherever_it_lies(write, tmp_path):
   assert workdir.run_id(other) != workdir.run_id(first)
 
 
-def _list(path, *rows):
+def _write_list(path, *rows):
+  """Writes the seen.csv of a run, and returns its path."""
   seen_lib.write(
     pathlib.Path(path, seen_lib.FILE), seen_lib.Seen(frozenset(rows))
   )
@@ -89,8 +91,10 @@ def _list(path, *rows):
 
 
 def test_patients_are_compared_by_the_lists_of_all_runs(write):
-  first = _list(write('a'), ('p1_1', 'p1', 'train'), ('p2_1', 'p2', 'train'))
-  other = _list(
+  first = _write_list(
+    write('a'), ('p1_1', 'p1', 'train'), ('p2_1', 'p2', 'train')
+  )
+  other = _write_list(
     write('b', seed=1),
     ('p2_1', 'p2', 'validation'),
     ('p3_1', 'p3', 'validation'),
@@ -120,9 +124,9 @@ def test_patients_are_compared_by_the_lists_of_all_runs(write):
   assert members.caution(runs, np.array(['', ''])) == ''
 
 
-def test_a_run_without_a_list_is_told_by_its_folds(write):
-  """Folds are those of nodules.csv, where each patient has one."""
-  with_list = _list(write('a'), ('x', 'LIDC-IDRI-9999', 'train'))
+def test_a_run_without_a_list_has_seen_its_folds(write):
+  """The folds are those of nodules.csv, where each patient has one."""
+  with_list = _write_list(write('a'), ('x', 'LIDC-IDRI-9999', 'train'))
   first = write('b', seed=1)
   turned = write('c', seed=2, **{'dataset.rotate_folds': 1})
   patients = {n.fold: n.patient_id for n in selection.clusters()}
@@ -146,7 +150,7 @@ def test_a_run_without_a_list_is_told_by_its_folds(write):
     assert (with_list in note) is False
 
 
-def test_a_damaged_list_is_told(write):
+def test_a_damaged_list_is_refused(write):
   path = write('a')
   pathlib.Path(path, seen_lib.FILE).write_text('nothing')
   with pytest.raises(errors.InputError, match='seen.csv is damaged'):
@@ -154,15 +158,15 @@ def test_a_damaged_list_is_told(write):
 
 
 def _set(path, key, value):
-  """Sets a dotted key of a JSON file; removes it for `...`."""
+  """Sets a dotted key of a JSON file; the value `...` removes it."""
   tree = json.loads(path.read_text())
   *groups, leaf = key.split('.')
-  place = tree
+  parent = tree
   for group in groups:
-    place = place[group]
-  place.pop(leaf, None)
+    parent = parent[group]
+  parent.pop(leaf, None)
   if value is not ...:
-    place[leaf] = value
+    parent[leaf] = value
   path.write_text(json.dumps(tree))
 
 
@@ -189,16 +193,16 @@ def _set(path, key, value):
     ('metrics.json', 'diameter_only_model', {'slope': 'b', 'intercept': 0}),
   ),
 )
-def test_odd_values_of_a_run_are_one_line(write, name, key, value):
+def test_odd_values_of_a_run_are_refused_in_one_line(write, name, key, value):
   path = write('a')
   _set(pathlib.Path(path, name), key, value)
-  says = f'{path}(/config.json[. ]| is damaged, or of)'
-  with pytest.raises(errors.InputError, match=says) as error:
+  message = f'{path}(/config.json[. ]| is damaged, or of)'
+  with pytest.raises(errors.InputError, match=message) as error:
     members.read([path])
   assert '\n' not in str(error.value)
 
 
-def test_what_networks_make_of_odd_values_names_the_run(write, monkeypatch):
+def test_errors_of_networks_about_odd_values_name_the_run(write, monkeypatch):
   (run,) = members.read([write('a')])
 
   def fail(*_, **__):

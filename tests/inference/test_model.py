@@ -1,4 +1,4 @@
-"""A model answers for HU patches, and refuses what is none."""
+"""A model predicts HU patches, and refuses other arrays."""
 
 import warnings
 
@@ -22,7 +22,7 @@ _MAPS = ('mask', 'probability', 'coarse_mask', 'cam')
 
 
 def _model_of(run_dir, **changes):
-  """A model of the weights of a run, and a changed config."""
+  """Returns a model with the weights of a run and a changed config."""
   config = made_run.config_of()
   with config.unlocked():
     config.update_from_flattened_dict(changes)
@@ -36,13 +36,13 @@ def _model_of(run_dir, **changes):
 
 
 def _as_nodules(hu):
-  """What `outputs.predict` takes."""
+  """Wraps HU as `outputs.predict` expects them."""
   zeros = np.zeros(hu.shape, np.uint8)
   label = np.zeros(len(hu), np.int32)
   return nodules.Nodules(hu, zeros, zeros, label, {}, simulated=True)
 
 
-def test_a_prediction_is_what_evaluation_says(made_model, made_run_dir):
+def test_a_prediction_equals_that_of_the_evaluation(made_model, made_run_dir):
   hu = made_run.patches(3)
   prediction = made_model.predict(hu, 0.7)
   expected = outputs.predict(
@@ -64,7 +64,7 @@ def test_a_prediction_is_what_evaluation_says(made_model, made_run_dir):
     prediction.coarse_mask, expected['coarse'] >= 0.5
   )
   assert prediction.mask.dtype == prediction.coarse_mask.dtype == bool
-  # Patches differ in their answers: what is above can fail.
+  # The predictions vary, so the comparisons above can fail.
   assert np.ptp(prediction.malignancy) > 1e-3
   assert 0 < prediction.mask.mean() < 1 and prediction.mask.any()
   assert 0 < prediction.coarse_mask.mean() < 1
@@ -73,15 +73,15 @@ def test_a_prediction_is_what_evaluation_says(made_model, made_run_dir):
 
 
 @pytest.mark.parametrize('precision', ['highest', 'default'])
-def test_products_are_as_exact_as_in_training(made_run_dir, precision):
-  # A backend's own default may be ten bits; evaluation has the config's.
+def test_products_have_the_precision_of_the_config(made_run_dir, precision):
+  # The default of a backend may be ten bits.
   model = _model_of(made_run_dir, matmul_precision=precision)
   program = jax.make_jaxpr(model.predict_fn)(
     model.variables, np.zeros((1, 64, 64), np.float32), np.ones(1, np.float32)
   )
   found = [x.params['precision'][0] for x in programs.products(program.jaxpr)]
   assert len(found) > 20
-  # Resampling is always exact: a shorter type would move the pixels.
+  # Resampling is always exact: rounding would move pixels.
   named = jax.lax.Precision[precision.upper()]
   assert set(found) - {jax.lax.Precision.HIGHEST} == (
     set() if precision == 'highest' else {named}
@@ -89,7 +89,7 @@ def test_products_are_as_exact_as_in_training(made_run_dir, precision):
 
 
 @pytest.mark.parametrize(
-  ('count', 'most', 'sizes'),
+  ('num_patches', 'max_size', 'sizes'),
   [
     (1, 32, [1]),
     (2, 32, [2]),
@@ -98,22 +98,22 @@ def test_products_are_as_exact_as_in_training(made_run_dir, precision):
     (32, 32, [32]),
     (33, 32, [32, 1]),
     (100, 32, [32, 32, 32, 4]),
-    # `most` need not be a power of two.
+    # `max_size` need not be a power of two.
     (6, 6, [6]),
     (5, 6, [6]),
     (16, 6, [6, 6, 4]),
   ],
 )
-def test_batches_hold_every_patch_in_few_sizes(count, most, sizes):
-  assert model_lib.batch_sizes(count, most) == sizes
-  assert sum(sizes) >= count > sum(sizes[:-1])
+def test_batches_hold_every_patch_in_few_sizes(num_patches, max_size, sizes):
+  assert model_lib.batch_sizes(num_patches, max_size) == sizes
+  assert sum(sizes) >= num_patches > sum(sizes[:-1])
 
 
 def test_sizes_are_traced_once_and_padding_never_counts(
   made_run_dir, monkeypatch
 ):
-  # What other models of the same networks have traced is shared.
-  model_lib._functions.cache_clear()
+  # Models of the same networks share what was traced.
+  model_lib._prediction_fns.cache_clear()
   model = _model_of(made_run_dir, eval_batch_size=4)
   traced = []
   original = augment.plain_images
@@ -136,7 +136,7 @@ def test_sizes_are_traced_once_and_padding_never_counts(
   assert traced == [4]
 
 
-def test_spacing_changes_nothing_where_patches_are_native(made_model):
+def test_spacing_has_no_effect_without_resampling(made_model):
   hu = made_run.patches(3)
   np.testing.assert_array_equal(
     made_model.predict(hu, 0.5).probability,
@@ -155,15 +155,15 @@ def test_patches_are_resampled_to_the_spacing_of_training(
     made_model.predict(hu, 1.0).probability,
     atol=1e-5,
   )
-  # At 2 mm a patch spans twice what the networks see. The dataset's own
-  # resampling makes that of a plane; outside it nothing was seen.
+  # At 2 mm a patch covers twice the field that the networks see. The dataset's
+  # own resampling gives the expected input.
   seen = patches._resample(hu.astype(float), 0.5, 64)
   expected = made_model.predict(seen, 1.0)
   prediction = at_one_mm.predict(hu, [2.0] * 3)
   np.testing.assert_allclose(
     prediction.malignancy, expected.malignancy, atol=1e-5
   )
-  back = patches._resample(expected.cam, 2.0, 30)  # the middle of it
+  back = patches._resample(expected.cam, 2.0, 30)  # its centre
   np.testing.assert_allclose(prediction.cam[:, 17:47, 17:47], back, atol=1e-4)
   outside = np.ones((64, 64), bool)
   outside[16:48, 16:48] = False
@@ -171,13 +171,13 @@ def test_patches_are_resampled_to_the_spacing_of_training(
   assert (prediction.probability[:, ~outside] > 0).all()
 
 
-def test_resampling_keeps_the_middle_and_repeats_the_border():
+def test_resampling_keeps_the_centre_and_repeats_the_border():
   rows = np.arange(64.0, dtype=np.float32)
   ramp = np.broadcast_to(rows[:, None], (1, 64, 64))
   wide = np.asarray(augment.resample(ramp, np.float32([2.0])))[0]
   assert wide[32, 32] == pytest.approx(32)
   assert wide[33, 32] == pytest.approx(34)
-  # Row 0 lies at 32 - 64, beyond the border: row 0 and half of row 1.
+  # Row 0 is sampled at 32 - 64, outside the map: row 0 and half of row 1.
   assert wide[0, 0] == pytest.approx((0 + 1 / 2) / (1 + 1 / 2))
   same = np.asarray(augment.resample(ramp, np.float32([1.0])))
   np.testing.assert_array_equal(same, ramp)
@@ -187,7 +187,7 @@ _GOOD = np.full((2, 64, 64), -800, np.int16)
 
 
 @pytest.mark.parametrize(
-  ('hu', 'says'),
+  ('hu', 'message'),
   [
     (_GOOD[0], r'\(64, 64\).*hu\[None\]'),
     (_GOOD[..., None], r'\(2, 64, 64, 1\).*hu\[\.\.\., 0\]'),
@@ -197,18 +197,18 @@ _GOOD = np.full((2, 64, 64), -800, np.int16)
     (_GOOD.astype(str), '<U'),
     (np.where(np.arange(64) == 3, np.nan, _GOOD), 'NaN'),
     (np.full((1, 64, 64), np.inf), 'infinity'),
-    (_GOOD * 100.0, '-80000.*no HU'),
+    (_GOOD * 100.0, '-80000.*not HU'),
     (np.tanh(made_run.patches(2) / 400.0), r'hu\[0\].*windowed.*-1000'),
     (scipy.stats.zscore(made_run.patches(2), axis=None), 'normalised'),
     (scipy.stats.zscore(made_run.patches(2), axis=(1, 2)) * 3, 'normalised'),
   ],
 )
-def test_what_is_no_hu_is_refused(made_model, hu, says):
-  with pytest.raises(errors.InputError, match=says):
+def test_arrays_that_are_not_hu_are_refused(made_model, hu, message):
+  with pytest.raises(errors.InputError, match=message):
     made_model.predict(hu, 0.7)
 
 
-def test_stored_values_are_warned_of(made_model):
+def test_stored_values_cause_a_warning(made_model):
   hu = made_run.patches(3)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
@@ -218,7 +218,7 @@ def test_stored_values_are_warned_of(made_model):
 
 
 @pytest.mark.parametrize(
-  ('spacing', 'says'),
+  ('spacing', 'message'),
   [
     (0, '=0 is not between'),
     (-0.7, '-0.7'),
@@ -227,12 +227,12 @@ def test_stored_values_are_warned_of(made_model):
     ([0.7, 0.0], '=0 is not'),
     ([0.7, 0.7, 0.7], 'each of the 2 patches'),
     ([[0.7, 0.7]], 'each of the 2 patches'),
-    ('wide', 'no number'),
+    ('wide', 'not a number'),
     (None, 'pixel_spacing_mm'),
   ],
 )
-def test_what_is_no_spacing_is_refused(made_model, spacing, says):
-  with pytest.raises(errors.InputError, match=says):
+def test_wrong_spacings_are_refused(made_model, spacing, message):
+  with pytest.raises(errors.InputError, match=message):
     made_model.predict(_GOOD, spacing)
 
 

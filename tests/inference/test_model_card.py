@@ -1,4 +1,4 @@
-"""What the model card in a bundle says."""
+"""The content of model cards."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ from mtnet_jax.reports import tables
 from mtnet_jax.storage import shipped
 
 
-def test_the_card_says_what_it_must(packed):
+def test_the_card_has_warnings_and_results(packed):
   card = (packed / 'README.md').read_text()
   results = json.loads((packed / 'metrics.json').read_text())['test']
   for words in (
@@ -33,7 +33,7 @@ def _argument_of_load(card):
   return ast.literal_eval(call)
 
 
-def test_its_example_does_not_take_the_model_s_name_for_a_folder(packed):
+def test_the_example_does_not_use_the_name_as_a_folder(packed):
   card = (packed / 'README.md').read_text()
   assert '\n---\n\n# MT-Net `made`\n' in card
   argument = _argument_of_load(card)
@@ -42,7 +42,7 @@ def test_its_example_does_not_take_the_model_s_name_for_a_folder(packed):
   assert model.name == 'made'
 
 
-def test_the_examples_of_shipped_models_load_them(made_model):
+def test_the_examples_of_shipped_models_load_them_by_name(made_model):
   for name in shipped.names():
     card = (shipped.folder_of(name) / 'README.md').read_text()
     assert _argument_of_load(card) == name
@@ -61,7 +61,7 @@ def test_a_card_of_real_ct_does_not_say_simulated(made_model):
   assert 'real CT' in text and 'consensus_1_of_2' in text
 
 
-def test_a_card_tells_a_split_by_nodule(made_model):
+def test_a_card_describes_a_split_by_nodule(made_model):
   config = made_model.config.copy_and_resolve_references()
   assert 'Split by patient, 6:2:2' in card_lib.model_card(
     'made', config, made_model.metrics
@@ -103,7 +103,7 @@ def test_a_limit_is_a_number(made_model):
     ('``` a ```', "''' a '''"),
     ('`seen.csv` and 3-4', '`seen.csv` and 3-4'),
     ('3.5 mm', '3.5 mm'),
-    # A line that the card breaks there.
+    # The card wraps these texts before the mark.
     (f'{"x" * 79} # Approved', '\n'.join(('x' * 79, r'\# Approved'))),
     (f'{"x" * 79} --- y', '\n'.join(('x' * 79, r'\--- y'))),
     ('a\n\n## Approved', 'a ## Approved'),

@@ -1,4 +1,4 @@
-"""An ONNX program says what the model says, where nothing else is."""
+"""An ONNX program predicts what the model does, without other packages."""
 
 import exported_models
 import numpy as np
@@ -16,30 +16,31 @@ _ATOL = 1e-4
 _USE = """
 import sys
 for i in range(2):
-  with np.load(f'in{i}.npz') as given:
-    answer = predict(given['hu'], given['spacing'])
-  np.savez(f'out{i}.npz', **answer)
+  with np.load(f'in{i}.npz') as arrays:
+    outputs = predict(arrays['hu'], arrays['spacing'])
+  np.savez(f'out{i}.npz', **outputs)
 """
 
 
-def _answers(folder, tmp_path, inputs):
-  """What the README's code answers where no package of ours can be imported."""
+def _outputs(folder, tmp_path, inputs):
+  """Yields the outputs of the README's code, run without other packages."""
   for i, (hu, spacing_mm) in enumerate(inputs):
     np.savez(tmp_path / f'in{i}.npz', hu=hu, spacing=spacing_mm)
   missing = ['mtnet_jax', 'tfds_lidc', 'torch', 'jax', 'flax', 'onnx']
   exported_models.run_readme(folder, tmp_path, missing=missing, then=_USE)
   for i in range(len(inputs)):
-    with np.load(tmp_path / f'out{i}.npz') as answer:
-      yield dict(answer)
+    with np.load(tmp_path / f'out{i}.npz') as outputs:
+      yield dict(outputs)
 
 
-def _check(model, folder, tmp_path, counts):
-  inputs = [exported_models.inputs(count) for count in counts]
-  answers = _answers(folder, tmp_path, inputs)
-  for given, answer in zip(inputs, answers, strict=True):
-    prediction = model.predict(*given)
+def _check(model, folder, tmp_path, batch_sizes):
+  """Fails if the export and the model differ in their predictions."""
+  inputs = [exported_models.inputs(size) for size in batch_sizes]
+  all_outputs = _outputs(folder, tmp_path, inputs)
+  for arguments, outputs in zip(inputs, all_outputs, strict=True):
+    prediction = model.predict(*arguments)
     assert prediction.probability.std() > 0.01
-    exported_models.assert_same(answer, prediction, atol=_ATOL)
+    exported_models.assert_same(outputs, prediction, atol=_ATOL)
 
 
 def test_an_average_of_networks_with_every_field(tmp_path):
@@ -50,7 +51,7 @@ def test_an_average_of_networks_with_every_field(tmp_path):
   assert {path.name for path in folder.iterdir()} == {'README.md', 'mtnet.onnx'}
   text = (folder / 'README.md').read_text()
   assert 'SIMULATED' in text and '(16, N)' in text
-  # As many patches as there are, not as many as it was written with.
+  # The batch size is free: the export used two patches.
   _check(model, folder, tmp_path, (3, 1))
 
 
@@ -73,7 +74,7 @@ def test_the_model_that_comes_with_the_package(tmp_path):
   _check(model, tmp_path / 'out', tmp_path, (2, 1))
 
 
-def test_large_weights_lie_beside_it(tmp_path, monkeypatch):
+def test_large_weights_are_in_a_file_of_their_own(tmp_path, monkeypatch):
   monkeypatch.setattr(onnx_export, '_MAX_BYTES', 1000)
   model = exported_models.make('plain')
   folder = tmp_path / 'out'
@@ -84,11 +85,11 @@ def test_large_weights_lie_beside_it(tmp_path, monkeypatch):
   _check(model, folder, tmp_path, (2, 1))
 
 
-def test_a_norm_without_a_convolution_is_not_lost():
+def test_a_batch_norm_without_a_convolution_is_refused():
   import torch
 
   from mtnet_jax.inference.torch import folding
 
   net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3)).eval()
-  with pytest.raises(ValueError, match='not behind a convolution'):
+  with pytest.raises(ValueError, match='does not follow a convolution'):
     folding.fold_batch_norms(net, torch.ones(1, 3, 4, 4))

@@ -1,4 +1,4 @@
-"""Bundles of several runs, of symmetries, calibrated, in half precision."""
+"""Bundles of several runs, with symmetries, calibration or half precision."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from mtnet_jax.system import errors
 _PATCHES = made_run.patches(3)
 
 
-def test_an_average_opens_as_the_ensemble_of_its_runs(runs, averaged):
+def test_an_average_loads_as_the_ensemble_of_its_runs(runs, averaged):
   model = mtnet_jax.load(averaged)
   assert (model.name, model.symmetries) == ('both', True)
   expected = ensemble.Ensemble(
@@ -40,7 +40,7 @@ def test_an_average_opens_as_the_ensemble_of_its_runs(runs, averaged):
   assert found.malignancy_members.shape == (16, 3)
 
 
-def test_the_temperature_is_that_of_the_validation_split(averaged):
+def test_the_temperature_is_fitted_to_the_validation_split(averaged):
   records = made_run.records()
   known = [row for row in records if row['label'] >= 0]
   expected = calibration.fit_temperature(
@@ -78,7 +78,7 @@ def test_one_run_alone_can_be_calibrated(runs, tmp_path):
   )
 
 
-def test_half_precision_halves_the_kernels_only(runs, tmp_path):
+def test_half_precision_rounds_parameters_only(runs, tmp_path):
   for float16 in (False, True):
     packing.write(runs[0], tmp_path / str(float16), float16=float16)
   wide, narrow = (
@@ -96,7 +96,7 @@ def test_half_precision_halves_the_kernels_only(runs, tmp_path):
   np.testing.assert_allclose(left.probability, right.probability, atol=0.02)
 
 
-def test_what_is_left_out_is_not_counted_and_named(runs, tmp_path):
+def test_nodules_left_out_are_named_and_not_counted(runs, tmp_path):
   packing.write(
     runs,
     tmp_path / 'out',
@@ -110,7 +110,7 @@ def test_what_is_left_out_is_not_counted_and_named(runs, tmp_path):
   assert 'Crops of CT. Left out of all results: nodule-1.' in card
 
 
-def test_where_it_started_is_told_by_its_last_name_alone(runs, tmp_path):
+def test_only_the_name_of_the_starting_run_is_kept(runs, tmp_path):
   folders = [shutil.copytree(x, tmp_path / x.name) for x in runs]
   for folder in folders:
     config = json.loads((folder / 'config.json').read_text())
@@ -125,7 +125,7 @@ def test_where_it_started_is_told_by_its_last_name_alone(runs, tmp_path):
   )
 
 
-def test_an_average_that_nobody_evaluated_is_refused(runs, tmp_path):
+def test_an_average_that_was_not_evaluated_is_refused(runs, tmp_path):
   with pytest.raises(errors.InputError) as error:
     packing.write(runs, tmp_path / 'out')
   assert (
@@ -168,7 +168,7 @@ def test_results_of_nodules_that_a_run_has_seen_are_refused(runs, tmp_path):
     {'temperature': float('nan')},
   ],
 )
-def test_a_strange_manifest_is_refused(averaged, tmp_path, changes):
+def test_a_manifest_with_wrong_values_is_refused(averaged, tmp_path, changes):
   copy = shutil.copytree(averaged, tmp_path / 'copy')
   manifest = json.loads((copy / 'manifest.json').read_text())
   (copy / 'manifest.json').write_text(json.dumps({**manifest, **changes}))
@@ -176,7 +176,7 @@ def test_a_strange_manifest_is_refused(averaged, tmp_path, changes):
     mtnet_jax.load(copy)
 
 
-def test_a_shipped_model_opens_by_its_name(averaged, tmp_path, monkeypatch):
+def test_a_shipped_model_loads_by_its_name(averaged, tmp_path, monkeypatch):
   shutil.copytree(averaged, tmp_path / 'shipped' / 'tiny')
   monkeypatch.setattr(shipped, '_FOLDER', tmp_path / 'shipped')
   monkeypatch.chdir(tmp_path)
@@ -192,11 +192,11 @@ def test_the_command_packs_an_average(runs, tmp_path, monkeypatch, capsys):
     sys, 'argv', [*arguments, '--symmetries', '--calibrate', '--float16']
   )
   bundle.main()
-  assert 'Anywhere: mtnet_jax.load' in capsys.readouterr().out
+  assert 'To load it: mtnet_jax.load' in capsys.readouterr().out
   assert len(mtnet_jax.load(out).models) == 2
 
 
-def test_an_average_is_not_exported(averaged, tmp_path):
+def test_an_average_is_not_exported_as_stablehlo(averaged, tmp_path):
   with pytest.raises(errors.InputError, match='average of 2 networks and'):
     export.write(averaged, tmp_path / 'program')
   assert not (tmp_path / 'program').exists()
@@ -224,15 +224,19 @@ def test_an_odd_bundle_is_refused_first(
   manifest = json.loads((copy / 'manifest.json').read_text())
   manifest['files'][name] = bundle_files.file_digest(copy / name)
   (copy / 'manifest.json').write_text(json.dumps(manifest))
-  later = []
-  monkeypatch.setattr(packing, '_check', lambda *_: later.append(1))
+  checked = []
+  monkeypatch.setattr(packing, '_check', lambda *_: checked.append(1))
   with pytest.raises(errors.InputError, match='copy(/config| is damaged)'):
     packing.write(copy, tmp_path / 'out')
-  assert not later
+  assert not checked
 
 
 def _evaluated(runs, tmp_path, members):
-  """A copy of a run, whose evaluation says that it is of such members."""
+  """Copies a run, whose evaluation has `members` as its metrics.json.
+
+  Returns:
+    The folders of the run and of the evaluation.
+  """
   run = shutil.copytree(runs[0], tmp_path / 'run')
   shutil.rmtree(run / 'evaluations')
   made_run.write_evaluation([run], 'validation', symmetries=False, seeds=(1,))

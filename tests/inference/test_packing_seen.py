@@ -1,4 +1,4 @@
-"""What bundles say of the nodules that their runs have seen."""
+"""Bundles record the nodules that their runs have seen."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ from tfds_lidc.nodules import selection
 
 
 def _with_lists(runs, tmp_path, *lists):
-  """Copies of runs, each with a list of (nodule_id, patient_id, used_for)."""
+  """Copies runs, each with a list of (nodule_id, patient_id, used_for)."""
   copies = [shutil.copytree(x, tmp_path / x.name) for x in runs]
   for copy, rows in zip(copies, lists, strict=True):
     if rows is not None:
@@ -31,7 +31,7 @@ def _with_lists(runs, tmp_path, *lists):
   return copies
 
 
-# The records are of nodule-0 and nodule-1 of LIDC-IDRI-0000, and so on.
+# Patient LIDC-IDRI-0000 has the records nodule-0 and nodule-1, and so on.
 _UNKNOWN = ('a', 'LIDC-IDRI-9000', 'train')
 _TRAINED = ('b', 'LIDC-IDRI-0001', 'train')
 _CHOSEN = ('c', 'LIDC-IDRI-0001', 'validation')
@@ -43,7 +43,7 @@ _SAME = ('nodule-2', 'LIDC-IDRI-0001', 'train')
   [
     (([_UNKNOWN], [_UNKNOWN, _TRAINED]), 2),
     (([_UNKNOWN], [_CHOSEN]), 2),
-    # The first run itself divides this patient, and not this nodule.
+    # The first run itself has this patient in two splits, but not this nodule.
     (([_TRAINED], [_SAME]), 1),
     (([_SAME], [_UNKNOWN]), 1),
     ((None, [_TRAINED]), 2),
@@ -52,13 +52,14 @@ _SAME = ('nodule-2', 'LIDC-IDRI-0001', 'train')
 def test_results_of_nodules_in_a_list_are_refused(runs, tmp_path, lists, count):
   listed = _with_lists(runs, tmp_path, *lists)
   with pytest.raises(
-    errors.InputError, match=f'results of {count} nodules that .* has seen'
+    errors.InputError,
+    match=f'results of {count} nodules of patients that .* has seen',
   ):
     packing.write(listed, tmp_path / 'out', symmetries=True)
 
 
-def test_validation_nodules_may_have_chosen_and_not_trained(runs, tmp_path):
-  """A temperature is fitted to them."""
+def test_validation_nodules_may_be_used_in_selection_only(runs, tmp_path):
+  """A temperature is fitted to them, so they must not be training nodules."""
   folders = _with_lists(runs, tmp_path, [_UNKNOWN], [_UNKNOWN])
   (test,) = (folders[0] / 'evaluations').glob('*-test-*')
   rows = [
@@ -77,7 +78,9 @@ def test_validation_nodules_may_have_chosen_and_not_trained(runs, tmp_path):
   write(_CHOSEN)
   pack(tmp_path / 'chosen')
   write(_TRAINED)
-  with pytest.raises(errors.InputError, match='-validation-.* 2 nodules that'):
+  with pytest.raises(
+    errors.InputError, match='-validation-.* 2 nodules of patients that'
+  ):
     pack(tmp_path / 'trained')
 
 
@@ -98,14 +101,17 @@ def test_a_run_without_a_list_joins_by_its_folds(runs, averaged, tmp_path):
   model = mtnet_jax.load(tmp_path / 'out')
   by_fold = frozenset(lidc.seen_by_fold('lidc_nodules/phantom'))
   assert model.seen.rows == by_fold | {_UNKNOWN}
-  # Where no run has a list, there is none, and it is told by fold.
+  # If no run has a list, the bundle has none, and the folds decide.
   model = mtnet_jax.load(averaged)
   assert not (averaged / seen_lib.FILE).exists() and model.seen is None
   assert seen_by.model(model) == seen_lib.Seen(by_fold, by_fold=True)
 
 
-def test_results_are_found_under_their_longer_name(runs, tmp_path):
-  """Other data took the plain one; two that fit are one too many."""
+def test_results_are_found_under_a_longer_name(runs, tmp_path):
+  """The plain name has results of other runs; two matching folders are refused.
+
+  An evaluation gets a longer name if its plain one is taken.
+  """
   folders = [shutil.copytree(x, tmp_path / x.name) for x in runs]
   (plain,) = (folders[0] / 'evaluations').glob('*-test-*')
   described = json.loads((plain / 'metrics.json').read_text())
@@ -139,13 +145,14 @@ def test_a_bundle_keeps_the_list_of_its_run(made_run_dir, tmp_path):
   assert left.card == right.card
   path = tmp_path / 'out' / seen_lib.FILE
   assert path.read_bytes() == (run / seen_lib.FILE).read_bytes()
-  # Packed again, it is still there.
+  # A bundle of the bundle keeps it, too.
   packing.write(tmp_path / 'out', tmp_path / 'again', name='made')
   assert (tmp_path / 'again' / seen_lib.FILE).read_bytes() == path.read_bytes()
   assert bundles.WANTED.fullmatch(seen_lib.FILE)
 
 
-def _resign(folder):
+def _update_checksum(folder):
+  """Enters the new checksum of seen.csv into the manifest."""
   manifest = json.loads((folder / 'manifest.json').read_text())
   manifest['files'][seen_lib.FILE] = bundle_files.file_digest(
     folder / seen_lib.FILE
@@ -161,9 +168,9 @@ def test_a_changed_list_of_a_bundle_is_refused(made_run_dir, tmp_path):
   path.write_text(text.replace('train', 'validation'))
   with pytest.raises(errors.InputError, match='seen.csv is damaged or was'):
     mtnet_jax.load(out)
-  # A stranger's list, under a manifest that fits it.
+  # A list with a wrong value, and its checksum.
   path.write_text(text.replace('train', 'tested'))
-  _resign(out)
+  _update_checksum(out)
   with pytest.raises(errors.InputError, match='seen.csv is damaged: row 2'):
     mtnet_jax.load(out)
   path.unlink()
@@ -171,8 +178,8 @@ def test_a_changed_list_of_a_bundle_is_refused(made_run_dir, tmp_path):
     mtnet_jax.load(out)
 
 
-def test_a_list_that_no_manifest_names_is_not_read(packed, tmp_path):
-  """Bundles of earlier versions have none, and nobody vouches for this one."""
+def test_a_list_that_is_not_in_the_manifest_is_not_read(packed, tmp_path):
+  """Bundles of earlier versions have no list; this one has no checksum."""
   copy = shutil.copytree(packed, tmp_path / 'copy')
   (copy / seen_lib.FILE).write_text('nonsense')
   assert mtnet_jax.load(copy).seen is None
@@ -194,8 +201,8 @@ def test_an_ensemble_has_seen_what_any_member_has(made_run_dir, tmp_path):
   )
 
 
-def test_the_shipped_model_says_what_it_has_seen():
-  """Phantoms and CT of `paper`: folds 0 to 2 trained, fold 3 chose."""
+def test_the_shipped_model_lists_what_it_has_seen():
+  """It trained on folds 0 to 2 of `paper`, and fold 3 selected the epochs."""
   bundle = bundle_files.read(shipped.folder_of('lidc-small'))
   paper = selection.select(selection.POLICIES['paper'])
   assert bundle.seen == seen_lib.Seen(
@@ -205,7 +212,7 @@ def test_the_shipped_model_says_what_it_has_seen():
   )
   uses = list(seen_lib.nodules(bundle.seen).values())
   assert (uses.count('train'), uses.count('validation')) == (854, 284)
-  # With CT there were some of them.
+  # Only some of them have CT.
   cohort = bundle.metrics['cohort']
   assert cohort['train']['nodules'] == 373
   assert cohort['validation']['nodules'] == 135

@@ -1,4 +1,4 @@
-"""A model in PyTorch says what it says here."""
+"""A model exported to PyTorch predicts what it does in JAX."""
 
 import functools
 import re
@@ -30,47 +30,47 @@ _ATOL = 1e-5
 def _in_torch(model):
   arrays, settings = pytorch.arrays_and_settings(model)
   net = mtnet.MTNet(settings)
-  # Strict: every tensor has its place, and every place its tensor.
+  # Strict loading: the file has exactly the tensors of the network.
   net.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
   return net.eval()
 
 
 @torch.inference_mode()
-def _answer(net, hu, spacing_mm):
-  answer = net(torch.tensor(hu), torch.tensor(spacing_mm))
-  assert tuple(answer) == net.answers
-  return {name: value.numpy() for name, value in answer.items()}
+def _predict(net, hu, spacing_mm):
+  outputs = net(torch.tensor(hu), torch.tensor(spacing_mm))
+  assert tuple(outputs) == net.output_names
+  return {name: value.numpy() for name, value in outputs.items()}
 
 
 @pytest.mark.parametrize('variant', exported_models.VARIANTS)
 def test_every_field_and_strategy(variant):
   model = exported_models.make(variant, temperature=1.7)
   inputs = exported_models.inputs()
-  answer = _answer(_in_torch(model), *inputs)
+  outputs = _predict(_in_torch(model), *inputs)
   prediction = model.predict(*inputs)
-  # Of something that says the same everywhere nothing would be seen.
+  # A constant prediction would hide differences.
   assert prediction.probability.std() > 0.01
-  exported_models.assert_same(answer, prediction, atol=_ATOL)
+  exported_models.assert_same(outputs, prediction, atol=_ATOL)
 
 
 def test_an_average_of_trainings_and_symmetries():
   model = exported_models.averaged('fields')
   inputs = exported_models.inputs()
-  answer = _answer(_in_torch(model), *inputs)
-  assert answer['malignancy_members'].shape == (16, 3)
-  exported_models.assert_same(answer, model.predict(*inputs), atol=_ATOL)
+  outputs = _predict(_in_torch(model), *inputs)
+  assert outputs['malignancy_members'].shape == (16, 3)
+  exported_models.assert_same(outputs, model.predict(*inputs), atol=_ATOL)
 
 
-def test_a_mask_that_is_handed_on_is_thresholded():
+def test_the_mask_for_other_networks_follows_the_setting():
   config = made_run.config_of()
   config.coarse_mask = 'hard'
   net = _in_torch(exported_models.of_config(config)).members[0]
   logits = torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])
-  assert net.passed_on(logits).tolist() == [0, 0, 1, 1, 1]
+  assert net.pass_mask(logits).tolist() == [0, 0, 1, 1, 1]
   net.coarse_mask = 'none'
-  assert net.passed_on(logits).tolist() == [0] * 5
+  assert net.pass_mask(logits).tolist() == [0] * 5
   net.coarse_mask = 'soft'
-  assert net.passed_on(logits).tolist() == logits.sigmoid().tolist()
+  assert net.pass_mask(logits).tolist() == logits.sigmoid().tolist()
 
 
 def test_one_training_and_its_symmetries(made_model):
@@ -83,21 +83,21 @@ def test_one_training_and_its_symmetries(made_model):
   net = mtnet.MTNet(settings).eval()
   net.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
   hu, spacing_mm = exported_models.inputs(2)
-  answer = _answer(net, hu, spacing_mm)
-  turned = _answer(net, np.rot90(hu, axes=(1, 2)).copy(), spacing_mm)
+  outputs = _predict(net, hu, spacing_mm)
+  rotated = _predict(net, np.rot90(hu, axes=(1, 2)).copy(), spacing_mm)
   np.testing.assert_allclose(
-    turned['probability'],
-    np.rot90(answer['probability'], axes=(1, 2)),
+    rotated['probability'],
+    np.rot90(outputs['probability'], axes=(1, 2)),
     atol=_ATOL,
   )
-  np.testing.assert_allclose(turned['malignancy'], answer['malignancy'])
+  np.testing.assert_allclose(rotated['malignancy'], outputs['malignancy'])
 
 
 _USE = """
 import numpy as np
-with np.load('in.npz') as given:
-  answer = predict(given['hu'], given['spacing'])
-np.savez('out.npz', **answer)
+with np.load('in.npz') as arrays:
+  outputs = predict(arrays['hu'], arrays['spacing'])
+np.savez('out.npz', **outputs)
 mtnet.save(model, 'trained.safetensors')
 again = mtnet.load('trained.safetensors').state_dict()
 assert all(torch.equal(v, again[k]) for k, v in model.state_dict().items())
@@ -105,7 +105,7 @@ print(sorted({'jax', 'mtnet_jax', 'safetensors'} & sys.modules.keys()))
 """
 
 
-def test_the_code_of_the_readme_where_only_pytorch_is(tmp_path):
+def test_the_code_of_the_readme_with_only_pytorch(tmp_path):
   model = exported_models.make('fields', temperature=0.8)
   folder = tmp_path / 'exported'
   folder.mkdir()
@@ -119,17 +119,20 @@ def test_the_code_of_the_readme_where_only_pytorch_is(tmp_path):
     folder, tmp_path, missing=missing, then=_USE
   )
   assert printed == '[]\n'
-  with np.load(tmp_path / 'out.npz') as answer:
+  with np.load(tmp_path / 'out.npz') as outputs:
     exported_models.assert_same(
-      dict(answer), model.predict(hu, spacing_mm), atol=_ATOL
+      dict(outputs), model.predict(hu, spacing_mm), atol=_ATOL
     )
 
 
 def _with_statistics_of(net, variables, inputs):
-  """Outputs in float64, and the variables, after training on these inputs.
+  """Takes the batch statistics of some inputs.
 
-  With other statistics signals grow from layer to layer, until probabilities
+  With random statistics, signals grow from layer to layer until probabilities
   are 0 and 1.
+
+  Returns:
+    Outputs in float64 with these statistics, and the variables that have them.
   """
   rates = {}
   if not isinstance(net, mtnet_lib.ClassNet):
@@ -142,7 +145,7 @@ def _with_statistics_of(net, variables, inputs):
   )
   wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
   _, changed = apply(wide, *inputs, train=True)
-  # As they are exported.
+  # Exports hold float32.
   changed = jax.tree.map(lambda x: np.float32(x), changed['batch_stats'])
   wide['batch_stats'] = jax.tree.map(np.float64, changed)
   (logits, taps), _ = apply(wide, *inputs, train=False)
@@ -152,10 +155,10 @@ def _with_statistics_of(net, variables, inputs):
 
 @pytest.mark.slow
 def test_networks_of_the_paper_s_size():
-  """Each on the same images and masks, in float64, and logits in float32.
+  """Each network is compared in float64, on the same images and masks.
 
-  In float32 the rounding of so many layers of random weights is larger than any
-  tolerance that would notice a fault: PyTorch's own is 1e-4.
+  In float32, so many layers of random weights have larger rounding errors than
+  a tolerance that would detect faults: 1e-4 in PyTorch alone.
   """
   config = made_run.config_of('mtnet')
   variables = made_run.draw_variables(config)
@@ -165,29 +168,29 @@ def test_networks_of_the_paper_s_size():
   expected = {}
   with jax.enable_x64(True):
     for stage, net in nets.make_nets(config).items():
-      given = inputs[: 1 if stage == 'coarse' else 2]
+      arguments = inputs[: 1 if stage == 'coarse' else 2]
       expected[stage], variables[stage] = _with_statistics_of(
-        net, variables[stage], tuple(map(np.float64, given))
+        net, variables[stage], tuple(map(np.float64, arguments))
       )
   model = exported_models.of_config(config, variables=variables)
   members = _in_torch(model).members[0]
   for stage, (probability, cam) in expected.items():
     assert probability.std() > 0.01, stage
-    given = [torch.tensor(x.transpose(0, 3, 1, 2)).double() for x in inputs]
+    arguments = [torch.tensor(x.transpose(0, 3, 1, 2)).double() for x in inputs]
     net = members.get_submodule(f'{stage}_net').double()
     with torch.inference_mode():
-      answer = net(*given[: 1 if stage == 'coarse' else 2])
+      logits = net(*arguments[: 1 if stage == 'coarse' else 2])
     if stage == 'class':
-      answer, found = answer
+      logits, found = logits
       assert oracles.relative(found.numpy(), cam) <= 1e-6
     else:
-      answer = answer.permute(0, 2, 3, 1)
-    difference = np.abs(answer.sigmoid().numpy() - probability).max()
+      logits = logits.permute(0, 2, 3, 1)
+    difference = np.abs(logits.sigmoid().numpy() - probability).max()
     assert difference <= 1e-6, stage
 
 
 def test_two_exports_in_one_process(tmp_path):
-  """The second is not the first, though both come as `mtnet`."""
+  """The second module `mtnet` must not run the first model."""
   code = ''
   for seed in (3, 4):
     folder = tmp_path / f'seed{seed}'

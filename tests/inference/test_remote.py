@@ -1,4 +1,4 @@
-"""What a bucket holds is written into one folder, and nowhere else."""
+"""A bucket is downloaded into one folder, within limits."""
 
 import pathlib
 
@@ -12,18 +12,18 @@ from mtnet_jax.system import errors
 
 @pytest.fixture
 def bucket():
-  """Contents of memory://, path -> bytes; taken away afterwards."""
+  """Yields a function that puts a file into memory://, for one test."""
   filesystem = fsspec.filesystem('memory')
 
   def put(name, data):
-    # As object stores do, which know no folders: names stay as they are.
+    # Object stores have no folders: they do not normalise names.
     filesystem.store[name] = memory.MemoryFile(filesystem, name, data)
 
   yield put
   filesystem.store.clear()
 
 
-def test_names_that_climb_are_left_out(bucket, tmp_path, monkeypatch):
+def test_names_with_parent_folders_are_skipped(bucket, tmp_path, monkeypatch):
   bucket('/bucket/run/config.json', b'{}')
   bucket('/bucket/run/checkpoints/../../escaped', b'evil')
   monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
@@ -34,22 +34,23 @@ def test_names_that_climb_are_left_out(bucket, tmp_path, monkeypatch):
     assert found == [pathlib.Path(folder, 'config.json')]
 
 
-@pytest.mark.parametrize('said', [20, None, 1])
+@pytest.mark.parametrize('listed_bytes', [20, None, 1])
 @pytest.mark.parametrize('limit', ['_MAX_FILES', '_MAX_BYTES'])
-def test_a_download_is_bounded(bucket, monkeypatch, said, limit):
-  """Two files of 20 bytes in all, with a bound below, whatever is said."""
+def test_a_download_is_bounded(bucket, monkeypatch, listed_bytes, limit):
+  """Two files of 20 bytes together exceed the limits, for any listed size."""
   bucket('/bucket/run/config.json', b'0123456789')
   bucket('/bucket/run/metrics.json', b'0123456789')
   monkeypatch.setattr(remote, limit, 1 if limit == '_MAX_FILES' else 19)
   ls = memory.MemoryFileSystem.ls
 
-  def saying(*args, **kwargs):
+  def ls_with_size(*args, **kwargs):
+    size = listed_bytes and listed_bytes // 2
     return [
-      {**x, 'size': said and said // 2} if x['type'] == 'file' else x
+      {**x, 'size': size} if x['type'] == 'file' else x
       for x in ls(*args, **{**kwargs, 'detail': True})
     ]
 
-  monkeypatch.setattr(memory.MemoryFileSystem, 'ls', saying)
+  monkeypatch.setattr(memory.MemoryFileSystem, 'ls', ls_with_size)
   with pytest.raises(errors.InputError, match='more than'):
     with remote.local_folder('memory://bucket/run', wanted=lambda name: True):
       pass
@@ -59,8 +60,8 @@ def test_a_download_is_bounded(bucket, monkeypatch, said, limit):
     assert (folder / 'config.json').read_bytes() == b'0123456789'
 
 
-def test_a_listing_without_end_is_left(bucket, monkeypatch):
-  """What nobody wants costs names as well, as folders in folders do."""
+def test_an_endless_listing_is_refused(bucket, monkeypatch):
+  """Folders and files that are not wanted count as well."""
   listed, ls = [], memory.MemoryFileSystem.ls
 
   def endless(filesystem, path, **kwargs):

@@ -1,4 +1,4 @@
-"""An exported program says what the model does, where the package is not."""
+"""A StableHLO program predicts what the model does, without the package."""
 
 import sys
 
@@ -15,9 +15,9 @@ from mtnet_jax.system import errors
 
 _USE = """
 import numpy as np
-with np.load('in.npz') as given:
-  answer = predict(given['hu'], given['spacing'])
-np.savez('out.npz', **answer)
+with np.load('in.npz') as arrays:
+  outputs = predict(arrays['hu'], arrays['spacing'])
+np.savez('out.npz', **outputs)
 import importlib.util
 print(importlib.util.find_spec('mtnet_jax'), jax.__name__)
 """
@@ -25,7 +25,7 @@ print(importlib.util.find_spec('mtnet_jax'), jax.__name__)
 
 @pytest.fixture(scope='module', name='exported')
 def _exported(made_run_dir, tmp_path_factory):
-  """The folder, written by the command."""
+  """Runs the command, and returns the folder that it writes."""
   out = tmp_path_factory.mktemp('exported') / 'out'
   argv = ['export', f'--checkpoint={made_run_dir}', f'--out={out}']
   with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +36,7 @@ def _exported(made_run_dir, tmp_path_factory):
 
 @pytest.mark.slow
 def test_it_runs_without_this_package(exported, made_model, tmp_path):
-  """The code of the folder's README, where mtnet_jax cannot be imported."""
+  """Runs the code of the README while mtnet_jax cannot be imported."""
   hu, spacing = made_run.patches(3), np.float32([0.6, 0.7, 0.8])
   np.savez(tmp_path / 'in.npz', hu=hu, spacing=spacing)
   missing = ['mtnet_jax', 'tfds_lidc', 'flax', 'orbax', 'tensorflow']
@@ -45,23 +45,23 @@ def test_it_runs_without_this_package(exported, made_model, tmp_path):
   )
   assert printed.split() == ['None', 'jax']
   expected = made_model.predict(hu, spacing)
-  with np.load(tmp_path / 'out.npz') as answer:
-    # `predict` has Eigen's products, the exported program XLA's choice: sums in
-    # another order, whose roundings go with the range of the values.
+  with np.load(tmp_path / 'out.npz') as outputs:
+    # `predict` uses Eigen's matrix products, the exported program XLA's choice:
+    # they sum in another order, with rounding relative to the largest value.
     for name in ('probability', 'malignancy', 'cam'):
       values = getattr(expected, name)
       np.testing.assert_allclose(
-        answer[name],
+        outputs[name],
         values,
         rtol=1e-5,
         atol=1e-6 * max(1, np.abs(values).max()),
         err_msg=name,
       )
     for name in ('mask', 'coarse_mask'):
-      np.testing.assert_array_equal(answer[name], getattr(expected, name))
+      np.testing.assert_array_equal(outputs[name], getattr(expected, name))
 
 
-def test_the_readme_says_how_long_it_lasts(exported):
+def test_the_readme_states_how_long_jax_loads_it(exported):
   text = (exported / 'README.md').read_text()
   for words in ('six months', f'JAX {jax.__version__}', 'SIMULATED', 'medical'):
     assert words in text, words
@@ -73,11 +73,11 @@ def test_it_is_for_every_platform(exported):
     bytearray((exported / 'mtnet.jax_export').read_bytes())
   )
   assert program.platforms == stablehlo.PLATFORMS == ('cpu', 'cuda', 'tpu')
-  # What `ops` chooses by platform is chosen where it runs.
+  # Where `ops` has a form per platform, the program holds them all.
   assert 'stablehlo.case' in program.mlir_module()
 
 
-def test_what_cannot_be_exported_is_refused(exported, tmp_path):
+def test_wrong_paths_are_refused(exported, tmp_path):
   with pytest.raises(errors.InputError, match='nowhere does not exist'):
     export.write('nowhere', tmp_path / 'new')
   assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The exported code reads whole files of its own, and refuses others."""
+"""The exported code reads its own files, and refuses damaged or other ones."""
 
 import json
 import struct
@@ -33,7 +33,7 @@ def _joined(header, tensors):
   return struct.pack('<Q', len(text)) + text + tensors
 
 
-def test_what_is_saved_is_what_safetensors_reads(content, tmp_path):
+def test_safetensors_reads_what_is_saved(content, tmp_path):
   from safetensors import numpy as safetensors_numpy
 
   (tmp_path / 'in').write_bytes(content)
@@ -52,7 +52,7 @@ def test_what_is_saved_is_what_safetensors_reads(content, tmp_path):
     assert (tensors[name].numpy() == value).all()
 
 
-def test_a_network_is_trained_on(content, tmp_path):
+def test_a_network_can_be_fine_tuned(content, tmp_path):
   (tmp_path / 'in').write_bytes(content)
   model = mtnet.load(tmp_path / 'in').train()
   hu, spacing_mm = map(torch.tensor, exported_models.inputs(2))
@@ -128,7 +128,7 @@ _NAME = 'members.0.coarse_net.cls_conv.bias'
     lambda content: _settings(content, class_net__unknown=1),
   ],
 )
-def test_a_file_of_a_stranger_is_refused(content, tmp_path, damage):
+def test_a_damaged_or_malicious_file_is_refused(content, tmp_path, damage):
   path = tmp_path / 'weights.safetensors'
   path.write_bytes(damage(content))
   with pytest.raises(ValueError) as error:
@@ -143,7 +143,7 @@ def test_another_shape_of_patches_is_refused(content, tmp_path):
     model(torch.zeros(64, 64), torch.ones(1))
 
 
-def test_a_wrapped_model_is_saved_as_it_is(content, tmp_path):
+def test_a_wrapped_model_is_saved_without_its_wrapper(content, tmp_path):
   (tmp_path / 'in').write_bytes(content)
   model = mtnet.load(tmp_path / 'in')
   mtnet.save(torch.nn.DataParallel(model), tmp_path / 'out')
@@ -152,7 +152,7 @@ def test_a_wrapped_model_is_saved_as_it_is(content, tmp_path):
   plain = (tmp_path / 'plain').read_bytes()
   assert (tmp_path / 'out').read_bytes() == plain
   assert (tmp_path / 'compiled').read_bytes() == plain
-  with pytest.raises(ValueError, match='give the whole model'):
+  with pytest.raises(ValueError, match='pass the whole model'):
     mtnet.save(model.members[0], tmp_path / 'part')
   model.members[0].coarse_net.cls_conv = torch.nn.Conv2d(4, 2, 1)
   with pytest.raises(ValueError, match='cls_conv'):
@@ -160,13 +160,13 @@ def test_a_wrapped_model_is_saved_as_it_is(content, tmp_path):
   assert not (tmp_path / 'part').exists() and not (tmp_path / 'other').exists()
 
 
-def test_shorter_types_lose_no_hu(content, tmp_path):
+def test_half_precision_networks_get_exact_hu(content, tmp_path):
   (tmp_path / 'in').write_bytes(content)
   model = mtnet.load(tmp_path / 'in')
   hu, spacing_mm = map(torch.tensor, exported_models.inputs(2))
   expected = model.images(hu, spacing_mm)
   found = model.to(torch.bfloat16).images(hu, spacing_mm)
   assert found.dtype == torch.bfloat16
-  # bfloat16 of a value in [-1, 1]; of HU it would be 4 HU and more off.
+  # Images in [-1, 1] are rounded to bfloat16. HU in bfloat16 would be off by 4.
   torch.testing.assert_close(found.float(), expected, atol=2**-8, rtol=0)
   assert model.to(torch.float64).images(hu, spacing_mm).dtype == torch.float64

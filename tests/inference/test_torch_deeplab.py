@@ -1,4 +1,4 @@
-"""The PyTorch network has the public weights' layout and our network's size.
+"""The PyTorch DeepLabv3+ fits the public weights and has our network's size.
 
 `fixtures/deeplabv3plus_xception65_torch_keys.json` holds the names and shapes
 of the public state dict (DeepLabv3+ on Xception-65, COCO then VOC, without its
@@ -30,14 +30,14 @@ def public_shapes():
 
 
 def _abstract(**kwargs):
-  """The network without memory: shapes only; that of the public weights."""
+  """Makes a network of shapes only, by default that of the public weights."""
   with torch.device('meta'):
     return deeplab.DeepLabV3Plus(**{'num_classes': 21, **kwargs})
 
 
 @pytest.fixture(scope='module')
 def network():
-  """Random weights and statistics under which signals neither die nor grow."""
+  """Makes a network with random weights that keep the scale of signals."""
   torch.manual_seed(0)
   net = deeplab.DeepLabV3Plus(**deeplab.PUBLIC)
   for module in net.modules():
@@ -66,8 +66,8 @@ def test_one_class_has_the_coarse_net_s_size():
   assert count() == 54_708_417 + 20 * 257
 
 
-def test_loads_a_state_dict_of_that_age(public_shapes):
-  # A plain dict carries no version, as files of PyTorch 0.4 do.
+def test_loads_a_state_dict_without_batch_counters(public_shapes):
+  # Files of PyTorch 0.4 have no version either, like this plain dict.
   state = {
     name: torch.empty(shape, device='meta')
     for name, shape in public_shapes.items()
@@ -78,7 +78,7 @@ def test_loads_a_state_dict_of_that_age(public_shapes):
     _abstract().load_state_dict(state, assign=True)
 
 
-def test_every_batch_norm_has_the_lineage_s_epsilon():
+def test_every_batch_norm_has_the_epsilon_of_the_public_weights():
   epsilons = {
     module.eps
     for module in _abstract().modules()
@@ -96,7 +96,7 @@ def test_logits_have_the_images_size(network, hw):
 
 
 def test_identity_skips_carry_relu(network):
-  # Both add the same to their skip.
+  # The convolutions add the same values to either skip.
   block = network.backbone.block4
   x = torch.randn(1, 728, 3, 3)
   with torch.no_grad():
@@ -120,7 +120,7 @@ def test_low_level_feature_is_tapped_before_any_relu(network):
   assert low_level.shape == (1, 256, 8, 8) and low_level.min() < 0
 
 
-def test_dropout_rates_are_the_lineage_s():
+def test_dropout_rates_are_those_of_the_public_code():
   rates = {
     name: module.p
     for name, module in _abstract().named_modules()
@@ -130,7 +130,7 @@ def test_dropout_rates_are_the_lineage_s():
 
 
 def test_a_training_step_reaches_every_parameter(network):
-  # In-place ReLUs must not overwrite what the gradient needs.
+  # In-place ReLUs must not overwrite values that the gradients need.
   network.train()
   try:
     network(torch.randn(2, 3, 64, 64)).square().mean().backward()

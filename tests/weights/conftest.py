@@ -1,4 +1,4 @@
-"""Every source of public weights, by the name of its table."""
+"""Fixture: the sources of public weights, by the names of their tables."""
 
 import pytest
 import weights_made_up

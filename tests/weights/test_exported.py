@@ -1,4 +1,4 @@
-"""Networks that were exported for PyTorch are weights to train on from."""
+"""Training can start from networks that were exported to PyTorch."""
 
 import json
 
@@ -23,7 +23,7 @@ _TASKS = {'segmentation': 'coarse', 'classification': 'class'}
 
 @pytest.fixture(scope='module', name='written')
 def _written(tmp_path_factory):
-  """The model, and the file of its weights."""
+  """Returns a model and the file of its exported weights."""
   model = exported_models.make('fields')
   folder = tmp_path_factory.mktemp('exported')
   pytorch.write(model, folder, name=folder)
@@ -45,12 +45,12 @@ def test_every_variable_comes_back_as_it_was(written, task):
   for name, value in weights.fields.items():
     assert getattr(net, name) == value, name
   assert set(weights.fields) == set(sources.EXPORTED_FIELDS[task])
-  # The file's other networks have no place in this one.
+  # The file's other networks are dropped.
   assert all(f'.{stage}_net.' not in name for name in weights.dropped)
   assert any('.fine_net.' in name for name in weights.dropped)
 
 
-def test_of_an_average_it_is_the_first_training(tmp_path):
+def test_an_average_gives_its_first_member(tmp_path):
   model = exported_models.averaged('plain')
   pytorch.write(model, tmp_path, name='both')
   net = nets.make_nets(model.models[0].config)['coarse']
@@ -62,7 +62,7 @@ def test_of_an_average_it_is_the_first_training(tmp_path):
   )
 
 
-def test_a_run_gets_the_fields_that_the_weights_need(written, tmp_path):
+def test_a_config_gets_the_fields_that_the_weights_need(written, tmp_path):
   model, path = written
   config = made_run.config_of()
   sizes = {'middle_blocks': 2, 'tail_widths': (6, 5)}
@@ -84,7 +84,7 @@ def test_a_run_gets_the_fields_that_the_weights_need(written, tmp_path):
     from_public.fill_in(config, tmp_path / 'run')
 
 
-def test_inspect_says_what_each_network_gets(written):
+def test_inspect_reports_both_networks(written):
   text = pretrained.report(written[1])
   coarse, class_ = text.split('\n\n')
   assert 'Coarse Seg-net exported to PyTorch' in coarse
@@ -105,7 +105,7 @@ def test_another_size_does_not_fit(written):
 
 
 def _rewritten(path, out, change):
-  """The file with other settings; `change` returns the header's texts."""
+  """Writes a file with other metadata, which `change` makes of the settings."""
   arrays = safetensors_numpy.load_file(path)
   settings = None
   with open(path, 'rb') as file:
@@ -127,14 +127,14 @@ def _field(part, name, value):
 @pytest.mark.parametrize(
   ('change', 'reason'),
   [
-    (lambda _: None, 'not its settings'),
-    (lambda _: {'format': 'pt'}, 'not its settings'),
+    (lambda _: None, 'but no settings'),
+    (lambda _: {'format': 'pt'}, 'but no settings'),
     (lambda _: {exported.SETTINGS: '{'}, 'settings are damaged'),
     (lambda _: {exported.SETTINGS: '[' * 100_000}, 'settings are damaged'),
     (lambda _: {exported.SETTINGS: '[]'}, 'settings are damaged'),
     (lambda _: {exported.SETTINGS: '{"coarse_net": 3}'}, 'damaged'),
     (
-      lambda found: {exported.SETTINGS: json.dumps({**found, 'coarse_net': 3})},
+      lambda old: {exported.SETTINGS: json.dumps({**old, 'coarse_net': 3})},
       'damaged',
     ),
     (_field('coarse_net', 'bn_epsilon', float('nan')), 'bn_epsilon'),
@@ -149,7 +149,7 @@ def _field(part, name, value):
     (_field('coarse_net', 'input_mean', [0, 0]), 'input_mean'),
   ],
 )
-def test_settings_of_a_stranger(written, tmp_path, change, reason):
+def test_settings_of_a_stranger_are_checked(written, tmp_path, change, reason):
   model, path = written
   path = _rewritten(path, tmp_path / 'changed.safetensors', change)
   net = nets.make_nets(model.config)['coarse']
@@ -170,7 +170,7 @@ def test_settings_of_a_stranger(written, tmp_path, change, reason):
     ('stem_widths', [4, 4, 4]),
   ],
 )
-def test_sizes_of_a_stranger(written, tmp_path, name, value):
+def test_sizes_of_a_stranger_are_checked(written, tmp_path, name, value):
   path = _rewritten(
     written[1],
     tmp_path / 'changed.safetensors',

@@ -1,4 +1,4 @@
-"""HDF5 files that reach out of themselves, or claim what is not there."""
+"""HDF5 files that refer to other files, or claim too much, are refused."""
 
 import h5py
 import numpy as np
@@ -45,12 +45,12 @@ def _virtual(group):
 
 
 def _huge(group):
-  # Nothing of it is on disk.
+  # The dataset takes no space on disk.
   group.create_dataset('0', (1 << 20, 1 << 20), 'f4', chunks=(64, 64))
 
 
 @pytest.mark.parametrize(
-  ('fill', 'says'),
+  ('fill', 'message'),
   [
     (_external_link, 'link to another place'),
     (_soft_link, 'link to another place'),
@@ -59,29 +59,29 @@ def _huge(group):
     (_huge, 'claims more than 1 GiB'),
   ],
 )
-def test_what_reaches_out_of_the_file_is_refused(fill, says, tmp_path):
+def test_unsafe_datasets_are_refused(fill, message, tmp_path):
   _write(
     tmp_path / 'other.h5', lambda g: g.create_dataset('0', data=np.ones(3))
   )
   path = _write(tmp_path / 'a.h5', fill)
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     _read(path)
 
 
 @pytest.mark.parametrize(
-  ('attribute', 'value', 'says'),
+  ('attribute', 'value', 'message'),
   [
-    ('_SECONDS', 1e-3, 'does not finish'),
-    ('sys.executable', '/bin/false', 'the reader ends with 1'),
+    ('_TIMEOUT_S', 1e-3, 'does not finish'),
+    ('sys.executable', '/bin/false', 'the reader exits with 1'),
   ],
 )
-def test_another_process_reads_first(
-  attribute, value, says, tmp_path, monkeypatch
+def test_a_separate_process_reads_first(
+  attribute, value, message, tmp_path, monkeypatch
 ):
-  """The HDF5 library hangs, or dies, in some damaged files."""
+  """The HDF5 library may hang or crash on damaged files."""
   path = _write(
     tmp_path / 'a.h5', lambda g: g.create_dataset('0', data=np.ones(3))
   )
   monkeypatch.setattr(f'mtnet_jax.weights.hdf5.{attribute}', value)
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=message):
     _read(path)

@@ -1,7 +1,7 @@
-"""Public weights: what is read, where it goes, what is refused.
+"""Public weights become variables of our networks.
 
-On made-up files of tiny networks. That the names are those of real files is
-seen where the libraries are installed: `test_parity_*.py`.
+The files are made up, for tiny networks. `test_parity_*.py` compare names with
+the libraries of the sources, if these are installed.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ def flat(tree):
 
 @pytest.fixture(autouse=True)
 def _shapes_once(monkeypatch):
-  # Finding shapes takes longer than all the rest.
+  # Tracing networks for their shapes would take most of the time.
   monkeypatch.setattr(
     weight_load, '_variable_shapes', weights_made_up.variable_shapes
   )
 
 
-# What goes where.
+# Names and layouts.
 
 
 def test_sizes_of_a_network_may_be_lists():
@@ -58,14 +58,14 @@ def test_every_tensor_is_used_or_dropped_by_name(name, tmp_path):
     assert value.shape == everything[ours] and value.dtype == np.float32
     if ours == 'params/backbone/conv1/kernel':
       value = value[:, :, :3]
-    # Whatever the transposition, the values are the same.
+    # The transposition keeps the values.
     np.testing.assert_array_equal(
       np.sort(value, axis=None), np.sort(arrays[theirs], axis=None)
     )
 
 
 def test_kernels_are_transposed_as_derived():
-  """An entry of each kind of kernel, by hand."""
+  """Expected positions of one entry of each kind of kernel, by hand."""
   for name, ours, theirs_at, ours_at in (
     # PyTorch: (out, in, row, column); depthwise (channel, 1, row, column).
     ('timm_xception', 'backbone/conv1', (1, 2, 0, 1), (0, 1, 2, 1)),
@@ -158,7 +158,7 @@ def test_names_of_the_paper_s_size(name, ours, theirs):
   assert origin.leaf(ours, origin.layers(net)[ours], 'kernel') == theirs
 
 
-def test_mask_channel_is_the_mean_of_the_others(tmp_path):
+def test_the_mask_channel_is_the_mean_of_the_others(tmp_path):
   path = weights_made_up.write('timm_xception', tmp_path)
   with_mask = weights_made_up.load('timm_xception', path)
   without = weights_made_up.load('timm_xception', path, use_coarse_mask=False)
@@ -170,7 +170,7 @@ def test_mask_channel_is_the_mean_of_the_others(tmp_path):
 
 
 def test_fields_of_the_sources():
-  """As the sources' own code has them; see `sources`."""
+  """The values are those of the sources' code, cited in `sources`."""
   fields = {
     name: weights_made_up.source(name).fields for name in weights_made_up.BESIDE
   }
@@ -189,7 +189,7 @@ def test_fields_of_the_sources():
   ]
   assert fields['keras_xception']['pool_padding'] == 'same'
   assert fields['timm_xception']['pool_padding'] == 'symmetric'
-  # Black and white, in the sources' units: pixels / 255 there, [-1, 1] else.
+  # Ranges of black to white: [0, 1] for pixels / 255, [-1, 1] for the others.
   for name, f in fields.items():
     (mean,), (std,) = f['input_mean'], f['input_std']
     ends = [(x - mean) / std for x in (-1, 1)]
@@ -199,18 +199,18 @@ def test_fields_of_the_sources():
 # The formats.
 
 
-def test_both_layouts_of_keras_hold_the_same(tmp_path):
+def test_both_layouts_of_keras_give_the_same_variables(tmp_path):
   arrays, _ = weights_made_up.tensors('keras_xception')
   older = weights_made_up.write_keras_2(arrays, tmp_path / 'a.h5')
   newer = weights_made_up.write_keras_3(arrays, tmp_path / 'b.weights.h5')
-  # Written by `model.save`: one level deeper.
+  # `model.save` writes them one level deeper.
   with h5py.File(older) as source, h5py.File(tmp_path / 'c.h5', 'w') as saved:
     source.copy(source['/'], saved, name='model_weights')
     saved['model_weights'].attrs.update(source.attrs)
   notop = {k: v for k, v in arrays.items() if 'predictions' not in k}
   notop = weights_made_up.write_keras_2(notop, tmp_path / 'd.h5')
   expected = flat(weights_made_up.load('keras_xception', older).variables)
-  # Skips are found by their numbers, in the order of the blocks.
+  # Skips are identified by the order of their numbers.
   np.testing.assert_array_equal(
     expected['params/backbone/block2/skip/kernel'], arrays['skip2_conv/0']
   )
@@ -221,7 +221,7 @@ def test_both_layouts_of_keras_hold_the_same(tmp_path):
       np.testing.assert_array_equal(found[key], value)
 
 
-def test_half_precision_is_widened(tmp_path):
+def test_half_precision_becomes_float32(tmp_path):
   arrays, _ = weights_made_up.tensors('timm_xception')
   halves = {key: value.astype(np.float16) for key, value in arrays.items()}
   path = weights_made_up.write('timm_xception', tmp_path, halves)
@@ -259,7 +259,7 @@ def test_pytorch_files_with_and_without_module(tmp_path, new_format):
 # The command.
 
 
-def test_a_report_says_what_a_file_is(tmp_path):
+def test_a_report_describes_a_file(tmp_path):
   path = weights_made_up.write('timm_xception65', tmp_path)
   report = pretrained.report(path, weights_made_up.net_of('timm_xception65'))
   for word in (

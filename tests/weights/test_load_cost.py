@@ -1,4 +1,4 @@
-"""What loading the paper's sizes costs: seconds, and memory at its highest."""
+"""Time and peak memory of loading weights of the paper's sizes."""
 
 import json
 import math
@@ -13,8 +13,7 @@ from mtnet_jax.models import mtnet
 
 pytestmark = pytest.mark.slow
 
-# In a process of its own: everything is imported, the file opened and matched,
-# before memory is counted.
+# Runs in a separate process, and imports everything before it measures.
 _MEASURE = """
 import json, resource, sys, time
 import numpy as np
@@ -66,7 +65,7 @@ def _write(name, directory):
     ('timm_xception', '.safetensors'),
   ],
 )
-def test_ten_seconds_and_two_and_a_half_sizes(name, suffix, tmp_path):
+def test_loading_takes_10_s_and_2_5_times_the_size(name, suffix, tmp_path):
   modules = []
   if name == 'tensorflow_deeplab':
     pytest.importorskip('tensorflow', reason='needs the extra `tf`')
@@ -95,7 +94,7 @@ def test_ten_seconds_and_two_and_a_half_sizes(name, suffix, tmp_path):
     for key, value in arrays.items()
     if key not in weights_made_up.BESIDE[name]
   )
-  # But for the mask's channel, all of it was loaded.
+  # Every tensor was loaded; the mask channel adds at most 9 * 32 weights.
   assert 0 <= cost['bytes'] - 4 * expected <= 4 * 9 * 32
   assert cost['seconds'] < 10
   assert cost['peak'] < 2.5 * cost['bytes']

@@ -1,4 +1,4 @@
-"""Files of weights that are refused, and what is said of them."""
+"""Files of weights that are refused, and the messages about them."""
 
 import pickle
 import sys
@@ -14,14 +14,13 @@ from mtnet_jax.system import errors
 from mtnet_jax.weights import files
 from mtnet_jax.weights import load
 
-# What is refused.
 
-
-def refused(name, path, *says, **kwargs):
+def refused(name, path, *words, **kwargs):
+  """Fails unless a file is refused with these words in the message."""
   with pytest.raises(errors.InputError) as error:
     weights_made_up.load(name, path, **kwargs)
   message = str(error.value)
-  for word in (path.name, *says):
+  for word in (path.name, *words):
     assert str(word) in message, message
 
 
@@ -59,13 +58,13 @@ def test_shapes_that_differ_are_refused(name, tmp_path):
     for key, ours in ours_of.items()
     if ours == 'params/backbone/block2/sepconv2/pointwise/kernel'
   )
-  # As many values, in another order: it must not pass.
+  # The number of values is right, but not the shape.
   arrays[theirs] = arrays[theirs][..., ::-1].copy().reshape(-1, 1, 10, 1)
   path = weights_made_up.write(name, tmp_path, arrays)
   refused(name, path, 'shapes differ', arrays[theirs].shape)
 
 
-def test_one_value_does_not_stand_for_many(tmp_path):
+def test_one_value_is_not_broadcast(tmp_path):
   arrays, _ = weights_made_up.tensors('timm_xception')
   arrays['bn1.weight'] = arrays['bn1.weight'][:1]
   path = weights_made_up.write('timm_xception', tmp_path, arrays)
@@ -85,7 +84,7 @@ def test_numbers_of_another_kind_are_refused(tmp_path, kind):
   arrays, _ = weights_made_up.tensors('timm_xception')
   arrays = {key: value.astype(kind) for key, value in arrays.items()}
   path = weights_made_up.write('timm_xception', tmp_path, arrays)
-  refused('timm_xception', path, np.dtype(kind).name, 'not floating numbers')
+  refused('timm_xception', path, np.dtype(kind).name, 'not floating-point')
 
 
 @pytest.mark.parametrize('kind', (np.float16, np.float64, jnp.bfloat16))
@@ -100,18 +99,18 @@ def test_floating_numbers_of_any_width_are_loaded(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-  ('kind', 'says'),
+  ('kind', 'type_name'),
   (
     (h5py.string_dtype(), 'object'),
     (np.dtype('S7'), 'bytes56'),
     (np.dtype([('a', 'f4'), ('b', 'f4')]), 'void64'),
-    # Three numbers in each element: the shape in the header is as it must be.
+    # Each element holds three numbers, while the header's shape is right.
     (np.dtype(('f4', (3,))), 'float32 of shape (4, 3)'),
     (np.dtype('i8'), 'int64'),
   ),
   ids=('text', 'bytes', 'records', 'arrays', 'integers'),
 )
-def test_keras_files_of_anything_but_numbers_are_refused(tmp_path, kind, says):
+def test_keras_files_of_other_types_are_refused(tmp_path, kind, type_name):
   path = weights_made_up.write('keras_xception', tmp_path)
   with h5py.File(path, 'r+') as file:
     group = file['block1_conv1_bn']
@@ -119,7 +118,7 @@ def test_keras_files_of_anything_but_numbers_are_refused(tmp_path, kind, says):
     assert group[name].shape == (4,)
     del group[name]
     group.create_dataset(name, (4,), kind)
-  refused('keras_xception', path, 'block1_conv1_bn/0', says)
+  refused('keras_xception', path, 'block1_conv1_bn/0', type_name)
 
 
 @pytest.mark.extra
@@ -142,7 +141,7 @@ def test_pytorch_numbers_of_another_kind_are_refused(tmp_path, kind):
 def test_files_longer_than_weights_are_refused_unread(
   tmp_path, monkeypatch, name
 ):
-  """Without a block on the disk; the TensorFlow one in two parts."""
+  """The files are sparse; the TensorFlow checkpoint has two parts."""
   names = [name]
   if name == 'a.index':
     names.append('a.data-00000-of-00001')
@@ -223,7 +222,7 @@ def test_code_in_a_file_does_not_run(tmp_path):
   for path in (plain, zipped, old):
     refused('torch_deeplab', path, 'code')
     assert not sentinel.exists()
-  # It would have run.
+  # The code does run where pickle loads it.
   pickle.loads(plain.read_bytes())
   assert sentinel.exists()
 
@@ -232,7 +231,7 @@ def test_code_in_a_file_does_not_run(tmp_path):
 def test_tensors_that_claim_gigabytes_are_refused(tmp_path):
   torch = pytest.importorskip('torch', reason='needs the extra `interop`')
   path = tmp_path / 'net.pth'
-  # One value, read 300 million times by a stride of 0.
+  # A stride of 0 turns one value into 400 million.
   torch.save({'aspp.branch1.0.weight': torch.zeros(1).expand(3 << 27)}, path)
   assert path.stat().st_size < 10_000
   refused('torch_deeplab', path, 'claims more than 1 GiB')

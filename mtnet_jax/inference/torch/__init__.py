@@ -1,1 +1,1 @@
-"""The networks in PyTorch, and the one file that leaves. Door: `mtnet`."""
+"""The networks in PyTorch, which an export folds into one file; see `mtnet`."""

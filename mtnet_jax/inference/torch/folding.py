@@ -1,21 +1,21 @@
-"""Batch norms folded into the convolutions before them, for prediction."""
+"""Folds batch norms into the convolutions before them, for prediction."""
 
 import torch
 from torch import nn
 
 
-def fold_batch_norms(net, *example):
-  """Gives each convolution what the batch norm after it does to its output.
+def fold_batch_norms(net: nn.Module, *example: torch.Tensor) -> None:
+  """Folds each batch norm into the convolution before it, in place.
 
-  A program of them has fewer operations, and is exported sooner.
+  The network has fewer operations then, and exports faster.
 
   Args:
-    net: network in evaluation mode; changed.
-    *example: arguments of a call.
+    net: network in evaluation mode.
+    *example: arguments of a call, which is run to find the pairs.
 
   Raises:
-    ValueError: a batch norm takes something else than a convolution's output,
-      or the call does not reach it.
+    ValueError: the input of a batch norm is not the output of a convolution, or
+      the call does not reach the batch norm.
   """
   pairs = _pairs(net, example)
   for norm, conv in pairs.items():
@@ -32,16 +32,16 @@ def fold_batch_norms(net, *example):
     for name, module in parent.named_children():
       if isinstance(module, nn.BatchNorm2d):
         if module not in pairs:
-          raise ValueError(f'{name} is not behind a convolution')
+          raise ValueError(f'{name} does not follow a convolution')
         setattr(parent, name, nn.Identity())
 
 
 def _pairs(net, example):
-  """Batch norm -> the convolution before it."""
+  """Returns {batch norm: the convolution before it}."""
   convs, pairs = {}, {}
 
   def after_conv(conv, _, output):
-    # With the output, so that no other takes its place in memory.
+    # Keeping the output alive keeps its id unique.
     convs[id(output)] = conv, output
 
   def before_norm(norm, inputs):

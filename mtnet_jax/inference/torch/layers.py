@@ -1,62 +1,70 @@
-"""What the networks in PyTorch share: batch norm, input range, resizing."""
+"""Layers of the PyTorch networks: batch norm, input range, resizing."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 
 class BatchNorm(nn.BatchNorm2d):
-  """Batch norm without a counter of batches.
+  """Batch norm without `num_batches_tracked`.
 
-  The public weights are older than PyTorch's `num_batches_tracked`, which only
-  a cumulative average (`momentum=None`) would need.
+  The public weights are older than this counter, which only a cumulative
+  average (`momentum=None`) needs.
   """
 
-  def __init__(self, features):
+  def __init__(self, features: int):
     super().__init__(features)
     self.num_batches_tracked = None
 
-  def _load_from_state_dict(self, *args, **kwargs):
-    # The parent adds the counter to every state dict of that age.
+  def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    # `nn.BatchNorm2d` would add the missing counter to old state dicts.
     nn.Module._load_from_state_dict(self, *args, **kwargs)
 
 
-def set_batch_norms(net, *, epsilon, momentum):
-  """Gives every batch norm of a network the same constants.
+def set_batch_norms(net: nn.Module, *, epsilon: float, momentum: float) -> None:
+  """Sets the constants of all batch norms of a network.
 
   Args:
-    net: network.
+    net: network; its batch norms are changed in place.
     epsilon: added to the variance.
-    momentum: share of the old average that is kept.
+    momentum: weight of the old value in the running averages.
   """
   for module in net.modules():
     if isinstance(module, BatchNorm):
       module.eps = epsilon
-      # PyTorch calls the share of the new value so.
+      # PyTorch's momentum is the weight of the new value.
       module.momentum = 1 - momentum
 
 
 class InputScale(nn.Module):
-  """(x - mean) / std per channel: the range that the weights were trained on.
+  """(x - mean) / std per channel, to the range the weights were trained on.
 
-  Its constants are no part of the state dict.
+  The constants are not part of the state dict.
   """
 
-  def __init__(self, mean, std):
+  mean: torch.Tensor
+  std: torch.Tensor
+
+  def __init__(self, mean: Sequence[float], std: Sequence[float]):
     super().__init__()
     for name, values in (('mean', mean), ('std', std)):
-      # On the CPU, also of a network that is made without memory.
-      values = torch.tensor(values, dtype=torch.float32, device='cpu')
-      self.register_buffer(name, values[:, None, None], persistent=False)
+      # On the CPU even if `torch.device('meta')` is active: no file of weights
+      # would fill these buffers.
+      constants = torch.tensor(values, dtype=torch.float32, device='cpu')
+      self.register_buffer(name, constants[:, None, None], persistent=False)
 
-  def forward(self, images):
+  def forward(self, images: torch.Tensor) -> torch.Tensor:
+    """Scales (B, C, H, W) images."""
     return (images - self.mean) / self.std
 
 
-def resize(maps, size_hw):
-  """Bilinear resizing of (B, C, H, W), averaging where it shrinks.
+def resize(maps: torch.Tensor, size_hw: Sequence[int]) -> torch.Tensor:
+  """Resizes (B, C, H, W) bilinearly, with antialiasing if the size shrinks.
 
-  Pixels are areas: corners do not lie on corners. As two products of matrices,
-  which every format of exported programs has.
+  Pixels are areas, as with `align_corners=False`. Two matrix products compute
+  it, because all export formats support them.
   """
   rows, columns = (
     _triangles(n, out_n, maps)
@@ -65,8 +73,8 @@ def resize(maps, size_hw):
   return rows @ maps @ columns.mT
 
 
-def _triangles(size, out_size, like):
-  """(out_size, size) weights, by the distance in input or output pixels."""
+def _triangles(size: int, out_size: int, like: torch.Tensor) -> torch.Tensor:
+  """Returns (out_size, size) weights of a triangular (linear) filter."""
   pixels = torch.arange(size, dtype=torch.float64)
   scale = size / out_size
   at = (torch.arange(out_size, dtype=torch.float64) + 0.5) * scale - 0.5

@@ -1,6 +1,10 @@
 """MT-Net in PyTorch: HU patches in, masks and malignancy out."""
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+import os
 import pathlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,23 +17,25 @@ from mtnet_jax.inference.torch import xception
 from mtnet_jax.weights import exported_settings
 
 THRESHOLD = 0.5
-_OUTPUTS = ('coarse', 'class', 'fine', 'cam')
-_ANSWERS = ('mask', 'probability', 'malignancy', 'coarse_mask', 'cam')
-_OF_AVERAGES = ('malignancy_members', 'uncertainty')
+_NETWORK_OUTPUTS = ('coarse', 'class', 'fine', 'cam')
+_OUTPUTS = ('mask', 'probability', 'malignancy', 'coarse_mask', 'cam')
+_AVERAGE_OUTPUTS = ('malignancy_members', 'uncertainty')
 
 
 class Networks(nn.Module):
-  """The three networks of one training, each on what those before it say.
+  """The three networks of one training.
+
+  Coarse Seg-net's mask is an input of Class-net and Fine Seg-net.
 
   Args:
-    settings: of `MTNet`.
+    settings: settings of `MTNet`.
 
   Attributes:
-    coarse_net, fine_net: `deeplab.DeepLabV3Plus`.
-    class_net: `xception.ClassNet`.
+    coarse_net, fine_net: `DeepLabV3Plus`.
+    class_net: `ClassNet`.
   """
 
-  def __init__(self, settings):
+  def __init__(self, settings: Mapping[str, Any]):
     super().__init__()
     self.coarse_mask = settings['coarse_mask']
     self.fine_maps = settings['fine_net']['maps']
@@ -37,7 +43,7 @@ class Networks(nn.Module):
     self.class_net = xception.ClassNet(**settings['class_net'])
     self.fine_net = deeplab.DeepLabV3Plus(**settings['fine_net'])
 
-  def forward(self, images):
+  def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Maps (B, 3, S, S) in [-1, 1] to logits.
 
     Returns:
@@ -45,18 +51,18 @@ class Networks(nn.Module):
       activation map 'cam' (B, H', W').
     """
     coarse = self.coarse_net(images)
-    mask = self.passed_on(coarse)
-    malignant, cam = self.class_net(images, mask)
+    mask = self.pass_mask(coarse)
+    malignancy, cam = self.class_net(images, mask)
     maps = mask
     if self.fine_maps == 2:
-      # As probabilities: bounded as the mask is.
-      guided = layers.resize(cam.sigmoid()[:, None], mask.shape[2:])
-      maps = torch.cat([mask, guided], 1)
+      # The sigmoid bounds the activation map to [0, 1], like the mask.
+      guidance = layers.resize(cam.sigmoid()[:, None], mask.shape[2:])
+      maps = torch.cat([mask, guidance], 1)
     fine = self.fine_net(images, maps)
-    return {'coarse': coarse, 'class': malignant, 'cam': cam, 'fine': fine}
+    return {'coarse': coarse, 'class': malignancy, 'cam': cam, 'fine': fine}
 
-  def passed_on(self, coarse_logits):
-    """The coarse mask as the other networks receive it, (B, 1, S, S)."""
+  def pass_mask(self, coarse_logits: torch.Tensor) -> torch.Tensor:
+    """Turns coarse logits into the mask for the other nets, (B, 1, S, S)."""
     if self.coarse_mask == 'none':
       return torch.zeros_like(coarse_logits)
     probs = coarse_logits.sigmoid()
@@ -69,22 +75,22 @@ class MTNet(nn.Module):
   """The networks of one training, or of several whose outputs are averaged.
 
   Args:
-    settings: what is in the file of weights, a dict: `patch_size`,
-      `image_size`, `window`, `spacing_mm` (None where patches keep the scan's),
-      `coarse_mask` ('hard', 'soft', 'none'), `temperature`, `symmetries`,
+    settings: what the file of weights holds: `patch_size`, `image_size`,
+      `window`, `spacing_mm` (None if patches keep the spacing of the scan),
+      `coarse_mask` ('hard', 'soft' or 'none'), `temperature`, `symmetries`,
       `members`, and the arguments of the networks, `coarse_net`, `class_net`
       and `fine_net`.
 
   Raises:
-    ValueError: they are others.
+    ValueError: a setting has a wrong value.
 
   Attributes:
-    settings: these.
+    settings: the settings, in a dict that may be changed.
     members: the `Networks` of each training.
-    answers: names of what `forward` returns.
+    output_names: keys of the dict that `forward` returns.
   """
 
-  def __init__(self, settings):
+  def __init__(self, settings: dict[str, Any]):
     super().__init__()
     exported_settings.check_settings(settings)
     self.settings = settings
@@ -92,12 +98,17 @@ class MTNet(nn.Module):
       Networks(settings) for _ in range(settings['members'])
     )
     self._is_average = settings['members'] > 1 or settings['symmetries']
-    self.answers = (*_ANSWERS, *(_OF_AVERAGES if self._is_average else ()))
+    self.output_names = (
+      *_OUTPUTS,
+      *(_AVERAGE_OUTPUTS if self._is_average else ()),
+    )
 
-  def images(self, hu, pixel_spacing_mm):
-    """What the networks see: (N, P, P) HU and (N,) mm to (N, 3, S, S)."""
-    dtype = self.members[0].class_net.fc.weight.dtype
-    # Scans come as integers; shorter types do not hold HU.
+  def images(
+    self, hu: torch.Tensor, pixel_spacing_mm: torch.Tensor
+  ) -> torch.Tensor:
+    """Turns (N, P, P) HU and (N,) mm into the networks' input, (N, 3, S, S)."""
+    dtype = self.members[0].get_parameter('class_net.fc.weight').dtype
+    # HU may be integers, and half precision cannot represent them all.
     hu, pixel_spacing_mm = (_wide(x, dtype) for x in (hu, pixel_spacing_mm))
     if self.settings['spacing_mm']:
       hu = patches.resample(hu, self.settings['spacing_mm'] / pixel_spacing_mm)
@@ -106,18 +117,20 @@ class MTNet(nn.Module):
     )
     return images.to(dtype)
 
-  def forward(self, hu, pixel_spacing_mm):
-    """Segments and classifies the nodules in the middle of patches.
+  def forward(
+    self, hu: torch.Tensor, pixel_spacing_mm: torch.Tensor
+  ) -> dict[str, torch.Tensor]:
+    """Segments and classifies the nodules at the centres of patches.
 
     Args:
       hu: (N, 64, 64) attenuation in HU, not windowed, at the spacing of the
-        scan, the nodule in the middle (pixel 32, 32).
+        scan, with the nodule at the centre (pixel 32, 32).
       pixel_spacing_mm: (N,) in-plane spacing.
 
     Returns:
       A dict: `mask` and `coarse_mask` (N, 64, 64) bool; `probability` and the
       class activation map `cam` (N, 64, 64); `malignancy` (N,), a probability.
-      Of an average also `malignancy_members` (M, N), that of each output, and
+      An average adds `malignancy_members` (M, N), that of each output, and
       `uncertainty` (N, 64, 64), the standard deviation of their `probability`.
 
     Raises:
@@ -125,15 +138,20 @@ class MTNet(nn.Module):
     """
     side = self.settings['patch_size']
     if hu.ndim != 3 or hu.shape[1:] != (side, side):
-      raise ValueError(f'hu is {tuple(hu.shape)}, not (N, {side}, {side}).')
-    found = [
+      raise ValueError(
+        f'hu has shape {tuple(hu.shape)}, not (N, {side}, {side}).'
+      )
+    all_outputs = [
       outputs
       for networks in self.members
       for outputs in self._views(networks, hu, pixel_spacing_mm)
     ]
-    stacked = {name: torch.stack([x[name] for x in found]) for name in _OUTPUTS}
+    stacked = {
+      name: torch.stack([outputs[name] for outputs in all_outputs])
+      for name in _NETWORK_OUTPUTS
+    }
     means = {name: x.mean(0) for name, x in stacked.items()}
-    answer = {
+    prediction = {
       'mask': means['fine'] >= THRESHOLD,
       'probability': means['fine'],
       'malignancy': means['class'],
@@ -141,22 +159,27 @@ class MTNet(nn.Module):
       'cam': means['cam'],
     }
     if self._is_average:
-      answer['malignancy'] = self._tempered(means['class'])
-      answer['malignancy_members'] = self._tempered(stacked['class'])
+      prediction['malignancy'] = self._tempered(means['class'])
+      prediction['malignancy_members'] = self._tempered(stacked['class'])
       squares = (stacked['fine'] - means['fine']).square()
-      answer['uncertainty'] = squares.mean(0).sqrt()
-    return answer
+      prediction['uncertainty'] = squares.mean(0).sqrt()
+    return prediction
 
-  def _tempered(self, probability):
-    """A probability whose logit is divided by the temperature."""
+  def _tempered(self, probability: torch.Tensor) -> torch.Tensor:
+    """Divides the logits of probabilities by the temperature."""
     temperature = self.settings['temperature']
     if temperature == 1:
       return probability
-    # In float64, where no probability of float32 but 0 and 1 rounds to these.
+    # In float64, because float32 would round 1 - eps to 1.
     logits = torch.logit(probability.double(), eps=1e-9)
     return (logits / temperature).sigmoid().to(probability.dtype)
 
-  def _views(self, networks, hu, pixel_spacing_mm):
+  def _views(
+    self,
+    networks: nn.Module,
+    hu: torch.Tensor,
+    pixel_spacing_mm: torch.Tensor,
+  ) -> Iterator[dict[str, torch.Tensor]]:
     """Yields the outputs for the patches, or for each of their symmetries."""
     if not self.settings['symmetries']:
       yield self._outputs(networks, hu, pixel_spacing_mm)
@@ -168,7 +191,7 @@ class MTNet(nn.Module):
     )
     outputs = {
       name: (
-        patches.turned_back(x)
+        patches.undo_symmetries(x)
         if x.ndim == 3
         else x.unflatten(0, (patches.NUM_SYMMETRIES, -1))
       )
@@ -177,8 +200,13 @@ class MTNet(nn.Module):
     for i in range(patches.NUM_SYMMETRIES):
       yield {name: x[i] for name, x in outputs.items()}
 
-  def _outputs(self, networks, hu, pixel_spacing_mm):
-    """Probabilities of one training, on the patches' own pixels."""
+  def _outputs(
+    self,
+    networks: nn.Module,
+    hu: torch.Tensor,
+    pixel_spacing_mm: torch.Tensor,
+  ) -> dict[str, torch.Tensor]:
+    """Returns probabilities of one training, on the patches' own pixels."""
     size = hu.shape[1]
     logits = networks(self.images(hu, pixel_spacing_mm))
     logits = {name: _wide(x, x.dtype) for name, x in logits.items()}
@@ -186,11 +214,11 @@ class MTNet(nn.Module):
       name: patches.to_patch_grid(logits[name][:, 0].sigmoid(), size)
       for name in ('coarse', 'fine')
     }
-    malignant = logits['class']
+    malignancy = logits['class']
     if not self._is_average:
-      # Of an average, the mean is calibrated.
-      malignant = malignant / self.settings['temperature']
-    outputs['class'] = malignant.sigmoid()
+      # For an average, `forward` calibrates the mean instead.
+      malignancy = malignancy / self.settings['temperature']
+    outputs['class'] = malignancy.sigmoid()
     outputs['cam'] = patches.to_patch_grid(logits['cam'], size)
     if self.settings['spacing_mm']:
       scale = _wide(pixel_spacing_mm, logits['cam'].dtype)
@@ -202,24 +230,22 @@ class MTNet(nn.Module):
     return outputs
 
 
-def load(path=None):
-  """The trained model, for prediction.
+def load(path: str | os.PathLike[str] | None = None) -> MTNet:
+  """Loads a trained model, in evaluation mode.
 
   Args:
-    path: of the weights; default: `weights.safetensors` beside this file.
-
-  Returns:
-    `MTNet`.
+    path: path of the weights; default: `weights.safetensors` beside this file.
 
   Raises:
-    ValueError: the file is damaged, or of something else.
+    ValueError: the file is damaged, or is not an exported MT-Net.
   """
   if path is None:
     path = pathlib.Path(__file__).with_name('weights.safetensors')
   settings, tensors = tensor_file.read_tensors(path)
   try:
-    _check_counts(settings, most=len(tensors))
-    # Without memory: what is too large fits no tensor of the file.
+    _check_counts(settings, max_count=len(tensors))
+    # The meta device allocates nothing, however large a damaged file claims the
+    # networks are: `load_state_dict` then refuses its tensors.
     with torch.device('meta'):
       model = MTNet(settings)
     model.load_state_dict(tensors, assign=True)
@@ -232,52 +258,52 @@ def load(path=None):
   ) as error:
     raise ValueError(
       f'{path}: weights and settings do not belong together'
-      f' ({" ".join(str(error).split())[:300]}).'
+      f' ({" ".join(str(error).split())[:300]}). Export the model again.'
     ) from error
   return model.eval()
 
 
-def _check_counts(settings, *, most):
-  """Raises where there would be more parts than tensors."""
-  parts = [settings['members']]
-  parts += [
+def _check_counts(settings: Mapping[str, Any], *, max_count: int) -> None:
+  """Raises `ValueError` if there would be more modules than tensors."""
+  counts = [settings['members']]
+  counts += [
     settings[f'{name}_net'].get('middle_blocks', 0)
     for name in ('coarse', 'class', 'fine')
   ]
-  if max(parts) > most:
-    raise ValueError(f'{max(parts)} parts, of {most} tensors')
+  if max(counts) > max_count:
+    raise ValueError(f'{max(counts)} modules for {max_count} tensors')
 
 
-def save(model, path):
-  """Writes a model, also one that was trained on, as `load` reads it.
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+  """Writes a model with its settings, so that `load` can read it.
 
   Args:
-    model: `MTNet`, also as `torch.compile` or `DataParallel` wraps it.
-    path: of the file.
+    model: an `MTNet`, which `torch.compile` or `DataParallel` may wrap.
+    path: path of the file.
 
   Raises:
-    ValueError: it is something else, or its layers are not those of its
+    ValueError: the model is not an `MTNet`, or its layers do not match its
       settings.
   """
   for wrapper in ('_orig_mod', 'module'):
     model = getattr(model, wrapper, model)
   if not isinstance(model, MTNet):
     raise ValueError(
-      f'{type(model).__name__} is no MTNet: give the whole model.'
+      f'{type(model).__name__} is not an MTNet: pass the whole model.'
     )
   tensors = model.state_dict()
   with torch.device('meta'):
-    fresh = MTNet(model.settings)
+    expected = MTNet(model.settings)
   try:
-    fresh.load_state_dict(tensors, assign=True)
+    expected.load_state_dict(tensors, assign=True)
   except RuntimeError as error:
     raise ValueError(
-      'the layers are not those of the settings'
+      'the layers of the model do not match its settings'
       f' ({" ".join(str(error).split())[:300]}).'
     ) from error
   tensor_file.write_tensors(path, model.settings, tensors)
 
 
-def _wide(values, dtype):
-  """Values in a type, or in float32 where that is shorter."""
+def _wide(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+  """Casts values to a type of at least 32 bits."""
   return values.to(torch.promote_types(dtype, torch.float32))

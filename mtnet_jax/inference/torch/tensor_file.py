@@ -1,15 +1,17 @@
-"""Tensors and settings in one safetensors file, with nothing but PyTorch.
+"""Reads and writes tensors and settings in a safetensors file, using PyTorch.
 
-The format: eight bytes with the length of a header, little-endian; the header,
-JSON of name -> type, shape and place; the tensors' bytes. The settings are JSON
-in the header's `__metadata__`, whose values are texts.
+The format: the length of the header in eight bytes, little-endian; the header,
+JSON of name -> dtype, shape and offsets; the bytes of the tensors. The settings
+are a JSON string in the header's `__metadata__`.
 """
 
+from collections.abc import Mapping
 import json
 import math
 import os
 import pathlib
 import struct
+from typing import Any
 
 import torch
 
@@ -18,17 +20,19 @@ _DTYPES = {'F32': torch.float32, 'F16': torch.float16, 'F64': torch.float64}
 _MAX_HEADER = 20 << 20
 
 
-def read_tensors(path):
-  """Reads a file.
+def read_tensors(
+  path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+  """Reads the settings and tensors of a file.
 
   Args:
-    path: of `weights.safetensors`.
+    path: path of the file, such as `weights.safetensors`.
 
   Returns:
-    The settings, a dict, and the float32 tensors by name.
+    The settings, and float32 tensors by name.
 
   Raises:
-    ValueError: it is no such file, or it is damaged.
+    ValueError: the file is damaged, or is not an exported MT-Net.
   """
   path = pathlib.Path(path)
   try:
@@ -54,26 +58,37 @@ def read_tensors(path):
     struct.error,
   ) as error:
     raise ValueError(
-      f'{path} is no MT-Net, or it is damaged ({error}): export it again, and'
-      ' save what you train by `save`.'
+      f'{path} is not an exported MT-Net, or it is damaged ({error}): export'
+      ' the model again, and save trained models with `mtnet.save`.'
     ) from error
   return settings, tensors
 
 
 def _tensor(content, *, dtype, shape, data_offsets):
+  """Returns a tensor of the file's content, from its header entry."""
   start, end = data_offsets
   count = math.prod(shape)
   if end - start != count * _DTYPES[dtype].itemsize or end > len(content):
-    raise ValueError('a tensor whose size does not match its offsets')
+    raise ValueError('the size of a tensor does not match its offsets')
   flat = torch.frombuffer(
     content, dtype=_DTYPES[dtype], count=count, offset=start
   )
   return flat.reshape(shape).float()
 
 
-def write_tensors(path, settings, tensors):
-  """Writes a file that `read_tensors` reads; arguments as it returns them."""
-  header = {
+def write_tensors(
+  path: str | os.PathLike[str],
+  settings: Mapping[str, Any],
+  tensors: Mapping[str, torch.Tensor],
+) -> None:
+  """Writes a file that `read_tensors` reads.
+
+  Args:
+    path: path of the file, which is replaced once the new one is complete.
+    settings: what JSON can hold.
+    tensors: tensors by name, written as float32.
+  """
+  header: dict[str, Any] = {
     '__metadata__': {'format': 'pt', _SETTINGS: json.dumps(settings)},
   }
   tensors = {
@@ -89,7 +104,7 @@ def write_tensors(path, settings, tensors):
       'data_offsets': [start, end],
     }
   text = json.dumps(header).encode()
-  # Filled up so that the tensors begin where numbers of eight bytes may lie.
+  # Padding aligns the tensors to eight bytes.
   text += b' ' * (-len(text) % 8)
   path = pathlib.Path(path)
   unfinished = path.with_name(f'{path.name}.unfinished')

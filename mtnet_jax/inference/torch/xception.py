@@ -1,8 +1,10 @@
 """Class-net in PyTorch: Xception, with the paper's change to its exit flow.
 
-Parameters carry the names of timm's `legacy_xception`; the first kernel has a
+Parameters have the names of timm's `legacy_xception`; the first kernel has a
 fourth channel for the coarse mask.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -12,9 +14,9 @@ from mtnet_jax.inference.torch import layers
 
 
 class SeparableConv(nn.Module):
-  """Depthwise 3 x 3, then pointwise."""
+  """Depthwise 3 x 3, then pointwise convolution."""
 
-  def __init__(self, features_in, features, dilation=1):
+  def __init__(self, features_in: int, features: int, dilation: int = 1):
     super().__init__()
     self.conv1 = nn.Conv2d(
       features_in,
@@ -27,21 +29,27 @@ class SeparableConv(nn.Module):
     )
     self.pointwise = nn.Conv2d(features_in, features, 1, bias=False)
 
-  def forward(self, x):
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps (B, C, H, W) to (B, features, H, W)."""
     return self.pointwise(self.conv1(x))
 
 
 class MaxPool(nn.Module):
-  """Max-pooling 3 x 3 / 2; padded as PyTorch does, or as Keras does."""
+  """Max-pooling 3 x 3 with stride 2, and the padding of PyTorch or Keras.
 
-  def __init__(self, padding):
+  Args:
+    padding: 'symmetric' as in PyTorch, or 'same' as in Keras.
+  """
+
+  def __init__(self, padding: str):
     super().__init__()
     self.padding = padding
 
-  def forward(self, x):
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
     if self.padding == 'symmetric':
       return functional.max_pool2d(x, 3, 2, 1)
-    # Keras pads no more than the windows need, and less of it at the start.
+    # Keras pads only what the last window needs, first at the bottom and right.
     (top, bottom), (left, right) = (
       (1, 1) if size % 2 else (0, 1) for size in x.shape[2:]
     )
@@ -50,37 +58,37 @@ class MaxPool(nn.Module):
 
 
 class Block(nn.Module):
-  """Separable convolutions with batch norms, ReLUs between, and a skip.
+  """Separable convolutions with batch norms, ReLUs between them, and a skip.
 
   Args:
     features_in: channels of the input.
     widths: channels of the separable convolutions.
-    pool_padding: max-pooling at the end, and a strided skip; see `MaxPool`.
-      None for neither.
-    first_relu: whether the first convolution has its ReLU.
-    skip_relu: identity skips carry relu(x).
+    pool_padding: padding of `MaxPool`, for a block that ends with max-pooling
+      and has a strided skip; None for a block without them.
+    first_relu: whether a ReLU precedes the first convolution.
+    skip_relu: whether identity skips carry relu(x).
   """
 
   def __init__(
     self,
-    features_in,
-    widths,
+    features_in: int,
+    widths: Sequence[int],
     *,
-    pool_padding=None,
-    first_relu=True,
-    skip_relu=False,
+    pool_padding: str | None = None,
+    first_relu: bool = True,
+    skip_relu: bool = False,
   ):
     super().__init__()
-    self.skip = None
+    self.skip: nn.Conv2d | None = None
     self.skip_relu = skip_relu
     if pool_padding or features_in != widths[-1]:
       stride = 2 if pool_padding else 1
       self.skip = nn.Conv2d(features_in, widths[-1], 1, stride, bias=False)
       self.skipbn = layers.BatchNorm(widths[-1])
-    parts = []
+    parts: list[nn.Module] = []
     for width in widths:
       if parts or first_relu:
-        # The first must leave what the skip reads as it is.
+        # In place, the first ReLU would change the input of the skip.
         parts.append(nn.ReLU(inplace=bool(parts)))
       parts += [SeparableConv(features_in, width), layers.BatchNorm(width)]
       features_in = width
@@ -88,7 +96,8 @@ class Block(nn.Module):
       parts.append(MaxPool(pool_padding))
     self.rep = nn.Sequential(*parts)
 
-  def forward(self, x):
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps (B, C, H, W) to the output of the block."""
     if self.skip is not None:
       skip = self.skipbn(self.skip(x))
     else:
@@ -97,39 +106,38 @@ class Block(nn.Module):
 
 
 class ClassNet(nn.Module):
-  """Windowed CT and the coarse mask to the logit of malignancy.
+  """Class-net: windowed CT and the coarse mask to the logit of malignancy.
 
   Args:
-    use_coarse_mask: whether it receives the mask.
+    use_coarse_mask: whether the mask is an input.
     stem_widths, entry_widths, middle_blocks, exit_width, tail_widths: as in
-      `deeplab.AlignedXception`.
-    tail_dilation: of the last separable convolutions, and their padding.
-    exit_pool: keep the exit flow's max-pooling, as the original does.
+      `AlignedXception`.
+    tail_dilation: dilation and padding of the last separable convolutions.
+    exit_pool: whether to keep the max-pooling of the original exit flow.
     pool_padding: 'symmetric', or Keras's 'same'.
-    skip_relu: identity skips carry relu(x).
-    dropout_rate: of whole channels, before the classifier.
-    input_mean, input_std, bn_epsilon, bn_momentum: as in
-      `deeplab.DeepLabV3Plus`.
+    skip_relu: whether identity skips carry relu(x).
+    dropout_rate: rate of dropped channels before the classifier.
+    input_mean, input_std, bn_epsilon, bn_momentum: as in `DeepLabV3Plus`.
   """
 
   def __init__(
     self,
     *,
-    use_coarse_mask=True,
-    stem_widths=(32, 64),
-    entry_widths=(128, 256, 728),
-    middle_blocks=8,
-    exit_width=1024,
-    tail_widths=(1536, 2048),
-    tail_dilation=2,
-    exit_pool=False,
-    pool_padding='symmetric',
-    skip_relu=False,
-    dropout_rate=0.0,
-    input_mean=(0.0,),
-    input_std=(1.0,),
-    bn_epsilon=1e-5,
-    bn_momentum=0.9,
+    use_coarse_mask: bool = True,
+    stem_widths: Sequence[int] = (32, 64),
+    entry_widths: Sequence[int] = (128, 256, 728),
+    middle_blocks: int = 8,
+    exit_width: int = 1024,
+    tail_widths: Sequence[int] = (1536, 2048),
+    tail_dilation: int = 2,
+    exit_pool: bool = False,
+    pool_padding: str = 'symmetric',
+    skip_relu: bool = False,
+    dropout_rate: float = 0.0,
+    input_mean: Sequence[float] = (0.0,),
+    input_std: Sequence[float] = (1.0,),
+    bn_epsilon: float = 1e-5,
+    bn_momentum: float = 0.9,
   ):
     super().__init__()
     self.use_coarse_mask = use_coarse_mask
@@ -141,6 +149,7 @@ class ClassNet(nn.Module):
     self.conv2 = nn.Conv2d(first, features, 3, bias=False)
     self.bn2 = layers.BatchNorm(features)
     width = entry_widths[-1]
+    blocks: list[tuple[tuple[int, ...], bool]]
     blocks = [((each,) * 2, True) for each in entry_widths]
     blocks += [((width,) * 3, False)] * middle_blocks
     blocks.append(((width, exit_width), exit_pool))
@@ -165,20 +174,27 @@ class ClassNet(nn.Module):
     self.fc = nn.Linear(features, 1)
     layers.set_batch_norms(self, epsilon=bn_epsilon, momentum=bn_momentum)
 
-  def forward(self, images, coarse_mask=None):
-    """Classifies windowed CT given a coarse mask.
+  def forward(
+    self, images: torch.Tensor, coarse_mask: torch.Tensor | None = None
+  ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classifies windowed CT with a coarse mask.
 
     Args:
       images: (B, 3, H, W) in [-1, 1].
-      coarse_mask: (B, 1, H, W), 0 and 1 or probabilities; not read where
+      coarse_mask: (B, 1, H, W), 0 and 1 or probabilities; ignored if
         `use_coarse_mask` is False.
 
     Returns:
       Logits (B,) and the class activation map (B, H', W'), whose mean plus the
       classifier's bias is the logit.
+
+    Raises:
+      ValueError: the mask is an input of the network, and is missing.
     """
     x = self.input_scale(images)
     if self.use_coarse_mask:
+      if coarse_mask is None:
+        raise ValueError('coarse_mask is missing: pass a (B, 1, H, W) tensor.')
       x = torch.cat([x, coarse_mask], 1)
     x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
     x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
