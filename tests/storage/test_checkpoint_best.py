@@ -109,9 +109,9 @@ def test_a_best_that_is_missing_is_named(tmp_path, stage):
     with pytest.raises(errors.InputError) as error:
       load()
     assert str(error.value) == (
-      f'{there}/best/3 is missing, which the history of the stage calls its'
-      f' best checkpoint: delete {there} and give the training command again,'
-      ' which trains this stage again; or take a copy.'
+      f'{there}/best/3 is missing, but the history of the stage names it as the'
+      f' best checkpoint: delete {there} and run the training command again,'
+      ' which trains this stage again; or restore a copy.'
     )
 
 

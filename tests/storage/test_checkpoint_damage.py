@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import orbax_errors
 from mtnet_jax.system import errors
 
 _FIXTURES = main_job.ROOT / 'tests' / 'fixtures'
@@ -190,7 +191,7 @@ def test_a_full_disk_leaves_the_one_before(stage, caplog):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert str(error.value) == (
     f'{stage}/latest/9 cannot be written: File too large. The checkpoint before'
-    ' it stays, and the same command goes on from there.'
+    ' it is kept, and the same command continues from there.'
   )
   # All is said in one line, and nothing of it by Orbax before.
   assert not caplog.records
@@ -211,10 +212,10 @@ def test_the_reason_is_the_operating_system_s(details):
   error = ValueError(
     f'OUT_OF_RANGE: Failed to write 9 bytes: File too large {details}'
   )
-  assert checkpoint._reason(error) == 'File too large'
+  assert orbax_errors.reason(error) == 'File too large'
   # Of another error the first line.
-  assert checkpoint._reason(ValueError('No such: thing\nat all')) == (
-    checkpoint._first_line(ValueError('No such: thing'))
+  assert orbax_errors.reason(ValueError('No such: thing\nat all')) == (
+    orbax_errors.first_line(ValueError('No such: thing'))
   )
 
 

@@ -115,11 +115,13 @@ _READERS = {
   ),
   ids=('pipe', 'endless', 'empty', 'open pipe'),
 )
-def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path, make, name):
+def test_only_regular_files_are_read_and_others_never_block(
+  tmp_path, make, name
+):
   """A pipe that nobody writes into would keep a reader for ever."""
   path = tmp_path / name
   make(path)
-  with pytest.raises(errors.InputError, match=f'{name}.* no ordinary file'):
+  with pytest.raises(errors.InputError, match=f'{name}.* not a regular file'):
     _READERS[name](path)
 
 
@@ -203,7 +205,7 @@ for path in sys.argv[1:]:
 
 @pytest.mark.parametrize('utf8', ('0', '1'))
 def test_paths_that_libraries_would_misspell(tmp_path, utf8):
-  """tensorstore has no name for what an ASCII locale cannot spell."""
+  """Tensorstore has no name for what an ASCII locale cannot spell."""
   done = main_job.run(
     [sys.executable, '-c', _SPELL, 'runs/a', 'runs/Läufe'],
     PYTHONUTF8=utf8,

@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import environment
 from mtnet_jax.storage import identity
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
@@ -127,7 +128,7 @@ def test_a_stage_of_another_run_is_refused(run, stage):
   theirs.save_best(1, {'x': 1.0}, {})
   _replant(run, other, stage)
   said = (
-    f'checkpoints/{stage} is of a run with another .*seed was 7 and is now 0'
+    f'checkpoints/{stage} is from a run with another .*seed was 7 and is now 0'
   )
   for read in (
     lambda: _stage(run, stage).load_latest({'x': 0.0}),
@@ -160,8 +161,8 @@ def test_checkpoints_without_a_config_are_read(run):
 
 def test_a_run_that_another_version_resumes_says_so(run, monkeypatch):
   said = []
-  now = workdir.versions()
-  monkeypatch.setattr(workdir, 'versions', lambda: {**now, 'jax': '0.0.1'})
+  now = environment.versions()
+  monkeypatch.setattr(environment, 'versions', lambda: {**now, 'jax': '0.0.1'})
   _stage(run, 'coarse').save_latest(1, {'x': 1.0}, {})
   _stage(run, 'coarse', say=said.append).load_latest({'x': 0.0})
   assert not said
@@ -173,8 +174,8 @@ def test_a_run_that_another_version_resumes_says_so(run, monkeypatch):
   stage.load_latest({'x': 0.0})
   stage.load_latest({'x': 0.0})
   assert said == [
-    f'coarse: began with jax 0.0.1, goes on with jax {now["jax"]}: its numbers'
-    " may be neither's to the last digit."
+    f'coarse: began with jax 0.0.1, continues with jax {now["jax"]}: its'
+    ' numbers may not be reproducible to the last digit with either.'
   ]
   assert mine.earlier_versions == [{**now, 'jax': '0.0.1'}]
   # Both are kept from now on.
@@ -190,7 +191,7 @@ def test_a_run_that_another_version_resumes_says_so(run, monkeypatch):
 def test_a_run_without_its_config_takes_no_other_one(tmp_path, left):
   (tmp_path / left).parent.mkdir(exist_ok=True)
   (tmp_path / left).write_text('{}')
-  said = f'holds the {left.split("/")[0]} of a run, and no config.json'
+  said = f'holds the {left.split("/")[0]} of a run, but its config.json'
   with pytest.raises(errors.InputError, match=said):
     workdir.claim(tmp_path, _config())
   assert not (tmp_path / 'config.json').exists()

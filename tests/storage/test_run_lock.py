@@ -103,5 +103,5 @@ def test_a_run_holds_its_directory(tmp_path, phantom_data_dir):
     done = main_job.run(job)
   assert done.returncode == 2
   assert done.stderr.count('\n') == 1
-  assert 'another process that still runs has' in done.stderr
+  assert 'another process that still runs uses' in done.stderr
   assert not (tmp_path / 'run' / 'config.json').exists()

@@ -40,7 +40,9 @@ def _write(path, listed, size=4):
 )
 def test_names_are_those_of_variables(tmp_path, name):
   path = _write(tmp_path / 'w', {name: _ONE})
-  with pytest.raises(errors.InputError, match='a name of .* letters') as e:
+  with pytest.raises(
+    errors.InputError, match='an invalid name of .* letters'
+  ) as e:
     tensors.header(path)
   assert len(str(e.value)) < 500
 
@@ -70,7 +72,7 @@ def test_names_at_their_bounds_are_read(tmp_path, name):
 )
 def test_shapes_are_those_of_variables(tmp_path, shape):
   path = _write(tmp_path / 'w', {'a': {**_ONE, 'shape': shape}})
-  with pytest.raises(errors.InputError, match='a shape that is none') as e:
+  with pytest.raises(errors.InputError, match='an invalid shape') as e:
     tensors.header(path)
   assert len(str(e.value)) < 500
 
@@ -85,7 +87,7 @@ def test_sides_of_thousands_of_digits_are_not_multiplied(tmp_path, monkeypatch):
     raise AssertionError('multiplied')
 
   monkeypatch.setattr(tensors.math, 'prod', prod)
-  with pytest.raises(errors.InputError, match='a shape that is none'):
+  with pytest.raises(errors.InputError, match='an invalid shape'):
     tensors.header(_write(tmp_path / 'w', text.encode()))
 
 

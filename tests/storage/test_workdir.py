@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_what_is_no_run_or_not_finished_says_so(tmp_path):
-  with pytest.raises(errors.InputError, match='no run directory'):
+  with pytest.raises(errors.InputError, match='not a run directory'):
     workdir.read_config(tmp_path)
   with pytest.raises(errors.InputError, match='not finished'):
     workdir.read_metrics(tmp_path)
