@@ -18,7 +18,7 @@ _FORMER_KEYS = {
 # Group -> keys that it did not always have, with the values that reproduce what
 # was done without them. A test fails if a new key of configs/mtnet.py is not
 # listed here.
-_NEW_KEYS = {
+_NEW_KEYS: dict[str, dict[str, Any]] = {
   '': {
     'cross_entropy_weight': 0.0,
     'start_from': '',

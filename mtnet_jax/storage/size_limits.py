@@ -12,13 +12,13 @@ from typing import Any
 from mtnet_jax.system import errors
 
 # Key -> (type, minimum, maximum) of its value, or of each element of its value.
-_RUN = {
+_RUN: dict[str, tuple[type, float, float]] = {
   # Smaller images leave no pixel in the deepest features.
   'image_size': (int, 32, 2048),
   'eval_batch_size': (int, 1, 4096),
 }
-_WIDTH = (int, 1, 16384)
-_NET = {
+_WIDTH: tuple[type, float, float] = (int, 1, 16384)
+_NET: dict[str, tuple[type, float, float]] = {
   'stem_widths': _WIDTH,
   'entry_widths': _WIDTH,
   'exit_width': _WIDTH,

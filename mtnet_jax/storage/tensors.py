@@ -196,5 +196,5 @@ def digest(tree: Any) -> str:
     path = jax.tree_util.keystr(keys, simple=True, separator='/')
     leaf = np.asarray(leaf)
     found.update(f'/{path} {leaf.dtype} {leaf.shape}'.encode())
-    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
   return found.hexdigest()

@@ -147,7 +147,7 @@ def test_runs_without_a_row_are_named_and_left_out(folder, run):
   )
   assert set(found) == {'class_without_mask', 'fine_without_mask'}
   assert says == [
-    f"note: {path} has no row in the paper's tables; the sweeps that have are"
+    f"note: {path} has no row in the paper's tables; the sweeps with rows are"
     ' table1, tables, variants of configs/baselines.py and table4, table5 of'
     ' configs/ablations.py.'
     # The folder itself has a run, and no points of a sweep.
