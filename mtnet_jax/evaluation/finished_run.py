@@ -135,7 +135,8 @@ def _histories(
   for row in rows:
     # Columns that only other stages have are empty in this stage's rows.
     row = {key: value for key, value in row.items() if value is not None}
-    histories.setdefault(row.get('stage'), []).append(row)
+    # Without a column of stages it is 'None', which no config trains.
+    histories.setdefault(str(row.get('stage')), []).append(row)
   return histories
 
 

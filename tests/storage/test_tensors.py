@@ -1,4 +1,4 @@
-"""Headers of files of weights, which anyone may have written."""
+"""Headers of safetensors files, which anyone may have written."""
 
 import json
 
@@ -33,7 +33,7 @@ def _write(path, listed, size=4):
     'x' * 301,
     'x' * 5_000_000,
     '/'.join('a' * 21),
-    # Deeper than Python can follow.
+    # Deeper than Python can recurse.
     '/'.join('a' * 100_000),
   ],
   ids=len,
@@ -78,7 +78,7 @@ def test_shapes_are_those_of_variables(tmp_path, shape):
 
 
 def test_sides_of_thousands_of_digits_are_not_multiplied(tmp_path, monkeypatch):
-  """Twenty megabytes of them would take hours."""
+  """Multiplying twenty megabytes of them would take hours."""
   side = '9' * 4300
   shape = ','.join([side] * 5)
   text = f'{{"a":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,4]}}}}'
@@ -94,7 +94,7 @@ def test_sides_of_thousands_of_digits_are_not_multiplied(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'names', [('a', 'a/b'), ('a/b', 'a'), ('c/a', 'a', 'c')]
 )
-def test_an_array_is_no_group_of_others(tmp_path, names):
+def test_an_array_cannot_have_the_name_of_a_group(tmp_path, names):
   listed = {
     name: {**_ONE, 'data_offsets': [4 * i, 4 * i + 4]}
     for i, name in enumerate(names)
