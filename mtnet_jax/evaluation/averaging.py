@@ -122,10 +122,11 @@ def uncertainty(
       if masks are worse where the outputs disagree more, and for
       'fine_predicted';
     'auc_for_wrong_labels': for 'malignancy_sd' and 'nearness_to_half', the
-      probability that a wrongly labelled nodule has a larger value than a
-      correctly labelled one; 0.5 means no relation.
+      probability that a misclassified nodule has a larger value than a
+      correctly classified one; 0.5 means no relation.
 
-    A value is None if all nodules have the same value, or no label is wrong.
+    A value is None if all nodules have the same value, or if no nodule is
+    misclassified.
   """
   weights = records_lib.patient_weights(records, seed=seed)
 

@@ -110,8 +110,8 @@ def read(
   found = manifest.get('format') if isinstance(manifest, dict) else None
   if found not in _READABLE:
     raise errors.InputError(
-      f'{folder} is a bundle of format {str(found)[:20]}, this version reads'
-      f' {FORMAT}: use the version of mtnet_jax that wrote it.'
+      f'{folder} is a bundle of format {str(found)[:20]}, but this version'
+      f' reads {FORMAT}: use the version of mtnet_jax that wrote it.'
     )
   texts.check_name(manifest.get('name'), folder / MANIFEST)
   listed = manifest.get('files', {})
@@ -284,8 +284,8 @@ class Source(NamedTuple):
 
   Attributes:
     config: the config of its first member.
-    load: stage names -> {name: variables} of the first member, read when it is
-      called.
+    load: reads variables of the first member when it is called: stage names ->
+      {name: variables}.
     seen: what the model has seen; None where no list was kept.
   """
 

@@ -81,9 +81,9 @@ def differences(
     now: the current config, as a dict of dicts.
     prefix: prefix of the keys in descriptions.
     changed: dotted keys that the user set to other values than the config file
-      has. A key that `then` lacks counts only if it is one of these, since its
-      default reproduces what was done without it. None if this is not known;
-      then every such key counts.
+      has. A key that `then` lacks counts only if it is one of these; otherwise
+      the config file added it, and the user did not ask for it. None if this is
+      not known; then every such key counts.
   """
   for key in sorted(then.keys() | now.keys()):
     left, right = then.get(key, 'nothing'), now.get(key, 'nothing')
@@ -92,8 +92,8 @@ def differences(
       yield from differences(left, right, f'{path}.', changed=changed)
     elif key not in then and changed is not None and not _has(changed, path):
       continue
-    # config.json keeps `~` in paths, since the home folder differs between
-    # machines and users.
+    # Paths are compared with `~` expanded. config.json keeps it, since the home
+    # folder differs between machines and users.
     elif not paths.same(left, right):
       yield f'{path[:200]} was {_short(left)} and is now {_short(right)}'
 

@@ -20,7 +20,7 @@ from mtnet_jax.system import errors
 
 
 class Place:
-  """A directory that can be recognised later, whatever happens to its path.
+  """A directory that can be recognised even if its path leads elsewhere later.
 
   Args:
     directory: an existing directory.

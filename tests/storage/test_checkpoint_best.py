@@ -134,7 +134,7 @@ def test_a_best_that_will_be_saved_again_is_not_missed(stage):
 @pytest.mark.parametrize(
   'meta',
   (
-    # Of earlier versions, or written by anyone.
+    # Files of earlier versions, or written by anyone.
     {},
     [],
     {'history': None},

@@ -131,7 +131,7 @@ def test_a_failure_at_any_step_leaves_one_set(tmp_path, monkeypatch, after):
 
 def test_kills_leave_the_old_or_the_new(tmp_path):
   ends = []
-  # Of 14 steps from 0, steps 2 to 6 move out, 7 commits, and 8 to 11 move in.
+  # Steps 0 to 13: steps 2 to 6 move out, 7 commits, and 8 to 11 move in.
   for after in (4, 7, 8, 11, 13):
     folder = _folder(tmp_path / str(after))
     assert _dies(folder, after)
