@@ -3,39 +3,40 @@
     python -m mtnet_jax.evaluate --workdir=runs/demo --dataset=lidc_nodules/all
 
 writes records.csv (a row per nodule) and metrics.json into
-RUN/evaluations/DATASET-SPLIT and prints the first rows and the metrics. Every
-metric is computed from the records, so that others can be computed from them.
-Of malignancy they hold the networks' malignancy_probability, 0 to 1, and the
-readers' malignancy_rating_mean, 1 to 5.
+RUN/evaluations/DATASET-SPLIT, and prints the first rows and the metrics. Every
+metric is computed from the records, and you can compute further metrics from
+them. For malignancy they hold the networks' malignancy_probability, 0 to 1, and
+the readers' malignancy_rating_mean, 1 to 5.
 
 Masks are compared on the patch's own pixels: the networks' probabilities are
-averaged from their input grid back onto it. Metrics are means over nodules
-with 95 % intervals from resampling patients; the values over the pooled
-pixels stand beside them.
+averaged from their input grid back onto these pixels. Metrics are means over
+nodules with 95 % intervals from resampling patients. metrics.json also has the
+metrics over the pixels of all nodules, under "pooled".
 
     python -m mtnet_jax.evaluate --workdir RUN RUN2 ... --symmetries
 
-averages over several runs, such as those of several seeds, over the eight
-flips and rotations of a patch, or over both, and scores the average. It
-also reports, with an interval, how much better that is than a single run on the
-patches as they are, and whether the outputs disagree where they are wrong.
-records.csv then has the columns malignancy_sd (standard deviation of the
-probability of malignancy over the outputs) and fine_uncertainty (mean standard
-deviation of the fine probability over the pixels in at least one mask). Results
-go into the first run's evaluations/DATASET-SPLIT-ensembleN-symmetries, or into
---out.
+averages the outputs over several runs, such as those of several seeds, over the
+eight flips and rotations of a patch, or over both, and scores the average. It
+also reports, with an interval, how much better the average is than a single run
+on the patches as they are, and whether the outputs disagree more where they are
+wrong. records.csv then has two more columns: malignancy_sd, the standard
+deviation of the malignancy probability over the outputs, and fine_uncertainty,
+the mean standard deviation of the fine probability over the pixels in at least
+one mask. Results go into the first run's
+evaluations/DATASET-SPLIT-ensembleN-symmetries, or into --out.
 
-Runs of different folds have no test split in common: the others were trained
-on the patients that one of them keeps for its test. The effect of averaging is
+Runs of different folds have no test split in common: the test patients of one
+run were training patients of the others. The effect of averaging is therefore
 reported for patients that none of the runs has seen.
 
-Which patients those are, the seen.csv of each run says, whatever the folds of
-the dataset; a CAUTION counts the nodules of patients that were trained on or
-chosen by. Results never replace those of another evaluation: where the folder
-above has some, of a dataset built again or of an average with another run, a
-hash follows its name. Both files appear together, and one process at a time
-evaluates into a folder. Where a run was moved or replaced while the networks
-computed, nothing is written.
+The seen.csv of each run lists the patients that it has seen, regardless of the
+folds of the dataset. A CAUTION counts the nodules of patients that were used in
+training or model selection. Results never replace those of another evaluation:
+if the folder above has results of another evaluation, such as one of a dataset
+that was built again or of an average with another run, a hash is added to its
+name. Both files appear together, and one process at a time evaluates into a
+folder. Nothing is written if a run was moved or replaced while the networks
+computed.
 """
 
 import numpy as np
@@ -64,27 +65,30 @@ def _parse():
     action='extend',
     type=command_line.path,
     metavar='RUN',
-    help='run directory of a finished training; of several, the mean of their'
-    " probabilities, on the first one's split",
+    help='run directory of a finished training; for several runs, the mean of'
+    " their probabilities is scored on the first run's split",
   )
   parser.add_argument('--symmetries', **command_line.SYMMETRIES)
   parser.add_argument(
     '--dataset',
-    help='lidc_nodules/NAME; default: the one the run was trained on',
+    help='lidc_nodules/NAME; default: the dataset the run was trained on',
   )
   parser.add_argument(
-    '--split', help='default: test; all splits where there is no test'
+    '--split', help='default: test; all splits if there is no test split'
   )
   parser.add_argument('--data_dir', **command_line.DATA_DIR)
   parser.add_argument(
-    '--limit', type=int, default=0, help='at most so many nodules a split'
+    '--limit',
+    type=int,
+    default=0,
+    help='maximum number of nodules per split; default: all',
   )
   parser.add_argument(
     '--out',
     metavar='DIR',
     type=command_line.path,
-    help='folder for the results, without any of something else; default:'
-    ' see above',
+    help='folder for the results, without results of another evaluation;'
+    ' default: see above',
   )
   return parser.parse_args()
 
@@ -94,7 +98,8 @@ def _check_all(checks):
     check()
 
 
-def main():
+def main() -> None:
+  """Runs the command."""
   args = _parse()
   command_line.prepare_evaluation()
   still_there = [same_run.remember(path) for path in args.workdir]
@@ -139,7 +144,7 @@ def main():
   )
   is_averaged = len(runs) > 1 or args.symmetries
   _check_all(still_there)
-  # Before the networks compute, for they may take long.
+  # Opened before the networks compute, since they may take long.
   with evaluations.opened(default, what, out=args.out) as out:
     singles, averaged = members.predict(
       runs,

@@ -1,4 +1,4 @@
-"""Records as TFDS decodes them, without TFDS."""
+"""Makes records as TFDS decodes them, without TFDS."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Records of a test set whose metrics are known."""
+"""Makes records of a test set whose metrics are known."""
 
 import numpy as np
 
@@ -8,10 +8,14 @@ PATIENTS = 20
 
 
 def make_records(*, shift=0.0, first=0, masks=('coarse', 'fine')):
-  """Two nodules of each patient, of very different Jaccard; `shift` is added.
+  """Makes two records per patient, with very different metrics.
 
-  Odd nodules are malignant. The probability says so, but for `first` patients
-  of whom it says the opposite.
+  Odd nodules are malignant.
+
+  Args:
+    shift: added to the metrics of the fine mask.
+    first: number of patients, from the first, who are misclassified.
+    masks: masks that the records have.
   """
   rng = np.random.default_rng(0)
   records = []

@@ -1,4 +1,4 @@
-"""A finished run directory without training: variables drawn at random."""
+"""Makes a finished run directory without training, with random variables."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from mtnet_jax.storage import checkpoint
 from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir
 
-# Smaller than :test, for speed of compilation only.
+# Smaller than the config :test, so that it compiles faster.
 TINY = {
   'seg_net': {
     'stem_widths': (4, 4),
@@ -34,7 +34,7 @@ TINY = {
 
 
 def config_of(variant=None, *, spacing_mm=0.0):
-  """A config as a finished run on phantoms left it; by default a tiny one."""
+  """Returns the config of a finished run on phantoms; by default a tiny one."""
   config = project_configs.CONFIGS.get_config(variant or 'test')
   with config.unlocked():
     if variant is None:
@@ -46,7 +46,7 @@ def config_of(variant=None, *, spacing_mm=0.0):
 
 
 def write(directory, config=None, *, seed=3, rows=None):
-  """Writes what `mtnet_jax.load` reads, and some of what it does not."""
+  """Writes a run: all that `mtnet_jax.load` reads, and some other files."""
   config = config or config_of()
   write_results(directory, config, rows)
   for name, variables in draw_variables(config, seed).items():
@@ -61,12 +61,12 @@ def write(directory, config=None, *, seed=3, rows=None):
 
 
 def write_results(directory, config=None, rows=None):
-  """Writes all but the checkpoints and the report.
+  """Writes a run without checkpoints and report.
 
   Args:
     directory: the run directory.
-    config: its config; a tiny one by default.
-    rows: the records; made up by default.
+    config: the run's config; a tiny one by default.
+    rows: the records; random ones by default.
   """
   config, rows = config or config_of(), rows or records()
   workdir.claim(directory, config)
@@ -107,7 +107,7 @@ def write_results(directory, config=None, rows=None):
 
 
 def write_evaluation(runs, split, *, symmetries=True, seeds=(1, 2)):
-  """Writes what `mtnet_jax.evaluate` does; returns the records."""
+  """Writes the results of an evaluation; returns the records."""
   folder = workdir.evaluation_dir(
     runs[0],
     'lidc_nodules/phantom',
@@ -126,16 +126,19 @@ def write_evaluation(runs, split, *, symmetries=True, seeds=(1, 2)):
 
 
 def draw_variables(config, seed=3):
-  """Random variables of the three networks, as `draw_like` draws them."""
+  """Draws random variables of the three networks; see `draw_like`."""
   return draw_like(nets.variable_shapes(config), seed)
 
 
 def draw_like(shapes, seed):
-  """Random variables, statistics off their start, so that a batch's own show.
+  """Draws random variables.
+
+  Batch statistics differ from their initial values, so that a network that uses
+  the statistics of the batch gives other outputs.
 
   Args:
-    shapes: tree of what has a shape, such as of `jax.eval_shape`.
-    seed: of the draw.
+    shapes: tree of values with a shape, such as from `jax.eval_shape`.
+    seed: seed of the draw.
   """
   rng = np.random.default_rng(seed)
 
@@ -152,7 +155,7 @@ def draw_like(shapes, seed):
 
 
 def patches(count, seed=0):
-  """(N, 64, 64) HU: discs of differing size in something like lung."""
+  """Returns (N, 64, 64) HU: discs of different sizes in noisy lung tissue."""
   rng = np.random.default_rng(seed)
   rows, columns = np.mgrid[:64, :64] - 32
   radius, lung = np.linspace((3, -900), (16, -500), count).T[..., None, None]
@@ -161,7 +164,7 @@ def patches(count, seed=0):
 
 
 def records():
-  """Of six nodules of three patients, as `records.make_records` has them."""
+  """Returns random records of six nodules of three patients."""
   rng = np.random.default_rng(0)
   return [
     {
@@ -172,7 +175,7 @@ def records():
       'diameter_mm': 5.0 + i,
       'malignancy_probability': float(rng.uniform()),
       **{
-        # Of the first nodule there was one reader.
+        # The first nodule had a single reader.
         f'{who}reader_dice': float(rng.uniform()) if i else None
         for who in ('', 'consensus_', 'coarse_', 'fine_')
       },

@@ -1,4 +1,4 @@
-"""What runs left: checkpoints compared bit for bit, and logs."""
+"""Compares the checkpoints of runs bit for bit, and reads their logs."""
 
 import csv
 import struct
@@ -28,7 +28,7 @@ def read(directory, which):
 
 
 def pairs_of_checkpoints(left, right, stages=STAGES):
-  """Yields (its name, leaves of left, leaves of right) of every checkpoint."""
+  """Yields (name, leaves of left, leaves of right) for every checkpoint."""
   for stage in stages:
     for which in ('latest', 'best'):
       ours, theirs = (
@@ -39,7 +39,7 @@ def pairs_of_checkpoints(left, right, stages=STAGES):
 
 
 def assert_same_checkpoints(left, right, stages=STAGES):
-  """Latest and best of every stage, bit for bit."""
+  """Asserts that latest and best of every stage are equal, bit for bit."""
   for which, ours, theirs in pairs_of_checkpoints(left, right, stages):
     assert ours.keys() == theirs.keys()
     for name, leaf in ours.items():
@@ -56,10 +56,10 @@ def losses(workdir):
 
 
 def events(path):
-  """What a file of TensorBoard holds, an `Event` each.
+  """Yields each `Event` in a file of TensorBoard.
 
-  Records are framed as TFRecords: eight bytes of length, four of its checksum,
-  the record, and four of the record's.
+  Each record is framed as a TFRecord: eight bytes of length, four bytes of its
+  checksum, the record, and four bytes of the record's checksum.
   """
   data = path.read_bytes()
   while data:

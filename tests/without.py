@@ -1,6 +1,6 @@
-"""An interpreter in which some modules cannot be imported."""
+"""Code that hides some modules from an interpreter."""
 
-# Makes an interpreter find no trace of some modules.
+# To be run first; `%` inserts the names of top-level modules.
 WITHOUT = """
 import sys
 from importlib import machinery

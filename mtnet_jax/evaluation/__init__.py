@@ -1,1 +1,1 @@
-"""From outputs to records to metrics. Door: `scores`."""
+"""Turns outputs into records and records into metrics. Open first: `scores`."""

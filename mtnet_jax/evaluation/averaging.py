@@ -1,11 +1,15 @@
-"""What averaging several outputs gains, and whether they disagree where wrong.
+"""Measures the gain from averaging outputs, and how they disagree on errors.
 
-Single is what one run scores on each patch as it is: its own metrics, of
-several runs the mean of theirs. Averaged is what their mean probabilities
-score. Both are of the same nodules, resampled together, so that the difference
-is a paired one. Its interval is of the patients: what other runs than these
-would give is not in it.
+'single' has the metrics of one run on the patches as they are, or the mean of
+these metrics over several runs. 'averaged' has the metrics of the mean
+probabilities. Both are computed on the same nodules with the same resampling,
+so their difference is paired. Its interval describes the choice of patients; it
+does not describe how other runs would differ.
 """
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -16,22 +20,29 @@ from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.evaluation import scores
 
 
-def judge(singles, records, unseen, *, seed):
-  """What averaging says about itself, of nodules that no run has seen.
+def judge(
+  singles: Sequence[Sequence[Mapping[str, Any]]],
+  records: Sequence[Mapping[str, Any]],
+  unseen: np.ndarray,
+  *,
+  seed: int,
+) -> dict[str, Any]:
+  """Measures the effect of averaging on nodules that no run has seen.
 
   Args:
-    singles: records of each run by itself.
-    records: of all together, of the same nodules in the same order.
-    unseen: (N,) bool.
-    seed: of the resampling.
+    singles: records of each run alone.
+    records: records of the averaged outputs, of the same nodules in the same
+      order.
+    unseen: (N,) bool, which nodules no run has seen.
+    seed: seed of the resampling.
 
   Returns:
-    'nodules' and 'patients', how many, and if there are any the tree of
-    `compare`, and under 'uncertainty' that of `uncertainty`.
+    'nodules' and 'patients', the number of unseen ones. If there are any, also
+    the entries of `compare`, and under 'uncertainty' those of `uncertainty`.
   """
   records = records_lib.select(records, unseen)
   counts = records_lib.count(records)
-  tree = {key: counts[key] for key in ('nodules', 'patients')}
+  tree: dict[str, Any] = {key: counts[key] for key in ('nodules', 'patients')}
   if records:
     singles = [records_lib.select(rows, unseen) for rows in singles]
     tree.update(compare(singles, records, seed=seed))
@@ -39,18 +50,30 @@ def judge(singles, records, unseen, *, seed):
   return tree
 
 
-def compare(singles, averaged, *, seed):
-  """Single and averaged outputs, and their difference.
+def compare(
+  singles: Sequence[Sequence[Mapping[str, Any]]],
+  averaged: Sequence[Mapping[str, Any]],
+  *,
+  seed: int,
+) -> dict[str, Any]:
+  """Compares single and averaged outputs.
 
   Args:
-    singles, averaged, seed: as in `judge`, of the nodules that count.
+    singles: records of each run alone.
+    averaged: records of the averaged outputs, of the same nodules.
+    seed: seed of the resampling.
 
   Returns:
-    'single', 'averaged' and 'averaged_minus_single': output -> metric ->
-    {'value', 'ci95'}, outputs being 'coarse', 'fine' and 'class'.
+    'single', 'averaged' and 'averaged_minus_single', each of them
+    output -> metric -> {'value', 'ci95'}, for the outputs 'coarse', 'fine' and
+    'class' that the records hold.
   """
   weights = records_lib.patient_weights(averaged, seed=seed)
-  tree = {'single': {}, 'averaged': {}, 'averaged_minus_single': {}}
+  tree: dict[str, Any] = {
+    'single': {},
+    'averaged': {},
+    'averaged_minus_single': {},
+  }
   for output in records_lib.outputs_of(averaged):
     together = scores.of_output(averaged, output, weights)
     single = _mean(
@@ -63,7 +86,7 @@ def compare(singles, averaged, *, seed):
 
 
 def _mean(members):
-  """metric -> (value, replicates or None), the mean of several such."""
+  """Averages several dicts of metric -> (value, replicates or None)."""
   first = members[0]
   return {
     metric: (
@@ -76,28 +99,34 @@ def _mean(members):
   }
 
 
-def uncertainty(records, *, seed):
-  """Whether outputs disagree where they are wrong.
+def uncertainty(
+  records: Sequence[Mapping[str, Any]], *, seed: int
+) -> dict[str, Any]:
+  """Measures whether outputs disagree more where they are wrong.
 
-  Small nodules have a lower Dice and, being mostly edge, more disagreement; a
-  probability near 0.5 is easily wrong and moves most. So what is known without
-  averaging stands beside: the area of the mask, and how near the probability
-  is to 0.5.
+  Some disagreement is trivial: small nodules have a lower Dice and, consisting
+  mostly of edge, more disagreement, and a probability near 0.5 is often wrong
+  and varies most. Two signals that need no averaging are therefore measured in
+  the same way: the area of the mask, and the nearness of the probability to
+  0.5.
 
   Args:
-    records: of averaged outputs, with the columns of `ensemble.disagreement`.
-    seed: of the resampling.
+    records: records of averaged outputs, with the columns of
+      `ensemble.disagreement`.
+    seed: seed of the resampling.
 
   Returns:
-    As far as there are such outputs, {'value', 'ci95'} under
+    For the outputs that the records hold, signal -> {'value', 'ci95'} under
 
-    'rank_correlation_with_fine_dice': of 'fine_uncertainty', below 0 where
-      masks are worse the more the outputs disagree, and of 'fine_predicted';
-    'auc_for_wrong_labels': of 'malignancy_sd' and 'nearness_to_half', how often
-      a nodule with a wrong label has a larger one than a nodule with the right
-      label; 0.5 says nothing.
+    'rank_correlation_with_fine_dice': for 'fine_uncertainty', which is below 0
+      if masks are worse where the outputs disagree more, and for
+      'fine_predicted';
+    'auc_for_wrong_labels': for 'malignancy_sd' and 'nearness_to_half', the
+      probability that a misclassified nodule has a larger value than a
+      correctly classified one; 0.5 means no relation.
 
-    A value is None where nothing differs, or no label is wrong.
+    A value is None if all nodules have the same value, or if no nodule is
+    misclassified.
   """
   weights = records_lib.patient_weights(records, seed=seed)
 
@@ -135,15 +164,18 @@ def uncertainty(records, *, seed):
   return tree
 
 
-def rank_correlation(x, y, weights):
-  """Spearman's rank correlation.
+def rank_correlation(
+  x: np.ndarray, y: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+  """Computes Spearman's rank correlation.
 
   Args:
-    x, y: (N,).
-    weights: (..., N) how often each pair counts, integers.
+    x: (N,) values.
+    y: (N,) values.
+    weights: (..., N) integers, how often each pair counts.
 
   Returns:
-    (...); NaN where all x, or all y, are the same.
+    (...); NaN if all x, or all y, are equal.
   """
 
   def correlation(counts):

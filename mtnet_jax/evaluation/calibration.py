@@ -1,9 +1,11 @@
-"""Whether a probability of malignancy means what it says.
+"""Measures and corrects the calibration of malignancy probabilities.
 
-Bins: ten of equal width from 0 to 1, as in scikit-learn's `calibration_curve`.
+There are ten bins of equal width from 0 to 1, as in scikit-learn's
+`calibration_curve`.
 """
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize
 from scipy import special
 
@@ -12,14 +14,16 @@ from mtnet_jax import metrics
 NUM_BINS = 10
 
 
-def bin_of(scores):
-  """(N,) index of the bin of each probability; an edge belongs below it."""
+def bin_of(scores: npt.ArrayLike) -> np.ndarray:
+  """Returns the (N,) bins of probabilities; an edge is in the bin below it."""
   edges = np.linspace(0, 1, NUM_BINS + 1)[1:-1]
   return np.searchsorted(edges, np.asarray(scores, np.float64))
 
 
-def curve(scores, labels, weights):
-  """Mean probability and share of malignant nodules in each bin.
+def curve(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Computes the mean probability and the malignant share in each bin.
 
   Args:
     scores: (N,) probabilities of malignancy.
@@ -27,8 +31,8 @@ def curve(scores, labels, weights):
     weights: (..., N) how often each nodule counts.
 
   Returns:
-    mean probability, share malignant (both NaN in an empty bin), and weight:
-    (..., NUM_BINS) each.
+    Mean probability, malignant share (both NaN in an empty bin), and total
+    weight: (..., NUM_BINS) each.
   """
   scores = np.asarray(scores, np.float64)
   weights = np.asarray(weights, np.float64)
@@ -40,30 +44,41 @@ def curve(scores, labels, weights):
   return predicted, observed, total
 
 
-def expected_error(scores, labels, weights):
-  """Expected calibration error: sum over bins of share |observed - predicted|.
+def expected_error(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> np.ndarray:
+  """Computes the expected calibration error of the positive class.
 
-  (Naeini et al., AAAI 2015, of the probability of the positive class.)
+  It is the sum over bins of |observed - predicted|, weighted by the bin's share
+  of all nodules (Naeini et al., AAAI 2015).
 
   Args:
-    scores, labels, weights: as in `curve`.
+    scores: (N,) probabilities of malignancy.
+    labels: (N,) of 0 and 1.
+    weights: (..., N) how often each nodule counts.
 
   Returns:
-    (...); NaN where nothing counts.
+    (...); NaN if the total weight is 0.
   """
   predicted, observed, total = curve(scores, labels, weights)
   gaps = np.where(total > 0, np.abs(observed - predicted), 0.0)
   return metrics.ratio(np.sum(gaps * total, axis=-1), np.sum(total, axis=-1))
 
 
-def brier(scores, labels, weights):
-  """Mean squared difference of probability and label (Brier, 1950).
+def brier(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> np.ndarray:
+  """Computes the Brier score (Brier, 1950).
+
+  It is the mean squared difference of probability and label.
 
   Args:
-    scores, labels, weights: as in `curve`.
+    scores: (N,) probabilities of malignancy.
+    labels: (N,) of 0 and 1.
+    weights: (..., N) how often each nodule counts.
 
   Returns:
-    (...); NaN where nothing counts.
+    (...); NaN if the total weight is 0.
   """
   errors = (np.asarray(scores, np.float64) - np.asarray(labels)) ** 2
   weights = np.asarray(weights, np.float64)
@@ -72,15 +87,18 @@ def brier(scores, labels, weights):
   )
 
 
-def expected_error_if_calibrated(scores, *, seed, replicates):
-  """The error that perfectly calibrated probabilities would show here.
+def expected_error_if_calibrated(
+  scores: npt.ArrayLike, *, seed: int, replicates: int
+) -> np.ndarray:
+  """Simulates the expected error of perfectly calibrated probabilities.
 
-  It is never 0: of few nodules in a bin the malignant share is off by chance.
+  It is above 0: with few nodules in a bin, the malignant share deviates by
+  chance.
 
   Args:
     scores: (N,) probabilities.
-    seed: of the labels drawn.
-    replicates: how many times labels are drawn with these probabilities.
+    seed: seed of the labels drawn.
+    replicates: how often labels are drawn with these probabilities.
 
   Returns:
     (replicates,) errors.
@@ -93,18 +111,20 @@ def expected_error_if_calibrated(scores, *, seed, replicates):
   )
 
 
-def fit_temperature(scores, labels):
-  """The temperature at which probabilities fit labels best.
+def fit_temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+  """Fits the temperature at which probabilities match labels best.
 
-  Logits are divided by it (Guo et al., ICML 2017), which changes no order and
-  no label at 0.5. Fit it to nodules that trained nothing.
+  Logits are divided by it (Guo et al., ICML 2017), which changes neither the
+  order of nodules nor a label at the threshold 0.5. Fit it to nodules that were
+  not used in training.
 
   Args:
     scores: (N,) probabilities.
-    labels: (N,) of 0 and 1, of both.
+    labels: (N,) of 0 and 1; both must occur.
 
   Returns:
-    A temperature from 0.1 to 10, of the least mean negative log likelihood.
+    The temperature from 0.1 to 10 with the smallest mean negative log
+    likelihood.
   """
   logits = special.logit(_inside(scores))
   signs = 2 * np.asarray(labels, np.float64) - 1
@@ -116,8 +136,8 @@ def fit_temperature(scores, labels):
   return float(10**found.x)
 
 
-def tempered(scores, temperature):
-  """Probabilities whose logits are divided by a temperature, float32."""
+def tempered(scores: npt.ArrayLike, temperature: float) -> np.ndarray:
+  """Divides the logits of probabilities by a temperature; returns float32."""
   scores = np.asarray(scores, np.float32)
   if temperature == 1:
     return scores
@@ -126,21 +146,21 @@ def tempered(scores, temperature):
 
 
 def _inside(scores):
-  """Probabilities as float64 that have a logit: not 0, not 1."""
+  """Clips probabilities to float64 inside (0, 1), where logits are finite."""
   return np.clip(np.asarray(scores, np.float64), 1e-9, 1 - 1e-9)
 
 
-def centred(value, replicates):
-  """Replicates of the expected error without the chance that they add.
+def centred(value: npt.ArrayLike, replicates: np.ndarray) -> np.ndarray:
+  """Shifts replicates of the expected error so that their mean is its value.
 
-  Resampled nodules are fewer different ones, so that the error of a resample
-  is larger on average; an interval of the raw ones may leave the value out.
+  A resample has fewer distinct nodules, so its error is larger on average, and
+  the interval of the raw replicates may not contain the value.
 
   Args:
     value: the error.
-    replicates: (R,) of resampled nodules.
+    replicates: (R,) errors of resampled nodules.
 
   Returns:
-    (R,), of mean `value`, except that negative ones are 0.
+    (R,) replicates; those that become negative are set to 0.
   """
   return np.maximum(replicates - np.nanmean(replicates) + value, 0.0)

@@ -1,11 +1,19 @@
-"""Other runs on the same test nodules, compared with this one in pairs.
+"""Compares other runs with this one on the same test nodules.
 
 The difference of two runs is computed nodule by nodule, and its interval by
-resampling the patients of both at once.
+resampling the patients of both together.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
 import pathlib
+from typing import Any
 from typing import NamedTuple
+
+import ml_collections
 
 from mtnet_jax.evaluation import finished_run
 from mtnet_jax.evaluation import records as records_lib
@@ -13,32 +21,37 @@ from mtnet_jax.evaluation import scores
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
-# Sweeps with points that have rows in the paper's tables, by file of configs.
+# File of configs -> its sweeps that have rows in the paper's tables.
 SWEEPS = {
   'baselines.py': ('table1', 'tables', 'variants'),
   'ablations.py': ('table4', 'table5'),
 }
-_WITH_ROWS = 'the sweeps that have are ' + ' and '.join(
+_WITH_ROWS = 'the sweeps with rows are ' + ' and '.join(
   f'{", ".join(names)} of configs/{file}' for file, names in SWEEPS.items()
 )
 
 
 class Comparison(NamedTuple):
-  """Another run's numbers; None where it, or this one, has no such network.
+  """Results of another run, and their difference from this run's.
+
+  A value is None if the other run lacks the network; a difference is None if
+  either run lacks it.
 
   Attributes:
-    segmentation, classification: of that run, metric -> {'value', 'ci95'}.
-    segmentation_difference, classification_difference: this run minus that.
+    segmentation: metric -> {'value', 'ci95'} of the other run's last mask.
+    segmentation_difference: the same for this run minus the other.
+    classification: metric -> {'value', 'ci95'} of the other run's classifier.
+    classification_difference: the same for this run minus the other.
   """
 
-  segmentation: dict | None
-  segmentation_difference: dict | None
-  classification: dict | None
-  classification_difference: dict | None
+  segmentation: dict[str, Any] | None
+  segmentation_difference: dict[str, Any] | None
+  classification: dict[str, Any] | None
+  classification_difference: dict[str, Any] | None
 
 
-def names_of(config):
-  """Which comparisons a run makes, by what its config says; none for MT-Net."""
+def names_of(config: ml_collections.ConfigDict) -> list[str]:
+  """Returns the comparisons that a run belongs to; none for MT-Net itself."""
   strategy = config.get('strategy', 'mtnet')
   if strategy != 'mtnet':
     return [strategy]
@@ -51,22 +64,27 @@ def names_of(config):
   ]
 
 
-def read(paths, run, *, say=print):
-  """Compares runs with one.
+def read(
+  paths: Iterable[str | os.PathLike[str]],
+  run: finished_run.FinishedRun,
+  *,
+  say: Callable[[str], object] = print,
+) -> dict[str, Comparison]:
+  """Reads other runs and compares them with this one.
 
   Args:
-    paths: of run directories, or of folders of them such as a sweep's.
-    run: `finished_run.FinishedRun`.
-    say: prints a line, where nothing in a path has a row in the report.
+    paths: run directories, or folders of them such as a sweep's.
+    run: this run.
+    say: prints a note for a path without any run that has a row in the report.
 
   Returns:
-    Name, as of `names_of`, -> `Comparison`.
+    Name, as in `names_of` -> `Comparison`.
 
   Raises:
-    errors.InputError: a path holds no run, one is not of the same nodules, or
-      two are the same comparison.
+    errors.InputError: a path holds no run, a run has other nodules, or two runs
+      belong to the same comparison.
   """
-  found = {}
+  found: dict[str, Comparison] = {}
   for path in paths:
     for directory, names in _runs_with_rows(path, run, say):
       other = finished_run.read(directory)
@@ -82,7 +100,7 @@ def read(paths, run, *, say=print):
 
 
 def _runs_with_rows(path, run, say):
-  """(directory, names) of the runs in a path that are compared with one."""
+  """Returns (directory, names) of the runs in a path to compare with `run`."""
   directories = _run_directories(path)
   if not directories:
     raise errors.InputError(
@@ -95,7 +113,7 @@ def _runs_with_rows(path, run, say):
   if not named:
     say(f"note: {path} has no row in the paper's tables; {_WITH_ROWS}.")
     return []
-  # Of a point that was trained once for each test fold, this run's.
+  # A point may be trained once per test fold: only this run's fold counts.
   fold = run.config.dataset.get('rotate_folds', 0)
   of_fold = [
     (directory, names)
@@ -114,7 +132,7 @@ def _run_directories(path):
   path = pathlib.Path(path)
   if (path / 'config.json').exists():
     return [path]
-  # The points of a sweep, and of each its test folds.
+  # The points of a sweep, and the test folds of each point.
   return sorted(
     config.parent
     for pattern in ('*/config.json', '*/fold*/config.json')
@@ -141,8 +159,19 @@ def _check_pair(run, other):
       )
 
 
-def compare(records, others, *, seed):
-  """`Comparison` of two runs' records of the same nodules in one order."""
+def compare(
+  records: Sequence[Mapping[str, Any]],
+  others: Sequence[Mapping[str, Any]],
+  *,
+  seed: int,
+) -> Comparison:
+  """Compares two runs by their records of the same nodules in the same order.
+
+  Args:
+    records: this run's records.
+    others: the other run's records.
+    seed: seed of the resampling.
+  """
   weights = records_lib.patient_weights(records, seed=seed)
   return Comparison(
     *_segmentation(records, others, weights),
@@ -151,7 +180,7 @@ def compare(records, others, *, seed):
 
 
 def _segmentation(records, others, weights):
-  """That run's estimates and the difference, of the last mask of each."""
+  """Returns the other run's estimates and the difference, of the last masks."""
   masks, other_masks = map(records_lib.masks_of, (records, others))
   if not other_masks:
     return None, None
@@ -166,7 +195,7 @@ def _segmentation(records, others, weights):
 
 
 def _classification(records, others, weights):
-  """That run's estimates and the difference."""
+  """Returns the other run's estimates and the difference."""
   values, other_values = (
     scores.of_output(rows, 'class', weights)
     if 'class' in records_lib.outputs_of(rows)

@@ -1,8 +1,11 @@
-"""What a finished run left, read back and checked to belong together."""
+"""Reads a finished run, and checks that its files belong together."""
 
+import contextlib
 import csv
 import io
+import os
 import pathlib
+from typing import Any
 from typing import NamedTuple
 
 import ml_collections
@@ -14,31 +17,33 @@ from mtnet_jax.storage import files
 from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
-# Between the same numbers, computed on two machines.
+# Allowed difference of the same number computed on two machines.
 _TOLERANCE = 1e-6
-# Columns of older files by their names of today.
+# Former name of a column -> its current name.
 _RENAMED = {'malignancy': 'malignancy_rating_mean'}
 
 
 class FinishedRun(NamedTuple):
-  """A run directory.
+  """The contents of a run directory.
 
   Attributes:
-    path: where it is.
-    config: config.json.
-    results: metrics.json.
-    records: a dict per test nodule, as of `records.make_records`.
-    histories: stage name -> a dict per epoch, as of `trainer.Trainer.run`.
+    path: the run directory.
+    config: contents of config.json.
+    results: contents of metrics.json.
+    records: a dict per test nodule, as from `records.make_records`.
+    histories: stage name -> a dict per epoch, as from `trainer.Trainer.run`.
   """
 
   path: pathlib.Path
   config: ml_collections.ConfigDict
-  results: dict
-  records: list
-  histories: dict
+  results: dict[str, Any]
+  records: list[dict[str, Any]]
+  histories: dict[str, list[dict[str, Any]]]
 
 
-def damage(path):
+def damage(
+  path: str | os.PathLike[str],
+) -> contextlib.AbstractContextManager[None]:
   """Turns errors that a damaged run causes into `errors.InputError`.
 
   Args:
@@ -46,16 +51,16 @@ def damage(path):
   """
   return errors.of_wrong_values(
     f'{path} is damaged, or of another version',
-    way_out='Give the training command again with another --workdir.',
+    way_out='Run the training command again with another --workdir.',
   )
 
 
-def read(workdir):
+def read(workdir: str | os.PathLike[str]) -> FinishedRun:
   """Reads a run directory.
 
   Raises:
-    errors.InputError: it is incomplete, of another version, or its files are
-      not of one run.
+    errors.InputError: it is incomplete, was written by another version, or its
+      files belong to different runs.
   """
   path = pathlib.Path(workdir)
   with damage(path):
@@ -68,24 +73,26 @@ def _read(path):
   version = results.get('versions', {}).get('mtnet_jax')
   if version != mtnet_jax.__version__:
     raise errors.InputError(
-      f'{path} was made by mtnet_jax {version}, this is'
-      f' {mtnet_jax.__version__}: use that version, or train again with this.'
+      f'{path} was made by mtnet_jax {version}, but this is'
+      f' {mtnet_jax.__version__}: use that version, or train again with this'
+      ' one.'
     )
   records = read_csv(path / 'records.csv')
   histories = _histories(read_csv(path / 'train_log.csv'))
   run = FinishedRun(path, config, results, records, histories)
   _check(run)
-  nets.make_nets(config)  # It refuses fields that no network has.
+  nets.make_nets(config)  # Raises for fields that no network has.
   return run
 
 
-def read_csv(path):
-  """A list of dicts of numbers, strings, booleans, and None for nothing.
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Reads a table as a dict per row, with columns under their current names.
 
-  Columns that had another name in older versions have that of today.
+  Returns:
+    Dicts of numbers, strings, booleans, and None for empty cells.
 
   Raises:
-    errors.InputError: it cannot be read, or is damaged.
+    errors.InputError: the file cannot be read, or is damaged.
   """
   try:
     text = files.read_bytes(path).decode('utf-8')
@@ -93,7 +100,7 @@ def read_csv(path):
   except OSError as error:
     raise errors.InputError(
       f'{path} cannot be read ({error.strerror}): the run directory is'
-      ' incomplete; give its training command with another --workdir.'
+      ' incomplete; run its training command with another --workdir.'
     ) from error
   except (csv.Error, UnicodeDecodeError) as error:
     raise errors.InputError(f'{path} is damaged: {error}.') from error
@@ -108,7 +115,7 @@ def read_csv(path):
 
 
 def _value(key, text):
-  # Identifiers stay what they are, even where they look like numbers.
+  # Identifiers stay strings, even if they look like numbers.
   if key.endswith(('_id', '_uid')) or key == 'stage':
     return text
   if text in ('', 'True', 'False'):
@@ -121,12 +128,15 @@ def _value(key, text):
   return text
 
 
-def _histories(rows):
-  histories = {}
+def _histories(
+  rows: list[dict[str, Any]],
+) -> dict[str, list[dict[str, Any]]]:
+  histories: dict[str, list[dict[str, Any]]] = {}
   for row in rows:
-    # Columns of other stages are empty in this one's rows.
+    # Columns that only other stages have are empty in this stage's rows.
     row = {key: value for key, value in row.items() if value is not None}
-    histories.setdefault(row.get('stage'), []).append(row)
+    # Without a column of stages it is 'None', which no config trains.
+    histories.setdefault(str(row.get('stage')), []).append(row)
   return histories
 
 
@@ -136,7 +146,7 @@ def _check(run):
 
   def mixed(what):
     return errors.InputError(
-      f'{path} is mixed up: {what}. Its files are not of one run; give the'
+      f'{path} is mixed up: {what}. Its files belong to different runs; run the'
       ' training command again with another --workdir.'
     )
 
@@ -155,7 +165,7 @@ def _check(run):
     ('train_log.csv', sum(run.histories.values(), [])),
   ):
     if {row.get('simulated') for row in rows} != {simulated}:
-      raise mixed(f'{name} and metrics.json differ in what is simulated')
+      raise mixed(f"{name} and metrics.json differ in 'simulated'")
   foreign = run.histories.keys() - set(nets.names(config))
   if foreign:
     raise mixed(
@@ -168,13 +178,13 @@ def _check(run):
     if wanted is not None and found != wanted:
       raise errors.InputError(
         f'{path}/train_log.csv is incomplete: {found} of {wanted} epochs of the'
-        f' {stage} stage. Give the training command with another --workdir.'
+        f' {stage} stage. Run the training command with another --workdir.'
       )
   _check_metrics(run, mixed)
 
 
 def _check_metrics(run, mixed):
-  """metrics.json must follow from records.csv."""
+  """Raises unless the metrics follow from the records."""
   try:
     summary = scores.summarise(
       run.records,
@@ -192,7 +202,7 @@ def _check_metrics(run, mixed):
   if lacking:
     raise errors.InputError(
       f'{run.path} was made by another mtnet_jax: its metrics.json lacks'
-      f' {lacking[0]}. Use that version, or train again with this.'
+      f' {lacking[0]}. Use that version, or train again with this one.'
     )
   for key in stored.keys() | found.keys():
     if not _same(stored.get(key), found.get(key)):
@@ -203,7 +213,7 @@ def _check_metrics(run, mixed):
 
 
 def _leaves(tree, path=()):
-  """('segmentation.fine.dice.value', number) of every leaf."""
+  """Yields ('segmentation.fine.dice.value', number) for every leaf."""
   items = enumerate(tree) if isinstance(tree, list) else tree.items()
   for key, value in items:
     if isinstance(value, (dict, list)):

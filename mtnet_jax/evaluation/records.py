@@ -1,24 +1,31 @@
-"""One record per nodule, from which every metric follows."""
+"""Makes a record per nodule; every metric is computed from the records."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mtnet_jax import metrics
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import reader_agreement
 
 
-def column(records, key):
-  """(N,) float64 of the records; NaN where one has nothing there."""
+def column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+  """Returns a value of all records, (N,) float64; NaN for missing ones."""
   return np.asarray([record.get(key) for record in records], np.float64)
 
 
-def select(records, mask):
-  """The records where an (N,) mask is true."""
+def select(
+  records: Sequence[Mapping[str, Any]], mask: np.ndarray
+) -> list[Mapping[str, Any]]:
+  """Returns the records where an (N,) mask is true."""
   return [record for record, kept in zip(records, mask, strict=True) if kept]
 
 
-def count(records):
-  """How many nodules, of how many patients."""
+def count(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+  """Counts nodules, labelled nodules, malignant nodules and patients."""
   labels = column(records, 'label')
   return {
     'nodules': len(records),
@@ -28,14 +35,16 @@ def count(records):
   }
 
 
-def patient_weights(records, *, seed):
-  """`bootstrap.patient_weights` of the patients of the records."""
+def patient_weights(
+  records: Sequence[Mapping[str, Any]], *, seed: int
+) -> np.ndarray | None:
+  """Draws `bootstrap.patient_weights` for the patients of the records."""
   patients = [record['patient_id'] for record in records]
   return bootstrap.patient_weights(patients, seed=seed)
 
 
-def masks_of(records):
-  """Which networks have masks in the records: of 'coarse' and 'fine'."""
+def masks_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns which of 'coarse' and 'fine' have masks in the records."""
   return [
     name
     for name in ('coarse', 'fine')
@@ -43,28 +52,34 @@ def masks_of(records):
   ]
 
 
-def outputs_of(records):
-  """Which of 'coarse', 'fine' and 'class' the records hold."""
+def outputs_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns which of 'coarse', 'fine' and 'class' the records hold."""
   masks = masks_of(records)
   if records and 'malignancy_probability' in records[0]:
     return [*masks, 'class']
   return masks
 
 
-def make_records(nodules, outputs, more=None, *, readers=True):
-  """A dict per nodule: who it is, what was predicted, how well.
+def make_records(
+  nodules: nodules_lib.Nodules,
+  outputs: Mapping[str, np.ndarray],
+  more: Mapping[str, np.ndarray] | None = None,
+  *,
+  readers: bool = True,
+) -> list[dict[str, Any]]:
+  """Makes a dict per nodule: its identity, predictions, and their quality.
 
   Args:
-    nodules: `nodules.Nodules`.
-    outputs: of `outputs.predict`. What is not in them has no column.
+    nodules: the nodules.
+    outputs: outputs of `outputs.predict`; missing outputs have no columns.
     more: further columns, name -> (N,).
-    readers: whether to compare with single readers, too, which takes longest.
+    readers: whether to compare with single readers, which takes the most time.
 
   Returns:
-    A list of flat dicts of Python numbers and strings; a metric without a
-    denominator is None.
+    A list of flat dicts of Python numbers and strings; a metric whose
+    denominator is 0 is None.
   """
-  columns = {
+  columns: dict[str, Any] = {
     **nodules.info,
     'simulated': np.full(len(nodules), nodules.simulated),
     'label': nodules.label,

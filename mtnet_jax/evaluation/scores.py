@@ -1,26 +1,34 @@
-"""From the records of a test set to its metrics, with intervals.
+"""Computes the metrics of a test set, with intervals, from its records.
 
-Metrics are means over nodules with 95 % intervals from resampling patients;
-the values over the pooled pixels stand beside them.
+Metrics are means over nodules with 95 % intervals from resampling patients.
+Under 'pooled' there are also the metrics over the pixels of all nodules.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
 import numpy as np
+import numpy.typing as npt
 from sklearn import linear_model
 
 from mtnet_jax import metrics
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import bootstrap
 from mtnet_jax.evaluation import calibration
 from mtnet_jax.evaluation import records as records_lib
 
 
-def fit_diameter_only(nodules):
-  """Logistic regression on the readers' diameter: the baseline to beat.
+def fit_diameter_only(nodules: nodules_lib.Nodules) -> dict[str, float]:
+  """Fits a logistic regression on the readers' diameter: the baseline to beat.
 
   Args:
     nodules: the training split.
 
   Returns:
-    {'slope', 'intercept'} of the logit against the diameter in mm.
+    {'slope', 'intercept'} of the logit as a function of the diameter in mm.
   """
   nodules = nodules.labelled()
   model = linear_model.LogisticRegression().fit(
@@ -32,14 +40,19 @@ def fit_diameter_only(nodules):
   }
 
 
-def summarise(records, *, diameter_model, seed):
-  """Metrics of a test set from its records.
+def summarise(
+  records: Sequence[Mapping[str, Any]],
+  *,
+  diameter_model: Mapping[str, float],
+  seed: int,
+) -> dict[str, Any]:
+  """Computes the metrics of a test set from its records.
 
   Args:
-    records: of `records.make_records`. Networks that a run does not have, have
-      no columns there and no part in the tree.
-    diameter_model: of `fit_diameter_only`.
-    seed: of the resampling.
+    records: from `records.make_records`. Outputs without columns there have no
+      entries in the result.
+    diameter_model: from `fit_diameter_only`.
+    seed: seed of the resampling.
 
   Returns:
     The tree that metrics.json holds under 'test'.
@@ -53,16 +66,20 @@ def summarise(records, *, diameter_model, seed):
   }
 
 
-def of_output(records, output, weights):
-  """Metrics of one output.
+def of_output(
+  records: Sequence[Mapping[str, Any]],
+  output: str,
+  weights: np.ndarray | None,
+) -> dict[str, tuple[Any, np.ndarray | None]]:
+  """Computes the metrics of one output.
 
   Args:
-    records: of `records.make_records`.
-    output: of `outputs_of`.
-    weights: of `records.patient_weights`.
+    records: from `records.make_records`.
+    output: one of `records.outputs_of`.
+    weights: (R, N) from `records.patient_weights`.
 
   Returns:
-    metric -> (value, replicates or None).
+    metric -> (value, (R,) replicates or None).
   """
   if output == 'class':
     return _of_probabilities(
@@ -79,8 +96,13 @@ def of_output(records, output, weights):
   }
 
 
-def _of_probabilities(metrics_fn, probabilities, labels, weights):
-  """As `of_output`, of a function of the nodules that have a label."""
+def _of_probabilities(
+  metrics_fn: Callable[..., Mapping[str, Any]],
+  probabilities: np.ndarray,
+  labels: np.ndarray,
+  weights: np.ndarray | None,
+) -> dict[str, tuple[Any, np.ndarray | None]]:
+  """Returns metrics of the labelled nodules, in the form of `of_output`."""
   known = labels >= 0
   return bootstrap.replicated(
     lambda weights: metrics_fn(
@@ -91,12 +113,17 @@ def _of_probabilities(metrics_fn, probabilities, labels, weights):
   )
 
 
-def malignancy_scores(records, diameter_model):
-  """Probabilities of malignancy, of all records.
+def malignancy_scores(
+  records: Sequence[Mapping[str, Any]], diameter_model: Mapping[str, float]
+) -> dict[str, np.ndarray]:
+  """Returns the probabilities of malignancy of all records.
+
+  Args:
+    records: from `records.make_records`.
+    diameter_model: from `fit_diameter_only`.
 
   Returns:
-    'classification' (where the run has a classifier) and 'diameter_only' ->
-    (N,).
+    'classification' (if the run has a classifier) and 'diameter_only' -> (N,).
   """
   logits = (
     diameter_model['slope'] * records_lib.column(records, 'diameter_mm')
@@ -164,12 +191,18 @@ def _classification(records, diameter_model, weights, seed):
   return tree
 
 
-def probability_quality(scores, labels, weights):
-  """How good probabilities are at any threshold.
+def probability_quality(
+  scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> dict[str, np.ndarray]:
+  """Computes metrics of probabilities that need no threshold.
+
+  Args:
+    scores: (N,) probabilities of malignancy.
+    labels: (N,) of 0 and 1.
+    weights: (..., N) how often each nodule counts.
 
   Returns:
-    'average_precision', 'calibration_error', 'brier': (...) for weights
-    (..., N).
+    'average_precision', 'calibration_error' and 'brier', (...) each.
   """
   return {
     'average_precision': metrics.average_precision(scores, labels, weights),
@@ -178,36 +211,53 @@ def probability_quality(scores, labels, weights):
   }
 
 
-def estimates(values):
-  """metric -> {'value', 'ci95'}, of what `of_output` returns."""
+def estimates(
+  values: Mapping[str, tuple[Any, np.ndarray | None]],
+) -> dict[str, Any]:
+  """Turns the result of `of_output` into metric -> {'value', 'ci95'}."""
   return {
     metric: bootstrap.estimate(*value_and_replicates)
     for metric, value_and_replicates in values.items()
   }
 
 
-def difference(values, others):
-  """Estimates of values minus others, of the same number of replicates.
+def difference(
+  values: Mapping[str, tuple[Any, np.ndarray | None]],
+  others: Mapping[str, tuple[Any, np.ndarray | None]],
+) -> dict[str, Any]:
+  """Returns metric -> {'value', 'ci95'} of values minus others.
+
+  The difference is paired if both were computed with the same weights.
 
   Args:
-    values, others: of `of_output`; paired if the weights were the same.
+    values: from `of_output`.
+    others: from `of_output`, with the same number of replicates.
   """
   tree = {}
   for metric, (value, replicates) in values.items():
     other, other_replicates = others[metric]
-    known = replicates is not None and other_replicates is not None
-    tree[metric] = bootstrap.estimate(
-      value - other, replicates - other_replicates if known else None
-    )
+    if replicates is None or other_replicates is None:
+      tree[metric] = bootstrap.estimate(value - other, None)
+    else:
+      tree[metric] = bootstrap.estimate(
+        value - other, replicates - other_replicates
+      )
   return tree
 
 
-def mask_difference(masks, others, weights):
-  """Estimates of the mean over nodules of one mask's metrics minus another's.
+def mask_difference(
+  masks: tuple[Sequence[Mapping[str, Any]], str],
+  others: tuple[Sequence[Mapping[str, Any]], str],
+  weights: np.ndarray | None,
+) -> dict[str, Any]:
+  """Returns metric -> {'value', 'ci95'} of one mask minus another.
+
+  The metrics are subtracted nodule by nodule, and then averaged.
 
   Args:
-    masks, others: (records, 'coarse' or 'fine'), of the same nodules.
-    weights: of `records.patient_weights`.
+    masks: (records, 'coarse' or 'fine').
+    others: the same, of the same nodules.
+    weights: (R, N) from `records.patient_weights`.
   """
   (records, name), (other_records, other_name) = masks, others
   return {
@@ -221,7 +271,7 @@ def mask_difference(masks, others, weights):
 
 
 def _readers(records, weights):
-  """The readers' agreement with each other and with the networks."""
+  """Returns the readers' agreement with each other and with the networks."""
   agreement = records_lib.column(records, 'reader_dice')
   known = np.isfinite(agreement)
   counts = records_lib.count(records_lib.select(records, known))
@@ -241,7 +291,7 @@ def _readers(records, weights):
 
 
 def _pooled(records, name, weights):
-  """Equations (7)-(11) over all pixels of all nodules together."""
+  """Returns equations (7)-(11) over the pixels of all nodules together."""
   counts = {
     key: records_lib.column(records, f'{name}_{key}') for key in metrics.COUNTS
   }
@@ -256,18 +306,25 @@ def _pooled(records, name, weights):
   )
 
 
-def score(config, nodules, outputs, *, diameter_model, more=None):
-  """Records and metrics of a dataset.
+def score(
+  config: ml_collections.ConfigDict,
+  nodules: nodules_lib.Nodules,
+  outputs: Mapping[str, np.ndarray],
+  *,
+  diameter_model: Mapping[str, float],
+  more: Mapping[str, np.ndarray] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+  """Computes the records and metrics of a dataset.
 
   Args:
-    config: the run's config.
-    nodules: `nodules.Nodules`.
-    outputs: of `outputs.predict`, for the same nodules.
-    diameter_model: of `scores.fit_diameter_only`.
-    more: as in `make_records`.
+    config: config of the run.
+    nodules: the dataset.
+    outputs: from `outputs.predict`, for the same nodules.
+    diameter_model: from `fit_diameter_only`.
+    more: as in `records.make_records`.
 
   Returns:
-    records, and the tree of `scores.summarise`.
+    The records, and their metrics as in `summarise`.
   """
   records = records_lib.make_records(nodules, outputs, more)
   summary = summarise(records, diameter_model=diameter_model, seed=config.seed)

@@ -1,11 +1,15 @@
-"""Results by size, texture and the readers' agreement.
+"""Computes results by size, texture and agreement of the readers.
 
-Within each group patients are resampled anew. Limits are the same in every run,
-so that runs can be compared: sizes at Fleischner's 6 and 8 mm, texture halfway
-between the ratings that LIDC calls non-solid (1), part-solid (3) and solid (5).
+Patients are resampled within each group. The edges of groups are the same in
+every run, so that runs can be compared: diameters have edges at Fleischner's
+6 and 8 mm, and texture halfway between the ratings that LIDC calls non-solid
+(1), part-solid (3) and solid (5).
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import itertools
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +20,15 @@ from mtnet_jax.evaluation import scores
 
 
 class Group(NamedTuple):
-  """Nodules that have something in common.
+  """Results of the nodules in one group.
 
   Attributes:
-    family: what they are grouped by.
-    name: which of its groups.
-    nodules, patients, labelled, malignant: how many.
+    family: the quantity by which nodules are grouped.
+    name: the range of that quantity.
+    nodules: number of nodules.
+    patients: number of patients.
+    labelled: number of nodules with a label.
+    malignant: number of malignant nodules.
     estimates: name -> {'value', 'ci95'}: 'reader_dice' (readers with each
       other); '<network>_dice'; 'accuracy' and 'auc' of the classifier.
   """
@@ -32,11 +39,11 @@ class Group(NamedTuple):
   patients: int
   labelled: int
   malignant: int
-  estimates: dict
+  estimates: dict[str, Any]
 
 
-# Family, column of the records, edges, and names of the groups between them; a
-# group holds its lower edge.
+# Family, column of the records, edges, and names of the groups between them. A
+# group includes its lower edge.
 _FAMILIES = (
   (
     'Diameter',
@@ -65,15 +72,15 @@ _FAMILIES = (
 )
 
 
-def make(records, *, seed):
-  """All groups that have nodules.
+def make(records: Sequence[Mapping[str, Any]], *, seed: int) -> list[Group]:
+  """Makes all groups that have nodules.
 
   Args:
-    records: of `records.make_records`.
-    seed: of the resampling.
+    records: from `records.make_records`.
+    seed: seed of the resampling.
 
   Returns:
-    A list of `Group`; families of which the records say nothing are left out.
+    The groups, without those of families whose column the records lack.
   """
   groups = []
   for family, key, edges, names in _FAMILIES:

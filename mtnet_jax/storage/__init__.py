@@ -1,1 +1,1 @@
-"""What is on disk: run directories, checkpoints, files. Door: `workdir`."""
+"""Run directories, checkpoints and files on disk. Open first: `workdir`."""

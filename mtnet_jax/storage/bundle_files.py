@@ -1,15 +1,25 @@
-"""The files of a bundle, verified as they are read.
+"""Reads the files of a bundle and verifies them on the way.
 
-README.md (the model card)  config.json  metrics.json  weights.safetensors
-seen.csv: what the model has seen; bundles of earlier versions have none
-manifest.json: the format, the name, and the SHA-256 of each of the others
+A bundle is a folder that holds a trained model:
+
+    README.md            the model card
+    config.json          the config of its first member
+    metrics.json         the results of its first member
+    weights.safetensors  the variables of all members
+    seen.csv             the nodules and patients that the model has seen;
+                         bundles of earlier versions have none
+    manifest.json        format, name, and the SHA-256 of every other file
 """
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
+import contextlib
 import errno
 import hashlib
+import os
 import pathlib
+from typing import Any
 from typing import NamedTuple
 
 import ml_collections
@@ -26,42 +36,49 @@ from mtnet_jax.system import errors
 CONFIG, METRICS, CARD = 'config.json', 'metrics.json', 'README.md'
 WEIGHTS, MANIFEST = 'weights.safetensors', 'manifest.json'
 FILES = (CARD, CONFIG, METRICS, WEIGHTS)
-# The second one may hold several members, and say how their outputs are turned
-# into an answer.
+# Format 2 added several members, averaging over symmetries and a temperature.
 FORMAT = 2
 _READABLE = (1, 2)
 _MAX_MEMBERS = 64
-# Of every file that is no file of weights.
+# Limit for every file except the weights.
 _MAX_BYTES = 64 << 20
-_MAX_REASON = 300  # letters
+_MAX_REASON = 300  # characters
+
+# (config, shapes of a member's variables) -> raises where they do not match.
+CheckVariables = Callable[
+  [ml_collections.ConfigDict, Mapping[str, Any]], object
+]
 
 
 class Bundle(NamedTuple):
-  """What is in a bundle.
+  """The contents of a bundle.
 
   Attributes:
-    name: of the model.
-    config: config.json, of its first member.
+    name: name of the model.
+    config: config.json, the config of the first member.
     metrics: metrics.json.
-    card: the model card, Markdown, without what the Hub reads of README.md.
+    card: the model card in Markdown, without the YAML front matter that
+      README.md holds for the Hugging Face Hub.
     members: the variables of each member, stage name -> {'params',
       'batch_stats'} of NumPy arrays.
     symmetries: whether outputs are averaged over rotations and reflections.
-    temperature: by which logits of malignancy are divided.
+    temperature: the malignancy logits are divided by it.
     seen: what any of the members has seen; None where no list was kept.
   """
 
   name: str
   config: ml_collections.ConfigDict
-  metrics: dict
+  metrics: dict[str, Any]
   card: str
-  members: tuple
+  members: tuple[dict[str, Any], ...]
   symmetries: bool = False
   temperature: float = 1.0
   seen: seen_lib.Seen | None = None
 
 
-def damage(folder):
+def damage(
+  folder: str | os.PathLike[str],
+) -> contextlib.AbstractContextManager[None]:
   """Turns errors that a damaged model causes into `errors.InputError`."""
   return errors.of_wrong_values(
     f'{folder} is damaged, or was not written by mtnet_jax',
@@ -69,42 +86,46 @@ def damage(folder):
   )
 
 
-def is_bundle(folder):
-  """Whether a folder holds a bundle, perhaps a damaged one."""
+def is_bundle(folder: str | os.PathLike[str]) -> bool:
+  """Returns whether a folder holds a bundle, even a damaged one."""
   folder = pathlib.Path(folder)
   return (folder / MANIFEST).exists() or (folder / WEIGHTS).exists()
 
 
-def read(folder, *, check_variables=None):
-  """Reads a bundle: first what is small, then what that asks for.
+def read(
+  folder: pathlib.Path, *, check_variables: CheckVariables | None = None
+) -> Bundle:
+  """Reads a bundle; small files are checked before the weights are loaded.
 
   Args:
-    folder: `pathlib.Path` of it.
-    check_variables: (config, shapes of a member's variables) -> nothing, or an
-      `errors.InputError` where they do not belong together. It traces networks,
-      and is not asked about models that come with the package.
+    folder: folder of the bundle.
+    check_variables: called with the config and the shapes of each member's
+      variables; raises `errors.InputError` if they do not belong together. It
+      traces networks, so it is skipped for models that come with the package.
 
   Raises:
-    errors.InputError: it is damaged, changed, or of another format.
+    errors.InputError: the bundle is damaged, changed, or of another format.
   """
   manifest = files.read_json(folder / MANIFEST)
   found = manifest.get('format') if isinstance(manifest, dict) else None
   if found not in _READABLE:
     raise errors.InputError(
-      f'{folder} is a bundle of format {str(found)[:20]}, this version reads'
-      f' {FORMAT}: use the version of mtnet_jax that wrote it.'
+      f'{folder} is a bundle of format {str(found)[:20]}, but this version'
+      f' reads {FORMAT}: use the version of mtnet_jax that wrote it.'
     )
   texts.check_name(manifest.get('name'), folder / MANIFEST)
   listed = manifest.get('files', {})
   for name in (CARD, CONFIG, METRICS):
     _verify(folder / name, listed.get(name), max_bytes=_MAX_BYTES)
-  count = _number(folder, manifest, 'members', 1, least=1, most=_MAX_MEMBERS)
+  num_members = _number(
+    folder, manifest, 'members', 1, low=1, high=_MAX_MEMBERS
+  )
   config, metrics = workdir.read_config(folder), workdir.read_metrics(folder)
   card = files.read_bytes(folder / CARD).decode('utf-8')
   texts.check_card(card, folder / CARD)
   weights = folder / WEIGHTS
-  _check_ordinary(weights)
-  members = _members(tensors.header(weights), count, weights)
+  _check_regular(weights)
+  members = _members(tensors.header(weights), num_members, weights)
   if check_variables and not shipped.is_shipped(folder):
     for shapes in members:
       _check_variables(check_variables, config, shapes, weights)
@@ -116,10 +137,10 @@ def read(folder, *, check_variables=None):
     config=config,
     metrics=metrics,
     card=texts.without_front_matter(card),
-    members=_members(variables, count, weights),
+    members=_members(variables, num_members, weights),
     symmetries=manifest.get('symmetries', False) is True,
     temperature=_number(
-      folder, manifest, 'temperature', 1.0, least=0.01, most=100.0
+      folder, manifest, 'temperature', 1.0, low=0.01, high=100.0
     ),
     seen=_read_seen(folder, manifest),
   )
@@ -129,7 +150,7 @@ def _check_variables(check, config, shapes, weights):
   try:
     check(config, shapes)
   except errors.InputError as error:
-    # It may quote names of the file.
+    # It may quote names from the file, which can be long.
     reason = str(error).rstrip('.')
     if len(reason) > _MAX_REASON:
       reason = f'{reason[:_MAX_REASON]}...'
@@ -138,21 +159,23 @@ def _check_variables(check, config, shapes, weights):
     ) from error
 
 
-def _members(tree, count, weights):
-  """The members in the variables, or their shapes, of a file."""
-  if count == 1:
+def _members(
+  tree: dict[str, Any], num_members: int, weights: pathlib.Path
+) -> tuple[dict[str, Any], ...]:
+  """Splits the variables of a file, or their shapes, into members."""
+  if num_members == 1:
     return (tree,)
-  names = [str(i) for i in range(count)]
+  names = [str(i) for i in range(num_members)]
   if tree.keys() != set(names):
     raise errors.InputError(
-      f'{weights} and {MANIFEST} do not belong together: not all of {count}'
-      ' members, and nothing else. Get the bundle again.'
+      f'{weights} and {MANIFEST} do not belong together: the weights are not'
+      f' those of exactly {num_members} members. Get the bundle again.'
     )
   return tuple(tree[name] for name in names)
 
 
 def _read_seen(folder, manifest):
-  """The list of a bundle, None where its manifest names none."""
+  """Reads a bundle's seen.csv; None if the manifest does not list it."""
   listed = manifest.get('files', {})
   if seen_lib.FILE not in listed:
     return None
@@ -164,20 +187,20 @@ def _read_seen(folder, manifest):
   return seen_lib.read(folder / seen_lib.FILE)
 
 
-def _number(folder, manifest, key, default, *, least, most):
-  """A number of a manifest, which anyone may have written."""
+def _number(folder, manifest, key, default, *, low, high):
+  """Returns a number of a manifest, which anyone may have written."""
   value = manifest.get(key, default)
-  if type(value) is not type(default) or not least <= value <= most:
+  if type(value) is not type(default) or not low <= value <= high:
     raise errors.InputError(
-      f"{folder / MANIFEST}: '{key}' must be between {least} and {most}. Get"
+      f"{folder / MANIFEST}: '{key}' must be between {low} and {high}. Get"
       ' the bundle again.'
     )
   return value
 
 
-def _check_ordinary(path):
+def _check_regular(path):
   if not path.is_file():
-    what = 'no ordinary file' if path.exists() else 'it is missing'
+    what = 'not a regular file' if path.exists() else 'it is missing'
     raise errors.InputError(
       f'{path} cannot be read ({what}): get the bundle again.'
     )
@@ -201,20 +224,35 @@ def _verify(path, expected, *, max_bytes=None):
     )
 
 
-def file_digest(path):
-  """SHA-256 of a file's bytes.
+def file_digest(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file's bytes, as hexadecimal digits.
 
   Raises:
-    OSError: it cannot be read, or is no ordinary file.
+    OSError: the file cannot be read, or is not a regular file.
   """
-  if path.exists() and not path.is_file():  # a pipe would block for ever
-    raise OSError(errno.EINVAL, 'no ordinary file')
+  if path.exists() and not path.is_file():  # a pipe would block forever
+    raise OSError(errno.EINVAL, 'not a regular file')
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def write_manifest(folder, *, name, members, symmetries, temperature):
-  """Writes the manifest, last, of the files that are in a folder."""
+def write_manifest(
+  folder: pathlib.Path,
+  *,
+  name: str,
+  members: int,
+  symmetries: bool,
+  temperature: float,
+) -> None:
+  """Writes the manifest of a folder, after all its other files.
+
+  Args:
+    folder: the folder, with every other file of the bundle.
+    name: name of the model.
+    members: number of members.
+    symmetries: as in `Bundle`.
+    temperature: as in `Bundle`.
+  """
   changed = {
     key: value
     for key, value, plain in (
@@ -227,7 +265,7 @@ def write_manifest(folder, *, name, members, symmetries, temperature):
   files.write_json(
     folder / MANIFEST,
     {
-      # Versions before the second format would leave out what is new.
+      # Readers of format 1 would ignore these keys, so they must refuse it.
       'format': FORMAT if changed else 1,
       'name': name,
       'mtnet_jax': mtnet_jax.__version__,
@@ -245,26 +283,30 @@ class Source(NamedTuple):
   """A trained model that a run starts from.
 
   Attributes:
-    config: its config, of its first member.
-    load: reads the variables of some stages of the first member when they are
-      needed: names -> {name: variables}.
+    config: the config of its first member.
+    load: reads variables of the first member when it is called: stage names ->
+      {name: variables}.
     seen: what the model has seen; None where no list was kept.
   """
 
   config: ml_collections.ConfigDict
-  load: Callable[[Iterable[str]], dict]
+  load: Callable[[Iterable[str]], dict[str, Any]]
   seen: seen_lib.Seen | None
 
 
-def read_source(path, *, check_variables=None):
-  """The `Source` that a trained model is.
+def read_source(
+  path: str | os.PathLike[str],
+  *,
+  check_variables: CheckVariables | None = None,
+) -> Source:
+  """Reads a trained model as the `Source` of another run.
 
   Args:
     path: a run directory, a bundle, or the name of a shipped model.
     check_variables: as in `read`.
 
   Raises:
-    errors.InputError: it is none of these, or damaged.
+    errors.InputError: `path` is none of these, or is damaged.
   """
   folder = shipped.folder_of(path)
   with damage(folder):

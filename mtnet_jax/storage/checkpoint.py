@@ -1,4 +1,4 @@
-"""Checkpoints of one stage: where training continues, and the best epoch.
+"""Checkpoints of one stage: the latest state and the best epoch.
 
     DIR/latest/<step>/{state,meta}    everything that training continues from
     DIR/best/<step>/{state,meta}      params and batch_stats of a best epoch
@@ -6,25 +6,25 @@
 Orbax writes under a temporary name and renames, so a killed process leaves
 the previous checkpoint. Arrays are saved from the host without any device
 layout: a checkpoint of eight GPUs opens on one CPU. Only the first of several
-processes reads and writes them, so that hosts need no common file system.
+processes reads and writes checkpoints, so hosts need no common file system.
 
-Which epoch is the best says the history in the meta of the latest checkpoint.
-`best` has it, that of the checkpoint before, and for a moment one of an epoch
-that is in no history yet; see `histories`.
+The history in the meta of the latest checkpoint says which epoch is the best.
+`best` holds that epoch and the best epoch of the checkpoint before. While an
+epoch is being saved it also holds one that no history lists yet; see
+`histories`.
 
-A digest shows whether the arrays that are read are those that were written:
-Orbax keeps none of them, and bits do flip on disks and in transfers.
+A digest in the meta shows whether the arrays that are read are those that were
+written. Orbax stores no digest, and bits do flip on disks and in transfers.
 """
 
-import contextlib
-import functools
+from collections.abc import Mapping
+from collections.abc import Sequence
 import os
 import pathlib
-import re
 import shutil
 import sys
+from typing import Any
 
-from absl import logging
 from flax import serialization
 import jax
 import numpy as np
@@ -32,39 +32,45 @@ import orbax.checkpoint as ocp
 
 from mtnet_jax.storage import files
 from mtnet_jax.storage import histories
+from mtnet_jax.storage import identity as identity_lib
+from mtnet_jax.storage import orbax_errors
 from mtnet_jax.storage import step_folders
 from mtnet_jax.storage import tensors
 from mtnet_jax.system import errors
 
 FORMAT = 2
-# The first one had no digest.
+# Format 1 had no digest.
 _READABLE = (1, 2)
 
 
 class _DamagedError(errors.InputError):
-  """A checkpoint is not what was saved."""
+  """A checkpoint does not hold what was saved."""
 
 
 class Checkpoints:
   """The checkpoints of one stage below one directory.
 
   Args:
-    directory: named as the stage.
-    identity: `identity.Identity` of the run that they belong to; None where
-      they are no run's.
+    directory: where they are saved; its name is that of the stage.
+    identity: identity of the run that the checkpoints belong to; None if they
+      belong to no run.
   """
 
-  def __init__(self, directory, identity=None):
+  def __init__(
+    self,
+    directory: str | os.PathLike[str],
+    identity: identity_lib.Identity | None = None,
+  ):
     files.check_spelling(directory)
     self._directory = pathlib.Path(directory).absolute()
     self._identity = identity
     self._latest = self._manager('latest', keep=2)
-    # Which of these are deleted, the histories say.
+    # `_delete_discarded` deletes from these, not Orbax.
     self._best = self._manager('best', keep=None)
 
   def _manager(self, name, *, keep):
     directory = self._directory / name
-    # Orbax makes no folder where not all processes take part.
+    # Orbax does not create it when only some of the processes take part.
     directory.mkdir(parents=True, exist_ok=True)
     with files.writing(directory):
       step_folders.mend(directory)
@@ -79,23 +85,26 @@ class Checkpoints:
     )
     return ocp.CheckpointManager(directory, options=options)
 
-  def save_latest(self, step, state, meta):
+  def save_latest(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
     """Saves a tree of host arrays and a JSON dict under a step number.
 
-    Then it deletes the best checkpoints that neither its history nor that of
-    the one before it calls the best.
+    Then deletes every best checkpoint that is the best neither in this history
+    nor in the one of the checkpoint before.
     """
     state = serialization.to_state_dict(state)
     _save(self._latest, step, state, self._with_identity(meta))
     self._delete_discarded()
 
-  def save_best(self, step, variables, meta):
+  def save_best(
+    self, step: int, variables: Mapping[str, Any], meta: Mapping[str, Any]
+  ) -> None:
     """Saves {'params', 'batch_stats'} of host arrays as the best so far.
 
-    It is the best once `save_latest` was given a history that says so.
+    They count as the best once `save_latest` saves a history that says so.
     """
     meta = self._with_identity(meta)
-    # Of a history that was discarded; Orbax would save no earlier step.
+    # Later steps come from a history that was discarded, and Orbax refuses to
+    # save a step before them.
     self._delete_best(lambda other: other > step)
     _save(self._best, step, variables, meta)
 
@@ -103,9 +112,9 @@ class Checkpoints:
     folders = step_folders.found(self._latest.directory).values()
     found = [histories.read(folder) for folder in folders]
     wanted = {histories.best_step(x) for x in found if x is not None} - {None}
-    # Where one is missing, what is there may still be of use.
-    there = wanted and wanted <= set(self._best.all_steps())
-    if there and None not in found:
+    # If a wanted one is missing, the others may still be of use.
+    complete = wanted and wanted <= set(self._best.all_steps())
+    if complete and None not in found:
       self._delete_best(lambda other: other not in wanted)
 
   def _delete_best(self, chosen):
@@ -128,15 +137,18 @@ class Checkpoints:
         self._directory.name, meta, where=self._directory
       )
 
-  def load_latest(self, like):
-    """The newest state, in the structure of `like`, and its meta; or None.
+  def load_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Loads the newest state and its meta; None if there is no checkpoint.
 
-    With `like=None` it comes as plain dicts. A damaged checkpoint is moved
-    aside, with a warning, and the one before it is used.
+    A damaged checkpoint is moved aside with a warning, and the one before it
+    is loaded.
+
+    Args:
+      like: a state of the structure to return; None for plain dicts.
 
     Raises:
-      errors.InputError: there is none that is not damaged, or another version
-        or another run wrote it.
+      errors.InputError: all checkpoints are damaged, or another version or
+        another run wrote them.
     """
     damaged = None
     while (step := self._latest.latest_step()) is not None:
@@ -149,8 +161,8 @@ class Checkpoints:
         self._put_aside(step, error)
     if damaged is not None:
       raise errors.InputError(
-        f'{damaged}, and so is every one before it: delete {self._directory}'
-        ' to train the stage again.'
+        f'{damaged}, and so are all checkpoints before it: delete'
+        f' {self._directory} to train the stage again.'
       )
     return None
 
@@ -159,7 +171,7 @@ class Checkpoints:
       self._identity.check()
     aside = self._directory / 'damaged' / str(step)
     print(
-      f'warning: {errors.one_line(error)}: it is in {aside} now.',
+      f'warning: {errors.one_line(error)}: it was moved to {aside}.',
       file=sys.stderr,
     )
     aside.parent.mkdir(exist_ok=True)
@@ -167,27 +179,32 @@ class Checkpoints:
     os.replace(self._directory / 'latest' / str(step), aside)
     self._latest.reload()
 
-  def check_best(self, history):
-    """Checks that a history's best checkpoint is there, or may come again.
+  def check_best(self, history: Sequence[Mapping[str, Any]]) -> None:
+    """Checks that a history's best checkpoint exists, or will be saved again.
 
     Raises:
-      errors.InputError: it is gone.
+      errors.InputError: it is missing.
     """
     step = histories.best_step(history)
-    # Earlier versions deleted it as soon as a newer one was saved. A process
-    # that was killed then comes to that epoch again.
+    # Earlier versions deleted it as soon as a newer one was saved. If they were
+    # killed after that, training reaches the epoch of the newer one again.
     if step is not None and max(self._best.all_steps(), default=-1) < step:
       raise histories.missing(self._directory, step)
 
-  def load_best(self, history=None):
-    """{'params', 'batch_stats'} of the best epoch, and its meta; or None.
+  def load_best(
+    self, history: Sequence[Mapping[str, Any]] | None = None
+  ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Loads {'params', 'batch_stats'} of the best epoch and its meta.
 
     Args:
       history: a dict per epoch; by default that of the latest checkpoint.
 
+    Returns:
+      The variables as NumPy arrays and the meta; None if no epoch is the best.
+
     Raises:
-      errors.InputError: it is missing or damaged, or another version or another
-        run wrote it.
+      errors.InputError: the checkpoint is missing or damaged, or another
+        version or another run wrote it.
     """
     folder = histories.best_folder(self._directory, history)
     if folder is None:
@@ -197,8 +214,10 @@ class Checkpoints:
     return best
 
 
-def load_best(directory):
-  """`Checkpoints.load_best` of a directory in which nothing may be written."""
+def load_best(
+  directory: str | os.PathLike[str],
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+  """Loads as `Checkpoints.load_best` does, without writing to the directory."""
   directory = pathlib.Path(directory).absolute()
   folder = histories.best_folder(directory)
   if folder is None:
@@ -223,9 +242,9 @@ def _save(manager, step, tree, meta):
   tree = jax.tree.map(np.asarray, tree)
   meta = {'format': FORMAT, 'sha256': tensors.digest(tree), **meta}
   try:
-    # A run that was killed between its two saves saves the same step again,
-    # with the same values; one that was stopped at the end of an epoch, with
-    # the row of that epoch.
+    # A run that was killed between saving `best` and `latest` saves the same
+    # step again with the same values. A run that was stopped at the end of an
+    # epoch saves it again with that epoch's row in its history.
     if step in manager.all_steps():
       if _has_meta(manager, step, meta):
         return
@@ -233,16 +252,17 @@ def _save(manager, step, tree, meta):
     else:
       _save_new(manager, step, tree, meta)
   except (OSError, ValueError) as error:
+    reason = orbax_errors.reason(error)
     raise errors.InputError(
-      f'{manager.directory}/{step} cannot be written: {_reason(error)}. The'
-      ' checkpoint before it stays, and the same command goes on from there.'
+      f'{manager.directory}/{step} cannot be written: {reason}. The checkpoint'
+      ' before it is kept, and the same command continues from there.'
     ) from error
 
 
 def _has_meta(manager, step, meta):
   try:
     return _restore_meta(manager, step) == meta
-  # What is damaged is saved again.
+  # A damaged checkpoint is saved again.
   except Exception:
     return False
 
@@ -260,50 +280,19 @@ def _save_new(manager, step, tree, meta):
   args = ocp.args.Composite(
     state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
   )
-  with _quiet():
+  with orbax_errors.hidden():
     manager.save(step, args=args)
 
 
-@contextlib.contextmanager
-def _quiet():
-  """Hides the errors that Orbax's threads print: they are raised as well."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.FATAL)
-  shown = sys.unraisablehook
-  sys.unraisablehook = functools.partial(_show_unless_late, shown)
-  try:
-    yield
-    # After an error the hook stays: threads of other arrays are still writing.
-    sys.unraisablehook = shown
-  finally:
-    logging.set_verbosity(verbosity)
-
-
-def _show_unless_late(shown, unraisable):
-  """Hides errors of writes to a loop that another write's error has closed."""
-  error = unraisable.exc_value
-  if not (isinstance(error, RuntimeError) and 'loop is closed' in str(error)):
-    shown(unraisable)
-
-
-def _reason(error):
-  """The operating system's message in an error that Orbax raised."""
-  # TensorStore appends what it knows, [key='value'], in no order.
-  message = re.match(r"(.*?) \[\w+='", str(error), re.DOTALL)
-  if message is None or 'os_error_code' not in str(error):
-    return _first_line(error)
-  return message[1].rpartition(': ')[2].strip()
-
-
 def _restore(manager, step):
-  """The tree and the meta that were saved under a step.
+  """Returns the tree and the meta that were saved under a step.
 
   Raises:
-    _DamagedError: they are not what was saved.
-    errors.InputError: another version wrote them.
+    _DamagedError: the checkpoint does not hold what was saved.
+    errors.InputError: another version wrote it.
   """
   try:
-    # The meta comes first: another version may write arrays in another way.
+    # The meta is read first: another version may store arrays differently.
     meta = _restore_meta(manager, step)
     found = meta.get('format')
     if found in _READABLE:
@@ -311,15 +300,16 @@ def _restore(manager, step):
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
       ).state
       damaged = found >= 2 and tensors.digest(state) != meta['sha256']
-  # Damage can be anywhere, so any exception may be raised.
+  # Damage can be anywhere, so Orbax may raise any exception.
   except Exception as error:
     raise _DamagedError(
-      f'{manager.directory}/{step} is damaged ({_first_line(error)})'
+      f'{manager.directory}/{step} is damaged'
+      f' ({orbax_errors.first_line(error)})'
     ) from error
   if found not in _READABLE:
     raise errors.InputError(
       f'{manager.directory}/{step} has checkpoint format {str(found)[:20]},'
-      f' this version reads {FORMAT}: use the version of mtnet_jax that'
+      f' but this version reads {FORMAT}: use the version of mtnet_jax that'
       ' wrote it.'
     )
   if damaged:
@@ -333,7 +323,3 @@ def _restore(manager, step):
 def _restore_meta(manager, step):
   args = ocp.args.Composite(meta=ocp.args.JsonRestore())
   return manager.restore(step, args=args).meta
-
-
-def _first_line(error):
-  return next(iter(str(error).splitlines()), type(error).__name__)[:200]

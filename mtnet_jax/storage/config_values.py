@@ -1,17 +1,19 @@
-"""Values of a config that prediction takes as they are.
+"""Checks the values of a config that prediction uses without further checks.
 
-Configs come with other people's runs and bundles, and nobody looks at one
-before it is used. `size_limits` holds what networks may be; this file holds the
-rest. Training asks the same questions of a config before it starts.
+Configs come with other people's runs and bundles, and users rarely read one
+before they use it. `size_limits` bounds the sizes of networks; this module
+checks the other values. Training checks its config in the same way.
 """
 
+from collections.abc import Mapping
 import math
 import re
+from typing import Any
 
 from mtnet_jax.system import errors
 
 STAGES = ('coarse', 'class', 'fine', 'joint')
-# Those of `models`, which this wing cannot import; a test compares them.
+# Copied from `models`, which this folder must not import; a test compares them.
 ONE_OF = {
   'dtype': ('float32', 'bfloat16'),
   'matmul_precision': ('highest', 'high', 'default'),
@@ -26,23 +28,23 @@ ONE_OF = {
   ),
   'coarse_mask': ('hard', 'soft', 'none'),
 }
-# Far beyond what CT can have; float32 has to tell the two ends apart.
+# Far beyond any CT, and small enough that float32 can separate both limits.
 _MAX_HU = 1e6
 _SPACING_RANGE_MM = (0.1, 5.0)
 _MAX_INT = (1 << 31) - 1
-# As policies name them: `?readers=3, nodules=FILE`.
+# A policy names files as in `?readers=3, nodules=FILE`.
 _FILE_IN_A_NAME = re.compile(r'[?,]\s*(nodules|folds)\s*=')
 _SHOWN = 40
-# Groups of values; a config has a dozen, and each takes long to make.
+# A config has a dozen groups of values, and building each is slow.
 _MAX_GROUPS = 256
 
 
-def check(config, *, where='config'):
+def check(config: Mapping[str, Any], *, where: str = 'config') -> None:
   """Raises `errors.InputError` naming the first value that cannot be used.
 
   Args:
     config: a config as a dict of dicts; any key may be missing.
-    where: prefix of the names of values in messages.
+    where: prefix of keys in messages.
   """
   for key, known in ONE_OF.items():
     if key in config and not _is_one_of(config[key], known):
@@ -54,11 +56,11 @@ def check(config, *, where='config'):
   _check_count(config, 'seed', where)
 
 
-def check_stored(tree, where):
-  """Raises `errors.InputError` where a run's or bundle's config is unusable.
+def check_stored(tree: Mapping[str, Any], where: str) -> None:
+  """Raises `errors.InputError` if the config of a run or bundle is unusable.
 
   Args:
-    tree: of config.json; its groups are dicts.
+    tree: contents of config.json; its groups are dicts.
     where: the file, for messages.
   """
   if _count_groups(tree) > _MAX_GROUPS:
@@ -72,7 +74,7 @@ def check_stored(tree, where):
     _is_one_of(stage, STAGES) for stage in stages
   ):
     raise errors.InputError(
-      f'{where}.stages={_short(stages)} is damaged: it must be some of'
+      f'{where}.stages={_short(stages)} is damaged: it must be a list of'
       f' {", ".join(STAGES)}.'
     )
   dataset, where = tree['dataset'], f'{where}.dataset'
@@ -80,15 +82,15 @@ def check_stored(tree, where):
     _check_count(dataset, key, where)
   for key in ('name', 'data_dir'):
     if not isinstance(dataset.get(key, ''), str):
-      raise errors.InputError(f'{where}.{key} must be a text.')
+      raise errors.InputError(f'{where}.{key} must be a string.')
   _check_spacing(dataset.get('spacing_mm', 0.0), where)
-  # A run keeps what the file meant, `?nodules=FILE` only comes from somebody
-  # who wants a file of the reader's to be opened.
+  # A run stores a digest in place of a file's path, so `?nodules=FILE` can only
+  # come from somebody who wants a file on the reader's machine to be opened.
   if _FILE_IN_A_NAME.search(dataset.get('name', '')):
     raise errors.InputError(
-      f'{where}.name={_short(dataset["name"])!r} names a file, which no run'
-      ' does: it was changed. Train again in another --workdir, or get the'
-      ' model again.'
+      f'{where}.name={_short(dataset["name"])!r} names a file, which the config'
+      ' of a run never does: it was changed. Train again in another --workdir,'
+      ' or get the model again.'
     )
 
 
@@ -106,7 +108,8 @@ def _check_window(window, where):
     or not values[0] < values[1]
   ):
     raise errors.InputError(
-      f'{where}.window={_short(window)} must be two HU, the lower one first.'
+      f'{where}.window={_short(window)} must be two values in HU, the lower one'
+      ' first.'
     )
 
 
@@ -117,7 +120,7 @@ def _check_spacing(spacing_mm, where):
   ):
     raise errors.InputError(
       f'{where}.spacing_mm={_short(spacing_mm)} must be from {low} to {high},'
-      ' or 0 for that of the scan.'
+      ' or 0 for the spacing of the scan.'
     )
 
 
@@ -138,7 +141,7 @@ def _is_one_of(value, known):
 
 
 def _short(value):
-  """The beginning of a value, for a message."""
+  """Returns the beginning of a value, for a message."""
   if isinstance(value, (list, tuple)):
     value = tuple(value[:8])
   return errors.one_line(value)[:_SHOWN]

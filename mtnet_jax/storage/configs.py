@@ -1,17 +1,24 @@
-"""Configs of runs as they are kept, and in what two of them differ."""
+"""Upgrades stored configs of runs, and lists the differences between two."""
+
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+import os
+from typing import Any
 
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
 
-# Keys that configs had before -> their names of today, in the same group.
+# Former name of a key -> its current name, in the same group.
 _FORMER_KEYS = {
   'looks_per_epoch': 'views_per_image',
   'steps_at_once': 'steps_per_call',
   'rank_loss.most': 'max_top_k',
 }
-# Keys that a group of configs did not have before, and what was done without. A
-# test fails where configs/mtnet.py has a new key that is not here.
-_NEW_KEYS = {
+# Group -> keys that it did not always have, with the values that reproduce what
+# was done without them. A test fails if a new key of configs/mtnet.py is not
+# listed here.
+_NEW_KEYS: dict[str, dict[str, Any]] = {
   '': {
     'cross_entropy_weight': 0.0,
     'start_from': '',
@@ -25,8 +32,8 @@ _NEW_KEYS = {
   'fine_stage.': {'weight_decay': 0.0},
   'joint_stage.': {'weight_decay': 0.0},
 }
-_MAX_LETTERS = 200
-# What the coarse stage of a run does not depend on.
+_MAX_CHARACTERS = 200
+# Keys that do not influence the coarse stage of a run.
 NOT_OF_THE_COARSE_STAGE = (
   'checkpoint_minutes',
   'class_net',
@@ -42,8 +49,13 @@ NOT_OF_THE_COARSE_STAGE = (
 )
 
 
-def upgraded(tree, group=''):
-  """A config as a dict, with the keys that it has today."""
+def upgraded(tree: Mapping[str, Any], group: str = '') -> dict[str, Any]:
+  """Returns a stored config with the current keys.
+
+  Args:
+    tree: the config, or one of its groups, as a dict.
+    group: dotted name of the group, with a dot at its end; '' for the config.
+  """
   return {
     **_NEW_KEYS.get(group, {}),
     **{
@@ -55,15 +67,23 @@ def upgraded(tree, group=''):
   }
 
 
-def differences(then, now, prefix='', *, changed=None):
-  """What differs between two configs as dicts, a text for each key.
+def differences(
+  then: Mapping[str, Any],
+  now: Mapping[str, Any],
+  prefix: str = '',
+  *,
+  changed: Collection[str] | None = None,
+) -> Iterator[str]:
+  """Yields a description of each difference between two configs.
 
   Args:
-    then, now: the configs.
-    prefix: of their keys.
-    changed: dotted keys whose values are other than in the config file. What is
-      in the file alone, and new there, makes no difference: it is what the file
-      does without being asked. None if it is not known; then all makes one.
+    then: the earlier config, as a dict of dicts.
+    now: the current config, as a dict of dicts.
+    prefix: prefix of the keys in descriptions.
+    changed: dotted keys that the user set to other values than the config file
+      has. A key that `then` lacks counts only if it is one of these; otherwise
+      the config file added it, and the user did not ask for it. None if this is
+      not known; then every such key counts.
   """
   for key in sorted(then.keys() | now.keys()):
     left, right = then.get(key, 'nothing'), now.get(key, 'nothing')
@@ -72,46 +92,55 @@ def differences(then, now, prefix='', *, changed=None):
       yield from differences(left, right, f'{path}.', changed=changed)
     elif key not in then and changed is not None and not _has(changed, path):
       continue
-    # A path stays in config.json as it was given: another machine, or whoever
-    # gets the file, has another home folder.
+    # Paths are compared with `~` expanded. config.json keeps it, since the home
+    # folder differs between machines and users.
     elif not paths.same(left, right):
       yield f'{path[:200]} was {_short(left)} and is now {_short(right)}'
 
 
 def _short(value):
-  """A value in a message, which anyone may have written."""
+  """Returns a value as short text; anyone may have written the value."""
   text = errors.one_line(value)
-  return text if len(text) <= _MAX_LETTERS else f'{text[:_MAX_LETTERS]}...'
+  if len(text) <= _MAX_CHARACTERS:
+    return text
+  return f'{text[:_MAX_CHARACTERS]}...'
 
 
 def _has(keys, path):
-  """Whether a key is among others, or in a group of them, or a group is."""
+  """Returns whether `keys` has `path`, a group around it, or a key in it."""
   return any(f'{key}.'.startswith(f'{path}.') for key in keys) or any(
     f'{path}.'.startswith(f'{key}.') for key in keys
   )
 
 
-def check_stage(config, trained_with, *, stage, where):
-  """Checks that a stage was trained with the config that stands beside it.
+def check_stage(
+  config: Mapping[str, Any],
+  trained_with: Any,
+  *,
+  stage: str,
+  where: str | os.PathLike[str],
+) -> None:
+  """Checks that a stage was trained with the config of its run.
 
-  Another run's coarse stage will do where it was trained alike, as in a sweep.
+  The coarse stage may come from another run, as in a sweep, if the two configs
+  agree in everything that influences it.
 
   Args:
-    config: of the run, a dict.
-    trained_with: the config that was kept with the stage; None of checkpoints
-      that kept none.
-    stage: its name.
-    where: what holds it.
+    config: config of the run, as a dict.
+    trained_with: the config stored with the stage's checkpoints; None for
+      checkpoints of earlier versions, which stored none.
+    stage: name of the stage.
+    where: the checkpoints, for messages.
 
   Raises:
-    errors.InputError: it was trained with another one.
+    errors.InputError: the stage was trained with another config.
   """
   if trained_with is None:
     return
   if not isinstance(trained_with, dict):
     raise errors.InputError(
-      f'{where} is damaged: its config is no group of values. Train in another'
-      ' --workdir.'
+      f'{where} is damaged: its config is not a group of values. Train in'
+      ' another --workdir.'
     )
   then, now = upgraded(trained_with), upgraded(config)
   if stage == 'coarse':
@@ -121,7 +150,7 @@ def check_stage(config, trained_with, *, stage, where):
   found = list(differences(then, now))
   if found:
     raise errors.InputError(
-      f'{where} is of a run with another config than the config.json beside it:'
-      f' {"; ".join(found[:3])}. Put back what belongs there, or train in'
-      ' another --workdir.'
+      f'{where} is from a run with another config than the config.json beside'
+      f' it: {"; ".join(found[:3])}. Put back the files that belong there, or'
+      ' train in another --workdir.'
     )

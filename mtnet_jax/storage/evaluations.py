@@ -1,34 +1,39 @@
-"""Folders of evaluations: the results of one never replace those of another.
+"""Folders of evaluations: one evaluation never replaces another's results.
 
-They are named after what was evaluated, as far as a name can say it. Where a
-folder of that name has results of something else, such as a dataset that was
-built again or an average with another run, a hash follows the name.
+A folder is named after what was evaluated: dataset, split and so on. If a
+folder of that name has the results of something else, such as a dataset that
+was built again or an average with another run, a hash is added to the name.
 
-A folder's records.csv and metrics.json appear together, and one process at a
-time evaluates into it.
+The records.csv and metrics.json of a folder appear together, and one process at
+a time evaluates into it.
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import hashlib
 import json
 import os
+import pathlib
 import re
+from typing import Any
 
 from mtnet_jax.storage import files
 from mtnet_jax.storage import together
 from mtnet_jax.system import errors
 
 _RECORDS, _METRICS = 'records.csv', 'metrics.json'
-# Without metrics.json: of a run that is not finished, or of an evaluation that
-# an earlier version did not finish, or the user's.
+# Without a metrics.json, these belong to an unfinished run, to an unfinished
+# evaluation of an earlier version, or to the user.
 _OF_OTHERS = (_RECORDS, 'config.json')
-# Entries of metrics.json that say what was evaluated, beside its members.
+# Entries of metrics.json that, with its members, identify what was evaluated.
 _KEYS = ('dataset', 'fingerprint', 'split', 'limit', 'symmetries')
-_HASH = 8
+_HASH_LENGTH = 8
 
 
 def _identity(results):
-  """What was evaluated, of a metrics.json."""
+  """Returns the entries of a metrics.json that identify what was evaluated."""
   members = results.get('members', [])
   return {
     **{key: results.get(key) for key in _KEYS},
@@ -36,8 +41,8 @@ def _identity(results):
   }
 
 
-def _is_of(folder, results):
-  """Whether the metrics.json in a folder is of this evaluation."""
+def _is_same(folder, results):
+  """Returns whether a folder's metrics.json belongs to this evaluation."""
   try:
     return _identity(files.read_json(folder / _METRICS)) == _identity(results)
   except (AttributeError, TypeError, errors.InputError):
@@ -45,9 +50,9 @@ def _is_of(folder, results):
 
 
 def _taken_by(folder, results):
-  """The file in a folder for which results may not go there; None if none."""
+  """Returns the file that keeps results out of a folder; None if none does."""
   if os.path.lexists(folder / _METRICS):
-    return None if _is_of(folder, results) else _METRICS
+    return None if _is_same(folder, results) else _METRICS
   for name in _OF_OTHERS:
     if os.path.lexists(folder / name):
       return name
@@ -62,44 +67,49 @@ def _check(folder, results):
 
 def _taken(folder, name):
   if name == _METRICS:
-    what = f'the results of something else (its {_METRICS} says of what)'
+    what = f'the results of another evaluation (see its {_METRICS})'
   else:
-    what = f'a {name}, and no {_METRICS} of an evaluation beside it'
+    what = f'a {name}, but no {_METRICS} of an evaluation'
   return errors.InputError(
     f'{folder} has {what}: choose another --out, or delete it.'
   )
 
 
 def _places(folder, results):
-  """Where results may go: each is for where those before it are taken."""
+  """Yields folders for results; each is used if those before it are taken."""
   text = json.dumps(_identity(results), sort_keys=True)
   digest = hashlib.sha256(text.encode()).hexdigest()
-  for ending in ('', f'-{digest[:_HASH]}', f'-{digest}'):
+  for ending in ('', f'-{digest[:_HASH_LENGTH]}', f'-{digest}'):
     yield folder.with_name(folder.name + ending)
 
 
 @contextlib.contextmanager
-def opened(default, results, *, out=None):
-  """Yields the folder for results, which no other process writes meanwhile.
+def opened(
+  default: pathlib.Path,
+  results: Mapping[str, Any],
+  *,
+  out: str | os.PathLike[str] | None = None,
+) -> Iterator[pathlib.Path]:
+  """Yields the folder for results and locks it while the block runs.
 
-  What killed evaluations left there, or in folders beside `default`, is ended
-  or removed.
+  Evaluations that were killed there, or in folders beside `default`, are
+  finished or undone first.
 
   Args:
-    default: of `workdir.evaluation_dir`.
-    results: what metrics.json will say of what was evaluated.
+    default: folder from `workdir.evaluation_dir`.
+    results: the entries of metrics.json that identify what is evaluated.
     out: the folder that the user chose, if any.
 
   Raises:
-    errors.BusyError: another process evaluates into it.
-    errors.InputError: it has something else, or cannot be written.
+    errors.BusyError: another process evaluates into the folder.
+    errors.InputError: the folder has other results, or cannot be written.
   """
   if not out:
     for path in _folders(default.parent):
       _mend_if_left(path)
   for place in [out] if out else _places(default, results):
     name = None if out else _taken_by(place, results)
-    # Whoever evaluates there once more need not be waited for.
+    # Skipped without the lock: another process may be evaluating there.
     if name == _METRICS:
       continue
     place = files.make_folder(place, '--out')
@@ -113,16 +123,20 @@ def opened(default, results, *, out=None):
   raise _taken(place, name)
 
 
-def write(folder, results, records):
+def write(
+  folder: pathlib.Path,
+  results: Mapping[str, Any],
+  records: Sequence[Mapping[str, Any]],
+) -> None:
   """Writes the results of an evaluation, all or nothing.
 
   Args:
-    folder: of `opened`.
-    results: metrics.json.
-    records: of records.csv.
+    folder: folder from `opened`.
+    results: contents of metrics.json.
+    records: rows of records.csv.
 
   Raises:
-    errors.InputError: it has something else by now, or cannot be written.
+    errors.InputError: the folder has other results now, or cannot be written.
   """
   _check(folder, results)
   with together.together(folder, _METRICS) as staged:
@@ -130,14 +144,14 @@ def write(folder, results, records):
     files.write_json(staged / _METRICS, results)
 
 
-def candidates(folder):
-  """Folders with results that `opened` may have yielded, with metrics.json.
+def candidates(folder: pathlib.Path) -> list[tuple[pathlib.Path, Any]]:
+  """Finds the folders with results that `opened` may have yielded.
 
   Args:
-    folder: of `workdir.evaluation_dir`.
+    folder: folder from `workdir.evaluation_dir`.
 
   Returns:
-    A list of (folder, metrics.json).
+    A list of (folder, contents of metrics.json).
 
   Raises:
     errors.InputError: a metrics.json is damaged.
@@ -162,9 +176,9 @@ def _folders(parent):
 
 
 def _mend_if_left(folder):
-  """Ends what a killed process left in a folder, unless another works there."""
-  # One that cannot be mended here, such as one that may only be read, is as it
-  # is: what is not whole has no metrics.json.
+  """Mends a folder that a killed process left, unless another works there."""
+  # A folder that cannot be mended, such as a read-only one, does no harm:
+  # incomplete results have no metrics.json.
   with contextlib.suppress(errors.InputError, OSError):
     if any('.mtnet_jax-' in path.name[1:] for path in folder.iterdir()):
       with together.one_writer(folder):

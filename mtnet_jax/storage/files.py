@@ -1,5 +1,8 @@
-"""Files of a run: written whole or not at all."""
+"""Writes files and folders completely or not at all, and reads small files."""
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import csv
 import errno
@@ -10,21 +13,24 @@ import pathlib
 import stat
 import sys
 import tempfile
+from typing import Any
 
 from mtnet_jax.system import errors
 
 # A table of a hundred thousand nodules takes a third of this.
 _MAX_BYTES = 64 << 20
-_PART = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def writing(path, flag=None):
+def writing(
+  path: str | os.PathLike[str], flag: str | None = None
+) -> Iterator[None]:
   """Turns errors of the operating system into `InputError`.
 
   Args:
     path: what the block writes.
-    flag: by which another path can be chosen, if there is one.
+    flag: the flag that chooses another path, if there is one.
   """
   try:
     yield
@@ -35,11 +41,11 @@ def writing(path, flag=None):
     raise errors.InputError(f'{path} cannot be written{reason}.') from error
 
 
-def write_bytes(path, data):
-  """Writes under a temporary name and renames, so no reader sees a half.
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+  """Writes under a temporary name and renames, so no reader sees half a file.
 
   Raises:
-    errors.InputError: it cannot be written; what was there stays.
+    errors.InputError: it cannot be written; the previous file stays.
   """
   from tfds_lidc.folder_swap import staged as staged_lib
 
@@ -49,14 +55,14 @@ def write_bytes(path, data):
     os.replace(staged, path)
 
 
-def check_spelling(path):
-  """Refuses a path that libraries in C++ would spell otherwise, or not at all.
+def check_spelling(path: str | os.PathLike[str]) -> None:
+  """Refuses a path whose bytes would differ between Python and C++ libraries.
 
-  They take names for UTF-8, Python what the locale says.
+  C++ libraries expect names in UTF-8; Python uses the encoding of the locale.
 
   Raises:
-    errors.InputError: the path, or the working directory that it begins in, is
-      such a path.
+    errors.InputError: the absolute path is not ASCII and the locale is not
+      UTF-8, or the path cannot be encoded in UTF-8.
   """
   whole = os.path.abspath(path)
   if whole.isascii():
@@ -64,29 +70,31 @@ def check_spelling(path):
   encoding = sys.getfilesystemencoding()
   if encoding != 'utf-8':
     raise errors.InputError(
-      f'{path} has letters for which this locale ({encoding}) has no name that'
-      ' all libraries share: set PYTHONUTF8=1.'
+      f'{path} has characters that this locale ({encoding}) does not encode as'
+      ' UTF-8: set PYTHONUTF8=1.'
     )
   try:
     whole.encode()
   except UnicodeEncodeError as error:
     raise errors.InputError(
-      f'{path} has a name that is no UTF-8: rename it.'
+      f'{path} has a name that is not valid UTF-8: rename it.'
     ) from error
 
 
-def make_folder(path, flag='--workdir'):
-  """Creates a folder, unless it exists, and proves that it can be written.
+def make_folder(
+  path: str | os.PathLike[str], flag: str = '--workdir'
+) -> pathlib.Path:
+  """Creates a folder if needed and checks that files can be created in it.
 
   Args:
     path: the folder.
-    flag: by which another can be chosen.
+    flag: the flag that chooses another folder, for messages.
 
   Returns:
-    `pathlib.Path` of it.
+    The folder.
 
   Raises:
-    errors.InputError: it cannot be written.
+    errors.InputError: the folder cannot be written.
   """
   path = pathlib.Path(path)
   with writing(path, flag):
@@ -97,11 +105,11 @@ def make_folder(path, flag='--workdir'):
 
 
 @contextlib.contextmanager
-def new_folder(path):
-  """Yields a folder beside `path` to write, and moves it there when complete.
+def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Yields a folder to write beside `path`, and moves it there at the end.
 
   Raises:
-    errors.InputError: there is something already, or it cannot be written;
+    errors.InputError: something exists at `path`, or it cannot be written;
       nothing is left behind.
   """
   from tfds_lidc.folder_swap import swap
@@ -113,7 +121,7 @@ def new_folder(path):
         f'{path} is the working directory, which cannot be replaced: choose'
         ' another --out.'
       )
-    # Also those of what has its place: nobody else would meet them.
+    # Removed even if `path` exists: no later command would remove them.
     swap.remove_leftovers(path.parent, path.name)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
       raise errors.InputError(
@@ -124,10 +132,10 @@ def new_folder(path):
 
 
 @contextlib.contextmanager
-def replaced_folder(path):
-  """Yields a folder beside `path` to write, which replaces it when complete.
+def replaced_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Yields a folder to write beside `path`, which replaces it at the end.
 
-  What was at `path` stays until then, and stays if anything is raised.
+  The folder at `path` stays until then, and stays if the block raises.
 
   Raises:
     errors.InputError: it cannot be written.
@@ -139,11 +147,11 @@ def replaced_folder(path):
     yield staged
 
 
-def remove_leftovers(directory):
-  """Removes what killed processes left unfinished, and gives back the old.
+def remove_leftovers(directory: str | os.PathLike[str]) -> None:
+  """Removes unfinished files of killed processes, and restores the old ones.
 
-  Only what this package wrote there, and what has no living owner: see
-  `tfds_lidc.folder_swap`.
+  It touches only files that this package wrote and that no running process
+  owns; see `tfds_lidc.folder_swap`.
   """
   from tfds_lidc.folder_swap import swap
 
@@ -151,48 +159,50 @@ def remove_leftovers(directory):
     swap.remove_leftovers(directory)
 
 
-def write_text(path, text):
-  """`write_bytes` of UTF-8.
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+  """Writes text as UTF-8, as `write_bytes` does.
 
-  Names of files may be of any bytes; those that are no text are escaped.
+  Text may hold names of files of any bytes; bytes that are not UTF-8 are
+  escaped.
   """
   write_bytes(path, text.encode('utf-8', 'backslashreplace'))
 
 
-def write_json(path, tree):
-  """Writes indented JSON; NaN is refused, because JSON has none."""
+def write_json(path: str | os.PathLike[str], tree: Any) -> None:
+  """Writes indented JSON; raises `ValueError` for NaN, which JSON lacks."""
   write_text(path, json.dumps(tree, indent=2, allow_nan=False) + '\n')
 
 
-def read_bytes(path):
-  """Reads a JSON, CSV or other text, which anyone may have written.
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+  """Reads a JSON, CSV or other text file, which anyone may have written.
 
   Raises:
-    OSError: it cannot be read, is no file but a pipe or a device, or is larger
-      than any such file should be.
+    OSError: the file cannot be read, is not a regular file, or is larger than
+      any such file should be.
   """
   data = bytearray()
-  with open(path, 'rb', opener=_open_at_once) as file:
+  with open(path, 'rb', opener=_open_without_waiting) as file:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-      raise OSError(errno.EINVAL, 'it is no ordinary file')
-    # In parts, because a file can grow, and some systems tell no length.
-    while part := file.read(_PART):
-      data += part
+      raise OSError(errno.EINVAL, 'it is not a regular file')
+    # In blocks: the size is checked while reading, since a file can grow and
+    # some file systems report no size.
+    while block := file.read(_BLOCK_BYTES):
+      data += block
       if len(data) > _MAX_BYTES:
         raise OSError(errno.EFBIG, f'it is over {_MAX_BYTES >> 20} MiB')
   return bytes(data)
 
 
-def _open_at_once(path, flags):
-  """Opens without waiting, as a pipe would for whoever writes into it."""
+def _open_without_waiting(path, flags):
+  """Opens a file; a pipe without a writer does not block."""
   return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike[str]) -> Any:
   """Reads JSON.
 
   Raises:
-    errors.InputError: it is missing or damaged.
+    errors.InputError: the file is missing or damaged.
   """
   try:
     return json.loads(read_bytes(path).decode('utf-8'))
@@ -204,8 +214,10 @@ def read_json(path):
     raise errors.InputError(f'{path} is damaged: {error}.') from error
 
 
-def write_csv(path, rows):
-  """Writes dicts with the same keys, or with some of the first ones'."""
+def write_csv(
+  path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]
+) -> None:
+  """Writes a row per dict; cells of keys that a dict lacks are empty."""
   names = list(dict.fromkeys(name for row in rows for name in row))
   text = io.StringIO()
   writer = csv.DictWriter(text, names, lineterminator='\n')

@@ -1,17 +1,23 @@
-"""Which epoch of a stage is the best: the one that its history calls so.
+"""Finds the best epoch of a stage, which its history names.
 
-A checkpoint of the best epoch is saved before the one that has the epoch in its
-history. A process that is killed between the two comes to the epoch again, and
-on another machine, or with another version, to another result.
+The checkpoint of a best epoch is saved before the latest checkpoint, whose
+history lists that epoch. If a process is killed between the two, training
+repeats the epoch, and on another machine or with another version the result may
+differ. So only an epoch that a history lists counts.
 """
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+from typing import Any
 
 from mtnet_jax.storage import files
 from mtnet_jax.storage import step_folders
 from mtnet_jax.system import errors
 
 
-def best_step(history):
-  """The last step of the best epoch; None where there is none.
+def best_step(history: Sequence[Mapping[str, Any]]) -> int | None:
+  """Returns the last step of the best epoch; None if there is none.
 
   Args:
     history: a dict per epoch, with 'step' and 'best'.
@@ -19,46 +25,48 @@ def best_step(history):
   return next((row['step'] for row in reversed(history) if row['best']), None)
 
 
-def of_latest(directory):
-  """The history of the newest step of a stage; None where there is none.
+def of_latest(directory: pathlib.Path) -> list[dict[str, Any]] | None:
+  """Returns the history of a stage's latest step; None if there is none.
 
   Args:
-    directory: of the stage's checkpoints.
+    directory: the stage's checkpoints.
   """
   folders = step_folders.found(directory / 'latest')
   return read(folders[max(folders)]) if folders else None
 
 
-def read(folder):
-  """The history that is kept with one step.
+def read(folder: pathlib.Path) -> list[dict[str, Any]] | None:
+  """Reads the history that is stored with one step.
 
   Args:
-    folder: of the step.
+    folder: the step's folder.
 
   Returns:
-    As in `best_step`; None where there is none, or none that can be read.
+    A history as in `best_step`; None if there is none or it cannot be read.
   """
   try:
     history = files.read_json(folder / 'meta' / 'metadata')['history']
     rows = [(row['step'], row['best']) for row in history]
-  # Whoever made the run may have written anything.
+  # The run may come from a stranger, so the file may hold anything.
   except (errors.InputError, KeyError, TypeError):
     return None
   return history if all(isinstance(step, int) for step, _ in rows) else None
 
 
-def best_folder(directory, history=None):
-  """The folder of a stage's best step; None where there is none.
+def best_folder(
+  directory: pathlib.Path, history: Sequence[Mapping[str, Any]] | None = None
+) -> pathlib.Path | None:
+  """Returns the folder of a stage's best step; None if there is none.
 
-  Where no history tells, it is the newest one: a stage of no epochs has none,
-  nor has one of which only `best` was copied.
+  Without a history it is the newest folder in `best`. That is so for a stage of
+  no epochs, and if only `best` was copied.
 
   Args:
-    directory: of the stage's checkpoints.
+    directory: the stage's checkpoints.
     history: as in `best_step`; by default that of the latest checkpoint.
 
   Raises:
-    errors.InputError: it is missing.
+    errors.InputError: the folder that the history names is missing.
   """
   folders = step_folders.found(directory / 'best')
   if history is None:
@@ -73,17 +81,17 @@ def best_folder(directory, history=None):
   return folders[step]
 
 
-def missing(directory, step):
-  """The `errors.InputError` where a stage's best step is missing."""
+def missing(directory: pathlib.Path, step: int) -> errors.InputError:
+  """Returns the error for a best step that is missing."""
   return errors.InputError(
-    f'{directory}/best/{step} is missing, which the history of the stage calls'
-    f' its best checkpoint: {way_out(directory)}'
+    f'{directory}/best/{step} is missing, but the history of the stage names it'
+    f' as the best checkpoint: {way_out(directory)}'
   )
 
 
-def way_out(directory):
-  """What can be done about a best step that is of no use."""
+def way_out(directory: pathlib.Path) -> str:
+  """Returns what a user can do if a best step is missing or damaged."""
   return (
-    f'delete {directory} and give the training command again, which trains this'
-    ' stage again; or take a copy.'
+    f'delete {directory} and run the training command again, which trains this'
+    ' stage again; or restore a copy.'
   )

@@ -1,47 +1,50 @@
-"""Whose run directory it is, for as long as a run writes there.
+"""Checks that a run directory still belongs to the run that writes into it.
 
-A path is no identity: while a run trains, somebody may rename its directory,
-put another in its place, or change its config.json. What the run goes on to
-write would then be lost, or lie among what is another's.
+A path does not identify a directory: while a run trains, somebody may rename
+its directory, put another in its place, or change its config.json. Whatever the
+run writes after that would be lost, or end up among the files of another run.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import os
 import pathlib
+from typing import Any
 import weakref
 
 from mtnet_jax.storage import configs
+from mtnet_jax.storage import environment
 from mtnet_jax.storage import files
 from mtnet_jax.storage import texts
-from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
 
 class Place:
-  """A directory, to be known again.
+  """A directory that can be recognised even if its path leads elsewhere later.
 
   Args:
-    directory: an existing one.
-    of: who writes there, for the message: 'run' or 'sweep'.
+    directory: an existing directory.
+    of: what writes there, for the message: 'run' or 'sweep'.
 
   Raises:
-    errors.InputError: it is gone already.
+    errors.InputError: the directory is gone already.
   """
 
-  def __init__(self, directory, *, of='run'):
+  def __init__(self, directory: str | os.PathLike[str], *, of: str = 'run'):
     self._directory = pathlib.Path(directory).absolute()
     self._of = of
-    # Open, so that its number stays its own: some file systems number a
-    # directory anew each time, others give the number of one that is gone away.
+    # Kept open so that its inode number stays valid: some file systems assign a
+    # new number at each lookup, others reuse the number of a deleted directory.
     with files.writing(self._directory, '--workdir'):
       opened = os.open(self._directory, os.O_RDONLY)
     weakref.finalize(self, os.close, opened)
     self._opened = opened
 
-  def check(self):
-    """Checks that its path still leads to it.
+  def check(self) -> None:
+    """Checks that the path still leads to this directory.
 
     Raises:
-      errors.InputError: it is gone, or another one.
+      errors.InputError: it is gone or was replaced.
     """
     try:
       found = self._directory.stat()
@@ -53,62 +56,71 @@ class Place:
     raise errors.InputError(
       f'{self._directory} {what}: it was moved or replaced while this'
       f' {self._of} wrote there. Nothing more is written; move it back, and the'
-      ' same command goes on from its last checkpoint.'
+      ' same command continues from its last checkpoint.'
     )
 
 
 class Identity:
-  """That of a run, from its start on.
+  """The identity of a run: its directory and its config.json.
 
   Args:
     workdir: the run directory, claimed and locked.
     say: prints a line.
-    place: its `Place` since it was locked; None to begin now.
+    place: the directory's `Place`, made when it was locked; by default it is
+      made now.
 
   Attributes:
-    earlier_versions: those that the run's checkpoints were written with before,
-      oldest first, where they are others than this process's.
+    earlier_versions: versions of libraries that wrote the run's checkpoints,
+      oldest first, without those of this process.
   """
 
-  def __init__(self, workdir, *, say=print, place=None):
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    *,
+    say: Callable[[str], object] = print,
+    place: Place | None = None,
+  ):
     self._workdir = pathlib.Path(workdir).absolute()
     self._place = place or Place(workdir)
     self._tree = files.read_json(self._workdir / 'config.json')
     self._config = _config(self._workdir)
     self._say = say
-    self.earlier_versions = []
+    self.earlier_versions: list[dict[str, str]] = []
 
-  def check(self):
-    """Checks that the directory is still there, and this run's.
+  def check(self) -> None:
+    """Checks that the directory still exists and belongs to this run.
 
     Raises:
-      errors.InputError: it is gone, or another one.
+      errors.InputError: it is gone, or it or its config.json was changed.
     """
     self._place.check()
     if _config(self._workdir) != self._config:
       raise errors.InputError(
         f'{self._workdir}/config.json was changed or removed while this run'
         ' wrote there. Nothing more is written; put it back, and the same'
-        ' command goes on from its last checkpoint.'
+        ' command continues from its last checkpoint.'
       )
 
-  def meta(self):
-    """What is kept with each checkpoint."""
+  def meta(self) -> dict[str, Any]:
+    """Returns what is stored with each checkpoint."""
     return {
       'config': self._tree,
-      'versions': [*self.earlier_versions, workdir_lib.versions()],
+      'versions': [*self.earlier_versions, environment.versions()],
     }
 
-  def check_stage(self, stage, meta, *, where):
-    """Checks that a checkpoint is this run's, and says what else wrote it.
+  def check_stage(
+    self, stage: str, meta: Mapping[str, Any], *, where: pathlib.Path
+  ) -> None:
+    """Checks that a checkpoint belongs to this run, and reports its versions.
 
     Args:
-      stage: its name.
-      meta: what was kept with it.
-      where: the checkpoints.
+      stage: name of the stage.
+      meta: what was stored with the checkpoint.
+      where: the stage's checkpoints, for messages.
 
     Raises:
-      errors.InputError: it is another run's.
+      errors.InputError: it belongs to another run.
     """
     configs.check_stage(
       self._tree, meta.get('config'), stage=stage, where=where
@@ -120,20 +132,20 @@ class Identity:
       self._compare_versions(stage, meta.get('versions', []))
 
   def _compare_versions(self, stage, written_with):
-    now = workdir_lib.versions()
+    now = environment.versions()
     for then in written_with:
       if then == now or then in self.earlier_versions:
         continue
       self.earlier_versions.append(then)
       self._say(
-        f'{stage}: began with {_differing(then, now)}, goes on with'
-        f" {_differing(now, then)}: its numbers may be neither's to the last"
-        ' digit.'
+        f'{stage}: began with {_differing(then, now)}, continues with'
+        f' {_differing(now, then)}: its numbers may not be reproducible to the'
+        ' last digit with either.'
       )
 
 
 def _config(workdir):
-  """The bytes of config.json; None where it cannot be read."""
+  """Returns the bytes of config.json; None if it cannot be read."""
   try:
     return files.read_bytes(workdir / 'config.json')
   except OSError:

@@ -1,25 +1,28 @@
-"""One process at a time in a folder, on all machines that share it."""
+"""Locks a folder for one process, on all machines that share it."""
 
+from collections.abc import Iterator
 import contextlib
+import pathlib
 
 from mtnet_jax.system import errors
 
 
 @contextlib.contextmanager
-def exclusive(path, flag):
-  """Keeps other processes out of the folder of a file while the block runs.
+def exclusive(path: pathlib.Path, flag: str) -> Iterator[None]:
+  """Keeps other processes out of a lock file's folder while the block runs.
 
-  The operating system drops the lock when the process ends in any way. The file
-  is neither followed where it is a link, nor emptied where it is somebody's,
-  and goes afterwards. Where the file system has no locks, a line says so.
+  The operating system releases the lock when the process ends in any way. A
+  link at `path` is not followed, a file of somebody else there is not emptied,
+  and the lock file is removed afterwards. If the file system has no locks, a
+  note is printed and the block runs without one.
 
   Args:
-    path: `pathlib.Path` of the file, in an existing folder.
-    flag: by which another folder can be chosen.
+    path: the lock file, in an existing folder.
+    flag: the flag that chooses another folder, for messages.
 
   Raises:
-    errors.BusyError: another process has it.
-    errors.InputError: it cannot be locked.
+    errors.BusyError: another process holds the lock.
+    errors.InputError: the folder cannot be locked.
   """
   from tfds_lidc.folder_swap import lock_file
 
@@ -30,7 +33,7 @@ def exclusive(path, flag):
       who = errors.one_line(error.strerror)
       who = f' ({who})' if who else ''
       raise errors.BusyError(
-        f'another process that still runs has {path.parent}{who}: wait for it,'
+        f'another process that still runs uses {path.parent}{who}: wait for it,'
         f' or choose another {flag}.'
       ) from error
     except OSError as error:

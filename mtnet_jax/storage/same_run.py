@@ -1,9 +1,11 @@
-"""A run that is read for long, and what is then written below it.
+"""Checks that a run directory did not change while a command computed.
 
-While a command computes, somebody may rename the run directory, or put another
-in its place. What the command writes then would lie among what is another's.
+While a command computes, somebody may rename the run directory or put another
+in its place. The command's results would then end up in another run.
 """
 
+from collections.abc import Callable
+import os
 import pathlib
 
 from mtnet_jax.storage import identity as identity_lib
@@ -11,21 +13,21 @@ from mtnet_jax.storage import workdir as workdir_lib
 from mtnet_jax.system import errors
 
 
-def remember(workdir):
-  """Remembers a run directory, before anything of it is read.
+def remember(workdir: str | os.PathLike[str]) -> Callable[[], None]:
+  """Remembers a run directory; to be called before anything in it is read.
 
   Args:
     workdir: the run directory.
 
   Returns:
-    A function that raises `errors.InputError` unless it is still there, and
-    has the same config.json.
+    A function that raises `errors.InputError` unless the directory is still
+    there and has the same config.json.
 
   Raises:
-    errors.InputError: it is no run directory.
+    errors.InputError: `workdir` is not a run directory.
   """
   if not pathlib.Path(workdir, 'config.json').exists():
-    workdir_lib.read_config(workdir)  # Which says so, and the way out.
+    workdir_lib.read_config(workdir)  # It raises an error with the way out.
   try:
     identity = identity_lib.Identity(workdir)
   except OSError as error:
@@ -39,7 +41,7 @@ def remember(workdir):
     except errors.InputError as error:
       raise errors.InputError(
         f'{workdir} is not the run that was read: it was moved, replaced or'
-        ' changed meanwhile. Nothing is written; give the command again, with'
+        ' changed meanwhile. Nothing is written; run the command again, with'
         ' the path that the run has now.'
       ) from error
 

@@ -1,38 +1,38 @@
-"""Trained models that come with the package, by name."""
+"""Finds trained models that come with the package, by name."""
 
+import os
 import pathlib
 
 import mtnet_jax
 from mtnet_jax.system import errors
 from mtnet_jax.system import paths
 
-# Each is a bundle, whose README says what it was trained on.
+# Each model is a bundle; its README.md says what it was trained on.
 _FOLDER = pathlib.Path(mtnet_jax.__file__).parent / 'shipped'
 
 
-def names():
-  """The names there are, sorted."""
+def names() -> list[str]:
+  """Returns the names of all shipped models, sorted."""
   return sorted(path.parent.name for path in _FOLDER.glob('*/manifest.json'))
 
 
-def is_shipped(folder):
-  """Whether a folder is one of the package's own."""
+def is_shipped(folder: str | os.PathLike[str]) -> bool:
+  """Returns whether a folder is that of a shipped model."""
   return pathlib.Path(folder).resolve().parent == _FOLDER.resolve()
 
 
-def folder_of(path, *, kinds='a run directory, a bundle'):
-  """The folder of a trained model on this disk.
+def folder_of(
+  path: str | os.PathLike[str], *, kinds: str = 'a run directory, a bundle'
+) -> pathlib.Path:
+  """Returns the folder of a trained model.
 
   Args:
-    path: where it is, or the name of a shipped one. A folder of that name in
-      the working directory comes first.
-    kinds: what else `path` may be, for the message.
-
-  Returns:
-    `pathlib.Path`.
+    path: a folder, or the name of a shipped model. A folder of that name in the
+      working directory comes first.
+    kinds: what the folder may be, for the message.
 
   Raises:
-    errors.InputError: it is neither.
+    errors.InputError: `path` is neither.
   """
   folder = pathlib.Path(paths.expand(path))
   if not folder.exists() and str(path) in names():

@@ -1,22 +1,24 @@
-"""Bounds of the sizes of networks in a config.
+"""Bounds the sizes of networks, images and batches in a config.
 
-Configs come with other people's runs and bundles: a few bytes of one could ask
+Configs come with other people's runs and bundles: a few bytes in one could ask
 for terabytes, or for networks that take hours to build. No sensible network
 reaches these bounds.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 from mtnet_jax.system import errors
 
-# Name -> (type, lowest, highest) of its value, or of each of its values.
-_RUN = {
-  # Smaller ones leave nothing of the deepest features.
+# Key -> (type, minimum, maximum) of its value, or of each element of its value.
+_RUN: dict[str, tuple[type, float, float]] = {
+  # Smaller images leave no pixel in the deepest features.
   'image_size': (int, 32, 2048),
   'eval_batch_size': (int, 1, 4096),
 }
-_WIDTH = (int, 1, 16384)
-_NET = {
+_WIDTH: tuple[type, float, float] = (int, 1, 16384)
+_NET: dict[str, tuple[type, float, float]] = {
   'stem_widths': _WIDTH,
   'entry_widths': _WIDTH,
   'exit_width': _WIDTH,
@@ -35,7 +37,7 @@ _NET = {
   'bn_epsilon': (float, 1e-12, 1),
   'bn_momentum': (float, 0, 1),
 }
-# What networks have where a config says nothing; a test compares the two.
+# Defaults of the networks, for keys that a config lacks; a test compares them.
 _XCEPTION = {
   'stem_widths': (32, 64),
   'entry_widths': (128, 256, 728),
@@ -56,17 +58,17 @@ _DEFAULTS = {
 _NETS = ('seg_net', 'class_net', 'unet')
 _MAX_LAYERS = 32
 _MAX_PARAMETERS = 1 << 31
-# Of the largest single activation of a batch; that of the paper's networks at
-# the default batch is 0.2 GB.
-_MAX_ACTIVATION = 8 << 30
+# Limit for the largest activation of a batch. The paper's networks have 0.2 GB
+# at the default batch size.
+_MAX_ACTIVATION_BYTES = 8 << 30
 
 
-def check(config, *, where='config'):
+def check(config: Mapping[str, Any], *, where: str = 'config') -> None:
   """Raises `errors.InputError` naming the first value out of its bounds.
 
   Args:
     config: a config as a dict of dicts; any key may be missing.
-    where: prefix of the names of values in messages.
+    where: prefix of keys in messages.
   """
   for key, bounds in _RUN.items():
     if key in config:
@@ -81,26 +83,26 @@ def check(config, *, where='config'):
     if _parameters(net) > _MAX_PARAMETERS:
       raise errors.InputError(
         f'{where}.{name} asks for too many parameters: at most'
-        f' {_MAX_PARAMETERS:,} can be used.'
+        f' {_MAX_PARAMETERS:,} are allowed.'
       )
   _check_activations(config, where)
 
 
 def _check_activations(config, where):
-  """Raises where image, batch and widths ask for too much together."""
+  """Raises if image size, batch size and widths together need too much."""
   if not {'image_size', 'eval_batch_size'} <= set(config.keys()):
     return
-  if _largest_activation(config) > _MAX_ACTIVATION:
+  if _largest_activation(config) > _MAX_ACTIVATION_BYTES:
     raise errors.InputError(
       f'{where}: image_size={config["image_size"]} with'
-      f' eval_batch_size={config["eval_batch_size"]} and these widths asks for'
-      f' more than {_MAX_ACTIVATION >> 30} GiB at once: make one of them'
-      ' smaller.'
+      f' eval_batch_size={config["eval_batch_size"]} and these widths needs'
+      f' over {_MAX_ACTIVATION_BYTES >> 30} GiB for one activation: make one of'
+      ' them smaller.'
     )
 
 
 def _largest_activation(config):
-  """Bytes of the largest activation of a batch, in float32."""
+  """Returns the bytes of a batch's largest activation, in float32."""
   seg_net, class_net, unet = (
     {**_DEFAULTS[name], **config.get(name, {})} for name in _NETS
   )
@@ -108,7 +110,7 @@ def _largest_activation(config):
   if config.get('strategy') == 'single':
     found += _of_unet(unet)
   if config.get('strategy') == 'feedback':
-    # What the classifier reads, on the deepest grid.
+    # The classifier's input, on the deepest grid.
     deepest = _values(seg_net['tail_widths'])[-1]
     stride = 2 << len(_values(seg_net['entry_widths']))
     found += [(stride, deepest + seg_net['decoder_features'])]
@@ -119,39 +121,40 @@ def _largest_activation(config):
   )
 
 
-def _of_xception(net) -> Iterator[tuple[int, int]]:
+def _of_xception(net: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
   """Yields (stride, channels) of the activations of either Xception."""
   stride = 2
   for width in _values(net['stem_widths']):
     yield stride, width
   for width in _values(net['entry_widths']):
-    # Before the grid is halved, at the end of the block.
+    # The block halves the grid at its end.
     yield stride, width
     stride *= 2
   for width in (net['exit_width'], *_values(net['tail_widths'])):
     yield stride, width
 
 
-def _of_seg_net(net) -> Iterator[tuple[int, int]]:
+def _of_seg_net(net: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
   """Yields (stride, channels) of the activations of a `DeepLabV3Plus`."""
   yield from _of_xception(net)
   entry = _values(net['entry_widths'])
   stride = 2 << len(entry)
   aspp, decoder = net['aspp_features'], net['decoder_features']
-  # The 1 x 1 convolution, the dilated ones and the pooled image, concatenated.
+  # The 1 x 1 convolution, the dilated convolutions and the pooled image,
+  # concatenated.
   yield stride, (2 + len(_values(net['aspp_rates']))) * aspp
-  # The fine layer's maps beside the features.
+  # The fine layer's two maps, concatenated with the features.
   yield stride, aspp + 2
   # The decoder, on the grid of the second block.
   yield 4, aspp + net['low_level_features']
   yield 4, decoder
 
 
-def _of_unet(net) -> Iterator[tuple[int, int]]:
+def _of_unet(net: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
   """Yields (stride, channels) of the activations of a `UNet`."""
   *widths, bottom = _values(net['widths'])
   for level, width in enumerate(widths):
-    # Two of them where the way up meets the way down.
+    # The decoder concatenates its features with the skip connection's.
     yield 1 << level, 2 * width
   yield 1 << len(widths), bottom
 
@@ -160,7 +163,7 @@ def _check_all(value, bounds, name):
   values = _values(value)
   if not 0 < len(values) <= _MAX_LAYERS:
     raise errors.InputError(
-      f'{name} has {len(values)} values: 1 to {_MAX_LAYERS} can be used.'
+      f'{name} has {len(values)} values: it must have 1 to {_MAX_LAYERS}.'
     )
   for one in values:
     _check(one, bounds, name)
@@ -169,7 +172,7 @@ def _check_all(value, bounds, name):
 def _check(value, bounds, name):
   kind, low, high = bounds
   kinds = (int,) if kind is int else (int, float)
-  # Written so that NaN fails.
+  # `not low <= value <= high` also refuses NaN.
   if (
     not isinstance(value, kinds)
     or isinstance(value, bool)
@@ -182,7 +185,7 @@ def _check(value, bounds, name):
 
 
 def _parameters(net):
-  """An estimate of a network's number of parameters, at least half of it.
+  """Estimates a network's number of parameters, and finds at least half.
 
   It counts 3 x 3 kernels between neighbouring layers, and the middle flow.
   """

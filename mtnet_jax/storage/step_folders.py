@@ -1,13 +1,14 @@
-"""The folders of saved steps, below the `latest` or `best` of a stage.
+"""Replaces and deletes folders of saved steps, in a stage's `latest` or `best`.
 
     DIR/<step>              what Orbax saved
-    DIR/.replaced/<step>    the same step as it was, while it is saved again
-    DIR/.removed.<step>     what is being deleted
+    DIR/.replaced/<step>    the old version of a step that is saved again
+    DIR/.removed.<step>     a step that is being deleted
 
-Orbax takes neither of the hidden names for a step. A process that is killed
-leaves one of them, which `mend` ends.
+Orbax does not take the hidden names for steps. A process that is killed leaves
+them behind, and `mend` finishes or undoes what it was doing.
 """
 
+from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -17,11 +18,12 @@ _REPLACED = '.replaced'
 _REMOVED = '.removed.'
 
 
-def found(directory):
-  """Step -> its folder; the replaced one where the new one did not come.
+def found(directory: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
+  """Returns step -> folder, with the old folder if the new one is missing.
 
   Args:
-    directory: need not exist, and nothing is written there.
+    directory: the folder of all steps, which need not exist. Nothing is
+      written there.
   """
   directory = pathlib.Path(directory)
   return {
@@ -34,11 +36,11 @@ def found(directory):
 
 
 @contextlib.contextmanager
-def replaced(directory, step):
-  """Moves a step out of the way of a new one, and back if none comes.
+def replaced(directory: str | os.PathLike[str], step: int) -> Iterator[None]:
+  """Moves a step away while the block saves it again, and back if it fails.
 
   Raises:
-    OSError: it cannot be moved.
+    OSError: the step cannot be moved.
   """
   mend(directory)
   waiting = pathlib.Path(directory, _REPLACED, str(step))
@@ -50,13 +52,13 @@ def replaced(directory, step):
     mend(directory)
 
 
-def remove(directory, step):
-  """Deletes a step, of which no half is ever found in its place.
+def remove(directory: str | os.PathLike[str], step: int) -> None:
+  """Deletes a step; no half-deleted step is ever found under its name.
 
   Raises:
-    OSError: it cannot be moved.
+    OSError: the step cannot be moved.
   """
-  # Beside it, because a disk may be too full for one more folder.
+  # Renamed, not moved into a new folder, for which a full disk has no room.
   removed = pathlib.Path(directory, f'{_REMOVED}{step}')
   _delete(removed)
   with contextlib.suppress(FileNotFoundError):
@@ -64,11 +66,11 @@ def remove(directory, step):
   _delete(removed)
 
 
-def mend(directory):
-  """Gives back what was replaced and did not come; ends what was begun.
+def mend(directory: str | os.PathLike[str]) -> None:
+  """Finishes deletions, and restores old steps whose new version is missing.
 
   Raises:
-    OSError: it cannot be moved.
+    OSError: a step cannot be moved.
   """
   for path in pathlib.Path(directory).glob(f'{_REMOVED}*'):
     _delete(path)
@@ -83,5 +85,5 @@ def mend(directory):
 
 
 def _delete(folder):
-  # What cannot be deleted harms nobody, and the next one tries again.
+  # A folder that cannot be deleted does no harm, and the next `mend` retries.
   shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,14 @@
-"""Variables as safetensors, under names like coarse/params/..."""
+"""Reads and writes variables as safetensors, named like coarse/params/..."""
 
+from collections.abc import Iterator
+from collections.abc import Mapping
 import hashlib
 import json
 import math
+import os
+import pathlib
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,30 +16,30 @@ import safetensors.numpy
 
 from mtnet_jax.system import errors
 
-# That of the shipped model, of two members, takes a hundredth of it.
-_MAX_HEADER = 20 << 20
+# The header of the shipped model, with two members, takes a hundredth of this.
+_MAX_HEADER_BYTES = 20 << 20
 _MAX_SIDES, _MAX_SIDE = 8, 1 << 31
-# The longest name of the project has 69 letters in 9 parts.
+# The longest name that the networks need has 69 letters in 9 parts.
 _NAME = re.compile('[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,19}')
 _MAX_NAME = 300
 _TYPES = {'F16': np.float16, 'F32': np.float32}
 
 
-def header(path):
-  """Shapes and types of a file, of which no more than its header is read.
+def header(path: pathlib.Path) -> dict[str, Any]:
+  """Reads shapes and types of the arrays in a file, from its header alone.
 
   Returns:
     Nested dicts of `jax.ShapeDtypeStruct`.
 
   Raises:
-    errors.InputError: it is no file of float16 and float32 arrays that follow
-      each other, or its size is not what its header says.
+    errors.InputError: the file is not a safetensors file of contiguous float16
+      and float32 arrays, or its size is not the one in its header.
   """
   try:
     size = path.stat().st_size
     with path.open('rb') as file:
       length = int.from_bytes(file.read(8), 'little')
-      if not 0 < length <= min(_MAX_HEADER, size - 8):
+      if not 0 < length <= min(_MAX_HEADER_BYTES, size - 8):
         raise ValueError(f'a header of {length} bytes')
       listed = json.loads(file.read(length))
     listed.pop('__metadata__', None)
@@ -70,31 +75,42 @@ def header(path):
 
 def _check_name(name):
   if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
-    raise ValueError(f'a name of {len(name)} letters that no array has')
+    raise ValueError(f'an invalid name of {len(name)} letters')
 
 
 def _shape(entry):
-  """The shape of an array, of which a product can be made."""
+  """Returns the shape of an array; its sides are bounded integers."""
   shape = entry['shape']
   if (
     not isinstance(shape, list)
     or len(shape) > _MAX_SIDES
     or any(type(side) is not int or not 0 <= side < _MAX_SIDE for side in shape)
   ):
-    raise ValueError('a shape that is none')
+    raise ValueError('an invalid shape')
   return tuple(shape)
 
 
 def _check_groups(found):
-  """No array may have the name of a group of arrays."""
+  """Raises `ValueError` if an array has the name of a group of arrays."""
   for name in found:
     for i, letter in enumerate(name):
       if letter == '/' and name[:i] in found:
         raise ValueError('an array with the name of a group')
 
 
-def check_finite(tree, where, *, way_out='Get the model again.'):
-  """Raises `errors.InputError` where an array holds NaN or infinity."""
+def check_finite(
+  tree: Any,
+  where: str | os.PathLike[str],
+  *,
+  way_out: str = 'Get the model again.',
+) -> None:
+  """Raises `errors.InputError` if an array holds NaN or infinity.
+
+  Args:
+    tree: pytree of arrays.
+    where: what holds the arrays; begins the message.
+    way_out: what the user can do; ends the message.
+  """
   for keys, leaf in jax.tree.leaves_with_path(tree):
     if not np.isfinite(leaf).all():
       name = jax.tree_util.keystr(keys, simple=True, separator='/')
@@ -103,8 +119,8 @@ def check_finite(tree, where, *, way_out='Get the model again.'):
       )
 
 
-def read(path):
-  """Reads nested dicts of arrays.
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads nested dicts of NumPy arrays.
 
   Raises:
     errors.InputError: the file is damaged.
@@ -118,22 +134,27 @@ def read(path):
   return nested(arrays)
 
 
-def write(path, variables, *, metadata=None):
-  """Writes nested dicts of arrays.
+def write(
+  path: pathlib.Path,
+  variables: Mapping[str, Any],
+  *,
+  metadata: dict[str, str] | None = None,
+) -> None:
+  """Writes nested dicts of NumPy arrays.
 
   Args:
-    path: `pathlib.Path` of the file.
-    variables: nested dicts.
-    metadata: texts that the header holds, by name.
+    path: the file.
+    variables: nested dicts of arrays.
+    metadata: name -> text to store in the file's header.
 
   Raises:
-    errors.InputError: they cannot be written.
+    errors.InputError: the file cannot be written.
   """
   path.touch()
   mode = path.stat().st_mode
   try:
     safetensors.numpy.save_file(dict(flat(variables)), path, metadata)
-    # safetensors makes it readable by this user only.
+    # safetensors makes the file readable by this user only.
     path.chmod(mode)
   except safetensors.SafetensorError as error:
     raise errors.InputError(
@@ -141,8 +162,10 @@ def write(path, variables, *, metadata=None):
     ) from error
 
 
-def flat(tree, path=()):
-  """Yields ('coarse/params/...', array) of every leaf of nested dicts."""
+def flat(
+  tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Any]]:
+  """Yields ('coarse/params/...', array) for every leaf of nested dicts."""
   for key, value in tree.items():
     if isinstance(value, dict):
       yield from flat(value, (*path, key))
@@ -150,9 +173,9 @@ def flat(tree, path=()):
       yield '/'.join((*path, key)), value
 
 
-def nested(arrays):
-  """Nested dicts of {'coarse/params/...': array}: the inverse of `flat`."""
-  tree = {}
+def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {'coarse/params/...': array} as nested dicts: inverse of `flat`."""
+  tree: dict[str, Any] = {}
   for name, array in arrays.items():
     *groups, leaf = name.split('/')
     group = tree
@@ -162,12 +185,16 @@ def nested(arrays):
   return tree
 
 
-def digest(tree):
-  """SHA-256 of the names, types, shapes and bytes of nested dicts of arrays."""
+def digest(tree: Any) -> str:
+  """Returns the SHA-256 of the names, types, shapes and bytes of arrays.
+
+  Args:
+    tree: nested dicts of arrays.
+  """
   found = hashlib.sha256()
   for keys, leaf in jax.tree.leaves_with_path(tree):
     path = jax.tree_util.keystr(keys, simple=True, separator='/')
     leaf = np.asarray(leaf)
     found.update(f'/{path} {leaf.dtype} {leaf.shape}'.encode())
-    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
   return found.hexdigest()

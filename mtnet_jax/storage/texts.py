@@ -1,24 +1,27 @@
-"""Texts of runs and bundles, which anyone may have written and somebody reads.
+"""Checks texts of runs and bundles, which anyone may have written.
 
-They reach pages, cards, tables and terminals: a control character would act
-there, and megabytes would bury the rest.
+The texts reach pages, cards, tables and terminals. A control character would
+take effect there, and megabytes of text would hide everything else.
 """
 
+from collections.abc import Mapping
+import os
 import re
+from typing import Any
 
 from mtnet_jax.system import errors
 
 MAX_NAME = 64
-# As the Hub calls a licence of which nothing is known.
+# The Hugging Face Hub's identifier of an unknown licence.
 UNKNOWN_LICENSE = 'unknown'
 _LICENSE = re.compile(r'[a-z0-9][a-z0-9.-]{0,39}')
-# Between its two lines stands what the Hub reads.
+# YAML between two lines of dashes, which the Hub reads.
 _FRONT_MATTER = re.compile(r'---\n.*?\n---\n+', re.DOTALL)
 _NAME = re.compile(rf'[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}')
 _MAX_TEXT = 4096
 _MAX_CARD = 1 << 20
-# Paths of the machine that trained; names of files may be of any bytes. By
-# their whole keys, since the same word elsewhere is any text.
+# Paths on the machine that trained, which may have any characters. Keys are
+# complete, since other keys that end in the same word hold ordinary text.
 _PATHS = (
   'dataset.data_dir',
   'start_from',
@@ -26,47 +29,49 @@ _PATHS = (
   'pretrained.classification',
   'members.workdir',
 )
-# A paragraph, of which a card joins the lines.
+# Keys of paragraphs; a card joins their lines.
 _PARAGRAPHS = ('note',)
 
 
-def is_name(value):
-  """Whether a value can be the name of a model: a short, printable word."""
+def is_name(value: object) -> bool:
+  """Returns whether a value is a valid model name: a short, printable word."""
   return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
-def as_name(text):
-  """A model's name made of the name of its folder, which may be any text."""
+def as_name(text: str) -> str:
+  """Turns the name of a folder, which may be any text, into a model name."""
   name = re.sub('[^A-Za-z0-9._-]+', '-', text).lstrip('.-')[:MAX_NAME]
   return name or 'model'
 
 
-def check_name(value, where):
-  """Raises `errors.InputError` where a value is no name of a model."""
+def check_name(value: object, where: str | os.PathLike[str]) -> None:
+  """Raises `errors.InputError` if a value is not a valid model name."""
   if not is_name(value):
     raise errors.InputError(
-      f'{where}: {str(value)[:40]!r} is no name of a model: it must be at most'
-      f' {MAX_NAME} letters of A-Z, a-z, 0-9, ".", "_" and "-".'
+      f'{where}: {str(value)[:40]!r} is not a model name: it must be at most'
+      f' {MAX_NAME} characters of A-Z, a-z, 0-9, ".", "_" and "-".'
     )
 
 
-def check_license(value, where):
-  """Raises `errors.InputError` where a value is no identifier of a licence."""
+def check_license(value: object, where: str | os.PathLike[str]) -> None:
+  """Raises `errors.InputError` if a value is not a licence identifier."""
   if not isinstance(value, str) or not _LICENSE.fullmatch(value):
     raise errors.InputError(
-      f'{where}: {str(value)[:40]!r} is no licence of the Hugging Face Hub: it'
-      ' must be at most 40 of a-z, 0-9, "." and "-", such as apache-2.0, other'
-      f' or {UNKNOWN_LICENSE}.'
+      f'{where}: {str(value)[:40]!r} is not a licence identifier of the Hugging'
+      ' Face Hub: it must be at most 40 characters of a-z, 0-9, "." and "-",'
+      f' such as apache-2.0, other or {UNKNOWN_LICENSE}.'
     )
 
 
-def check_tree(tree, where, *, key=''):
-  """Raises `errors.InputError` where a text in a tree cannot be shown.
+def check_tree(
+  tree: object, where: str | os.PathLike[str], *, key: str = ''
+) -> None:
+  """Raises `errors.InputError` if a text in a JSON tree cannot be shown.
 
   Args:
-    tree: of JSON.
+    tree: the tree, or a part of it.
     where: the file, for messages.
-    key: dotted, under which the tree stands in the file.
+    key: dotted key of the tree in the file.
   """
   if isinstance(tree, dict):
     for name, value in tree.items():
@@ -79,33 +84,37 @@ def check_tree(tree, where, *, key=''):
     _check(' '.join(tree.split()) if key in _PARAGRAPHS else tree, where, key)
 
 
-def check_types(tree, types, where):
-  """Raises `errors.InputError` where a value is not of its type.
+def check_types(
+  tree: Mapping[str, Any],
+  types: Mapping[str, tuple[type, str]],
+  where: str | os.PathLike[str],
+) -> None:
+  """Raises `errors.InputError` if a value is not of its type.
 
   Args:
-    tree: a dict.
-    types: key -> (type, what it is called); a key may be missing.
+    tree: values by key.
+    types: key -> (type, description of the type); `tree` may lack the key.
     where: the file, for messages.
   """
   for key, (kind, called) in types.items():
-    # True is an int to Python, and no number to a reader.
+    # Not `isinstance`, which takes True for an int.
     if key in tree and type(tree[key]) is not kind:
       raise errors.InputError(
         f'{where} is damaged: its {key} must be {called}.'
       )
 
 
-def check_card(card, where):
-  """Raises `errors.InputError` where a model card cannot be shown as text."""
+def check_card(card: str, where: str | os.PathLike[str]) -> None:
+  """Raises `errors.InputError` if a model card cannot be shown as text."""
   if len(card) > _MAX_CARD or not card.replace('\n', '').isprintable():
     raise errors.InputError(
-      f'{where} is no model card: it must be of printable characters, at most'
+      f'{where} is not a model card: it must be printable text of at most'
       f' {_MAX_CARD >> 20} MiB. Get the bundle again.'
     )
 
 
-def without_front_matter(card):
-  """A model card as people read it; one of an earlier version has none."""
+def without_front_matter(card: str) -> str:
+  """Returns a model card without the YAML at its beginning, if it has any."""
   found = _FRONT_MATTER.match(card)
   return card[found.end() :] if found else card
 
@@ -115,5 +124,5 @@ def _check(text, where, key):
     raise errors.InputError(
       f'{where} has a text of {len(text)} characters'
       f'{f" in its {key[:40]}" if key else ""} that cannot be shown: it must be'
-      f' printable, at most {_MAX_TEXT} characters.'
+      f' printable and have at most {_MAX_TEXT} characters.'
     )

@@ -1,27 +1,31 @@
-"""Files that belong together: all of one use, or all of another.
+"""Replaces a set of files in a folder: all of them or none.
 
-They lie among files of others, so that no rename of a folder replaces them at
-once. Three hidden folders beside them say how far a replacement has come:
+The folder may also hold files of others, so renaming the folder cannot replace
+the set. Three hidden folders in it record how far a replacement has come:
 
-    .INDEX.mtnet_jax-files-new    new files, still written, or complete
-    .INDEX.mtnet_jax-files-old    old files, out of the way
-    .INDEX.mtnet_jax-files-ready  new files, once no old one is in their way
+    .INDEX.mtnet_jax-files-new    new files, complete or still being written
+    .INDEX.mtnet_jax-files-old    old files, moved out
+    .INDEX.mtnet_jax-files-ready  new files, after all old ones are moved out
 
-The endings are no other module's: what ends as a backup of `folder_swap` does,
-that takes for a folder, and gives it back.
+No other module uses these endings. `folder_swap` would take a name that ends
+like its own backups for a folder to restore.
 
-A process that is killed leaves one of these states, which `mend` ends:
+A process that is killed leaves one of these states, which `mend` resolves:
 
-    new alone        nothing has changed: it is removed
-    new and old      old files are being moved out: they go back
-    ready            old files are all out: the new ones come in
-    old alone        the new ones are in: it is removed
+    new alone        nothing has changed: `new` is removed
+    new and old      old files are being moved out: they are moved back
+    ready            all old files are out: the new files are moved in
+    old alone        the new files are in: `old` is removed
 
-The index goes out first and comes in last, and pages go out before other files
-and come in after them. Before `mend`, neither stands beside files of another
-use. A file that came into the place of one meanwhile is the user's, and stays.
+The index is moved out first and in last; pages are moved out before the other
+files and in after them. So even before `mend`, neither an index nor a page is
+found beside files of another set. A file that appears under one of the names
+meanwhile belongs to the user, and stays.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -35,21 +39,25 @@ _LOCK = '.mtnet_jax-lock'
 
 
 @contextlib.contextmanager
-def together(folder, index, own=None):
-  """Yields a folder for files that belong together, and appear together.
+def together(
+  folder: str | os.PathLike[str],
+  index: str,
+  own: Callable[[pathlib.Path], Iterable[str]] | None = None,
+) -> Iterator[pathlib.Path]:
+  """Yields a folder to write files in, which then replace those of `folder`.
 
-  What an earlier use left goes when they come. The caller holds `one_writer`.
+  The caller holds `one_writer`.
 
   Args:
-    folder: where the files belong, which may hold others.
-    index: name of the file that comes last, which the caller writes, too.
-    own: called with the folder, says the names of the files in it that an
-      earlier use left. They go, and no other file is replaced. By default that
-      goes which has the name of a new file.
+    folder: where the files belong; it may hold other files.
+    index: name of the file that is moved last; the caller writes it, too.
+    own: folder -> names of the files there that an earlier use wrote. These are
+      removed, and no other file is replaced. By default, files that have the
+      name of a new file are replaced.
 
   Raises:
-    errors.InputError: they cannot be written, or one would take the place of
-      what is not the caller's; what was there stays.
+    errors.InputError: the files cannot be written, or one would replace a file
+      that is not in `own`; the old files stay.
   """
   folder = pathlib.Path(folder)
   mend(folder, index)
@@ -61,21 +69,24 @@ def together(folder, index, own=None):
       _move_out(folder, index, new, old, own)
       os.replace(new, ready)
     except BaseException:
-      # What cannot be mended now is mended at the next start.
+      # If this fails, the next use mends the folder.
       with contextlib.suppress(OSError, errors.InputError):
         _mend(folder, index)
       raise
     _mend(folder, index)
 
 
-def mend(folder, index):
-  """Ends a replacement that was interrupted: all old files, or all new ones.
+def mend(folder: str | os.PathLike[str], index: str) -> None:
+  """Finishes or undoes a replacement that was interrupted.
+
+  The caller holds `one_writer`.
 
   Args:
-    folder, index: of `together`. The caller holds `one_writer`.
+    folder: as in `together`.
+    index: as in `together`.
 
   Raises:
-    errors.InputError: the files cannot be moved, or another one is in the way.
+    errors.InputError: a file cannot be moved, or another file is in its way.
   """
   with files.writing(folder, '--out'):
     _mend(pathlib.Path(folder), index)
@@ -91,12 +102,12 @@ def _hidden(folder, index):
 def _mend(folder, index):
   new, old, ready = _hidden(folder, index)
   if _is_folder(ready):
-    # Whose files nobody misses: a disk that was full has room then.
+    # Removed first, to make room on a full disk.
     if _is_folder(old):
       shutil.rmtree(old)
     _move_in(folder, index, ready)
   elif _is_folder(old) and (
-    # Without the index there is nothing for which the old ones would go.
+    # The index comes in last: without it, the new files are not all in.
     _is_folder(new) or not (folder / index).exists()
   ):
     _move_in(folder, index, old)
@@ -106,13 +117,13 @@ def _mend(folder, index):
 
 
 def _move_out(folder, index, new, old, own):
-  """Moves what is not to stay into `old`."""
+  """Moves the files that are replaced or removed into `old`."""
   names = {path.name for path in new.iterdir()}
   earlier = names if own is None else set(own(folder))
   for name in sorted(names):
     if _is_folder(folder / name):
       raise errors.InputError(
-        f'{folder / name} is a folder, where a file belongs: choose another'
+        f'{folder / name} is a folder, but a file belongs there: choose another'
         ' --out, or rename it.'
       )
     if name not in earlier and os.path.lexists(folder / name):
@@ -124,13 +135,13 @@ def _move_out(folder, index, new, old, own):
 
 
 def _move_in(folder, index, source):
-  """Moves all files of a hidden folder beside it, and removes it."""
+  """Moves all files of a hidden folder into `folder`, and removes it."""
   names = [path.name for path in source.iterdir()]
   for name in names:
     if os.path.lexists(folder / name):
       raise errors.InputError(
-        f'{folder / name} is in the way of a file that an interrupted use of'
-        ' this folder left: rename it, or choose another --out.'
+        f'{folder / name} is in the way of a file that an interrupted command'
+        ' left to be moved there: rename it, or choose another --out.'
       )
   for name in sorted(names, key=_order(index)):
     os.replace(source / name, folder / name)
@@ -142,25 +153,24 @@ def _order(index):
 
 
 def _is_folder(path):
-  """Whether it is a folder itself, and no link to one."""
+  """Returns whether a path is a folder and not a link to one."""
   return path.is_dir() and not path.is_symlink()
 
 
-def not_own(path):
-  """The error for a file of the user's where a new one belongs."""
+def not_own(path: str | os.PathLike[str]) -> errors.InputError:
+  """Returns the error for a file of the user where a new file belongs."""
   return errors.InputError(
-    f'{path} is where a result belongs, and is of no earlier use that could be'
-    ' told: choose another --out, or rename it.'
+    f'{path} has the name of a result, but no earlier use of this command is'
+    ' known to have written it: choose another --out, or rename it.'
   )
 
 
-def one_writer(folder):
-  """Keeps other processes from writing results into a folder meanwhile.
-
-  Args:
-    folder: an existing one.
+def one_writer(
+  folder: str | os.PathLike[str],
+) -> contextlib.AbstractContextManager[None]:
+  """Keeps other processes from writing results into an existing folder.
 
   Returns:
-    A context manager, of `locks.exclusive`.
+    The context manager of `locks.exclusive`.
   """
   return locks.exclusive(pathlib.Path(folder, _LOCK), '--out')

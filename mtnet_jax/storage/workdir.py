@@ -1,32 +1,34 @@
-"""The run directory: what is in it, whether it is this run's, and who writes.
+"""The run directory: claims and locks it, and reads what a run left there.
 
-config.json  metrics.json  records.csv  seen.csv  train_log.csv  tb/  report/
-evaluations/
-checkpoints/{coarse,class,fine}/, or of the stages of another strategy
+config.json  metrics.json  records.csv  seen.csv  train_log.csv
+tb/  report/  evaluations/
+checkpoints/{coarse,class,fine}/, or the stages of another strategy
 """
 
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+import contextlib
 import hashlib
-import importlib.metadata
 import json
+import os
 import pathlib
-import platform
 import re
+from typing import Any
 
-import jax
 import ml_collections
 
-import mtnet_jax
 from mtnet_jax.storage import config_values
 from mtnet_jax.storage import configs
+from mtnet_jax.storage import environment
 from mtnet_jax.storage import files
 from mtnet_jax.storage import locks
 from mtnet_jax.storage import size_limits
 from mtnet_jax.storage import tensors
 from mtnet_jax.storage import texts
-from mtnet_jax.system import devices
 from mtnet_jax.system import errors
 
-# Keys of a config without which no network can be rebuilt, or predict. Every
+# Keys of a config that are needed to rebuild the networks and to predict. Every
 # version has written them.
 _NEEDED = (
   'dataset',
@@ -41,9 +43,9 @@ _NEEDED = (
   'coarse_mask',
   'eval_batch_size',
 )
-# Of a config.json, which has two kilobytes; a megabyte of groups takes seconds.
+# A config.json has two kilobytes; parsing a megabyte of groups takes seconds.
 _MAX_CONFIG_BYTES = 1 << 20
-# What a run leaves, after its config.json.
+# What a run writes after its config.json.
 _RESULTS = (
   'metrics.json',
   'records.csv',
@@ -60,37 +62,42 @@ _IN_METRICS = (
   'matmul_precision',
   'coarse_mask',
 )
-# What cards, reports and tables show of config.json and metrics.json.
+# Values of config.json and metrics.json that cards, reports and tables show.
 _CONFIG_TYPES = {
-  'variant': (str, 'a text'),
+  'variant': (str, 'a string'),
   'seed': (int, 'a whole number'),
-  'start_from': (str, 'a text'),
-  'start_from_dataset': (str, 'a text'),
+  'start_from': (str, 'a string'),
+  'start_from_dataset': (str, 'a string'),
 }
 _METRICS_TYPES = {
   'simulated': (bool, 'true or false'),
-  'dataset': (str, 'a text'),
-  'variant': (str, 'a text'),
+  'dataset': (str, 'a string'),
+  'variant': (str, 'a string'),
   'seed': (int, 'a whole number'),
-  'versions': (dict, 'a group of texts'),
-  'note': (str, 'a text'),
-  'left_out': (list, 'a list of texts'),
+  'versions': (dict, 'a group of strings'),
+  'note': (str, 'a string'),
+  'left_out': (list, 'a list of strings'),
   'test': (dict, 'a group of values'),
 }
-_PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def claim(workdir, config, *, changed=None):
-  """Makes `workdir` this config's run directory, or checks that it is.
+def claim(
+  workdir: str | os.PathLike[str],
+  config: ml_collections.ConfigDict,
+  *,
+  changed: Collection[str] | None = None,
+) -> None:
+  """Makes `workdir` the run directory of a config, or checks that it is.
 
   Args:
     workdir: the run directory.
-    config: of the run.
+    config: config of the run.
     changed: as in `configs.differences`.
 
   Raises:
-    errors.InputError: it cannot be written, or another config ran there; the
-      message lists the differences. Or a run was there whose config is gone.
+    errors.InputError: the directory cannot be written, or belongs to a sweep,
+      to a run with another config (the message lists the differences), or to a
+      run whose config.json is missing.
   """
   path = pathlib.Path(workdir, 'config.json')
   now = json.loads(config.to_json())
@@ -101,7 +108,7 @@ def claim(workdir, config, *, changed=None):
     )
     if found:
       raise errors.InputError(
-        f'{workdir} holds a run of another config: {"; ".join(found)}.'
+        f'{workdir} holds a run with another config: {"; ".join(found)}.'
         ' Choose another --workdir, or delete that one.'
       )
   elif (path.parent / 'sweep.json').exists():
@@ -110,25 +117,25 @@ def claim(workdir, config, *, changed=None):
     )
   elif found := [name for name in _RESULTS if (path.parent / name).exists()]:
     raise errors.InputError(
-      f'{workdir} holds the {found[0]} of a run, and no config.json that says'
-      ' of which: put that back, or choose another --workdir.'
+      f'{workdir} holds the {found[0]} of a run, but its config.json is'
+      ' missing: put it back, or choose another --workdir.'
     )
   files.make_folder(workdir)
   if not path.exists():
     files.write_json(path, now)
 
 
-def read_config(workdir):
-  """The config of a run.
+def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+  """Reads the config of a run, locked.
 
   Raises:
-    errors.InputError: there is none, it is damaged, its values cannot be used,
-      or its networks are larger than any machine can hold.
+    errors.InputError: it is missing or damaged, a value cannot be used, or its
+      networks are too large.
   """
   path = pathlib.Path(workdir, 'config.json')
   if not path.exists():
     raise errors.InputError(
-      f'{workdir} is no run directory (it has no config.json): train one'
+      f'{workdir} is not a run directory (it has no config.json): train one'
       f' with `python -m mtnet_jax.main --workdir={workdir}'
       ' --config=configs/mtnet.py:demo`.'
     )
@@ -141,8 +148,8 @@ def read_config(workdir):
   for key in ('dataset', 'seg_net', 'class_net'):
     if not isinstance(tree[key], dict):
       raise errors.InputError(
-        f'{path} is damaged: its {key} is no group of values. Train again in'
-        ' another --workdir.'
+        f'{path} is damaged: its {key} is not a group of values. Train again'
+        ' in another --workdir.'
       )
   texts.check_tree(tree, path)
   texts.check_types(tree, _CONFIG_TYPES, path)
@@ -151,8 +158,8 @@ def read_config(workdir):
   return ml_collections.ConfigDict(tree).lock()
 
 
-def read_metrics(workdir):
-  """metrics.json of a finished run.
+def read_metrics(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads metrics.json of a finished run.
 
   Raises:
     errors.InputError: the run is not finished, or the file is damaged.
@@ -160,8 +167,8 @@ def read_metrics(workdir):
   path = pathlib.Path(workdir, 'metrics.json')
   if not path.exists():
     raise errors.InputError(
-      f'{workdir} is not finished (it has no metrics.json): give its'
-      ' training command again, it goes on where it stopped.'
+      f'{workdir} is not finished (it has no metrics.json): run its'
+      ' training command again, which continues where it stopped.'
     )
   tree = _read(path, 'diameter_only_model', 'simulated', 'test')
   texts.check_tree(tree, path)
@@ -171,16 +178,20 @@ def read_metrics(workdir):
   return tree
 
 
-def check_results(results, config, workdir):
-  """Checks that metrics.json and the config beside it are of one run.
+def check_results(
+  results: Mapping[str, Any],
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike[str],
+) -> None:
+  """Checks that metrics.json and config.json belong to the same run.
 
   Args:
-    results: of `read_metrics`.
-    config: the run's.
+    results: contents of metrics.json, from `read_metrics`.
+    config: config of the run.
     workdir: the run directory, for the message.
 
   Raises:
-    errors.InputError: they are not.
+    errors.InputError: they belong to different runs.
   """
   expected = {'dataset': config.dataset.name}
   expected |= {key: config[key] for key in _IN_METRICS}
@@ -188,14 +199,16 @@ def check_results(results, config, workdir):
     found = results.get(key, value)
     if found != value:
       raise errors.InputError(
-        f'{workdir}/metrics.json is of another run than the config.json beside'
-        f' it: {key} was {str(found)[:80]} there and is {value} here. Put back'
-        ' what belongs there, or choose another --workdir.'
+        f'{workdir}/metrics.json is from another run than its config.json:'
+        f' {key} was {str(found)[:80]} there and is {value} here. Put back the'
+        ' files that belong there, or choose another --workdir.'
       )
 
 
-def run_id(workdir):
-  """Short hash of a finished run, wherever it lies: of config and results.
+def run_id(workdir: str | os.PathLike[str]) -> str:
+  """Returns a short hash of a finished run's config and results.
+
+  It does not depend on where the run directory is.
 
   Raises:
     errors.InputError: the run is not finished.
@@ -224,25 +237,31 @@ def _read(path, *keys):
   return tree
 
 
-def checkpoint_dir(workdir, stage):
-  """Where a stage keeps its checkpoints."""
+def checkpoint_dir(workdir: str | os.PathLike[str], stage: str) -> pathlib.Path:
+  """Returns the directory of a stage's checkpoints."""
   return pathlib.Path(workdir, 'checkpoints', stage)
 
 
 def evaluation_dir(
-  workdir, dataset, split, *, limit=0, members=1, symmetries=False
-):
-  """Where the results of an evaluation go.
+  workdir: str | os.PathLike[str],
+  dataset: str,
+  split: str,
+  *,
+  limit: int = 0,
+  members: int = 1,
+  symmetries: bool = False,
+) -> pathlib.Path:
+  """Returns the directory for the results of an evaluation.
 
   Args:
-    workdir: of the run, of several the first one's.
+    workdir: the run directory; the first one if several runs are averaged.
     dataset: name of the dataset.
     split: 'train', 'validation' or 'test'.
-    limit: most nodules; 0 for all.
-    members: how many runs are averaged.
-    symmetries: whether rotations and reflections are.
+    limit: maximum number of nodules; 0 for all.
+    members: number of runs that are averaged.
+    symmetries: whether rotations and reflections are averaged.
   """
-  # A policy in the name has characters that no folder should have.
+  # A policy in the name has characters that folder names should not have.
   name = re.sub(r'[^\w.]+', '-', f'{dataset}-{split}')
   if limit:
     name += f'-limit{limit}'
@@ -253,19 +272,21 @@ def evaluation_dir(
   return pathlib.Path(workdir, 'evaluations', name)
 
 
-def load_variables(workdir, names):
-  """The best variables of networks.
+def load_variables(
+  workdir: str | os.PathLike[str], names: Iterable[str]
+) -> dict[str, Any]:
+  """Loads the best variables of a run's networks.
 
   Args:
     workdir: the run directory.
-    names: of their stages; those of a run are `nets.names` of its config.
+    names: names of the stages, a subset of `nets.names` of the run's config.
 
   Returns:
     Stage name -> {'params', 'batch_stats'} of NumPy arrays.
 
   Raises:
-    errors.InputError: a stage has no checkpoint yet, or one of another run, or
-      of values that are not finite.
+    errors.InputError: a stage has no checkpoint yet, or the checkpoint is from
+      another run or holds values that are not finite.
   """
   # This imports Orbax, which takes long; a bundle is read without it.
   from mtnet_jax.storage import checkpoint
@@ -277,8 +298,8 @@ def load_variables(workdir, names):
     best = checkpoint.load_best(directory)
     if best is None:
       raise errors.InputError(
-        f'{directory} has no checkpoint: the run is not finished; give its'
-        ' training command again, it goes on where it stopped.'
+        f'{directory} has no checkpoint: the run is not finished; run its'
+        ' training command again, which continues where it stopped.'
       )
     variables[stage], meta = best
     configs.check_stage(
@@ -293,43 +314,25 @@ def load_variables(workdir, names):
   return variables
 
 
-def header(config, *, dataset, simulated):
-  """The first entries of every metrics.json."""
+def header(
+  config: ml_collections.ConfigDict, *, dataset: str, simulated: bool
+) -> dict[str, Any]:
+  """Returns the first entries of every metrics.json."""
   return {
     'dataset': dataset,
     'simulated': simulated,
     **{key: config[key] for key in _IN_METRICS},
-    'versions': versions(),
-    'hardware': _hardware(),
+    'versions': environment.versions(),
+    'hardware': environment.hardware(),
   }
 
 
-def versions():
-  """What computes here: name -> version."""
-  return {
-    'mtnet_jax': mtnet_jax.__version__,
-    'python': platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in _PACKAGES},
-  }
-
-
-def _hardware():
-  device = jax.devices()[0]
-  return {
-    'platform': device.platform,
-    'kind': device.device_kind,
-    'devices': devices.device_count(),
-    'processes': jax.process_count(),
-  }
-
-
-def lock(directory):
-  """Keeps other processes out of a directory meanwhile.
-
-  Args:
-    directory: an existing one.
+def lock(
+  directory: str | os.PathLike[str],
+) -> contextlib.AbstractContextManager[None]:
+  """Locks an existing directory against other processes.
 
   Returns:
-    A context manager, of `locks.exclusive`.
+    The context manager of `locks.exclusive`.
   """
   return locks.exclusive(pathlib.Path(directory, '.lock'), '--workdir')

@@ -51,8 +51,8 @@ def test_a_users_file_with_the_name_of_a_result_is_refused(
   with pytest.raises(errors.InputError) as error:
     predict_job.run(directory, out, predict_job.POINTS, *flags)
   assert str(error.value) == (
-    f'{out / name} is where a result belongs, and is of no earlier use that'
-    ' could be told: choose another --out, or rename it.'
+    f'{out / name} has the name of a result, but no earlier use of this command'
+    ' is known to have written it: choose another --out, or rename it.'
   )
   assert _tree(out) == before
 

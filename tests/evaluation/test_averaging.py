@@ -1,4 +1,4 @@
-"""What averaging is worth, on made-up records."""
+"""The effect of averaging, measured on made-up records."""
 
 import made_records
 import made_run
@@ -20,7 +20,7 @@ from mtnet_jax.storage import workdir
 make_records = made_records.make_records
 
 
-def _doubtful(records, seed=0):
+def _with_random_uncertainty(records, seed=0):
   rng = np.random.default_rng(seed)
   for record in records:
     record['fine_uncertainty'] = float(rng.uniform())
@@ -30,7 +30,7 @@ def _doubtful(records, seed=0):
 
 
 def test_single_is_the_mean_of_the_runs_and_differences_are_paired():
-  # Shifts of the fine mask's metrics; wrong labels of the first patients.
+  # `shift` adds to the fine mask's metrics, `first` patients are misclassified.
   singles = [make_records(), make_records(shift=0.1, first=4)]
   averaged = make_records(shift=0.2)
   tree = averaging.compare(singles, averaged, seed=0)
@@ -38,23 +38,23 @@ def test_single_is_the_mean_of_the_runs_and_differences_are_paired():
   base = np.mean([record['fine_dice'] for record in singles[0]])
   assert fine['single']['value'] == pytest.approx(base + 0.05)
   assert fine['averaged']['value'] == pytest.approx(base + 0.2)
-  # The same for every nodule: no width, however much the nodules differ.
+  # The same for every nodule: the interval has no width.
   change = fine['averaged_minus_single']
   assert change['value'] == pytest.approx(0.15)
   assert change['ci95'] == pytest.approx([0.15, 0.15])
   assert np.ptp(fine['averaged']['ci95']) > 0.01
-  # Untouched by the shift of the fine masks.
+  # The shift of the fine masks has no effect here.
   assert tree['averaged_minus_single']['coarse']['dice']['value'] == 0
   # The second run has 4 of its 20 patients wrong: accuracies 1 and 0.8.
   accuracy = {part: tree[part]['class']['accuracy'] for part in tree}
   assert accuracy['single']['value'] == pytest.approx(0.9)
   assert accuracy['averaged_minus_single']['value'] == pytest.approx(0.1)
-  # Half of the share of these patients that is drawn, of 20: binomial.
+  # Half the share of these 4 patients among 20 draws, which is binomial.
   low, high = stats.binom.ppf((0.025, 0.975), 20, 0.2) / 40
   assert accuracy['averaged_minus_single']['ci95'] == pytest.approx([low, high])
 
 
-def test_one_run_is_compared_as_it_is():
+def test_one_run_does_not_differ_from_itself():
   single = make_records(first=4)
   tree = averaging.compare([single], single, seed=0)
   for metrics in tree['averaged_minus_single'].values():
@@ -62,7 +62,7 @@ def test_one_run_is_compared_as_it_is():
       assert estimate == {'value': 0, 'ci95': [0, 0]}
 
 
-def test_outputs_that_are_not_there_are_not_compared():
+def test_missing_outputs_are_not_compared():
   records = make_records(masks=('coarse',))
   for record in records:
     del record['malignancy_probability']
@@ -71,8 +71,8 @@ def test_outputs_that_are_not_there_are_not_compared():
   assert averaging.uncertainty(records, seed=0) == {}
 
 
-def test_doubts_are_those_of_scipy_and_scikit_learn():
-  records = _doubtful(make_records())
+def test_uncertainty_agrees_with_scipy_and_scikit_learn():
+  records = _with_random_uncertainty(make_records())
   records[3]['label'] = -1  # counts for the mask only
   tree = averaging.uncertainty(records, seed=0)
 
@@ -86,7 +86,7 @@ def test_doubts_are_those_of_scipy_and_scikit_learn():
     values = column(name, records)
     expected = stats.spearmanr(values, dice).statistic
     assert found[name]['value'] == pytest.approx(expected)
-    # Of one replicate, with its nodules written out.
+    # One replicate, with its nodules repeated.
     drawn = np.repeat(np.arange(len(records)), weights[0])
     replicates = averaging.rank_correlation(values, dice, weights[:50])
     assert replicates.shape == (50,)
@@ -109,8 +109,8 @@ def test_doubts_are_those_of_scipy_and_scikit_learn():
     assert low < found[name]['value'] < high
 
 
-def test_doubt_in_the_right_places():
-  records = _doubtful(make_records())
+def test_uncertainty_that_follows_the_errors():
+  records = _with_random_uncertainty(make_records())
   for record in records:
     wrong = record['patient_id'] in {'p0', 'p1', 'p2', 'p3'}
     record['fine_uncertainty'] = 1 - record['fine_dice']
@@ -127,7 +127,7 @@ def test_doubt_in_the_right_places():
   correlation, auc = found()
   assert correlation['ci95'] == pytest.approx([-1, -1])
   assert auc == {'value': 1, 'ci95': [1, 1]}
-  # Who never disagrees says nothing.
+  # Without any disagreement there is no relation.
   for record in records:
     record['fine_uncertainty'] = record['malignancy_sd'] = 0.0
   correlation, auc = found()
@@ -135,9 +135,9 @@ def test_doubt_in_the_right_places():
   assert auc['value'] == 0.5
 
 
-def test_only_nodules_count_that_no_run_has_seen():
+def test_only_unseen_nodules_count():
   singles = [make_records()]
-  averaged = _doubtful(make_records(shift=0.1))
+  averaged = _with_random_uncertainty(make_records(shift=0.1))
   unseen = np.arange(len(averaged)) < 6
   for record in averaged[6:]:
     record['fine_dice'] = 0.0
@@ -158,7 +158,7 @@ def _text(tree):
 
 
 def test_the_text_names_what_was_averaged_and_every_interval():
-  averaged = _doubtful(make_records(shift=0.1))
+  averaged = _with_random_uncertainty(make_records(shift=0.1))
   everywhere = np.ones(len(averaged), bool)
   singles = [make_records(), make_records()]
   text = _text(averaging.judge(singles, averaged, everywhere, seed=0))
@@ -175,7 +175,7 @@ def test_the_text_names_what_was_averaged_and_every_interval():
   assert 'no intervals with one patient' in text
 
 
-def test_runs_answer_one_after_the_other(monkeypatch):
+def test_members_predict_one_after_the_other(monkeypatch):
   hu = np.full((2, 8, 8), -900, np.int16)
   hu[:, 2:4, 1:7] = 50
   bright = (hu > 0).astype(np.uint8)
@@ -189,10 +189,10 @@ def test_runs_answer_one_after_the_other(monkeypatch):
   )
 
   def predict(config, variables, nodules, *, progress):
-    """Is sure of what is in the upper half, as `variables` is of malignancy."""
-    sure = np.where(np.arange(8)[:, None] < 4, 1.0, 0.25)
+    """Gives 1 in the upper half, 0.25 below; `variables` is the malignancy."""
+    confidence = np.where(np.arange(8)[:, None] < 4, 1.0, 0.25)
     return {
-      'fine': sure * (nodules.image > 0),
+      'fine': confidence * (nodules.image > 0),
       'class': np.full(len(nodules), variables),
     }
 
@@ -209,12 +209,12 @@ def test_runs_answer_one_after_the_other(monkeypatch):
   assert titles == [f'evaluating, {i} of 16' for i in range(1, 17)]
   np.testing.assert_allclose(averaged.outputs['class'], 0.4)
   np.testing.assert_allclose(averaged.sd['class'], 0.2)
-  # As it lies, all of the mask is in the upper half.
+  # Without a symmetry, the whole mask is in the upper half.
   for rows, share in zip(singles, (0.2, 0.6), strict=True):
     assert [row['malignancy_probability'] for row in rows] == [share] * 2
     assert [row['fine_dice'] for row in rows] == [1.0] * 2
-  # Of eight looks two have the mask in the upper half, two in the lower one;
-  # on its side it has half of it in each.
+  # Two of eight views have the mask in the upper half and two in the lower one;
+  # in the other four, half of it is in each.
   inside = averaged.outputs['fine'][:, 2:4, 1:7]
   np.testing.assert_allclose(inside, (1 + 0.25) / 2)
   (record, _) = records_lib.make_records(
@@ -223,7 +223,7 @@ def test_runs_answer_one_after_the_other(monkeypatch):
     ensemble.disagreement(averaged),
     readers=False,
   )
-  # Half of the looks say 1, half 0.25.
+  # In every pixel, half of the views give 1 and half 0.25.
   assert record['fine_uncertainty'] == pytest.approx(0.375)
   assert record['malignancy_sd'] == pytest.approx(0.2)
   assert record['fine_dice'] == 1.0

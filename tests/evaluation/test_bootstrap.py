@@ -1,4 +1,4 @@
-"""Patients are drawn, not nodules, and the intervals mean what they say."""
+"""Patients are drawn, not nodules, and intervals have their coverage."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from mtnet_jax.evaluation import bootstrap
 _PATIENTS = np.array(['b', 'a', 'c', 'a', 'b', 'a', 'd'])
 
 
-def test_nodules_of_a_patient_come_together():
+def test_nodules_of_a_patient_are_drawn_together():
   weights = bootstrap.patient_weights(_PATIENTS, replicates=200)
   assert weights.shape == (200, 7)
   assert np.issubdtype(weights.dtype, np.integer)
   for patient in 'abcd':
     columns = weights[:, _PATIENTS == patient]
     np.testing.assert_array_equal(columns, columns[:, :1] + 0 * columns)
-  # Different patients do not: some replicate tells a from b.
+  # Those of different patients are not: a and b differ in some replicate.
   assert (weights[:, 0] != weights[:, 1]).any()
 
 
@@ -42,7 +42,7 @@ def test_weights_follow_the_seed():
 
 
 @pytest.mark.parametrize('patients', ([], ['a'], ['a', 'a', 'a']))
-def test_fewer_than_two_patients_say_nothing(patients):
+def test_fewer_than_two_patients_have_no_weights(patients):
   assert bootstrap.patient_weights(patients) is None
 
 
@@ -76,7 +76,7 @@ def test_mean_of_one_patient_has_no_interval():
   assert bootstrap.mean([1.0, 3.0], None) == {'value': 2.0, 'ci95': None}
 
 
-def test_interval_is_of_the_finite_replicates():
+def test_interval_ignores_replicates_that_are_not_finite():
   values = [np.nan, *np.linspace(0, 1, 201), np.nan]
   assert bootstrap.interval(values) == pytest.approx([0.025, 0.975])
   assert bootstrap.interval([np.nan]) is None
@@ -104,7 +104,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
       weights = bootstrap.patient_weights(names, seed=seed, replicates=300)
       low, high = bootstrap.mean(values, weights)['ci95']
       covered[unit] += low <= 0 <= high
-  # 95 % of 400, s.d. 1.1 %; percentile intervals of 60 run a little short.
+  # 95 % of 400, s.d. 1.1 %; percentile intervals of 60 are slightly too narrow.
   assert 0.91 <= covered['patients'] / repetitions <= 0.98
-  # Taking nodules for independent is what this is there to avoid.
+  # Intervals that treat nodules as independent are much too narrow.
   assert covered['nodules'] / repetitions < 0.85

@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn, and against sums by hand."""
+"""Calibration agrees with scikit-learn and with sums by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from mtnet_jax.evaluation import calibration
 @pytest.fixture(name='drawn')
 def _drawn():
   rng = np.random.default_rng(0)
-  # To two digits, so that some lie on the edges of bins.
+  # Rounded to two digits, so that some lie on the edges of bins.
   scores = np.round(rng.beta(0.7, 1.2, 200), 2)
   return scores, (rng.random(200) < scores**2).astype(int)
 
@@ -39,8 +39,8 @@ def test_brier_agrees_with_scikit_learn(drawn):
 
 
 def test_expected_error_by_hand():
-  # Bins (0, .1]: .1 .1 .1 .1, one of them malignant: |.25 - .1|.
-  # (.8, .9]: .9 and .9, one of them malignant: |.5 - .9|. Others are empty.
+  # Bin (0, .1]: .1 .1 .1 .1, one of them malignant: |.25 - .1|.
+  # Bin (.8, .9]: .9 and .9, one of them malignant: |.5 - .9|.
   scores = [0.1, 0.9, 0.1, 0.1, 0.9, 0.1]
   labels = [0, 1, 1, 0, 0, 0]
   expected = 4 / 6 * 0.15 + 2 / 6 * 0.4
@@ -66,14 +66,14 @@ def test_weights_are_repetitions(drawn):
       assert value == pytest.approx(function(*repeated, np.ones(row.sum())))
 
 
-def test_nothing_has_no_error():
+def test_the_error_is_nan_without_weight():
   for function in (calibration.expected_error, calibration.brier):
     assert np.isnan(function([0.5], [1], np.zeros(1)))
 
 
 def test_chance_keeps_the_error_above_0():
-  # One bin of n nodules at 1/2: the mean of |binomial share - 1/2| is about
-  # sqrt(1 / (2 pi n)).
+  # For one bin of n nodules at 1/2, the mean of |binomial share - 1/2| is
+  # about sqrt(1 / (2 pi n)).
   errors = calibration.expected_error_if_calibrated(
     np.full(400, 0.5), seed=0, replicates=2000
   )
@@ -82,7 +82,7 @@ def test_chance_keeps_the_error_above_0():
   )
 
 
-def test_chance_of_resampling_is_taken_off(drawn):
+def test_the_bias_of_resampling_is_removed(drawn):
   scores, labels = drawn
   weights = np.random.default_rng(2).multinomial(
     200, np.full(200, 1 / 200), size=500
@@ -90,7 +90,7 @@ def test_chance_of_resampling_is_taken_off(drawn):
   value = calibration.expected_error(scores, labels, np.ones(200))
   raw = calibration.expected_error(scores, labels, weights)
   centred = calibration.centred(value, raw)
-  # Larger in resamples, by much more than the mean's standard error.
+  # Resamples have larger errors, by much more than the mean's standard error.
   assert raw.mean() - value > 5 * raw.std() / np.sqrt(500)
   assert centred.mean() == pytest.approx(value, rel=0.01)
   assert centred.std() == pytest.approx(raw.std(), rel=0.05)

@@ -1,4 +1,4 @@
-"""Runs beside a run: which they are, paired differences, what is refused."""
+"""Comparisons of runs: their names, paired differences, refused runs."""
 
 import re
 
@@ -24,7 +24,7 @@ def _config(**changes):
 
 @pytest.fixture(scope='module', name='folder')
 def _folder(tmp_path_factory):
-  """MT-Net and a sweep over the coarse mask, of which the others know less."""
+  """MT-Net and a sweep over the coarse mask, which is worse without it."""
   folder = tmp_path_factory.mktemp('runs')
   made_run.write_results(folder / 'mtnet')
   rows = made_run.records()
@@ -73,7 +73,7 @@ def test_differences_are_paired(folder, run):
   assert compared.segmentation['dice']['value'] == pytest.approx(
     dice.mean() - 0.25
   )
-  # The same for every nodule: an interval of no width.
+  # The same for every nodule: the interval has no width.
   assert compared.segmentation_difference['dice'] == {
     'value': pytest.approx(0.25),
     'ci95': pytest.approx([0.25, 0.25]),
@@ -109,7 +109,7 @@ def test_what_a_run_lacks_is_not_compared():
   assert turned.classification_difference is None
 
 
-def test_they_fill_the_rows_of_the_paper_s_tables(folder, run):
+def test_comparisons_fill_the_rows_of_the_papers_tables(folder, run):
   found = comparisons.read([folder / 'sweep' / 'without_mask'], run)
   *_, table4, table5 = paper_tables.make(run.results['test'], found)
   rows = {row.title: row for row in table4.rows}
@@ -135,28 +135,28 @@ def test_other_strategies_have_rows_of_their_own(run):
   ]
 
 
-def test_nothing_to_compare_with(folder, run):
+def test_a_path_without_runs_is_refused(folder, run):
   with pytest.raises(errors.InputError, match='nowhere holds nothing to comp'):
     comparisons.read([folder / 'nowhere'], run)
 
 
 def test_runs_without_a_row_are_named_and_left_out(folder, run):
-  says = []
+  lines = []
   found = comparisons.read(
-    [folder / 'mtnet', folder / 'sweep', folder], run, say=says.append
+    [folder / 'mtnet', folder / 'sweep', folder], run, say=lines.append
   )
   assert set(found) == {'class_without_mask', 'fine_without_mask'}
-  assert says == [
-    f"note: {path} has no row in the paper's tables; the sweeps that have are"
+  assert lines == [
+    f"note: {path} has no row in the paper's tables; the sweeps with rows are"
     ' table1, tables, variants of configs/baselines.py and table4, table5 of'
     ' configs/ablations.py.'
-    # The folder itself has a run, and no points of a sweep.
+    # The folder itself contains a run, but no points of a sweep.
     for path in (folder / 'mtnet', folder)
   ]
 
 
-def test_the_sweeps_with_rows_are_those():
-  """By what the configs of their points say."""
+def test_the_listed_sweeps_are_those_with_rows():
+  """According to the configs of their points."""
   with_rows = {}
   for file, module in (
     ('baselines.py', project_configs.BASELINES),
@@ -173,8 +173,8 @@ def test_the_sweeps_with_rows_are_those():
   assert with_rows == comparisons.SWEEPS
 
 
-def test_tables_fills_every_row(run):
-  """The sweep that the report's rows name."""
+def test_the_sweep_tables_fills_every_row(run):
+  """Missing rows of the report name this sweep."""
   plan = sweep_plan.points(project_configs.BASELINES.get_config('tables,test'))
   names = {x for point in plan for x in comparisons.names_of(point.config)}
   compared = comparisons.compare(run.records, run.records, seed=0)
@@ -184,10 +184,10 @@ def test_tables_fills_every_row(run):
     assert 'missing' not in {row.kind for row in table.rows}
 
 
-def test_of_a_point_s_folds_the_run_s_is_taken(tmp_path, run):
+def test_the_runs_own_fold_of_a_point_is_compared(tmp_path, run):
   sweep = tmp_path / 'tables-test'
   for fold in (0, 4):
-    # Nothing is rotated where fold 4 is tested, as by the run.
+    # The run tests fold 4, for which nothing is rotated.
     config = _config(
       coarse_mask='none', dataset={'rotate_folds': (fold + 1) % 5}
     )
@@ -200,7 +200,7 @@ def test_of_a_point_s_folds_the_run_s_is_taken(tmp_path, run):
     comparisons.read([sweep / 'without_mask' / 'fold0'], run)
 
 
-def test_twice_the_same(folder, run):
+def test_two_runs_of_one_comparison_are_refused(folder, run):
   path = folder / 'sweep' / 'without_mask'
   with pytest.raises(errors.InputError, match='second run of class_without'):
     comparisons.read([path, path], run)
@@ -214,14 +214,14 @@ def test_twice_the_same(folder, run):
     ({'dataset': {'name': 'lidc_nodules/all'}}, 'dataset'),
   ),
 )
-def test_runs_on_other_nodules(tmp_path, run, changes, what):
+def test_runs_on_other_nodules_are_refused(tmp_path, run, changes, what):
   config = _config(coarse_mask='none', **changes)
   made_run.write_results(tmp_path / 'other', config)
   with pytest.raises(errors.InputError, match=f'differ in their {what}'):
     comparisons.read([tmp_path / 'other'], run)
 
 
-def test_other_test_nodules(tmp_path, run):
+def test_runs_with_other_test_nodules_are_refused(tmp_path, run):
   rows = made_run.records()
   rows[0]['nodule_id'] = 'another'
   made_run.write_results(tmp_path / 'other', _config(coarse_mask='none'), rows)

@@ -1,4 +1,4 @@
-"""A run directory is read whole, or refused in one line that says why."""
+"""A run directory is read completely, or refused with the reason."""
 
 import json
 import shutil
@@ -25,10 +25,10 @@ def _change(path, **changes):
   tree = json.loads(path.read_text())
   for key, value in changes.items():
     *groups, leaf = key.split('__')
-    place = tree
-    for group in groups:
-      place = place[group]
-    place[leaf] = value
+    group = tree
+    for name in groups:
+      group = group[name]
+    group[leaf] = value
   path.write_text(json.dumps(tree))
 
 
@@ -38,7 +38,7 @@ def _edit(path, old, new):
   path.write_text(text.replace(old, new, 1))
 
 
-def test_what_was_written_comes_back(whole):
+def test_what_was_written_is_read_back(whole):
   run = finished_run.read(whole)
   records = made_run.records()
   assert len(run.records) == len(records)
@@ -52,7 +52,7 @@ def test_what_was_written_comes_back(whole):
   assert 'val_jaccard' not in row
 
 
-def test_columns_of_older_versions_have_the_names_of_today(whole, run_dir):
+def test_columns_of_earlier_versions_get_their_current_names(whole, run_dir):
   records = made_run.records()
   path = run_dir / 'records.csv'
   header, *rows = path.read_text().splitlines()
@@ -68,8 +68,7 @@ def test_columns_of_older_versions_have_the_names_of_today(whole, run_dir):
 
 
 def test_an_identifier_stays_text(run_dir):
-  for path in (run_dir / 'records.csv',):
-    _edit(path, 'nodule-0', '1e5')
+  _edit(run_dir / 'records.csv', 'nodule-0', '1e5')
   assert finished_run.read(run_dir).records[0]['nodule_id'] == '1e5'
 
 
@@ -82,9 +81,11 @@ def test_a_missing_file_is_named(run_dir, name):
     finished_run.read(run_dir)
 
 
-def test_another_version(run_dir):
+def test_a_run_of_another_version_is_refused(run_dir):
   _change(run_dir / 'metrics.json', versions__mtnet_jax='0.0.1')
-  with pytest.raises(errors.InputError, match='by mtnet_jax 0.0.1, this is'):
+  with pytest.raises(
+    errors.InputError, match='by mtnet_jax 0.0.1, but this is'
+  ):
     finished_run.read(run_dir)
 
 
@@ -100,20 +101,20 @@ def test_another_version(run_dir):
     {'test__classification__auc__ci95': [0.1, 0.2]},
   ),
 )
-def test_metrics_of_another_run(run_dir, change):
+def test_metrics_of_another_run_are_refused(run_dir, change):
   _change(run_dir / 'metrics.json', **change)
   with pytest.raises(errors.InputError, match='mixed up'):
     finished_run.read(run_dir)
 
 
-def test_records_of_another_run(run_dir):
+def test_records_of_another_run_are_refused(run_dir):
   lines = (run_dir / 'records.csv').read_text().splitlines(keepends=True)
   (run_dir / 'records.csv').write_text(''.join(lines[:-1]))
   with pytest.raises(errors.InputError, match='mixed up'):
     finished_run.read(run_dir)
 
 
-def test_a_cut_off_file(run_dir):
+def test_a_truncated_file_is_damaged(run_dir):
   text = (run_dir / 'records.csv').read_text()
   (run_dir / 'records.csv').write_text(text[: -len(text) // 3])
   with pytest.raises(errors.InputError, match='records.csv is damaged'):
@@ -121,19 +122,19 @@ def test_a_cut_off_file(run_dir):
 
 
 @pytest.mark.parametrize('text', ('', 'a,b\n', '\x00'))
-def test_a_file_of_something_else(run_dir, text):
+def test_a_file_that_is_not_a_table_is_damaged(run_dir, text):
   (run_dir / 'records.csv').write_text(text)
   with pytest.raises(errors.InputError, match='records.csv is damaged'):
     finished_run.read(run_dir)
 
 
-def test_columns_of_something_else(run_dir):
+def test_a_table_of_other_columns_is_damaged(run_dir):
   _edit(run_dir / 'records.csv', 'patient_id', 'who')
   with pytest.raises(errors.InputError, match='records.csv is damaged, or of'):
     finished_run.read(run_dir)
 
 
-def test_a_log_that_ends_early(run_dir):
+def test_a_log_that_ends_early_is_incomplete(run_dir):
   lines = (run_dir / 'train_log.csv').read_text().splitlines(keepends=True)
   (run_dir / 'train_log.csv').write_text(''.join(lines[:-1]))
   message = '1 of 2 epochs of the fine'
@@ -141,8 +142,8 @@ def test_a_log_that_ends_early(run_dir):
     finished_run.read(run_dir)
 
 
-def test_values_that_are_not_there_are_none(run_dir):
-  # Recall of a nodule without truth.
+def test_missing_values_are_none(run_dir):
+  # The first nodule had a single reader.
   run = finished_run.read(run_dir)
   assert run.records[0]['reader_dice'] is None
   assert np.isfinite(run.records[1]['reader_dice'])
@@ -169,7 +170,7 @@ def test_values_of_another_type_are_damage(run_dir, name, key, value):
     finished_run.read(run_dir)
 
 
-def test_json_nested_without_end_is_damage(run_dir):
+def test_deeply_nested_json_is_damage(run_dir):
   (run_dir / 'metrics.json').write_text('[' * 100_000)
   with pytest.raises(errors.InputError, match='damaged'):
     finished_run.read(run_dir)
@@ -178,8 +179,8 @@ def test_json_nested_without_end_is_damage(run_dir):
 @pytest.mark.parametrize(
   'stage', ('zz$\\frac{$', '../../evil', 'z' * 300, 'joint', '')
 )
-def test_stages_that_the_config_does_not_train(run_dir, stage):
-  """They would become titles and names of files."""
+def test_stages_that_the_config_does_not_train_are_refused(run_dir, stage):
+  """Their names would become titles and names of files."""
   path = run_dir / 'train_log.csv'
   lines = path.read_text().splitlines()
   _, rest = lines[1].split(',', 1)

@@ -1,4 +1,4 @@
-"""The readers' own masks are those of the records; Dice by hand."""
+"""Masks of single readers match the records; Dice values by hand."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_masks_are_those_of_which_the_record_was_made(nodules):
     )
 
 
-def test_other_votes_and_unknown_nodules_have_no_masks(nodules):
+def test_changed_votes_and_unknown_nodules_have_no_masks(nodules):
   votes = nodules.votes[:3].copy()
   votes[0, 0, 0] += 1
   info = {key: values[:3].copy() for key, values in nodules.info.items()}
@@ -53,7 +53,7 @@ def test_pairwise_dice_by_hand():
 
 
 def test_dice_with_readers_by_hand():
-  # The mask is the second reader's: 8 / 12, 1 and 0.
+  # The mask is the second reader's: its Dice values are 8 / 12, 1 and 0.
   value = reader_agreement.dice_with_readers(READERS[1], READERS)
   assert value == pytest.approx((2 / 3 + 1 + 0) / 3)
 
@@ -65,7 +65,7 @@ def test_readers_who_both_marked_nothing_agree():
 
 
 @pytest.mark.parametrize('readers', (None, READERS[:1]))
-def test_fewer_than_two_readers_say_nothing(readers):
+def test_fewer_than_two_readers_have_no_agreement(readers):
   assert np.isnan(reader_agreement.pairwise_dice(readers))
   assert np.isnan(reader_agreement.dice_with_readers(READERS[0], readers))
 

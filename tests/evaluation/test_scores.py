@@ -1,4 +1,4 @@
-"""From records to metrics: values derived by hand."""
+"""Metrics of records, with values derived by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mtnet_jax.evaluation import scores
 
 
 def record(patient, label, probability, diameter, coarse, fine):
-  """A record; coarse and fine are (overlap, predicted, truth) of 100 pixels."""
+  """Returns a record; masks are (overlap, predicted, truth) of 100 pixels."""
   out = {
     'patient_id': patient,
     'label': label,
@@ -33,7 +33,7 @@ def record(patient, label, probability, diameter, coarse, fine):
   return out
 
 
-# Logit of diameter d: d - 10.
+# The logit of diameter d is d - 10.
 DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
 RECORDS = [
   record('a', 1, 0.9, 20, coarse=(5, 10, 10), fine=(8, 8, 8)),
@@ -50,15 +50,15 @@ def summary():
 
 def test_segmentation_is_the_mean_over_nodules(summary):
   coarse = summary['segmentation']['coarse']
-  # Dice 2*5/20, 0, 1 (both empty), 1.
+  # Dice is 2*5/20, 0, 1 (both empty), 1.
   assert coarse['dice']['value'] == pytest.approx((0.5 + 0 + 1 + 1) / 4)
-  # Recall 5/10, 0, left out, 1.
+  # Recall is 5/10, 0, undefined, 1.
   assert coarse['recall']['value'] == pytest.approx((0.5 + 0 + 1) / 3)
 
 
 def test_pooled_values_count_all_pixels_together(summary):
   pooled = summary['segmentation']['coarse']['pooled']
-  # Overlap 15, predicted 20, truth 40.
+  # The overlap is 15, predicted 20, truth 40.
   assert pooled['dice']['value'] == pytest.approx(2 * 15 / 60)
   assert pooled['jaccard']['value'] == pytest.approx(15 / 45)
 
@@ -76,7 +76,7 @@ def test_open_labels_count_for_segmentation_only(summary):
     3,
     1,
   )
-  # Of 0.9 | 0.6, 0.2 at 0.5: one benign of two is called malignant.
+  # Malignant 0.9; benign 0.6, 0.2: at 0.5, one of two benign is misclassified.
   values = {k: v['value'] for k, v in summary['classification'].items()}
   assert values == pytest.approx(
     {'accuracy': 2 / 3, 'auc': 1.0, 'sensitivity': 1.0, 'specificity': 0.5}
@@ -84,7 +84,7 @@ def test_open_labels_count_for_segmentation_only(summary):
 
 
 def test_diameter_only_uses_its_model(summary):
-  # Logits 10 | -5, 2: 12 mm is called malignant as well.
+  # Malignant 10; benign -5, 2 (logits): 12 mm is misclassified.
   values = {k: v['value'] for k, v in summary['diameter_only'].items()}
   assert values == pytest.approx(
     {'accuracy': 2 / 3, 'auc': 1.0, 'sensitivity': 1.0, 'specificity': 0.5}
@@ -135,7 +135,7 @@ def test_networks_that_a_run_lacks_are_not_in_the_tree(
     assert ('classification' in part) == classified
     assert ('classification_minus_diameter_only' in part) == classified
     assert 'diameter_only' in part
-  # What is there is as it was.
+  # The other entries are unchanged.
   for name in segmentation:
     assert bare['segmentation'][name] == summary['segmentation'][name]
   assert bare['diameter_only'] == summary['diameter_only']
@@ -143,7 +143,7 @@ def test_networks_that_a_run_lacks_are_not_in_the_tree(
 
 def test_probabilities_by_hand(summary):
   found = summary['probabilities']['classification']
-  # Of 0.9 | 0.6, 0.2: squares of 0.1, 0.6 and 0.2; a bin each.
+  # Errors of 0.9 | 0.6, 0.2 are 0.1, 0.6 and 0.2; each has a bin of its own.
   assert found['brier']['value'] == pytest.approx((0.01 + 0.36 + 0.04) / 3)
   assert found['calibration_error']['value'] == pytest.approx(0.9 / 3)
   assert found['average_precision']['value'] == 1.0
@@ -156,7 +156,7 @@ def test_probabilities_by_hand(summary):
   assert 0 <= low < high <= 1
 
 
-def test_an_interval_of_the_calibration_error_holds_it():
+def test_the_interval_of_the_calibration_error_contains_it():
   rng = np.random.default_rng(0)
   probabilities = rng.random(60)
   records = [
@@ -193,13 +193,13 @@ def test_readers(summary):
       'fine_minus_with_each_other': 0.05,
     }
   )
-  # Of patients a and b, -0.1 and +0.2.
+  # Patient a has -0.1, patient b +0.2.
   assert found['fine_minus_with_each_other']['ci95'] == (
     pytest.approx([-0.1, 0.2])
   )
 
 
-def test_diameter_model_finds_the_logit_it_was_drawn_from():
+def test_diameter_model_recovers_the_logit_of_drawn_labels():
   rng = np.random.default_rng(0)
   diameter = rng.uniform(3, 25, 20000)
   malignant = rng.random(20000) < 1 / (1 + np.exp(-(0.4 * diameter - 5)))

@@ -1,4 +1,4 @@
-"""Groups: who is in which, and what they say."""
+"""The nodules and the estimates of each group."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def _counts(group):
   return group.nodules, group.patients, group.labelled, group.malignant
 
 
-def test_limits_belong_to_the_group_above(groups):
+def test_a_group_includes_its_lower_edge(groups):
   sizes = {k: _counts(v) for k, v in groups.items() if k[0] == 'Diameter'}
   assert sizes == {
     ('Diameter', 'below 6 mm'): (1, 1, 1, 0),
@@ -68,7 +68,7 @@ def test_nodules_without_the_value_are_in_no_group_of_the_family(groups):
 def test_estimates_by_hand(groups):
   estimates = groups['Diameter', '6 to 8 mm'].estimates
   assert estimates['fine_dice']['value'] == pytest.approx(0.5)
-  # 0.9 malignant and found, 0.7 benign and called malignant.
+  # 0.9 is malignant and found, 0.7 is benign and misclassified.
   assert estimates['accuracy']['value'] == 0.5
   assert estimates['auc']['value'] == 1.0
   assert estimates['reader_dice']['value'] == pytest.approx(0.775)
@@ -89,7 +89,7 @@ def test_one_patient_has_no_interval(groups):
   assert estimates['auc'] == {'value': None, 'ci95': None}
 
 
-def test_a_run_without_classifier_has_groups_too():
+def test_a_run_without_a_classifier_has_groups():
   records = [
     {k: v for k, v in row.items() if k != 'malignancy_probability'}
     for row in RECORDS

@@ -164,7 +164,7 @@ def test_results_whose_config_is_gone_are_shown_for_no_other_one(
     main_job.small_job(copied_run, phantom_data_dir, '--config.seed=7')
   )
   assert done.returncode == 2
-  assert 'holds the metrics.json of a run, and no config.json' in done.stderr
+  assert 'holds the metrics.json of a run, but its config.json' in done.stderr
   assert 'Report:' not in done.stdout
   assert not (copied_run / 'config.json').exists()
 

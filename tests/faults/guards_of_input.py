@@ -183,13 +183,13 @@ GUARDS = (
     'mtnet_jax/storage/files.py',
     '    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):',
     '    if False:',
-    'tests/storage/test_files.py -k ordinary',
+    'tests/storage/test_files.py -k regular',
   ),
   guard.Guard(
     'mtnet_jax/storage/files.py',
     "flags | getattr(os, 'O_NONBLOCK', 0)",
     'flags',
-    'tests/storage/test_files.py -k ordinary',
+    'tests/storage/test_files.py -k regular',
   ),
   guard.Guard(
     'mtnet_jax/storage/seen.py',

@@ -83,7 +83,7 @@ GUARDS = (
     _LOCKS,
     '      if e.errno in _NO_LOCKS:',
     '      if False:',
-    'tests/storage/test_run_lock.py -k told',
+    'tests/storage/test_run_lock.py -k reported',
   ),
   guard.Guard(
     _LOCKS,

@@ -61,7 +61,7 @@ def test_a_pipe_in_a_bundle_does_not_block(packed, tmp_path):
   out = _resigned(packed, tmp_path / 'b')
   (out / 'README.md').unlink()
   os.mkfifo(out / 'README.md')
-  with pytest.raises(errors.InputError, match='no ordinary file'):
+  with pytest.raises(errors.InputError, match='not a regular file'):
     mtnet_jax.load(out)
 
 
@@ -97,7 +97,7 @@ def _change_manifest(out, **changes):
 def test_an_unsafe_name_is_refused(packed, tmp_path, name):
   out = _resigned(packed, tmp_path / 'b')
   _change_manifest(out, name=name)
-  with pytest.raises(errors.InputError, match='no name of a model') as caught:
+  with pytest.raises(errors.InputError, match='not a model name') as caught:
     mtnet_jax.load(out)
   assert len(str(caught.value)) < 400
 
@@ -106,18 +106,18 @@ def test_an_unsafe_name_is_refused(packed, tmp_path, name):
   ('file', 'changes', 'message'),
   [
     ('config', {'variant': '\x1b[2Jx'}, 'variant'),
-    ('config', {'variant': {'a': 1}}, 'variant must be a text'),
+    ('config', {'variant': {'a': 1}}, 'variant must be a string'),
     ('config', {'seed': '<script>'}, 'seed must be a whole number'),
     ('metrics', {'versions': {'jax': 'x' * 5000}}, 'jax.*cannot be shown'),
     ('metrics', {'versions': {'\x1b[2J': '1'}}, 'cannot be shown'),
     # Keys that may hold paths or paragraphs, but not in this group.
     ('metrics', {'versions': {'data_dir': '\x1b[2J'}}, 'cannot be shown'),
     ('metrics', {'versions': {'note': 'a\n\n# b'}}, 'cannot be shown'),
-    ('metrics', {'note': ['a list']}, 'note must be a text'),
+    ('metrics', {'note': ['a list']}, 'note must be a string'),
     ('metrics', {'simulated': 'no'}, 'simulated must be true or false'),
     ('metrics', {'left_out': ['a\nb']}, 'left_out.*cannot be shown'),
-    ('metrics', {'license': 'mit"] x'}, 'no licence of'),
-    ('metrics', {'license': ['mit']}, 'no licence of'),
+    ('metrics', {'license': 'mit"] x'}, 'not a licence'),
+    ('metrics', {'license': ['mit']}, 'not a licence'),
   ],
 )
 def test_texts_that_cannot_be_shown(packed, tmp_path, file, changes, message):
@@ -136,7 +136,7 @@ def test_a_long_or_unprintable_card_is_refused(packed, tmp_path, card):
   files = json.loads((out / 'manifest.json').read_text())['files']
   files['README.md'] = hashlib.sha256(card).hexdigest()
   _change_manifest(out, files=files)
-  with pytest.raises(errors.InputError, match='no model card'):
+  with pytest.raises(errors.InputError, match='not a model card'):
     mtnet_jax.load(out)
 
 

@@ -1,4 +1,4 @@
-"""The largest activation that a config asks for, against traced networks."""
+"""Compares the bound on activations with the arrays of traced networks."""
 
 import dataclasses
 import math
@@ -18,12 +18,12 @@ _BATCH, _SIZE = 2, 96
 
 
 def _largest_array(jaxpr):
-  """Bytes of the largest array that a program, or one in it, makes."""
+  """Returns the bytes of the largest activation in a program."""
   found = 0
   for equation in jaxpr.eqns:
     for out in equation.outvars:
       shape = out.aval.shape
-      # Kernels have their own bound.
+      # Other arrays are kernels, which have a bound of their own.
       if len(shape) == 4 and shape[0] == _BATCH:
         found = max(found, math.prod(shape) * out.aval.dtype.itemsize)
     for value in equation.params.values():
@@ -41,27 +41,27 @@ def _largest_array(jaxpr):
     ('seg_net', 'low_level_features', 3000, 'mtnet', 13.9),
     # 4 * 2 * 24**2 * 3000.
     ('seg_net', 'decoder_features', 3000, 'mtnet', 13.8),
-    # In the decoder, beside the low level's 8: 4 * 2 * 24**2 * (9000 + 8).
+    # Concatenated with 8 low-level features: 4 * 2 * 24**2 * (9000 + 8).
     ('seg_net', 'aspp_features', 9000, 'mtnet', 41.5),
     ('seg_net', 'aspp_features', 9000, 'shared', 41.5),
     # A sixteenth is 6: 4 * 2 * 6**2 * 16000.
     ('seg_net', 'tail_widths', (16, 16, 16000), 'mtnet', 4.6),
-    # Beside the decoder's 8: 4 * 2 * 6**2 * (16000 + 8).
+    # Concatenated with the decoder's 8: 4 * 2 * 6**2 * (16000 + 8).
     ('seg_net', 'tail_widths', (16, 16, 16000), 'feedback', 4.6),
     # An eighth, before the third block halves it: 4 * 2 * 12**2 * 9000.
     ('seg_net', 'entry_widths', (8, 8, 9000), 'mtnet', 10.4),
     ('class_net', 'entry_widths', (8, 8, 9000), 'mtnet', 10.4),
     # 4 * 2 * 6**2 * 16000.
     ('class_net', 'exit_width', 16000, 'mtnet', 4.6),
-    # Beside each other where the way up meets that down, at half the side:
+    # Concatenated with the skip connection, at half the side:
     # 4 * 2 * 48**2 * 2 * 500.
     ('unet', 'widths', (4, 500, 4), 'single', 18.4),
   ],
 )
-def test_what_a_network_makes_is_counted(
+def test_the_largest_activation_is_counted(
   group, key, value, strategy, megabytes
 ):
-  """Up to what a convolution pads."""
+  """The padding of convolutions is not counted."""
   config = project_configs.CONFIGS.get_config('test')
   with config.unlocked():
     config.strategy, config.image_size = strategy, _SIZE
@@ -83,7 +83,7 @@ def test_what_a_network_makes_is_counted(
 @pytest.mark.parametrize(
   'config',
   [
-    # A stranger's: 4 * 64 * 512**2 * (48 + 15000) = 1 TB.
+    # 4 * 64 * 512**2 * (48 + 15000) = 1 TB.
     {
       'seg_net': {'low_level_features': 15000, 'aspp_features': 48},
       'image_size': 2048,
@@ -101,7 +101,7 @@ def test_what_a_network_makes_is_counted(
       'image_size': 1024,
       'eval_batch_size': 64,
     },
-    # 4 * 4096 * 512**2 * 128 = 550 GB, of what the config does not say.
+    # 4 * 4096 * 512**2 * 128 = 550 GB, with the default widths.
     {'image_size': 1024, 'eval_batch_size': 4096},
   ],
 )
@@ -111,8 +111,8 @@ def test_every_layer_is_bounded(config):
   size_limits.check({**config, 'image_size': 64, 'eval_batch_size': 4})
 
 
-def test_branches_are_counted_beside_each_other():
-  """Five on an eighth of the side: 4 * 2 * 12**2 * 5 * 9000."""
+def test_concatenated_branches_are_counted_together():
+  """Five branches, at an eighth of the side: 4 * 2 * 12**2 * 5 * 9000."""
   config = project_configs.CONFIGS.get_config('test')
   with config.unlocked():
     config.image_size, config.eval_batch_size = _SIZE, _BATCH
@@ -122,8 +122,8 @@ def test_branches_are_counted_beside_each_other():
 
 
 @pytest.mark.parametrize('name', project_configs.CONFIGS.VARIANTS)
-def test_the_projects_own_are_far_below(name):
-  """The paper's: 4 * 32 * 112**2 * 128 channels = 0.2 GB."""
+def test_the_projects_configs_are_far_below_the_bound(name):
+  """The paper's network: 4 * 32 * 112**2 * 128 channels = 0.2 GB."""
   config = project_configs.CONFIGS.get_config(name)
   assert size_limits._largest_activation(config) <= 4 * 32 * 112**2 * 128
 
@@ -136,7 +136,7 @@ def test_the_projects_own_are_far_below(name):
     ('unet', baselines.UNet),
   ],
 )
-def test_what_a_config_leaves_out_is_what_networks_have(group, net):
+def test_defaults_are_those_of_the_networks(group, net):
   fields = {field.name: field.default for field in dataclasses.fields(net)}
   expected = size_limits._DEFAULTS[group]
   assert {key: fields[key] for key in expected} == expected

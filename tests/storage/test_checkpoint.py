@@ -1,4 +1,4 @@
-"""What was saved comes back bit by bit, also after a crash."""
+"""Saved states are restored bit for bit, also after a crash."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class _State:
 
 
 def _state(seed, *, schedule='cosine'):
-  """A state whose every value is its seed's own."""
+  """Returns a state whose values all depend on the seed."""
   rng = np.random.default_rng(seed)
   params = {
     'conv': {'kernel': rng.normal(size=(2, 3)).astype(np.float32)},
@@ -53,7 +53,7 @@ def test_state_round_trip_is_exact(tmp_path, schedule):
   state = _state(7, schedule=schedule)
   history = [{'epoch': 1, 'loss': 0.1 + 0.2, 'best': True}]
   checkpoint.Checkpoints(tmp_path).save_latest(7, state, {'history': history})
-  # Another process, with a fresh state.
+  # Another process, with a newly initialised state.
   restored, meta = checkpoint.Checkpoints(tmp_path).load_latest(
     _state(0, schedule=schedule)
   )
@@ -83,7 +83,7 @@ def test_nothing_saved_is_none(tmp_path):
   assert checkpoints.load_best() is None
 
 
-def test_latest_keeps_two_and_best_keeps_theirs(tmp_path):
+def test_latest_keeps_two_steps_and_best_keeps_their_best(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   history = []
   for step in (1, 2, 3, 10):
@@ -99,7 +99,7 @@ def test_latest_keeps_two_and_best_keeps_theirs(tmp_path):
 
 
 def test_the_same_step_may_be_saved_again(tmp_path):
-  # A run killed between its two saves comes past the same step again.
+  # A run that is killed between its two saves reaches the same step again.
   for _ in range(2):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_the_same_step_may_be_saved_again(tmp_path):
   assert _steps(tmp_path / 'latest') == _steps(tmp_path / 'best') == [4]
 
 
-def test_a_save_that_was_cut_short_does_not_count(tmp_path):
+def test_an_interrupted_save_does_not_count(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   checkpoints.save_latest(4, _state(4), {})
   half = tmp_path / 'latest' / '5.orbax-checkpoint-tmp' / 'state'
@@ -119,7 +119,7 @@ def test_a_save_that_was_cut_short_does_not_count(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   restored, _ = checkpoints.load_latest(_state(0))
   _assert_identical(restored, _state(4))
-  # And the step can be saved after all.
+  # The step can still be saved.
   checkpoints.save_latest(5, _state(5), {})
   restored, _ = checkpoints.load_latest(_state(0))
   _assert_identical(restored, _state(5))
@@ -134,7 +134,7 @@ def test_another_structure_is_refused(tmp_path):
     checkpoints.load_latest(other)
 
 
-def test_a_relative_directory_will_do(tmp_path, monkeypatch):
+def test_a_relative_directory_is_accepted(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   checkpoint.Checkpoints('run/coarse').save_latest(1, _state(1), {})
   assert _steps(tmp_path / 'run' / 'coarse' / 'latest') == [1]

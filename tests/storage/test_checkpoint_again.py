@@ -1,4 +1,4 @@
-"""A step that is saved again is the old one or the new one, whole."""
+"""Saving a step again leaves its old or its new version, complete."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ _HISTORY = [{'epoch': 1, 'step': 8, 'best': True}]
 
 
 def _tree(value):
-  # Over what a file may have in `_full`, and not to be compressed.
+  # Larger than the limit in `_full_disk`, and incompressible.
   noise = np.random.default_rng(value).normal(size=(64, 64))
   return {'value': np.int32(value), 'noise': noise}
 
@@ -38,28 +38,28 @@ def _save(checkpoints, which):
 
 
 def _read(stage, which):
-  """What two readers find: who may write nothing, and the next process."""
+  """Returns the values that a read-only reader and the next process find."""
   values = []
   if which == 'best':
     values.append(int(checkpoint.load_best(stage)[0]['value']))
     found = checkpoint.Checkpoints(stage).load_best()
   else:
-    # By the history in it, the best one is found before it is given back.
+    # The history names the best step even before its own step is restored.
     assert checkpoint.load_best(stage)[0]['value'] == 1
     found = checkpoint.Checkpoints(stage).load_latest(None)
   values.append(int(found[0]['value']))
-  # What Orbax left of a save that failed is not taken for a step.
+  # Files that Orbax left of a failed save do not count as a step.
   names = {path.name for path in (stage / which).iterdir()}
   assert names - {'8.orbax-checkpoint-tmp'} == {'8'}
   return set(values)
 
 
-def _full(manager, monkeypatch):
+def _full_disk(manager, monkeypatch):
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   save = manager.save
 
   def limited(*args, **kwargs):
-    # As in `test_a_full_disk_leaves_the_one_before`.
+    # As in `test_a_full_disk_leaves_the_checkpoint_before`.
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
       return save(*args, **kwargs)
@@ -79,14 +79,14 @@ def _interrupted(manager, monkeypatch):
 
 
 def _killed(manager, monkeypatch):
-  """What SIGKILL does: nothing is mended."""
+  """Stops as SIGKILL does: nothing is mended."""
   error = _interrupted(manager, monkeypatch)
   monkeypatch.setattr(step_folders, 'mend', lambda directory: None)
   return error
 
 
 def _killed_later(manager, monkeypatch):
-  """Once the new one is there."""
+  """Stops in the same way after the new version was saved."""
   mend = step_folders.mend
   save = manager.save
 
@@ -103,9 +103,11 @@ def _killed_later(manager, monkeypatch):
 @pytest.mark.parametrize('which', ('best', 'latest'))
 @pytest.mark.parametrize(
   'end, value',
-  ((_full, 1), (_interrupted, 1), (_killed, 1), (_killed_later, 2)),
+  ((_full_disk, 1), (_interrupted, 1), (_killed, 1), (_killed_later, 2)),
 )
-def test_one_of_both_is_left(tmp_path, monkeypatch, which, end, value):
+def test_the_old_or_the_new_version_is_left(
+  tmp_path, monkeypatch, which, end, value
+):
   checkpoints = _checkpoints(tmp_path)
   manager = getattr(checkpoints, f'_{which}')
   with monkeypatch.context() as patched:
@@ -113,14 +115,14 @@ def test_one_of_both_is_left(tmp_path, monkeypatch, which, end, value):
     with pytest.raises(error):
       _save(checkpoints, which)
   assert _read(tmp_path, which) == {value}
-  # The next process, or this one, can save it.
+  # The next process, or this one, can save the step.
   for again in (checkpoint.Checkpoints(tmp_path), checkpoints):
     _save(again, which)
     assert _read(tmp_path, which) == {2}
 
 
 @pytest.mark.parametrize('which', ('best', 'latest'))
-def test_where_it_cannot_be_moved_the_old_one_stays(
+def test_the_old_version_stays_if_it_cannot_be_moved(
   tmp_path, monkeypatch, which
 ):
   def replace(source, target):
@@ -135,14 +137,14 @@ def test_where_it_cannot_be_moved_the_old_one_stays(
 
 
 @pytest.mark.parametrize('part', ('meta', 'state'))
-def test_a_damaged_one_is_saved_again(tmp_path, part):
+def test_a_damaged_step_is_saved_again(tmp_path, part):
   checkpoints = _checkpoints(tmp_path)
   shutil.rmtree(tmp_path / 'best' / '8' / part)
   _save(checkpoints, 'best')
   assert _read(tmp_path, 'best') == {2}
 
 
-def test_what_somebody_else_keeps_there_stays(tmp_path):
+def test_other_hidden_folders_stay(tmp_path):
   _checkpoints(tmp_path)
   (tmp_path / 'best' / '.notes').mkdir()
   (tmp_path / 'best' / '.notes' / '9').write_text('mine')

@@ -1,4 +1,4 @@
-"""The best checkpoint is that of the epoch which the history calls the best."""
+"""The best checkpoint is that of the best epoch in the history."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def _row(step, *, best):
 
 
 def _save(checkpoints, history):
-  """Ends an epoch of three steps as a trainer does."""
+  """Saves the end of an epoch of three steps, as a trainer does."""
   row = history[-1]
   if row['best']:
     checkpoints.save_best(row['step'], _best(row['step']), {})
@@ -33,8 +33,8 @@ def _steps(directory):
   return sorted(int(path.name) for path in directory.iterdir())
 
 
-def _loaders(stage):
-  """Step of the best checkpoint, as all who want it find it; None for none."""
+def _best_steps(stage):
+  """Returns the step of the best checkpoint, as both loaders find it."""
   found = [checkpoint.load_best(stage)]
   found.append(checkpoint.Checkpoints(stage).load_best())
   return [best and best[0]['params']['x'][0] for best in found]
@@ -42,7 +42,7 @@ def _loaders(stage):
 
 @pytest.fixture
 def stage(tmp_path):
-  """Two epochs, the first the best; then a better one that is in no history."""
+  """Two epochs, the first one the best, and a better one in no history."""
   checkpoints = checkpoint.Checkpoints(tmp_path / 'stage')
   history = [_row(3, best=True)]
   _save(checkpoints, history)
@@ -58,43 +58,43 @@ def _history(stage):
 
 def test_an_epoch_that_is_in_no_history_is_not_the_best(stage):
   assert _steps(stage / 'best') == [3, 9]
-  assert _loaders(stage) == [3, 3]
+  assert _best_steps(stage) == [3, 3]
 
 
-def test_what_was_discarded_is_deleted(stage):
+def test_a_discarded_best_is_deleted(stage):
   _save(checkpoint.Checkpoints(stage), _history(stage) + [_row(9, best=False)])
   assert _steps(stage / 'best') == [3]
-  assert _loaders(stage) == [3, 3]
+  assert _best_steps(stage) == [3, 3]
 
 
-def test_an_epoch_that_comes_again_is_the_best_if_it_is_better(stage):
+def test_a_repeated_epoch_is_the_best_if_it_is_better(stage):
   checkpoints = checkpoint.Checkpoints(stage)
   checkpoints.save_best(9, _best(10), {'of': 'the second process'})
   history = _history(stage) + [_row(9, best=True)]
   checkpoints.save_latest(9, {'step': 0}, {'history': history})
-  assert _loaders(stage) == [10, 10]
+  assert _best_steps(stage) == [10, 10]
 
 
 def test_the_checkpoint_before_keeps_its_best(stage, capsys):
   history = _history(stage) + [_row(9, best=True)]
   _save(checkpoint.Checkpoints(stage), history)
   assert _steps(stage / 'best') == [3, 9]
-  assert _loaders(stage) == [9, 9]
+  assert _best_steps(stage) == [9, 9]
   shutil.rmtree(stage / 'latest' / '9' / 'state')
-  # Training goes on from step 6.
+  # Training continues from step 6.
   assert _history(stage) == history[:2]
   assert 'latest/9 is damaged' in capsys.readouterr().err
-  assert _loaders(stage) == [3, 3]
+  assert _best_steps(stage) == [3, 3]
 
 
-def test_before_the_first_epoch_is_over_there_is_none(tmp_path):
+def test_there_is_no_best_before_the_first_epoch_ends(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   checkpoints.save_latest(2, {'step': 0}, {'history': []})
   checkpoints.save_best(3, _best(3), {})
-  assert _loaders(tmp_path) == [None, None]
+  assert _best_steps(tmp_path) == [None, None]
 
 
-def test_a_best_that_is_missing_is_named(tmp_path, stage):
+def test_a_missing_best_is_named(tmp_path, stage):
   run = tmp_path / 'run'
   run.mkdir()
   (run / 'config.json').write_text('{}')
@@ -109,18 +109,18 @@ def test_a_best_that_is_missing_is_named(tmp_path, stage):
     with pytest.raises(errors.InputError) as error:
       load()
     assert str(error.value) == (
-      f'{there}/best/3 is missing, which the history of the stage calls its'
-      f' best checkpoint: delete {there} and give the training command again,'
-      ' which trains this stage again; or take a copy.'
+      f'{there}/best/3 is missing, but the history of the stage names it as the'
+      f' best checkpoint: delete {there} and run the training command again,'
+      ' which trains this stage again; or restore a copy.'
     )
 
 
-def test_what_may_come_again_is_not_missed_before(stage):
+def test_a_best_that_will_be_saved_again_is_not_missed(stage):
   """Earlier versions deleted step 3 as soon as step 9 was saved."""
   history = _history(stage)
   shutil.rmtree(stage / 'best' / '3')
   checkpoint.Checkpoints(stage).check_best(history)
-  # A checkpoint within the epoch deletes nothing that may come again.
+  # A checkpoint within the epoch does not delete step 9.
   checkpoint.Checkpoints(stage).save_latest(
     7, {'step': 0}, {'history': history}
   )
@@ -134,7 +134,7 @@ def test_what_may_come_again_is_not_missed_before(stage):
 @pytest.mark.parametrize(
   'meta',
   (
-    # As of earlier versions, and as anyone may write them.
+    # Files of earlier versions, or written by anyone.
     {},
     [],
     {'history': None},
@@ -144,41 +144,41 @@ def test_what_may_come_again_is_not_missed_before(stage):
     {'history': 'best'},
   ),
 )
-def test_where_no_history_tells_it_is_the_newest(stage, meta):
+def test_without_a_history_the_newest_is_the_best(stage, meta):
   path = stage / 'latest' / '6' / 'meta' / 'metadata'
   path.write_text(json.dumps(meta))
-  assert _loaders(stage) == [9, 9]
+  assert _best_steps(stage) == [9, 9]
 
 
 @pytest.mark.parametrize('text', ('', '{"history": [', '[' * 100_000))
-def test_where_no_history_can_be_read_it_is_the_newest(stage, text):
+def test_with_an_unreadable_history_the_newest_is_the_best(stage, text):
   (stage / 'latest' / '6' / 'meta' / 'metadata').write_text(text)
-  assert _loaders(stage) == [9, 9]
+  assert _best_steps(stage) == [9, 9]
 
 
-def test_best_alone_will_do(stage):
+def test_the_best_loads_without_latest(stage):
   shutil.rmtree(stage / 'latest')
   assert checkpoint.load_best(stage)[0]['params']['x'][0] == 9
 
 
-def test_a_copy_without_the_states_will_do(stage):
-  """What is downloaded."""
+def test_the_best_loads_from_a_copy_without_states(stage):
+  """Downloads leave out the states."""
   for step in (3, 6):
     shutil.rmtree(stage / 'latest' / str(step) / 'state')
     (stage / 'latest' / str(step) / '_CHECKPOINT_METADATA').unlink()
   assert checkpoint.load_best(stage)[0]['params']['x'][0] == 3
 
 
-def test_a_stage_that_begins_again_saves_its_epochs(stage):
-  """Its latest checkpoints were deleted, and those of its best epochs not."""
+def test_a_stage_that_starts_again_saves_its_epochs(stage):
+  """Its latest checkpoints were deleted, but its best ones were not."""
   shutil.rmtree(stage / 'latest')
   checkpoints = checkpoint.Checkpoints(stage)
   checkpoints.save_best(3, _best(4), {'of': 'the second time'})
   assert _steps(stage / 'best') == [3]
-  assert _loaders(stage) == [4, 4]
+  assert _best_steps(stage) == [4, 4]
 
 
-def test_a_half_deleted_one_is_no_checkpoint(stage, monkeypatch):
+def test_a_half_deleted_step_is_not_a_checkpoint(stage, monkeypatch):
   def killed(folder):
     if folder.exists():
       (folder / '_CHECKPOINT_METADATA').unlink()
@@ -190,11 +190,11 @@ def test_a_half_deleted_one_is_no_checkpoint(stage, monkeypatch):
     patched.setattr(step_folders, '_delete', killed)
     with pytest.raises(KeyboardInterrupt):
       _save(checkpoints, history)
-  assert _loaders(stage) == [3, 3]
+  assert _best_steps(stage) == [3, 3]
   assert _steps(stage / 'best') == [3]
 
 
-def test_nothing_is_put_aside_in_another_run_s_directory(stage, tmp_path):
+def test_nothing_is_moved_aside_in_another_runs_directory(stage, tmp_path):
   run = tmp_path / 'run'
   run.mkdir()
   (run / 'config.json').write_text('{}')

@@ -1,4 +1,4 @@
-"""A checkpoint that is not what was saved is never taken for it."""
+"""A damaged checkpoint is never loaded as if it were intact."""
 
 import json
 import resource
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import orbax_errors
 from mtnet_jax.system import errors
 
 _FIXTURES = main_job.ROOT / 'tests' / 'fixtures'
@@ -24,7 +25,7 @@ def _tree(step):
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
-  """A directory with checkpoints of steps 4 and 8; not to change."""
+  """A directory with checkpoints of steps 4 and 8; tests do not change it."""
   directory = tmp_path_factory.mktemp('stage')
   checkpoints = checkpoint.Checkpoints(directory)
   for step in (4, 8):
@@ -42,14 +43,14 @@ def _files(directory):
   return sorted(path for path in directory.rglob('*') if path.is_file())
 
 
-def _flip(path, place):
+def _flip(path, position):
   data = bytearray(path.read_bytes())
-  data[int(place * len(data))] ^= 1 << int(place * 1000) % 8
+  data[int(position * len(data))] ^= 1 << int(position * 1000) % 8
   path.write_bytes(data)
 
 
-def _truncate(path, place):
-  path.write_bytes(path.read_bytes()[: int(place * path.stat().st_size)])
+def _truncate(path, position):
+  path.write_bytes(path.read_bytes()[: int(position * path.stat().st_size)])
 
 
 def _delete(path, _):
@@ -66,27 +67,29 @@ def _assert_is(tree, step):
 @pytest.mark.parametrize(
   'damage, draws', [(_flip, 40), (_truncate, 20), (_delete, 10)]
 )
-def test_damage_goes_back_to_the_one_before(saved, tmp_path, damage, draws):
+def test_damage_falls_back_to_the_checkpoint_before(
+  saved, tmp_path, damage, draws
+):
   rng = np.random.default_rng(0)
-  went_back = 0
+  num_fallbacks = 0
   for number in range(draws):
     stage = shutil.copytree(saved, tmp_path / str(number))
     files = _files(stage / 'latest' / '8')
-    # By size, for most bits that flip are those of arrays.
+    # Weighted by size, since most bits that flip are in arrays.
     sizes = np.asarray([path.stat().st_size for path in files], float)
     path = files[rng.choice(len(files), p=sizes / sizes.sum())]
     damage(path, rng.uniform())
     tree, meta = checkpoint.Checkpoints(stage).load_latest(None)
-    # Some files say nothing that is read.
+    # Damage to some files has no effect.
     step = int(tree['step'])
     assert step in (4, 8), path
     _assert_is(tree, step)
     assert meta['history'] == [step]
-    went_back += step == 4
-  assert went_back > draws / 2
+    num_fallbacks += step == 4
+  assert num_fallbacks > draws / 2
 
 
-def test_what_is_damaged_is_put_aside_and_saved_anew(stage, capsys):
+def test_a_damaged_checkpoint_is_moved_aside_and_saved_again(stage, capsys):
   for path in _files(stage / 'latest' / '8' / 'state'):
     path.unlink()
   checkpoints = checkpoint.Checkpoints(stage)
@@ -96,13 +99,13 @@ def test_what_is_damaged_is_put_aside_and_saved_anew(stage, capsys):
   assert warning.startswith('warning: ') and warning.count('\n') == 1
   assert f'{stage}/latest/8 is damaged' in warning
   assert f'{stage}/damaged/8' in warning
-  # The run comes to step 8 again.
+  # The run reaches step 8 again.
   checkpoints.save_latest(8, _tree(8), {'history': [8]})
   _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 8)
 
 
 def test_arrays_of_another_checkpoint_are_damage(stage, capsys):
-  # Everything can be read, and nothing is what it was.
+  # Everything can be read, but the arrays are not those of step 8.
   shutil.rmtree(stage / 'latest' / '8' / 'state')
   shutil.copytree(
     stage / 'latest' / '4' / 'state', stage / 'latest' / '8' / 'state'
@@ -113,7 +116,7 @@ def test_arrays_of_another_checkpoint_are_damage(stage, capsys):
   assert 'its arrays are not those that were saved' in capsys.readouterr().err
 
 
-def test_nothing_but_damage_is_refused(stage, capsys):
+def test_a_stage_of_damaged_checkpoints_is_refused(stage, capsys):
   for step in (4, 8):
     shutil.rmtree(stage / 'latest' / str(step) / 'meta')
   with pytest.raises(errors.InputError, match=f'delete {stage} to train the'):
@@ -137,29 +140,29 @@ def test_a_damaged_best_is_refused_and_stays(stage, load):
   assert _files(stage / 'best') == files
 
 
-def test_a_newer_version_is_refused_and_nothing_is_moved(stage):
+def test_a_newer_format_is_refused_and_nothing_is_moved(stage):
   path = stage / 'latest' / '8' / 'meta' / 'metadata'
   meta = json.loads(path.read_text())
   path.write_text(json.dumps({**meta, 'format': checkpoint.FORMAT + 1}))
-  # Its arrays may be written in any way.
+  # A newer format may store its arrays in any way.
   shutil.rmtree(stage / 'latest' / '8' / 'state')
   with pytest.raises(errors.InputError, match='use the version of mtnet_jax'):
     checkpoint.Checkpoints(stage).load_latest(None)
   assert path.exists()
 
 
-@pytest.mark.parametrize('written', range(1, checkpoint.FORMAT + 1))
-def test_checkpoints_of_every_format_load(written, tmp_path):
+@pytest.mark.parametrize('number', range(1, checkpoint.FORMAT + 1))
+def test_checkpoints_of_every_format_load(number, tmp_path):
   directory = tmp_path / 'stage'
-  shutil.copytree(_FIXTURES / f'checkpoint_format_{written}', directory)
+  shutil.copytree(_FIXTURES / f'checkpoint_format_{number}', directory)
   checkpoints = checkpoint.Checkpoints(directory)
   state, meta = checkpoints.load_latest(None)
-  # As they were given to save_latest and save_best by that version.
+  # The values that were saved when the fixtures were made.
   kernel = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
   mean = np.array([-0.0, 1e-45, np.inf], np.float32)
   assert state['step'] == 4
   assert state['loss_sum'] == np.float32(0.1)
-  assert meta['format'] == written
+  assert meta['format'] == number
   assert meta['history'] == [
     {'epoch': 1, 'loss': 0.30000000000000004, 'best': True}
   ]
@@ -178,10 +181,10 @@ def test_an_epoch_row_that_was_missing_is_added(stage):
   assert meta['history'] == [8, 'row']
 
 
-def test_a_full_disk_leaves_the_one_before(stage, caplog):
+def test_a_full_disk_leaves_the_checkpoint_before(stage, caplog):
   checkpoints = checkpoint.Checkpoints(stage)
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  # A write beyond it fails as one on a full disk does, with another number.
+  # A write beyond the limit fails as on a full disk, with another errno.
   resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
   try:
     with pytest.raises(errors.InputError) as error:
@@ -190,9 +193,9 @@ def test_a_full_disk_leaves_the_one_before(stage, caplog):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert str(error.value) == (
     f'{stage}/latest/9 cannot be written: File too large. The checkpoint before'
-    ' it stays, and the same command goes on from there.'
+    ' it is kept, and the same command continues from there.'
   )
-  # All is said in one line, and nothing of it by Orbax before.
+  # There is one message, and Orbax printed none.
   assert not caplog.records
   _assert_is(checkpoint.Checkpoints(stage).load_latest(None)[0], 8)
   checkpoints.save_latest(9, _tree(9), {'history': [9]})
@@ -207,19 +210,19 @@ def test_a_full_disk_leaves_the_one_before(stage, caplog):
     "[spec='{\"a\": true}'] [os_error_code='27']",
   ),
 )
-def test_the_reason_is_the_operating_system_s(details):
+def test_the_reason_is_the_operating_systems_message(details):
   error = ValueError(
     f'OUT_OF_RANGE: Failed to write 9 bytes: File too large {details}'
   )
-  assert checkpoint._reason(error) == 'File too large'
-  # Of another error the first line.
-  assert checkpoint._reason(ValueError('No such: thing\nat all')) == (
-    checkpoint._first_line(ValueError('No such: thing'))
+  assert orbax_errors.reason(error) == 'File too large'
+  # For other errors it is the first line.
+  assert orbax_errors.reason(ValueError('No such: thing\nat all')) == (
+    orbax_errors.first_line(ValueError('No such: thing'))
   )
 
 
-def test_writes_that_another_error_overtook_say_nothing(tmp_path):
-  # Orbax gives up at the first error, while hundreds of arrays are written.
+def test_late_writes_print_nothing_after_an_error(tmp_path):
+  # Orbax gives up at the first error, while threads write the other arrays.
   code = f"""
 import resource
 import time

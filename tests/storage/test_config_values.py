@@ -1,4 +1,4 @@
-"""What a stored config says is checked before anything is made of it."""
+"""The values of a stored config are checked before they are used."""
 
 import json
 
@@ -14,7 +14,7 @@ from mtnet_jax.system import errors
 
 
 def _write(folder, changes, without=()):
-  """The config.json of a run with some dotted keys changed."""
+  """Writes a run's config.json with dotted keys changed or left out."""
   tree = json.loads(made_run.config_of().to_json())
   for path, value in changes.items():
     *groups, key = path.split('.')
@@ -86,7 +86,7 @@ def test_a_value_that_cannot_be_used_is_named(tmp_path, key, value):
   _write(tmp_path, {key: value})
   with pytest.raises(errors.InputError, match=rf'config\.json\.{key}') as e:
     workdir.read_config(tmp_path)
-  # The folder's own name apart.
+  # Without the name of the folder, which may be long.
   assert len(str(e.value).replace(str(tmp_path), '')) < 300
 
 
@@ -116,14 +116,14 @@ def test_values_at_their_bounds_are_read(tmp_path, changes):
     'eval_batch_size',
   ],
 )
-def test_what_every_version_wrote_is_needed(tmp_path, key):
+def test_a_required_key_that_is_missing_is_refused(tmp_path, key):
   _write(tmp_path, {}, without=[key])
   with pytest.raises(errors.InputError, match=f'lacks {key}: it is damaged'):
     workdir.read_config(tmp_path)
 
 
-def test_what_earlier_versions_had_not_is_not(tmp_path):
-  """Neither the keys of today, nor what has had a default ever since."""
+def test_other_missing_keys_are_accepted(tmp_path):
+  """They are newer than the config, or have a default."""
   without = [
     'cross_entropy_weight',
     'start_from',
@@ -150,7 +150,7 @@ def test_configs_of_shipped_models_are_read(name):
     'split_by=nodule,nodules=relative.csv,folds={}',
   ],
 )
-def test_a_stored_name_names_no_file(tmp_path, policy):
+def test_a_stored_name_with_a_file_is_refused(tmp_path, policy):
   secret = tmp_path / 'secret'
   name = f'lidc_nodules/phantom?{policy.format(secret)}'
   _write(tmp_path, {'dataset.name': name})
@@ -171,7 +171,7 @@ def test_a_name_that_needs_no_file_is_read(tmp_path, name):
   assert workdir.read_config(tmp_path).dataset.name == name
 
 
-def test_a_megabyte_is_no_config(tmp_path):
+def test_a_config_of_more_than_a_megabyte_is_refused(tmp_path):
   _write(tmp_path, {})
   path = tmp_path / 'config.json'
   text = path.read_text()
@@ -185,7 +185,7 @@ def test_a_megabyte_is_no_config(tmp_path):
 @pytest.mark.parametrize(
   'more', [{str(i): {} for i in range(300)}, [{}] * 300, [[{'a': {}}] * 150]]
 )
-def test_hundreds_of_groups_are_no_config(tmp_path, more):
+def test_a_config_of_hundreds_of_groups_is_refused(tmp_path, more):
   _write(tmp_path, {'more': more})
   with pytest.raises(errors.InputError, match='more than 256 groups'):
     workdir.read_config(tmp_path)

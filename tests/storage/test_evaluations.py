@@ -1,4 +1,4 @@
-"""Results of one evaluation never take the folder of another."""
+"""Results of one evaluation never replace those of another."""
 
 import json
 import os
@@ -34,11 +34,11 @@ def _choose(folder, results, **kwargs):
     return found
 
 
-def test_the_plain_case_has_the_plain_name(tmp_path):
+def test_the_first_evaluation_has_the_plain_name(tmp_path):
   folder = _folder(tmp_path)
   assert folder == tmp_path / 'evaluations' / 'lidc_nodules-all-test'
   assert _choose(folder, _RESULTS) == folder
-  # What another evaluation left before it was written is nothing.
+  # An evaluation that wrote no results leaves the folder free.
   assert not list(folder.iterdir())
   assert _choose(folder, _RESULTS) == folder
 
@@ -46,7 +46,7 @@ def test_the_plain_case_has_the_plain_name(tmp_path):
 def test_the_same_evaluation_replaces_its_own_results(tmp_path):
   folder = _folder(tmp_path)
   _write(folder, {**_RESULTS, 'test': {'nodules': 3}})
-  # The run may have been moved, and was given by another path.
+  # The run may have been moved, so that its path differs.
   moved = {**_RESULTS, 'members': [{'workdir': '/b', 'id': 'aaaa'}]}
   assert _choose(folder, moved) == folder
   _choose(None, moved, out=folder)
@@ -74,7 +74,7 @@ def test_another_evaluation_gets_a_folder_of_its_own(tmp_path, changes):
   with evaluations.opened(folder, other) as again:
     assert again == found
     evaluations.write(again, other, [{'nodule_id': 'n'}])
-  # Each comes back to its own.
+  # Each evaluation finds its own folder again.
   assert _choose(folder, other) == found
   assert _choose(folder, _RESULTS) == folder
   assert evaluations.candidates(folder) == [(folder, _RESULTS), (found, other)]
@@ -82,8 +82,8 @@ def test_another_evaluation_gets_a_folder_of_its_own(tmp_path, changes):
     _choose(None, other, out=folder)
 
 
-def test_names_that_fall_together_do_not_share_a_folder(tmp_path):
-  """'?' and '-' are both '-' in a folder's name."""
+def test_datasets_with_the_same_folder_name_share_no_folder(tmp_path):
+  """Both '?' and '-' become '-' in the name of a folder."""
   left, right = (_folder(tmp_path, f'lidc_nodules/paper{x}a') for x in '?-')
   assert left == right
   _write(left, {**_RESULTS, 'dataset': 'lidc_nodules/paper?a'})
@@ -92,20 +92,20 @@ def test_names_that_fall_together_do_not_share_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '3', '{"members": [1]}', '{}'])
-def test_what_is_no_result_is_not_overwritten(tmp_path, text):
+def test_a_file_that_is_not_a_result_is_not_overwritten(tmp_path, text):
   folder = _folder(tmp_path)
   folder.mkdir(parents=True)
   (folder / 'metrics.json').write_text(text)
   assert _choose(folder, _RESULTS) != folder
 
 
-def test_a_run_directory_is_no_folder_for_results(tmp_path):
+def test_a_run_directory_is_refused_as_a_folder_for_results(tmp_path):
   (tmp_path / 'metrics.json').write_text('{"dataset": "lidc_nodules/all"}')
-  with pytest.raises(errors.InputError, match='something else'):
+  with pytest.raises(errors.InputError, match='of another evaluation'):
     _choose(None, _RESULTS, out=tmp_path)
 
 
-def test_where_a_short_hash_falls_together_the_whole_one_follows(tmp_path):
+def test_the_whole_hash_is_used_if_the_short_one_is_taken(tmp_path):
   folder, other = _folder(tmp_path), {**_RESULTS, 'limit': 5}
   _write(folder, _RESULTS)
   _write(_choose(folder, other), {**_RESULTS, 'limit': 6})
@@ -113,7 +113,7 @@ def test_where_a_short_hash_falls_together_the_whole_one_follows(tmp_path):
   assert len(found.name) == len(folder.name) + 1 + 64
 
 
-def test_other_names_are_no_candidates(tmp_path):
+def test_folders_of_other_names_are_not_candidates(tmp_path):
   folder = _folder(tmp_path)
   assert evaluations.candidates(folder) == []
   _write(folder, _RESULTS)
@@ -125,28 +125,28 @@ def test_other_names_are_no_candidates(tmp_path):
 
 @pytest.mark.parametrize('limit', (0, 5))
 def test_one_process_at_a_time_evaluates_into_a_folder(tmp_path, limit):
-  """Two of the same, and of two whose folders have the same name."""
+  """The same evaluation twice, or two whose folders have the same name."""
   folder, other = _folder(tmp_path), {**_RESULTS, 'limit': limit}
   for kwargs in ({}, {'out': tmp_path / 'mine'}):
     with evaluations.opened(folder, _RESULTS, **kwargs) as found:
       with pytest.raises(errors.BusyError, match='wait for it, or choose'):
         _choose(folder, other, **kwargs)
       evaluations.write(found, _RESULTS, [{'nodule_id': 'n'}])
-    # Nothing but the results stays.
+    # Only the results are left.
     assert {x.name for x in found.iterdir()} == {'metrics.json', 'records.csv'}
-  # One who evaluates again keeps no other out.
+  # Repeating an evaluation does not block another one.
   with evaluations.opened(folder, _RESULTS):
     assert _choose(folder, {**_RESULTS, 'limit': 7}) != folder
 
 
 @pytest.mark.parametrize('name', ('records.csv', 'config.json'))
 @pytest.mark.parametrize('when', ('before', 'meanwhile'))
-def test_what_is_the_user_s_is_not_overwritten(tmp_path, name, when):
+def test_the_user_s_files_are_not_overwritten(tmp_path, name, when):
   folder, out = _folder(tmp_path), tmp_path / 'mine'
   out.mkdir()
   if when == 'before':
     (out / name).write_text('mine')
-  with pytest.raises(errors.InputError, match=f'mine has a {name}, and no'):
+  with pytest.raises(errors.InputError, match=f'mine has a {name}, but no'):
     with evaluations.opened(folder, _RESULTS, out=out) as found:
       assert when == 'meanwhile'
       (out / name).write_text('mine')
@@ -156,14 +156,14 @@ def test_what_is_the_user_s_is_not_overwritten(tmp_path, name, when):
 
 
 @pytest.mark.parametrize('name', ('records.csv', 'metrics.json'))
-def test_a_link_to_nothing_is_in_the_way(tmp_path, name):
+def test_a_broken_link_is_not_replaced(tmp_path, name):
   (tmp_path / name).symlink_to('not_mounted')
   with pytest.raises(errors.InputError, match='choose another --out'):
     _choose(_folder(tmp_path), _RESULTS, out=tmp_path)
   assert (tmp_path / name).is_symlink()
 
 
-def test_what_an_earlier_version_left_half_is_no_result(tmp_path):
+def test_half_an_evaluation_of_an_earlier_version_is_no_result(tmp_path):
   folder = _folder(tmp_path)
   folder.mkdir(parents=True)
   (folder / 'records.csv').write_text('half')
@@ -173,7 +173,7 @@ def test_what_an_earlier_version_left_half_is_no_result(tmp_path):
     evaluations.write(found, _RESULTS, [{'nodule_id': 'n'}])
   assert evaluations.candidates(folder) == [(found, _RESULTS)]
   assert (folder / 'records.csv').read_text() == 'half'
-  # Whose metrics.json is there without records.csv is none, either.
+  # A metrics.json without a records.csv is no result, either.
   (found / 'records.csv').unlink()
   assert evaluations.candidates(folder) == []
 
@@ -207,7 +207,8 @@ def test_an_evaluation_that_is_killed_leaves_the_old_or_the_new(
   if reader == 'evaluate':
     assert _choose(folder, _RESULTS) == folder
   ((_, results),) = evaluations.candidates(folder)
-  # Two are written, two go out, one decides, two come in.
+  # Two renames write new files, two move old ones out, one commits, and two
+  # move the new ones in.
   assert results == versions[after >= 5]
   of = f'of\n{results["test"]}\n'
   assert (folder / 'records.csv').read_text() == of
@@ -215,7 +216,7 @@ def test_an_evaluation_that_is_killed_leaves_the_old_or_the_new(
     assert len(list(folder.iterdir())) == 2
 
 
-def test_leftovers_go_with_the_next_evaluation(tmp_path):
+def test_the_next_evaluation_removes_leftovers(tmp_path):
   folder = _folder(tmp_path)
   others = [folder.with_name('another'), folder]
   for path in others:
@@ -234,7 +235,9 @@ def test_leftovers_go_with_the_next_evaluation(tmp_path):
   ]
 
 
-def test_half_a_state_that_may_only_be_read_is_no_result(tmp_path, monkeypatch):
+def test_half_a_replacement_that_is_read_only_is_no_result(
+  tmp_path, monkeypatch
+):
   folder = _folder(tmp_path)
   _write(folder.with_name(f'{folder.name}-01234567'), _RESULTS)
   (folder / '.metrics.json.mtnet_jax-0123456789abcdef').mkdir(parents=True)

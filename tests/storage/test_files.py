@@ -1,4 +1,4 @@
-"""Files of a run are whole or not there."""
+"""Files of a run are complete or absent."""
 
 import json
 import os
@@ -88,15 +88,15 @@ def test_missing_json_is_an_input_error_with_its_path(tmp_path):
     files.read_json(tmp_path / 'config.json')
 
 
-def test_more_than_anyone_writes_is_refused_unread(tmp_path):
-  """A file of 1 TiB without a block on the disk."""
+def test_a_file_larger_than_anyone_writes_is_refused_unread(tmp_path):
+  """A sparse file of 1 TiB."""
   with (tmp_path / 'large.json').open('wb') as file:
     file.truncate(1 << 40)
   with pytest.raises(errors.InputError, match='large.json.* over 64 MiB'):
     files.read_json(tmp_path / 'large.json')
 
 
-# Readers of single files that strangers' runs and bundles have.
+# Readers of files in strangers' runs and bundles.
 _READERS = {
   'config.json': files.read_json,
   'seen.csv': seen.read,
@@ -115,11 +115,13 @@ _READERS = {
   ),
   ids=('pipe', 'endless', 'empty', 'open pipe'),
 )
-def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path, make, name):
-  """A pipe that nobody writes into would keep a reader for ever."""
+def test_only_regular_files_are_read_and_others_never_block(
+  tmp_path, make, name
+):
+  """A pipe without a writer would block a reader forever."""
   path = tmp_path / name
   make(path)
-  with pytest.raises(errors.InputError, match=f'{name}.* no ordinary file'):
+  with pytest.raises(errors.InputError, match=f'{name}.* not a regular file'):
     _READERS[name](path)
 
 
@@ -164,7 +166,7 @@ def test_an_interrupted_replacement_changes_nothing(tmp_path, error):
   assert os.listdir(tmp_path) == ['report']
 
 
-def test_a_folder_that_cannot_take_its_place_gives_the_old_one_back(
+def test_the_old_folder_is_restored_if_the_new_one_cannot_be_moved(
   tmp_path, monkeypatch
 ):
   path = tmp_path / 'report'
@@ -203,7 +205,7 @@ for path in sys.argv[1:]:
 
 @pytest.mark.parametrize('utf8', ('0', '1'))
 def test_paths_that_libraries_would_misspell(tmp_path, utf8):
-  """tensorstore has no name for what an ASCII locale cannot spell."""
+  """Tensorstore has no name for what an ASCII locale cannot spell."""
   done = main_job.run(
     [sys.executable, '-c', _SPELL, 'runs/a', 'runs/Läufe'],
     PYTHONUTF8=utf8,
@@ -223,15 +225,15 @@ def test_a_name_that_is_no_utf8_is_refused():
 
 
 def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
-  """Whoever is in it would stand in a folder that is gone."""
+  """The user's shell would be left in a deleted folder."""
   monkeypatch.chdir(tmp_path)
   with pytest.raises(errors.InputError, match='is the working directory'):
     with files.new_folder('.'):
       pass
 
 
-def test_what_was_left_beside_a_folder_goes_where_it_is_there(tmp_path):
-  """As of a process that was killed after it had moved it there."""
+def test_what_was_left_beside_an_existing_folder_is_removed(tmp_path):
+  """A process leaves it if it is killed right after it moved the folder."""
   left, lock = staged_lib.make(tmp_path, 'out')
   os.close(lock)
   (tmp_path / 'out' / 'a').mkdir(parents=True)
@@ -244,7 +246,7 @@ def test_what_was_left_beside_a_folder_goes_where_it_is_there(tmp_path):
 @pytest.mark.parametrize(
   'text', ('[' * 100_000, '{"a":' * 100_000, '{', '\xff')
 )
-def test_json_nested_without_end_or_cut_off_is_damage(tmp_path, text):
+def test_deeply_nested_or_truncated_json_is_damage(tmp_path, text):
   path = tmp_path / 'x.json'
   path.write_bytes(text.encode('latin-1'))
   with pytest.raises(errors.InputError, match='x.json is damaged'):

@@ -1,4 +1,4 @@
-"""A folder that is replaced is the old or the new one, whatever stops it."""
+"""Replacing a folder leaves the old or the new one, whenever it stops."""
 
 import concurrent.futures
 import errno
@@ -21,11 +21,11 @@ from tfds_lidc.folder_swap import swap
 
 _OLD, _NEW = ({'a': text, 'b/c': text} for text in ('old', 'new'))
 
-# Replaces a folder, with a fault; prints the changes that it came to.
+# Replaces a folder with an injected fault; prints the number of changes made.
 _REPLACE = """
 import pathlib, sys, types
 from faults import interrupted
-# Without the dataset, which the package registers: that takes a second.
+# Skips the package itself, which registers the dataset and takes a second.
 package = types.ModuleType('tfds_lidc')
 package.__path__ = [next(p for p in sys.path if p.endswith('/tfds_lidc'))]
 sys.modules['tfds_lidc'] = package
@@ -72,18 +72,18 @@ def _replace(fault, at, target):
 
 @pytest.mark.parametrize('fault', interrupted.FAULTS)
 def test_any_change_may_fail(tmp_path, fault):
-  """The old or the new is there, whole, and the next one gives the new."""
+  """The old or the new folder is there, and the next try gives the new one."""
   seen = []
   for at in range(1, 100):
     target = tmp_path / f'{fault}{at}' / 'report'
     _fill(target, _OLD)
     done = _replace(fault, at, target)
-    if fault in ('full', 'ctrl-c'):  # What can tidy up has done so.
+    if fault in ('full', 'ctrl-c'):  # The process could still clean up.
       assert _tree(target) in (_OLD, _NEW)
     swap.mend(target)
     seen.append(_tree(target))
     assert seen[-1] in (_OLD, _NEW), at
-    # Some faults are late, and harmless.
+    # Some faults come too late to do harm.
     if done.returncode == 0:
       assert seen[-1] == _NEW
     with swap.replaced(target) as folder:
@@ -94,12 +94,12 @@ def test_any_change_may_fail(tmp_path, fault):
       break
   else:
     raise AssertionError(done.stderr)
-  # Both sides of the renames were met.
+  # There were faults before and after the renames.
   assert len(seen) > 10 and _OLD in seen and _NEW in seen
 
 
 def _killed(target, *, before_the_second=True):
-  """Leaves what a kill between the renames does, or right after them."""
+  """Leaves the state of a process that was killed between or after renames."""
   old = target.with_name(f'.{target.name}.mtnet_jax-old')
   os.rename(target, old)
   if not before_the_second:
@@ -107,7 +107,7 @@ def _killed(target, *, before_the_second=True):
   return old
 
 
-def test_a_reader_gives_back_the_old_one_once(tmp_path):
+def test_a_reader_restores_the_old_folder_once(tmp_path):
   target = tmp_path / 'report'
   assert not swap.mend(target)
   _fill(target, _OLD)
@@ -143,12 +143,12 @@ def nfs(monkeypatch):
   monkeypatch.setattr(fcntl, 'flock', of_files)
 
 
-def test_nor_does_it_disturb_a_writer_on_nfs(tmp_path, nfs):
+def test_a_reader_waits_for_a_writer_on_nfs(tmp_path, nfs):
   test_a_reader_waits_for_a_writer_between_its_renames(tmp_path)
   assert not (tmp_path / '.mtnet_jax-swap').exists()
 
 
-def test_what_a_kill_left_of_a_lock_on_nfs_is_one(tmp_path, nfs):
+def test_a_lock_file_on_nfs_without_a_holder_is_taken_over(tmp_path, nfs):
   with locks.alone_in(tmp_path):
     (path,) = tmp_path.iterdir()
   path.write_text('mtnet_jax lock: process 1')  # without a holder
@@ -160,7 +160,7 @@ def test_what_a_kill_left_of_a_lock_on_nfs_is_one(tmp_path, nfs):
 
 
 @pytest.mark.parametrize('number', (errno.ENOSPC, errno.EACCES, errno.ELOOP))
-def test_where_that_lock_cannot_be_had_it_is_done_without(
+def test_a_folder_is_mended_if_that_lock_cannot_be_created(
   tmp_path, nfs, monkeypatch, number
 ):
   target = tmp_path / 'report'
@@ -175,7 +175,7 @@ def test_where_that_lock_cannot_be_had_it_is_done_without(
   assert _tree(target) == _OLD
 
 
-def test_a_lock_of_a_stranger_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+def test_a_lock_of_a_stranger_is_not_awaited_forever(tmp_path, monkeypatch):
   monkeypatch.setattr(locks, '_SECONDS', 0.05)
   with locks.alone_in(tmp_path):
     with pytest.raises(TimeoutError, match=f'has locked {tmp_path}'):
@@ -185,7 +185,9 @@ def test_a_lock_of_a_stranger_is_not_waited_for_for_ever(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('before_the_second', (True, False))
-def test_a_writer_leaves_one_of_both(tmp_path, before_the_second):
+def test_the_next_writer_keeps_the_old_or_the_new_folder(
+  tmp_path, before_the_second
+):
   target = tmp_path / 'report'
   _fill(target, _OLD)
   _killed(target, before_the_second=before_the_second)
@@ -194,14 +196,14 @@ def test_a_writer_leaves_one_of_both(tmp_path, before_the_second):
   assert os.listdir(tmp_path) == ['report']
 
 
-def test_only_what_is_ours_and_has_no_owner_is_left_over(tmp_path):
+def test_only_own_leftovers_without_an_owner_are_removed(tmp_path):
   """Folders of users and of earlier versions stay, and so do links."""
   kept = [
     '.venv.312/bin',
     '.report.12.old/a',
     '.backup.2024/a',
     '.x.mtnet_jax-1/a',
-    # No lock, and not empty: not provably of this program.
+    # Without a lock and not empty: it may belong to the user.
     '.x.mtnet_jax-0123456789abcdef/a',
     '.lock',
     'records.csv',
@@ -211,7 +213,7 @@ def test_only_what_is_ours_and_has_no_owner_is_left_over(tmp_path):
   _fill(elsewhere, {'.lock': '', 'a': 'mine'})
   link = tmp_path / '.y.mtnet_jax-0123456789abcdef'
   link.symlink_to(elsewhere)
-  (tmp_path / '.z.mtnet_jax-0123456789abcdef').mkdir()  # as killed at once
+  (tmp_path / '.z.mtnet_jax-0123456789abcdef').mkdir()  # as after an early kill
   dead, lock = staged_lib.make(tmp_path, 'dead')
   _fill(dead, {'new/a': 'half'})
   os.close(lock)  # as the system does when a process ends
@@ -228,8 +230,8 @@ def test_only_what_is_ours_and_has_no_owner_is_left_over(tmp_path):
   assert not list(tmp_path.glob('.[dz]*'))
 
 
-def test_what_is_no_backup_stays(tmp_path):
-  """Names of none, a file, and a link to a folder, under a name of one."""
+def test_what_is_not_a_backup_stays(tmp_path):
+  """Names that no backup has; a file and a link with the name of a backup."""
   names = [f'{x}.mtnet_jax-old' for x in ('.', '..', '...', 'report')]
   for name in names:
     _fill(tmp_path / name, _OLD)
@@ -244,7 +246,7 @@ def test_what_is_no_backup_stays(tmp_path):
   )
 
 
-def test_what_a_link_leads_to_is_replaced_beside_itself(tmp_path):
+def test_the_target_of_a_link_is_replaced_in_its_own_folder(tmp_path):
   target, link = tmp_path / 'disk' / 'report', tmp_path / 'run' / 'report'
   _fill(target, _OLD)
   link.parent.mkdir()
@@ -257,8 +259,8 @@ def test_what_a_link_leads_to_is_replaced_beside_itself(tmp_path):
   assert swap.mend(link) and _tree(target) == _NEW
 
 
-def test_a_folder_that_cannot_be_written_is_replaced(tmp_path):
-  """Files of a folder that was made read-only go with it, or stay hidden."""
+def test_a_read_only_folder_is_replaced(tmp_path):
+  """Its files are deleted."""
   target = tmp_path / 'report'
   _fill(target, _OLD)
   (target / 'b').chmod(0o500)
@@ -268,8 +270,8 @@ def test_a_folder_that_cannot_be_written_is_replaced(tmp_path):
   assert _tree(target) == _NEW and os.listdir(tmp_path) == ['report']
 
 
-def test_an_old_one_in_the_way_stops_the_next(tmp_path, monkeypatch):
-  """As where it holds a mount: nothing is lost, and the line names it."""
+def test_a_backup_that_cannot_be_moved_stops_the_next(tmp_path, monkeypatch):
+  """It may hold a mount point: nothing is lost, and the message names it."""
   target = tmp_path / 'report'
   _fill(target, _NEW)
   old = tmp_path / '.report.mtnet_jax-old'
@@ -288,12 +290,12 @@ def test_an_old_one_in_the_way_stops_the_next(tmp_path, monkeypatch):
   assert _tree(target) == _NEW and _tree(old) == _OLD
 
 
-def test_a_new_folder_goes_over_nothing(tmp_path):
+def test_a_new_folder_overwrites_nothing(tmp_path):
   target = tmp_path / 'bundle'
   with pytest.raises(OSError, match='not empty'):
     with swap.created(target) as folder:
       _fill(folder, _NEW)
-      _fill(target, _OLD)  # of somebody who was faster
+      _fill(target, _OLD)  # another process was faster
   assert _tree(target) == _OLD and os.listdir(tmp_path) == ['bundle']
 
 
@@ -304,6 +306,6 @@ def test_long_names(tmp_path, name):
     with swap.replaced(target) as folder:
       _fill(folder, tree)
   os.rename(target, swap._backup(target))
-  swap.remove_leftovers(tmp_path)  # knows no name for it, and leaves it
+  swap.remove_leftovers(tmp_path)  # cannot tell its name, and leaves it
   assert swap.mend(target)
   assert _tree(target) == _NEW and os.listdir(tmp_path) == [name]

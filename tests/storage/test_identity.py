@@ -1,4 +1,4 @@
-"""A run directory is more than its path."""
+"""A run recognises its own directory and its own checkpoints."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from mtnet_jax.storage import checkpoint
+from mtnet_jax.storage import environment
 from mtnet_jax.storage import identity
 from mtnet_jax.storage import workdir
 from mtnet_jax.system import errors
@@ -56,7 +57,7 @@ def _replace_by_a_copy(run):
 
 
 def _make_again(run):
-  """Where a file system may give the new one the number of the old."""
+  """The file system may give the new directory the old inode number."""
   config = (run / 'config.json').read_text()
   shutil.rmtree(run)
   run.mkdir()
@@ -73,7 +74,7 @@ def _change_config(run):
 
 
 @pytest.mark.parametrize(
-  ('change', 'said'),
+  ('change', 'message'),
   (
     (_remove, 'is gone'),
     (_rename, 'is gone'),
@@ -84,18 +85,18 @@ def _change_config(run):
   ),
 )
 @pytest.mark.parametrize('kind', ('latest', 'best'))
-def test_nothing_is_saved_into_what_is_not_the_run_s(run, kind, change, said):
+def test_nothing_is_saved_into_another_directory(run, kind, change, message):
   stage = _stage(run, 'coarse')
   save = stage.save_latest if kind == 'latest' else stage.save_best
   save(1, {'x': 1.0}, {})
   change(run)
   before = sorted(run.parent.rglob('*'))
-  with pytest.raises(errors.InputError, match=said):
+  with pytest.raises(errors.InputError, match=message):
     save(2, {'x': 2.0}, {})
   assert sorted(run.parent.rglob('*')) == before
 
 
-def test_its_descriptor_goes_with_it(run):
+def test_the_descriptor_is_closed_with_the_identity(run):
   before = os.listdir('/proc/self/fd')
   mine = identity.Identity(run)
   assert len(os.listdir('/proc/self/fd')) == len(before) + 1
@@ -103,7 +104,7 @@ def test_its_descriptor_goes_with_it(run):
   assert len(os.listdir('/proc/self/fd')) == len(before)
 
 
-def test_what_is_reached_by_a_link_is_the_same(run):
+def test_a_link_to_the_directory_is_accepted(run):
   stage = _stage(run, 'coarse')
   run.rename(run.with_name('on_a_larger_disk'))
   run.symlink_to('on_a_larger_disk')
@@ -112,7 +113,7 @@ def test_what_is_reached_by_a_link_is_the_same(run):
 
 
 def _replant(run, other, stage):
-  """Puts another run's stage in the place of the run's own."""
+  """Copies a stage of another run into a run."""
   shutil.copytree(
     workdir.checkpoint_dir(other, stage), workdir.checkpoint_dir(run, stage)
   )
@@ -126,17 +127,17 @@ def test_a_stage_of_another_run_is_refused(run, stage):
   theirs.save_latest(1, {'x': 1.0}, {})
   theirs.save_best(1, {'x': 1.0}, {})
   _replant(run, other, stage)
-  said = (
-    f'checkpoints/{stage} is of a run with another .*seed was 7 and is now 0'
+  message = (
+    f'checkpoints/{stage} is from a run with another .*seed was 7 and is now 0'
   )
   for read in (
     lambda: _stage(run, stage).load_latest({'x': 0.0}),
     lambda: _stage(run, stage).load_best(),
     lambda: workdir.load_variables(run, [stage]),
   ):
-    with pytest.raises(errors.InputError, match=said):
+    with pytest.raises(errors.InputError, match=message):
       read()
-  # Nothing was put aside as damaged: where it belongs, it is whole.
+  # Nothing was moved aside as damaged: the other run can still load it.
   assert _stage(other, stage).load_latest({'x': 0.0})[0] == {'x': 1.0}
 
 
@@ -152,32 +153,32 @@ def test_a_coarse_stage_may_be_of_a_run_whose_later_stages_differ(run):
 
 
 def test_checkpoints_without_a_config_are_read(run):
-  """Those of earlier versions."""
+  """Earlier versions stored no config."""
   directory = workdir.checkpoint_dir(run, 'coarse')
   checkpoint.Checkpoints(directory).save_best(1, {'x': 1.0}, {})
   assert _stage(run, 'coarse').load_best()[0] == {'x': 1.0}
 
 
-def test_a_run_that_another_version_resumes_says_so(run, monkeypatch):
-  said = []
-  now = workdir.versions()
-  monkeypatch.setattr(workdir, 'versions', lambda: {**now, 'jax': '0.0.1'})
+def test_resuming_with_another_version_is_reported(run, monkeypatch):
+  lines = []
+  now = environment.versions()
+  monkeypatch.setattr(environment, 'versions', lambda: {**now, 'jax': '0.0.1'})
   _stage(run, 'coarse').save_latest(1, {'x': 1.0}, {})
-  _stage(run, 'coarse', say=said.append).load_latest({'x': 0.0})
-  assert not said
+  _stage(run, 'coarse', say=lines.append).load_latest({'x': 0.0})
+  assert not lines
   monkeypatch.undo()
 
-  mine = identity.Identity(run, say=said.append)
+  mine = identity.Identity(run, say=lines.append)
   directory = workdir.checkpoint_dir(run, 'coarse')
   stage = checkpoint.Checkpoints(directory, mine)
   stage.load_latest({'x': 0.0})
   stage.load_latest({'x': 0.0})
-  assert said == [
-    f'coarse: began with jax 0.0.1, goes on with jax {now["jax"]}: its numbers'
-    " may be neither's to the last digit."
+  assert lines == [
+    f'coarse: began with jax 0.0.1, continues with jax {now["jax"]}: its'
+    ' numbers may not be reproducible to the last digit with either.'
   ]
   assert mine.earlier_versions == [{**now, 'jax': '0.0.1'}]
-  # Both are kept from now on.
+  # From now on, checkpoints list both versions.
   stage.save_latest(2, {'x': 2.0}, {})
   _, meta = _stage(run, 'coarse').load_latest({'x': 0.0})
   assert meta['versions'] == [{**now, 'jax': '0.0.1'}, now]
@@ -187,11 +188,11 @@ def test_a_run_that_another_version_resumes_says_so(run, monkeypatch):
   'left',
   ('metrics.json', 'records.csv', 'seen.csv', 'train_log.csv', 'checkpoints/x'),
 )
-def test_a_run_without_its_config_takes_no_other_one(tmp_path, left):
+def test_a_run_without_its_config_cannot_be_claimed(tmp_path, left):
   (tmp_path / left).parent.mkdir(exist_ok=True)
   (tmp_path / left).write_text('{}')
-  said = f'holds the {left.split("/")[0]} of a run, and no config.json'
-  with pytest.raises(errors.InputError, match=said):
+  message = f'holds the {left.split("/")[0]} of a run, but its config.json'
+  with pytest.raises(errors.InputError, match=message):
     workdir.claim(tmp_path, _config())
   assert not (tmp_path / 'config.json').exists()
 

@@ -1,4 +1,4 @@
-"""One process at a time in a run directory; a lock dies with its owner."""
+"""One process at a time uses a run directory; a lock ends with its owner."""
 
 import errno
 import fcntl
@@ -35,7 +35,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
   try:
     assert process.stdout.readline() == 'held\n'
     who = f'process {process.pid} on .*, since 20'
-    with pytest.raises(errors.BusyError, match=f'has {tmp_path} \\({who}'):
+    with pytest.raises(errors.BusyError, match=f'uses {tmp_path} \\({who}'):
       with workdir.lock(tmp_path):
         pytest.fail('held twice')
   finally:
@@ -69,24 +69,24 @@ def test_what_cannot_be_locked_is_refused(tmp_path, kind):
   assert victim.read_text() == 'text'
 
 
-def test_what_an_earlier_version_left_is_a_lock(tmp_path):
-  """Empty; and nothing stays behind."""
+def test_an_empty_lock_file_of_an_earlier_version_is_used(tmp_path):
+  """It is removed afterwards."""
   (tmp_path / '.lock').touch()
   with workdir.lock(tmp_path):
     pass
   assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_somebody_s_stays_as_it_is(tmp_path):
+def test_a_users_file_is_locked_and_left_unchanged(tmp_path):
   (tmp_path / '.lock').write_text('notes')
   with workdir.lock(tmp_path):
-    with pytest.raises(errors.BusyError, match=f'has {tmp_path}: wait for it'):
+    with pytest.raises(errors.BusyError, match=f'uses {tmp_path}: wait for it'):
       with workdir.lock(tmp_path):
         pass
   assert (tmp_path / '.lock').read_text() == 'notes'
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch, capsys):
   no_locks = mock.Mock(side_effect=OSError(errno.ENOLCK, 'No locks available'))
   monkeypatch.setattr(fcntl, 'flock', no_locks)
   for lock in (workdir.lock, together.one_writer):
@@ -103,5 +103,5 @@ def test_a_run_holds_its_directory(tmp_path, phantom_data_dir):
     done = main_job.run(job)
   assert done.returncode == 2
   assert done.stderr.count('\n') == 1
-  assert 'another process that still runs has' in done.stderr
+  assert 'another process that still runs uses' in done.stderr
   assert not (tmp_path / 'run' / 'config.json').exists()

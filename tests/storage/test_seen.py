@@ -6,7 +6,7 @@ import pytest
 from mtnet_jax.storage import seen as seen_lib
 from mtnet_jax.system import errors
 
-# Of patient p nodule a trained and b chose; q chose alone.
+# Patient p was used in training and validation, q in validation only.
 _ROWS = frozenset(
   {
     ('p_a', 'p', 'train'),
@@ -16,7 +16,7 @@ _ROWS = frozenset(
 )
 
 
-def test_a_list_comes_back_and_is_a_plain_table(tmp_path):
+def test_a_list_is_written_as_a_table_and_read_back(tmp_path):
   path = tmp_path / seen_lib.FILE
   seen_lib.write(path, seen_lib.Seen(_ROWS))
   assert path.read_text() == (
@@ -33,8 +33,8 @@ def test_a_folder_without_a_list_has_none(tmp_path):
   assert seen_lib.read_if_there(tmp_path) is None
 
 
-def test_training_prevails():
-  """Whatever the order: every patient is asked for, in every order of rows."""
+def test_training_takes_precedence():
+  """The order of rows does not matter."""
   seen = seen_lib.Seen(_ROWS)
   assert seen_lib.patients(seen) == {'p': 'train', 'q': 'validation'}
   assert seen_lib.nodules(seen) == {
@@ -57,7 +57,7 @@ def test_patients_of_nodules_are_looked_up():
   assert seen_lib.used_for(seen_lib.Seen(_ROWS), []).shape == (0,)
 
 
-def test_several_have_seen_what_any_has():
+def test_a_union_has_the_nodules_of_all_models():
   other = seen_lib.Seen(frozenset({('q_a', 'q', 'train')}), by_fold=True)
   together = seen_lib.union([seen_lib.Seen(_ROWS), other])
   assert together == seen_lib.Seen(_ROWS | other.rows, by_fold=True)
@@ -65,34 +65,34 @@ def test_several_have_seen_what_any_has():
 
 
 @pytest.mark.parametrize(
-  ('text', 'says'),
+  ('text', 'message'),
   [
     ('', 'damaged'),
     ('nodule_id,patient_id,used_for\n', 'a row per nodule'),
     ('nodule_id,patient_id\na,b\n', 'must have the columns'),
     ('patient_id,nodule_id,used_for\na,b,train\n', 'must have the columns'),
-    ('nodule_id,patient_id,used_for\na,b\n', 'row 2 is no'),
-    ('nodule_id,patient_id,used_for\na,b,train,c\n', 'row 2 is no'),
-    ('nodule_id,patient_id,used_for\na,b,train\na,b,test\n', 'row 3 is no'),
-    ('nodule_id,patient_id,used_for\n,b,train\n', 'row 2 is no'),
-    (f'nodule_id,patient_id,used_for\n{"a" * 201},b,train\n', 'row 2 is no'),
+    ('nodule_id,patient_id,used_for\na,b\n', 'row 2 is not'),
+    ('nodule_id,patient_id,used_for\na,b,train,c\n', 'row 2 is not'),
+    ('nodule_id,patient_id,used_for\na,b,train\na,b,test\n', 'row 3 is not'),
+    ('nodule_id,patient_id,used_for\n,b,train\n', 'row 2 is not'),
+    (f'nodule_id,patient_id,used_for\n{"a" * 201},b,train\n', 'row 2 is not'),
     ('nodule_id,patient_id,used_for\n"a,b,train\n', 'damaged'),
-    # What a terminal obeys: a title, a line of its own, letters backwards.
-    ('nodule_id,patient_id,used_for\n\x1b]0;x\x07,b,train\n', 'row 2 is no'),
-    ('nodule_id,patient_id,used_for\na,"b\nb",train\n', 'row 2 is no'),
-    ('nodule_id,patient_id,used_for\na,b\u202e,train\n', 'row 2 is no'),
+    # A terminal obeys these: a title, a new line, reversed text.
+    ('nodule_id,patient_id,used_for\n\x1b]0;x\x07,b,train\n', 'row 2 is not'),
+    ('nodule_id,patient_id,used_for\na,"b\nb",train\n', 'row 2 is not'),
+    ('nodule_id,patient_id,used_for\na,b\u202e,train\n', 'row 2 is not'),
     ('nodule_id,patient_id,used_for\n\udcff,b,train\n', 'damaged'),
   ],
 )
-def test_a_damaged_list_is_refused_in_one_line(tmp_path, text, says):
+def test_a_damaged_list_is_refused_in_one_line(tmp_path, text, message):
   path = tmp_path / seen_lib.FILE
   path.write_bytes(text.encode('utf-8', 'surrogateescape'))
-  with pytest.raises(errors.InputError, match=says) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     seen_lib.read(path)
   assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
-def test_a_list_that_is_no_file_is_refused(tmp_path):
+def test_a_list_that_is_a_folder_is_refused(tmp_path):
   (tmp_path / seen_lib.FILE).mkdir()
   with pytest.raises(errors.InputError, match='cannot be read'):
     seen_lib.read_if_there(tmp_path)

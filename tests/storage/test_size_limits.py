@@ -1,4 +1,4 @@
-"""No config of a stranger asks for terabytes, or for days."""
+"""A stranger's config cannot ask for terabytes of memory or days of work."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def test_absurd_sizes_are_refused(tmp_path, made_run_dir, group, key, value):
     packing.write(tmp_path / 'run', tmp_path / 'bundle')
 
 
-def test_the_largest_sizes_are_not():
+def test_the_largest_sizes_are_accepted():
   size_limits.check(
     {
       'image_size': 2048,
@@ -91,7 +91,9 @@ def test_products_of_sizes_are_bounded(config):
 
 
 @pytest.mark.parametrize('group', ['unet', 'seg_net', 'class_net'])
-def test_a_group_must_be_one(tmp_path, made_run_dir, group):
+def test_a_network_that_is_not_a_group_is_refused(
+  tmp_path, made_run_dir, group
+):
   shutil.copytree(made_run_dir, tmp_path / 'run')
   path = tmp_path / 'run' / 'config.json'
   config = json.loads(path.read_text())
@@ -101,8 +103,8 @@ def test_a_group_must_be_one(tmp_path, made_run_dir, group):
     workdir.read_config(tmp_path / 'run')
 
 
-def test_all_together_are_bounded():
-  """Each width is below its own bound."""
+def test_all_sizes_together_are_bounded():
+  """Each size alone is below its bound."""
   many = {'middle_blocks': 256, 'entry_widths': (8, 16384)}
   with pytest.raises(errors.InputError, match='config.seg_net .*parameters'):
     size_limits.check({'seg_net': many})
@@ -113,10 +115,10 @@ def test_all_together_are_bounded():
 @pytest.mark.parametrize('net', ['coarse', 'class', 'fine'])
 @pytest.mark.parametrize('variant', ['mtnet', 'test'])
 def test_parameters_are_at_most_twice_their_estimate(net, variant):
-  """Counted by Flax; the estimate decides what is refused."""
+  """Flax counts the parameters; the estimate decides what is refused."""
   config = project_configs.CONFIGS.get_config(variant)
   shapes = nets.variable_shapes(config)[net]['params']
-  count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  num_parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   group = config.class_net if net == 'class' else config.seg_net
-  assert count <= 2 * size_limits._parameters(group)
-  assert size_limits._parameters(group) <= 8 * count
+  assert num_parameters <= 2 * size_limits._parameters(group)
+  assert size_limits._parameters(group) <= 8 * num_parameters

@@ -1,4 +1,4 @@
-"""Headers of files of weights, which anyone may have written."""
+"""Headers of safetensors files, which anyone may have written."""
 
 import json
 
@@ -33,14 +33,16 @@ def _write(path, listed, size=4):
     'x' * 301,
     'x' * 5_000_000,
     '/'.join('a' * 21),
-    # Deeper than Python can follow.
+    # Deeper than Python can recurse.
     '/'.join('a' * 100_000),
   ],
   ids=len,
 )
 def test_names_are_those_of_variables(tmp_path, name):
   path = _write(tmp_path / 'w', {name: _ONE})
-  with pytest.raises(errors.InputError, match='a name of .* letters') as e:
+  with pytest.raises(
+    errors.InputError, match='an invalid name of .* letters'
+  ) as e:
     tensors.header(path)
   assert len(str(e.value)) < 500
 
@@ -70,13 +72,13 @@ def test_names_at_their_bounds_are_read(tmp_path, name):
 )
 def test_shapes_are_those_of_variables(tmp_path, shape):
   path = _write(tmp_path / 'w', {'a': {**_ONE, 'shape': shape}})
-  with pytest.raises(errors.InputError, match='a shape that is none') as e:
+  with pytest.raises(errors.InputError, match='an invalid shape') as e:
     tensors.header(path)
   assert len(str(e.value)) < 500
 
 
 def test_sides_of_thousands_of_digits_are_not_multiplied(tmp_path, monkeypatch):
-  """Twenty megabytes of them would take hours."""
+  """Multiplying twenty megabytes of them would take hours."""
   side = '9' * 4300
   shape = ','.join([side] * 5)
   text = f'{{"a":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,4]}}}}'
@@ -85,14 +87,14 @@ def test_sides_of_thousands_of_digits_are_not_multiplied(tmp_path, monkeypatch):
     raise AssertionError('multiplied')
 
   monkeypatch.setattr(tensors.math, 'prod', prod)
-  with pytest.raises(errors.InputError, match='a shape that is none'):
+  with pytest.raises(errors.InputError, match='an invalid shape'):
     tensors.header(_write(tmp_path / 'w', text.encode()))
 
 
 @pytest.mark.parametrize(
   'names', [('a', 'a/b'), ('a/b', 'a'), ('c/a', 'a', 'c')]
 )
-def test_an_array_is_no_group_of_others(tmp_path, names):
+def test_an_array_cannot_have_the_name_of_a_group(tmp_path, names):
   listed = {
     name: {**_ONE, 'data_offsets': [4 * i, 4 * i + 4]}
     for i, name in enumerate(names)

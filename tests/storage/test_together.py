@@ -1,4 +1,4 @@
-"""Files of one use: all of it or all of another, after a kill at any step."""
+"""A set of files is replaced as a whole, also after a kill at any step."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _OLD = {'a.png': 'old', 'gone.png': 'old', 'page.html': 'old'}
 _NEW = {'a.png': 'new', 'more.png': 'new', 'page.html': 'new'}
 _USERS = {'notes.txt': 'mine', 'other.png': 'mine'}
 
-# Writes _NEW, and dies at the n-th change of a name or folder.
+# Writes _NEW, and kills itself at the n-th change of a name or folder.
 _KILLED = """
 import os, pathlib, shutil, signal, sys
 from mtnet_jax.storage import together
@@ -79,7 +79,7 @@ def _whole(texts):
 
 
 def _dies(folder, after, *flags):
-  """Whether the process was killed before it was done."""
+  """Returns whether the process was killed before it finished."""
   path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
   done = subprocess.run(
     [sys.executable, '-c', _KILLED, folder, str(after), *flags],
@@ -115,7 +115,7 @@ def test_a_failure_at_any_step_leaves_one_set(tmp_path, monkeypatch, after):
     try:
       write(folder, _NEW)
     except errors.InputError:
-      # Neither index nor page is beside files of another use.
+      # Neither an index nor a page is beside files of another set.
       found = _visible(folder)
       for name in ('page.html', _INDEX):
         if name in found:
@@ -124,18 +124,18 @@ def test_a_failure_at_any_step_leaves_one_set(tmp_path, monkeypatch, after):
             k: v for k, v in whole.items() if k != _INDEX
           }.items() <= found.items()
   together.mend(folder, _INDEX)
-  # Five names go out, then the new ones are ready.
+  # Five old names are moved out before the new ones are ready.
   assert _visible(folder) == _whole(_OLD if after <= 5 else _NEW)
   assert {path.name for path in folder.iterdir()} == _visible(folder).keys()
 
 
 def test_kills_leave_the_old_or_the_new(tmp_path):
   ends = []
-  # Of 14 steps, from 0: 2 to 6 move out, 7 decides, 8 to 11 move in.
+  # Steps 0 to 13: steps 2 to 6 move out, 7 commits, and 8 to 11 move in.
   for after in (4, 7, 8, 11, 13):
     folder = _folder(tmp_path / str(after))
     assert _dies(folder, after)
-    # Killed again, while it is mended.
+    # It is killed again while it mends the folder.
     _dies(folder, 1, 'mend')
     together.mend(folder, _INDEX)
     found = _visible(folder)
@@ -146,8 +146,8 @@ def test_kills_leave_the_old_or_the_new(tmp_path):
 
 
 def test_a_folder_swap_leaves_a_killed_replacement_alone(tmp_path):
-  """Its backups are folders, which it gives back under their names."""
-  # While files move out, when all are out, and while the new ones come in.
+  """It must not take the hidden folders for its own backups."""
+  # While files move out, when all are out, and while the new ones move in.
   for after in (4, 8, 11):
     folder = _folder(tmp_path / str(after))
     assert _dies(folder, after)
@@ -163,13 +163,15 @@ def test_a_folder_swap_leaves_a_killed_replacement_alone(tmp_path):
 
 @pytest.mark.parametrize('name', ('more.png', 'page.html', _INDEX))
 @pytest.mark.parametrize('link', (False, True))
-def test_what_is_not_of_the_earlier_use_is_not_replaced(tmp_path, name, link):
+def test_a_file_that_no_earlier_use_wrote_stays(tmp_path, name, link):
   path = tmp_path / name
   if link:
     path.symlink_to('nowhere')
   else:
     path.write_text('mine')
-  with pytest.raises(errors.InputError, match=f'{name} is where a result'):
+  with pytest.raises(
+    errors.InputError, match=f'{name} has the name of a result'
+  ):
     with together.together(tmp_path, _INDEX, lambda folder: ['a.png']) as new:
       for each in (*_NEW, _INDEX):
         (new / each).write_text('new')
@@ -177,8 +179,8 @@ def test_what_is_not_of_the_earlier_use_is_not_replaced(tmp_path, name, link):
   assert path.is_symlink() if link else path.read_text() == 'mine'
 
 
-def test_without_a_word_on_its_own_only_new_names_go(tmp_path):
-  """What an index there says is not believed: anyone may have written it."""
+def test_without_own_only_files_with_new_names_are_replaced(tmp_path):
+  """The index there is not trusted: anyone may have written it."""
   (tmp_path / _INDEX).write_text('{"files": ["notes.txt"]}')
   (tmp_path / 'notes.txt').write_text('mine')
   with together.together(tmp_path, _INDEX) as staged:
@@ -187,8 +189,8 @@ def test_without_a_word_on_its_own_only_new_names_go(tmp_path):
 
 
 @pytest.mark.parametrize(('after', 'name'), ((4, _INDEX), (8, 'more.png')))
-def test_a_file_that_came_in_between_is_not_replaced(tmp_path, after, name):
-  """Old files must go back, or new ones come in, where it is now."""
+def test_a_file_that_appears_in_between_is_not_replaced(tmp_path, after, name):
+  """It is in the way of an old file, or of a new one."""
   folder = _folder(tmp_path / 'out')
   assert _dies(folder, after)
   (folder / name).write_text('mine')
@@ -230,7 +232,7 @@ def test_a_second_writer_is_refused_and_no_file_stays(tmp_path):
     pass
 
 
-def test_what_a_killed_writer_left_locks_nothing(tmp_path):
+def test_the_lock_file_of_a_killed_writer_locks_nothing(tmp_path):
   (tmp_path / '.mtnet_jax-lock').write_text('')
   with together.one_writer(tmp_path):
     pass

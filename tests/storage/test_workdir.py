@@ -37,13 +37,13 @@ def config(**changes):
   return ml_collections.ConfigDict({**tree, **changes}).lock()
 
 
-def test_claim_writes_the_config_and_takes_it_again(tmp_path):
+def test_claim_writes_the_config_and_accepts_it_again(tmp_path):
   workdir.claim(tmp_path / 'run', config())
   before = (tmp_path / 'run/config.json').read_bytes()
   workdir.claim(tmp_path / 'run', config())
   assert (tmp_path / 'run/config.json').read_bytes() == before
-  # Tuples become JSON's lists; everything else comes back as it was, beside
-  # what configs have had since.
+  # Tuples become lists in JSON, newer keys get their values, and everything
+  # else is unchanged.
   found = workdir.read_config(tmp_path / 'run').to_dict()
   assert found == {
     'seed': 0,
@@ -62,7 +62,7 @@ def test_claim_writes_the_config_and_takes_it_again(tmp_path):
   }
 
 
-def test_a_run_of_before_goes_on_where_nothing_new_is_asked_for(tmp_path):
+def test_an_earlier_run_continues_unless_a_new_key_is_changed(tmp_path):
   stage = {'epochs': 3}
   workdir.claim(tmp_path, config(coarse_stage=stage))
   off = {'coarse_stage': {**stage, 'weight_decay': 0.0}, 'weight_average': 0.0}
@@ -71,8 +71,8 @@ def test_a_run_of_before_goes_on_where_nothing_new_is_asked_for(tmp_path):
     workdir.claim(tmp_path, config(**off | {'weight_average': 0.9}))
 
 
-def test_a_new_field_as_the_config_file_has_it_is_no_difference(tmp_path):
-  """As in a copy of a config file with a field of one's own."""
+def test_a_new_field_with_the_files_value_is_no_difference(tmp_path):
+  """A user may add fields to a copy of a config file."""
   workdir.claim(tmp_path, config(augment={'zoom': 1.1}))
   mine = config(augment={'zoom': 1.1, 'noise': 0.1}, mixup={'alpha': 0.2})
   workdir.claim(tmp_path, mine, changed={'seed', 'augment.zoom'})
@@ -82,11 +82,11 @@ def test_a_new_field_as_the_config_file_has_it_is_no_difference(tmp_path):
   for changed in ({'mixup.alpha'}, {'mixup'}):
     with pytest.raises(errors.InputError, match='mixup was nothing and is now'):
       workdir.claim(tmp_path, mine, changed=changed)
-  # What the project itself has added is compared with what was done before.
+  # A key that the project added is compared with the earlier behaviour.
   averaged = config(augment={'zoom': 1.1}, weight_average=0.9)
   with pytest.raises(errors.InputError, match='weight_average was 0.0 and is'):
     workdir.claim(tmp_path, averaged, changed=())
-  # And a field that is not new is compared, whoever has set it.
+  # A field that is not new is always compared.
   with pytest.raises(errors.InputError, match='zoom was 1.1 and is now 1.2'):
     workdir.claim(tmp_path, config(augment={'zoom': 1.2}), changed=())
 
@@ -99,8 +99,8 @@ def _keys(tree, prefix=''):
       yield prefix + key
 
 
-def test_every_field_that_configs_have_got_says_what_was_done_before():
-  """Or runs of before could not go on, though nothing new is asked for."""
+def test_every_new_key_has_a_value_for_earlier_configs():
+  """Otherwise earlier runs could not continue."""
   path = main_job.ROOT / 'tests' / 'fixtures' / 'first_config_keys.txt'
   first = set(path.read_text().split())
   new = {
@@ -108,13 +108,13 @@ def test_every_field_that_configs_have_got_says_what_was_done_before():
   }
   now = set(_keys(project_configs.CONFIGS.get_config().to_dict()))
   assert now - first <= new, (
-    'configs/mtnet.py has a new field: add it to _NEW_KEYS of'
-    ' mtnet_jax/storage/configs.py, with the value that does what was done'
-    ' before there was the field.'
+    'configs/mtnet.py has a new key: add it to _NEW_KEYS of'
+    ' mtnet_jax/storage/configs.py, with the value that reproduces what was'
+    ' done without the key.'
   )
   assert first | new <= now, (
-    'a field of configs/mtnet.py is gone or has another name: old runs have it;'
-    ' see _FORMER_KEYS of mtnet_jax/storage/configs.py.'
+    'configs/mtnet.py lacks a key that earlier runs have: if it was renamed,'
+    ' add it to _FORMER_KEYS of mtnet_jax/storage/configs.py.'
   )
   assert not first & new
 
@@ -130,32 +130,30 @@ def test_another_config_is_refused_with_every_difference(tmp_path):
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 0
 
 
-_OF_BEFORE = {
+_FORMER = {
   'looks_per_epoch': 10,
   'steps_at_once': 0,
   'rank_loss': {'top_k': 20, 'most': 50},
 }
-_OF_TODAY = {
+_CURRENT = {
   'views_per_image': 10,
   'steps_per_call': 0,
   'rank_loss': {'top_k': 20, 'max_top_k': 50},
 }
 
 
-def test_keys_that_had_another_name_are_read_under_their_name_of_today(
-  tmp_path,
-):
-  workdir.claim(tmp_path, config(**_OF_BEFORE))
+def test_former_keys_are_read_under_their_current_names(tmp_path):
+  workdir.claim(tmp_path, config(**_FORMER))
   found = workdir.read_config(tmp_path).to_dict()
-  assert found == configs.upgraded(config(**_OF_TODAY).to_dict()) | {
+  assert found == configs.upgraded(config(**_CURRENT).to_dict()) | {
     'seg_net': {'widths': [1, 2]},
     'stages': ['coarse'],
     'window': [-1000.0, 400.0],
   }
-  # The same run, which goes on; another value is another run.
-  workdir.claim(tmp_path, config(**_OF_TODAY))
+  # It is the same run and continues; another value is a difference.
+  workdir.claim(tmp_path, config(**_CURRENT))
   with pytest.raises(errors.InputError, match='views_per_image was 10 and is'):
-    workdir.claim(tmp_path, config(**_OF_TODAY | {'views_per_image': 9}))
+    workdir.claim(tmp_path, config(**_CURRENT | {'views_per_image': 9}))
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -164,8 +162,8 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     files.make_folder(tmp_path / 'file' / 'run')
 
 
-def test_what_is_no_run_or_not_finished_says_so(tmp_path):
-  with pytest.raises(errors.InputError, match='no run directory'):
+def test_a_missing_or_unfinished_run_is_named(tmp_path):
+  with pytest.raises(errors.InputError, match='not a run directory'):
     workdir.read_config(tmp_path)
   with pytest.raises(errors.InputError, match='not finished'):
     workdir.read_metrics(tmp_path)
@@ -189,7 +187,7 @@ def test_a_damaged_config_is_named(tmp_path):
     workdir.read_config(tmp_path)
 
 
-def test_a_config_of_another_version_is_refused_by_what_it_lacks(tmp_path):
+def test_a_config_without_a_key_is_refused(tmp_path):
   tree = config().to_dict()
   del tree['strategy']
   (tmp_path / 'config.json').write_text(json.dumps(tree))
@@ -199,7 +197,9 @@ def test_a_config_of_another_version_is_refused_by_what_it_lacks(tmp_path):
 
 @pytest.mark.parametrize('group', ('dataset', 'seg_net', 'class_net'))
 @pytest.mark.parametrize('value', (3, [], 'text', None))
-def test_a_config_whose_groups_are_none_is_refused(tmp_path, group, value):
+def test_a_config_whose_groups_are_not_groups_is_refused(
+  tmp_path, group, value
+):
   tree = {**config().to_dict(), group: value}
   (tmp_path / 'config.json').write_text(json.dumps(tree))
   with pytest.raises(errors.InputError, match=f'damaged: its {group}'):
