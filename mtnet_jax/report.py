@@ -72,7 +72,7 @@ def write_again(workdir, *, compare=(), data_dir=None):
       histories=run.histories,
       examples=chosen,
       comparisons=compared,
-      commands=commands.of_run(run.config, run.path),
+      commands=commands.for_run(run.config, run.path),
       check=check_still_there,
     )
   return run.path / 'report' / 'index.html'

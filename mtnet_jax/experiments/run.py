@@ -200,7 +200,7 @@ def _finish(config, workdir, splits, histories, outputs, say, identity):
     records=records,
     histories=histories,
     examples=examples.pick(records, splits['test'], outputs),
-    commands=commands.of_run(config, workdir),
+    commands=commands.for_run(config, workdir),
   )
   identity.check()
   # Last, for it is what says that a run is finished.

@@ -198,7 +198,7 @@ def test_runs_and_symmetries_are_scored_together(
     assert change['value'] == pytest.approx(averaged - single)
     low, high = change['ci95']
     assert low <= change['value'] <= high
-  assert 'What averaging is worth (2 runs x 8' in capsys.readouterr().out
+  assert 'Effect of averaging (2 runs x 8' in capsys.readouterr().out
 
 
 def test_runs_of_other_folds_have_seen_the_test_nodules(
@@ -222,7 +222,7 @@ def test_runs_of_other_folds_have_seen_the_test_nodules(
   said = capsys.readouterr().out
   assert 'CAUTION: 4 of these 4 nodules belong to patients' in said
   assert 'of at least one of the runs' in said
-  assert 'averaging is worth cannot be told' in said
+  assert 'effect of averaging cannot be measured' in said
 
 
 def test_a_run_of_its_own_folds_is_compared_by_patient(

@@ -14,7 +14,7 @@ from mtnet_jax.reports import commands
 def test_a_run_as_its_variant_has_it_needs_no_more(variant):
   config = project_configs.CONFIGS.get_config(variant)
   name = '' if variant == 'mtnet' else variant
-  sweep, report = commands.of_run(config, f'runs/{variant}')
+  sweep, report = commands.for_run(config, f'runs/{variant}')
   assert sweep == (
     'python -m mtnet_jax.sweep --config=configs/baselines.py:tables'
     + (name and f',{name}')
@@ -30,7 +30,7 @@ def test_no_variant_is_forgotten():
   config = made_run.config_of()
   with config.unlocked():
     config.variant = 'lidc_small_nodules'
-  assert commands.of_run(config, 'runs/x') is None
+  assert commands.for_run(config, 'runs/x') is None
 
 
 def test_what_makes_other_nodules_goes_with_the_sweep():
@@ -42,7 +42,7 @@ def test_what_makes_other_nodules_goes_with_the_sweep():
     config.dataset.data_dir = '/data of mine'
     config.dataset.rotate_folds = 2
     config.dataset.limit = 50
-  found = commands.of_run(config, 'my runs/a')
+  found = commands.for_run(config, 'my runs/a')
   _, _, module, file, *flags = shlex.split(found.sweep)
   assert module == 'mtnet_jax.sweep'
   sweep = project_configs.BASELINES.get_config(file.partition(':')[2])

@@ -142,7 +142,7 @@ def test_disagreement_is_shown_where_something_was_averaged(tmp_path):
   shown = _images(page)[-1]
   assert (shown[4, 4], shown[5, 5], shown[0, 0]) == (255, 128, 0)
   assert page.row('a<b')[3] == '0.250 (0.125–0.500)'
-  assert '3 answers, 0.125 to 0.500' in page.text
+  assert '3 outputs, 0.125 to 0.500' in page.text
   assert 'where they disagree' in page.text
 
 

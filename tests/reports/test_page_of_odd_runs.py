@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures('few_replicates')
 
 def test_no_training(tmp_path):
   page = pages.write(tmp_path / 'r', histories={})
-  assert 'No training is on record.' in page.text
+  assert 'There is no record of the training.' in page.text
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_one_patient_has_no_intervals(tmp_path):
   page = pages.write(tmp_path, labels=(0, 1), patients='aa', histories={})
   assert page.row('Coarse Seg-net')[:2] == ['66.7', '50.0']
   assert page.row('Fine - coarse')[:2] == ['+33.3', '+50.0']
-  assert 'one is too few' in page.text
+  assert 'one patient is too few' in page.text
 
 
 def test_one_nodule(tmp_path):

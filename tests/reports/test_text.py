@@ -135,7 +135,7 @@ def test_another_strategy_stands_beside_the_paper_s_row_of_it(summary):
 def test_simulated_is_said(summary):
   text = text_lib.beside_the_paper(summary, simulated=True)
   assert '2 patient(s), SIMULATED CT.' in text
-  assert text.endswith('Simulated CT is no measure of it.')
+  assert text.endswith('Results on simulated CT cannot be compared with it.')
 
 
 def _record(name, label=1):
