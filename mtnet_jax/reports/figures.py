@@ -119,7 +119,7 @@ def training_curves(
     f'training of {title}', simulated=simulated, rows=2, sharex=True
   )
   epochs = [row['epoch'] for row in history]
-  style = {'marker': '.', 'linewidth': 1.4, 'color': BLUE}
+  style: dict[str, Any] = {'marker': '.', 'linewidth': 1.4, 'color': BLUE}
   above.plot(epochs, [row['loss'] for row in history], **style)
   below.plot(epochs, [row[metric] for row in history], **style)
   kept = training_table.kept_row(history)

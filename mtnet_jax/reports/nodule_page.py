@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import io
 from typing import Any
 from typing import NamedTuple
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -167,7 +168,9 @@ def outline(mask: np.ndarray) -> str:
   (row, column) is the square from (column, row) to (column + 1, row + 1).
   """
   # A margin of zeros closes contours at the edge of the patch.
-  lines = contourpy.contour_generator(z=np.pad(mask, 1)).lines(0.5)
+  generator = contourpy.contour_generator(z=np.pad(mask, 1))
+  # The default line type, `Separate`, gives an (N, 2) array per line.
+  lines = cast(list[np.ndarray], generator.lines(0.5))
   return ''.join(
     'M' + 'L'.join(f'{x:g} {y:g}' for x, y in line[:-1] - 0.5) + 'Z'
     for line in lines

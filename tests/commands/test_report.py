@@ -106,7 +106,7 @@ def test_networks_of_another_run(run_dir):
     run_dir.parent / 'other', made_run.config_of(), seed=11
   )
   shutil.copytree(other / 'checkpoints', run_dir / 'checkpoints')
-  with pytest.raises(errors.InputError, match='mixed up: its networks draw'):
+  with pytest.raises(errors.InputError, match='several runs: its networks give'):
     report.write_again(run_dir)
   assert not (run_dir / 'report').exists()
 

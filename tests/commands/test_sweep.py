@@ -70,7 +70,7 @@ def test_processes_share_a_sweep(
   with workdir_lib.lock(taken):
     done = main_job.run(command, **compiled)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "1 of 3 runs are another process's, such as margin30" in done.stdout
+    assert 'still train 1 of 3 runs, such as margin30' in done.stdout
     assert 'margin90: JA ' in done.stdout
     assert not (taken / 'metrics.json').exists()
     assert not (workdir / 'report').exists()

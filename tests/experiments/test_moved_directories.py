@@ -89,7 +89,7 @@ def _change_its_file(directory):
   (
     (_rename, 'is gone: .* while this sweep wrote'),
     (_replace, 'is another one now: .* while this sweep wrote'),
-    (_remove_its_file, 'is no sweep'),
+    (_remove_its_file, 'is not a sweep'),
     (_change_its_file, 'holds another sweep'),
   ),
 )

@@ -267,7 +267,7 @@ def test_other_points_are_another_sweep(tmp_path):
   sweep_plan.claim(tmp_path / 'one', config, whole[:1])
   with pytest.raises(errors.InputError, match='point without_mask is new'):
     sweep_plan.claim(tmp_path / 'one', config, whole)
-  with pytest.raises(errors.InputError, match='without_mask is not there any'):
+  with pytest.raises(errors.InputError, match='without_mask no longer exists'):
     sweep_plan.claim(tmp_path / 'two', config, whole[:1])
 
 
@@ -289,7 +289,7 @@ def test_a_sweep_of_another_version_is_refused(tmp_path):
 
 def test_somebody_s_folder_is_left_alone(tmp_path):
   (tmp_path / 'thesis.txt').write_text('')
-  with pytest.raises(errors.InputError, match='no sweep.*not empty'):
+  with pytest.raises(errors.InputError, match='not a sweep.*not empty'):
     claim(tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
 

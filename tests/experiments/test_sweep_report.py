@@ -190,7 +190,7 @@ def test_an_interrupted_report_leaves_the_old_one(write, tmp_path, monkeypatch):
 
 
 def test_runs_of_several_versions_are_refused(write, tmp_path):
-  with pytest.raises(errors.InputError, match='mixed up.*versions of jax'):
+  with pytest.raises(errors.InputError, match='differ in.*version of jax'):
     write('table4', mixed=1)
   assert not (tmp_path / 'report').exists()
 
@@ -208,10 +208,10 @@ def test_a_sweep_says_how_it_gets_into_the_papers_tables(
   config = project_configs.ABLATIONS.get_config(f'{name},test')
   sweep_runs.run(config, directory)
   lines = capsys.readouterr().out.splitlines()
-  found = [line for line in lines if line.startswith("In the paper's tables")]
+  found = [line for line in lines if line.startswith('To add these results')]
   assert found == (
     [
-      "In the paper's tables: python -m mtnet_jax.report"
+      "To add these results to the paper's tables: python -m mtnet_jax.report"
       f' --workdir={directory}/{reference} --compare={directory}'
     ]
     if reference

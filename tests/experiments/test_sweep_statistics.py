@@ -149,7 +149,7 @@ def test_folds_are_pooled():
       for record in made_records.make_records(shift=fold / 10)
     ]
   plan = [point(name) for name in parts]
-  results = sweep_statistics.of_folds(plan, parts)
+  results = sweep_statistics.fold_results(plan, parts)
   found = by_place(results)
   pooled = found[sweep_statistics.POOLED, 'fine']
   assert pooled.nodules == 6 * made_records.PATIENTS
@@ -163,7 +163,7 @@ def test_folds_are_pooled():
 def test_folds_that_share_a_nodule_are_refused():
   plan = [point('fold0'), point('fold1')]
   with pytest.raises(errors.InputError, match='two folds'):
-    sweep_statistics.of_folds(
+    sweep_statistics.fold_results(
       plan,
       {
         'fold0': made_records.make_records(),
