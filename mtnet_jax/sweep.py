@@ -50,12 +50,10 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   """Runs the sweep that the flags describe."""
   command_line.prepare_training()
+  # `config_flags` adds the attribute to flags of its own class.
+  changed = set(values['config'].override_values)  # type: ignore[attr-defined]
   errors.exit_on_input_error(
-    lambda: sweep_runs.run(
-      values.config,
-      values.workdir,
-      changed=set(values['config'].override_values),
-    )
+    lambda: sweep_runs.run(values.config, values.workdir, changed=changed)
   )
 
 

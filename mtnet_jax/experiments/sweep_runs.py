@@ -143,7 +143,7 @@ def _format_minutes(seconds):
 
 def _train(plan, directory, devices, say, check):
   """Trains the points; those that share a coarse net one after another."""
-  waiting: queue.SimpleQueue[list[sweep_plan.Point]] = queue.SimpleQueue()
+  waiting = queue.SimpleQueue()
   for group in sweep_plan.groups(plan):
     waiting.put(group)
   sizes = _sizes(plan, say)
@@ -268,7 +268,7 @@ def _sizes(plan, say):
 
   Builds a phantom dataset if it does not exist.
   """
-  sizes: dict[str, dict[str, int]] = {}
+  sizes = {}
   for point in plan:
     key = _dataset_key(point.config)
     if key not in sizes:

@@ -82,7 +82,13 @@ def _describe_points(config, results):
 def reference_of(
   config: ml_collections.ConfigDict, result: sweep_statistics.Result
 ) -> str:
-  """Returns the display name of what a result is compared with."""
+  """Returns the display name of what a result is compared with.
+
+  Args:
+    config: of the sweep.
+    result: one that has differences.
+  """
+  assert result.against is not None  # Every result with differences has it.
   if result.point == config.reference or result.against != result.output:
     return NETS[result.against]
   return 'the reference'
