@@ -241,7 +241,7 @@ def claim(
   """
   directory = pathlib.Path(directory)
   path = directory / _FILE
-  now = {
+  current = {
     'format': FORMAT,
     'mtnet_jax': mtnet_jax.__version__,
     'name': config.name,
@@ -256,16 +256,16 @@ def claim(
     not other.name.startswith('.') for other in directory.iterdir()
   )
   if path.exists():
-    then = files.read_json(path)
+    stored = files.read_json(path)
     with errors.of_wrong_values(
       f'{path} is damaged',
       way_out='Choose another --workdir, or delete this one.',
     ):
-      then['points'] = {
+      stored['points'] = {
         name: configs.upgraded(point)
-        for name, point in then.get('points', {}).items()
+        for name, point in stored.get('points', {}).items()
       }
-      differences = list(_differences(then, now, plan))
+      differences = list(_differences(stored, current, plan))
     if differences:
       more = f' and {len(differences) - 3} more' if len(differences) > 3 else ''
       raise errors.InputError(
@@ -279,13 +279,13 @@ def claim(
       ' choose another --workdir.'
     )
   files.make_folder(directory)
-  files.write_json(path, now)
+  files.write_json(path, current)
 
 
-def _differences(then, now, plan):
+def _differences(stored, current, plan):
   """Yields how two contents of sweep.json differ, see `configs.differences`."""
-  before, after = then.pop('points'), now.pop('points')
-  yield from configs.differences(then, now)
+  before, after = stored.pop('points'), current.pop('points')
+  yield from configs.differences(stored, current)
   for name in sorted(before.keys() - after.keys()):
     yield f'point {name} no longer exists'
   for point in plan:

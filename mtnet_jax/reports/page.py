@@ -246,7 +246,7 @@ def _add_examples(page, records, examples, names):
     overlays.draw_examples(
       examples, order=order, simulated=page.simulated, names=names
     ),
-    'CT, outlines and activation maps of the nodules of the table below',
+    'CT, contours and activation maps of the nodules in the table below',
   )
 
 
@@ -318,7 +318,7 @@ def _facts(results):
     ('Hardware', hardware),
     ('Versions', _versions(results['versions'])),
     *(
-      ('Versions before', _versions(versions))
+      ('Earlier versions', _versions(versions))
       for versions in results.get('earlier_versions', [])
     ),
   ]

@@ -25,7 +25,7 @@ _CELL_WIDTH = 24
 
 
 def averaging(
-  tree: Mapping[str, Any],
+  results: Mapping[str, Any],
   *,
   runs: int,
   symmetries: bool,
@@ -35,13 +35,13 @@ def averaging(
   """Returns several lines that compare single and averaged outputs.
 
   Args:
-    tree: from `averaging.judge`.
+    results: from `averaging.judge`.
     runs: number of averaged runs.
     symmetries: whether outputs were also averaged over the eight symmetries.
     strategy: config.strategy.
     simulated: whether the CT is simulated.
   """
-  if not tree['nodules']:
+  if not results['nodules']:
     return (
       'The effect of averaging cannot be measured here: some run has seen the'
       ' patient of every nodule.'
@@ -52,8 +52,9 @@ def averaging(
     together.append('8 symmetries')
   lines = [
     f'Effect of averaging ({" x ".join(together)}) on'
-    f' {_sample(tree, simulated)}.',
-    f'Single: {single}. Per cent, {_intervals(tree, ", not over other runs")}.',
+    f' {_sample(results, simulated)}.',
+    f'Single: {single}. Per cent,'
+    f' {_intervals(results, ", not over other runs")}.',
     '',
   ]
   names = tables.network_names(strategy)
@@ -62,9 +63,9 @@ def averaging(
     ('classification', tables.CLASSIFICATION, ('class',)),
   ):
     rows = [
-      tables.row(title, tree[part][output], columns, kind)
+      tables.row(title, results[part][output], columns, kind)
       for output in outputs
-      if output in tree['single']
+      if output in results['single']
       for title, part, kind in (
         (f'{names[output]}, single', 'single', 'nodules'),
         ('averaged', 'averaged', 'nodules'),
@@ -73,11 +74,11 @@ def averaging(
     ]
     if rows:
       lines += _lines(tables.Table(task, 'averaging', columns, rows))
-  if tree['uncertainty']:
+  if results['uncertainty']:
     lines.append('Do the outputs disagree where they are wrong?')
-  for question, found in tree['uncertainty'].items():
+  for question, estimates in results['uncertainty'].items():
     lines.append(f'  {_UNCERTAINTY[question]}')
-    for name, estimate in found.items():
+    for name, estimate in estimates.items():
       value = tables.cell_text(estimate, 'statistic')
       lines.append(f'    {_UNCERTAINTY[name]:<42}{value}')
   return '\n'.join(lines)
@@ -109,13 +110,15 @@ def beside_the_paper(
   return '\n'.join(lines)
 
 
-def _sample(tree, simulated):
+def _sample(counts, simulated):
   where = 'SIMULATED CT' if simulated else 'CT'
-  return f'{tree["nodules"]} nodules, {tree["patients"]} patient(s), {where}'
+  return (
+    f'{counts["nodules"]} nodules, {counts["patients"]} patient(s), {where}'
+  )
 
 
-def _intervals(tree, scope=''):
-  if tree['patients'] < 2:
+def _intervals(counts, scope=''):
+  if counts['patients'] < 2:
     return 'no intervals with one patient'
   return f'95 % interval over patients{scope}'
 
