@@ -33,7 +33,6 @@ from mtnet_jax.reports import training_table
 from mtnet_jax.storage import files
 
 if TYPE_CHECKING:
-  from mtnet_jax.evaluation import comparisons as comparisons_lib
   from mtnet_jax.reports import commands as commands_lib
 
 # config.coarse_mask -> the form in which other networks get the coarse mask.
@@ -51,7 +50,7 @@ def write(
   records: Sequence[Mapping[str, Any]],
   histories: Mapping[str, Sequence[Mapping[str, Any]]],
   examples: Sequence[examples_lib.Example],
-  comparisons: 'Mapping[str, comparisons_lib.Comparison] | None' = None,
+  comparisons: Mapping[str, Any] | None = None,
   commands: 'commands_lib.Commands | None' = None,
   check: Callable[[], object] | None = None,
 ) -> None:
@@ -63,7 +62,7 @@ def write(
     records: one per test nodule, from `records.make_records`.
     histories: stage name -> a row per epoch, from `trainer.Trainer.run`.
     examples: from `examples.pick` or `examples.collect`.
-    comparisons: from `comparisons.read`.
+    comparisons: name -> `comparisons.Comparison`, from `comparisons.read`.
     commands: from `commands.for_run`; shown in the rows that are not run.
     check: called just before the report replaces the old one; raises an
       exception if that is not allowed.

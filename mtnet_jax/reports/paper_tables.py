@@ -11,7 +11,6 @@ from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
 if TYPE_CHECKING:
-  from mtnet_jax.evaluation import comparisons as comparisons_lib
   from mtnet_jax.reports import commands as commands_lib
 
 # Comparisons that only have rows in Tables 4 and 5.
@@ -33,14 +32,15 @@ _REFERENCES = (
 
 def make(
   summary: Mapping[str, Any],
-  comparisons: 'Mapping[str, comparisons_lib.Comparison]',
+  comparisons: Mapping[str, Any],
   commands: 'commands_lib.Commands | None' = None,
 ) -> list[tables.Table]:
   """Returns the five tables.
 
   Args:
     summary: from `scores.summarise`, for an MT-Net.
-    comparisons: from `comparisons.read`; rows of others read 'not run'.
+    comparisons: name -> `comparisons.Comparison`, from `comparisons.read`; the
+      rows of others read 'not run'.
     commands: from `commands.for_run`; they fill the rows that are not run.
   """
   ours = {
