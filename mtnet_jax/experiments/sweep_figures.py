@@ -71,9 +71,9 @@ def curves(
     simulated: whether the CT is simulated.
   """
   figure, (ax,) = figures.with_axes(title, simulated=simulated, size=(6.4, 4.4))
-  steps = sorted({x for points in series.values() for x, _ in points})
+  x_values = sorted({x for points in series.values() for x, _ in points})
   # Shift the series, so that intervals at the same x do not overlap.
-  gap = min(np.diff(steps), default=1)
+  gap = min(np.diff(x_values), default=1)
   for index, (name, points) in enumerate(series.items()):
     shift = (index - (len(series) - 1) / 2) * 0.12 * gap
     x = np.asarray([x for x, _ in points]) + shift
@@ -90,7 +90,7 @@ def curves(
       capsize=2,
       label=name,
     )
-  ax.set_xticks(steps)
+  ax.set_xticks(x_values)
   ax.set_xlabel(x_name)
   ax.set_ylabel(f'{metric}, per cent (95 % interval over patients)', fontsize=9)
   if len(series) > 1:
