@@ -5,20 +5,21 @@
 
 The config is FILE:NAME or FILE:NAME,VARIANT, where VARIANT is one of
 configs/mtnet.py: demo and test run on phantoms. Sweeps of the paper's tables
-and figures are in configs/ablations.py, whose first lines list them. A field of
-the runs is a flag, too: --config.base.coarse_stage.epochs=20
+and figures are in configs/ablations.py, whose first lines list them. Every
+field of the runs is a flag, such as --config.base.coarse_stage.epochs=20
 
-It writes a run directory per point, as `python -m mtnet_jax.main` does, and
+The sweep writes a run directory per point, as `python -m mtnet_jax.main` does,
+and
 
     runs/NAME-VARIANT/report/index.html     a table and a figure
     runs/NAME-VARIANT/report/*.csv  *.png
 
-Stop it at any time: the same command goes on, and leaves alone what is
-finished. With several devices each trains its own points, and so does each of
-several processes with the same command.
+It can be stopped at any time: the same command resumes it, and finished runs
+stay as they are. Several devices train different points at the same time, and
+so do several processes that run the same command.
 
---config.test_folds=0,1,2,3,4 trains each point once for each fold, and takes
-its test nodules together.
+--config.test_folds=0,1,2,3,4 trains each point once for each test fold, and
+pools the test nodules of the folds.
 """
 
 from absl import flags
@@ -30,8 +31,8 @@ from mtnet_jax.system import config_command
 from mtnet_jax.system import errors
 
 
-def define_flags(values):
-  """Defines the command's flags in a `flags.FlagValues`."""
+def define_flags(values: flags.FlagValues) -> None:
+  """Defines the flags of the command."""
   config_flags.DEFINE_config_file(
     'config',
     None,
@@ -41,19 +42,18 @@ def define_flags(values):
   flags.DEFINE_string(
     'workdir',
     '',
-    "The sweep's directory; default: runs/NAME-VARIANT.",
+    'Directory of the sweep; default: runs/NAME-VARIANT.',
     flag_values=values,
   )
 
 
-def main(values):
+def main(values: flags.FlagValues) -> None:
+  """Runs the sweep that the flags describe."""
   command_line.prepare_training()
+  # `config_flags` adds the attribute to flags of its own class.
+  changed = set(values['config'].override_values)  # type: ignore[attr-defined]
   errors.exit_on_input_error(
-    lambda: sweep_runs.run(
-      values.config,
-      values.workdir,
-      changed=set(values['config'].override_values),
-    )
+    lambda: sweep_runs.run(values.config, values.workdir, changed=changed)
   )
 
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation, and the commands and code in them."""
+"""Reads the documentation, and the commands and code in it."""
 
 import re
 import shlex
@@ -6,7 +6,7 @@ import shlex
 import main_job
 
 README = 'README.md'
-# Those for users; the others say how it was made.
+# Pages for users; the others are about how the project was made.
 GUIDES = (
   README,
   'docs/training.md',
@@ -25,23 +25,24 @@ PAGES = tuple(
 
 
 def text(page):
+  """Returns the content of a page."""
   return (main_job.ROOT / page).read_text(encoding='utf-8')
 
 
 def section(page, title):
-  """The text below a title of the second level."""
+  """Returns the text below a title of the second level."""
   parts = re.split(r'^## (.*)\n', text(page), flags=re.MULTILINE)
   return dict(zip(parts[1::2], parts[2::2], strict=True))[title]
 
 
 def titles(page):
-  """Anchors of its titles, as GitHub makes them."""
+  """Returns the anchors that GitHub makes of the titles of a page."""
   found = re.findall(r'^#+ (.*)$', text(page), re.MULTILINE)
   return {re.sub(r'[^\w -]', '', x).lower().replace(' ', '-') for x in found}
 
 
 def commands(text):
-  """Arguments of each `python -m ...` of the indented blocks."""
+  """Yields the arguments of each `python -m ...` in indented blocks."""
   blocks = re.findall(r'(?:^ {4}.*\n)+', text, re.MULTILINE)
   for line in ''.join(blocks).replace('\\\n', ' ').splitlines():
     command = line.partition('python -m ')[2]
@@ -50,5 +51,5 @@ def commands(text):
 
 
 def blocks(text, language='python'):
-  """The fenced blocks of a language."""
+  """Returns the fenced blocks of a language."""
   return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)

@@ -1,4 +1,4 @@
-"""A page of the report of a made-up run, and what it says."""
+"""Writes the report page of a made-up run, and parses it."""
 
 from html import parser
 
@@ -17,12 +17,12 @@ DIAMETER_MODEL = {'slope': 1.0, 'intercept': -10.0}
 
 
 def make_nodules(labels, patients, *, simulated, first_id='n0'):
-  """4x4 squares as nodules, 6, 7, 8, ... mm."""
-  count = len(labels)
-  mask = np.zeros((count, PATCH, PATCH), np.uint8)
+  """Returns nodules: 4 x 4 squares with diameters of 6, 7, 8, ... mm."""
+  num_nodules = len(labels)
+  mask = np.zeros((num_nodules, PATCH, PATCH), np.uint8)
   mask[:, 4:8, 4:8] = 1
   image = np.where(mask, 40, -850).astype(np.int16)
-  names = [first_id, *(f'n{i}' for i in range(1, count))]
+  names = [first_id, *(f'n{i}' for i in range(1, num_nodules))]
   return nodules_lib.Nodules(
     image=image,
     mask=mask,
@@ -31,26 +31,27 @@ def make_nodules(labels, patients, *, simulated, first_id='n0'):
     info={
       'nodule_id': np.asarray(names),
       'patient_id': np.asarray(patients),
-      'diameter_mm': 6.0 + np.arange(count),
+      'diameter_mm': 6.0 + np.arange(num_nodules),
     },
     simulated=simulated,
   )
 
 
 def make_outputs(nodules):
-  """Coarse finds the upper half of each square, fine all of it."""
+  """Returns outputs; coarse marks the upper half of each square, fine all."""
   coarse = nodules.mask * np.float32(0.9)
   coarse[:, 6:] = 0
-  count = len(nodules)
+  num_nodules = len(nodules)
   return {
     'coarse': coarse,
-    'fine': nodules.mask * np.float32(0.5),  # The threshold itself.
-    'class': np.linspace(0.1, 0.9, count, dtype=np.float32),
-    'cam': np.zeros((count, PATCH, PATCH), np.float32),
+    'fine': nodules.mask * np.float32(0.5),  # Equal to the threshold.
+    'class': np.linspace(0.1, 0.9, num_nodules, dtype=np.float32),
+    'cam': np.zeros((num_nodules, PATCH, PATCH), np.float32),
   }
 
 
 def make_history(stage, metric):
+  """Returns three epochs, of which the second is kept."""
   values = (0.5, 0.625, 0.25)
   return [
     {
@@ -82,7 +83,10 @@ def write(
   commands=None,
   render=False,
 ):
-  """Writes a report; without `render` its figures are made, but not drawn."""
+  """Writes a report and returns its page.
+
+  Without `render`, the figures are made, but not drawn.
+  """
   nodules = make_nodules(
     labels, list(patients), simulated=simulated, first_id=first_id
   )
@@ -124,7 +128,7 @@ def write(
 
 
 class Page(parser.HTMLParser):
-  """What a reader of the page sees: rows of tables, images, text."""
+  """What a reader of a page sees: rows of tables, images, links, text."""
 
   def __init__(self, path):
     super().__init__()
@@ -169,4 +173,5 @@ class Page(parser.HTMLParser):
       self.rows[-1][-1] += data
 
   def row(self, title, which=0):
+    """Returns the cells of one of the rows with a title."""
     return [row[1:] for row in self.rows if row[0] == title][which]

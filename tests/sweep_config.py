@@ -1,4 +1,4 @@
-"""A sweep of three points, of networks that compile quickly."""
+"""Config of a sweep of three points, whose networks compile quickly."""
 
 import pathlib
 import runpy
@@ -9,7 +9,7 @@ _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
 def get_config(data_dir):
-  """Its argument is where TFDS keeps datasets."""
+  """Returns the config; `data_dir` is where TFDS keeps datasets."""
   config = ml_collections.ConfigDict()
   config.name = 'tiny'
   config.title = 'Three margins'

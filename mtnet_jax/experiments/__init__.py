@@ -1,1 +1,1 @@
-"""One run, or many. Door: `run`."""
+"""Runs the main job, or a sweep of many runs. Start with `run`."""

@@ -1,14 +1,20 @@
-"""The main job: the stages one after the other, evaluation, report.
+"""Runs the main job: the stages one after the other, evaluation, report.
 
-Of several processes all train and evaluate; the first alone reads the dataset,
-writes the run directory and prints.
+With several processes, all train and evaluate, but only the first one reads the
+dataset, writes the run directory and prints.
 """
 
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
 import contextlib
 import json
+import os
 import pathlib
+from typing import Any
 
 import jax
+import ml_collections
 
 from mtnet_jax.data import choice
 from mtnet_jax.data import lidc
@@ -40,35 +46,36 @@ from mtnet_jax.training import trainer as trainer_lib
 
 
 def run(
-  config,
-  workdir='',
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike[str] = '',
   *,
-  observer=None,
-  say=print,
-  changed=None,
-  before_training=None,
-):
-  """Trains and evaluates; goes on where an earlier call stopped.
+  observer: Callable[..., progress.Observer] | None = None,
+  say: Callable[..., object] = print,
+  changed: Collection[str] | None = None,
+  before_training: Callable[[pathlib.Path], object] | None = None,
+) -> None:
+  """Trains and evaluates; resumes a run that was stopped.
 
   Args:
     config: of `configs/mtnet.py`, the same in every process.
-    workdir: the run directory, the first process's; '' for runs/<variant>.
-    observer: called with (workdir, simulated=..., log_every=...), returns the
+    workdir: the run directory of the first process; '' for runs/<variant>. The
+      other processes ignore it.
+    observer: called with (workdir, simulated=..., log_every=...), returns an
       observer of the progress; `progress.Observer` by default.
     say: prints a line.
-    changed: keys of the config that are not as in its file, as in
+    changed: keys of the config whose values differ from its file, see
       `configs.differences`.
-    before_training: called with the run directory of a run that is not
-      finished, when it is claimed and locked.
+    before_training: called with the run directory before training starts, while
+      this process holds its lock; not called for a finished run.
 
   Raises:
-    errors.InputError: something the user gave cannot be used, or the run
-      directory is not this run's any more.
+    errors.InputError: a value of the config or the dataset cannot be used, or
+      the run directory belongs to another run, or was moved meanwhile.
   """
   check_same_config(config)
   check_config.check_config(config)
   workdir = pathlib.Path(paths.expand(workdir) or f'runs/{config.variant}')
-  identity = None  # of the first process, which writes
+  identity = None  # Only set in the first process, which writes files.
 
   def prepare():
     nonlocal identity
@@ -111,23 +118,29 @@ def _run(config, workdir, splits, observer, say, identity):
   )
 
 
-def check_same_config(config):
-  """Raises `errors.InputError` if the processes were given several configs."""
+def check_same_config(config: ml_collections.ConfigDict) -> None:
+  """Checks that all processes have the same config.
+
+  Raises:
+    errors.InputError: they have different configs.
+  """
   first, *others = map(json.loads, processes.gather(config.to_json()))
   for process, other in enumerate(others, 1):
     differences = list(configs.differences(first, other))
     if differences:
       raise errors.InputError(
-        f'process {process} was given another config than process 0:'
-        f' {"; ".join(differences)}. Give every process the same command'
+        f'process {process} has another config than process 0:'
+        f' {"; ".join(differences)}. Start every process with the same command'
         ' except for --process_id.'
       )
 
 
 def _prepare(config, workdir, say, locks, changed, before_training):
-  """The config as it is run, its splits, and whose directory it is.
+  """Claims the run directory, and loads the dataset.
 
-  Both of these are None where the run is finished.
+  Returns:
+    The config with all fields filled in, the splits, and the identity of the
+    run directory. The last two are None if the run is finished.
   """
   config = choice.choose_dataset(config, say=say)
   config = from_public.fill_in(config, workdir)
@@ -135,16 +148,17 @@ def _prepare(config, workdir, say, locks, changed, before_training):
   files.make_folder(workdir)
   place = identity_lib.Place(workdir)
   locks.enter_context(workdir_lib.lock(workdir))
-  # Building phantoms takes one core: compilers can run on the others.
+  # Building phantoms takes only one core, so compilers can use the others.
   library.build_ahead()
   splits = lidc.load_for_training(config, say=say)
   with config.unlocked():
-    # Later, with the dataset there, nobody needs the files that it is made of.
+    # Once the dataset is built, the files that define it are not needed.
     config.dataset.name = lidc.lasting_name(config.dataset.name)
     config.dataset.fingerprint = nodules.fingerprint(splits)
     config.dataset.spacing_mm = splits['train'].spacing_mm or 0.0
   seen = keep_seen.gather(config, workdir, splits, say=say)
-  # The dataset may have taken long, and the next line would make a directory.
+  # Loading may have taken long. If the directory was moved meanwhile, `claim`
+  # would make a new one.
   place.check()
   workdir_lib.claim(workdir, config, changed=changed)
   identity = identity_lib.Identity(workdir, say=say, place=place)
@@ -176,7 +190,7 @@ def _devices():
 
 
 def _finish(config, workdir, splits, histories, outputs, say, identity):
-  """From predictions to the files of a finished run."""
+  """Writes the records, the report and the metrics, and prints the results."""
   simulated = splits['train'].simulated
   diameter_model = scores.fit_diameter_only(splits['train'])
   records, summary = scores.score(
@@ -200,33 +214,46 @@ def _finish(config, workdir, splits, histories, outputs, say, identity):
     records=records,
     histories=histories,
     examples=examples.pick(records, splits['test'], outputs),
-    commands=commands.of_run(config, workdir),
+    commands=commands.for_run(config, workdir),
   )
   identity.check()
-  # Last, for it is what says that a run is finished.
+  # metrics.json marks the run as finished, so it is written last.
   files.write_json(workdir / 'metrics.json', results)
   _show(results, workdir, say)
 
 
-def train_stages(config, splits, *, workdir, observer, identity, say=print):
-  """Trains the stages of a config, each from its last checkpoint.
+def train_stages(
+  config: ml_collections.ConfigDict,
+  splits: Mapping[str, nodules.Nodules],
+  *,
+  workdir: pathlib.Path,
+  observer: progress.Observer | progress.Silent,
+  identity: identity_lib.Identity | None,
+  say: Callable[..., object] = print,
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+  """Trains the stages of a config; resumes each from its last checkpoint.
 
   Args:
     config: of `configs/mtnet.py`.
-    splits: split name -> `nodules.Nodules`.
-    workdir: the run directory, the first process's.
+    splits: split name -> nodules.
+    workdir: the run directory of the first process.
     observer: of the progress.
-    identity: `identity.Identity` of the run, the first process's; None in the
-      others.
+    identity: of the run directory; None except in the first process.
     say: prints a line.
 
   Returns:
-    stage name -> best variables, and stage name -> history.
+    Stage name -> best variables, and stage name -> a row per epoch.
   """
+
+  def check_identity():
+    assert identity is not None  # `on_first` calls this in no other process.
+    identity.check()
+
   nets = nets_lib.make_nets(config)
-  variables, histories = {}, {}
+  variables: dict[str, Any] = {}
+  histories: dict[str, list[dict[str, Any]]] = {}
   for stage in stages.make_stages(config):
-    processes.on_first(lambda: identity.check())
+    processes.on_first(check_identity)
     trainer = trainer_lib.Trainer(
       stage,
       config,

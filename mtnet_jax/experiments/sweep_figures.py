@@ -1,8 +1,13 @@
-"""Figures of a sweep: estimates with their intervals, one per point.
+"""Draws the figures of a sweep: an estimate with its interval per point.
 
-What holds for all figures is in `figures`.
+`reports.figures` has what all figures share.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib import figure as mpl_figure
 import numpy as np
 
 from mtnet_jax.reports import figures
@@ -11,15 +16,22 @@ _COLORS = (figures.BLUE, figures.ORANGE, figures.GREEN, '#CC79A7')
 _MARKERS = 'osD^'
 
 
-def rows(titles, estimates, *, metric, title, simulated):
-  """A row per point: a dot and its interval; the first one's value as a line.
+def rows(
+  titles: Sequence[str],
+  estimates: Sequence[Mapping[str, Any]],
+  *,
+  metric: str,
+  title: str,
+  simulated: bool,
+) -> mpl_figure.Figure:
+  """Draws a row per point: a dot, its interval, and a line at the first value.
 
   Args:
     titles: (N,) of the rows.
     estimates: (N,) of {'value', 'ci95'}.
-    metric: what is shown.
+    metric: display name of the metric.
     title: of the figure.
-    simulated: whether the CT is.
+    simulated: whether the CT is simulated.
   """
   figure, (ax,) = figures.with_axes(
     title, simulated=simulated, size=(6.4, 1.2 + 0.42 * len(titles))
@@ -41,23 +53,31 @@ def rows(titles, estimates, *, metric, title, simulated):
   return figure
 
 
-def curves(series, *, x_name, metric, title, simulated):
-  """A line per series over a number, with intervals.
+def curves(
+  series: Mapping[str, Sequence[tuple[float, Mapping[str, Any]]]],
+  *,
+  x_name: str,
+  metric: str,
+  title: str,
+  simulated: bool,
+) -> mpl_figure.Figure:
+  """Draws estimates with intervals over a hyperparameter, a line per series.
 
   Args:
-    series: name -> list of (x, {'value', 'ci95'}).
-    x_name, metric: what the axes show.
+    series: name -> (x, {'value', 'ci95'}) of each point.
+    x_name: display name of the hyperparameter.
+    metric: display name of the metric.
     title: of the figure.
-    simulated: whether the CT is.
+    simulated: whether the CT is simulated.
   """
   figure, (ax,) = figures.with_axes(title, simulated=simulated, size=(6.4, 4.4))
-  steps = sorted({x for points in series.values() for x, _ in points})
-  # Beside each other, or intervals of equal x would hide each other.
-  gap = min(np.diff(steps), default=1)
+  x_values = sorted({x for points in series.values() for x, _ in points})
+  # Shift the series, so that intervals at the same x do not overlap.
+  gap = min(np.diff(x_values), default=1)
   for index, (name, points) in enumerate(series.items()):
     shift = (index - (len(series) - 1) / 2) * 0.12 * gap
     x = np.asarray([x for x, _ in points]) + shift
-    values, bars = figures.values_and_bars([found for _, found in points])
+    values, bars = figures.values_and_bars([estimate for _, estimate in points])
     ax.errorbar(
       x,
       100 * values,
@@ -70,10 +90,10 @@ def curves(series, *, x_name, metric, title, simulated):
       capsize=2,
       label=name,
     )
-  ax.set_xticks(steps)
+  ax.set_xticks(x_values)
   ax.set_xlabel(x_name)
   ax.set_ylabel(f'{metric}, per cent (95 % interval over patients)', fontsize=9)
   if len(series) > 1:
-    # Beside the axes: among so many intervals there is no place for it.
+    # Outside the axes, where it does not hide any interval.
     ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
   return figure

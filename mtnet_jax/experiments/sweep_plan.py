@@ -1,14 +1,22 @@
-"""The points of a sweep: their configs, and what they may share.
+"""Plans a sweep: the configs of its points, and which of them share a stage.
 
-DIR/sweep.json                        what was asked for
-DIR/POINT/                            a run directory, see `workdir`
-DIR/POINT/foldK/                      or one for each test fold
-DIR/report/{index.html,*.csv,*.png}   the points beside each other
+A sweep's directory contains
+
+    sweep.json                        the configs of all points
+    POINT/                            a run directory, see `storage.workdir`
+    POINT/foldK/                      or a run directory for each test fold
+    report/{index.html,*.csv,*.png}   the comparison of the points
 """
 
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import json
+import os
 import pathlib
 import shutil
+from typing import Any
 from typing import NamedTuple
 
 from flax import traverse_util
@@ -23,7 +31,7 @@ from mtnet_jax.system import errors
 
 FORMAT = 1
 _FILE = 'sweep.json'
-# What the paper calls what it varies, in its order.
+# Config key of a hyperparameter -> its symbol, in the paper's order.
 AXES = {
   'rank_loss.top_k': 'K',
   'rank_loss.margin': 'margin',
@@ -35,53 +43,60 @@ class Point(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    name: of the point, which the runs of several test folds share.
-    title: what the report calls it; '' where the name of the network says it.
-    overrides: nested dict of what differs from the base.
+    name: of the point; runs of one point on several test folds share it.
+    title: display name; '' if the name of the network is enough.
+    overrides: nested dict of the fields that differ from the base config.
     config: of the run.
-    fold: that it is tested on; None where the config alone says so.
-    changed: keys of the config that are not as in the file of the base, as in
-      `configs.differences`.
+    fold: the test fold, if the sweep has test folds; None otherwise.
+    changed: keys of the config whose values differ from the file of the base
+      config, see `configs.differences`.
   """
 
   name: str
   title: str
-  overrides: dict
+  overrides: dict[str, Any]
   config: ml_collections.ConfigDict
   fold: int | None = None
-  changed: frozenset | None = None
+  changed: frozenset[str] | None = None
 
   @property
-  def folder(self):
-    """Of the run, in that of the sweep."""
+  def folder(self) -> str:
+    """The run directory, relative to the directory of the sweep."""
     if self.fold is None:
       return self.name
     return f'{self.name}/fold{self.fold}'
 
 
-def points(config, *, changed=None):
-  """The runs of a sweep's config by name; in a table the reference is first.
+def points(
+  config: ml_collections.ConfigDict,
+  *,
+  changed: Collection[str] | None = None,
+) -> list[Point]:
+  """Returns the runs of a sweep, sorted by name.
+
+  In a sweep of the kind 'table', the reference comes first.
 
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
-    changed: keys of it that are not as in its file, as in
+    changed: keys of the config whose values differ from its file, see
       `configs.differences`.
 
   Returns:
-    A list of `Point`, several of one name where there are test folds.
+    A run per point, or per point and test fold.
 
   Raises:
-    errors.InputError: an override is of no field, the reference of no point, a
-      test fold of no fold, or an output of no stage that is trained.
+    errors.InputError: an override names no field of the base config, the
+      reference is not a point, a test fold does not exist, or no stage that is
+      trained has an output to compare.
   """
   if config.reference not in config.points:
     raise errors.InputError(
-      f'config.reference={config.reference!r} is no point of {config.name}:'
+      f'config.reference={config.reference!r} is not a point of {config.name}:'
       f' choose one of {", ".join(config.points)}.'
     )
   _check_outputs(config)
   titles = config.get('titles', {})
-  found = []
+  runs = []
   names = sorted(
     config.points,
     key=lambda name: (
@@ -103,8 +118,8 @@ def points(config, *, changed=None):
     point = Point(
       name, title, overrides, run_config, changed=_changed(overrides, changed)
     )
-    found.extend(_of_each_fold(point, config.get('test_folds', ())))
-  return found
+    runs.extend(_split_by_fold(point, config.get('test_folds', ())))
+  return runs
 
 
 def _check_outputs(config):
@@ -116,52 +131,51 @@ def _check_outputs(config):
     )
   if shown and set(stages).isdisjoint({*shown, 'joint'}):
     raise errors.InputError(
-      f'config.base.stages={tuple(stages)} leaves nothing to compare of'
-      f' config.outputs={tuple(shown)}: give other stages, or other outputs.'
+      f'config.base.stages={tuple(stages)} trains none of'
+      f' config.outputs={tuple(shown)}: choose other stages or other outputs.'
     )
 
 
 def _changed(overrides, changed):
-  """Those of a point, of those of the sweep and the point's own."""
+  """Returns a point's changed keys, from the sweep's and its overrides."""
   if changed is None:
     return None
-  of_base = {key.removeprefix('base.') for key in changed}
-  return frozenset(of_base | dict(leaves(overrides)).keys())
+  base_keys = {key.removeprefix('base.') for key in changed}
+  return frozenset(base_keys | dict(leaves(overrides)).keys())
 
 
-def _of_each_fold(point, folds):
+def _split_by_fold(point, folds):
   if not folds:
     return [point]
   if len(set(folds)) < len(folds) or not set(folds) <= set(range(5)):
     raise errors.InputError(
-      f'config.test_folds={tuple(folds)} are no folds: give some of 0 to 4,'
-      ' each once.'
+      f'config.test_folds={tuple(folds)} must be different folds from 0 to 4.'
     )
   if 'dataset.rotate_folds' in dict(leaves(point.overrides)):
     raise errors.InputError(
-      f'point {point.name} rotates the folds itself: leave config.test_folds'
-      ' out.'
+      f'point {point.name} rotates the folds itself: remove'
+      ' config.test_folds, or its dataset.rotate_folds.'
     )
   runs = []
   for fold in folds:
     config = point.config.copy_and_resolve_references()
     with config.unlocked():
-      # Nothing is rotated where fold 4 is tested.
+      # Without rotation, fold 4 is the test fold.
       config.dataset.rotate_folds = (fold + 1) % 5
     runs.append(point._replace(config=config, fold=fold))
   return runs
 
 
-def once_each(plan):
-  """The points of a plan without regard to folds: the first run of each."""
-  first = {}
+def once_each(plan: Iterable[Point]) -> list[Point]:
+  """Returns the first run of each point, regardless of the test fold."""
+  first: dict[str, Point] = {}
   for point in plan:
     first.setdefault(point.name, point)
   return list(first.values())
 
 
-def leaves(overrides):
-  """(dotted key, value) of every override, those with names in `AXES` first."""
+def leaves(overrides: Mapping[str, Any]) -> list[tuple[str, Any]]:
+  """Returns (dotted key, value) of every override, those in `AXES` first."""
   order = list(AXES)
   return sorted(
     traverse_util.flatten_dict(overrides, sep='.').items(),
@@ -169,21 +183,17 @@ def leaves(overrides):
   )
 
 
-def describe(overrides):
-  """'K = 20, margin = 0.3'."""
+def describe(overrides: Mapping[str, Any]) -> str:
+  """Formats overrides, for example as 'K = 20, margin = 0.3'."""
   return ', '.join(
     f'{AXES.get(key, key.rpartition(".")[2])} = {value}'
     for key, value in leaves(overrides)
   )
 
 
-def groups(plan):
-  """Points that can share a trained coarse net, together.
-
-  Returns:
-    A list of lists of `Point`, in order.
-  """
-  by_key = {}
+def groups(plan: Iterable[Point]) -> list[list[Point]]:
+  """Groups the runs that can share a trained coarse net, in order."""
+  by_key: dict[str, list[Point]] = {}
   for point in plan:
     by_key.setdefault(_coarse_key(point.config), []).append(point)
   return list(by_key.values())
@@ -196,12 +206,14 @@ def _coarse_key(config):
   return json.dumps(tree, sort_keys=True)
 
 
-def copy_coarse_stage(donor, workdir):
+def copy_coarse_stage(
+  donor: str | os.PathLike[str], workdir: str | os.PathLike[str]
+) -> None:
   """Copies the trained coarse stage of another run, unless there is one.
 
   Args:
     donor: directory of a finished run whose coarse stage has the same config.
-    workdir: the run directory, in which nobody else works.
+    workdir: the run directory; the caller holds its lock.
   """
   source = workdir_lib.checkpoint_dir(donor, 'coarse')
   target = workdir_lib.checkpoint_dir(workdir, 'coarse')
@@ -211,16 +223,25 @@ def copy_coarse_stage(donor, workdir):
     shutil.copytree(source, staged, dirs_exist_ok=True)
 
 
-def claim(directory, config, plan):
-  """Makes a directory this sweep's, or checks that it is.
+def claim(
+  directory: str | os.PathLike[str],
+  config: ml_collections.ConfigDict,
+  plan: Sequence[Point],
+) -> None:
+  """Makes the directory of a sweep, or checks that it belongs to this sweep.
+
+  Args:
+    directory: of the sweep.
+    config: of the sweep.
+    plan: from `points`.
 
   Raises:
-    errors.InputError: it holds something else, or another sweep; the message
-      says in what it differs.
+    errors.InputError: the directory holds something else, or another sweep; the
+      message says how it differs.
   """
   directory = pathlib.Path(directory)
   path = directory / _FILE
-  now = {
+  current = {
     'format': FORMAT,
     'mtnet_jax': mtnet_jax.__version__,
     'name': config.name,
@@ -229,43 +250,44 @@ def claim(directory, config, plan):
       point.folder: json.loads(point.config.to_json()) for point in plan
     },
   }
-  # Before the file is looked for, which another process may just write.
+  # List the directory before looking for the file: another process may write
+  # it in between.
   others = directory.exists() and any(
     not other.name.startswith('.') for other in directory.iterdir()
   )
   if path.exists():
-    then = files.read_json(path)
+    stored = files.read_json(path)
     with errors.of_wrong_values(
       f'{path} is damaged',
-      way_out='Choose another --workdir, or delete that one.',
+      way_out='Choose another --workdir, or delete this one.',
     ):
-      then['points'] = {
+      stored['points'] = {
         name: configs.upgraded(point)
-        for name, point in then.get('points', {}).items()
+        for name, point in stored.get('points', {}).items()
       }
-      found = list(_differences(then, now, plan))
-    if found:
-      more = f' and {len(found) - 3} more' if len(found) > 3 else ''
+      differences = list(_differences(stored, current, plan))
+    if differences:
+      more = f' and {len(differences) - 3} more' if len(differences) > 3 else ''
       raise errors.InputError(
-        f'{directory} holds another sweep: {"; ".join(found[:3])}{more}. Choose'
-        ' another --workdir, or delete that one.'
+        f'{directory} holds another sweep: {"; ".join(differences[:3])}{more}.'
+        ' Choose another --workdir, or delete this one.'
       )
     return
   if others:
     raise errors.InputError(
-      f'{directory} is no sweep (it has no {_FILE}), and not empty: choose'
-      ' another --workdir.'
+      f'{directory} is not a sweep (it has no {_FILE}), and it is not empty:'
+      ' choose another --workdir.'
     )
   files.make_folder(directory)
-  files.write_json(path, now)
+  files.write_json(path, current)
 
 
-def _differences(then, now, plan):
-  """As `configs.differences`, of two contents of sweep.json."""
-  before, after = then.pop('points'), now.pop('points')
-  yield from configs.differences(then, now)
+def _differences(stored, current, plan):
+  """Yields how two contents of sweep.json differ, see `configs.differences`."""
+  before, after = stored.pop('points'), current.pop('points')
+  yield from configs.differences(stored, current)
   for name in sorted(before.keys() - after.keys()):
-    yield f'point {name} is not there any more'
+    yield f'point {name} no longer exists'
   for point in plan:
     if point.folder not in before:
       yield f'point {point.folder} is new'

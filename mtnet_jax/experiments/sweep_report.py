@@ -1,10 +1,13 @@
-"""The report of a sweep: one page, a table as CSV, and a figure.
+"""Writes the report of a sweep: one page, its tables as CSV, and its figures.
 
-As the report of a run it needs no network, and is moved into place when
-complete.
+Like the report of a run, it needs no network connection, and an incomplete one
+is never visible.
 """
 
+from collections.abc import Sequence
 import pathlib
+
+import ml_collections
 
 import mtnet_jax
 from mtnet_jax.evaluation import finished_run
@@ -19,37 +22,43 @@ from mtnet_jax.storage import files
 from mtnet_jax.system import errors
 
 
-def write(directory, config, plan):
+def write(
+  directory: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  plan: Sequence[sweep_plan.Point],
+) -> str:
   """Writes DIRECTORY/report from the finished runs of a sweep.
 
   Args:
     directory: of the sweep.
-    config: the sweep's.
-    plan: of `sweep_plan.points`, every one of them finished.
+    config: of the sweep.
+    plan: from `sweep_plan.points`; all runs are finished.
 
   Returns:
-    What the report says, as a few lines of text.
+    The title and the findings of the sweep, as lines of text.
 
   Raises:
-    errors.InputError: a run is incomplete, of another version, or its files
-      are not of one run.
+    errors.InputError: a run is incomplete, was made by another version, or
+      mixes files of several runs.
   """
   runs = {
     point.folder: finished_run.read(directory / point.folder) for point in plan
   }
-  records = {}
+  records: dict[str, list] = {}
   for point in plan:
     records.setdefault(point.name, []).extend(runs[point.folder].records)
   test_folds = config.get('test_folds', ())
   for rows in records.values() if test_folds else ():
-    # In one order, whichever fold has tested them, so that they are paired.
+    # Pairing needs the same order, regardless of which fold tested a nodule.
     rows.sort(key=lambda row: (row['nodule_id'], row['slice_index']))
   simulated = any(run.results['simulated'] for run in runs.values())
   _check_alike(runs)
   shown, seed = config.get('outputs', ()), config.base.seed
   points = sweep_plan.once_each(plan)
   if config.kind == 'folds':
-    results = sweep_statistics.of_folds(plan, records, shown=shown, seed=seed)
+    results = sweep_statistics.fold_results(
+      plan, records, shown=shown, seed=seed
+    )
   else:
     results = sweep_statistics.compare(
       points,
@@ -88,33 +97,34 @@ def _same_coarse_net(plan, reference):
 
 
 def _check_alike(runs):
-  """Runs that were made of different things cannot be compared."""
-  for what, value_of in (
-    ('are simulated or not', lambda run: run.results['simulated']),
-    ('versions of jax', lambda run: run.results['versions']['jax']),
+  """Checks that the runs have the same kind of CT and version of JAX."""
+  for what, value_fn in (
+    ('simulated CT', lambda run: run.results['simulated']),
+    ('the version of jax', lambda run: run.results['versions']['jax']),
   ):
-    found = {name: value_of(run) for name, run in runs.items()}
-    if len(set(found.values())) > 1:
-      values = ', '.join(f'{name}: {value}' for name, value in found.items())
+    values = {name: value_fn(run) for name, run in runs.items()}
+    if len(set(values.values())) > 1:
+      text = ', '.join(f'{name}: {value}' for name, value in values.items())
       raise errors.InputError(
-        f'the runs of this sweep are mixed up, they differ in {what}'
-        f' ({values}): delete the folders of those that do not belong here.'
+        f'the runs of this sweep cannot be compared, because they differ in'
+        f' {what} ({text}). Delete the folders of the runs that do not belong'
+        ' here, and give the command again.'
       )
 
 
 def _make_tables(config, results):
-  """A table per task, the paper's rows among ours."""
+  """Yields a table per task, with the paper's rows among ours."""
   for name, columns in (
     ('segmentation', tables.SEGMENTATION),
     ('classification', tables.CLASSIFICATION),
   ):
-    # By their second metric: both tasks have an accuracy.
-    found = [r for r in results if columns[1].key in r.estimates]
-    if not found:
+    # The second metric tells the tasks apart: both of them have an accuracy.
+    of_task = [r for r in results if columns[1].key in r.estimates]
+    if not of_task:
       continue
     if config.kind in ('grid', 'curve'):
-      # A row each, or twenty points would be forty rows.
-      rows = [_row_of_grid(result, columns) for result in found]
+      # The difference is a column: as a row, it would double the many points.
+      rows = [_grid_row(result, columns) for result in of_task]
       columns = [
         *columns,
         tables.Column('difference', 'JA minus the reference', 'plain'),
@@ -122,15 +132,15 @@ def _make_tables(config, results):
     else:
       rows = [
         row
-        for result in found
+        for result in of_task
         for row in _rows(
-          config, result, sweep_text.title_of(result, found), columns
+          config, result, sweep_text.title_of(result, of_task), columns
         )
       ]
     yield tables.Table(name, config.title, columns, rows)
 
 
-def _row_of_grid(result, columns):
+def _grid_row(result, columns):
   change, mark = '-', ' (reference)'
   if result.differences:
     metric = sweep_statistics.MAIN[result.output]
@@ -163,17 +173,17 @@ def _csv_rows(results, simulated):
         'simulated': simulated,
         'nodules': result.nodules,
         'patients': result.patients,
-        **_numbers('', estimate),
+        **_csv_cells('', estimate),
       }
       if result.differences:
-        row.update(_numbers('difference_', result.differences[metric]))
+        row.update(_csv_cells('difference_', result.differences[metric]))
         row['paired'] = result.paired
         row['verdict'] = sweep_statistics.verdict(result.differences[metric])
       rows.append(row)
   return rows
 
 
-def _numbers(prefix, estimate):
+def _csv_cells(prefix, estimate):
   low, high = estimate['ci95'] or (None, None)
   return {
     f'{prefix}value': estimate['value'],
@@ -183,34 +193,34 @@ def _numbers(prefix, estimate):
 
 
 def _draw(config, plan, results, simulated):
-  """(file, figure, alternative text) of the figures of a kind."""
+  """Yields (name, figure, alternative text) of each main metric."""
   overrides = {point.name: point.overrides for point in plan}
-  for output_metric in dict.fromkeys(
+  for metric in dict.fromkeys(
     sweep_statistics.MAIN[result.output] for result in results
   ):
     found = [
       r
       for r in results
-      if sweep_statistics.MAIN[r.output] == output_metric
-      and r.estimates[output_metric]['value'] is not None
+      if sweep_statistics.MAIN[r.output] == metric
+      and r.estimates[metric]['value'] is not None
     ]
-    name = sweep_text.METRIC_NAMES[output_metric]
+    name = sweep_text.METRIC_NAMES[metric]
     common = {'metric': name, 'title': config.title, 'simulated': simulated}
     if not found:
       continue
     if config.kind in ('grid', 'curve'):
       figure = sweep_figures.curves(
-        _series(found, overrides, output_metric),
+        _series(found, overrides, metric),
         x_name=_axis(overrides[found[0].point], 0),
         **common,
       )
     else:
       figure = sweep_figures.rows(
         [sweep_text.title_of(result, results) for result in found],
-        [result.estimates[output_metric] for result in found],
+        [result.estimates[metric] for result in found],
         **common,
       )
-    yield output_metric, figure, f'{name} of every point with its interval'
+    yield metric, figure, f'{name} of every point with its interval'
 
 
 def _axis(overrides, index):
@@ -219,7 +229,10 @@ def _axis(overrides, index):
 
 
 def _series(results, overrides, metric):
-  """Name -> (x, estimate): x is the first override, a line each second."""
+  """Returns name of a line -> (x, estimate) of its points.
+
+  The first override of a point is its x; the second one, if any, its line.
+  """
   series = {}
   for result in results:
     (_, x), *rest = sweep_plan.leaves(overrides[result.point])
@@ -229,7 +242,7 @@ def _series(results, overrides, metric):
 
 
 def _facts(config, runs):
-  """(name, text) of what was run, on what, with what."""
+  """Returns (name, text) of each fact in the header."""
   datasets = dict.fromkeys(run.results['dataset'] for run in runs.values())
   first = next(iter(runs.values()))
   ct, hardware = page_lib.ct_and_hardware(first.results)
@@ -239,7 +252,7 @@ def _facts(config, runs):
     ('CT', ct),
     ('Seed', config.base.seed),
     *([] if config.kind == 'folds' else [('Reference', config.reference)]),
-    ('Hardware', f'{hardware} a run'),
+    ('Hardware', f'{hardware} per run'),
     (
       'Versions',
       f'mtnet_jax {mtnet_jax.__version__}, jax'
@@ -253,7 +266,7 @@ def _point_rows(plan, runs, reference):
     {
       'name': point.folder,
       'reference': point.name == reference,
-      'overrides': sweep_plan.describe(point.overrides) or 'as the base',
+      'overrides': sweep_plan.describe(point.overrides) or 'none',
       'test': runs[point.folder].results['test'],
     }
     for point in plan

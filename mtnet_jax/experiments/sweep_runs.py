@@ -1,19 +1,23 @@
-"""Trains the points of a sweep, one after another or a device each.
+"""Trains the points of a sweep, one after another or one on each device.
 
-Several processes can share a sweep: each takes points that no other one works
-on, together with those that share their coarse net.
+Several processes can share a sweep. Each works on points that no other process
+works on. Points that share a coarse net are trained by one process.
 """
 
+from collections.abc import Collection
 import concurrent.futures
 import functools
 import itertools
+import os
 import pathlib
 import queue
 import sys
 import threading
 import time
+from typing import Any
 
 import jax
+import ml_collections
 import tqdm
 
 from mtnet_jax.data import choice
@@ -37,25 +41,31 @@ from mtnet_jax.training import stages
 
 
 class _StoppedError(Exception):
-  """Another device's run failed, or somebody pressed Ctrl-C."""
+  """Ends a run because another device's run failed or Ctrl-C was pressed."""
 
 
-def run(config, workdir='', *, changed=None):
-  """Trains every point, unless it is trained, and writes the report.
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike[str] = '',
+  *,
+  changed: Collection[str] | None = None,
+) -> None:
+  """Trains every point that is not finished, and writes the report.
 
   Args:
     config: of `configs/ablations.py` or `configs/baselines.py`.
-    workdir: the sweep's directory; '' for runs/NAME-VARIANT.
-    changed: keys of the config that are not as in its file, as in
+    workdir: directory of the sweep; '' for runs/NAME-VARIANT.
+    changed: keys of the config whose values differ from its file, see
       `configs.differences`.
 
   Raises:
-    errors.InputError: something the user gave cannot be used.
+    errors.InputError: a value of the config or the dataset cannot be used, or
+      the directory belongs to another sweep, or was moved meanwhile.
   """
   if jax.process_count() > 1:
     raise errors.InputError(
-      'the processes of a sweep are independent: leave --coordinator out, and'
-      ' give each of them the same command.'
+      'the processes of a sweep are independent: remove --coordinator, and'
+      ' start each of them with the same command.'
     )
   started = time.monotonic()
   plan = sweep_plan.points(config, changed=changed)
@@ -64,7 +74,7 @@ def run(config, workdir='', *, changed=None):
   directory = pathlib.Path(paths.expand(workdir) or f'runs/{default}')
   groups = sweep_plan.groups(plan)
   devices = jax.local_devices()
-  # One group of points, or one device: each run has all there is.
+  # With one group of points, or one device, each run uses all devices.
   devices = devices if len(devices) > 1 and len(groups) > 1 else [None]
   with jax.default_device(devices[0]):
     for point in plan:
@@ -74,7 +84,7 @@ def run(config, workdir='', *, changed=None):
   check = functools.partial(
     _check, identity_lib.Place(directory, of='sweep'), directory, config, plan
   )
-  say = _each_once()
+  say = _make_printer()
   plan = [
     point._replace(config=choice.choose_dataset(point.config, say=say))
     for point in plan
@@ -84,27 +94,28 @@ def run(config, workdir='', *, changed=None):
   missing = [point for point in plan if not _is_finished(directory, point)]
   if missing:
     print(
-      f"\n{len(missing)} of {len(plan)} runs are another process's, such as"
-      f' {missing[0].folder}: the last process writes the report. If it ends'
-      ' before that, give the same command again.'
+      f'\nOther processes still train {len(missing)} of {len(plan)} runs, such'
+      f' as {missing[0].folder}. The last process writes the report. If it'
+      ' stops before that, give the same command again.'
     )
     return
   try:
     with workdir_lib.lock(directory):
       text = sweep_report.write(directory, config, plan)
   except errors.BusyError:
-    print(f'\nAnother process writes {directory}/report.')
+    print(f'\nAnother process is writing {directory}/report.')
     return
   print(f'\n{text}\nReport: {directory}/report/index.html')
   if config.name in sum(comparisons.SWEEPS.values(), ()):
     reference = next(point for point in plan if point.name == config.reference)
     command = commands.report(directory / reference.folder, directory)
-    print(f"In the paper's tables: {command}")
-  print(f'{len(plan)} runs, {_minutes(time.monotonic() - started)} this time.')
+    print(f"To add these results to the paper's tables: {command}")
+  elapsed = _format_minutes(time.monotonic() - started)
+  print(f'{len(plan)} runs; this command took {elapsed}.')
 
 
 def _check(place, directory, config, plan):
-  """Checks that the directory is still there, and this sweep's."""
+  """Checks that the directory still exists and belongs to this sweep."""
   place.check()
   sweep_plan.claim(directory, config, plan)
 
@@ -113,8 +124,8 @@ def _is_finished(directory, point):
   return (directory / point.folder / 'metrics.json').exists()
 
 
-def _each_once():
-  """A `print` that says nothing twice."""
+def _make_printer():
+  """Returns a `print` that skips lines that it has already printed."""
   printed = set()
 
   def say(text=''):
@@ -125,13 +136,13 @@ def _each_once():
   return say
 
 
-def _minutes(seconds):
+def _format_minutes(seconds):
   minutes, seconds = divmod(round(seconds), 60)
   return f'{minutes} min {seconds} s'
 
 
 def _train(plan, directory, devices, say, check):
-  """Trains the points, those that can share a coarse net one after another."""
+  """Trains the points; those that share a coarse net one after another."""
   waiting = queue.SimpleQueue()
   for group in sweep_plan.groups(plan):
     waiting.put(group)
@@ -142,7 +153,7 @@ def _train(plan, directory, devices, say, check):
     if not _is_finished(directory, point)
   )
   stop = threading.Event()
-  numbers = itertools.count(1)
+  numbers = itertools.count(1)  # Of the points, in the order of completion.
   with tqdm.tqdm(
     total=steps,
     unit='step',
@@ -161,7 +172,8 @@ def _train(plan, directory, devices, say, check):
           try:
             _train_group(group, directory, bar, stop, numbers, len(plan), check)
           except errors.BusyError:
-            # That process also trains the rest, which shares its coarse net.
+            # The process that holds this point also trains the rest of the
+            # group, because it has their coarse net.
             continue
 
     if len(devices) == 1:
@@ -177,8 +189,8 @@ def _train(plan, directory, devices, say, check):
         raise
 
 
-def _train_group(group, directory, bar, stop, numbers, count, check):
-  trained = None
+def _train_group(group, directory, bar, stop, numbers, num_points, check):
+  previous = None  # The run directory whose coarse net the next run copies.
   for point in group:
     check()
     workdir = directory / point.folder
@@ -192,53 +204,57 @@ def _train_group(group, directory, bar, stop, numbers, count, check):
         observer=functools.partial(_Observer, bar=bar, stop=stop),
         say=lambda *_: None,
         changed=point.changed,
-        before_training=functools.partial(_take_over, trained),
+        before_training=functools.partial(_copy_coarse_stage, previous),
       )
     except errors.BusyError:
       raise
     except errors.InputError as error:
       raise errors.InputError(f'point {point.folder}: {error}') from error
     check()
-    trained = workdir
-    elapsed = _minutes(time.monotonic() - before) if new else 'finished before'
+    previous = workdir
+    elapsed = (
+      _format_minutes(time.monotonic() - before) if new else 'finished before'
+    )
     summary = workdir_lib.read_metrics(workdir)['test']
     bar.write(
-      f'{next(numbers)}/{count} {point.folder}: {_in_short(summary)},'
+      f'{next(numbers)}/{num_points} {point.folder}: {_in_short(summary)},'
       f' {elapsed}',
       file=sys.stdout,
     )
 
 
-def _take_over(trained, workdir):
-  if trained is not None:
-    sweep_plan.copy_coarse_stage(trained, workdir)
+def _copy_coarse_stage(previous, workdir):
+  if previous is not None:
+    sweep_plan.copy_coarse_stage(previous, workdir)
 
 
 def _in_short(summary):
-  """'JA 71.2 (68.0-74.1), AUC 90.1 (85.0-93.2)'."""
+  """Formats results, such as 'JA 71.2 (68.0-74.1), AUC 90.1 (85.0-93.2)'."""
   masks = summary['segmentation']
   mask = masks.get('fine', masks.get('coarse'))
-  found = {
+  estimates = {
     'JA': mask and mask['jaccard'],
     'AUC': summary.get('classification', {}).get('auc'),
   }
   return ', '.join(
     f'{name} {tables.cell_text(estimate)}'
-    for name, estimate in found.items()
+    for name, estimate in estimates.items()
     if estimate
   )
 
 
 class _Observer(progress.Observer):
-  """Moves the sweep's bar on, and ends the run where the sweep has ended."""
+  """Advances the sweep's progress bar, and ends the run if the sweep ends."""
 
-  def __init__(self, workdir, *, stop, **kwargs):
+  def __init__(
+    self, workdir: pathlib.Path, *, stop: threading.Event, **kwargs: Any
+  ):
     super().__init__(workdir, **kwargs)
     self._stop = stop
 
   def step(self, step, loss):
     super().step(step, loss)
-    # After SIGTERM every run ends by itself, once its work is saved.
+    # After SIGTERM every run saves its work and ends by itself.
     if self._stop.is_set() and not stopping.asked():
       raise _StoppedError
 
@@ -248,7 +264,10 @@ def _dataset_key(config):
 
 
 def _sizes(plan, say):
-  """Dataset -> training nodules of each task; builds phantoms if need be."""
+  """Returns dataset -> number of training nodules of each task.
+
+  Builds a phantom dataset if it does not exist.
+  """
   sizes = {}
   for point in plan:
     key = _dataset_key(point.config)
@@ -262,7 +281,7 @@ def _sizes(plan, say):
 
 
 def _steps(config, sizes):
-  """How many steps a run takes."""
+  """Returns the number of training steps of a run."""
   return sum(
     stage.epochs
     * feeding.steps_per_epoch(

@@ -1,20 +1,30 @@
-"""The points of a sweep against its reference.
+"""Compares the points of a sweep with its reference.
 
 Intervals come from resampling test patients (`bootstrap`). Points that were
-tested on the same nodules are resampled together, so that their difference is
-a paired one; others apart. What another seed of training would change is in no
-interval: that takes sweeps of several seeds.
+tested on the same nodules are resampled together, which makes their difference
+a paired one; others are resampled independently. No interval covers the
+variation between training seeds: that needs sweeps with several seeds.
 """
 
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
 import statistics
+from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 from mtnet_jax.evaluation import records as records_lib
 from mtnet_jax.evaluation import scores
 from mtnet_jax.system import errors
 
+if TYPE_CHECKING:
+  from mtnet_jax.experiments import sweep_plan
+
+_Records = Sequence[Mapping[str, Any]]
+
 CLASS = 'class'
-# The metric that sentences are about, of masks and of malignancy.
+# Output -> the metric by which points are compared in sentences and figures.
 MAIN = {'coarse': 'jaccard', 'fine': 'jaccard', CLASS: 'auc'}
 POOLED = 'all folds together'
 
@@ -23,13 +33,16 @@ class Result(NamedTuple):
   """One output of one point.
 
   Attributes:
-    point: its name; `POOLED` for all folds.
-    title: what the report calls it; '' where the network's name is enough.
+    point: name of the point; `POOLED` for all folds.
+    title: display name; '' if the name of the network is enough.
     output: 'coarse', 'fine' or 'class'.
-    nodules, patients: how many it was tested on.
+    nodules: number of test nodules.
+    patients: number of test patients.
     estimates: metric -> {'value', 'ci95'}.
-    differences: the same, of this minus the reference; None for the reference.
-    against: the reference's output that this is compared with; None if it is.
+    differences: metric -> {'value', 'ci95'} of this result minus the
+      reference's; None for the reference itself.
+    against: the reference's output that this one is compared with; None for
+      the reference itself.
     paired: whether both were tested on the same nodules.
   """
 
@@ -38,34 +51,42 @@ class Result(NamedTuple):
   output: str
   nodules: int
   patients: int
-  estimates: dict
-  differences: dict | None
+  estimates: dict[str, Any]
+  differences: dict[str, Any] | None
   against: str | None
   paired: bool
 
 
-def compare(plan, records, *, reference, shown=(), same_coarse_net=(), seed=0):
-  """Every output of every point, and how it differs from the reference.
+def compare(
+  plan: 'Sequence[sweep_plan.Point]',
+  records: Mapping[str, _Records],
+  *,
+  reference: str,
+  shown: Collection[str] = (),
+  same_coarse_net: Collection[str] = (),
+  seed: int = 0,
+) -> list[Result]:
+  """Compares every output of every point with the reference.
+
+  An output is compared with the same output of the reference; if the reference
+  lacks it, a mask is compared with its last mask. The reference's own first
+  mask is compared with its last mask.
 
   Args:
-    plan: of `sweep_plan.points`.
+    plan: from `sweep_plan.points`, one run per point.
     records: point name -> records of its test set.
-    reference: name of a point. Others are compared with its output of the same
-      name, or else its last mask; and its own masks with the last one.
+    reference: name of the reference point.
     shown: outputs to compare; all by default.
-    same_coarse_net: names of points with a copy of the reference's coarse net,
-      whose masks are compared once.
+    same_coarse_net: names of the points that share the reference's coarse net;
+      their coarse masks are equal and only shown for the reference.
     seed: of the resampling.
-
-  Returns:
-    A list of `Result`.
   """
   resampling = _Resampling(seed)
   references = {
     output: resampling.metrics(records[reference], output)
     for output in _shown_outputs(records[reference], shown)
   }
-  # Of several masks the last.
+  # Metric -> the last output that has it, which is the last of several masks.
   finals = {MAIN[output]: output for output in references}
   results = []
   for point in plan:
@@ -98,8 +119,20 @@ def _shown_outputs(records, shown):
   ]
 
 
-def of_folds(plan, records, *, shown=(), seed=0):
-  """Every fold by itself, and all nodules of the folds together.
+def fold_results(
+  plan: 'Sequence[sweep_plan.Point]',
+  records: Mapping[str, _Records],
+  *,
+  shown: Collection[str] = (),
+  seed: int = 0,
+) -> list[Result]:
+  """Returns the results of every fold, and of all folds together.
+
+  Args:
+    plan: from `sweep_plan.points`, a point per fold.
+    records: point name -> records of its test set.
+    shown: outputs to show; all by default.
+    seed: of the resampling.
 
   Raises:
     errors.InputError: a nodule is in the test sets of two folds.
@@ -109,7 +142,8 @@ def of_folds(plan, records, *, shown=(), seed=0):
   nodules = _nodules(everything)
   if len(set(nodules)) < len(nodules):
     raise errors.InputError(
-      'a nodule is in the test sets of two folds: they are not of one dataset.'
+      'a nodule is in the test sets of two folds: the runs of this sweep are'
+      ' not of one dataset. Delete those that do not belong here.'
     )
   folds = [(point.name, point.title, records[point.name]) for point in plan]
   return [
@@ -119,8 +153,18 @@ def of_folds(plan, records, *, shown=(), seed=0):
   ]
 
 
-def spread(results, output):
-  """Lowest, highest and standard deviation of the main metric over folds."""
+def spread(
+  results: Sequence[Result], output: str
+) -> tuple[float, float, float] | None:
+  """Returns how the main metric of an output varies over the folds.
+
+  Args:
+    results: from `fold_results`.
+    output: 'coarse', 'fine' or 'class'.
+
+  Returns:
+    Minimum, maximum and standard deviation; None for fewer than two folds.
+  """
   values = [
     result.estimates[MAIN[output]]['value']
     for result in results
@@ -132,8 +176,15 @@ def spread(results, output):
   return min(values), max(values), statistics.stdev(values)
 
 
-def verdict(estimate):
-  """'lower', 'higher', 'no difference shown' or 'no interval'."""
+def verdict(estimate: Mapping[str, Any]) -> str:
+  """Interprets the interval of a difference.
+
+  Args:
+    estimate: {'value', 'ci95'} of the difference.
+
+  Returns:
+    'lower', 'higher', 'no difference shown' or 'no interval'.
+  """
   if estimate['value'] is None or estimate['ci95'] is None:
     return 'no interval'
   low, high = estimate['ci95']
@@ -143,7 +194,7 @@ def verdict(estimate):
 
 
 def _result(name, title, output, records, values):
-  """A `Result` that is compared with nothing."""
+  """Returns a `Result` without a comparison."""
   counts = records_lib.count(records)
   return Result(
     point=name,
@@ -165,18 +216,19 @@ def _nodules(records):
 
 
 class _Resampling:
-  """Draws the patients of test sets, of equal sets only once."""
+  """Resamples the patients of test sets; equal test sets share their draws."""
 
   def __init__(self, seed):
     self._seed = seed
     self._draws = {}
 
   def metrics(self, records, output):
-    """Which draw it was, and what `scores.of_output` makes of it."""
+    """Returns the index of the draw, and the metrics with their replicates."""
     nodules = _nodules(records)
     if nodules not in self._draws:
       index = len(self._draws)
-      # The first is drawn as in its metrics.json; the others independently.
+      # The first draw is that of the run's metrics.json; others must be
+      # independent of it.
       seed = (self._seed, index) if index else self._seed
       self._draws[nodules] = (
         index,

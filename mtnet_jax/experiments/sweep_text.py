@@ -1,4 +1,8 @@
-"""What a sweep shows, in sentences, each claim with its interval."""
+"""Describes the findings of a sweep in sentences, each with its interval."""
+
+from collections.abc import Sequence
+
+import ml_collections
 
 from mtnet_jax.experiments import sweep_statistics
 from mtnet_jax.reports import paper
@@ -6,11 +10,23 @@ from mtnet_jax.reports import tables
 
 NETS = tables.network_names()
 METRIC_NAMES = {'jaccard': 'Jaccard index', 'auc': 'AUC'}
-_SIMULATED = 'SIMULATED CT: none of this is a measure of the paper.'
+_SIMULATED = (
+  'SIMULATED CT: these results cannot be compared with those of the paper.'
+)
 
 
-def title_of(result, results):
-  """The network, where several do the same, and what the point is."""
+def title_of(
+  result: sweep_statistics.Result, results: Sequence[sweep_statistics.Result]
+) -> str:
+  """Returns the display name of a result.
+
+  It is the title of the point. The name of the network comes first if several
+  networks of `results` have the same task.
+
+  Args:
+    result: to name.
+    results: all results that are shown together.
+  """
   task = sweep_statistics.MAIN[result.output]
   several = {
     other.output
@@ -23,14 +39,25 @@ def title_of(result, results):
   return ', '.join(filter(None, parts))
 
 
-def sentences(config, results, simulated):
-  """What the sweep shows, each claim with its interval."""
+def sentences(
+  config: ml_collections.ConfigDict,
+  results: Sequence[sweep_statistics.Result],
+  simulated: bool,
+) -> list[str]:
+  """Returns the findings of a sweep, each with its interval.
+
+  Args:
+    config: of the sweep.
+    results: from `sweep_statistics.fold_results` for the kind 'folds', from
+      `sweep_statistics.compare` otherwise.
+    simulated: whether the CT is simulated.
+  """
   if config.kind == 'folds':
-    found = _of_folds(results)
+    found = _describe_folds(results)
   elif config.kind in ('grid', 'curve'):
-    found = _of_grid(config, results)
+    found = _describe_grid(config, results)
   else:
-    found = _of_points(config, results)
+    found = _describe_points(config, results)
   published = paper.SWEEP_STATEMENTS.get(config.name)
   return [
     *found,
@@ -39,7 +66,7 @@ def sentences(config, results, simulated):
   ]
 
 
-def _of_points(config, results):
+def _describe_points(config, results):
   for result in results:
     if result.differences:
       metric = sweep_statistics.MAIN[result.output]
@@ -52,15 +79,23 @@ def _of_points(config, results):
       )
 
 
-def reference_of(config, result):
-  """What a result is compared with, as a sentence calls it."""
+def reference_of(
+  config: ml_collections.ConfigDict, result: sweep_statistics.Result
+) -> str:
+  """Returns the display name of what a result is compared with.
+
+  Args:
+    config: of the sweep.
+    result: one that has differences.
+  """
+  assert result.against is not None  # Every result with differences has it.
   if result.point == config.reference or result.against != result.output:
     return NETS[result.against]
   return 'the reference'
 
 
 def _in_words(difference, against='the reference'):
-  """'lower by 3.1 points (95 % interval of the difference -5.2 to -1.0)'."""
+  """Describes a difference and its interval, to follow the metric's name."""
   word = sweep_statistics.verdict(difference)
   if word == 'no interval':
     return 'not compared: there are too few patients for an interval'
@@ -69,14 +104,14 @@ def _in_words(difference, against='the reference'):
   if word == 'no difference shown':
     return (
       f'not shown to differ from {against}'
-      f' ({tables.signed(difference["value"])} points, {interval}, which holds'
-      ' 0)'
+      f' ({tables.signed(difference["value"])} points, {interval}, which'
+      ' includes 0)'
     )
   points = 100 * abs(difference['value'])
   return f'{word} than {against} by {points:.1f} points ({interval})'
 
 
-def _of_grid(config, results):
+def _describe_grid(config, results):
   metric = sweep_statistics.MAIN[results[0].output]
   best = max(results, key=lambda r: r.estimates[metric]['value'] or 0)
   reference = next(r for r in results if r.point == config.reference)
@@ -96,14 +131,15 @@ def _of_grid(config, results):
   others = [r for r in results if r.differences]
   words = [sweep_statistics.verdict(r.differences[metric]) for r in others]
   yield (
-    f'Of the {len(others)} others {words.count("lower")} are lower than the'
-    f' reference and {words.count("higher")} higher, by intervals without 0,'
-    ' each for itself: of twenty such intervals one misses by chance. The'
-    ' highest of many also flatters itself: it was chosen on the test nodules.'
+    f'Of the {len(others)} others, {words.count("lower")} are lower than the'
+    f' reference and {words.count("higher")} higher, with an interval that'
+    ' excludes 0. The intervals are not corrected for their number: one in'
+    ' twenty excludes the true difference by chance. The highest value is also'
+    ' too optimistic, because it was chosen on the test nodules.'
   )
 
 
-def _of_folds(results):
+def _describe_folds(results):
   for output in dict.fromkeys(result.output for result in results):
     metric = sweep_statistics.MAIN[output]
     pooled = next(
@@ -114,7 +150,7 @@ def _of_folds(results):
     text = (
       f'{NETS[output]}: {METRIC_NAMES[metric]}'
       f' {tables.cell_text(pooled.estimates[metric])} over all'
-      f' {pooled.nodules} nodules, each tested by the networks that had not'
+      f' {pooled.nodules} nodules, each tested by the networks that have not'
       ' seen its fold'
     )
     found = sweep_statistics.spread(results, output)

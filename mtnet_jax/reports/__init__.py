@@ -1,1 +1,1 @@
-"""Where results become a page. Door: `page`."""
+"""Turns results into pages, tables, figures and text. Start with `page`."""

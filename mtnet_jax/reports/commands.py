@@ -1,9 +1,12 @@
-"""Commands that fill the rows of a report that other runs belong in."""
+"""Commands that fill the rows of a report that need other runs."""
 
+import os
 import shlex
 from typing import NamedTuple
 
-# Variants of the sweep -> fields of their dataset, as in configs/mtnet.py.
+import ml_collections
+
+# Variant of the sweep -> dataset fields of that variant in configs/mtnet.py.
 _PAPER = {'name': 'lidc_nodules/paper', 'limit': 0}
 _PHANTOM = {'name': 'lidc_nodules/phantom', 'limit': 0}
 VARIANTS = {
@@ -15,25 +18,27 @@ VARIANTS = {
 
 
 class Commands(NamedTuple):
-  """What to type, one after the other.
+  """Shell commands to run one after the other.
 
   Attributes:
-    sweep: trains the other runs, of this run's variant and dataset.
-    report: writes this run's report again, beside them.
+    sweep: trains the other runs, with this run's variant and dataset.
+    report: rewrites this run's report and compares it with the other runs.
   """
 
   sweep: str
   report: str
 
-  def __str__(self):
+  def __str__(self) -> str:
     return f'{self.sweep} && {self.report}'
 
 
-def of_run(config, workdir):
-  """The commands for the report of a run; None where its variant has no sweep.
+def for_run(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+) -> Commands | None:
+  """Returns the commands for a run's report, or None if no sweep fits.
 
   Args:
-    config: of the run.
+    config: the run's config.
     workdir: the run directory.
   """
   usual = VARIANTS.get(config.variant)
@@ -57,8 +62,10 @@ def of_run(config, workdir):
   )
 
 
-def report(workdir, folder):
-  """The command that writes a run's report beside what is in a folder."""
+def report(
+  workdir: str | os.PathLike[str], folder: str | os.PathLike[str]
+) -> str:
+  """Returns the command that compares a run with the runs in a folder."""
   return _command('report', f'--workdir={workdir}', f'--compare={folder}')
 
 

@@ -1,10 +1,14 @@
-"""Which nodules a report shows, and what is shown of them."""
+"""Chooses the nodules that a report shows, and collects their images."""
 
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 
 from mtnet_jax import metrics
+from mtnet_jax.data import nodules as nodules_lib
 from mtnet_jax.evaluation import records as records_lib
 
 _MAX_PER_RANK = 2
@@ -15,26 +19,34 @@ class Example(NamedTuple):
 
   Attributes:
     rank: 'best', 'median' or 'worst'.
-    record: of `records.make_records`.
+    record: the nodule's record, from `records.make_records`.
     image: (P, P) HU.
     truth: (P, P) bool, the readers' consensus.
-    masks: 'coarse' and 'fine', those that the run has -> (P, P) bool.
+    masks: 'coarse' and 'fine', if the run has them -> (P, P) bool.
     cam: (P, P) class activation map; None without a classifier.
   """
 
   rank: str
-  record: dict
+  record: Mapping[str, Any]
   image: np.ndarray
   truth: np.ndarray
-  masks: dict
+  masks: dict[str, np.ndarray]
   cam: np.ndarray | None
 
 
-def order_by(records):
-  """What ranks the nodules: its name and (N,) values, higher is better.
+def order_by(
+  records: Sequence[Mapping[str, Any]],
+) -> tuple[str, np.ndarray]:
+  """Returns the value that ranks nodules.
 
-  The Dice of the last mask; without masks, the probability of the right label
-  (of one half where it is open).
+  This is the Dice index of the last mask or, without masks, the probability of
+  the right label (0.5 for a nodule without a label).
+
+  Args:
+    records: of all nodules, from `records.make_records`.
+
+  Returns:
+    The name of the value, and (N,) values, higher is better.
   """
   masks = records_lib.masks_of(records)
   if masks:
@@ -47,63 +59,66 @@ def order_by(records):
   )
 
 
-def choose(values):
-  """The best, median and worst nodules, each at most once.
+def choose(values: np.ndarray | Sequence[float]) -> list[tuple[str, int]]:
+  """Chooses the best, median and worst nodules, each at most once.
 
   Args:
     values: (N,), higher is better.
 
   Returns:
-    List of (rank, index), from best to worst: two of each where there are
-    six nodules, one of each where there are three.
+    (rank, index) from best to worst: two per rank if there are at least six
+    nodules, otherwise one.
   """
   order = np.argsort(-np.asarray(values), kind='stable').tolist()
-  each = max(1, min(_MAX_PER_RANK, len(order) // 3))
-  middle = (len(order) - each) // 2
-  ranks = {}
-  for rank, part in (
-    ('best', order[:each]),
-    ('worst', order[-each:]),
-    ('median', order[middle : middle + each]),
+  per_rank = max(1, min(_MAX_PER_RANK, len(order) // 3))
+  middle = (len(order) - per_rank) // 2
+  ranks: dict[int, str] = {}
+  for rank, indices in (
+    ('best', order[:per_rank]),
+    ('worst', order[-per_rank:]),
+    ('median', order[middle : middle + per_rank]),
   ):
-    for index in part:
+    for index in indices:
       ranks.setdefault(index, rank)
   return [(ranks[index], index) for index in order if index in ranks]
 
 
-def pick(records, nodules, outputs):
-  """The best, median and worst nodules of a split, as the figure shows them.
+def pick(
+  records: Sequence[Mapping[str, Any]],
+  nodules: nodules_lib.Nodules,
+  outputs: Mapping[str, np.ndarray],
+) -> list[Example]:
+  """Returns the best, median and worst nodules of a split.
 
   Args:
-    records: of all its nodules, of `records.make_records`.
-    nodules: all of them, `nodules.Nodules`.
-    outputs: of `outputs.predict`, for all of them.
-
-  Returns:
-    A list of `Example`.
+    records: of all nodules of the split, from `records.make_records`.
+    nodules: the split.
+    outputs: `outputs.predict` for the whole split.
   """
   _, values = order_by(records)
   chosen = choose(values)
-  shown = [index for _, index in chosen]
+  indices = [index for _, index in chosen]
   return collect(
     chosen,
     records,
-    nodules.take(shown),
-    {name: output[shown] for name, output in outputs.items()},
+    nodules.take(indices),
+    {name: output[indices] for name, output in outputs.items()},
   )
 
 
-def collect(chosen, records, nodules, outputs):
-  """What the figure shows of some nodules.
+def collect(
+  chosen: Sequence[tuple[str, int]],
+  records: Sequence[Mapping[str, Any]],
+  nodules: nodules_lib.Nodules,
+  outputs: Mapping[str, np.ndarray],
+) -> list[Example]:
+  """Returns the examples for chosen nodules.
 
   Args:
-    chosen: of `choose`.
-    records: of all nodules, of `records.make_records`.
-    nodules: the chosen ones in their order, `nodules.Nodules`.
-    outputs: of `outputs.predict`, for the chosen ones.
-
-  Returns:
-    A list of `Example`.
+    chosen: (rank, index) of each, from `choose`.
+    records: of all nodules of the split, from `records.make_records`.
+    nodules: only the chosen nodules, in the order of `chosen`.
+    outputs: `outputs.predict` for `nodules`.
   """
   return [
     Example(

@@ -1,16 +1,18 @@
-"""Pages from the templates beside this file."""
+"""Renders the HTML templates beside this file."""
+
+from typing import Any
 
 import jinja2
 
 from mtnet_jax.reports import tables
 
 
-def render(template, **values):
-  """The HTML of a template; what it is given is text and no markup.
+def render(template: str, **values: Any) -> str:
+  """Returns the HTML of a template; all values are escaped as text.
 
   Args:
-    template: name of the file in `templates`.
-    **values: all that it names.
+    template: file name in `templates`.
+    **values: all variables that the template uses.
   """
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('mtnet_jax.reports'),

@@ -1,9 +1,15 @@
-"""Figures of the classifier: ROC, precision-recall, calibration, confusion.
+"""Draws ROC, precision-recall and calibration curves, and the confusion matrix.
 
-Each takes what `scores.malignancy_scores` returns, without the nodules that
-have no label; estimates in legends are of `scores.summarise`.
+All functions take labelled nodules only. Probabilities come from
+`scores.malignancy_scores`, and the estimates in the legends from
+`scores.summarise`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib import axes as mpl_axes
+from matplotlib import figure as mpl_figure
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
@@ -18,15 +24,22 @@ _STYLES = {
 }
 
 
-def roc(labels, scores, summary, *, names, simulated):
-  """ROC curves; crosses mark the threshold, with the interval of both rates.
+def roc(
+  labels: np.ndarray,
+  scores: Mapping[str, np.ndarray],
+  summary: Mapping[str, Any],
+  *,
+  names: Mapping[str, str],
+  simulated: bool,
+) -> mpl_figure.Figure:
+  """Draws ROC curves; a marker at the threshold has intervals of both rates.
 
   Args:
     labels: (N,) of 0 and 1, both present.
-    scores: name -> (N,) probabilities.
-    summary: of `scores.summarise`.
-    names: of `tables.network_names`.
-    simulated: whether the CT is.
+    scores: classifier -> (N,) probabilities.
+    summary: from `scores.summarise`.
+    names: from `tables.network_names`.
+    simulated: whether the CT is simulated.
   """
   figure, (ax,) = figures.with_axes('ROC of malignancy', simulated=simulated)
   ax.plot([0, 1], [0, 1], color='0.7', linestyle=':', linewidth=1)
@@ -47,7 +60,7 @@ def roc(labels, scores, summary, *, names, simulated):
     ax.errorbar(
       1 - specificity,
       sensitivity,
-      xerr=across[::-1],  # of 1 - specificity
+      xerr=across[::-1],  # The axis is 1 - specificity: the ends swap.
       yerr=up,
       fmt='o',
       color=color,
@@ -59,11 +72,22 @@ def roc(labels, scores, summary, *, names, simulated):
   return figure
 
 
-def precision_recall(labels, scores, summary, *, names, simulated):
-  """Precision-recall curves over the share of malignant nodules.
+def precision_recall(
+  labels: np.ndarray,
+  scores: Mapping[str, np.ndarray],
+  summary: Mapping[str, Any],
+  *,
+  names: Mapping[str, str],
+  simulated: bool,
+) -> mpl_figure.Figure:
+  """Draws precision-recall curves, and the proportion of malignant nodules.
 
   Args:
-    labels, scores, summary, names, simulated: as in `roc`.
+    labels: (N,) of 0 and 1, both present.
+    scores: classifier -> (N,) probabilities.
+    summary: from `scores.summarise`.
+    names: from `tables.network_names`.
+    simulated: whether the CT is simulated.
   """
   figure, (ax,) = figures.with_axes(
     'precision and recall of malignancy', simulated=simulated
@@ -90,12 +114,27 @@ def precision_recall(labels, scores, summary, *, names, simulated):
   return figure
 
 
-def reliability(labels, scores, summary, weights, *, names, simulated):
-  """Share of malignant nodules by predicted probability, and how many.
+def reliability(
+  labels: np.ndarray,
+  scores: Mapping[str, np.ndarray],
+  summary: Mapping[str, Any],
+  weights: np.ndarray | None,
+  *,
+  names: Mapping[str, str],
+  simulated: bool,
+) -> mpl_figure.Figure:
+  """Draws the proportion of malignant nodules by predicted probability.
+
+  A histogram below shows the number of nodules in each bin.
 
   Args:
-    labels, scores, summary, names, simulated: as in `roc`.
-    weights: of `bootstrap.patient_weights`, from which the intervals are.
+    labels: (N,) of 0 and 1, both present.
+    scores: classifier -> (N,) probabilities.
+    summary: from `scores.summarise`.
+    weights: from `bootstrap.patient_weights`, for the intervals; None draws
+      none.
+    names: from `tables.network_names`.
+    simulated: whether the CT is simulated.
   """
   figure, (above, below) = figures.with_axes(
     'calibration of malignancy',
@@ -109,10 +148,10 @@ def reliability(labels, scores, summary, weights, *, names, simulated):
   width = 0.42 / calibration.NUM_BINS
   for position, (name, values) in enumerate(scores.items()):
     color, _ = _STYLES[name]
-    predicted, observed, count = calibration.curve(
+    predicted, observed, num_nodules = calibration.curve(
       values, labels, np.ones(len(labels))
     )
-    filled = count > 0
+    filled = num_nodules > 0
     bars = None
     if weights is not None:
       _, replicates, _ = calibration.curve(values, labels, weights)
@@ -131,8 +170,10 @@ def reliability(labels, scores, summary, weights, *, names, simulated):
       color=color,
       label=_label(name, names, 'ECE', error),
     )
-    below.bar(centres + (position - 0.5) * width, count, width, color=color)
-  # Room for the legend above what can be.
+    below.bar(
+      centres + (position - 0.5) * width, num_nodules, width, color=color
+    )
+  # The legend needs room above 1, the largest proportion.
   above.set(ylabel='share malignant', xlim=(0, 1), ylim=(-0.02, 1.25))
   above.set_yticks(np.linspace(0, 1, 6))
   above.legend(loc='upper left', fontsize=7.5)
@@ -140,30 +181,39 @@ def reliability(labels, scores, summary, weights, *, names, simulated):
   return figure
 
 
-def confusion(labels, called, summary, *, names, simulated):
-  """Counts of readers' labels against the classifier's calls.
+def confusion(
+  labels: np.ndarray,
+  predictions: np.ndarray,
+  summary: Mapping[str, Any],
+  *,
+  names: Mapping[str, str],
+  simulated: bool,
+) -> mpl_figure.Figure:
+  """Draws the confusion matrix of readers' labels and predictions.
 
   Args:
-    labels: (N,) of 0 and 1.
-    called: (N,) of 0 and 1.
-    summary: its sensitivity and specificity stand below the counts.
-    names, simulated: as in `roc`.
+    labels: (N,) of 0 and 1, the readers'.
+    predictions: (N,) of 0 and 1, the classifier's.
+    summary: from `scores.summarise`; its sensitivity and specificity are shown
+      below the counts.
+    names: from `tables.network_names`.
+    simulated: whether the CT is simulated.
   """
   figure, (ax,) = figures.with_axes(
     f'{names["class"]} at a probability of {metrics.THRESHOLD}',
     simulated=simulated,
   )
   ax.grid(False)
-  counts = sklearn_metrics.confusion_matrix(labels, called, labels=(0, 1))
+  counts = sklearn_metrics.confusion_matrix(labels, predictions, labels=(0, 1))
   rows = np.maximum(counts.sum(axis=1, keepdims=True), 1)
   ax.imshow(counts / rows, cmap='Blues', vmin=0, vmax=1)
-  right = ('specificity', 'sensitivity')
+  rates = ('specificity', 'sensitivity')
   for row in (0, 1):
     for column in (0, 1):
       text = str(counts[row, column])
       if row == column:
-        found = summary['classification'][right[row]]
-        text += f'\n{right[row]}\n{tables.cell_text(found, "fraction")}'
+        rate = summary['classification'][rates[row]]
+        text += f'\n{rates[row]}\n{tables.cell_text(rate, "fraction")}'
       ax.text(
         column,
         row,
@@ -180,12 +230,12 @@ def confusion(labels, called, summary, *, names, simulated):
 
 
 def _label(name, names, metric, estimate):
-  """'Class-net, AUC 0.891 (0.848-0.929)'."""
+  """Returns a legend's text, such as 'Class-net, AUC 0.891 (0.848-0.929)'."""
   title = names['class'] if name == 'classification' else 'Diameter only'
   return f'{title}, {metric} {tables.cell_text(estimate, "fraction")}'
 
 
-def _unit_square(ax, xlabel, ylabel):
+def _unit_square(ax: mpl_axes.Axes, xlabel: str, ylabel: str) -> None:
   ax.set(
     xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02), aspect='equal'
   )

@@ -1,14 +1,18 @@
-"""The page that `predict` leaves: a table of the points, and their slices.
+"""Renders the page that `predict` writes: a table of points and their slices.
 
-One file, which needs neither a network nor the files beside it: pictures are
-data URIs, and outlines are drawn over them as paths, so that they stay sharp
-and can be hidden. JavaScript sorts the table; without it the page lacks nothing
-else.
+The page is one HTML file that needs neither a network connection nor other
+files. Pictures are data URIs. Contours are SVG paths over them, so they stay
+sharp and can be hidden. JavaScript is only needed to sort the table.
 """
 
 import base64
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import io
+from typing import Any
 from typing import NamedTuple
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -17,7 +21,7 @@ from PIL import Image
 from mtnet_jax.reports import html
 from mtnet_jax.reports import overlays
 
-# Of an activation map: what speaks for malignant, and for benign.
+# Colours of activation for malignant and for benign.
 _RED, _BLUE = (220, 0, 0), (0, 60, 220)
 
 
@@ -25,11 +29,11 @@ class Slice(NamedTuple):
   """One slice of a nodule, as the networks saw it.
 
   Attributes:
-    title: which slice it is.
-    hu: (P, P).
-    outlines: of 'fine', 'left-out', 'coarse' and 'readers' what there is -> (P,
-      P) bool.
-    note: a clause, or ''.
+    title: says which slice it is.
+    hu: (P, P) attenuation.
+    outlines: 'fine', 'left-out', 'coarse' and 'readers', those that exist ->
+      (P, P) bool mask.
+    note: shown below the slice; may be empty.
   """
 
   title: str
@@ -39,30 +43,32 @@ class Slice(NamedTuple):
 
 
 class Nodule(NamedTuple):
-  """What the page shows of one point.
+  """One point of the page.
 
   Attributes:
-    record: of predictions.json.
-    slices: of `Slice`, in the order in which they are shown.
-    judged: which of them malignancy is of, from 0.
+    record: the point's entry in predictions.json.
+    slices: in the order in which they are shown.
+    judged: index of the slice whose malignancy was predicted.
     cam: (P, P), the class activation map of that slice.
-    uncertainty: (P, P), the disagreement about its fine mask; None where
-      nothing was averaged.
+    uncertainty: (P, P), standard deviation of the averaged fine probabilities
+      of that slice; None if nothing was averaged.
   """
 
-  record: dict
+  record: Mapping[str, Any]
   slices: list[Slice]
   judged: int
   cam: np.ndarray
   uncertainty: np.ndarray | None
 
 
-def render(nodules, index):
-  """The page's HTML.
+def render(
+  nodules: Iterable[Mapping[str, Any]], index: Mapping[str, Any]
+) -> str:
+  """Returns the HTML of the page of one series.
 
   Args:
-    nodules: of `draw`.
-    index: what predictions.json holds.
+    nodules: from `draw`.
+    index: the content of predictions.json.
   """
   return html.render(
     'nodules.html',
@@ -73,8 +79,8 @@ def render(nodules, index):
   )
 
 
-def draw(nodule):
-  """What `render` takes of a `Nodule`: pictures as text, without the arrays."""
+def draw(nodule: Nodule) -> dict[str, Any]:
+  """Converts a nodule for `render`: its arrays become pictures as text."""
   return {
     'record': nodule.record,
     'slices': [_drawn(one) for one in nodule.slices],
@@ -82,20 +88,27 @@ def draw(nodule):
     'activation': _png(*_activation(nodule.cam)),
     'disagreement': None
     if nodule.uncertainty is None
-    # Half is the most that probabilities can disagree.
+    # The standard deviation of probabilities is at most 0.5.
     else _png(_as_bytes(nodule.uncertainty, 0, 0.5)),
   }
 
 
-def render_many(rows, *, model, simulated_ct, trained_on_simulated, notes):
-  """The HTML of the page beside the folders of several series.
+def render_many(
+  rows: Sequence[Mapping[str, Any]],
+  *,
+  model: str,
+  simulated_ct: bool,
+  trained_on_simulated: bool,
+  notes: Sequence[str],
+) -> str:
+  """Returns the HTML of the page that lists the nodules of several series.
 
   Args:
     rows: of predictions.csv.
-    model: its name.
-    simulated_ct: whether any CT is SIMULATED.
-    trained_on_simulated: whether the model was trained on such.
-    notes: on all of it, a clause each.
+    model: name of the model.
+    simulated_ct: whether any CT is simulated.
+    trained_on_simulated: whether the model was trained on simulated CT.
+    notes: caveats about all rows.
   """
   simulated = ''
   if simulated_ct:
@@ -115,15 +128,15 @@ def render_many(rows, *, model, simulated_ct, trained_on_simulated, notes):
 
 
 def _facts(index):
-  """(name, text) of what was looked at, with what."""
-  count, rows, columns = index['slices_rows_columns']
+  """Returns (name, text) of the series and the model."""
+  num_slices, rows, columns = index['slices_rows_columns']
   spacing, step = index['pixel_spacing_mm'], index['slice_spacing_mm']
   trained = 'SIMULATED' if index['trained_on_simulated'] else 'real'
   facts = [
     (
       'SIMULATED CT' if index['simulated_ct'] else 'CT',
-      f'{count} slices of {rows} x {columns} pixels, {spacing:.3g} mm wide,'
-      f' {step:.3g} mm apart',
+      f'{num_slices} slices of {rows} x {columns} pixels, {spacing:.3g} mm'
+      f' wide, {step:.3g} mm apart',
     ),
     ('Model', f'{index["model"]}, trained on {trained} nodules'),
   ]
@@ -133,7 +146,7 @@ def _facts(index):
 
 
 def _drawn(one):
-  """A `Slice` as the template wants it: its picture and paths as text."""
+  """Converts a `Slice` for the template: its arrays become text."""
   low, high = overlays.WINDOW_HU
   return {
     'title': one.title,
@@ -148,14 +161,16 @@ def _drawn(one):
   }
 
 
-def outline(mask):
-  """The edge of a (P, P) mask as the path of an SVG; '' where it has none.
+def outline(mask: np.ndarray) -> str:
+  """Returns the contour of a (P, P) bool mask as an SVG path, '' if empty.
 
-  At half height between pixels, as in the figures; pixel (row, column) is the
-  square from (column, row) to (column + 1, row + 1).
+  The contour is at level 0.5 between pixel centres, as in the figures. Pixel
+  (row, column) is the square from (column, row) to (column + 1, row + 1).
   """
-  # A margin of zeros closes the outlines at the patch's edge.
-  lines = contourpy.contour_generator(z=np.pad(mask, 1)).lines(0.5)
+  # A margin of zeros closes contours at the edge of the patch.
+  generator = contourpy.contour_generator(z=np.pad(mask, 1))
+  # The default line type, `Separate`, gives an (N, 2) array per line.
+  lines = cast(list[np.ndarray], generator.lines(0.5))
   return ''.join(
     'M' + 'L'.join(f'{x:g} {y:g}' for x, y in line[:-1] - 0.5) + 'Z'
     for line in lines
@@ -163,24 +178,24 @@ def outline(mask):
 
 
 def _as_bytes(values, low, high):
-  """Values of any shape as uint8, from 0 at `low` to 255 at `high`."""
+  """Scales values of any shape to uint8, from 0 at `low` to 255 at `high`."""
   scaled = (np.asarray(values, np.float32) - low) / (high - low)
   return np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
 
 
 def _activation(cam):
-  """(P, P, 3) colours and (P, P) opacity of a (P, P) map, all uint8.
+  """Returns (P, P, 3) colours and (P, P) opacity of a (P, P) map, all uint8.
 
-  Red speaks for malignant, blue for benign.
+  Red is activation for malignant, blue for benign.
   """
   strength = np.abs(cam) / (float(np.abs(cam).max()) or 1.0)
   colors = np.where((cam > 0)[..., None], _RED, _BLUE)
-  # What says nothing hides nothing.
+  # Pixels without activation are transparent.
   return colors.astype(np.uint8), _as_bytes(0.7 * strength, 0, 1)
 
 
 def _png(array, opacity=None):
-  """A data URI of (P, P) grey values, or of (P, P, 3) colours."""
+  """Returns a PNG of (P, P) grey or (P, P, 3) colour values as a data URI."""
   image = Image.fromarray(array)
   if opacity is not None:
     image.putalpha(Image.fromarray(opacity))

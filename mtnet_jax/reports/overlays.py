@@ -1,10 +1,14 @@
-"""Masks and activation maps over the CT, a nodule a row (paper, Figure 6).
+"""Draws masks and activation maps over CT, a row per nodule (paper, Figure 6).
 
-As in `figures`: no pyplot, and what is simulated says so.
+As in `figures`, there is no pyplot, and the title says if CT is simulated.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import NamedTuple
 
+from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import patches as mpl_patches
 import numpy as np
@@ -12,24 +16,27 @@ import numpy as np
 from mtnet_jax import metrics
 from mtnet_jax.reports import tables
 
+if TYPE_CHECKING:
+  from mtnet_jax.reports import examples as examples_lib
+
 _TRUTH, _PREDICTION = '#F0E442', '#00D5FF'
-# The ends of the colour map of `activation`.
+# The ends of the colour map in `activation`.
 _MALIGNANT, _BENIGN = '#FF0000', '#0000FF'
-WINDOW_HU = (-1000, 400)  # the paper gives none
+WINDOW_HU = (-1000, 400)  # The paper does not say which window it shows.
 
 
 class Row(NamedTuple):
   """One nodule.
 
   Attributes:
-    label: beside the row.
-    hu: (P, P).
-    truth: (P, P) bool, the readers' mask; None where there is none.
-    masks: of 'coarse' and 'fine' what there is -> (P, P) bool.
-    cam: (P, P), class activation map; None without a classifier.
-    uncertainty: (P, P), standard deviation of the fine probability among
-      what was averaged; None where nothing was.
-    texts: a short one below each picture.
+    label: text at the left of the row.
+    hu: (P, P) attenuation.
+    truth: (P, P) bool, the readers' mask; None if there is none.
+    masks: 'coarse' and 'fine', those that exist -> (P, P) bool.
+    cam: (P, P) class activation map; None without a classifier.
+    texts: a short text below each picture.
+    uncertainty: (P, P), standard deviation of the averaged fine probabilities;
+      None if nothing was averaged.
   """
 
   label: str
@@ -41,17 +48,20 @@ class Row(NamedTuple):
   uncertainty: np.ndarray | None = None
 
 
-def draw(rows, *, title, simulated, names=None):
+def draw(
+  rows: Sequence[Row],
+  *,
+  title: str,
+  simulated: bool,
+  names: Mapping[str, str] | None = None,
+) -> mpl_figure.Figure:
   """Draws nodules in rows: CT, readers' mask, predictions, activation map.
 
   Args:
-    rows: of `Row`, all with the same pictures.
+    rows: one per nodule, all with the same kinds of pictures.
     title: of the figure.
-    simulated: whether the CT is.
-    names: of `tables.network_names`.
-
-  Returns:
-    A `matplotlib.figure.Figure`.
+    simulated: whether the CT is simulated.
+    names: from `tables.network_names`; MT-Net's by default.
   """
   names = names or tables.network_names()
   titles = ['CT']
@@ -70,7 +80,7 @@ def draw(rows, *, title, simulated, names=None):
   figure.suptitle(
     tables.heading(title, simulated), fontsize=11, y=1 - 0.2 / height
   ).set_parse_math(False)
-  # By hand: constrained layout of so many axes takes seconds.
+  # A constrained layout of so many axes takes seconds.
   grid = figure.subplots(
     len(rows),
     len(titles),
@@ -95,12 +105,10 @@ def draw(rows, *, title, simulated, names=None):
 
 
 def _explain_activation(figure):
-  """Says below all pictures what the colours of `activation` mean."""
+  """Adds a legend of the colours of `activation` below all pictures."""
   figure.legend(
     handles=[
-      mpl_patches.Patch(
-        color=_MALIGNANT, label='activation speaks for malignant'
-      ),
+      mpl_patches.Patch(color=_MALIGNANT, label='activation for malignant'),
       mpl_patches.Patch(color=_BENIGN, label='for benign'),
     ],
     loc='lower right',
@@ -118,7 +126,7 @@ def _draw_row(axes, row):
     ax.set(xticks=[], yticks=[])
   axes.pop(0).set_ylabel(row.label, fontsize=9)
   if row.uncertainty is not None:
-    # Half is the most that probabilities can disagree.
+    # The standard deviation of probabilities is at most 0.5.
     axes.pop().imshow(row.uncertainty, cmap='magma', vmin=0, vmax=0.5)
   if row.cam is not None:
     activation(axes.pop(), row.cam)
@@ -130,11 +138,20 @@ def _draw_row(axes, row):
     outline(ax, mask, _PREDICTION, fill=0.15)
 
 
-def outline(ax, mask, color, *, fill=0.0):
-  """Draws the edge of a (P, P) mask, and fills it as opaquely as `fill`."""
-  if not mask.any():  # matplotlib would warn that there is no contour.
+def outline(
+  ax: mpl_axes.Axes, mask: np.ndarray, color: str, *, fill: float = 0.0
+) -> None:
+  """Draws the contour of a mask.
+
+  Args:
+    ax: where to draw.
+    mask: (P, P) bool.
+    color: of the contour and the filled area.
+    fill: opacity of the filled area, from 0 to 1.
+  """
+  if not mask.any():  # Matplotlib would warn that there is no contour.
     return
-  # A margin of zeros closes the outlines at the patch's edge.
+  # A margin of zeros closes contours at the edge of the patch.
   rows, columns = (np.arange(-1, side + 1) for side in mask.shape)
   padded = np.pad(mask, 1)
   ax.contour(columns, rows, padded, [0.5], colors=color, linewidths=1)
@@ -143,10 +160,10 @@ def outline(ax, mask, color, *, fill=0.0):
   ax.set(xlim=(-0.5, columns[-1] - 0.5), ylim=(rows[-1] - 0.5, -0.5))
 
 
-def activation(ax, cam):
-  """Draws a (P, P) activation map, scaled by itself.
+def activation(ax: mpl_axes.Axes, cam: np.ndarray) -> None:
+  """Draws a (P, P) activation map, scaled by its largest magnitude.
 
-  Red speaks for malignant, blue for benign.
+  Red is activation for malignant, blue for benign.
   """
   largest = float(np.abs(cam).max()) or 1.0
   ax.imshow(
@@ -154,25 +171,32 @@ def activation(ax, cam):
     cmap='bwr',
     vmin=-largest,
     vmax=largest,
-    alpha=0.7 * np.abs(cam) / largest,  # What says nothing hides nothing.
+    # Pixels without activation are transparent.
+    alpha=0.7 * np.abs(cam) / largest,
   )
 
 
 def _small_text(axes, texts):
   for ax, text in zip(axes, texts, strict=True):
     short = text if len(text) <= 30 else text[:27] + '...'
-    # Names come from data: a $ in them is no formula.
+    # Names come from the data, where $ does not start a formula.
     ax.set_xlabel(short, fontsize=7, labelpad=2).set_parse_math(False)
 
 
-def draw_examples(examples, *, order, simulated, names=None):
-  """Nodules in rows: CT, readers' mask, predictions, activation map.
+def draw_examples(
+  examples: 'Sequence[examples_lib.Example]',
+  *,
+  order: str,
+  simulated: bool,
+  names: Mapping[str, str] | None = None,
+) -> mpl_figure.Figure:
+  """Draws the report's example nodules, a row each.
 
   Args:
-    examples: list of `examples.Example`, a row each, all of the same networks.
-    order: by what they are best and worst.
-    simulated: whether the CT is.
-    names: of `tables.network_names`.
+    examples: all from the same networks.
+    order: name of the value that ranks them, from `examples.order_by`.
+    simulated: whether the CT is simulated.
+    names: from `tables.network_names`; MT-Net's by default.
   """
   return draw(
     [_example_row(example) for example in examples],

@@ -1,10 +1,18 @@
-"""The report of a run: one HTML page, its figures, and its tables as CSV.
+"""Writes the report of a run: one HTML page, its figures, its tables as CSV.
 
-Nothing in it needs a network or JavaScript, so the folder can be sent to
-somebody as it is. It is written under another name and moved into place, so a
-report that was interrupted never shows.
+The page needs neither a network connection nor JavaScript, so the folder can
+be sent to somebody as it is. The folder is written under a temporary name and
+then renamed, so an incomplete report is never visible.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
+
+from matplotlib import figure as mpl_figure
 import numpy as np
 
 from mtnet_jax import metrics
@@ -21,9 +29,13 @@ from mtnet_jax.reports import paper
 from mtnet_jax.reports import paper_tables
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
+from mtnet_jax.reports import training_table
 from mtnet_jax.storage import files
 
-# In which form the coarse mask is passed on, by config.coarse_mask.
+if TYPE_CHECKING:
+  from mtnet_jax.reports import commands as commands_lib
+
+# config.coarse_mask -> the form in which other networks get the coarse mask.
 _COARSE_MASKS = {
   'hard': 'thresholded',
   'soft': 'as probabilities',
@@ -32,30 +44,31 @@ _COARSE_MASKS = {
 
 
 def write(
-  directory,
+  directory: pathlib.Path,
   *,
-  results,
-  records,
-  histories,
-  examples,
-  comparisons=None,
-  commands=None,
-  check=None,
-):
+  results: Mapping[str, Any],
+  records: Sequence[Mapping[str, Any]],
+  histories: Mapping[str, Sequence[Mapping[str, Any]]],
+  examples: Sequence[examples_lib.Example],
+  comparisons: Mapping[str, Any] | None = None,
+  commands: 'commands_lib.Commands | None' = None,
+  check: Callable[[], object] | None = None,
+) -> None:
   """Writes index.html, PNGs and CSVs.
 
   Args:
-    directory: where to; what is there is replaced.
-    results: what metrics.json holds.
-    records: a dict per test nodule, of `records.make_records`.
-    histories: stage name -> a dict per epoch, of `trainer.Trainer.run`.
-    examples: of `examples.pick`, or `examples.collect`.
-    comparisons: of `comparisons.read`.
-    commands: of `commands.of_run`, for the rows that are not run.
-    check: called before the page takes its place; raises if it must not.
+    directory: of the report; an existing one is replaced.
+    results: the content of metrics.json.
+    records: one per test nodule, from `records.make_records`.
+    histories: stage name -> a row per epoch, from `trainer.Trainer.run`.
+    examples: from `examples.pick` or `examples.collect`.
+    comparisons: name -> `comparisons.Comparison`, from `comparisons.read`.
+    commands: from `commands.for_run`; shown in the rows that are not run.
+    check: called just before the report replaces the old one; raises an
+      exception if that is not allowed.
 
   Raises:
-    errors.InputError: it cannot be written.
+    errors.InputError: the report cannot be written.
   """
   with files.replaced_folder(directory) as folder:
     page = Page(folder, results['simulated'])
@@ -79,14 +92,27 @@ def write(
 
 
 class Page:
-  """What a page shows, each figure and table also as a file beside it."""
+  """Collects a page's tables and figures, and writes each as a file, too.
 
-  def __init__(self, folder, simulated):
+  Attributes:
+    folder: where all files are written.
+    simulated: whether the CT is simulated.
+    tables: name -> table.
+    pictures: name -> attributes of the HTML image.
+  """
+
+  def __init__(self, folder: pathlib.Path, simulated: bool):
     self.folder, self.simulated = folder, simulated
-    self.tables, self.pictures = {}, {}
+    self.tables: dict[str, tables.Table] = {}
+    self.pictures: dict[str, dict[str, Any]] = {}
 
-  def write(self, template, **values):
-    """Writes index.html, of a template and what only this page shows."""
+  def write(self, template: str, **values: Any) -> None:
+    """Writes index.html.
+
+    Args:
+      template: file name of the template.
+      **values: the template's variables, except those that all pages share.
+    """
     text = html.render(
       template,
       simulated=self.simulated,
@@ -97,12 +123,20 @@ class Page:
     )
     files.write_text(self.folder / 'index.html', text)
 
-  def add_table(self, table):
+  def add_table(self, table: tables.Table) -> None:
+    """Adds a table, and writes it as NAME.csv."""
     rows = tables.csv_rows(table, simulated=self.simulated)
     files.write_csv(self.folder / f'{table.name}.csv', rows)
     self.tables[table.name] = table
 
-  def add_picture(self, name, figure, alt):
+  def add_picture(self, name: str, figure: mpl_figure.Figure, alt: str) -> None:
+    """Adds a figure, and writes it as NAME.png.
+
+    Args:
+      name: of the file, without the extension.
+      figure: what to draw.
+      alt: alternative text.
+    """
     figures.save(figure, self.folder / f'{name}.png')
     width, height = (round(96 * side) for side in figure.get_size_inches())
     self.pictures[name] = {
@@ -131,7 +165,7 @@ def _add_results(page, results, records, names):
 
 
 def _add_paper_tables(page, results, comparisons, commands):
-  # Other runs stand in these tables of MT-Net's report.
+  # In these tables, MT-Net is compared with other strategies and other masks.
   if _strategy(results) == 'mtnet' and _coarse_mask(results) != 'none':
     for table in paper_tables.make(results['test'], comparisons, commands):
       page.add_table(table)
@@ -147,7 +181,7 @@ def _add_malignancy(page, results, records, names):
   probabilities = scores.malignancy_scores(
     known, results['diameter_only_model']
   )
-  measured = labels, probabilities, summary
+  measured = (labels, probabilities, summary)
   common = {'simulated': page.simulated, 'names': names}
   page.add_picture(
     'roc',
@@ -169,11 +203,11 @@ def _add_malignancy(page, results, records, names):
     'Share of malignant nodules by predicted probability',
   )
   if 'classification' in probabilities:
-    called = probabilities['classification'] >= metrics.THRESHOLD
-    page.add_table(run_tables.confusion(labels, called, names))
+    predictions = probabilities['classification'] >= metrics.THRESHOLD
+    page.add_table(run_tables.confusion(labels, predictions, names))
     page.add_picture(
       'confusion',
-      malignancy_figures.confusion(labels, called, summary, **common),
+      malignancy_figures.confusion(labels, predictions, summary, **common),
       'Confusion matrix: readers against the classifier',
     )
 
@@ -211,7 +245,7 @@ def _add_examples(page, records, examples, names):
     overlays.draw_examples(
       examples, order=order, simulated=page.simulated, names=names
     ),
-    'CT, outlines and activation maps of the nodules of the table below',
+    'CT, contours and activation maps of the nodules in the table below',
   )
 
 
@@ -221,7 +255,7 @@ def _add_training(page, histories, names):
     name: _stage(name, history, names) for name, history in trained.items()
   }
   if trained:
-    page.add_table(run_tables.training(trained, stages))
+    page.add_table(training_table.make(trained, stages))
   for name, history in trained.items():
     stage = stages[name]
     page.add_picture(
@@ -232,7 +266,7 @@ def _add_training(page, histories, names):
 
 
 def _stage(name, history, names):
-  """Its title, and the metric by which its best epoch is kept."""
+  """Returns a stage's title, and the metric that selects its best epoch."""
   metric_names = {
     'val_jaccard_and_auc': 'mean of Jaccard index and AUC',
     'val_jaccard': 'Jaccard index',
@@ -254,8 +288,8 @@ def _coarse_mask(results):
   return results.get('coarse_mask', 'hard')
 
 
-def ct_and_hardware(results):
-  """Facts of metrics.json as the header of a page shows them."""
+def ct_and_hardware(results: Mapping[str, Any]) -> tuple[str, str]:
+  """Returns the kind of CT and the hardware, as a page's header shows them."""
   hardware = results['hardware']
   return (
     'SIMULATED' if results['simulated'] else 'real',
@@ -264,12 +298,12 @@ def ct_and_hardware(results):
 
 
 def _facts(results):
-  """(name, text) of what was run, on what, with what."""
+  """Returns (name, text) of each fact in the header."""
   summary, (ct, hardware) = results['test'], ct_and_hardware(results)
   benign = summary['labelled'] - summary['malignant']
-  open_ones = summary['nodules'] - summary['labelled']
+  num_open = summary['nodules'] - summary['labelled']
   nodules = f'{summary["nodules"]}: {summary["malignant"]} malignant,'
-  nodules += f' {benign} benign' + (f', {open_ones} open' if open_ones else '')
+  nodules += f' {benign} benign' + (f', {num_open} open' if num_open else '')
   strategy = _strategy(results)
   return [
     ('Dataset', results['dataset']),
@@ -283,7 +317,7 @@ def _facts(results):
     ('Hardware', hardware),
     ('Versions', _versions(results['versions'])),
     *(
-      ('Versions before', _versions(versions))
+      ('Earlier versions', _versions(versions))
       for versions in results.get('earlier_versions', [])
     ),
   ]
@@ -294,7 +328,7 @@ def _versions(versions):
 
 
 def _why_no_roc(records):
-  """Why there is no ROC, or ''."""
+  """Returns why there are no ROC curves, or '' if there are."""
   present = {record['label'] for record in records}
   missing = [metrics.LABELS[label] for label in (0, 1) if label not in present]
   if not missing:

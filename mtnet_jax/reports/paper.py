@@ -1,9 +1,9 @@
-"""What the paper reports, to stand beside our numbers.
+"""The results that the paper reports, for comparison with ours.
 
-Tang & Zhang, MT-Net, J. Imaging 2024, 10(9):234; per cent there, fractions
-here. Numbers in brackets are those of its references. Its text names the
-authors of some; of the others [4] and [34] are known by their own abstracts,
-which give the Dice index as 81.58 and 82.74.
+Tang & Zhang, MT-Net, J. Imaging 2024, 10(9):234. The paper prints per cent;
+this module holds fractions. Numbers in brackets are the paper's references. Its
+text names the authors of only some of them. We identified [4] and [34] by the
+Dice index in their own abstracts, 81.58 and 82.74.
 """
 
 from mtnet_jax import metrics
@@ -20,7 +20,7 @@ def _classification(*per_cent):
 
 
 def _fractions(names, per_cent):
-  """name -> fraction; None for what a method did not report."""
+  """Returns metric -> fraction, None for what a method did not report."""
   return {
     name: None if value is None else round(value / 100, 3)
     for name, value in zip(names, per_cent, strict=True)
@@ -36,8 +36,8 @@ CLASSIFICATION_WITHOUT_COARSE = _classification(84.2, 90.6, 80.1, 92.5)
 # Tables 1, 3 and 4, last rows.
 CLASSIFICATION = _classification(91.9, 93.5, 81.4, 95.0)
 
-# Table 1: strategy (as in config.strategy) -> (method, segmentation,
-# classification) of others, with the paper's numbers of references.
+# Table 1, other methods: config.strategy -> (method with the number of its
+# reference, segmentation, classification).
 MULTI_TASK = {
   'shared': (
     'Wu et al. [30]',
@@ -56,7 +56,7 @@ MULTI_TASK = {
   ),
 }
 
-# Table 2: (method, year, values) of others.
+# Table 2, other methods: (method, year, segmentation).
 SEGMENTATION_METHODS = (
   ('Reference [33]', 2018, _segmentation(78.0, 64.0, None, 86.0, None)),
   ('Liu et al. [4]', 2019, _segmentation(81.6, 68.9, None, 87.3, None)),
@@ -65,7 +65,7 @@ SEGMENTATION_METHODS = (
   ('Ni et al. [32]', 2022, _segmentation(83.0, 71.0, None, None, None)),
 )
 
-# Table 3: (method, year, values) of others.
+# Table 3, other methods: (method, year, classification).
 CLASSIFICATION_METHODS = (
   ('Reference [25]', 2018, _classification(83.5, 91.2, 80.5, 86.0)),
   ('Reference [35]', 2019, _classification(84.2, 85.6, 70.5, 88.9)),
@@ -73,7 +73,7 @@ CLASSIFICATION_METHODS = (
   ('Huang et al. [36]', 2022, _classification(91.1, 95.8, None, None)),
 )
 
-# Strategy -> output -> values.
+# config.strategy -> output -> metric -> fraction.
 STRATEGIES = {
   'mtnet': {
     'coarse': COARSE_SEGMENTATION,
@@ -86,7 +86,8 @@ STRATEGIES = {
   },
 }
 
-# Sweep -> (point, output) -> values, of configs/ablations.py and baselines.py.
+# Sweep of configs/ablations.py or baselines.py -> (point, output) -> metric ->
+# fraction.
 SWEEPS = {
   'table1': {
     (strategy, output): values
@@ -108,7 +109,7 @@ SWEEPS['tables'] = {
   ('without_mask', 'class'): CLASSIFICATION_WITHOUT_COARSE,
 }
 
-# What table 1 and section 4.6 say of them.
+# Sweep -> what table 1 or section 4.6 of the paper says about it.
 SWEEP_STATEMENTS = {
   'table1': (
     'DI 83.2 beside 73.9 (Wu et al.), 86.4 (Chen et al.) and 80.5 (Yu et al.),'

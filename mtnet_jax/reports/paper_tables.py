@@ -1,13 +1,19 @@
-"""Tables 1 to 5 of the paper, with this run's numbers between its own.
+"""Makes the paper's Tables 1 to 5, with this run's results among its rows.
 
-Which rows there are is the paper's choice; those that other runs would fill
-say so, and by which commands.
+A row that needs another run names the commands that fill it.
 """
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
 
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
-# Comparisons whose rows stand in Tables 4 and 5 alone.
+if TYPE_CHECKING:
+  from mtnet_jax.reports import commands as commands_lib
+
+# Comparisons that only have rows in Tables 4 and 5.
 _WITHOUT_MASK = ('class_without_mask', 'fine_without_mask')
 _COLUMNS = {
   'segmentation': tables.SEGMENTATION,
@@ -19,21 +25,23 @@ _PUBLISHED = {
 }
 
 _REFERENCES = (
-  "Numbers in brackets are those of the paper's references, some of which its"
-  ' text does not name.'
+  "Numbers in brackets are the paper's references. Its text does not name the"
+  ' authors of all of them.'
 )
 
 
-def make(summary, comparisons, commands=None):
-  """The five tables.
+def make(
+  summary: Mapping[str, Any],
+  comparisons: Mapping[str, Any],
+  commands: 'commands_lib.Commands | None' = None,
+) -> list[tables.Table]:
+  """Returns the five tables.
 
   Args:
-    summary: of `scores.summarise`, of an MT-Net.
-    comparisons: of `comparisons.read`; what is not in it is `not run`.
-    commands: of `commands.of_run`, which fill these rows.
-
-  Returns:
-    A list of `tables.Table`.
+    summary: from `scores.summarise`, for an MT-Net.
+    comparisons: name -> `comparisons.Comparison`, from `comparisons.read`; the
+      rows of others read 'not run'.
+    commands: from `commands.for_run`; they fill the rows that are not run.
   """
   ours = {
     'segmentation': summary['segmentation'].get('fine'),
@@ -101,8 +109,9 @@ def _multi_task(ours, comparisons):
       for column in columns
     ],
     rows,
-    'Segmentation DI to SPE, then classification ACC to SPE. The methods of'
-    ' others were measured by their authors on selections of their own.',
+    'The first five columns are segmentation, the last four classification.'
+    ' The authors of the other methods measured them on their own selections'
+    ' of nodules.',
     'Method',
   )
 
@@ -112,7 +121,7 @@ def _with_year(task):
 
 
 def _single_task(task, methods, ours, comparisons):
-  """Rows of a table of methods for one task: theirs, MT-Net's, the others'."""
+  """Returns rows for one task: the paper's, this run's, the comparisons'."""
   methods = [*methods, ('MT-Net, paper', 2024, _PUBLISHED[task])]
   names = [*paper.MULTI_TASK, *_others(comparisons)]
   missing = [name for name in names if name not in comparisons]
@@ -153,15 +162,15 @@ def _class_net_with_and_without(ours, comparisons):
   )
 
 
-def _fine_and_coarse(tree, comparisons):
+def _fine_and_coarse(masks, comparisons):
   rows = [
     _row(title, kind, segmentation=values)
     for title, kind, values in (
       ('Coarse Seg-net alone, paper', 'paper', paper.COARSE_SEGMENTATION),
-      ('Coarse Seg-net alone, here', 'nodules', tree.get('coarse')),
+      ('Coarse Seg-net alone, here', 'nodules', masks.get('coarse')),
       ('Coarse and Fine, paper', 'paper', paper.FINE_SEGMENTATION),
-      ('Coarse and Fine, here', 'nodules', tree.get('fine')),
-      ('Fine - coarse, here', 'difference', tree.get('fine_minus_coarse')),
+      ('Coarse and Fine, here', 'nodules', masks.get('fine')),
+      ('Fine - coarse, here', 'difference', masks.get('fine_minus_coarse')),
     )
     if kind != 'difference' or values
   ]
@@ -176,23 +185,23 @@ def _fine_and_coarse(tree, comparisons):
     'Table 5: segmentation without and with the coarse mask',
     tables.SEGMENTATION,
     rows,
-    "The paper's first row is Coarse Seg-net by itself, which Fine Seg-net"
-    ' goes on training from; what the mask alone is worth shows against the'
-    ' same Fine Seg-net without it.',
+    "The paper's first row is Coarse Seg-net alone, whose weights initialise"
+    ' Fine Seg-net. The last rows show the effect of the mask itself: there,'
+    ' the same Fine Seg-net gets no mask.',
     'Networks',
   )
 
 
 def _row(title, kind='nodules', *, year=None, **values):
-  """A row of the values of one task, or of both."""
+  """Returns a row of one task's estimates, or of both tasks'."""
   cells = [] if year is None else [year]
-  for task, tree in values.items():
-    cells += tables.cells(tree, _COLUMNS[task], kind)
+  for task, estimates in values.items():
+    cells += tables.cells(estimates, _COLUMNS[task], kind)
   return tables.Row(title, cells, kind)
 
 
 def _rows_of(name, comparisons, *tasks, title=None, year=None):
-  """A comparison's numbers and what MT-Net is better by; or what is missing."""
+  """Returns a comparison's row and MT-Net's difference, or a missing row."""
   title = title or f'{name}, here'
   if name not in comparisons:
     return [tables.Row(title, [], 'missing')]
@@ -211,6 +220,6 @@ def _rows_of(name, comparisons, *tasks, title=None, year=None):
 
 
 def _others(comparisons):
-  """Strategies that the paper's Table 1 does not have."""
+  """Returns the strategies that the paper's Table 1 does not contain."""
   known = {'single', *_WITHOUT_MASK, *paper.MULTI_TASK}
   return ['single', *(name for name in comparisons if name not in known)]

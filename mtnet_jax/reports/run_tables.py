@@ -1,20 +1,37 @@
-"""The report's own tables: results, malignancy, readers, groups, training."""
+"""Makes the tables of a run's results on the test set.
+
+Their estimates come from `scores.summarise` (`summary`), and the display names
+of the networks from `tables.network_names` (`names`).
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
 
 from mtnet_jax import metrics
 from mtnet_jax.data import dataset_names
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
+if TYPE_CHECKING:
+  from mtnet_jax.evaluation import subgroups as subgroups_lib
+  from mtnet_jax.reports import examples as examples_lib
+
 
 def _plain(*keys_and_titles):
   return [tables.Column(*names, 'plain') for names in keys_and_titles]
 
 
-def cohort(counts, dataset):
-  """Nodules and patients.
+def cohort(
+  counts: Mapping[str, Mapping[str, int]], dataset: str
+) -> tables.Table:
+  """Returns the numbers of nodules and patients in each split.
 
   Args:
-    counts: split -> of `nodules.count`.
+    counts: split -> `nodules.count` of it.
     dataset: name of the dataset.
   """
   columns = ('nodules', 'benign', 'malignant', 'open', 'patients')
@@ -26,33 +43,36 @@ def cohort(counts, dataset):
       tables.Row(split, [count[key] for key in columns], 'counts')
       for split, count in counts.items()
     ],
-    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so'
-    ' that there is no label.',
+    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so there'
+    ' is no label.',
     'Split',
   )
 
 
-def segmentation(summary, strategy='mtnet'):
-  """Masks: means over nodules, pooled pixels, the paper, the difference.
+def segmentation(
+  summary: Mapping[str, Any], strategy: str = 'mtnet'
+) -> tables.Table:
+  """Returns segmentation metrics: means, pooled pixels, paper, difference.
 
   Args:
-    summary: of `scores.summarise`.
-    strategy: of the config.
+    summary: from `scores.summarise`.
+    strategy: config.strategy.
   """
   columns = tables.SEGMENTATION
-  tree, names = summary['segmentation'], tables.network_names(strategy)
+  masks, names = summary['segmentation'], tables.network_names(strategy)
   rows = []
   for name in ('coarse', 'fine'):
-    found = tree.get(name)
-    if found is None and strategy != 'mtnet':  # It has no such network.
+    estimates = masks.get(name)
+    # Only MT-Net always has both masks; it shows one that was not run.
+    if estimates is None and strategy != 'mtnet':
       continue
-    rows.append(tables.row(names[name], found, columns))
-    if found is not None:
-      pooled = found['pooled']
+    rows.append(tables.row(names[name], estimates, columns))
+    if estimates is not None:
+      pooled = estimates['pooled']
       rows.append(tables.row('pooled pixels', pooled, columns, 'pooled'))
     rows += _published(strategy, name, columns)
-  if 'fine_minus_coarse' in tree:
-    change = tree['fine_minus_coarse']
+  if 'fine_minus_coarse' in masks:
+    change = masks['fine_minus_coarse']
     rows.append(tables.row('Fine - coarse', change, columns, 'difference'))
   return tables.Table(
     'segmentation',
@@ -64,11 +84,14 @@ def segmentation(summary, strategy='mtnet'):
   )
 
 
-def classification(summary, strategy='mtnet'):
-  """Benign or malignant, beside the paper and the diameter alone.
+def classification(
+  summary: Mapping[str, Any], strategy: str = 'mtnet'
+) -> tables.Table:
+  """Returns classification metrics: the network, paper, diameter alone.
 
   Args:
-    summary, strategy: as in `segmentation`.
+    summary: from `scores.summarise`.
+    strategy: config.strategy.
   """
   columns = tables.CLASSIFICATION
   name = tables.network_names(strategy)['class']
@@ -83,22 +106,22 @@ def classification(summary, strategy='mtnet'):
     columns,
     [ours, *_published(strategy, 'class', columns), baseline, *change],
     'ACC accuracy, AUC area under the ROC curve, SEN sensitivity, SPE'
-    ' specificity; a nodule is called malignant from a probability of'
-    f' {metrics.THRESHOLD} on. Diameter only: logistic regression on the'
+    ' specificity. A nodule is called malignant if its probability is'
+    f' {metrics.THRESHOLD} or more. Diameter only: logistic regression on the'
     " readers' diameter, fitted to the training nodules.",
     'Classifier',
   )
 
 
 def _published(strategy, output, columns):
-  """The paper's row, if it has one."""
+  """Yields the paper's row if the paper reports this output."""
   values = paper.STRATEGIES.get(strategy, {}).get(output)
   if values:
     yield tables.row('paper, real CT', values, columns, 'paper')
 
 
 def _classifiers(name):
-  """(key in the summary, title, kind) of the rows about classifiers."""
+  """Returns (key in the summary, title, kind) of each classifier's row."""
   return (
     ('classification', name, 'nodules'),
     ('diameter_only', 'Diameter only', 'nodules'),
@@ -110,9 +133,11 @@ def _classifiers(name):
   )
 
 
-def probabilities(summary, names):
-  """At any threshold: average precision, calibration error, Brier."""
-  tree = summary['probabilities']
+def probabilities(
+  summary: Mapping[str, Any], names: Mapping[str, str]
+) -> tables.Table:
+  """Returns average precision, calibration error and Brier score."""
+  estimates = summary['probabilities']
   columns = [
     tables.Column(key, title, 'fraction')
     for key, title in (
@@ -122,41 +147,47 @@ def probabilities(summary, names):
       ('calibration_error_if_calibrated', 'ECE if calibrated'),
     )
   ]
-  # Of a difference, or without resampling.
+  # Differences lack it, and so do results without resampling.
   undefined = {'calibration_error_if_calibrated': {'value': None, 'ci95': None}}
   rows = [
-    tables.row(title, {**undefined, **tree[name]}, columns, kind)
+    tables.row(title, {**undefined, **estimates[name]}, columns, kind)
     for name, title, kind in _classifiers(names['class'])
-    if name in tree
+    if name in estimates
   ]
   return tables.Table(
     'probabilities',
     'probabilities of malignancy, regardless of the threshold',
     columns,
     rows,
-    'AP average precision. ECE expected calibration error: the mean distance of'
-    ' predicted probability and malignant share over ten bins of equal width,'
-    ' weighted by nodules; 0 is best, but chance alone keeps it above: the last'
-    ' column is what perfectly calibrated probabilities of the same size would'
-    ' show here (mean, and 95 % of draws). Resampling adds chance of its own,'
-    ' which is taken off the interval of the ECE. Brier score: mean squared'
-    ' error of the probability; 0 is best.',
+    'AP: average precision. ECE: expected calibration error, the mean distance'
+    ' between predicted probability and proportion of malignant nodules over'
+    ' ten bins of equal width, weighted by nodules. 0 is best, but chance keeps'
+    ' it above 0: the last column is the ECE that perfectly calibrated'
+    ' probabilities of the same size would have here (mean, and 95 % of draws).'
+    ' The interval of the ECE is corrected for the chance that resampling adds.'
+    ' Brier score: mean squared error of the probability; 0 is best.',
     'Classifier',
   )
 
 
-def confusion(labels, called, names):
-  """Counts at the threshold.
+def confusion(
+  labels: np.ndarray, predictions: np.ndarray, names: Mapping[str, str]
+) -> tables.Table:
+  """Returns the confusion matrix at the threshold.
 
   Args:
-    labels, called: (N,) of 0 and 1.
-    names: of `tables.network_names`.
+    labels: (N,) of 0 and 1, the readers'.
+    predictions: (N,) of 0 and 1, the classifier's.
+    names: from `tables.network_names`.
   """
   words = [metrics.LABELS[label] for label in (0, 1)]
   rows = [
     tables.Row(
       f'readers: {words[label]}',
-      [int(((labels == label) & (called == call)).sum()) for call in (0, 1)],
+      [
+        int(((labels == label) & (predictions == prediction)).sum())
+        for prediction in (0, 1)
+      ],
       'counts',
     )
     for label in (0, 1)
@@ -170,10 +201,12 @@ def confusion(labels, called, names):
   )
 
 
-def readers(summary, names):
-  """The readers' agreement with each other, and the networks' with them."""
-  tree = summary['readers']
-  masks = [name for name in ('coarse', 'fine') if name in tree]
+def readers(
+  summary: Mapping[str, Any], names: Mapping[str, str]
+) -> tables.Table:
+  """Returns the readers' agreement with each other and with the networks."""
+  agreement = summary['readers']
+  masks = [name for name in ('coarse', 'fine') if name in agreement]
   rows = [
     ('with_each_other', 'Readers with each other', 'nodules'),
     *((name, f'{names[name]} with readers', 'nodules') for name in masks),
@@ -191,19 +224,26 @@ def readers(summary, names):
     'readers',
     'Dice with single readers: the human ceiling',
     [tables.Column('dice', 'Dice')],
-    [tables.Row(title, [tree[key]], kind) for key, title, kind in rows],
-    f'Of {tree["nodules"]} nodules of {tree["patients"]} patients that two'
-    ' readers or more marked, on the same slice and pixels. First row: the mean'
-    ' over all pairs of readers. Others: the mean over the readers, one at a'
-    " time. A mask learned from the readers' consensus can come nearer to each"
-    ' of them than they to each other, as the consensus itself does: its row is'
-    ' what a network that draws just the consensus would reach.',
+    [tables.Row(title, [agreement[key]], kind) for key, title, kind in rows],
+    f'{agreement["nodules"]} nodules of {agreement["patients"]} patients that'
+    ' at least two readers marked, on the same slice and pixels. First row: the'
+    ' mean over all pairs of readers. Others: the mean over single readers. A'
+    " mask learned from the readers' consensus can agree better with"
+    ' each reader than the readers with each other. So does the consensus: its'
+    ' row is what a network that reproduces the consensus exactly would reach.',
     'Who with whom',
   )
 
 
-def subgroups(groups, names):
-  """Results of each of `subgroups.make`."""
+def subgroups(
+  groups: 'Sequence[subgroups_lib.Group]', names: Mapping[str, str]
+) -> tables.Table:
+  """Returns the results of each group.
+
+  Args:
+    groups: from `subgroups.make`.
+    names: from `tables.network_names`.
+  """
   titles = {
     'coarse_dice': f'{names["coarse"]} DI',
     'fine_dice': f'{names["fine"]} DI',
@@ -233,70 +273,42 @@ def subgroups(groups, names):
       )
       for group in groups
     ],
-    'Intervals resample the patients of the group; of a handful of patients'
-    ' they are too narrow, and of one there is none. Groups are not corrected'
-    ' for their number: a difference between them is a question, no finding.'
-    ' Readers DI: readers with each other.',
+    'Intervals come from resampling the patients of the group. They are too'
+    ' narrow for a handful of patients, and do not exist for one patient. There'
+    ' is no correction for the number of groups: a difference between groups is'
+    ' a hypothesis, not a result. Readers DI: readers with each other.',
     'Group',
   )
 
 
-def training(histories, stages):
-  """Epochs, the kept one and the time of each stage.
+def examples(
+  chosen: 'Sequence[examples_lib.Example]', names: Mapping[str, str]
+) -> tables.Table:
+  """Returns the nodules of the figure.
 
   Args:
-    histories: stage name -> a dict per epoch.
-    stages: stage name -> 'title', 'metric' and 'metric_name'.
+    chosen: from `examples.collect`.
+    names: from `tables.network_names`.
   """
-  rows = []
-  for name, history in histories.items():
-    stage, kept = stages[name], kept_row(history)
-    cells = [
-      len(history),
-      kept['epoch'],
-      stage['metric_name'],
-      f'{kept[stage["metric"]]:.3f}',
-      _duration(sum(row['seconds'] for row in history)),
-    ]
-    rows.append(tables.Row(stage['title'], cells, 'counts'))
-  return tables.Table(
-    'training',
-    'the stages of training',
-    _plain(
-      ('epochs', 'Epochs'),
-      ('kept_epoch', 'Kept epoch'),
-      ('metric', 'Validation metric'),
-      ('value', 'Value'),
-      ('time', 'Time'),
-    ),
-    rows,
-    'Kept: the epoch of the highest validation metric. It is a single number of'
-    ' the split by which it was chosen, and no result.',
-    'Stage',
-  )
-
-
-def examples(chosen, names):
-  """The nodules of the figure, of `examples.collect`."""
   columns = [
     ('rank', 'Rank'),
     ('diameter_mm', 'Diameter, mm'),
     ('readers', 'Readers'),
   ]
-  numbers = []  # keys of the records
+  keys = []  # of the records
   if chosen[0].cam is not None:
     columns.append(('malignancy', 'Malignancy'))
-    numbers.append('malignancy_probability')
+    keys.append('malignancy_probability')
   for mask in chosen[0].masks:
     columns.append((f'{mask}_dice', f'{names[mask]} Dice'))
-    numbers.append(f'{mask}_dice')
+    keys.append(f'{mask}_dice')
   rows = []
   for rank, record, *_ in chosen:
     cells = [
       rank,
       f'{record["diameter_mm"]:.1f}',
       metrics.LABELS[record['label']],
-      *(f'{record[key]:.3f}' for key in numbers),
+      *(f'{record[key]:.3f}' for key in keys),
     ]
     rows.append(tables.Row(str(record['nodule_id']), cells, 'counts'))
   return tables.Table(
@@ -307,15 +319,3 @@ def examples(chosen, names):
     'Readers: their label. Malignancy: the predicted probability.',
     'Nodule',
   )
-
-
-def kept_row(history):
-  """The epoch whose variables were kept: the last that was the best yet."""
-  return [row for row in history if row['best']][-1]
-
-
-def _duration(seconds):
-  for size, unit in ((3600, 'h'), (60, 'min')):
-    if seconds >= size:
-      return f'{seconds / size:.1f} {unit}'
-  return f'{seconds:.0f} s'

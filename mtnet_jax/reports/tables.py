@@ -1,5 +1,12 @@
-"""Tables of results: their columns and rows, as text and as rows of a CSV."""
+"""Defines tables of results, and converts them to text and CSV rows.
 
+An estimate is a mapping with 'value' and 'ci95', a fraction and the [low, high]
+ends of its 95 % interval; either is None if it is undefined.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 from mtnet_jax import metrics
@@ -9,9 +16,9 @@ class Column(NamedTuple):
   """A column.
 
   Attributes:
-    key: its name in the CSV.
-    title: its name on the page.
-    form: of its cells, as in `cell_text`.
+    key: name in the CSV.
+    title: name on the page.
+    form: format of the cells, see `cell_text`.
   """
 
   key: str
@@ -20,18 +27,19 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-  """A row of a table of results.
+  """A row.
 
   Attributes:
-    title: what the row is.
-    cells: one per column, as in `cell_text`.
+    title: name of the row.
+    cells: one per column, see `cell_text`; empty for a 'missing' row.
     kind: 'nodules' (means over nodules), 'pooled' (over all pixels together),
-      'paper', 'difference', 'counts', or 'missing' (no run, and no cells).
-    command: that would fill a missing row.
+      'paper', 'difference', 'counts' or 'missing' (of a run that does not
+      exist).
+    command: command that fills a 'missing' row.
   """
 
   title: str
-  cells: list
+  cells: list[Any]
   kind: str
   command: str = ''
 
@@ -40,18 +48,18 @@ class Table(NamedTuple):
   """A table.
 
   Attributes:
-    name: of its CSV file, without the ending.
-    title: what it shows.
-    columns: of `Column`.
-    rows: of `Row`, a cell per column; 'missing' ones have none.
-    note: what a reader must know.
-    head: what the rows are.
+    name: of the CSV file, without its extension.
+    title: caption.
+    columns: from left to right.
+    rows: from top to bottom.
+    note: explanation below the table.
+    head: heading of the column of row titles.
   """
 
   name: str
   title: str
-  columns: list[Column]
-  rows: list[Row]
+  columns: Sequence[Column]
+  rows: Sequence[Row]
   note: str = ''
   head: str = ''
 
@@ -66,14 +74,14 @@ CLASSIFICATION = tuple(
 _MT_NETS = ('mtnet', 'cam', 'finetune')
 
 
-def signed(fraction):
-  """'+2.1' percentage points."""
+def signed(fraction: float) -> str:
+  """Formats a difference as percentage points, such as '+2.1'."""
   # Adding 0.0 turns -0.0 into 0.0.
   return f'{round(100 * fraction, 1) + 0.0:+.1f}'
 
 
-# Form of an estimate, and whether it is a difference -> the text of a number,
-# and what stands between the ends of an interval.
+# (form of the column, whether it is a difference) -> the function that formats
+# a number, and the text between the ends of an interval.
 _FORMS = {
   ('percent', False): (lambda fraction: f'{100 * fraction:.1f}', '-'),
   ('percent', True): (signed, ' to '),
@@ -83,16 +91,16 @@ _FORMS = {
 }
 
 
-def cell_text(cell, form='percent', kind='nodules'):
-  """A cell as it is shown, such as '83.2 (81.0-85.1)'.
+def cell_text(cell: Any, form: str = 'percent', kind: str = 'nodules') -> str:
+  """Formats a cell, for example as '83.2 (81.0-85.1)'.
 
   Args:
-    cell: an estimate, {'value', 'ci95'}, None in both where undefined; None
-      for a network that was not run.
-    form: 'percent', 'fraction' or 'statistic' (which may be negative) of an
-      estimate; 'plain' for what is shown as it is.
-    kind: of the `Row`. A 'difference' has a sign: '+2.1 (-0.4 to +4.6)' are
-      percentage points.
+    cell: an estimate, or None for a network that was not run. With the form
+      'plain', any value.
+    form: 'percent', 'fraction' or 'statistic' (which may be negative) for an
+      estimate; 'plain' for `str(cell)`.
+    kind: of the `Row`. A 'difference' gets a sign and, in per cent, is in
+      percentage points: '+2.1 (-0.4 to +4.6)'.
   """
   if form == 'plain':
     return '' if cell is None else str(cell)
@@ -100,26 +108,26 @@ def cell_text(cell, form='percent', kind='nodules'):
     return 'not run'
   if cell['value'] is None:
     return '-' if kind == 'paper' else 'n/a'
-  number, between = _FORMS[form, kind == 'difference']
-  text = number(cell['value'])
+  format_fn, separator = _FORMS[form, kind == 'difference']
+  text = format_fn(cell['value'])
   if cell['ci95']:
-    text += f' ({between.join(map(number, cell["ci95"]))})'
+    text += f' ({separator.join(map(format_fn, cell["ci95"]))})'
   return text
 
 
-def texts(table, row):
-  """The cells of a row as they are shown."""
+def texts(table: Table, row: Row) -> list[str]:
+  """Formats the cells of a row that is not 'missing'."""
   return [
     cell_text(cell, column.form, row.kind)
     for cell, column in zip(row.cells, table.columns, strict=True)
   ]
 
 
-def csv_rows(table, *, simulated):
-  """A dict per row: estimates as fractions, with their 95 % interval."""
+def csv_rows(table: Table, *, simulated: bool) -> list[dict[str, Any]]:
+  """Returns a dict per row: fractions and the ends of their 95 % intervals."""
   rows = []
   for row in table.rows:
-    values = {
+    values: dict[str, Any] = {
       'row': row.title,
       'kind': row.kind,
       'simulated': simulated and row.kind != 'paper',
@@ -138,35 +146,45 @@ def csv_rows(table, *, simulated):
   return rows
 
 
-def row(title, tree, columns, kind='nodules'):
-  """A row of what belongs together.
+def row(
+  title: str,
+  estimates: Mapping[str, Any] | None,
+  columns: Sequence[Column],
+  kind: str = 'nodules',
+) -> Row:
+  """Returns a row of estimates.
 
   Args:
-    title, kind: of the row.
-    tree: key of the column -> estimate; None for a network that was not run;
-      if of the kind 'paper', key -> number.
-    columns: of `Column`.
+    title: of the row.
+    estimates: key of a column -> estimate (a number if the kind is 'paper');
+      None for a network that was not run.
+    columns: of the table.
+    kind: of the row.
   """
-  return Row(title, cells(tree, columns, kind), kind)
+  return Row(title, cells(estimates, columns, kind), kind)
 
 
-def cells(tree, columns, kind='nodules'):
-  """The cells of `row`."""
-  if tree is None:
+def cells(
+  estimates: Mapping[str, Any] | None,
+  columns: Sequence[Column],
+  kind: str = 'nodules',
+) -> list[Any]:
+  """Returns the cells of `row`."""
+  if estimates is None:
     return [None] * len(columns)
-  values = [tree[column.key] for column in columns]
-  if kind == 'paper':  # It has no intervals.
+  values = [estimates[column.key] for column in columns]
+  if kind == 'paper':  # The paper gives no intervals.
     return [{'value': value, 'ci95': None} for value in values]
   return values
 
 
-def heading(title, simulated):
-  """The title of a table or a figure: simulated CT is said first."""
+def heading(title: str, simulated: bool) -> str:
+  """Returns the title of a table or figure; marks simulated CT."""
   return f'SIMULATED CT: {title}' if simulated else title
 
 
-def network_names(strategy='mtnet'):
-  """'coarse', 'fine', 'class' -> what a strategy's networks are called."""
+def network_names(strategy: str = 'mtnet') -> dict[str, str]:
+  """Returns 'coarse', 'fine' and 'class' -> a strategy's display names."""
   if strategy in _MT_NETS:
     return {
       'coarse': 'Coarse Seg-net',

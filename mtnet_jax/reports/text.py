@@ -1,16 +1,20 @@
-"""Results as lines of text, for a terminal."""
+"""Formats results as lines of text for a terminal."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 from mtnet_jax import metrics
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import run_tables
 from mtnet_jax.reports import tables
 
-# What the numbers of `uncertainty` are called.
+# Key of averaging.judge(...)['uncertainty'] -> display name.
 _UNCERTAINTY = {
   'rank_correlation_with_fine_dice': (
-    'Rank correlation with fine DI (0 says nothing)'
+    'Rank correlation with fine DI (0: no relation)'
   ),
-  'auc_for_wrong_labels': 'AUC for a wrong label (0.5 says nothing)',
+  'auc_for_wrong_labels': 'AUC for a wrong label (0.5: no relation)',
   'fine_uncertainty': 'fine_uncertainty',
   'fine_predicted': 'area of the mask alone',
   'malignancy_sd': 'malignancy_sd',
@@ -20,29 +24,37 @@ _TITLE_WIDTH = 26
 _CELL_WIDTH = 24
 
 
-def averaging(tree, *, runs, symmetries, strategy, simulated):
-  """Several lines of what `averaging.judge` found.
+def averaging(
+  results: Mapping[str, Any],
+  *,
+  runs: int,
+  symmetries: bool,
+  strategy: str,
+  simulated: bool,
+) -> str:
+  """Returns several lines that compare single and averaged outputs.
 
   Args:
-    tree: of `averaging.judge`.
-    runs: how many were averaged.
-    symmetries: whether over the eight symmetries, too.
-    strategy: of the config.
+    results: from `averaging.judge`.
+    runs: number of averaged runs.
+    symmetries: whether outputs were also averaged over the eight symmetries.
+    strategy: config.strategy.
     simulated: whether the CT is simulated.
   """
-  if not tree['nodules']:
+  if not results['nodules']:
     return (
-      'What averaging is worth cannot be told here: every nodule is of a'
-      ' patient that some run has seen.'
+      'The effect of averaging cannot be measured here: some run has seen the'
+      ' patient of every nodule.'
     )
   single = 'one run' if runs == 1 else f'one of the {runs} runs, on average'
   together = [] if runs == 1 else [f'{runs} runs']
   if symmetries:
     together.append('8 symmetries')
   lines = [
-    f'What averaging is worth ({" x ".join(together)}), on'
-    f' {_sample(tree, simulated)}.',
-    f'Single: {single}. Per cent, {_intervals(tree, ", not over other runs")}.',
+    f'Effect of averaging ({" x ".join(together)}) on'
+    f' {_sample(results, simulated)}.',
+    f'Single: {single}. Per cent,'
+    f' {_intervals(results, ", not over other runs")}.',
     '',
   ]
   names = tables.network_names(strategy)
@@ -51,9 +63,9 @@ def averaging(tree, *, runs, symmetries, strategy, simulated):
     ('classification', tables.CLASSIFICATION, ('class',)),
   ):
     rows = [
-      tables.row(title, tree[part][output], columns, kind)
+      tables.row(title, results[part][output], columns, kind)
       for output in outputs
-      if output in tree['single']
+      if output in results['single']
       for title, part, kind in (
         (f'{names[output]}, single', 'single', 'nodules'),
         ('averaged', 'averaged', 'nodules'),
@@ -62,26 +74,25 @@ def averaging(tree, *, runs, symmetries, strategy, simulated):
     ]
     if rows:
       lines += _lines(tables.Table(task, 'averaging', columns, rows))
-  if tree['uncertainty']:
+  if results['uncertainty']:
     lines.append('Do the outputs disagree where they are wrong?')
-  for question, found in tree['uncertainty'].items():
+  for question, estimates in results['uncertainty'].items():
     lines.append(f'  {_UNCERTAINTY[question]}')
-    for name, estimate in found.items():
+    for name, estimate in estimates.items():
       value = tables.cell_text(estimate, 'statistic')
       lines.append(f'    {_UNCERTAINTY[name]:<42}{value}')
   return '\n'.join(lines)
 
 
-def beside_the_paper(summary, *, simulated, strategy='mtnet'):
-  """The test set's metrics and the paper's, in per cent.
+def beside_the_paper(
+  summary: Mapping[str, Any], *, simulated: bool, strategy: str = 'mtnet'
+) -> str:
+  """Returns several lines with the test set's metrics and the paper's.
 
   Args:
-    summary: of `scores.summarise`.
+    summary: from `scores.summarise`.
     simulated: whether the CT is simulated.
-    strategy: of the config.
-
-  Returns:
-    Several lines of text.
+    strategy: config.strategy.
   """
   lines = [
     f'{_sample(summary, simulated)}.'
@@ -90,24 +101,30 @@ def beside_the_paper(summary, *, simulated, strategy='mtnet'):
     *_lines(run_tables.segmentation(summary, strategy)),
     *_lines(run_tables.classification(summary, strategy)),
     f'Paper: {paper.CITATION}.'
-    + (' Simulated CT is no measure of it.' if simulated else ''),
+    + (
+      ' Results on simulated CT cannot be compared with it.'
+      if simulated
+      else ''
+    ),
   ]
   return '\n'.join(lines)
 
 
-def _sample(tree, simulated):
+def _sample(counts, simulated):
   where = 'SIMULATED CT' if simulated else 'CT'
-  return f'{tree["nodules"]} nodules, {tree["patients"]} patient(s), {where}'
+  return (
+    f'{counts["nodules"]} nodules, {counts["patients"]} patient(s), {where}'
+  )
 
 
-def _intervals(tree, scope=''):
-  if tree['patients'] < 2:
+def _intervals(counts, scope=''):
+  if counts['patients'] < 2:
     return 'no intervals with one patient'
   return f'95 % interval over patients{scope}'
 
 
 def _lines(table):
-  """A table as lines of text, below its name, with an empty line at its end."""
+  """Yields the lines of a table, its name above and an empty line below."""
   titles = [column.title for column in table.columns]
   yield _line(table.name.capitalize(), titles)
   for row in table.rows:
@@ -122,8 +139,15 @@ def _line(title, cells):
   )
 
 
-def per_nodule(records, *, max_lines=20):
-  """The first records, a line each."""
+def per_nodule(
+  records: Sequence[Mapping[str, Any]], *, max_lines: int = 20
+) -> str:
+  """Returns a header, a line per record and the number of records left out.
+
+  Args:
+    records: from `records.make_records`.
+    max_lines: maximum number of records.
+  """
   columns = [
     (key, title, width)
     for key, title, width in (

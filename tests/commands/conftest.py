@@ -1,4 +1,4 @@
-"""What tests of commands share: a series of balls, and a model of HU."""
+"""Fixtures for tests of commands: a CT of balls, and a model that reads HU."""
 
 import ct_files
 import predict_job
@@ -10,7 +10,7 @@ from mtnet_jax.system import command_line
 
 @pytest.fixture(autouse=True)
 def _own_process(monkeypatch):
-  """Commands called here must not set up the process of all other tests."""
+  """Keeps commands from changing settings of the process of all tests."""
   monkeypatch.setattr(command_line, 'prepare_evaluation', lambda: None)
 
 

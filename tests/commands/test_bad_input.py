@@ -1,4 +1,4 @@
-"""What a user can get wrong ends in one clear line, not in a traceback."""
+"""Mistakes of users end in one clear line, not in a traceback."""
 
 import re
 import subprocess
@@ -17,22 +17,22 @@ def run_module(name, *arguments, **env):
   return main_job.run(main_job.module(name, *arguments), **env)
 
 
-def assert_refused(done, *says):
-  """Exit code 2, one line on stderr that holds every word."""
+def assert_refused(done, *words):
+  """Checks for exit code 2 and one line on stderr that has all words."""
   assert done.returncode == 2, (done.returncode, done.stderr[-2000:])
   lines = [
     line
     for line in done.stderr.strip().splitlines()
-    # Said once on a machine, by whichever test comes first.
+    # The first test on a machine prints this once.
     if 'building C++ loops' not in line
   ]
   assert len(lines) == 1, done.stderr[-2000:]
-  for word in says:
+  for word in words:
     assert str(word) in lines[0], lines[0]
 
 
 @pytest.mark.parametrize(
-  ('flags', 'says'),
+  ('flags', 'words'),
   [
     ([], ['--config is missing']),
     (['--config=configs/mtnet.py:huge'], ["'huge'", 'demo']),
@@ -62,11 +62,11 @@ def assert_refused(done, *says):
     ),
   ],
 )
-def test_main_refuses(flags, says, tmp_path):
+def test_main_refuses(flags, words, tmp_path):
   if any('fallback' in flag for flag in flags):
     flags = [*flags, f'--config.dataset.data_dir={tmp_path}/empty']
   done = run_module('mtnet_jax.main', f'--workdir={tmp_path}/run', *flags)
-  assert_refused(done, *says)
+  assert_refused(done, *words)
   assert not (tmp_path / 'run').exists()
 
 
@@ -90,7 +90,7 @@ def test_main_refuses(flags, says, tmp_path):
     ('fine_stage.schedule', 'linear'),
     ('augment.crop_min', 0.0),
     ('rank_loss.top_k', 0),
-    # Fewer pixels than the K of 20 counts.
+    # Smaller than top_k, which is 20.
     ('rank_loss.max_top_k', 19),
     ('stages', ('class', 'fine')),
     ('stages', ('coarse', 'final')),
@@ -142,7 +142,7 @@ def test_a_run_that_would_train_nothing_is_refused():
 
 
 def test_main_refuses_a_dataset_of_too_few_patients(tmp_path, phantom_data_dir):
-  # One nodule of each split: one class.
+  # One nodule per split has only one class.
   done = run_module(
     'mtnet_jax.main',
     '--config=configs/mtnet.py:test',
@@ -154,35 +154,35 @@ def test_main_refuses_a_dataset_of_too_few_patients(tmp_path, phantom_data_dir):
 
 
 @pytest.mark.parametrize(
-  ('name', 'says'),
+  ('name', 'word'),
   [
     ('lidc_nodules/all', 'tfds_lidc.build --config=all'),
     ('mnist', 'lidc_nodules/paper'),
     ('lidc_nodules', 'lidc_nodules/paper'),
   ],
 )
-def test_evaluate_refuses_a_dataset_that_is_not_there(
-  made_run_dir, tmp_path, monkeypatch, capsys, name, says
+def test_evaluate_refuses_a_missing_dataset(
+  made_run_dir, tmp_path, monkeypatch, capsys, name, word
 ):
   arguments = (
     f'--workdir={made_run_dir}',
     f'--dataset={name}',
     f'--data_dir={tmp_path}',
   )
-  # In this process, for importing all of it takes seconds.
+  # Run in this process, since the imports of a new one take seconds.
   monkeypatch.setattr(sys, 'argv', ['evaluate', *arguments])
   with pytest.raises(SystemExit) as e:
     errors.exit_on_input_error(evaluate.main)
   done = subprocess.CompletedProcess(
     arguments, e.value.code, stderr=capsys.readouterr().err
   )
-  assert_refused(done, name, says)
+  assert_refused(done, name, word)
 
 
 def test_main_refuses_a_workdir_that_cannot_be_written(
   tmp_path, phantom_data_dir
 ):
-  # A file where the folder should be: also root cannot write there.
+  # The parent is a file, where even root cannot make a folder.
   (tmp_path / 'file').write_text('mine')
   done = run_module(
     'mtnet_jax.main',
@@ -207,6 +207,6 @@ def test_main_refuses_a_batch_that_devices_cannot_share(
   assert_refused(done, 'coarse_stage.batch_size=8', '3 devices')
 
 
-def test_evaluate_refuses_what_is_no_run(tmp_path):
+def test_evaluate_refuses_a_folder_without_a_run(tmp_path):
   done = run_module('mtnet_jax.evaluate', f'--workdir={tmp_path}/none')
   assert_refused(done, f'{tmp_path}/none', 'mtnet_jax.main')

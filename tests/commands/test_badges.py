@@ -1,4 +1,4 @@
-"""Badges of the notebooks follow the one URL of setup.cfg."""
+"""The notebooks' badges follow the URL in setup.cfg."""
 
 import shutil
 
@@ -18,7 +18,7 @@ def _setup(folder, line):
 
 @pytest.fixture
 def copies(tmp_path):
-  """A folder with the notebooks of the project."""
+  """A folder with copies of the notebooks."""
   folder = tmp_path / 'copies'
   folder.mkdir()
   for path in notebook_files.PATHS:
@@ -36,7 +36,7 @@ def _badge_and_source(path):
   return badge.source, source
 
 
-def test_they_are_what_setup_cfg_gives():
+def test_badges_match_setup_cfg():
   name = badges.configured()
   for path in notebook_files.PATHS:
     text = path.read_text(encoding='utf-8')
@@ -71,7 +71,7 @@ def test_with_a_url_they_open_the_file_and_colab_installs_from_there(
     )
     assert 'upload' not in text
     assert source == "SOURCE = 'git+https://github.com/some-one/mt.net_2'"
-  # Given again, it changes nothing; and all of it can be taken back.
+  # Writing again changes nothing, and removing the URL undoes it.
   assert badges.write(copies, setup) == []
   assert badges.write(copies, _setup(tmp_path, '')) == sorted(before)
   assert {path: path.read_bytes() for path in copies.iterdir()} == before
@@ -107,7 +107,7 @@ def test_with_a_url_colab_installs_the_package(copies, tmp_path, monkeypatch):
     'https://github.com.evil.org/me/mtnet_jax',
   ),
 )
-def test_what_is_no_github_url_is_one_line(url, copies, tmp_path):
+def test_what_is_not_a_github_url_is_refused(url, copies, tmp_path):
   before = {path: path.read_bytes() for path in copies.iterdir()}
   with pytest.raises(errors.InputError, match='OWNER/NAME') as error:
     badges.write(copies, _setup(tmp_path, f'url = {url}'))
@@ -115,32 +115,32 @@ def test_what_is_no_github_url_is_one_line(url, copies, tmp_path):
   assert {path: path.read_bytes() for path in copies.iterdir()} == before
 
 
-def test_one_notebook_without_a_place_for_it_leaves_all_as_they_are(
+def test_a_notebook_without_a_place_for_the_badge_changes_none(
   copies, tmp_path
 ):
   setup = _setup(tmp_path, 'url = https://github.com/me/mtnet_jax')
   last = copies / 'zzz.ipynb'
   good = (copies / 'real_ct.ipynb').read_text(encoding='utf-8')
   before = {path: path.read_bytes() for path in copies.iterdir()}
-  for text, says in (
+  for text, message in (
     (good.replace('"colab"', '"other"'), "one cell of the id 'colab'"),
     (good.replace('SOURCE = ', 'FROM = '), 'a line SOURCE'),
     (good[:-10], 'must be a notebook'),
     ('[]', 'must be a notebook'),
   ):
     last.write_text(text, encoding='utf-8')
-    with pytest.raises(errors.InputError, match=says) as error:
+    with pytest.raises(errors.InputError, match=message) as error:
       badges.write(copies, setup)
     assert str(error.value).startswith('zzz.ipynb')
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_the_command_shows_its_help_and_says_what_there_is():
+def test_the_command_shows_its_help_and_changes_nothing_here():
   done = main_job.run(main_job.module('notebooks.badges', '--help'))
   assert done.returncode == 0
   assert 'python -m notebooks.badges' in done.stdout
   assert 'url = https://github.com/OWNER/NAME' in done.stdout
-  # Beside the test above it changes nothing, and says so.
+  # The badges match setup.cfg already, so the command writes nothing.
   done = main_job.run(main_job.module('notebooks.badges'))
   assert (done.returncode, done.stderr) == (0, '')
   assert 'Written' not in done.stdout

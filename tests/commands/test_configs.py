@@ -1,4 +1,4 @@
-"""Configs: every key is read, variants differ where they should."""
+"""Configs: every key is read, and variants have the intended values."""
 
 import ast
 import dataclasses
@@ -22,7 +22,7 @@ def names(dataclass):
 
 
 def attributes_read():
-  """`b.c` of every `a.b.c`, and `c` alone, in the package's source."""
+  """Returns `b.c` and `c` for every `a.b.c` in the source of the package."""
   read = set()
   for path in (main_job.ROOT / 'mtnet_jax').rglob('*.py'):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -38,16 +38,16 @@ def attributes_read():
 @pytest.mark.parametrize('variant', project_configs.CONFIGS.VARIANTS)
 def test_every_key_is_read(variant):
   config = project_configs.CONFIGS.get_config(variant)
-  # Groups that go into a constructor as they are: it takes every key.
+  # These groups are the arguments of constructors.
   assert set(config.augment) == names(augment.Augmentation)
   assert set(config.seg_net) <= names(deeplab.DeepLabV3Plus)
   assert set(config.class_net) <= names(mtnet.ClassNet)
   assert set(config.unet) <= names(baselines.UNet)
-  # `step` names these one by one.
+  # `step` reads these keys one by one.
   assert set(config.rank_loss) == {'weight', 'top_k', 'margin', 'max_top_k'}
   for stage in strategies.STAGES:
     assert set(config[f'{stage}_stage']) <= names(stage_lib.Stage)
-  # The others are read one by one.
+  # All other keys are read somewhere.
   read = attributes_read()
   passed_on = {'augment', 'seg_net', 'class_net', 'unet', 'rank_loss'}
   stage_groups = {f'{stage}_stage' for stage in strategies.STAGES}
@@ -58,19 +58,19 @@ def test_every_key_is_read(variant):
         assert f'{key}.{inner}' in read, f'{key}.{inner}'
 
 
-def test_unknown_variant_names_the_known_ones():
+def test_an_unknown_variant_is_refused():
   with pytest.raises(ValueError, match="'huge'.*mtnet, small, demo, test"):
     project_configs.CONFIGS.get_config('huge')
 
 
-def test_paper_variant_is_the_design():
+def test_the_default_variant_is_the_paper_s():
   config = project_configs.CONFIGS.get_config()
   assert (config.image_size, config.views_per_image) == (224, 10)
   assert config.coarse_stage.batch_size == 16
   assert config.class_stage.batch_size == 32
   assert config.fine_stage.epochs == 100
   assert config.class_stage.learning_rate == 1e-4
-  # The nets of the config are those that constructors give.
+  # The config's networks are those that the constructors make by default.
   for name, net in nets.make_nets(config).items():
     plain = {
       'coarse': mtnet.CoarseSegNet(),
@@ -81,8 +81,8 @@ def test_paper_variant_is_the_design():
 
 
 def test_small_variants_are_smaller():
-  """Parameters of the coarse net: the paper's, then tens of times fewer."""
-  counts = []
+  """The coarse net has the paper's parameters, or tens of times fewer."""
+  num_params = []
   for variant in project_configs.CONFIGS.VARIANTS:
     net = nets.make_nets(project_configs.CONFIGS.get_config(variant))['coarse']
     shapes = jax.eval_shape(
@@ -90,8 +90,8 @@ def test_small_variants_are_smaller():
         jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)), train=False
       )
     )
-    counts.append(sum(x.size for x in jax.tree.leaves(shapes['params'])))
-  assert counts[0] == 54_708_417
-  paper, small, demo, test = counts
+    num_params.append(sum(x.size for x in jax.tree.leaves(shapes['params'])))
+  assert num_params[0] == 54_708_417
+  paper, small, demo, test = num_params
   assert small == demo
   assert paper > 50 * demo > 500 * test

@@ -1,4 +1,4 @@
-"""Scoring a run on other nodules than its own."""
+"""Evaluation of runs on nodules other than their own test set."""
 
 import csv
 import json
@@ -22,13 +22,14 @@ from mtnet_jax.system import errors
 LIDC_DIR = main_job.ROOT.parent / 'shared' / 'lidc'
 
 
-def test_real_nodules_are_scored_one_by_one(
+def test_real_nodules_have_a_record_each(
   finished_run, tmp_path, phantom_data_dir, compiled
 ):
   if not LIDC_DIR.exists():
     pytest.skip(f'no real CT in {LIDC_DIR}')
   workdir = shutil.copytree(finished_run[0], tmp_path / 'run')
-  # As if the limit had not kept a phantom of this patient from the run.
+  # Pretend that the run has seen a phantom of this patient, which the limit of
+  # its dataset prevented.
   before = seen_lib.read(workdir / seen_lib.FILE)
   assert 'LIDC-IDRI-0003' not in seen_lib.patients(before)
   more = ('LIDC-IDRI-0003_14_3', 'LIDC-IDRI-0003', 'train')
@@ -53,7 +54,7 @@ def test_real_nodules_are_scored_one_by_one(
   )
   assert done.returncode == 0, done.stderr[-2000:]
   assert 'trained on SIMULATED ones' in done.stdout
-  # One patient fills one split; there is no test split, so all are taken.
+  # One patient fills only one split. There is no test split, so all are used.
   (out,) = (workdir / 'evaluations').glob('lidc_nodules-all-*')
   with open(out / 'records.csv', newline='') as file:
     rows = list(csv.DictReader(file))
@@ -66,7 +67,7 @@ def test_real_nodules_are_scored_one_by_one(
     assert 0 <= float(row['malignancy_probability']) <= 1
   results = json.loads((out / 'metrics.json').read_text())
   assert results['simulated'] is False
-  # The run saw outlines of the patient, of the three other nodules, too.
+  # All four nodules are of a patient that the run has seen.
   assert results['nodules_of_training_patients'] == 4
   assert results['seen'] == {
     'compared_by': 'id',
@@ -79,7 +80,7 @@ def test_real_nodules_are_scored_one_by_one(
 
 
 def test_records_hold_counts_and_metrics_of_each_nodule():
-  # Truth: a 4 x 4 square. Coarse: shifted by two columns; fine: the truth.
+  # Coarse is the truth, a 4 x 4 square, shifted by two columns. Fine equals it.
   truth = np.zeros((1, 8, 8), np.uint8)
   truth[0, 2:6, 2:6] = 1
   nodules = nodules_lib.Nodules(
@@ -96,18 +97,18 @@ def test_records_hold_counts_and_metrics_of_each_nodule():
     'class': np.array([0.25]),
   }
   (record,) = records.make_records(nodules, outputs)
-  # No nodule of LIDC-IDRI, so nobody knows its readers.
+  # The nodule is not in LIDC-IDRI, so its readers are unknown.
   assert record['reader_dice'] is record['fine_reader_dice'] is None
   assert record['nodule_id'] == 'n'
   assert record['simulated'] is True
   assert (record['label'], record['malignancy_probability']) == (1, 0.25)
-  # A probability of exactly 0.5 counts as nodule.
+  # A probability of exactly 0.5 belongs to the mask.
   assert record['coarse_predicted'] == 16
   assert record['coarse_overlap'] == 8
   assert record['coarse_dice'] == pytest.approx(0.5)
   assert record['coarse_jaccard'] == pytest.approx(8 / 24)
   assert record['fine_dice'] == 1.0
-  # What was not predicted has no column, and changes no other.
+  # A missing output has no columns, and does not change the others.
   for lacking in ('coarse', 'fine', 'class'):
     (bare,) = records.make_records(
       nodules, {key: x for key, x in outputs.items() if key != lacking}
@@ -124,7 +125,7 @@ def _run_evaluate(monkeypatch, *arguments):
 
 
 def _evaluate(monkeypatch, *arguments):
-  """The command's metrics.json and records."""
+  """Runs the command, and returns its metrics.json and records."""
   _run_evaluate(monkeypatch, *arguments)
   out = pathlib.Path(arguments[-1].removeprefix('--out='))
   with open(out / 'records.csv', newline='') as file:
@@ -148,7 +149,7 @@ def test_runs_and_symmetries_are_scored_together(
     for name, seed in (('a', 3), ('b', 4))
   ]
 
-  def of(*paths, name):
+  def evaluate_runs(*paths, name):
     return _evaluate(
       monkeypatch,
       '--workdir',
@@ -158,8 +159,8 @@ def test_runs_and_symmetries_are_scored_together(
       f'--out={tmp_path / name}',
     )
 
-  alone = [of(run, name=f'{run.name}-alone') for run in runs]
-  both, rows = of(*runs, name='both')
+  alone = [evaluate_runs(run, name=f'{run.name}-alone') for run in runs]
+  both, rows = evaluate_runs(*runs, name='both')
   assert [member['workdir'] for member in both['members']] == list(
     map(str, runs)
   )
@@ -169,7 +170,8 @@ def test_runs_and_symmetries_are_scored_together(
   def values(rows, key):
     return np.array([float(row[key]) for row in rows])
 
-  # Means of means, and spreads within and between runs add up.
+  # The mean is that of the runs' means; the variance is that within plus that
+  # between the runs.
   malignancy = [values(rows, 'malignancy_probability') for _, rows in alone]
   together = values(rows, 'malignancy_probability')
   np.testing.assert_allclose(together, np.mean(malignancy, 0), atol=1e-6)
@@ -180,7 +182,7 @@ def test_runs_and_symmetries_are_scored_together(
     atol=1e-6,
   )
   assert within.min() > 0 and values(rows, 'fine_uncertainty').min() > 0
-  # What averaging is compared with is the mean of the runs with one look each.
+  # The baseline of averaging is the mean over runs, without symmetries.
   found = both['averaging']
   assert found['nodules'] == 12
   for output, metric in (
@@ -198,7 +200,7 @@ def test_runs_and_symmetries_are_scored_together(
     assert change['value'] == pytest.approx(averaged - single)
     low, high = change['ci95']
     assert low <= change['value'] <= high
-  assert 'What averaging is worth (2 runs x 8' in capsys.readouterr().out
+  assert 'Effect of averaging (2 runs x 8' in capsys.readouterr().out
 
 
 def test_runs_of_other_folds_have_seen_the_test_nodules(
@@ -213,27 +215,27 @@ def test_runs_of_other_folds_have_seen_the_test_nodules(
   results, rows = _evaluate(
     monkeypatch, '--workdir', *runs, '--limit=4', f'--out={tmp_path / "out"}'
   )
-  # The first one's test fold, on which the other was trained or chosen.
+  # Fold 4 is the test fold of the first run; the other one has seen it.
   assert {row['fold'] for row in rows} == {'4'}
   assert results['nodules_of_training_patients'] == 4
   assert results['averaging'] == {'nodules': 0, 'patients': 0}
-  # Runs of equal weights: nothing is in doubt.
+  # Both runs have equal weights, so their outputs do not differ.
   assert {float(row['malignancy_sd']) for row in rows} == {0}
-  said = capsys.readouterr().out
-  assert 'CAUTION: 4 of these 4 nodules belong to patients' in said
-  assert 'of at least one of the runs' in said
-  assert 'averaging is worth cannot be told' in said
+  output = capsys.readouterr().out
+  assert 'CAUTION: 4 of these 4 nodules belong to patients' in output
+  assert 'of at least one of the runs' in output
+  assert 'effect of averaging cannot be measured' in output
 
 
 def test_a_run_of_its_own_folds_is_compared_by_patient(
   tmp_path, phantom_data_dir, monkeypatch, capsys
 ):
-  """Of the dataset's test patients each third one trained, each third chose."""
+  """It has trained on one third of the test patients, validated on another."""
   data = lidc.load_split(
     'lidc_nodules/phantom', 'test', data_dir=phantom_data_dir, limit=12
   )
   patients = sorted(set(data.info['patient_id'].tolist()))
-  # Other nodules than those that are tested.
+  # It has seen other nodules of these patients.
   seen = seen_lib.Seen(
     frozenset(
       (f'{patient}_x', patient, use)
@@ -265,7 +267,7 @@ def test_a_run_of_its_own_folds_is_compared_by_patient(
     'nodules_of_patients_chosen_by': chosen,
   }
   assert results['nodules_of_training_patients'] == trained + chosen
-  # What averaging is worth is told by the others.
+  # The effect of averaging is measured on the other patients.
   assert results['averaging']['nodules'] == 12 - trained - chosen
   assert results['averaging']['patients'] == len(patients[2::3])
   assert (
@@ -275,7 +277,7 @@ def test_a_run_of_its_own_folds_is_compared_by_patient(
   assert results['fingerprint'] == nodules_lib.fingerprint({'test': data})
 
 
-def test_results_of_other_runs_and_data_stay(
+def test_results_of_other_runs_are_not_overwritten(
   tmp_path, phantom_data_dir, monkeypatch, capsys
 ):
   runs = {}
@@ -312,11 +314,11 @@ def test_results_of_other_runs_and_data_stay(
   assert other.name.startswith(f'{both.name}-')
   assert (both / 'records.csv').read_bytes() == kept
   assert (other / 'records.csv').read_bytes() != kept
-  # The same again goes where it was, and needs no folder more.
+  # The same evaluation uses the same folder again.
   assert new_folders_of('a', 'b') == []
-  said = capsys.readouterr().out
-  # These runs keep no list of what they have seen.
-  assert said.count('has no seen.csv: it is assumed to have seen all of') == 3
+  output = capsys.readouterr().out
+  # These runs have no list of the nodules that they have seen.
+  assert output.count('has no seen.csv: it is assumed to have seen all of') == 3
   with pytest.raises(errors.InputError, match='choose another --out'):
     _run_evaluate(
       monkeypatch, '--workdir', runs['a'], '--limit=4', f'--out={runs["b"]}'

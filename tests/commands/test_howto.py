@@ -1,4 +1,4 @@
-"""The recipes of docs/howto.md, as they stand there."""
+"""Runs the recipes of docs/howto.md as they are written there."""
 
 import csv
 import importlib.util
@@ -24,24 +24,24 @@ _DEMO = '--config=configs/mtnet.py:demo'
 
 
 def _command(title, number=0):
-  """Arguments of a command of a recipe, which follow `python`."""
+  """Returns the arguments of `python` in a command of a recipe."""
   commands = list(doc_pages.commands(doc_pages.section(_PAGE, title)))
   assert _DEMO in commands[number]
   return commands[number]
 
 
 def _at_test_size(command, data_dir, root=main_job.ROOT):
-  """The command as a job, of the networks of the tests instead of the demo's.
+  """Returns the command as a job with the tests' networks, not the demo's.
 
-  Widths that the command itself gives are kept.
+  Flags of the command itself are kept.
   """
   _, _, *small = main_job.small_job('', data_dir)
   config = next(x for x in small if x.startswith('--config='))
   defaults = [x for x in small if x.startswith('--config.')]
   config = config.replace(str(main_job.ROOT), str(root))
   module, *flags = [config if x == _DEMO else x for x in command]
-  given = {x.partition('=')[0] for x in flags}
-  defaults = [x for x in defaults if x.partition('=')[0] not in given]
+  own = {x.partition('=')[0] for x in flags}
+  defaults = [x for x in defaults if x.partition('=')[0] not in own]
   position = flags.index(config) + 1
   flags[position:position] = defaults
   return main_job.module(module, *flags)
@@ -53,10 +53,10 @@ def _rows(workdir):
 
 
 @pytest.mark.slow
-def test_a_classifier_is_trained_alone(
+def test_only_the_classifier_is_trained(
   finished_run, phantom_data_dir, tmp_path, compiled
 ):
-  """Two epochs, another rate, curves: from a run whose coarse net is kept."""
+  """For two epochs with another learning rate; the coarse net is unchanged."""
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'demo').symlink_to(finished_run[0])
   command = _command('Train one stage, or keep a stage that is trained')
@@ -87,7 +87,7 @@ def test_a_classifier_is_trained_alone(
 
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
-  """The packages with the recipe's augmentation; not to change."""
+  """A copy of the package with the recipe's augmentation; do not change it."""
   clone = tmp_path_factory.mktemp('clone')
   for name in ('mtnet_jax', 'configs'):
     shutil.copytree(
@@ -122,20 +122,21 @@ def test_the_new_augmentation_is_noise_in_hu(clone):
 
   (quiet, masks), (noisy, same_masks) = views(0.0), views(20.0)
   np.testing.assert_array_equal(masks, same_masks)
-  np.testing.assert_array_equal(quiet[0], noisy[0])  # The patch as it is.
+  # The first view is the unchanged patch.
+  np.testing.assert_array_equal(quiet[0], noisy[0])
   hu = np.asarray(noisy[1] - quiet[1])[..., 0] * 700
-  # Of 4096 draws: four standard errors.
+  # Tolerances are four standard errors of 4096 draws.
   assert abs(hu.mean()) < 4 * 20 / 64
   assert hu.std() == pytest.approx(20, rel=4 / 90)
 
 
 @pytest.mark.slow
-def test_an_augmentation_is_added_and_layers_are_wider(
+def test_a_run_with_the_new_augmentation_and_wider_layers(
   clone, phantom_data_dir, compiled
 ):
   noise = _command('A new augmentation')
   wider = _command('Other channels')
-  # One training shows both, of the coarse net, which has ASPP.
+  # One run of the coarse net, which has ASPP, tests both recipes.
   change = [x for x in wider if x.startswith('--config.')]
   assert change == ['--config.seg_net.aspp_features=96']
   job = _at_test_size(
@@ -163,7 +164,7 @@ def test_an_augmentation_is_added_and_layers_are_wider(
 
 
 def test_columns_of_the_records_are_explained(finished_run):
-  """All of them, and no others."""
+  """The page lists exactly the columns that exist."""
   table = doc_pages.section(_PAGE, 'What is in records.csv')
   named = set(re.findall(r'^\| `(\w+)`', table, re.MULTILINE))
   with open(finished_run[0] / 'records.csv', newline='') as file:
@@ -199,7 +200,7 @@ def test_outputs_are_read_by_pandas(finished_run, tmp_path, model, monkeypatch):
 
 
 def test_quoted_messages_exist():
-  """Those of the table of what goes wrong, in one source or another."""
+  """Messages in the table of problems are in the source."""
   table = doc_pages.section(_PAGE, 'When something goes wrong')
   quoted = re.findall(r'^\| "(.*?)"', table, re.MULTILINE)
   sources = ' '.join(
@@ -207,7 +208,7 @@ def test_quoted_messages_exist():
     for folder in ('mtnet_jax', 'tfds_lidc')
     for path in pathlib.Path(main_job.ROOT, folder).rglob('*.py')
   )
-  # Strings are written in pieces, a line each.
+  # Join strings that are split over several lines.
   sources = re.sub(r"""['"]\s+f?['"]""", '', sources)
   assert len(quoted) > 5
   for message in quoted:
@@ -215,7 +216,7 @@ def test_quoted_messages_exist():
       assert part.strip() in sources, message
 
 
-def test_the_job_for_slurm_is_a_script():
+def test_the_slurm_job_is_a_valid_script():
   (script,) = doc_pages.blocks(doc_pages.text(_PAGE), 'bash')
   subprocess.run(['bash', '-n'], input=script, text=True, check=True)
   flags = set(re.findall(r'--\w+', script.partition('srun')[2]))

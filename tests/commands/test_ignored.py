@@ -1,4 +1,4 @@
-"""What the documented commands write in a clone is nothing to commit."""
+"""Git ignores what the documented commands write in a clone."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ _FLAGS = r'--(?:out|write_dicom|workdir)[= ](?:\./)?([\w.][\w./-]*)'
 
 @pytest.fixture(name='is_ignored')
 def _is_ignored(tmp_path):
-  """Function of a path in a repository with this one's .gitignore."""
+  """Function (path): whether a repository with our .gitignore ignores it."""
   if shutil.which('git') is None:
     pytest.skip('needs git')
   shutil.copy(main_job.ROOT / '.gitignore', tmp_path)
@@ -31,11 +31,11 @@ def test_outputs_of_the_commands_are_ignored(is_ignored):
   for page in doc_pages.GUIDES:
     folders.update(re.findall(_FLAGS, doc_pages.text(page)))
   assert {'OUT', 'runs/demo'} <= folders
-  shown = [x for x in folders if not is_ignored(f'{x.rstrip("/")}/file')]
-  assert not shown, f'.gitignore lacks {", ".join(shown)}'
+  visible = [x for x in folders if not is_ignored(f'{x.rstrip("/")}/file')]
+  assert not visible, f'.gitignore lacks {", ".join(visible)}'
 
 
-def test_what_is_of_the_repository_is_not_ignored(is_ignored):
+def test_files_of_the_repository_are_not_ignored(is_ignored):
   for path in (
     'README.md',
     'mtnet_jax/shipped/lidc-small/manifest.json',

@@ -1,4 +1,4 @@
-"""The recipe of the model that comes with the package."""
+"""The config of the model that comes with the package."""
 
 import project_configs
 import pytest
@@ -10,14 +10,14 @@ def test_real_nodules_come_after_phantoms():
   phantoms, nodules = map(_LIDC_SMALL.get_config, _LIDC_SMALL.VARIANTS)
   assert phantoms.dataset.name == 'lidc_nodules/phantom'
   assert nodules.dataset.name == 'lidc_nodules/paper'
-  # Without CT it stops, and does not call phantoms a model of CT.
+  # Without real CT it must stop, not train on phantoms again.
   assert nodules.dataset.fallback == ''
-  # Where the run of phantoms is, if nobody says otherwise.
+  # The default directory of the run on phantoms.
   assert nodules.start_from == f'runs/{phantoms.variant}'
   for group in ('seg_net', 'image_size', 'window'):
     assert nodules[group] == phantoms[group]
 
 
-def test_a_variant_is_asked_for():
+def test_a_variant_is_required():
   with pytest.raises(ValueError, match='phantoms, nodules'):
     _LIDC_SMALL.get_config()

@@ -1,4 +1,4 @@
-"""The notebooks can be run anywhere, and restore.ipynb shows what it says."""
+"""The notebooks run anywhere, and restore.ipynb shows what it describes."""
 
 import importlib.util
 import io
@@ -44,10 +44,8 @@ def test_it_is_valid(path):
 
 
 @_all
-def test_where_nothing_is_installed_it_says_what_to_set(
-  path, tmp_path, monkeypatch
-):
-  """As on Colab, which has no clone."""
+def test_without_the_package_it_says_what_to_set(path, tmp_path, monkeypatch):
+  """As on Colab, where there is no clone."""
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   monkeypatch.setenv('HOME', str(tmp_path))
 
@@ -70,7 +68,7 @@ def test_where_nothing_is_installed_it_says_what_to_set(
 
 @_all
 @pytest.mark.parametrize('source', ('', 'git+https://host/me/mtnet_jax.git'))
-def test_in_a_clone_nothing_is_installed_and_paths_begin_at_its_root(
+def test_in_a_clone_nothing_is_installed_and_its_root_is_the_directory(
   path, source, monkeypatch
 ):
   for folder in (notebook_files.FOLDER, main_job.ROOT):
@@ -83,7 +81,7 @@ def test_in_a_clone_nothing_is_installed_and_paths_begin_at_its_root(
 
 @pytest.mark.slow
 def test_restore_runs(made_run_dir, tmp_path, monkeypatch):
-  """From its own folder, with a data directory in the home folder."""
+  """It runs in its own folder, with the dataset in the home folder."""
   packing.write(made_run_dir, tmp_path / 'bundle')
   few = tfds.download.DownloadConfig(max_examples_per_split=3)
   build.build('phantom', data_dir=tmp_path / 'data', download_config=few)
@@ -92,7 +90,7 @@ def test_restore_runs(made_run_dir, tmp_path, monkeypatch):
   )
   assert 'SIMULATED' in text and 'Not a medical device' in text
   assert 'like a windowed or normalised image' in text
-  # The dataset that was there, of three nodules a split; and no other one.
+  # It uses the existing dataset of three nodules per split, and builds none.
   assert '((3, 64, 64), ' in text
   for folder in (notebook_files.FOLDER, main_job.ROOT):
     assert not (folder / '~').exists()
@@ -100,7 +98,7 @@ def test_restore_runs(made_run_dir, tmp_path, monkeypatch):
   (png,) = images
   pathlib.Path(tmp_path, 'figure.png').write_bytes(png)
   pixels = matplotlib.image.imread(io.BytesIO(png))[..., :3]
-  # Three columns; readers' outlines in green are in it.
+  # The figure has three columns, and the readers' contours in green.
   assert pixels.shape[1] > 500
   green = (pixels[..., 1] > 0.7) & (pixels[..., [0, 2]].max(-1) < 0.3)
   assert np.sum(green) > 50

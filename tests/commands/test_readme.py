@@ -1,4 +1,4 @@
-"""The commands of README and docs, as they stand there."""
+"""Runs the commands of README and docs as they are written there."""
 
 import ast
 import os
@@ -29,7 +29,7 @@ def test_the_first_page_is_short():
   assert len(doc_pages.text('README.md').splitlines()) < 150
 
 
-def test_the_guides_hold_commands_of_every_way_in():
+def test_the_guides_have_every_command():
   texts = map(doc_pages.text, doc_pages.GUIDES)
   modules = {command[0] for x in texts for command in doc_pages.commands(x)}
   assert modules == {
@@ -49,7 +49,7 @@ def test_the_guides_hold_commands_of_every_way_in():
 
 
 @pytest.mark.parametrize('page', doc_pages.PAGES)
-def test_links_lead_somewhere(page):
+def test_link_targets_exist(page):
   folder = (main_job.ROOT / page).parent
   for link in re.findall(r'\]\(([^)]+)\)', doc_pages.text(page)):
     if '://' in link:
@@ -58,8 +58,8 @@ def test_links_lead_somewhere(page):
     target = (folder / path).resolve() if path else main_job.ROOT / page
     assert target.exists(), link
     if anchor:
-      there = target.relative_to(main_job.ROOT)
-      assert anchor in doc_pages.titles(there), link
+      linked = target.relative_to(main_job.ROOT)
+      assert anchor in doc_pages.titles(linked), link
 
 
 @pytest.mark.parametrize('page', doc_pages.GUIDES)
@@ -69,15 +69,15 @@ def test_code_is_python(page):
 
 
 def test_extras_are_quoted():
-  """A shell such as zsh takes `.[test]` for a pattern."""
+  """Shells such as zsh read `.[test]` as a pattern."""
   for page in doc_pages.PAGES:
     for command in re.findall(r'pip install.*', doc_pages.text(page)):
       for word in re.findall(r'\S+\[\S+', command):
         assert word.startswith(("'", '"')), command
 
 
-def test_training_is_the_job_of_the_tests():
-  """Which take the config's smallest size instead of the demo."""
+def test_the_first_training_is_the_job_of_the_tests():
+  """The tests only use a smaller variant than the demo."""
   job = main_job.test_size_job('runs/demo', 'data')[2:]
   assert job[1].endswith('configs/mtnet.py:test')
   for page, title in (
@@ -89,9 +89,7 @@ def test_training_is_the_job_of_the_tests():
 
 
 @pytest.mark.slow
-def test_a_model_is_taken_elsewhere_and_shown_a_ct(
-  made_run_dir, tmp_path, compiled
-):
+def test_a_bundle_is_loaded_and_predicts(made_run_dir, tmp_path, compiled):
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'demo').symlink_to(made_run_dir)
   (pack,) = doc_pages.commands(
@@ -115,16 +113,18 @@ def test_a_model_is_taken_elsewhere_and_shown_a_ct(
     + own
     + ''.join(
       f'{x}\nprint(prediction.mask.shape, prediction.malignancy.shape)\n'
-      # The small model computes longer than is needed here.
+      # The tiny model is faster than the shipped one.
       for x in (shipped, readme)
     ).replace("'lidc-small'", "'demo-bundle'")
   )
-  said = _run(['-c', code], tmp_path, **compiled)
-  assert said == 2 * '(2, 64, 64) (2,)\n'
+  output = _run(['-c', code], tmp_path, **compiled)
+  assert output == 2 * '(2, 64, 64) (2,)\n'
 
 
 @pytest.mark.slow
-def test_a_model_goes_to_pytorch_and_its_weights_come_back(tmp_path, compiled):
+def test_a_model_is_exported_to_pytorch_and_its_weights_are_read_back(
+  tmp_path, compiled
+):
   page = doc_pages.section('docs/models.md', 'In other programs')
   export, inspect, train = doc_pages.commands(page)
   _run(['-m', *export], tmp_path, **compiled)
@@ -135,14 +135,14 @@ def test_a_model_goes_to_pytorch_and_its_weights_come_back(tmp_path, compiled):
     'weights.safetensors',
   }
   (out / 'weights.safetensors').rename(tmp_path / 'trained.safetensors')
-  said = _run(['-m', *inspect], tmp_path)
+  output = _run(['-m', *inspect], tmp_path)
   flags = [x for x in train if x.startswith('--config.pretrained.')]
   assert len(flags) == 2
-  assert all(flag in said for flag in flags)
+  assert all(flag in output for flag in flags)
 
 
 @pytest.mark.slow
-def test_a_ct_is_shown_to_a_model(made_run_dir, tmp_path, compiled):
+def test_a_ct_is_predicted(made_run_dir, tmp_path, compiled):
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'demo').symlink_to(made_run_dir)
   with_points, phantom, annotated = (
@@ -166,19 +166,19 @@ def test_a_ct_is_shown_to_a_model(made_run_dir, tmp_path, compiled):
 
 
 @pytest.mark.slow
-def test_the_dataset_is_read_alone(phantom_data_dir, tmp_path):
+def test_the_dataset_is_read_without_jax(phantom_data_dir, tmp_path):
   (code,) = doc_pages.blocks(
     doc_pages.section('README.md', 'The dataset alone')
   )
-  # CT is not there; TFDS takes the folder from the environment.
+  # Real CT is missing here; TFDS reads the folder from the environment.
   code = code.replace('lidc_nodules/paper', 'lidc_nodules/phantom')
   code += 'import sys; print(nodules[0]["image"].shape, "jax" in sys.modules)'
-  said = _run(['-c', code], tmp_path, TFDS_DATA_DIR=str(phantom_data_dir))
-  assert said == '(64, 64, 1) False\n'
+  output = _run(['-c', code], tmp_path, TFDS_DATA_DIR=str(phantom_data_dir))
+  assert output == '(64, 64, 1) False\n'
 
 
 def test_ci_runs_these_commands():
-  """All but that of the long tests; and the test files that it names exist."""
+  """It runs all except the long tests, and the test files it names exist."""
   text = doc_pages.text('docs/development.md')
   script = (main_job.ROOT / '.ci' / 'run').read_text(encoding='utf-8')
   patterns = re.findall(r'documented "([^"]+)"', script)
@@ -189,7 +189,7 @@ def test_ci_runs_these_commands():
     r"""^    (pip install -e '\.\[(?:test|beam).*|pytest (?!.*-m long$).*)"""
   )
   assert commands == re.findall(documented, text, re.MULTILINE)
-  # The first page has the first of them, too.
+  # README has the first of them, too.
   assert commands[:1] == re.findall(
     documented, doc_pages.text('README.md'), re.MULTILINE
   )
@@ -200,14 +200,14 @@ def test_ci_runs_these_commands():
     text=True,
     check=True,
   ).stdout.split()
-  # Wings on the newest Python, and files with the lowest versions.
+  # 9 folders run on the newest Python, 10 files with the lowest versions.
   assert len(listed) == 9 + 10
   for path in listed:
     assert (main_job.ROOT / path).exists(), path
 
 
 def test_every_tier_of_tests_has_its_command():
-  """Each test is of one: what `pytest` alone selects, slow, or long."""
+  """Every test is one of: selected by default, slow, or long."""
   settings = tomllib.loads((main_job.ROOT / 'pyproject.toml').read_text())
   options = settings['tool']['pytest']['ini_options']
   assert options['addopts'] == "-m 'not slow and not long'"

@@ -1,4 +1,4 @@
-"""The report of a finished run, written again by its command."""
+"""The command that rewrites the report of a finished run."""
 
 import csv
 import shutil
@@ -21,7 +21,7 @@ _SPLITS = ('train', 'validation', 'test')
 
 @pytest.fixture(scope='module', name='finished')
 def _finished(tmp_path_factory, phantom_data_dir):
-  """Tiny random networks, and what they make of twelve phantoms."""
+  """A run of tiny random networks, tested on twelve phantoms."""
   path = tmp_path_factory.mktemp('report') / 'run'
   config = made_run.config_of()
   splits = {
@@ -49,7 +49,7 @@ def _run_dir(finished, tmp_path):
   return shutil.copytree(finished, tmp_path / 'run')
 
 
-def test_the_command_writes_it_again(run_dir, monkeypatch, capsys):
+def test_the_command_rewrites_the_report(run_dir, monkeypatch, capsys):
   before = (run_dir / 'metrics.json').read_bytes()
   monkeypatch.setattr(sys, 'argv', ['report', f'--workdir={run_dir}'])
   report.main()
@@ -58,12 +58,11 @@ def test_the_command_writes_it_again(run_dir, monkeypatch, capsys):
   html = page.read_text(encoding='utf-8')
   for words in ('SIMULATED', 'LIDC-IDRI-', 'Readers with each other'):
     assert words in html
-  # Twelve nodules a split, as the dataset has them.
+  # The counts of the splits are added from the dataset.
   cohort = (run_dir / 'report' / 'cohort.csv').read_text().splitlines()
   assert [row.split(',')[0] for row in cohort] == ['row', *_SPLITS]
   assert (run_dir / 'metrics.json').read_bytes() == before
-  left = {path.name for path in run_dir.iterdir()}
-  assert left == {
+  assert {path.name for path in run_dir.iterdir()} == {
     'config.json',
     'metrics.json',
     'records.csv',
@@ -73,7 +72,7 @@ def test_the_command_writes_it_again(run_dir, monkeypatch, capsys):
   }
 
 
-def test_a_sweep_without_rows_of_the_paper_does_not_hinder(
+def test_a_sweep_without_rows_in_the_paper_s_tables_is_noted(
   run_dir, monkeypatch, capsys
 ):
   sweep = run_dir.parent / 'folds-test'
@@ -85,7 +84,7 @@ def test_a_sweep_without_rows_of_the_paper_does_not_hinder(
   assert note.startswith(f"note: {sweep} has no row in the paper's tables")
   page = run_dir / 'report' / 'index.html'
   assert written == f'Report: {page}'
-  # Rows that are not run name this run, its variant and its nodules.
+  # Rows "not run" have commands with the variant and the nodules of this run.
   with open(run_dir / 'report' / 'table4.csv', newline='') as file:
     (command,) = (
       row['command'] for row in csv.DictReader(file) if row['command']
@@ -100,24 +99,26 @@ def test_a_sweep_without_rows_of_the_paper_does_not_hinder(
   )
 
 
-def test_networks_of_another_run(run_dir):
+def test_networks_of_another_run_are_refused(run_dir):
   shutil.rmtree(run_dir / 'checkpoints')
   other = made_run.write(
     run_dir.parent / 'other', made_run.config_of(), seed=11
   )
   shutil.copytree(other / 'checkpoints', run_dir / 'checkpoints')
-  with pytest.raises(errors.InputError, match='mixed up: its networks draw'):
+  with pytest.raises(
+    errors.InputError, match='several runs: its networks give'
+  ):
     report.write_again(run_dir)
   assert not (run_dir / 'report').exists()
 
 
-def test_no_networks(run_dir):
+def test_a_run_without_networks_is_refused(run_dir):
   shutil.rmtree(run_dir / 'checkpoints')
   with pytest.raises(errors.InputError, match='has no checkpoint'):
     report.write_again(run_dir)
 
 
-def test_another_dataset(run_dir, monkeypatch):
+def test_another_dataset_is_refused(run_dir, monkeypatch):
   real = lidc.load_split
 
   def inverted(*args, **kwargs):
@@ -130,12 +131,12 @@ def test_another_dataset(run_dir, monkeypatch):
     report.write_again(run_dir)
 
 
-def test_a_dataset_that_is_not_there(run_dir, tmp_path):
+def test_a_missing_dataset_is_refused(run_dir, tmp_path):
   with pytest.raises(errors.InputError, match='is not in'):
     report.write_again(run_dir, data_dir=str(tmp_path / 'nowhere'))
 
 
-def test_records_of_other_nodules(run_dir):
+def test_records_of_other_nodules_are_refused(run_dir):
   run = finished_run.read(run_dir)
   run.records[0]['nodule_id'] = 'somebody_else_1'
   made_run.write_results(run_dir, run.config, run.records)
@@ -143,7 +144,7 @@ def test_records_of_other_nodules(run_dir):
     report.write_again(run_dir)
 
 
-def test_half_a_run(run_dir):
+def test_an_incomplete_run_is_refused(run_dir):
   (run_dir / 'records.csv').unlink()
   with pytest.raises(errors.InputError, match='records.csv.*incomplete'):
     report.write_again(run_dir)
@@ -152,7 +153,7 @@ def test_half_a_run(run_dir):
 @pytest.mark.parametrize('when', ('computes', 'draws'))
 @pytest.mark.parametrize('what', ('gone', 'another'))
 def test_the_report_of_another_run_stays(run_dir, monkeypatch, when, what):
-  """The run is moved meanwhile, and another one may come to its place."""
+  """The run is moved meanwhile, and another one may take its place."""
   owner, name = (report.examples, 'choose')
   if when == 'draws':
     owner, name = (report.page_lib, '_add_training')

@@ -1,4 +1,4 @@
-"""Runs that somebody moves, or replaces, while a command evaluates them."""
+"""Runs that are moved or replaced while a command evaluates them."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def _four(phantom_data_dir):
 
 @pytest.fixture(name='evaluated')
 def _evaluated(four, tmp_path, monkeypatch):
-  """Calls the command on the run, and something while the networks compute."""
+  """Function (meanwhile): evaluates; `meanwhile` runs during the prediction."""
   made_run.write_results(tmp_path / 'run')
   load = lambda *_, **__: ('test', four)  # noqa: E731
   monkeypatch.setattr(choice, 'load_for_evaluation', load)
@@ -84,7 +84,8 @@ def test_nothing_is_written_below_another_run(
   flags = [] if into == 'run' else [f'--out={out}']
   with pytest.raises(errors.InputError, match='is not the run that was read'):
     evaluated(meanwhile, *flags)
-  # It neither comes up anew nor gets another file; a lock goes with its holder.
+  # The old path is not made again, and gets no other file than a lock, which
+  # disappears with its process.
   lock = '.mtnet_jax-lock'
   after = [name for name in _results(run) if name != lock]
   assert [run.exists(), after] == [there[0], [x for x in there[1] if x != lock]]
@@ -100,7 +101,7 @@ def test_another_evaluation_is_refused_before_it_computes(
   flags = [f'--out={out}'] if flag else []
 
   def another():
-    # As a second process does, which would compute meanwhile.
+    # A second process would do this while the first one predicts.
     with pytest.raises(errors.BusyError, match='wait for it, or choose'):
       evaluated(lambda: pytest.fail('it computes'), *flags)
 
@@ -110,8 +111,8 @@ def test_another_evaluation_is_refused_before_it_computes(
     pass
 
 
-def test_a_run_that_is_moved_before_goes_on(evaluated, tmp_path):
-  """By its new path, and by a link."""
+def test_a_run_that_was_moved_before_is_evaluated(evaluated, tmp_path):
+  """At its new path, and through a link."""
   _rename(tmp_path / 'run')
   (tmp_path / 'link').symlink_to('elsewhere')
   evaluated(lambda: None, run='link')
@@ -120,7 +121,7 @@ def test_a_run_that_is_moved_before_goes_on(evaluated, tmp_path):
   assert _results(found) == ['metrics.json', 'records.csv']
 
 
-def test_an_unfinished_run_is_no_folder_for_results(evaluated, tmp_path):
+def test_the_folder_of_an_unfinished_run_is_refused(evaluated, tmp_path):
   other = made_run.write_results(tmp_path / 'other')
   for name in ('metrics.json', 'records.csv'):
     (other / name).unlink()

@@ -29,7 +29,7 @@ def test_a_run_that_saves_after_sigterm_is_not_ended_by_others(
     tmp_path, stop=stop, simulated=True, log_every=1
   )
   observer.step(1, 0.5)
-  # Another run has ended, and the sweep with it.
+  # The failure of another run has ended the sweep.
   stop.set()
   if sigterm:
     monkeypatch.setattr(stopping, 'asked', lambda: True)
@@ -50,7 +50,7 @@ def job(workdir, data_dir, *flags):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory, phantom_data_dir, compiled):
-  """Directory of an undisturbed sweep, and its output."""
+  """The directory of a sweep that was not stopped, and its output."""
   workdir = tmp_path_factory.mktemp('sweeps') / 'undisturbed'
   done = main_job.run(job(workdir, phantom_data_dir), **compiled)
   assert done.returncode == 0, done.stderr[-3000:]
@@ -60,7 +60,7 @@ def finished(tmp_path_factory, phantom_data_dir, compiled):
 def test_processes_share_a_sweep(
   tmp_path, phantom_data_dir, compiled, finished
 ):
-  """What another process trains is left to it, and so is the report."""
+  """A process skips a point that another one trains, and the report, too."""
   workdir = tmp_path / 'shared'
   shutil.copytree(finished[0], workdir)
   taken = workdir / 'margin30'
@@ -70,7 +70,7 @@ def test_processes_share_a_sweep(
   with workdir_lib.lock(taken):
     done = main_job.run(command, **compiled)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "1 of 3 runs are another process's, such as margin30" in done.stdout
+    assert 'still train 1 of 3 runs, such as margin30' in done.stdout
     assert 'margin90: JA ' in done.stdout
     assert not (taken / 'metrics.json').exists()
     assert not (workdir / 'report').exists()
@@ -102,7 +102,7 @@ def test_a_sweep_ends_with_its_table_and_its_figure(finished):
   assert len(values) == 3
   for row in rows:
     if row['point'] != 'margin30':
-      # No difference without its interval.
+      # Every difference has an interval.
       assert row['paired'] == 'True' and row['difference_low']
       assert row['verdict']
   stored = json.loads((workdir / 'margin10' / 'metrics.json').read_text())
@@ -111,7 +111,9 @@ def test_a_sweep_ends_with_its_table_and_its_figure(finished):
   )
 
 
-def test_a_killed_sweep_goes_on(finished, tmp_path, phantom_data_dir, compiled):
+def test_a_killed_sweep_is_resumed(
+  finished, tmp_path, phantom_data_dir, compiled
+):
   workdir = tmp_path / 'killed'
   command = job(workdir, phantom_data_dir)
   process = subprocess.Popen(
@@ -168,8 +170,8 @@ def test_two_devices_train_points_of_their_own(
   for point in ('margin10', 'margin30', 'margin90'):
     metrics = json.loads((workdir / point / 'metrics.json').read_text())
     assert metrics['hardware']['devices'] == 1
-  # Each run is what one device makes of it, but for the rounding of programs
-  # that XLA compiles for so many threads.
+  # The runs are those of one device, except for rounding: XLA compiles other
+  # programs for other numbers of threads.
   for ours, theirs in zip(results(workdir), results(finished[0]), strict=True):
     assert ours['point'] == theirs['point']
     np.testing.assert_allclose(
@@ -177,7 +179,7 @@ def test_two_devices_train_points_of_their_own(
     )
 
 
-def test_a_wrong_config_is_one_line(tmp_path):
+def test_a_wrong_config_is_refused_in_one_line(tmp_path):
   for value, message in (
     ('configs/ablations.py:table9', "'table9' is unknown"),
     ('configs/ablations.py:table4,huge', "'huge' is unknown"),

@@ -148,7 +148,7 @@ def test_only_unseen_nodules_count():
   ] == pytest.approx(0.1)
   none = averaging.judge(singles, averaged, unseen & False, seed=0)
   assert none == {'nodules': 0, 'patients': 0}
-  assert 'cannot be told' in _text(none)
+  assert 'cannot be measured' in _text(none)
 
 
 def _text(tree):

@@ -1,4 +1,4 @@
-"""What is learned in bfloat16 is as good as what is learned in float32."""
+"""Networks trained in bfloat16 are as good as those trained in float32."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-# Where a metric is, and what networks that learned something reach.
+# Path of a metric in metrics.json -> a value that trained networks exceed.
 _METRICS = {
   ('segmentation', 'coarse', 'dice'): 0.6,
   ('classification', 'auc'): 0.8,
@@ -27,7 +27,7 @@ def _test_metrics(folder):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, phantom_data_dir, compiled):
-  """Trains the demo's coarse and class nets, on a third of its pixels."""
+  """Function (dtype): trains smaller coarse and class nets than the demo."""
 
   def run(dtype):
     workdir = tmp_path_factory.mktemp('runs') / dtype
@@ -53,15 +53,15 @@ def trained(tmp_path_factory, phantom_data_dir, compiled):
 
 @pytest.fixture(scope='module')
 def float32(trained):
-  """A run in float32, of networks that learned something."""
+  """A run in float32, whose networks have learned something."""
   workdir = trained('float32')
   for where, metric in _test_metrics(workdir).items():
-    # Else any others would agree with them.
+    # Any networks would agree with untrained ones.
     assert metric['value'] > _METRICS[where]
   return workdir
 
 
-def test_answers_of_the_same_networks_are_within_the_intervals(
+def test_metrics_of_the_same_weights_are_within_the_intervals(
   float32, tmp_path, compiled
 ):
   workdir = tmp_path / 'in_bfloat16'
@@ -77,20 +77,21 @@ def test_answers_of_the_same_networks_are_within_the_intervals(
     **compiled,
   )
   assert done.returncode == 0, done.stderr[-3000:]
-  found = _test_metrics(tmp_path / 'found')
+  metrics = _test_metrics(tmp_path / 'found')
   for where, metric in _test_metrics(float32).items():
     low, high = metric['ci95']
-    assert low <= found[where]['value'] <= high, where
-  # It did compute in another type.
+    assert low <= metrics[where]['value'] <= high, where
+  # The results differ, so it did compute in another type.
   dice = ('segmentation', 'coarse', 'dice')
-  assert found[dice]['value'] != _test_metrics(float32)[dice]['value']
+  assert metrics[dice]['value'] != _test_metrics(float32)[dice]['value']
 
 
 def test_networks_trained_in_it_are_no_worse(float32, trained):
-  """Not below the intervals: two trainings differ by more than rounding.
+  """Metrics are not below the intervals of float32.
 
-  One of them may find better weights, whichever it is.
+  They may be above: two trainings differ by more than rounding, and either may
+  find better weights.
   """
-  found = _test_metrics(trained('bfloat16'))
+  metrics = _test_metrics(trained('bfloat16'))
   for where, metric in _test_metrics(float32).items():
-    assert found[where]['value'] >= metric['ci95'][0], where
+    assert metrics[where]['value'] >= metric['ci95'][0], where

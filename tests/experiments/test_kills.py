@@ -1,4 +1,4 @@
-"""Random moments: a short form of `faults/kills.py`, with its seed."""
+"""Runs killed at random moments: a short form of `faults/kills.py`."""
 
 import os
 
@@ -26,7 +26,7 @@ def _write(directory, files):
 
 
 @pytest.mark.parametrize(
-  'files, words',
+  'files, expected',
   [
     ({}, 'starting'),
     ({'data/x.incomplete/a': ''}, 'building'),
@@ -44,12 +44,12 @@ def _write(directory, files):
     ({'run/records.csv': '', 'run/metrics.json': ''}, 'finished'),
   ],
 )
-def test_how_far_a_run_has_come(tmp_path, files, words):
+def test_the_progress_of_a_run_is_recognised(tmp_path, files, expected):
   _write(tmp_path, files)
-  assert kills.reached(tmp_path) == words
+  assert kills.reached(tmp_path) == expected
 
 
-def test_a_file_written_again_is_found_again(tmp_path):
+def test_a_rewritten_file_counts_as_another_one(tmp_path):
   _write(tmp_path, {'run/records.csv': 'a'})
   before = kills.found(tmp_path, 'run/records.csv')
   assert len(before) == 1

@@ -1,4 +1,4 @@
-"""A directory that is moved or replaced while a run or a sweep works in it."""
+"""Directories that are moved or replaced while a run or a sweep uses them."""
 
 import json
 
@@ -14,10 +14,10 @@ from mtnet_jax.system import errors
 
 
 @pytest.mark.parametrize(
-  ('replaced', 'said'), ((False, 'is gone'), (True, 'is another one now'))
+  ('replaced', 'message'), ((False, 'is gone'), (True, 'is another one now'))
 )
 def test_while_a_run_reads_its_dataset(
-  phantom_data_dir, tmp_path, monkeypatch, replaced, said
+  phantom_data_dir, tmp_path, monkeypatch, replaced, message
 ):
   run = tmp_path / 'run'
   load = lidc.load_for_training
@@ -30,7 +30,7 @@ def test_while_a_run_reads_its_dataset(
 
   monkeypatch.setattr(lidc, 'load_for_training', moving)
   config = sweep_config.get_config(str(phantom_data_dir)).base
-  with pytest.raises(errors.InputError, match=f'run {said}.*this run wrote'):
+  with pytest.raises(errors.InputError, match=f'run {message}.*this run wrote'):
     run_lib.run(config.copy_and_resolve_references(), run)
   assert run.exists() == replaced
   assert not replaced or not list(run.iterdir())
@@ -38,7 +38,7 @@ def test_while_a_run_reads_its_dataset(
 
 @pytest.fixture
 def sweep(phantom_data_dir, tmp_path, monkeypatch):
-  """Function (change): runs a sweep; `change` comes after its first point."""
+  """Function (change): runs a sweep; calls `change` after its first point."""
   directory = tmp_path / 'sweep'
   monkeypatch.setattr(sweep_runs, '_in_short', lambda _: '')
 
@@ -46,7 +46,7 @@ def sweep(phantom_data_dir, tmp_path, monkeypatch):
     trained = []
 
     def point(config, workdir, **_):
-      """What a run does to a directory, in no time."""
+      """Writes the files of a finished run."""
       files.make_folder(workdir)
       workdir_lib.claim(workdir, config)
       (workdir / 'metrics.json').write_text(
@@ -85,23 +85,25 @@ def _change_its_file(directory):
 
 
 @pytest.mark.parametrize(
-  ('change', 'said'),
+  ('change', 'message'),
   (
     (_rename, 'is gone: .* while this sweep wrote'),
     (_replace, 'is another one now: .* while this sweep wrote'),
-    (_remove_its_file, 'is no sweep'),
+    (_remove_its_file, 'is not a sweep'),
     (_change_its_file, 'holds another sweep'),
   ),
 )
-def test_between_the_points_of_a_sweep(sweep, tmp_path, change, said):
-  with pytest.raises(errors.InputError, match=said):
+def test_between_the_points_of_a_sweep(sweep, tmp_path, change, message):
+  with pytest.raises(errors.InputError, match=message):
     sweep(change)
   if change in (_rename, _replace):
     directory = tmp_path / 'sweep'
     assert not directory.exists() or not list(directory.iterdir())
 
 
-def test_no_run_begins_in_the_directory_of_a_sweep(phantom_data_dir, tmp_path):
+def test_a_run_cannot_start_in_the_directory_of_a_sweep(
+  phantom_data_dir, tmp_path
+):
   (tmp_path / 'sweep.json').write_text('{}')
   config = sweep_config.get_config(str(phantom_data_dir)).base
   with pytest.raises(errors.InputError, match='directory of a sweep'):

@@ -1,4 +1,4 @@
-"""What eight devices trained opens on one, and says the same."""
+"""A run trained on eight devices gives the same outputs on one."""
 
 import os
 import sys
@@ -37,7 +37,7 @@ np.savez(out, **outputs)
 
 
 @pytest.mark.long
-def test_a_run_of_eight_devices_opens_on_one(
+def test_a_run_on_eight_devices_is_loaded_on_one(
   tmp_path, phantom_data_dir, compiled
 ):
   run = tmp_path / 'run'

@@ -1,7 +1,7 @@
-"""Real CT: what is built of it, what the shipped model makes of it, training.
+"""Real CT: the datasets built from it, the shipped models on it, training.
 
-Crops of real nodules, which are no part of this repository: the tests skip
-where they are missing.
+The crops of real nodules are not in this repository; the tests are skipped if
+they are missing.
 """
 
 import json
@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope='module', name='dicom_dir')
 def _dicom_dir(make_once):
-  """DICOM series of the crops."""
+  """A folder with DICOM series of the crops."""
   pytest.importorskip('nibabel', reason='needs the extra nifti')
 
   def make(folder):
@@ -56,7 +56,7 @@ def _built(make_once, dicom_dir, config):
 
 @pytest.fixture(scope='module', name='data_dir')
 def _data_dir(make_once, dicom_dir):
-  """TFDS folder with `lidc_nodules/paper` of the crops."""
+  """A TFDS folder with `lidc_nodules/paper`, built from the crops."""
   return _built(make_once, dicom_dir, 'paper')
 
 
@@ -80,17 +80,17 @@ def test_every_nodule_of_the_crops(make_once, dicom_dir):
 
 @pytest.mark.parametrize('name', shipped.names())
 def test_a_shipped_model_is_as_good_as_its_card_says(name, data_dir):
-  """Of 16-bit weights, on another processor: within 0.2 points."""
+  """Within 0.2 points, since weights have 16 bits and processors differ."""
   model = mtnet_jax.load(name)
   nodules = _load(data_dir)['test']
-  found = model.predict(nodules.image, nodules.info['pixel_spacing_mm'])
+  outputs = model.predict(nodules.image, nodules.info['pixel_spacing_mm'])
   expected = model.metrics['test']
-  # The card leaves out nodules that have no crop; see its limits.
+  # The card leaves out nodules without a crop; its section on limits says so.
   counted = np.isin(
     nodules.info['nodule_id'], model.metrics['left_out'], invert=True
   )
   assert counted.sum() == expected['nodules']
-  for key, masks in (('coarse', found.coarse_mask), ('fine', found.mask)):
+  for key, masks in (('coarse', outputs.coarse_mask), ('fine', outputs.mask)):
     dice = metrics.segmentation_metrics(
       masks[counted][..., None], nodules.mask[counted][..., None]
     )['dice']
@@ -99,7 +99,7 @@ def test_a_shipped_model_is_as_good_as_its_card_says(name, data_dir):
       expected['segmentation'][key]['dice']['value'],
       atol=0.002,
     )
-  scores, labels = found.malignancy[counted], nodules.label[counted]
+  scores, labels = outputs.malignancy[counted], nodules.label[counted]
   np.testing.assert_allclose(
     metrics.area_under_roc(scores, labels, np.ones(len(labels))),
     expected['classification']['auc']['value'],
@@ -118,10 +118,10 @@ def _coarse_dice(folder):
 
 
 @pytest.mark.long
-def test_two_epochs_on_real_nodules_beat_where_they_start(
+def test_two_epochs_on_real_nodules_improve_a_model_of_phantoms(
   finished_run, data_dir, tmp_path, compiled
 ):
-  """From a run that has seen some phantoms, scored on the same nodules."""
+  """Both are scored on the same nodules."""
   source, _ = finished_run
   done = main_job.run(
     main_job.module(
@@ -149,5 +149,5 @@ def test_two_epochs_on_real_nodules_beat_where_they_start(
   assert done.returncode == 0, done.stderr[-3000:]
   assert f'starts from {source}' in done.stdout
   after = _coarse_dice(tmp_path / 'run')
-  # It learns some tens of points; 5 are beyond any rounding.
+  # It gains tens of percentage points; 5 are more than rounding can make.
   assert after > _coarse_dice(tmp_path / 'before') + 0.05

@@ -1,4 +1,4 @@
-"""The main job: what it writes, says and refuses."""
+"""The main job: its files, its output, and the errors of users it refuses."""
 
 import csv
 import dataclasses
@@ -37,10 +37,10 @@ def test_run_directory_is_complete(finished_run):
     assert (workdir / name).exists(), name
 
 
-def test_the_list_of_what_was_seen_is_that_of_the_splits(
+def test_seen_csv_lists_the_training_and_validation_nodules(
   finished_run, phantom_data_dir
 ):
-  """Of the limited ones, and not of the test."""
+  """Only those within `dataset.limit`, and none of the test split."""
   workdir, _ = finished_run
   config = json.loads((workdir / 'config.json').read_text())['dataset']
   cohort = json.loads((workdir / 'metrics.json').read_text())['cohort']
@@ -57,7 +57,7 @@ def test_the_list_of_what_was_seen_is_that_of_the_splits(
     assert len({row[1] for row in rows}) == cohort[use]['patients']
 
 
-def test_metrics_say_what_they_were_made_of(finished_run):
+def test_metrics_name_the_dataset_and_the_versions(finished_run):
   workdir, printed = finished_run
   results = json.loads((workdir / 'metrics.json').read_text())
   assert results['dataset'] == 'lidc_nodules/phantom'
@@ -83,7 +83,7 @@ def test_metrics_follow_from_the_records(finished_run):
   results = json.loads((workdir / 'metrics.json').read_text())['test']
   assert len(rows) == results['nodules'] == 32
   for name in ('coarse', 'fine'):
-    # Equation (7) from the counts of each row.
+    # Equation (7), from the pixel counts in each row.
     dice = [
       2
       * int(row[f'{name}_overlap'])
@@ -103,8 +103,8 @@ def test_train_log_has_a_row_per_epoch(finished_run):
     (stage, epoch) for stage in STAGES for epoch in '12'
   ]
   assert {row['simulated'] for row in rows} == {'True'}
-  # Of each stage's last step, one before the cosine is down at zero: after a
-  # warm-up of 5 % of the steps.
+  # The learning rate of a stage's last step, one step before the cosine reaches
+  # zero; the warm-up takes 5 % of the steps.
   for row in (row for row in rows if row['epoch'] == '2'):
     steps = int(row['step'])
     falling = steps - max(1, steps // 20)
@@ -122,12 +122,12 @@ def test_tensorboard_shows_the_learning_rate(finished_run):
       if event.summary.value
       and event.summary.value[0].tag == 'simulated/learning_rate'
     }
-    # The test size logs every step; the first but one ends the warm-up.
+    # The test variant logs every step, and the warm-up ends at the second one.
     assert list(rates) == list(range(1, len(rates) + 1))
     assert max(rates.values()) == pytest.approx(0.002)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(
+def test_a_finished_run_is_shown_and_not_changed(
   finished_run, phantom_data_dir
 ):
   workdir, _ = finished_run
@@ -152,11 +152,11 @@ def test_another_config_in_the_same_workdir_is_refused(
 
 @pytest.fixture
 def copied_run(finished_run, tmp_path):
-  """A copy of a finished run, in which anything may be changed."""
+  """A copy of a finished run, which tests may change."""
   return shutil.copytree(finished_run[0], tmp_path / 'run')
 
 
-def test_results_whose_config_is_gone_are_shown_for_no_other_one(
+def test_results_without_their_config_are_not_shown_for_another_one(
   copied_run, phantom_data_dir
 ):
   (copied_run / 'config.json').unlink()
@@ -184,7 +184,7 @@ def test_results_of_another_run_are_not_shown_as_this_one_s(
 def test_another_dataset_of_the_same_name_is_refused(
   copied_run, phantom_data_dir
 ):
-  """Rebuilt with other patients, say: the run must not mix the two."""
+  """For example, rebuilt with other patients: a run must not mix the two."""
   path = copied_run / 'config.json'
   config = json.loads(path.read_text())
   assert re.fullmatch('[0-9a-f]{16}', config['dataset']['fingerprint'])
@@ -209,7 +209,7 @@ def test_without_the_real_dataset_a_banner_names_the_command(
   config.dataset.data_dir = str(phantom_data_dir)
   chosen = choice.choose_dataset(config)
   assert chosen.dataset.name == 'lidc_nodules/phantom'
-  # What was asked for stays as it was.
+  # The config of the caller is unchanged.
   assert config.dataset.name == 'lidc_nodules/paper'
   printed = capsys.readouterr().out
   assert 'SIMULATED' in printed
@@ -221,7 +221,7 @@ def test_without_the_real_dataset_a_banner_names_the_command(
 def test_a_split_of_one_class_is_refused(split, label, monkeypatch):
   both = step_job.made_up_nodules(6)
   assert set(both.label) == {0, 1}
-  # Those that are open are of no class.
+  # Open nodules have no class.
   one = dataclasses.replace(
     both, label=np.where(both.label == label, label, -1)
   )

@@ -1,4 +1,4 @@
-"""Which runs a sweep is of, and what they may share."""
+"""The runs of a sweep, and which of them may share a coarse net."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_every_sweep_can_be_trained(name, variant):
   assert {output for output in config.outputs} <= set(config.base.stages)
 
 
-def test_unknown_sweeps_and_variants_are_named():
+def test_unknown_sweeps_and_variants_are_refused():
   with pytest.raises(ValueError, match="'table9'.*table4.*folds.*table9,test"):
     project_configs.ABLATIONS.get_config('table9')
   with pytest.raises(ValueError, match="'huge'.*mtnet, small, demo, test"):
@@ -96,12 +96,12 @@ def test_rank_loss_has_both_other_losses_with_and_without_it():
 
 
 @pytest.mark.parametrize(
-  ('name', 'count'),
-  # Another coarse mask is another program.
+  ('name', 'expected'),
+  # Another form of the coarse mask needs another program.
   (('figure7,test', 1), ('figure7', 1), ('figure8', 1), ('table4', 2)),
 )
-def test_points_that_differ_in_numbers_have_one_program(name, count):
-  """All that a compiled step depends on is equal."""
+def test_points_that_differ_in_hyperparameters_share_a_program(name, expected):
+  """Everything that a compiled step depends on is equal."""
   programs = {
     (
       stages.make_stages(point.config)[0],
@@ -109,7 +109,7 @@ def test_points_that_differ_in_numbers_have_one_program(name, count):
     )
     for point in plan_of(name)
   }
-  assert len(programs) == count
+  assert len(programs) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_points_share_a_coarse_net_where_its_config_is_the_same(name, sizes):
 
 def test_folds_rotate_through_all_five():
   """Each fold is tested once, validates once and trains three times."""
-  turns = {
+  rotations = {
     point.name: point.config.dataset.rotate_folds for point in plan_of('folds')
   }
-  assert turns['fold4'] == 0
-  assert sorted(turns.values()) == [0, 1, 2, 3, 4]
+  assert rotations['fold4'] == 0
+  assert sorted(rotations.values()) == [0, 1, 2, 3, 4]
 
 
 def plan_of_folds(*folds, name='table4', **overrides):
@@ -147,7 +147,7 @@ def test_each_point_is_tested_on_each_fold():
     'without_mask/fold1',
   ]
   for point in plan:
-    # Train on three, validate on the next, test on the one after that.
+    # Three folds train, the next one validates, and the one after that tests.
     test_fold = (point.config.dataset.rotate_folds + 4) % 5
     assert point.folder.endswith(f'fold{test_fold}')
     assert point.config.coarse_mask == (
@@ -157,7 +157,7 @@ def test_each_point_is_tested_on_each_fold():
     'with_mask/fold4',
     'without_mask/fold4',
   ]
-  # Runs of one fold have a coarse net in common.
+  # Runs with the same test fold share a coarse net.
   assert [
     [point.folder for point in group] for group in sweep_plan.groups(plan)
   ] == [
@@ -171,12 +171,12 @@ def test_without_test_folds_a_point_has_a_folder_of_its_name():
 
 
 @pytest.mark.parametrize('folds', ((5,), (1, 1), (-1,), (0.5,), ('4',)))
-def test_test_folds_that_are_none_are_refused(folds):
+def test_invalid_test_folds_are_refused(folds):
   with pytest.raises(errors.InputError, match='test_folds.*0 to 4'):
     plan_of_folds(*folds)
 
 
-def test_points_that_rotate_folds_have_no_test_folds():
+def test_points_that_rotate_folds_cannot_have_test_folds():
   with pytest.raises(errors.InputError, match='without_mask rotates'):
     plan_of_folds(1, 2, dataset={'rotate_folds': 3})
 
@@ -191,13 +191,13 @@ def test_larger_images_have_as_many_pixels_in_fewer_epochs():
   assert plan[0].name == 'size112'
 
 
-def test_points_are_told_apart_by_what_the_paper_calls_it():
+def test_points_are_described_with_the_paper_s_symbols():
   overrides = {'rank_loss': {'margin': 0.1, 'top_k': 30}}
   assert sweep_plan.describe(overrides) == 'K = 30, margin = 0.1'
   assert sweep_plan.describe({}) == ''
 
 
-def test_an_override_of_no_field_is_refused():
+def test_an_override_of_an_unknown_field_is_refused():
   config = project_configs.ABLATIONS.get_config('table4,test')
   with config.unlocked():
     config.points.without_mask = {'coarse_maks': 'none'}
@@ -205,7 +205,7 @@ def test_an_override_of_no_field_is_refused():
     sweep_plan.points(config)
 
 
-def test_a_reference_that_is_no_point_is_refused():
+def test_a_reference_that_is_not_a_point_is_refused():
   config = project_configs.ABLATIONS.get_config('table4,test')
   config.reference = 'mask'
   with pytest.raises(errors.InputError, match="'mask'.*with_mask"):
@@ -220,7 +220,7 @@ def claim(directory, name='table4,test', changed=None, **changes):
   sweep_plan.claim(directory, config, plan)
 
 
-def test_a_sweep_of_the_former_names_of_keys_goes_on(tmp_path):
+def test_a_sweep_with_former_names_of_keys_is_resumed(tmp_path):
   claim(tmp_path)
   path = tmp_path / 'sweep.json'
   text = path.read_text()
@@ -235,7 +235,7 @@ def test_a_sweep_of_the_former_names_of_keys_goes_on(tmp_path):
   claim(tmp_path)
 
 
-def test_a_directory_is_claimed_once_and_again(tmp_path):
+def test_a_directory_can_only_be_claimed_again_by_the_same_sweep(tmp_path):
   directory = tmp_path / 'sweep'
   claim(directory)
   claim(directory)
@@ -245,7 +245,7 @@ def test_a_directory_is_claimed_once_and_again(tmp_path):
     claim(directory, seed=1)
 
 
-def test_a_new_field_as_the_config_file_has_it_is_the_same_sweep(tmp_path):
+def test_a_new_field_with_its_default_value_is_the_same_sweep(tmp_path):
   claim(tmp_path)
   claim(tmp_path, changed={'base.seed'}, noise=0.1)
   for changed in (None, {'base.noise'}):
@@ -267,7 +267,7 @@ def test_other_points_are_another_sweep(tmp_path):
   sweep_plan.claim(tmp_path / 'one', config, whole[:1])
   with pytest.raises(errors.InputError, match='point without_mask is new'):
     sweep_plan.claim(tmp_path / 'one', config, whole)
-  with pytest.raises(errors.InputError, match='without_mask is not there any'):
+  with pytest.raises(errors.InputError, match='without_mask no longer exists'):
     sweep_plan.claim(tmp_path / 'two', config, whole[:1])
 
 
@@ -287,14 +287,14 @@ def test_a_sweep_of_another_version_is_refused(tmp_path):
     claim(tmp_path)
 
 
-def test_somebody_s_folder_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
   (tmp_path / 'thesis.txt').write_text('')
-  with pytest.raises(errors.InputError, match='no sweep.*not empty'):
+  with pytest.raises(errors.InputError, match='not a sweep.*not empty'):
     claim(tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
 
 
-def test_a_coarse_stage_is_taken_over_whole_and_only_once(tmp_path):
+def test_a_coarse_stage_is_copied_unless_there_is_one(tmp_path):
   def save(name, value):
     checkpoints = checkpoint.Checkpoints(
       workdir.checkpoint_dir(tmp_path / name, 'coarse')

@@ -1,4 +1,4 @@
-"""The page of a sweep claims nothing without an interval, and is whole."""
+"""The page of a sweep is complete, and all its claims have intervals."""
 
 import csv
 import functools
@@ -36,18 +36,21 @@ def few_replicates(monkeypatch):
 
 
 def records_of(name, index):
-  """Other nodules in each fold and split; else the same, better by 2 % each."""
+  """Returns records of a point; each point is better than the last by 2 %.
+
+  The nodules differ between points if the points have different test sets.
+  """
   records = made_records.make_records(shift=index / 50, first=index % 3)
-  apart = name in ('leakage', 'folds')
+  differ = name in ('leakage', 'folds')
   return [
-    {**record, 'nodule_id': f'{index * apart}-{record["nodule_id"]}'}
+    {**record, 'nodule_id': f'{index * differ}-{record["nodule_id"]}'}
     for record in records
   ]
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-  """Writes the report of a sweep whose runs are made up."""
+  """Function (name, ...): writes the report of a sweep of made-up runs."""
 
   def write(name, test_folds=(), **results):
     config = project_configs.ABLATIONS.get_config(f'{name},test')
@@ -93,10 +96,10 @@ def test_every_kind_has_its_page_table_and_figure(write, tmp_path, name):
   assert all((tmp_path / 'report' / picture).exists() for picture in pictures)
   assert re.search(r'alt="SIMULATED CT', page)
   assert 'nan' not in page and 'None' not in page
-  # What is said on the terminal stands on the page.
+  # The page has every line of the output.
   for line in text.splitlines()[1:]:
     assert line.strip() in page
-    # And no difference comes without its interval.
+    # Every difference has its interval.
     if re.search(r'than .* by [\d.]+ points|differ from', line):
       assert '95 % interval of the difference' in line
   with open(tmp_path / 'report' / 'results.csv', newline='') as file:
@@ -109,27 +112,26 @@ def test_every_kind_has_its_page_table_and_figure(write, tmp_path, name):
 
 
 def test_words_follow_the_interval(write):
-  # Every nodule is better by 2 %, so every resampling is.
+  # Every nodule is better by 2 %, so every resample is, too.
   assert (
     'Fine Seg-net, without mask: Jaccard index higher than the'
     ' reference by 2.0 points (95 % interval of the difference +2.0 to +2.0).'
   ) in write('table5')
-  # Its coarse net is compared with its fine net: no better by anything.
+  # The coarse net is compared with the fine net, and they are equally good.
   text = write('table5')
   assert (
     'Coarse Seg-net: Jaccard index not shown to differ from Fine Seg-net'
-    in (text)
-  )
-  # Figure 7 counts all of its 19 others.
+  ) in text
+  # Figure 7 has 19 points besides the reference.
   assert 'Of the 19 others' in write('figure7')
 
 
-def test_a_config_of_one_s_own_needs_no_test_folds(write, tmp_path):
+def test_a_config_without_the_field_test_folds_is_accepted(write, tmp_path):
   write('table4', test_folds=None)
   assert (tmp_path / 'report' / 'index.html').exists()
 
 
-def test_leakage_says_that_the_nodules_are_others(write):
+def test_leakage_says_that_the_test_nodules_differ(write):
   assert write('leakage').count(', on other test nodules.') == 3
 
 
@@ -141,9 +143,10 @@ def test_folds_are_pooled_over_all_nodules(write, tmp_path):
   assert 'mtnet_jax.evaluate --workdir' in html
 
 
-def test_test_folds_are_taken_together_and_paired(write, tmp_path):
+def test_test_folds_are_pooled_and_paired(write, tmp_path):
   text = write('table5', test_folds=(0, 4))
-  # Points have places 0 to 3, a fold after the other; a place is worth 2 %.
+  # The four runs have indices 0 to 3, and each index adds 2 %. Those of the
+  # second point are 2 and 3, those of the reference 0 and 1.
   assert (
     'Fine Seg-net, without mask: Jaccard index higher than the'
     ' reference by 4.0 points (95 % interval of the difference +4.0 to +4.0).'
@@ -162,7 +165,7 @@ def test_test_folds_are_taken_together_and_paired(write, tmp_path):
 def test_points_whose_folds_differ_are_paired_where_their_nodules_are_equal(
   write, tmp_path, monkeypatch
 ):
-  """Split by nodule or by patient, the five folds together are all nodules."""
+  """All folds together have the same nodules, however they are split."""
 
   def same_in_another_order(name, index):
     records = made_records.make_records(shift=index / 50)
@@ -190,7 +193,7 @@ def test_an_interrupted_report_leaves_the_old_one(write, tmp_path, monkeypatch):
 
 
 def test_runs_of_several_versions_are_refused(write, tmp_path):
-  with pytest.raises(errors.InputError, match='mixed up.*versions of jax'):
+  with pytest.raises(errors.InputError, match='differ in.*version of jax'):
     write('table4', mixed=1)
   assert not (tmp_path / 'report').exists()
 
@@ -198,7 +201,7 @@ def test_runs_of_several_versions_are_refused(write, tmp_path):
 @pytest.mark.parametrize(
   ('name', 'reference'), (('table4', 'with_mask'), ('figure8', None))
 )
-def test_a_sweep_says_how_it_gets_into_the_papers_tables(
+def test_a_sweep_prints_the_command_for_the_papers_tables(
   tmp_path, monkeypatch, capsys, name, reference
 ):
   monkeypatch.setattr(sweep_runs, '_train', lambda *_: None)
@@ -208,10 +211,10 @@ def test_a_sweep_says_how_it_gets_into_the_papers_tables(
   config = project_configs.ABLATIONS.get_config(f'{name},test')
   sweep_runs.run(config, directory)
   lines = capsys.readouterr().out.splitlines()
-  found = [line for line in lines if line.startswith("In the paper's tables")]
+  found = [line for line in lines if line.startswith('To add these results')]
   assert found == (
     [
-      "In the paper's tables: python -m mtnet_jax.report"
+      "To add these results to the paper's tables: python -m mtnet_jax.report"
       f' --workdir={directory}/{reference} --compare={directory}'
     ]
     if reference

@@ -1,4 +1,4 @@
-"""Points of a sweep against its reference."""
+"""Points of a sweep compared with its reference."""
 
 import made_records
 import numpy as np
@@ -13,18 +13,18 @@ def point(name):
   return sweep_plan.Point(name, name, {}, None)
 
 
-def by_place(results):
+def by_output(results):
   return {(result.point, result.output): result for result in results}
 
 
 def test_differences_on_the_same_nodules_are_paired():
-  # Every nodule is better by exactly .1, so each resampling is, too, although
-  # the nodules themselves spread over .5.
+  # Every nodule is better by exactly 0.1, so every resample is, too, although
+  # the values of the nodules range over 0.5.
   records = {
     'a': made_records.make_records(),
     'b': made_records.make_records(shift=0.1),
   }
-  found = by_place(
+  found = by_output(
     sweep_statistics.compare(
       [point('a'), point('b')], records, reference='a', shown=('fine',)
     )
@@ -40,12 +40,12 @@ def test_differences_on_the_same_nodules_are_paired():
   assert sweep_statistics.verdict(result.differences['jaccard']) == 'higher'
 
 
-def test_differences_on_other_nodules_are_of_two_samples():
+def test_differences_on_other_nodules_are_unpaired():
   others = [
     {**record, 'nodule_id': f'm{i}', 'patient_id': f'q{i // 2}'}
     for i, record in enumerate(made_records.make_records())
   ]
-  found = by_place(
+  found = by_output(
     sweep_statistics.compare(
       [point('a'), point('b')],
       {'a': made_records.make_records(), 'b': others},
@@ -55,7 +55,8 @@ def test_differences_on_other_nodules_are_of_two_samples():
   result = found['b', 'fine']
   difference = result.differences['jaccard']
   assert not result.paired and difference['value'] == 0
-  # Of two independent means: sqrt(2) times as wide as of one.
+  # The interval of a difference of two independent means is sqrt(2) times as
+  # wide as that of one mean.
   one, both = (
     np.ptp(estimate['ci95'])
     for estimate in (found['a', 'fine'].estimates['jaccard'], difference)
@@ -64,20 +65,21 @@ def test_differences_on_other_nodules_are_of_two_samples():
   assert sweep_statistics.verdict(difference) == 'no difference shown'
 
 
-def test_malignancy_is_compared_by_the_same_draws():
+def test_malignancy_is_compared_on_the_same_resamples():
   records = {
     'a': made_records.make_records(),
     'b': made_records.make_records(first=5),
   }
-  found = by_place(
+  found = by_output(
     sweep_statistics.compare(
       [point('a'), point('b')], records, reference='a', shown=('class',)
     )
   )
   assert set(found) == {('a', 'class'), ('b', 'class')}
   assert found['a', 'class'].estimates['auc'] == {'value': 1, 'ci95': [1, 1]}
-  # 15 of 20 malignant at .9, 5 at .1, and the benign the other way round:
-  # P(higher) = .75^2, P(equal) = 2 * .75 * .25, so .5625 + .375 / 2 = .75.
+  # 15 of 20 malignant nodules have 0.9 and 5 have 0.1; the benign ones have it
+  # the other way round. P(higher) = 0.75^2 and P(equal) = 2 * 0.75 * 0.25, so
+  # the AUC is 0.5625 + 0.375 / 2 = 0.75.
   auc = found['b', 'class'].differences['auc']
   assert auc['value'] == pytest.approx(-0.25)
   low, high = auc['ci95']
@@ -93,7 +95,7 @@ def test_masks_are_compared_with_the_last_one_of_the_reference():
   results = sweep_statistics.compare(
     [point('a'), point('b')], records, reference='a'
   )
-  found = by_place(results)
+  found = by_output(results)
   assert found['a', 'coarse'].differences['jaccard']['value'] == pytest.approx(
     -0.1
   )
@@ -102,13 +104,13 @@ def test_masks_are_compared_with_the_last_one_of_the_reference():
   )
 
 
-def test_a_coarse_net_that_was_taken_over_comes_once():
+def test_a_shared_coarse_net_is_shown_once():
   records = {
     'a': made_records.make_records(),
     'b': made_records.make_records(shift=0.1),
   }
   for shared in ((), ('a', 'b')):
-    found = by_place(
+    found = by_output(
       sweep_statistics.compare(
         [point('a'), point('b')],
         records,
@@ -125,12 +127,12 @@ def test_a_coarse_net_that_was_taken_over_comes_once():
     }
 
 
-def test_a_point_without_a_fine_net_is_compared_by_its_coarse_one():
+def test_a_point_without_a_fine_net_is_compared_by_its_coarse_net():
   records = {
     'a': made_records.make_records(masks=('coarse',)),
     'b': made_records.make_records(),
   }
-  found = by_place(
+  found = by_output(
     sweep_statistics.compare([point('b'), point('a')], records, reference='b')
   )
   assert set(found) == {
@@ -149,21 +151,21 @@ def test_folds_are_pooled():
       for record in made_records.make_records(shift=fold / 10)
     ]
   plan = [point(name) for name in parts]
-  results = sweep_statistics.of_folds(plan, parts)
-  found = by_place(results)
+  results = sweep_statistics.fold_results(plan, parts)
+  found = by_output(results)
   pooled = found[sweep_statistics.POOLED, 'fine']
   assert pooled.nodules == 6 * made_records.PATIENTS
   single = [found[name, 'fine'].estimates['jaccard']['value'] for name in parts]
   assert pooled.estimates['jaccard']['value'] == pytest.approx(np.mean(single))
   low, high, deviation = sweep_statistics.spread(results, 'fine')
-  # 0, .1 and .2 apart: a standard deviation of .1.
+  # The values differ by 0, 0.1 and 0.2: their standard deviation is 0.1.
   assert (high - low, deviation) == pytest.approx((0.2, 0.1))
 
 
 def test_folds_that_share_a_nodule_are_refused():
   plan = [point('fold0'), point('fold1')]
   with pytest.raises(errors.InputError, match='two folds'):
-    sweep_statistics.of_folds(
+    sweep_statistics.fold_results(
       plan,
       {
         'fold0': made_records.make_records(),
@@ -177,7 +179,7 @@ def test_one_patient_gives_no_interval_and_no_verdict():
     'a': made_records.make_records()[:2],
     'b': made_records.make_records(shift=0.1)[:2],
   }
-  found = by_place(
+  found = by_output(
     sweep_statistics.compare([point('a'), point('b')], records, reference='a')
   )
   difference = found['b', 'fine'].differences['jaccard']

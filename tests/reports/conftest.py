@@ -1,4 +1,4 @@
-"""A whole page of the report."""
+"""Fixtures: a complete page of the report, and fewer bootstrap replicates."""
 
 import functools
 
@@ -13,7 +13,7 @@ from mtnet_jax.reports import figures
 
 @pytest.fixture(scope='module')
 def few_replicates():
-  """A thousand take seconds, and the intervals are tested elsewhere."""
+  """A thousand replicates take seconds; other tests cover the intervals."""
   few = functools.partial(bootstrap.patient_weights, replicates=20)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(bootstrap, 'patient_weights', few)
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page(folder, few_replicates):
-  # Two readers: one drew the whole square, one its upper half.
+  # One of two readers drew the whole square, the other its upper half.
   def two_readers(nodules):
     whole = nodules.mask > 0
     half = whole & (np.arange(pages.PATCH)[:, None] < 6)

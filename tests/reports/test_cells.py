@@ -1,4 +1,4 @@
-"""Cells as they are shown, and rows of a CSV."""
+"""Text of table cells, and rows of a CSV file."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_csv_rows():
     [
       tables.Row('ours', [3, _HALF], 'nodules'),
       tables.Row('theirs', [4, {'value': 0.5, 'ci95': None}], 'paper'),
-      tables.Row('nobody', [], 'missing', 'make it'),
+      tables.Row('absent', [], 'missing', 'make it'),
     ],
   )
   assert tables.csv_rows(table, simulated=True) == [
@@ -64,7 +64,7 @@ def test_csv_rows():
       'dice_high': None,
     },
     {
-      'row': 'nobody',
+      'row': 'absent',
       'kind': 'missing',
       'simulated': True,
       'command': 'make it',

@@ -1,4 +1,4 @@
-"""Commands that a report names are those of the run."""
+"""The commands that a report shows belong to its run."""
 
 import shlex
 
@@ -11,10 +11,10 @@ from mtnet_jax.reports import commands
 
 
 @pytest.mark.parametrize('variant', project_configs.CONFIGS.VARIANTS)
-def test_a_run_as_its_variant_has_it_needs_no_more(variant):
+def test_an_unchanged_variant_needs_no_flags(variant):
   config = project_configs.CONFIGS.get_config(variant)
   name = '' if variant == 'mtnet' else variant
-  sweep, report = commands.of_run(config, f'runs/{variant}')
+  sweep, report = commands.for_run(config, f'runs/{variant}')
   assert sweep == (
     'python -m mtnet_jax.sweep --config=configs/baselines.py:tables'
     + (name and f',{name}')
@@ -25,16 +25,16 @@ def test_a_run_as_its_variant_has_it_needs_no_more(variant):
   )
 
 
-def test_no_variant_is_forgotten():
+def test_every_variant_has_commands_and_others_have_none():
   assert tuple(commands.VARIANTS) == project_configs.CONFIGS.VARIANTS
   config = made_run.config_of()
   with config.unlocked():
     config.variant = 'lidc_small_nodules'
-  assert commands.of_run(config, 'runs/x') is None
+  assert commands.for_run(config, 'runs/x') is None
 
 
-def test_what_makes_other_nodules_goes_with_the_sweep():
-  """Or its runs could not be compared with this one."""
+def test_settings_that_change_the_nodules_are_flags_of_the_sweep():
+  """Otherwise its runs could not be compared with this one."""
   config = project_configs.CONFIGS.get_config('demo')
   with config.unlocked():
     config.seed = 3
@@ -42,8 +42,8 @@ def test_what_makes_other_nodules_goes_with_the_sweep():
     config.dataset.data_dir = '/data of mine'
     config.dataset.rotate_folds = 2
     config.dataset.limit = 50
-  found = commands.of_run(config, 'my runs/a')
-  _, _, module, file, *flags = shlex.split(found.sweep)
+  result = commands.for_run(config, 'my runs/a')
+  _, _, module, file, *flags = shlex.split(result.sweep)
   assert module == 'mtnet_jax.sweep'
   sweep = project_configs.BASELINES.get_config(file.partition(':')[2])
   for flag in flags:
@@ -54,7 +54,7 @@ def test_what_makes_other_nodules_goes_with_the_sweep():
   plan = {point.name: point for point in sweep_plan.points(sweep)}
   assert plan['shared'].config.dataset == config.dataset
   assert plan['shared'].config.seed == 3
-  assert shlex.split(str(found))[-2:] == [
+  assert shlex.split(str(result))[-2:] == [
     '--workdir=my runs/a',
     '--compare=runs/tables-demo',
   ]

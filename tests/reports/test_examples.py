@@ -1,4 +1,4 @@
-"""Which nodules are shown, and what of them."""
+"""The choice of example nodules, and the images shown of them."""
 
 import numpy as np
 import pytest
@@ -31,11 +31,11 @@ def test_choose(dice, expected):
   assert examples.choose(dice) == expected
 
 
-def test_choose_takes_at_most_two_of_each():
+def test_choose_returns_at_most_two_per_rank():
   assert len(examples.choose(np.linspace(0, 1, 30))) == 6
 
 
-def test_order_is_that_of_the_last_mask():
+def test_nodules_are_ranked_by_the_last_mask():
   records = [{'coarse_dice': 0.9, 'fine_dice': 0.1}]
   name, values = examples.order_by(records)
   assert (name, values.tolist()) == ('Dice of the fine mask', [0.1])
@@ -43,7 +43,7 @@ def test_order_is_that_of_the_last_mask():
   assert (name, values.tolist()) == ('Dice of the coarse mask', [0.9])
 
 
-def test_order_without_masks_is_by_the_right_label():
+def test_without_masks_nodules_are_ranked_by_the_right_label():
   records = [
     {'malignancy_probability': 0.8, 'label': label} for label in (1, 0, -1)
   ]
@@ -53,7 +53,7 @@ def test_order_without_masks_is_by_the_right_label():
 
 @pytest.fixture
 def nodules():
-  """Two, of 2 x 2 pixels."""
+  """Two nodules of 2 x 2 pixels."""
   image = np.arange(2 * 4, dtype=np.int16).reshape(2, 2, 2)
   return nodules_lib.Nodules(
     image=image,
@@ -65,20 +65,22 @@ def nodules():
   )
 
 
-def test_what_is_shown_is_of_the_chosen_nodules(nodules):
+def test_collect_returns_the_chosen_nodules(nodules):
   records = [{'nodule_id': name} for name in 'abc']
-  shown = examples.collect(
+  collected = examples.collect(
     [('best', 2), ('worst', 0)], records, nodules, {'fine': nodules.image / 8}
   )
-  assert [x.record['nodule_id'] for x in shown] == ['c', 'a']
-  np.testing.assert_array_equal(shown[1].image, nodules.image[1])
-  assert shown[1].truth.tolist() == [[False, False], [True, True]]
-  # 4/8 and more.
-  assert not shown[0].masks['fine'].any() and shown[1].masks['fine'].all()
-  assert set(shown[0].masks) == {'fine'} and shown[0].cam is None
+  assert [x.record['nodule_id'] for x in collected] == ['c', 'a']
+  np.testing.assert_array_equal(collected[1].image, nodules.image[1])
+  assert collected[1].truth.tolist() == [[False, False], [True, True]]
+  # `nodules.image / 8` is below 0.5 in the first nodule, but not in the second.
+  assert (
+    not collected[0].masks['fine'].any() and collected[1].masks['fine'].all()
+  )
+  assert set(collected[0].masks) == {'fine'} and collected[0].cam is None
 
 
-def test_of_a_whole_split_each_comes_with_its_own(nodules):
+def test_pick_pairs_records_with_their_own_images(nodules):
   records = [{'fine_dice': 0.2}, {'fine_dice': 0.7}]
   best, worst = examples.pick(records, nodules, {'fine': nodules.image / 8})
   assert (best.rank, worst.rank) == ('best', 'worst')

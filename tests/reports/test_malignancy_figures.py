@@ -1,4 +1,4 @@
-"""Curves by hand, with the intervals of the summary."""
+"""Curves derived by hand, with the intervals of the summary."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def test_roc_by_hand():
   np.testing.assert_allclose(curve.get_xydata(), expected)
   np.testing.assert_allclose(dot.get_xydata(), [[0.5, 0.5]])
   assert curve.get_label() == 'Class-net, AUC 0.750 (0.500-1.000)'
-  # Specificity 0 to 0.75 is 0.25 to 1 of the axis.
+  # A specificity of 0 to 0.75 is 0.25 to 1 on the axis 1 - specificity.
   (across, up) = (bars.get_segments()[0] for bars in figure.axes[0].collections)
   np.testing.assert_allclose(across, [[0.25, 0.5], [1.0, 0.5]])
   np.testing.assert_allclose(up, [[0.5, 0.25], [0.5, 1.0]])
@@ -51,7 +51,7 @@ def test_precision_recall_by_hand():
   ax = figure.axes[0]
   assert ax.lines[0].get_ydata()[0] == 0.5  # share of malignant
   curve = ax.lines[1]
-  # From all four called malignant to none.
+  # The threshold rises from all four called malignant to none.
   np.testing.assert_allclose(
     curve.get_xydata(),
     [[1, 0.5], [1, 2 / 3], [0.5, 0.5], [0.5, 1], [0, 1]],
@@ -73,7 +73,8 @@ def test_reliability_by_hand():
   )
   heights = [bar.get_height() for bar in below.patches]
   assert heights == [0, 2, 0, 0, 0, 0, 0, 2, 0, 0]
-  # One of two in the first bin: anything can come of two patients.
+  # One of two nodules in the first bin is malignant, and each has its own
+  # patient: resamples have any proportion from 0 to 1.
   first, second = above.collections[0].get_segments()
   np.testing.assert_allclose(first[:, 1], [0, 1])
   np.testing.assert_allclose(second[:, 1], [1, 1])
@@ -87,7 +88,7 @@ def test_confusion_has_readers_in_rows():
   )
   ax = figure.axes[0]
   found = {text.get_position(): text.get_text() for text in ax.texts}
-  # (column, row): called malignant, but benign.
+  # (1, 0) is column 1, row 0: called malignant, but benign.
   assert found[1, 0] == '1' and found[0, 1] == '0'
   assert found[0, 0] == '2\nspecificity\n0.500 (0.000-0.750)'
   assert found[1, 1] == '1\nsensitivity\n0.500 (0.250-1.000)'

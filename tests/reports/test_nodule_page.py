@@ -1,4 +1,4 @@
-"""The page of `predict` shows what the networks saw, and what they marked."""
+"""The page of `predict` shows the networks' input and their masks."""
 
 import base64
 import io
@@ -64,7 +64,7 @@ def _page(tmp_path, *nodules, **index):
 
 
 def _images(page):
-  """The page's pictures, as arrays."""
+  """Returns the page's pictures as arrays."""
   found = re.findall(r'href="data:image/png;base64,([^"]+)"', page.html)
   return [
     np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found
@@ -72,14 +72,14 @@ def _images(page):
 
 
 def _inside(path, side):
-  """Which pixels' centres lie within the path of an SVG, by even and odd."""
-  count = np.zeros((side, side), int)
+  """Returns the mask of an SVG path by the even-odd rule at pixel centres."""
+  crossings = np.zeros((side, side), int)
   centres = np.argwhere(np.ones((side, side)))[:, ::-1] + 0.5
   for part in re.findall(r'M([^Z]+)Z', path):
     points = [[float(x) for x in pair.split()] for pair in part.split('L')]
     polygon = mpl_path.Path([*points, points[0]], closed=True)
-    count += polygon.contains_points(centres).reshape(side, side)
-  return count % 2 == 1
+    crossings += polygon.contains_points(centres).reshape(side, side)
+  return crossings % 2 == 1
 
 
 def test_an_outline_runs_between_the_pixels():
@@ -92,12 +92,12 @@ def test_an_outline_runs_between_the_pixels():
 
 
 @pytest.mark.parametrize('share', [0.3, 0.7])
-def test_an_outline_holds_the_pixels_of_its_mask(share):
+def test_an_outline_contains_exactly_the_pixels_of_its_mask(share):
   mask = np.random.default_rng(1).random((24, 24)) < share
   np.testing.assert_array_equal(
     _inside(nodule_page.outline(mask), 24), mask, strict=True
   )
-  # Holes, and what reaches the edges.
+  # A mask with a hole that reaches the edges of the patch.
   everything = np.ones((24, 24), bool)
   everything[5:9, 7:8] = False
   np.testing.assert_array_equal(
@@ -116,7 +116,7 @@ def test_slices_are_windowed_and_complete(tmp_path):
   assert (second == round(255 / 1.4)).all()
 
 
-def test_the_activation_map_hides_the_ct_where_it_says_something(tmp_path):
+def test_the_activation_map_is_more_opaque_where_it_is_stronger(tmp_path):
   cam = np.zeros((16, 16), np.float32)
   cam[1, 1], cam[2, 2] = -2, 4
   page = _page(tmp_path, _nodule(cam=cam))
@@ -126,12 +126,12 @@ def test_the_activation_map_hides_the_ct_where_it_says_something(tmp_path):
     activation[1, 1].tolist(),
   )
   assert red > blue and blue_more > red_less
-  # 0.7 of 255 at the strongest, half of it where it is half as strong.
+  # The opacity is 0.7 of 255 at the maximum, and half of it at half of that.
   assert (opacity, half) == (178, 89)
   assert np.count_nonzero(activation[..., 3]) == 2
 
 
-def test_disagreement_is_shown_where_something_was_averaged(tmp_path):
+def test_disagreement_is_shown_if_outputs_were_averaged(tmp_path):
   uncertainty = np.zeros((16, 16), np.float32)
   uncertainty[4, 4], uncertainty[5, 5] = 0.5, 0.25
   record = {
@@ -142,11 +142,11 @@ def test_disagreement_is_shown_where_something_was_averaged(tmp_path):
   shown = _images(page)[-1]
   assert (shown[4, 4], shown[5, 5], shown[0, 0]) == (255, 128, 0)
   assert page.row('a<b')[3] == '0.250 (0.125–0.500)'
-  assert '3 answers, 0.125 to 0.500' in page.text
+  assert '3 outputs, 0.125 to 0.500' in page.text
   assert 'where they disagree' in page.text
 
 
-def test_a_row_per_point_also_of_those_that_failed(tmp_path):
+def test_every_point_has_a_row_even_if_it_failed(tmp_path):
   nothing = {
     'id': 'none',
     'status': 'nothing found',
@@ -158,7 +158,7 @@ def test_a_row_per_point_also_of_those_that_failed(tmp_path):
   page = _page(
     tmp_path,
     _nodule({**readers, **dice}),
-    # Nobody has marked this one.
+    # No reader has marked this one.
     _nodule(nothing),
     failed=[{'id': 'far', 'reason': 'row 500 is outside'}],
     notes=['no DICOM Segmentation: <why>'],
@@ -176,7 +176,7 @@ def test_a_row_per_point_also_of_those_that_failed(tmp_path):
   assert 'no DICOM Segmentation: <why>' in page.text
 
 
-def test_what_was_not_measured_has_no_number(tmp_path):
+def test_sizes_that_were_not_measured_have_no_number(tmp_path):
   nothing = {
     'diameter_mm': None,
     'volume_mm3': None,
@@ -192,7 +192,7 @@ def test_what_was_not_measured_has_no_number(tmp_path):
   assert page.row('away')[:3] == ['3.0', 'not measured', '9']
   assert page.row('leak')[:3] == ['not measured', 'not measured', '2']
   assert page.row('some')[:3] == ['4.3', '> 32', '2']
-  # By these the table is sorted; what has none comes last.
+  # The table is sorted by these values; rows without a value come last.
   values = re.findall(r'<td data-value="([^"]*)">', page.html)
   assert values[:4] == ['', '', '2', '0.25']
   assert values[4:8] == ['4.26', '31.5', '2', '0.25']
@@ -215,7 +215,7 @@ def test_the_colours_of_the_activation_map_are_explained(tmp_path):
   assert 'red malignant, blue benign' in page.text
 
 
-def test_outlines_have_a_class_each(tmp_path):
+def test_each_outline_has_its_own_class(tmp_path):
   masks = np.zeros((4, 16, 16), bool)
   masks[0, 2, 2] = masks[1, 3, 3] = masks[2, 4, 4] = True
   one = _slice(
@@ -223,7 +223,7 @@ def test_outlines_have_a_class_each(tmp_path):
   )
   page = _page(tmp_path, _nodule(slices=[one]))
   paths = dict(re.findall(r'<path class="([^"]+)" d="([^"]+)"', page.html))
-  # What is empty has none.
+  # An empty mask has no path.
   assert paths == {
     name: nodule_page.outline(mask)
     for name, mask in zip(('fine', 'coarse', 'readers'), masks, strict=False)
@@ -231,15 +231,15 @@ def test_outlines_have_a_class_each(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('ct', 'trained', 'said'),
+  ('ct', 'trained', 'expected'),
   [
-    (True, True, ['SIMULATED CT', 'learned from SIMULATED attenuation']),
+    (True, True, ['SIMULATED CT', 'trained only on SIMULATED attenuation']),
     (True, False, ['SIMULATED CT']),
     (False, True, ['Trained on SIMULATED CT']),
     (False, False, []),
   ],
 )
-def test_what_is_simulated_says_so(tmp_path, ct, trained, said):
+def test_simulated_ct_is_marked(tmp_path, ct, trained, expected):
   uncertainty = np.zeros((16, 16), np.float32)
   page = _page(
     tmp_path,
@@ -247,19 +247,19 @@ def test_what_is_simulated_says_so(tmp_path, ct, trained, said):
     simulated_ct=ct,
     trained_on_simulated=trained,
   )
-  assert all(words in page.text for words in said)
-  assert ('SIMULATED' in page.text) == bool(said)
-  # Each picture and each title, which may be all that is shown of the page.
+  assert all(words in page.text for words in expected)
+  assert ('SIMULATED' in page.text) == bool(expected)
+  # Every picture and title says so, since a reader may see only one of them.
   pictures = re.findall(r'role="img"\s+aria-label="([^"]+)"', page.html)
   assert len(pictures) == 3
   titles = re.findall(r'<(?:h3|title|label)>([^<]+)', page.html)
   for text in pictures + titles:
-    assert ('SIMULATED' in text) == bool(said)
+    assert ('SIMULATED' in text) == bool(expected)
   (legend,) = re.findall(r'<p class="legend">.*?</p>', page.html, re.DOTALL)
-  assert ('SIMULATED' in legend) == bool(said)
+  assert ('SIMULATED' in legend) == bool(expected)
 
 
-def test_the_page_stands_alone_and_trusts_no_text(tmp_path):
+def test_the_page_is_self_contained_and_escapes_text(tmp_path):
   page = _page(
     tmp_path,
     _nodule({'notes': ['<script>alert(1)</script>']}),

@@ -1,4 +1,4 @@
-"""Pictures of nodules: which panels they have, and what these say."""
+"""Pictures of nodules: their panels, titles and legends."""
 
 from matplotlib.backends import backend_agg
 import numpy as np
@@ -16,7 +16,7 @@ def _row(truth):
     label='',
     hu=np.zeros((64, 64)),
     truth=mask if truth else None,
-    # An empty mask has no outline.
+    # The second mask is empty, so it has no contour.
     masks={'coarse': mask, 'fine': ~mask & False},
     cam=np.zeros((64, 64)),
     texts=('$5', 'b', 'c', 'd', 'e')[: 4 + truth],
@@ -30,7 +30,7 @@ def test_panels(truth):
   titles = [ax.get_title() for ax in figure.axes[: 4 + truth]]
   assert titles == ['CT', *['readers'] * truth, *_NAMES]
   assert figure.axes[0].get_xlabel() == '$5'
-  figure.canvas.draw()  # a $ is no formula
+  figure.canvas.draw()  # A $ must not start a formula.
 
 
 def test_the_colours_of_the_activation_map_are_explained():
@@ -51,7 +51,7 @@ def test_the_colours_of_the_activation_map_are_explained():
     np.testing.assert_allclose(
       drawn.cmap(drawn.norm(cam[at]))[:3], colors[name]
     )
-  # Below the pictures and what they say.
+  # The legend is below the pictures and their texts.
   canvas = backend_agg.FigureCanvasAgg(figure)
   canvas.draw()
   renderer = canvas.get_renderer()

@@ -1,4 +1,4 @@
-"""The report says what the records say, safely, and whole or not at all."""
+"""The report of a run: its values, its files, and its marks of simulated CT."""
 
 import csv
 
@@ -12,8 +12,8 @@ pytestmark = pytest.mark.usefixtures('few_replicates')
 
 
 def test_values_are_formatted(page):
-  # Coarse: 8 of 16 pixels, so Dice 16/24 and Jaccard 8/16; of 256 pixels 248
-  # are right. Every nodule is alike, so the intervals have no width.
+  # The coarse mask has 8 of 16 pixels, so Dice is 16/24 and Jaccard 8/16; 248
+  # of 256 pixels are right. All nodules are alike, so intervals have no width.
   assert page.row('Coarse Seg-net') == [
     '66.7 (66.7-66.7)',
     '50.0 (50.0-50.0)',
@@ -27,9 +27,10 @@ def test_values_are_formatted(page):
     '+33.3 (+33.3 to +33.3)',
     '+50.0 (+50.0 to +50.0)',
   ]
-  # Probabilities rise with the label: 0.1, 0.23, 0.37 | 0.5, 0.63, 0.77.
+  # Benign: 0.1, 0.23, 0.37; malignant: 0.5, 0.63, 0.77.
   assert page.row('Class-net') == ['100.0 (100.0-100.0)'] * 4
-  # 6, 7, 8 | 9, 10, 11 mm against 10 mm: one malignant nodule is missed.
+  # Benign: 6, 7, 8 mm; malignant: 9, 10, 11 mm. The threshold is 10 mm, so one
+  # malignant nodule is missed.
   accuracy, auc, sensitivity, specificity = page.row('Diameter only')
   assert accuracy.startswith('83.3 (')
   assert auc == specificity == '100.0 (100.0-100.0)'
@@ -63,7 +64,7 @@ def test_training_table_has_the_kept_epoch(page):
 
 
 def test_probabilities(page):
-  # 0.1, 0.23, 0.37 | 0.5, 0.63, 0.77, one in a bin each.
+  # Benign: 0.1, 0.23, 0.37; malignant: 0.5, 0.63, 0.77; one nodule per bin.
   errors_ = np.array([0.1, 0.7 / 3, 1.1 / 3, 0.5, 1.1 / 3, 0.7 / 3])
   precision, error, brier, _ = page.row('Class-net', 1)
   assert precision == '1.000 (1.000-1.000)'
@@ -77,8 +78,8 @@ def test_confusion_matrix(page):
 
 
 def test_readers(page):
-  # 16 and 8 pixels, 8 of them shared: Dice 16/24. Whoever drew one of the two
-  # agrees with itself and 2/3 with the other.
+  # Masks of 16 and 8 pixels, 8 of them shared: Dice is 16/24. Each network, and
+  # the consensus, equals one of the two: its mean is that of 1 and 2/3.
   assert page.row('Readers with each other')[0] == '66.7 (66.7-66.7)'
   for who in ('Coarse Seg-net', 'Fine Seg-net', 'Their consensus'):
     assert page.row(f'{who} with readers') == ['83.3 (83.3-83.3)']
@@ -86,10 +87,11 @@ def test_readers(page):
 
 
 def test_groups(page):
-  # 6, 7 | 8 to 12 mm, none of them 15; the patients are a a | b b c d e.
+  # Two nodules of 6 and 7 mm are of patient a; five of 8 to 12 mm are of
+  # patients b, b, c, d and e.
   row = page.row('Diameter: 6 to 8 mm')
   assert row[:4] == ['2', '1', '0', '2']
-  # One patient: no interval, and one class: no AUC.
+  # One patient gives no interval, and one class gives no AUC.
   assert row[4:] == ['66.7', '100.0', '66.7', '100.0', 'n/a']
   row = page.row('Diameter: 8 to 15 mm')
   assert row[:4] == ['5', '4', '3', '4']
@@ -103,14 +105,14 @@ def test_cohort(page):
   assert 'Split by patient. Open' in page.text
 
 
-def test_a_split_by_nodule_is_told(tmp_path):
+def test_a_split_by_nodule_is_named(tmp_path):
   page = pages.write(tmp_path, dataset='lidc_nodules/phantom?split_by=nodule')
   assert 'Split by nodule (a patient can be in several' in page.text
   assert 'Split by patient' not in page.text
 
 
 def test_tables_of_the_paper(page):
-  # Table 1: segmentation, then classification.
+  # Table 1 has columns of segmentation, then of classification.
   assert page.row('Wu et al. [30], its paper') == (
     ['73.9', '-', '-', '-', '-', '97.6', '-', '-', '-']
   )
@@ -127,17 +129,17 @@ def test_tables_of_the_paper(page):
     assert page.row(title) == ['not run: train them && show them']
 
 
-def test_rows_that_nothing_fills_are_not_run(tmp_path):
+def test_rows_without_a_run_are_marked(tmp_path):
   assert pages.write(tmp_path).row('shared, here') == ['not run']
 
 
 def test_examples_table(page):
-  # Readers' label, probability 0.1 of malignancy, Dice 16/24 and 1.
+  # Rank, mm, readers' label, malignancy, coarse Dice of 16/24, fine Dice of 1.
   expected = ['best', '6.0', 'benign', '0.100', '0.667', '1.000']
   assert page.row('n0') == expected
 
 
-def test_everything_it_names_is_there(page, folder):
+def test_all_files_that_the_page_names_exist(page, folder):
   assert sorted(page.images) == [
     'calibration.png',
     'confusion.png',
@@ -155,9 +157,9 @@ def test_everything_it_names_is_there(page, folder):
     assert (folder / name).read_bytes().startswith(b'\x89PNG')
   anchors = {name for name in page.links if name.startswith('#')}
   assert {name[1:] for name in anchors} <= page.ids
-  # Nothing else, so no temporary files either.
-  left = {path.name for path in folder.iterdir()}
-  assert left == {*page.images, *page.links, 'index.html'} - anchors
+  # There are no other files, such as temporary ones.
+  files = {path.name for path in folder.iterdir()}
+  assert files == {*page.images, *page.links, 'index.html'} - anchors
   assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
@@ -171,7 +173,7 @@ def test_every_table_is_a_csv(page, folder):
   assert len(files) == len(page.titles) == 14
   for name in files:
     rows = read_csv(folder / name)
-    # Simulated is what is ours, and nothing that the paper printed.
+    # All results are simulated, except those that the paper reports.
     for row in rows:
       expected = 'False' if row['kind'] == 'paper' else 'True'
       assert row['simulated'] == expected, (name, row)
@@ -184,13 +186,13 @@ def test_every_table_is_a_csv(page, folder):
   assert [row['kind'] for row in missing] == ['missing']
 
 
-def test_needs_no_network_and_no_script(page):
+def test_the_page_needs_no_network_connection_and_no_script(page):
   assert '//' not in page.html
   assert not page.tags & {'script', 'link', 'iframe', 'object'}
 
 
 @pytest.mark.parametrize('simulated', [True, False])
-def test_simulated_is_said(tmp_path, monkeypatch, simulated):
+def test_simulated_ct_is_marked(tmp_path, monkeypatch, simulated):
   titles = []
 
   def keep_title(figure, path):

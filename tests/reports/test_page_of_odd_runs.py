@@ -1,4 +1,4 @@
-"""Pages of runs that lack something, and pages that cannot be written."""
+"""Pages of runs without some results, and pages that cannot be written."""
 
 import pages
 import pytest
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures('few_replicates')
 
 def test_no_training(tmp_path):
   page = pages.write(tmp_path / 'r', histories={})
-  assert 'No training is on record.' in page.text
+  assert 'There is no record of the training.' in page.text
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_no_training(tmp_path):
     (('coarse', 'fine'), 'Coarse Seg-net', 'Class-net'),
   ),
 )
-def test_networks_that_a_run_lacks_are_not_run(
+def test_missing_networks_are_marked_as_not_run(
   tmp_path, without, missing, present
 ):
   page = pages.write(tmp_path / 'r', without=without, histories={})
@@ -38,14 +38,16 @@ def test_networks_that_a_run_lacks_are_not_run(
   assert any(row[0] == 'Fine - coarse' for row in page.rows) == has_both
 
 
-def test_without_the_coarse_mask_it_is_no_mtnet(tmp_path):
+def test_without_the_coarse_mask_the_paper_s_tables_are_left_out(tmp_path):
   page = pages.write(tmp_path / 'r', coarse_mask='none', histories={})
   assert 'Coarse mask withheld' in page.text
   assert 'table4.csv' not in page.links
   assert page.row('Fine Seg-net')[0] == '100.0 (100.0-100.0)'
 
 
-def test_another_strategy_has_no_rows_of_mtnet(tmp_path):
+def test_another_strategy_has_its_own_names_and_no_tables_of_the_paper(
+  tmp_path,
+):
   page = pages.write(
     tmp_path / 'r', strategy='shared', without=('coarse',), histories={}
   )
@@ -57,7 +59,7 @@ def test_another_strategy_has_no_rows_of_mtnet(tmp_path):
 
 
 def test_text_from_data_is_escaped(tmp_path):
-  bad = '<script>$\\bad{$'  # Neither HTML nor a formula.
+  bad = '<script>$\\bad{$'  # Must become neither HTML nor a formula.
   page = pages.write(
     tmp_path / 'r', first_id=bad, dataset=bad, histories={}, render=True
   )
@@ -75,7 +77,7 @@ def test_text_from_data_is_escaped(tmp_path):
     ((-1, -1), 'benign or malignant'),
   ],
 )
-def test_missing_class(tmp_path, labels, missing):
+def test_a_missing_class_is_named(tmp_path, labels, missing):
   page = pages.write(
     tmp_path, labels=labels, patients='abc'[: len(labels)], histories={}
   )
@@ -89,7 +91,7 @@ def test_one_patient_has_no_intervals(tmp_path):
   page = pages.write(tmp_path, labels=(0, 1), patients='aa', histories={})
   assert page.row('Coarse Seg-net')[:2] == ['66.7', '50.0']
   assert page.row('Fine - coarse')[:2] == ['+33.3', '+50.0']
-  assert 'one is too few' in page.text
+  assert 'one patient is too few' in page.text
 
 
 def test_one_nodule(tmp_path):
@@ -97,7 +99,7 @@ def test_one_nodule(tmp_path):
   assert page.row('n0')[0] == 'best'
 
 
-def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
+def test_an_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
   old = pages.write(tmp_path / 'r', histories={})
 
   def fail(*args, **kwargs):
@@ -110,13 +112,13 @@ def test_interrupted_report_leaves_the_old_page(tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['r']
 
 
-def test_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(errors.InputError, match='file.*cannot be written'):
     pages.write(tmp_path / 'file' / 'report', histories={})
 
 
-def test_nothing_of_an_older_report_is_left(tmp_path):
+def test_files_of_an_older_report_are_removed(tmp_path):
   (tmp_path / 'r').mkdir()
   (tmp_path / 'r' / 'training-fine.png').write_text('old')
   pages.write(tmp_path / 'r', histories={})
@@ -125,7 +127,7 @@ def test_nothing_of_an_older_report_is_left(tmp_path):
 
 
 @pytest.mark.parametrize('name', ('zz$\\frac{$', '$x$', '$$'))
-def test_names_in_figures_are_no_formulas(tmp_path, name):
+def test_a_name_in_a_figure_is_not_a_formula(tmp_path, name):
   estimates = [{'value': 0.5, 'ci95': None}]
   history = pages.make_history('coarse', 'val_jaccard')
   for figure in (

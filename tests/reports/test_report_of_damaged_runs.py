@@ -1,4 +1,4 @@
-"""A report of a damaged run is refused in one line that names the run."""
+"""A damaged run has no report, but an error of one line that names the run."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def _whole(tmp_path_factory, few_replicates):
 
 @pytest.fixture(name='run_dir')
 def _run_dir(whole, tmp_path, monkeypatch):
-  """A run to damage, of which neither dataset nor networks are needed."""
+  """A run that tests may damage; its report needs no dataset or networks."""
   nodules = pages.make_nodules([0, 1], ['a', 'b'], simulated=True)
   monkeypatch.setattr(report, '_load_same_splits', lambda *_: {'test': nodules})
   monkeypatch.setattr(figures, 'save', lambda figure, path: path.touch())
@@ -31,17 +31,17 @@ def _run_dir(whole, tmp_path, monkeypatch):
 
 @pytest.fixture(name='drawn')
 def _drawn(monkeypatch):
-  """Examples without networks."""
+  """Makes the examples of the report without networks."""
   nodules = pages.make_nodules([0, 1], ['a', 'b'], simulated=True)
   outputs = pages.make_outputs(nodules)
-  found = report.records.make_records(nodules, outputs)
+  rows = report.records.make_records(nodules, outputs)
   monkeypatch.setattr(
-    report, '_examples', lambda *_: examples.pick(found, nodules, outputs)
+    report, '_examples', lambda *_: examples.pick(rows, nodules, outputs)
   )
 
 
 @pytest.mark.usefixtures('drawn')
-def test_a_whole_run_has_a_page(run_dir):
+def test_an_intact_run_has_a_page(run_dir):
   assert report.write_again(run_dir).exists()
 
 
@@ -55,7 +55,7 @@ def test_a_whole_run_has_a_page(run_dir):
     ('earlier_versions', ['odd']),
   ),
 )
-def test_odd_metrics(run_dir, key, value):
+def test_damaged_metrics_are_refused(run_dir, key, value):
   path = run_dir / 'metrics.json'
   tree = json.loads(path.read_text())
   tree.pop(key, None)
@@ -78,7 +78,7 @@ def test_odd_metrics(run_dir, key, value):
     ('loss', 'odd'),
   ),
 )
-def test_an_odd_log(run_dir, old, new):
+def test_a_damaged_log_is_refused(run_dir, old, new):
   path = run_dir / 'train_log.csv'
   text = path.read_text()
   assert old in text
@@ -88,7 +88,7 @@ def test_an_odd_log(run_dir, old, new):
   assert not (run_dir / 'report').exists()
 
 
-def test_records_without_an_id(run_dir):
+def test_records_without_an_id_are_refused(run_dir):
   path = run_dir / 'records.csv'
   path.write_text(path.read_text().replace('nodule_id', 'odd', 1))
   with pytest.raises(errors.InputError, match="damaged.*KeyError, 'nodule_id'"):

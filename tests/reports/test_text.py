@@ -1,4 +1,4 @@
-"""Text tables: numbers derived by hand, one row per network and paper."""
+"""Results as text; numbers are derived by hand."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def summary():
 
 
 @pytest.mark.parametrize(
-  'given, expected',
+  'estimated, expected',
   [
     (estimate(0.8321, 0.8104, 0.851), '83.2 (81.0-85.1)'),
     (estimate(0.8321), '83.2'),
@@ -53,12 +53,12 @@ def summary():
     (estimate(None, 0.1, 0.2), 'n/a'),
   ],
 )
-def test_percent(given, expected):
-  assert tables.cell_text(given) == expected
+def test_percent(estimated, expected):
+  assert tables.cell_text(estimated) == expected
 
 
 @pytest.mark.parametrize(
-  'given, expected',
+  'estimated, expected',
   [
     (estimate(0.0214, -0.004, 0.0461), '+2.1 (-0.4 to +4.6)'),
     (estimate(-0.562, -0.784, -0.3), '-56.2 (-78.4 to -30.0)'),
@@ -66,12 +66,12 @@ def test_percent(given, expected):
     (estimate(None), 'n/a'),
   ],
 )
-def test_difference(given, expected):
-  assert tables.cell_text(given, kind='difference') == expected
+def test_difference(estimated, expected):
+  assert tables.cell_text(estimated, kind='difference') == expected
 
 
 def _rows(text):
-  """First two words of a row -> its cells."""
+  """Returns title -> the cells of each row with that title."""
   rows = {}
   for line in text.splitlines():
     if line.startswith('  '):
@@ -105,26 +105,26 @@ def test_beside_the_paper(summary):
   assert 'SIMULATED' not in text and 'Simulated' not in text
 
 
-def test_what_a_run_lacks_is_not_run(summary):
+def test_missing_networks_are_marked_as_not_run(summary):
   del summary['segmentation']['fine'], summary['classification']
   del summary['segmentation']['fine_minus_coarse']
   rows = _rows(text_lib.beside_the_paper(summary, simulated=False))
   assert rows['Fine Seg-net'] == [['not', 'run'] * 5]
   assert rows['Class-net'] == [['not', 'run'] * 4]
   assert len(rows['pooled pixels']) == 1
-  # The paper's stand there all the same.
+  # The paper's rows are shown all the same.
   assert [len(row) for row in rows['paper, real CT']] == [5, 5, 4]
   assert 'Fine - coarse' not in rows
   assert rows['Diameter only'] == [['12.5'] * 4]
 
 
-def test_another_strategy_stands_beside_the_paper_s_row_of_it(summary):
+def test_another_strategy_is_shown_with_the_paper_s_row_for_it(summary):
   del summary['segmentation']['coarse']
   del summary['segmentation']['fine_minus_coarse']
   text = text_lib.beside_the_paper(summary, simulated=False, strategy='serial')
   rows = _rows(text)
   assert rows['Mask'] == [['75.0'] * 5]
-  # Yu et al. in Table 1.
+  # Table 1, Yu et al.
   assert rows['paper, real CT'] == [
     ['80.5', '-', '-', '80.5', '-'],
     ['87.3', '90.7', '-', '-'],
@@ -132,10 +132,10 @@ def test_another_strategy_stands_beside_the_paper_s_row_of_it(summary):
   assert 'Seg-net' not in text and 'Class-net' not in text
 
 
-def test_simulated_is_said(summary):
+def test_simulated_ct_is_marked(summary):
   text = text_lib.beside_the_paper(summary, simulated=True)
   assert '2 patient(s), SIMULATED CT.' in text
-  assert text.endswith('Simulated CT is no measure of it.')
+  assert text.endswith('Results on simulated CT cannot be compared with it.')
 
 
 def _record(name, label=1):
@@ -161,13 +161,13 @@ def test_per_nodule():
   assert lines[3].split() == ['c', '12.3', 'open', *numbers]
 
 
-def test_per_nodule_says_what_it_leaves_out():
+def test_per_nodule_counts_the_records_that_it_leaves_out():
   lines = text_lib.per_nodule([_record(str(i)) for i in range(5)], max_lines=2)
   assert lines.splitlines()[3:] == ['  ... and 3 more in records.csv']
   assert len(lines.splitlines()) == 4
 
 
-def test_per_nodule_of_a_run_that_lacks_networks():
+def test_per_nodule_of_a_run_without_all_networks():
   record = _record('a')
   for key in ('malignancy_probability', 'fine_dice', 'fine_jaccard'):
     del record[key]
