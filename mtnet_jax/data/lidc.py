@@ -50,7 +50,7 @@ def builder(name, data_dir):
   if '?' in name:
     return _policy_builder(*_config_and_policy(name), data_dir)
   try:
-    found = damage.builder(name, building.given(data_dir))
+    found = damage.builder(name, building.expand_data_dir(data_dir))
   except lidc_errors.InputError as error:
     raise errors.InputError(str(error)) from error
   except (tfds.core.DatasetNotFoundError, ValueError) as error:

@@ -188,7 +188,7 @@ def test_a_raw_file_that_is_gone_or_short(tmp_path, ct):
 def test_other_volumes_are_no_series(tmp_path, ct):
   hu, z_mm, _ = ct
   _write(tmp_path, hu[:2], z_mm[:2], uid='lung_mask')
-  with pytest.raises(errors.InputError, match='called after a series'):
+  with pytest.raises(errors.InputError, match='named after a series'):
     metaimage.load(tmp_path)
 
 
