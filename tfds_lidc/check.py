@@ -76,7 +76,7 @@ def check(
     counts of nodules that each policy can build.
 
   Raises:
-    InputError: the directory is missing, empty or holds no CT.
+    InputError: the directory is missing, empty or has no CT.
   """
   if of_luna16:
     index = orientation.orient(metaimage.load(lidc_dir))

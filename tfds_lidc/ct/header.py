@@ -114,8 +114,8 @@ def read_header(
       if dataset.get('SOPClassUID') in _MULTI_FRAME:
         return None, Fault(
           'multi-frame',
-          'holds all slices in one file (Enhanced CT), which is not supported;'
-          ' convert it to one file per slice',
+          'contains all slices in one file (Enhanced CT), which is not '
+          'supported; convert it to one file per slice',
         )
       missing = _missing(dataset, modality)
       if missing:
@@ -174,7 +174,7 @@ def _not_dicom(f: BinaryIO) -> Fault:
   if not start:
     return Fault('empty', 'is empty, not a DICOM file')
   if not start.strip(b'\0'):
-    return Fault('zeros', 'holds zero bytes, not a DICOM file')
+    return Fault('zeros', 'contains only zero bytes, not a DICOM file')
   try:
     start.decode('utf-8')
   except UnicodeDecodeError:

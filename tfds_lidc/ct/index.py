@@ -98,7 +98,7 @@ def load(
     The index.
 
   Raises:
-    InputError: the directory is missing, empty or holds no CT.
+    InputError: the directory is missing, empty or has no CT.
   """
   dicom_series.check_directory(lidc_dir)
   root = pathlib.Path(lidc_dir)
@@ -143,7 +143,7 @@ def load(
   if not found_ct:
     raise errors.InputError(
       f'no CT series below {lidc_dir} (0 CT images among {len(stats)} files); '
-      'give the folder that holds the DICOM files of LIDC-IDRI'
+      'give the folder that contains the DICOM files of LIDC-IDRI'
     )
   return _join(entries, faults, len(unread))
 

@@ -158,7 +158,7 @@ def _read_grid(
   size, spacing = reader.GetSize(), reader.GetSpacing()
   if len(size) != 3 or reader.GetNumberOfComponents() != 1:
     return None, header.Fault(
-      'unreadable', 'is no volume with one value per voxel'
+      'unreadable', 'is not a volume with one value per voxel'
     )
   origin = np.array(reader.GetOrigin())
   axes = np.array(reader.GetDirection()).reshape(3, 3)
@@ -173,7 +173,7 @@ def _read_grid(
       'unreadable', 'has a size or position that no CT has'
     )
   if not np.abs(axes - np.diag(signs)).max() <= _AXIAL:
-    return None, header.Fault('unreadable', 'is no stack of axial slices')
+    return None, header.Fault('unreadable', 'is not a stack of axial slices')
   length_mm = (size[2] - 1) * spacing[2]
   return Grid(
     size=size,
@@ -244,7 +244,7 @@ def try_read_hu(
   """
   match = _SLICE.fullmatch(name)
   if not match:
-    raise ValueError(f'{name!r} is no slice of a volume')
+    raise ValueError(f'{name!r} is not a slice of a volume')
   path, flips, k = match[1], match[3], int(match[2])
   grid, fault = read_grid(path)
   if grid is None:

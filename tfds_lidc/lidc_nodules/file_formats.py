@@ -82,7 +82,7 @@ def use_tfrecord(info: tfds.core.DatasetInfo, build_command: str) -> None:
   """
   if _Format.TFRECORD not in info.available_file_formats():
     raise errors.InputError(
-      f'{info.full_name} holds array_record files, which tfds.data_source '
+      f'{info.full_name} has array_record files, which tfds.data_source '
       'reads; for a tf.data.Dataset (tfds.load, as_dataset) add TFRecord files '
       f'to them, once: {build_command} --tfrecord'
     )

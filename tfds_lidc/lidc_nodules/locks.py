@@ -42,7 +42,7 @@ def exclusive(
   is_first_try = True
   try:
     while (descriptor := lock_file.acquire(path)) is None:
-      holder = errors.one_line(lock_file.holder(path)) or 'unknown'
+      holder = errors.one_line(lock_file.holder(path)) or 'process unknown'
       if time.monotonic() > deadline:
         raise errors.InputError(
           f'another process still builds {config} in {data_dir} ({holder}): '

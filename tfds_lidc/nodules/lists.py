@@ -162,7 +162,7 @@ def _fold(path: str, row: _Row) -> int:
   number = re.fullmatch(r'(\d{1,3})(?:[.,]0*)?', row.fold)
   if not number:
     raise errors.InputError(
-      f'{path}, line {row.line}: {row.fold[:20]!r} is no fold; {_FOLDS}'
+      f'{path}, line {row.line}: {row.fold[:20]!r} is not a fold; {_FOLDS}'
     )
   return int(number[1])
 
@@ -269,8 +269,8 @@ def _text(path: str) -> str:
     text = data.decode('utf-8-sig')
   except UnicodeDecodeError as e:
     raise errors.InputError(
-      f'{path} is no UTF-8 text; save it as CSV in UTF-8'
+      f'{path} is not UTF-8 text; save it as CSV in UTF-8'
     ) from e
   if '\0' in text:
-    raise errors.InputError(f'{path} is no text; save it as CSV in UTF-8')
+    raise errors.InputError(f'{path} is not text; save it as CSV in UTF-8')
   return text

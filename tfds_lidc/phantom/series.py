@@ -60,7 +60,7 @@ def write_patient(
   ]
   if not scans:
     raise errors.InputError(
-      f'{patient_id} is no patient of LIDC-IDRI; they are LIDC-IDRI-0001 to '
+      f'{patient_id} is not a patient of LIDC-IDRI; they are LIDC-IDRI-0001 to '
       'LIDC-IDRI-1012, without two of these'
     )
   written = []
