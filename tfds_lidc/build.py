@@ -1,45 +1,45 @@
-"""Builds the dataset `lidc_nodules` on this disk.
+r"""Builds the dataset `lidc_nodules` on this disk.
 
-Without any download, SIMULATED images for the real outlines (15 s):
+SIMULATED images of the real contours, without any download (15 s):
 
     python -m tfds_lidc.build --config=phantom
 
-From the CT of LIDC-IDRI, or as many of its patients as there are:
+From the CT of LIDC-IDRI, or from any part of its patients:
 
     python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI
 
-or from LUNA16's 888 volumes (pip install 'mtnet_jax[volumes]'), with the same
-records for the scans that it has:
+From LUNA16's 888 volumes (pip install 'mtnet_jax[volumes]'), with the same
+records for the scans that it contains:
 
     python -m tfds_lidc.build --config=paper --luna_dir=~/LUNA16
 
-With another policy, under a name of its own:
+With another policy, as a dataset with its own name:
 
-    python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
+    python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \
         --policy=readers=3-4,consensus=1/2
 
-On a cluster, through Apache Beam (pip install 'mtnet_jax[beam]'), when all of
-its machines have this package and share both folders, at the same path:
+On a cluster, through Apache Beam (pip install 'mtnet_jax[beam]'). All machines
+need this package and must share both folders at the same path:
 
-    python -m tfds_lidc.build --config=paper --lidc_dir=/shared/LIDC-IDRI \\
-        --data_dir=/shared/datasets --beam -- --runner=FlinkRunner \\
-        --flink_master=HOST:8081 --environment_type=EXTERNAL \\
+    python -m tfds_lidc.build --config=paper --lidc_dir=/shared/LIDC-IDRI \
+        --data_dir=/shared/datasets --beam -- --runner=FlinkRunner \
+        --flink_master=HOST:8081 --environment_type=EXTERNAL \
         --environment_config=localhost:50000
 
-Everything behind the -- goes to Beam, for any runner; without it Beam's
-DirectRunner reads the scans here. The records are the same. (Only the
-DirectRunner and the PortableRunner were tried.)
+Everything after the -- is passed on to Beam and may choose any runner; by
+default, Beam's DirectRunner reads the scans on this machine. The records are
+the same. (Only the DirectRunner and the PortableRunner were tested.)
 
-Of nodules of one's own, split in folds of one's own, both CSV files (see
+From your own list of nodules and your own folds, both CSV files (see
 `python -m tfds_lidc.cohort --help`):
 
-    python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \\
+    python -m tfds_lidc.build --config=paper --lidc_dir=~/LIDC-IDRI \
         --policy=nodules=mine.csv,folds=mine.csv
 
-Stopped builds go on where they were. A scan that cannot be read costs its
-nodules, which quarantine.csv in the dataset's folder names.
+The same command resumes a build that was stopped. Nodules of scans that cannot
+be read are left out and listed in quarantine.csv in the dataset's folder.
 
-Then, anywhere on this machine:
+Afterwards, anywhere on this machine:
 
     import tfds_lidc
     import tensorflow_datasets as tfds
@@ -55,16 +55,17 @@ from tfds_lidc import command_line
 from tfds_lidc import errors
 from tfds_lidc.lidc_nodules import building
 from tfds_lidc.lidc_nodules import file_formats
+from tfds_lidc.lidc_nodules import lidc_nodules_dataset_builder
 from tfds_lidc.nodules import overrides
 
-# The same from Python.
+# The same functions for use from Python.
 build = building.build
 is_built = building.is_built
 summary = building.summary
 
 
 def _beam_options(args: argparse.Namespace) -> Any:
-  """The options of Apache Beam, or None without --beam."""
+  """Parses the options of Apache Beam; None without --beam."""
   if args.beam:
     from tfds_lidc.scans import beam  # needs the extra `beam`
 
@@ -77,8 +78,10 @@ def _beam_options(args: argparse.Namespace) -> Any:
   return None
 
 
-def _already_built(config: Any, args: argparse.Namespace) -> str:
-  """A line that names the folder of the CT, where another one is asked for."""
+def _already_built(
+  config: lidc_nodules_dataset_builder.LidcConfig, args: argparse.Namespace
+) -> str:
+  """Says that the config is built, and names its CT if other CT is wanted."""
   source = building.source_of(building.find(config, data_dir=args.data_dir))
   wanted = args.lidc_dir or args.luna_dir
   if source and wanted and os.path.realpath(source) != os.path.realpath(wanted):
@@ -90,13 +93,14 @@ def _already_built(config: Any, args: argparse.Namespace) -> str:
 
 
 def main() -> None:
+  """Runs the command."""
   parser = command_line.parser('build', __doc__)
   parser.add_argument(
     '--config',
     required=True,
     help="paper (CT, the paper's selection of "
     'nodules), all (CT, every nodule that a reader outlined) or phantom '
-    '(SIMULATED images of the nodules in paper; no download)',
+    '(SIMULATED images of the nodules in paper, without a download)',
   )
   source = parser.add_mutually_exclusive_group()
   source.add_argument(
@@ -108,28 +112,28 @@ def main() -> None:
   source.add_argument(
     '--luna_dir',
     type=command_line.path,
-    help='instead, folder with the volumes of LUNA16, such as that of subset0 '
-    'to subset9; needs SimpleITK, the extra `volumes`',
+    help='folder with the volumes of LUNA16 instead, such as the parent of '
+    'subset0 to subset9; needs SimpleITK, the extra `volumes`',
   )
   command_line.add_data_dir(parser)
   parser.add_argument(
     '--overwrite',
     action='store_true',
-    help='build again, and replace what is there',
+    help='build again, and replace the existing dataset',
   )
   parser.add_argument('--policy', default='', help=overrides.HELP)
   parser.add_argument(
     '--strict',
     action='store_true',
-    help='fail where a file cannot be used, instead of leaving out the '
-    'nodules that need it',
+    help='stop with an error if a file cannot be used, instead of leaving out '
+    'the nodules that need it',
   )
   command_line.add_workers(parser)
   parser.add_argument(
     '--beam',
     action='store_true',
-    help='read the scans through Apache Beam; the headers are read here, by '
-    '--workers',
+    help='read the scans through Apache Beam; headers are still read here, by '
+    '--workers processes',
   )
   parser.add_argument(
     'beam_flags',
@@ -140,8 +144,8 @@ def main() -> None:
   parser.add_argument(
     '--tfrecord',
     action='store_true',
-    help='add TFRecord files, which tfds.load reads, to a build that is there '
-    'or to the new one (needs TensorFlow)',
+    help='add TFRecord files, which tfds.load reads, to the new or existing '
+    'build (needs TensorFlow)',
   )
   args = parser.parse_args()
   beam_options = _beam_options(args)

@@ -1,15 +1,16 @@
-"""Says what of LIDC-IDRI is on this disk, what is wrong with it, and why.
+"""Reports which scans of LIDC-IDRI are on this disk and which files are faulty.
 
     python -m tfds_lidc.check --lidc_dir=~/LIDC-IDRI [--json=FILE]
     python -m tfds_lidc.check --luna_dir=~/LUNA16 [--json=FILE]
 
-Every header is read, and the pixels of every slice that a reader marked a
-nodule on. Broken files, slices that miss inside a nodule and series that are no
-part of LIDC-IDRI are named, and what each policy would find is counted.
+The command reads every header, and the pixels of every slice on which a reader
+marked a nodule. It names broken files, missing slices inside nodules and series
+that do not belong to LIDC-IDRI, and counts the nodules that each policy would
+find.
 
-A policy finds a nodule whose record can be made exactly: the annotations say
-which slice that is, and the slice can be read. Another slice of the nodule may
-miss: it is named, and costs only what is built with slices=all.
+A policy finds a nodule if its record can be made exactly, that is, if the slice
+that the annotations choose can be read. If another slice of the nodule is
+missing, the report names it, but only builds with slices=all need it.
 """
 
 import collections
@@ -27,6 +28,7 @@ from tfds_lidc import errors
 from tfds_lidc import parallel
 from tfds_lidc.ct import index as series_index
 from tfds_lidc.ct import metaimage
+from tfds_lidc.ct import pixels
 from tfds_lidc.lidc_nodules import building
 from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
@@ -37,47 +39,47 @@ from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
 _LEVELS = sorted({policy.consensus for policy in selection.POLICIES.values()})
-_MIN_PARALLEL = 16  # scans
-_MAX_LINES = 20  # per fault, on the screen
+_MIN_PARALLEL = 16  # scans; below, starting processes takes longer
+_MAX_LINES = 20  # per kind of fault, on the screen
 _FOUND = (
-  'found: the slice of the record, that of the largest consensus area, can be '
-  'read;\nanother slice of the nodule that misses is named above, and costs '
-  'slices=all only'
+  'found: the slice of the record, the one with the largest consensus area, '
+  'can be read;\nthe faults above name other slices that are missing; only '
+  'slices=all needs them'
 )
 
 
 class _Checked(NamedTuple):
-  """One scan: its losses, and its whole nodules by consensus level."""
+  """The losses of one scan, and ids of intact nodules by consensus level."""
 
   losses: list[quarantine.Loss]
   whole: dict[tuple[int, int], list[str]]
 
 
 def check(
-  lidc_dir: str | os.PathLike,
+  lidc_dir: str | os.PathLike[str],
   *,
   of_luna16: bool = False,
-  cache_dir: str | os.PathLike | None = None,
+  cache_dir: str | os.PathLike[str] | None = None,
   workers: int = 1,
 ) -> dict[str, Any]:
   """Checks a download.
 
   Args:
-    lidc_dir: where the DICOM files are.
-    of_luna16: whether there are volumes of LUNA16 instead.
-    cache_dir: where headers are remembered; None for nowhere.
-    workers: processes.
+    lidc_dir: directory of the DICOM files.
+    of_luna16: whether the directory contains volumes of LUNA16 instead.
+    cache_dir: directory of the header cache; None for no cache.
+    workers: number of processes.
 
   Returns:
-    What `--json` writes: counts of `files` and `scans`, every one of `faults`
-    (`path`, `fault`, `reason`, `nodules` that it touches), and per policy of
-    `policies` what is there to be built.
+    The content of `--json`: counts of `files` and `scans`, a list of `faults`
+    (`path`, `fault`, `reason`, affected `nodules`), and, in `policies`, the
+    counts of nodules that each policy can build.
 
   Raises:
-    InputError: the directory is missing, empty or holds no CT.
+    InputError: the directory is missing, empty or has no CT.
   """
   if of_luna16:
-    index = orientation.settle(metaimage.load(lidc_dir))
+    index = orientation.orient(metaimage.load(lidc_dir))
   else:
     index = series_index.load(lidc_dir, cache_dir=cache_dir, workers=workers)
   known = annotations.scans()
@@ -136,8 +138,9 @@ def check(
 
 def _check_scan(job: reader.Job) -> _Checked:
   """Reads every slice of every nodule of a scan."""
-  losses, planes = [], {}
-  whole = {level: [] for level in _LEVELS}
+  losses: list[quarantine.Loss] = []
+  planes: dict[str, pixels.Reading] = {}
+  whole: dict[tuple[int, int], list[str]] = {level: [] for level in _LEVELS}
   for nodule in job.nodules:
     broken = set()
     for patch in patches.place_nodule(nodule, job.policy):
@@ -146,7 +149,7 @@ def _check_scan(job: reader.Job) -> _Checked:
         broken.add(patch.slice_index)
         losses.append(loss)
     for level in _LEVELS:
-      # Only the consensus of a policy decides which slice is the largest.
+      # Only the consensus level decides which slice is the largest.
       placed = patches.place_nodule(
         nodule, selection.Policy('', consensus=level)
       )
@@ -156,7 +159,7 @@ def _check_scan(job: reader.Job) -> _Checked:
 
 
 def _crashed(job: reader.Job) -> _Checked:
-  return _Checked([reader.crash(job)], {level: [] for level in _LEVELS})
+  return _Checked([reader.crash_loss(job)], {level: [] for level in _LEVELS})
 
 
 def _policy_counts(
@@ -164,13 +167,12 @@ def _policy_counts(
 ) -> dict[str, int]:
   whole = {i for scan in checked for i in scan.whole[policy.consensus]}
   nodules = selection.select(policy)
-  there = [n for n in nodules if n.nodule_id in whole]
-  counts = selection.counts(there)
+  counts = selection.counts([n for n in nodules if n.nodule_id in whole])
   return {'selected': len(nodules), 'found': counts.pop('nodules'), **counts}
 
 
 def table(report: dict[str, Any]) -> str:
-  """The report as text."""
+  """Formats a report of `check` as text."""
   files, scans = report['files'], report['scans']
   lines = [
     f'{report["lidc_dir"]}: {scans["found"]} of {scans["in_lidc_idri"]} scans '
@@ -203,6 +205,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
+  """Runs the command."""
   parser = command_line.parser('check', __doc__)
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument(
@@ -218,7 +221,7 @@ def main() -> None:
   )
   command_line.add_data_dir(
     parser,
-    '; headers that were read are remembered there, for the build too',
+    '; headers are cached there, also for the build',
   )
   command_line.add_workers(parser)
   args = parser.parse_args()

@@ -1,9 +1,10 @@
-"""Prints what every policy selects; with --policy, what that one selects.
+"""Prints the nodules that policies select: all policies, or that of --policy.
 
     python -m tfds_lidc.cohort
 
-Nodules or a split of one's own start from a file of those of a config, which a
-spreadsheet can change; `seriesuid` or `patient_id` alone do, too:
+To use your own nodules or folds, write those of a config to a CSV file, change
+the file in a spreadsheet, and check what it selects. In a file of your own, one
+column `nodule_id`, `seriesuid` or `patient_id` is enough to name nodules:
 
     python -m tfds_lidc.cohort --config=paper --csv=mine.csv
     python -m tfds_lidc.cohort --policy=nodules=mine.csv,folds=mine.csv
@@ -22,11 +23,11 @@ from tfds_lidc.nodules import overrides
 from tfds_lidc.nodules import selection
 
 _CONFIGS = lidc_nodules_dataset_builder.Builder.builder_configs
-_SHOWN = 5  # ids of a list
+_MAX_SHOWN = 5  # ids of a list
 
 
 def table(policies: Iterable[selection.Policy] | None = None) -> str:
-  """What policies select, as text; all `selection.POLICIES` by default."""
+  """Formats the counts of policies; all `selection.POLICIES` by default."""
   rows = {}
   for policy in selection.POLICIES.values() if policies is None else policies:
     nodules = selection.select(policy)
@@ -40,7 +41,7 @@ def table(policies: Iterable[selection.Policy] | None = None) -> str:
 
 
 def described(policy: selection.Policy) -> str:
-  """What one policy selects, and what of its lists does not go as they say."""
+  """Formats one policy's counts, and how its own lists are applied."""
   lines = [table([policy])]
   has_list = policy.nodules is not None or policy.folds is not None
   if has_list and policy.name.partition('-')[0] in _CONFIGS:
@@ -48,24 +49,26 @@ def described(policy: selection.Policy) -> str:
   if policy.nodules is not None:
     lines += ['', *_left_out(policy)]
   if policy.folds is not None:
-    lines += ['', *_parted(policy)]
+    lines += ['', *_split_patients(policy)]
   return '\n'.join(lines)
 
 
 def _left_out(policy: selection.Policy) -> list[str]:
-  """Which nodules of the list the other limits of a policy leave out."""
-  listed = set(policy.nodules)
+  """Lists the nodules that a policy names and its other limits exclude."""
+  listed = set(policy.nodules or ())
   left_out = collections.defaultdict(list)
   for nodule in selection.clusters():
     limit = selection.excluded_by(policy, nodule)
     if nodule.nodule_id in listed and limit:
       left_out[limit].append(nodule.nodule_id)
-  count = len(listed) - sum(map(len, left_out.values()))
-  lines = [f'nodules: {count} of the {len(listed)} listed ones are selected']
+  num_selected = len(listed) - sum(map(len, left_out.values()))
+  lines = [
+    f'nodules: {num_selected} of the {len(listed)} listed ones are selected'
+  ]
   for limit, ids in left_out.items():
-    more = ', ...' if len(ids) > _SHOWN else ''
+    more = ', ...' if len(ids) > _MAX_SHOWN else ''
     lines.append(
-      f'  {len(ids)} left out by {limit}: {", ".join(ids[:_SHOWN])}{more}'
+      f'  {len(ids)} left out by {limit}: {", ".join(ids[:_MAX_SHOWN])}{more}'
     )
   if left_out:
     lines.append(
@@ -75,24 +78,24 @@ def _left_out(policy: selection.Policy) -> list[str]:
   return lines
 
 
-def _parted(policy: selection.Policy) -> list[str]:
-  """How the folds of a list split patients."""
+def _split_patients(policy: selection.Policy) -> list[str]:
+  """Warns of patients whose nodules are in several folds."""
   folds = collections.defaultdict(set)
   for nodule in selection.select(policy):
     folds[nodule.patient_id].add(nodule.fold)
-  parted = sorted(patient for patient, f in folds.items() if len(f) > 1)
-  if not parted:
+  split = sorted(patient for patient, f in folds.items() if len(f) > 1)
+  if not split:
     return ['folds: as listed; each patient is in one fold']
-  more = ', ...' if len(parted) > _SHOWN else ''
+  more = ', ...' if len(split) > _MAX_SHOWN else ''
   return [
-    f'CAUTION: folds as listed put {len(parted)} of {len(folds)} patients into '
-    f'several folds ({", ".join(parted[:_SHOWN])}{more}): what is tested was '
-    'partly seen in training, and results are too good'
+    f'CAUTION: folds as listed put {len(split)} of {len(folds)} patients into '
+    f'several folds ({", ".join(split[:_MAX_SHOWN])}{more}): the test data '
+    'partly appear in training, so results are too optimistic'
   ]
 
 
 def aligned(rows: Mapping[str, Mapping[str, int]]) -> str:
-  """Counts as text, in columns.
+  """Formats counts in aligned columns.
 
   Args:
     rows: name of a policy -> name of a column -> count; at least one policy,
@@ -100,7 +103,7 @@ def aligned(rows: Mapping[str, Mapping[str, int]]) -> str:
   """
   columns = next(iter(rows.values()))
   width = max(18, *(len(name) + 2 for name in rows))
-  cells = [('policy', columns)]
+  cells: list[tuple[str, Iterable[object]]] = [('policy', columns)]
   cells += [(name, row.values()) for name, row in rows.items()]
   return '\n'.join(
     f'{name:<{width}}' + ''.join(f'{cell:>11}' for cell in row)
@@ -125,21 +128,25 @@ def _write(path: str, policy: selection.Policy) -> None:
 
 
 def main() -> None:
+  """Runs the command."""
   parser = command_line.parser('cohort', __doc__)
   parser.add_argument(
-    '--config', default='paper', help='what --policy changes (%(default)s)'
+    '--config',
+    default='paper',
+    help='the config that --policy changes (default: %(default)s)',
   )
   parser.add_argument('--policy', default='', help=overrides.HELP)
   parser.add_argument(
     '--csv',
     type=command_line.path,
-    help='file to write what --config and --policy select to: nodule_id, '
-    'patient_id, seriesuid, fold, label',
+    help='writes the nodules that --config and --policy select to this file: '
+    'nodule_id, patient_id, seriesuid, fold, label',
   )
   args = parser.parse_args()
   if args.config not in selection.POLICIES:
     raise errors.InputError(
-      f'--config={args.config} is none of {", ".join(selection.POLICIES)}'
+      f'--config={args.config} does not exist; it is one of '
+      f'{", ".join(selection.POLICIES)}'
     )
   policy = overrides.apply(selection.POLICIES[args.config], args.policy)
   print(described(policy) if args.policy else table())

@@ -1,4 +1,4 @@
-"""What the commands share: a parser that shows their docstring, and flags."""
+"""Provides what all commands share: the parser and common flags."""
 
 import argparse
 
@@ -8,11 +8,11 @@ from tfds_lidc import paths
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
-  """A parser of a command's flags.
+  """Creates the parser of a command's flags.
 
   Args:
-    command: the module, below `tfds_lidc`.
-    description: its docstring, which --help shows as it is written.
+    command: name of the module below `tfds_lidc`.
+    description: the module's docstring, which --help shows unchanged.
   """
   return argparse.ArgumentParser(
     prog=f'python -m tfds_lidc.{command}',
@@ -22,11 +22,11 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def path(text: str) -> str:
-  """`type` of a flag that names a file or folder: `~` is the home folder."""
+  """Expands `~`; the `type` of flags that name a file or folder."""
   try:
     return paths.expand(text)
   except errors.InputError as e:
-    # Of a ValueError, argparse hides the message.
+    # argparse hides the message of a ValueError.
     raise argparse.ArgumentTypeError(str(e)) from e
 
 
@@ -35,8 +35,8 @@ def add_data_dir(flags: argparse.ArgumentParser, use: str = '') -> None:
   flags.add_argument(
     '--data_dir',
     type=path,
-    help=f'where TFDS keeps its datasets{use} (default: $TFDS_DATA_DIR, and '
-    '~/tensorflow_datasets where that is not set)',
+    help=f'where TFDS keeps its datasets{use} (default: $TFDS_DATA_DIR, or '
+    '~/tensorflow_datasets if that is not set)',
   )
 
 
@@ -46,5 +46,5 @@ def add_workers(flags: argparse.ArgumentParser) -> None:
     '--workers',
     type=int,
     default=parallel.all_cores(),
-    help='processes (default: all cores, %(default)s)',
+    help='number of processes (default: all cores, %(default)s)',
   )

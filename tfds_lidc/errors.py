@@ -1,4 +1,4 @@
-"""Mistakes that a user can correct, and how a command reports them."""
+"""Defines the error for mistakes of a user, and how commands report it."""
 
 from collections.abc import Callable
 import io
@@ -6,34 +6,35 @@ import sys
 
 
 class InputError(ValueError):
-  """Bad input: the message names the file, the value and the way out."""
+  """Invalid input; the message names the file, the value and the way out."""
 
 
-def one_line(e: Exception | str) -> str:
-  """`str(e)` without what would move or colour a terminal."""
+def one_line(e: BaseException | str) -> str:
+  """Returns `str(e)` in one line, without terminal control characters."""
   line = ' '.join(str(e).split())
   unknown = '\N{REPLACEMENT CHARACTER}'
   return ''.join(c if c.isprintable() else unknown for c in line)
 
 
 def _print_anything() -> None:
-  """Lets standard output escape what its encoding has not, as stderr does.
+  """Makes standard output escape what it cannot encode, as stderr does.
 
-  Names of files may be of any bytes, and a terminal may know ASCII only.
-  Whatever stands in for standard output in a notebook is left as it is.
+  File names may contain any bytes, and a terminal may support ASCII only. A
+  notebook's replacement of standard output stays unchanged.
   """
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def exit_on_input_error(main: Callable[[], int | None]) -> None:
-  """Runs a command and exits; an `InputError` ends it in one line, code 2.
+  """Runs a command and exits.
 
-  Ctrl-C is a line, too, and the shell's usual code for it. Everything else is a
-  defect of the program and keeps its traceback.
+  An `InputError` is reported in one line, with exit code 2. Ctrl-C is one line,
+  too, with the shell's usual code 130. Any other exception is a defect of the
+  program and keeps its traceback.
 
   Args:
-    main: the command; its return value becomes the exit code (None is 0).
+    main: the command; its return value is the exit code (None means 0).
 
   Raises:
     SystemExit: always.

@@ -1,4 +1,7 @@
-"""A map over processes: in order, bounded in memory, not ended by a crash."""
+"""Maps a function over items in processes, and survives a crash of one.
+
+Results come in the order of the items, and memory is bounded.
+"""
 
 import collections
 from collections.abc import Callable
@@ -11,34 +14,39 @@ import multiprocessing
 import os
 import signal
 import threading
-from typing import Any
+from typing import Generic
+from typing import TypeVar
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 
 def all_cores() -> int:
-  """How many processes may run at once on this machine."""
-  if hasattr(os, 'sched_getaffinity'):  # what a container or a job was given
+  """Returns how many cores this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # respects containers and batch jobs
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
 def ordered_map(
-  function: Callable[[Any], Any],
-  items: Sequence[Any],
+  function: Callable[[Item], Result],
+  items: Sequence[Item],
   *,
   workers: int,
-  on_crash: Callable[[Any], Any],
-) -> Iterator[Any]:
+  on_crash: Callable[[Item], Result],
+) -> Iterator[Result]:
   """Yields `function(item)` in the order of the items.
 
-  At most two results per worker are held beside the one yielded. An item that
-  kills its process (a codec in C may, on damaged data) is tried once more
-  alone, and then given up.
+  At most two results per worker wait to be yielded. An item that crashes its
+  process (a C codec may, on damaged data) is tried once more in a process of
+  its own; if that one crashes, too, `on_crash(item)` is yielded.
 
   Args:
-    function: of one item; importable by name, as processes are spawned.
-    items: each picklable.
-    workers: processes; with 1, everything happens in this one.
-    on_crash: what to yield for an item that killed its process.
+    function: takes one item; importable by name, since processes are spawned.
+    items: picklable items.
+    workers: number of processes; with 1, this process does all the work.
+    on_crash: called with an item that crashed its process; its value is
+      yielded.
   """
   if workers <= 1:
     yield from map(function, items)
@@ -56,31 +64,31 @@ def ordered_map(
         yield separate(todo.popleft())
 
 
-class SeparateProcess:
-  """Calls a function in another process, so that a crash is not the caller's.
+class SeparateProcess(Generic[Item, Result]):
+  """Calls a function in another process, so that the caller survives a crash.
 
-  The process is started at the first call, and kept until `close`.
+  The process starts at the first call and lives until `close`.
 
   Args:
-    function: as of `ordered_map`.
-    on_crash: what to return for an item that killed its process.
-    tries: after how many processes an item is given up.
+    function: as in `ordered_map`.
+    on_crash: as in `ordered_map`.
+    tries: how many processes an item may crash before `on_crash` is called.
   """
 
   def __init__(
     self,
-    function: Callable[[Any], Any],
+    function: Callable[[Item], Result],
     *,
-    on_crash: Callable[[Any], Any],
+    on_crash: Callable[[Item], Result],
     tries: int = 2,
   ):
     self._function = function
     self._on_crash = on_crash
     self._tries = tries
-    self._process = None
+    self._process: futures.ProcessPoolExecutor | None = None
 
-  def __call__(self, item: Any) -> Any:
-    """`function(item)`, or `on_crash(item)`."""
+  def __call__(self, item: Item) -> Result:
+    """Returns `function(item)`, or `on_crash(item)` after crashes."""
     for _ in range(self._tries):
       self._process = self._process or _pool(1)
       try:
@@ -90,15 +98,16 @@ class SeparateProcess:
     return self._on_crash(item)
 
   def close(self) -> None:
+    """Ends the process."""
     if self._process:
       self._process.shutdown()
 
 
 def _pooled(
-  function: Callable[[Any], Any], items: list[Any], workers: int
-) -> Iterator[Any]:
+  function: Callable[[Item], Result], items: list[Item], workers: int
+) -> Iterator[Result]:
   pool = _pool(min(workers, len(items)))
-  pending = collections.deque()
+  pending: collections.deque[futures.Future[Result]] = collections.deque()
   try:
     for item in items:
       pending.append(pool.submit(function, item))
@@ -111,7 +120,7 @@ def _pooled(
 
 
 def _pool(workers: int) -> futures.ProcessPoolExecutor:
-  # Spawned: a fork would copy the locks that threads of JAX or NumPy hold.
+  # A fork would copy locks that threads of JAX or NumPy hold.
   return futures.ProcessPoolExecutor(
     workers,
     mp_context=multiprocessing.get_context('spawn'),
@@ -120,11 +129,13 @@ def _pool(workers: int) -> futures.ProcessPoolExecutor:
 
 
 def _follow_parent() -> None:
-  """Leaves the parent to decide what an interrupt means, and ends with it."""
+  """Lets the parent handle interrupts, and ends this process with it."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-  multiprocessing.parent_process().join()
-  os._exit(1)  # it was killed: nobody waits for a result
+  parent = multiprocessing.parent_process()
+  assert parent is not None  # only spawned processes call this
+  parent.join()
+  os._exit(1)  # the parent was killed, so the result is of no use

@@ -1,6 +1,6 @@
-"""Paths as users write them, with `~` for their home folder.
+"""Expands `~` in paths that users give, and opens regular files only.
 
-A shell expands `~/x`, and leaves `--data_dir=~/x` as it is.
+A shell expands `~/x`, but not the `~` in `--data_dir=~/x`.
 """
 
 import errno
@@ -11,8 +11,8 @@ from typing import BinaryIO
 from tfds_lidc import errors
 
 
-def expand(path: str | os.PathLike) -> str:
-  """A path with its `~` expanded.
+def expand(path: str | os.PathLike[str]) -> str:
+  """Expands `~` at the beginning of a path.
 
   Raises:
     InputError: there is no such home folder.
@@ -25,13 +25,13 @@ def expand(path: str | os.PathLike) -> str:
   return expanded
 
 
-def open_file(path: str | os.PathLike) -> BinaryIO:
-  """Opens an ordinary file; a pipe would keep its reader waiting for ever.
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+  """Opens a regular file; reading from a pipe could block for ever.
 
   Raises:
-    OSError: it is none, or cannot be read.
+    OSError: it is no regular file, or cannot be read.
   """
-  # Not every system has the flag, and those that lack it have no such pipes.
+  # Systems without this flag have no such pipes.
   flags = getattr(os, 'O_NONBLOCK', 0)
   file = open(path, 'rb', opener=lambda name, mode: os.open(name, mode | flags))
   if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -59,7 +59,7 @@ def builder(name: str, data_dir: str) -> Any:
     config, policy = _config_and_policy(name)
     return _policy_builder(config, policy, data_dir)
   try:
-    found = damage.builder(name, building.given(data_dir))
+    found = damage.builder(name, building.expand_data_dir(data_dir))
   except lidc_errors.InputError as error:
     raise errors.InputError(str(error)) from error
   except (tfds.core.DatasetNotFoundError, ValueError) as error:

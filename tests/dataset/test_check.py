@@ -131,10 +131,10 @@ def test_a_slice_missing_beside_the_record_is_named_and_costs_nothing(tmp_path):
   (fault,) = report['faults']
   assert fault['fault'] == 'missing slice'
   z_mm = annotations.slice_positions(scan_id)[k]
-  assert f'misses the slice at z={z_mm} mm' in fault['reason']
+  assert f'lacks the slice at z={z_mm} mm' in fault['reason']
   assert nodule.nodule_id in fault['nodules']
   assert report['policies']['all']['found'] == len(nodules)
-  assert 'named above, and costs slices=all only' in check.table(report)
+  assert 'only slices=all needs them' in check.table(report)
 
   def images(builder):
     return {

@@ -23,7 +23,7 @@ def _staged(text, without):
 
 GUARDS = (
   _swap(
-    '    finally:\n      _settle(target, old, trash)',
+    '    finally:\n      _keep_one(target, old, trash)',
     '    finally:\n      pass',
   ),
   _swap('    os.rename(old, target)\n    return True', '    return True'),

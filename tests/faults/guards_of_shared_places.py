@@ -21,8 +21,8 @@ GUARDS = (
   ),
   guard.Guard(
     _BUILDER,
-    '      if not to_replace:\n        raise damage.found(self, e) from e',
-    '      raise damage.found(self, e) from e',
+    '      if not to_replace:\n        raise damage.damaged(self, e) from e',
+    '      raise damage.damaged(self, e) from e',
     'tests/dataset/lidc_nodules/test_damaged_files.py -k overwrite',
   ),
   guard.Guard(

@@ -176,7 +176,7 @@ def test_a_folder_is_mended_if_that_lock_cannot_be_created(
 
 
 def test_a_lock_of_a_stranger_is_not_awaited_forever(tmp_path, monkeypatch):
-  monkeypatch.setattr(locks, '_SECONDS', 0.05)
+  monkeypatch.setattr(locks, '_MAX_WAIT_S', 0.05)
   with locks.alone_in(tmp_path):
     with pytest.raises(TimeoutError, match=f'has locked {tmp_path}'):
       with swap.replaced(tmp_path / 'report'):

@@ -1,1 +1,1 @@
-"""DICOM files of CT, from headers to HU. Door: `index`."""
+"""DICOM files of CT, from headers to HU. Start with `index`."""

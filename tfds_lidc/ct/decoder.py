@@ -1,14 +1,14 @@
-"""Compressed images, decoded in a process of their own.
+"""Decodes compressed images in a separate process.
 
-Decoders are written in C: some end the process on damaged images, or take
-minutes. Here that costs another process, which this file runs as a script, so
-that nothing but pydicom and NumPy is imported:
+Decoders are written in C: on damaged images some crash the process, or take
+minutes. Here they only harm a worker process. The worker runs this file as a
+script, so that it imports nothing but pydicom and NumPy:
 
     python -P decoder.py
 
-It writes an empty line when it is ready, reads (decoder, dataset, seconds)
-pickled from its standard input, and answers with a line of JSON, which the
-values follow. It ends with its input.
+The worker writes an empty line when it is ready. For each pickled (decoder,
+dataset, seconds) on its standard input it writes a line of JSON, followed by
+the pixel values. It ends when its input ends.
 """
 
 import atexit
@@ -20,19 +20,20 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import BinaryIO
+from typing import IO
 import weakref
 
 import numpy as np
 import pydicom
 
-# Processor time for a million pixels, which take some tenths of a second.
+# Limit of processor time for a million pixels, which usually take some tenths
+# of a second.
 SECONDS = 3
 _MILLION = 2**20
 _HAS_TIMER = hasattr(signal, 'setitimer')
-_TOO_LONG = -signal.SIGPROF if _HAS_TIMER else None
+_TIMEOUT_CODE = -signal.SIGPROF if _HAS_TIMER else None
 
-_decoders = weakref.WeakSet()
+_decoders: 'weakref.WeakSet[Decoder]' = weakref.WeakSet()
 
 
 class DecodingError(Exception):
@@ -40,77 +41,83 @@ class DecodingError(Exception):
 
 
 class StartError(Exception):
-  """No image can be decoded, since the process does not start."""
+  """No image can be decoded, because the worker process does not start."""
 
 
 class Decoder:
-  """Decodes images in another process, which starts with the first.
+  """Decodes images in a worker process, which starts with the first image.
 
-  An image that ends the process, or takes too long, costs that process only,
-  and the next image starts another.
+  If an image crashes the worker or takes too long, the next image starts a new
+  worker.
 
   Attributes:
-    seconds: of processor time that an image of up to a million pixels may
-      take; larger ones may take more in proportion.
+    seconds: limit of processor time for an image of up to a million pixels; it
+      grows in proportion for larger images.
   """
 
   def __init__(self, seconds: float = SECONDS):
     self.seconds = seconds
-    self._process = None
+    self._process: subprocess.Popen[bytes] | None = None
     self._lock = threading.Lock()
     _decoders.add(self)
 
   def __call__(self, dataset: pydicom.Dataset, decoder: str) -> np.ndarray:
-    """What `dataset.pixel_array` is.
+    """Returns `dataset.pixel_array`.
 
     Args:
-      dataset: its pixels are compressed.
-      decoder: pydicom's name of one, '' for any.
+      dataset: a dataset with compressed pixels.
+      decoder: pydicom's name of a decoder; '' for any.
+
+    Returns:
+      The raw pixel values.
 
     Raises:
-      DecodingError: they cannot be decoded.
-      StartError: this is no fault of the image.
+      DecodingError: the pixels cannot be decoded.
+      StartError: the worker process does not start.
     """
     pixels = dataset.Rows * dataset.Columns
     seconds = self.seconds * max(1, pixels / _MILLION)
     request = pickle.dumps((decoder, dataset, seconds))
     with self._lock:
-      # Twice: other programs can be why it was killed, by using up the memory.
+      # A second try, since the first may have been killed because other
+      # programs used up the memory.
       for _ in range(2):
         try:
           return self._ask(request)
         except (EOFError, BrokenPipeError):
           code = self._end()
-        if code == _TOO_LONG:
+        if code == _TIMEOUT_CODE:
           raise DecodingError(
             f'its decoder takes more than {seconds:g} s of processor time'
           )
     raise DecodingError(f'its decoder ends with code {code}')
 
   def close(self) -> None:
-    """Ends the process; the next image starts another."""
+    """Ends the worker process; the next image starts a new one."""
     with self._lock:
       self._end()
 
-  def _ask(self, request):
-    self._start()
+  def _ask(self, request: bytes) -> np.ndarray:
+    process = self._start()
+    stdin, stdout = _pipes(process)
     try:
-      _send(request, self._process.stdin)
-      return _receive(self._process.stdout)
+      _send(request, stdin)
+      return _receive(stdout)
     except (DecodingError, EOFError, BrokenPipeError):
       raise
     except BaseException:
-      # Interrupted in the middle, the next answer would be to this image.
+      # Interrupted half-way, the worker would answer the next request with the
+      # pixels of this one.
       self._end()
       raise
 
-  def _start(self):
+  def _start(self) -> subprocess.Popen[bytes]:
     if self._process:
-      return
+      return self._process
     try:
-      # Unbuffered: a fork would inherit what its parent has yet to write, and
-      # the lock of a buffer that one of its threads is reading.
-      self._process = subprocess.Popen(
+      # Unbuffered, because a fork would inherit both unwritten data and the
+      # lock of a buffer that a thread of the parent is reading.
+      process = subprocess.Popen(
         [sys.executable, '-P', __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -118,24 +125,27 @@ class Decoder:
       )
     except OSError as e:
       raise StartError(f'{sys.executable}: {e.strerror}') from None
+    self._process = process
     atexit.register(self.close)
+    _, stdout = _pipes(process)
     try:
-      ready = self._process.stdout.readline()
+      ready = stdout.readline()
     except BaseException:
       self._end()
       raise
     if not ready:
       code = self._end()
       raise StartError(f'{sys.executable} -P {__file__} ends with code {code}')
+    return process
 
-  def _end(self):
-    """Ends the process; returns its code, or None where there is none."""
+  def _end(self) -> int | None:
+    """Ends the worker; returns its exit code, or None if there is no worker."""
     process, self._process = self._process, None
     if not process:
       return None
     atexit.unregister(self.close)
-    process.stdin.close()
-    process.stdout.close()
+    for pipe in _pipes(process):
+      pipe.close()
     try:
       process.wait(timeout=1)
     except subprocess.TimeoutExpired:
@@ -143,19 +153,24 @@ class Decoder:
       process.wait()
     return process.returncode
 
-  def _forget(self):
-    """In a fork: the process and the holder of the lock are the parent's."""
+  def _forget(self) -> None:
+    """Drops, in a fork, the worker and the lock, which belong to the parent."""
     self._lock = threading.Lock()
     process, self._process = self._process, None
     if process:
-      # Open here, they would keep it alive when its parent has ended.
-      process.stdin.close()
-      process.stdout.close()
-      process.returncode = 0  # or Python would wait for it
+      # Open pipes in this fork would keep the worker alive after its parent.
+      for pipe in _pipes(process):
+        pipe.close()
+      process.returncode = 0  # keeps Python from waiting for the worker
       atexit.unregister(self.close)
 
 
-def _forget_all():
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+  assert process.stdin and process.stdout  # `_start` asks for both
+  return process.stdin, process.stdout
+
+
+def _forget_all() -> None:
   for decoder in _decoders:
     decoder._forget()
 
@@ -164,13 +179,13 @@ if hasattr(os, 'register_at_fork'):
   os.register_at_fork(after_in_child=_forget_all)
 
 
-def _send(data: bytes, stream: BinaryIO) -> None:
+def _send(data: bytes, stream: IO[bytes]) -> None:
   view = memoryview(data)
   while view:
     view = view[stream.write(view) :]
 
 
-def _read(size: int, stream: BinaryIO) -> bytes:
+def _read(size: int, stream: IO[bytes]) -> bytes:
   parts = []
   while size:
     part = stream.read(size)
@@ -181,7 +196,7 @@ def _read(size: int, stream: BinaryIO) -> bytes:
   return b''.join(parts)
 
 
-def _receive(stream: BinaryIO) -> np.ndarray:
+def _receive(stream: IO[bytes]) -> np.ndarray:
   line = stream.readline()
   if not line:
     raise EOFError
@@ -199,19 +214,20 @@ def _decode(decoder: str, dataset: pydicom.Dataset) -> np.ndarray:
   return dataset.pixel_array
 
 
-def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def _answer_all(requests: IO[bytes], answers: IO[bytes]) -> None:
   while True:
     try:
       decoder, dataset, seconds = pickle.load(requests)
     except EOFError:
       return
-    # Unhandled, the signal ends the process wherever it is.
+    # Nothing handles the signal, so it ends the process even inside C code.
     _set_timer(seconds)
+    answer: dict[str, object]
     try:
       values = _decode(decoder, dataset)
       answer = {'dtype': values.dtype.str, 'shape': values.shape}
       data = values.tobytes()
-    # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
+    # Broken pixel data can raise nearly any exception of NumPy or a codec.
     except Exception as e:
       answer, data = {'error': f'{type(e).__name__}: {e}'}, b''
     _set_timer(0)
@@ -220,27 +236,27 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _set_timer(seconds: float) -> None:
-  # Processor time: other programs may keep the machine busy.
+  # Processor time rather than wall time, as the machine may be busy otherwise.
   if _HAS_TIMER:
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _main() -> None:
-  # They are meant for the parent, and this process ends with its parent.
+  # These signals are meant for the parent; this process ends with its parent.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   if _HAS_TIMER:
-    # A parent may have it ignored or blocked, and children inherit that.
+    # The parent may ignore or block this signal, and children inherit that.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
-  # What a C library prints must not get between the answers.
+  # Output of C libraries must not mix with the answers.
   answers = os.fdopen(os.dup(1), 'wb')
   nowhere = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, 1)
   os.dup2(nowhere, 2)
   answers.write(b'\n')
   answers.flush()
-  _serve(sys.stdin.buffer, answers)
+  _answer_all(sys.stdin.buffer, answers)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""What the header of a DICOM file says, and what is wrong with the file.
+"""Reads headers of DICOM files, and finds out what is wrong with a file.
 
-Nothing here raises: a download of 240,000 files holds some that are broken, and
-the others are wanted all the same.
+Nothing here raises: in a download of 240,000 files some are broken, and the
+others still have to be read.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pydicom import uid as pydicom_uid
 
 from tfds_lidc import errors
 
-# Ascending; `Rows` comes last in a file too, so a header that has it is whole.
+# In the order of a file: if `Rows`, the last one, is there, so are the others.
 _HEADER_TAGS = [
   'SOPClassUID',
   'SOPInstanceUID',
@@ -35,7 +35,7 @@ _HEADER_TAGS = [
   'ImagePositionPatient',
   'Rows',
 ]
-# With what a file can begin that has no preamble, and how these are written.
+# The tags and VRs with which a file without a preamble can begin.
 _FIRST_TAGS = {
   *((0x0008, element) for element in (0x0000, 0x0001, 0x0005, 0x0008)),
   *((0x0008, element) for element in (0x0012, 0x0013, 0x0016, 0x0018)),
@@ -49,14 +49,14 @@ _MULTI_FRAME = (
 _DICOMDIR_CLASS = '1.2.840.10008.1.3.10'  # Media Storage Directory Storage
 _PIXEL_DATA = struct.pack('<HH', 0x7FE0, 0x0010)
 _SEQUENCE_END = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
-# What a deflated file may become: a CT image of 4096 x 4096, eight times over.
+# Bytes; eight times a CT image of 4096 x 4096.
 _MAX_INFLATED = 1 << 28
-_LONGEST_REASON = 200
-_LONGEST_UID = 64  # PS3.5, 6.2
+_MAX_REASON_LETTERS = 200
+_MAX_UID_LETTERS = 64  # PS3.5, 6.2
 
 
 class Fault(NamedTuple):
-  """What is wrong with a file: a word for tables, and a sentence's end."""
+  """What is wrong with a file: a word for tables, and the end of a sentence."""
 
   kind: str
   reason: str
@@ -66,7 +66,7 @@ _NOT_DICOM = Fault('not DICOM', 'is not a DICOM file in spite of its name')
 
 
 class Header(NamedTuple):
-  """What the header of an image says; the position is that of CT only."""
+  """The header of an image; only CT has a position."""
 
   modality: str
   patient_id: str
@@ -78,7 +78,7 @@ class Header(NamedTuple):
 
 
 def read_header(
-  path: str | os.PathLike,
+  path: str | os.PathLike[str],
 ) -> tuple[Header | None, Fault | None]:
   """Reads the header of any file.
 
@@ -86,14 +86,14 @@ def read_header(
     path: any file.
 
   Returns:
-    (header, fault). (None, None) for a file that is no image and does not
-    pretend to be one. A fault beside a header: the pixels are incomplete.
+    (header, fault). Both are None for a file that is no image and does not
+    claim to be one. If there are both, the pixels are incomplete.
   """
   path = os.fspath(path)
   try:
     with _File(path) as f:
       start = f.read(132)
-      # Nothing but its first bytes speaks for it.
+      # Neither the file's mark nor its name says that it is DICOM.
       doubtful = start[128:] != b'DICM' and not path.lower().endswith('.dcm')
       if start[128:] != b'DICM' and not _begins_without_preamble(start):
         return None, None if doubtful else _not_dicom(f)
@@ -101,21 +101,21 @@ def read_header(
       dataset, fault = parse(
         f, stop_before_pixels=True, specific_tags=_HEADER_TAGS
       )
-      if fault:
+      if dataset is None:
         return None, None if doubtful else fault
       if dataset.file_meta.get('MediaStorageSOPClassUID') == _DICOMDIR_CLASS:
         return None, None
-      # pydicom takes the end of a truncated file for the end of its header.
+      # pydicom treats the end of a truncated file as the end of its header.
       modality = dataset.get('Modality')
       if doubtful and not modality:
         return None, None
       if not modality or (modality == 'CT' and 'Rows' not in dataset):
-        return None, Fault('truncated', 'breaks off inside its DICOM header')
+        return None, Fault('truncated', 'ends inside its DICOM header')
       if dataset.get('SOPClassUID') in _MULTI_FRAME:
         return None, Fault(
           'multi-frame',
-          'holds all slices in one file (Enhanced CT), which is not read:'
-          ' convert it to a file a slice',
+          'contains all slices in one file (Enhanced CT), which is not '
+          'supported; convert it to one file per slice',
         )
       missing = _missing(dataset, modality)
       if missing:
@@ -123,7 +123,7 @@ def read_header(
       z_mm = float(dataset.ImagePositionPatient[2]) if modality == 'CT' else 0.0
       if not math.isfinite(z_mm):
         return None, Fault('unreadable', f'lies at z={z_mm} mm')
-      if len(dataset.SeriesInstanceUID) > _LONGEST_UID:
+      if len(dataset.SeriesInstanceUID) > _MAX_UID_LETTERS:
         return None, Fault('unreadable', 'has an invalid SeriesInstanceUID')
       header = Header(
         str(modality),
@@ -139,13 +139,13 @@ def read_header(
         'SIMULATED' in str(dataset.get('SeriesDescription', '')),
       )
       return header, _incomplete(f, dataset) if modality == 'CT' else None
-  # A damaged header surfaces as nearly any exception of pydicom or struct.
+  # A damaged header can raise nearly any exception of pydicom or struct.
   except Exception as e:
     return None, unreadable(e)
 
 
 def _missing(dataset: pydicom.Dataset, modality: str) -> str | None:
-  """The tag that an image needs and has not."""
+  """Returns the first required tag that an image lacks, or None."""
   needed = ['SeriesInstanceUID']
   if modality == 'CT':
     needed.append('ImagePositionPatient')
@@ -153,10 +153,10 @@ def _missing(dataset: pydicom.Dataset, modality: str) -> str | None:
 
 
 def _begins_without_preamble(start: bytes) -> bool:
-  """Whether a file begins with the elements of an image, as old archives' do.
+  """Whether a file begins with elements of an image, as in old archives.
 
-  These are of group 8, or of group 2 where the file has a meta header and still
-  no preamble; either with a VR, or without one and short.
+  These elements are of group 8, or of group 2 if the file has a meta header but
+  no preamble. They either have an explicit VR, or are short.
   """
   if len(start) < 12:
     return False
@@ -168,13 +168,13 @@ def _begins_without_preamble(start: bytes) -> bool:
 
 
 def _not_dicom(f: BinaryIO) -> Fault:
-  """What a file without the mark of DICOM holds instead."""
+  """Describes the content of a file that lacks the DICOM mark."""
   f.seek(0)
   start = f.read(4096)
   if not start:
     return Fault('empty', 'is empty, not a DICOM file')
   if not start.strip(b'\0'):
-    return Fault('zeros', 'holds zero bytes, not a DICOM file')
+    return Fault('zeros', 'contains only zero bytes, not a DICOM file')
   try:
     start.decode('utf-8')
   except UnicodeDecodeError:
@@ -185,49 +185,53 @@ def _not_dicom(f: BinaryIO) -> Fault:
 
 
 def _incomplete(f: BinaryIO, dataset: pydicom.Dataset) -> Fault | None:
-  """Whether the file ends before its pixels do; `f` is where they start.
+  """Finds out whether the file ends before its pixels do.
 
-  Compares sizes, so that no pixel is read.
+  Compares sizes, so that no pixel is read. `f` is at the start of the pixels.
   """
-  # As the bytes are, whatever the transfer syntax says.
+  # The encoding of the bytes; the transfer syntax may contradict it.
   implicit, little_endian = dataset.original_encoding
   syntax = dataset.file_meta.get('TransferSyntaxUID', '')
   deflated = syntax == pydicom_uid.DeflatedExplicitVRLittleEndian
   if deflated or not little_endian:
-    return None  # the sizes are written otherwise
+    return None  # the sizes are encoded differently
   start = f.read(12)
   if len(start) < 12 or start[:4] != _PIXEL_DATA:
-    return Fault('truncated', 'breaks off before its pixels')
+    return Fault('truncated', 'ends before its pixels')
   length = struct.unpack('<L', start[4:8] if implicit else start[8:12])[0]
-  begin = f.tell() - 4 * implicit
+  begin = f.tell() - 4 * bool(implicit)
   size = f.seek(0, os.SEEK_END)
-  if length == 0xFFFFFFFF:  # compressed: ends with a mark, perhaps padded
+  if length == 0xFFFFFFFF:  # compressed: ends with a mark and maybe padding
     f.seek(max(begin, size - 4096))
     if _SEQUENCE_END not in f.read():
-      return Fault('truncated', 'breaks off inside its compressed pixels')
+      return Fault('truncated', 'ends inside its compressed pixels')
   elif begin + length > size:
     return Fault(
       'truncated',
-      f'breaks off inside its pixels, {begin + length - size} bytes short',
+      f'ends inside its pixels, {begin + length - size} bytes short',
     )
   return None
 
 
 def parse(
-  source: str | os.PathLike | BinaryIO, **kwargs: Any
-) -> tuple[pydicom.Dataset | None, Fault | None]:
-  """`pydicom.dcmread` of a file that may claim to be larger than it is.
+  source: str | os.PathLike[str] | BinaryIO, **kwargs: Any
+) -> tuple[pydicom.FileDataset | None, Fault | None]:
+  """Calls `pydicom.dcmread` on a file that may claim more bytes than it has.
 
   Args:
     source: a path, or the file opened by `read_header`.
-    **kwargs: of `pydicom.dcmread`.
+    **kwargs: arguments of `pydicom.dcmread`.
 
   Returns:
     (dataset, None), or (None, what is wrong).
   """
-  is_path = isinstance(source, (str, os.PathLike))
   try:
-    with _File(source) if is_path else contextlib.nullcontext(source) as f:
+    opened: contextlib.AbstractContextManager[BinaryIO]
+    if isinstance(source, (str, os.PathLike)):
+      opened = _File(source)
+    else:
+      opened = contextlib.nullcontext(source)
+    with opened as f:
       if _inflates_beyond_measure(f):
         return None, Fault(
           'unreadable',
@@ -243,15 +247,15 @@ def parse(
       return dataset, None
   except pydicom_errors.InvalidDicomError:
     return None, _NOT_DICOM
-  # A truncated header surfaces as nearly any exception of pydicom or struct.
+  # A truncated header can raise nearly any exception of pydicom or struct.
   except Exception as e:
     return None, unreadable(e)
 
 
 def _note_encoding(dataset: pydicom.Dataset) -> None:
-  """Sets `original_encoding` to how the elements are written.
+  """Sets `original_encoding` to the actual encoding of the elements.
 
-  pydicom notices that, but keeps what the meta header says.
+  pydicom detects it, but keeps the encoding that the meta header claims.
   """
   for element in dataset.values():
     if isinstance(element, dataelem.RawDataElement):
@@ -262,7 +266,7 @@ def _note_encoding(dataset: pydicom.Dataset) -> None:
 
 
 def _inflates_beyond_measure(f: BinaryIO) -> bool:
-  """Whether a deflated file is a bomb; pydicom inflates all of it.
+  """Whether a deflated file is a bomb, since pydicom would inflate all of it.
 
   Leaves the file at its start.
   """
@@ -276,24 +280,25 @@ def _inflates_beyond_measure(f: BinaryIO) -> bool:
   beyond = False
   if deflated:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    left = _MAX_INFLATED
-    while left > 0 and (block := inflater.unconsumed_tail or f.read(1 << 16)):
-      left -= len(inflater.decompress(block, 1 << 20))
-    beyond = left <= 0
+    remaining = _MAX_INFLATED
+    while remaining > 0 and (
+      block := inflater.unconsumed_tail or f.read(1 << 16)
+    ):
+      remaining -= len(inflater.decompress(block, 1 << 20))
+    beyond = remaining <= 0
   f.seek(0)
   return beyond
 
 
 class _File(io.BufferedReader):
-  """An ordinary file, of which no more is allocated than there is.
+  """An ordinary file that never allocates more than its size.
 
-  What is read by a length of four bytes can claim 4 GiB; Python would allocate
-  them before it finds a shorter file. A pipe, which a folder can hold, would
-  block for ever.
+  A length of four bytes can claim 4 GiB, which Python would allocate before it
+  finds that the file is shorter. A pipe in the folder would block for ever.
   """
 
-  def __init__(self, path: str | os.PathLike):
-    # Not every system has the flag, and those that lack it have no such pipes.
+  def __init__(self, path: str | os.PathLike[str]):
+    # Systems without this flag have no such pipes.
     flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)
     flags |= getattr(os, 'O_BINARY', 0)
     super().__init__(
@@ -310,18 +315,18 @@ class _File(io.BufferedReader):
 
 
 def unreadable(e: Exception) -> Fault:
-  """The fault of a file on which a reader failed with `e`."""
+  """Returns the fault of a file that cannot be read because of `e`."""
   return Fault('unreadable', f'cannot be read ({type(e).__name__}: {_text(e)})')
 
 
 def undecodable(e: Exception) -> Fault:
-  """The fault of an image that cannot be decoded, as `e` says."""
+  """Returns the fault of an image that cannot be decoded because of `e`."""
   return Fault('unreadable', f'cannot be decoded ({_text(e)})')
 
 
 def _text(e: Exception) -> str:
   text = errors.one_line(e)
-  # What it quotes of the file can be as long as that.
-  if len(text) > _LONGEST_REASON:
-    text = text[:_LONGEST_REASON] + '...'
+  # The exception may quote any part of the file.
+  if len(text) > _MAX_REASON_LETTERS:
+    text = text[:_MAX_REASON_LETTERS] + '...'
   return text

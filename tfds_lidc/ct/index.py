@@ -1,13 +1,14 @@
-"""What a download holds: every series below a directory, read once.
+"""Indexes a download: every series below a directory.
 
-The headers of 240,000 files take minutes, so they are read by all cores and
-remembered in a file; a later call reads those that are new or have changed
-(another size or modification time). No file stops the reading of the others:
-what is wrong is kept as a fault beside them.
+Reading the headers of 240,000 files takes minutes, so all cores share the work
+and a file caches the result. A later call only reads files that are new or have
+changed (another size or modification time). A broken file does not stop the
+others: the index lists it as a fault.
 """
 
 import collections
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import gzip
@@ -26,16 +27,16 @@ from tfds_lidc import parallel
 from tfds_lidc.ct import header as dicom_header
 from tfds_lidc.ct import series as dicom_series
 
-# Of the remembered file; raise it when entries, or what is read, change.
+# Version of the cache file; increase it when entries, or what is read, change.
 _FORMAT = 2
 _CHUNK = 200  # files that a process reads at a time
-_MIN_PARALLEL = 2000  # below that, starting processes takes longer
+_MIN_PARALLEL = 2000  # files; below, starting processes takes longer
 
 _Read = tuple[dicom_header.Header | None, dicom_header.Fault | None]
 
 
 class FileFault(NamedTuple):
-  """A file that cannot be used, and its series where the header tells it."""
+  """A file that cannot be used, with its series if the header names it."""
 
   path: str
   kind: str
@@ -46,14 +47,14 @@ class FileFault(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeriesIndex:
-  """What a directory holds.
+  """The content of a directory.
 
   Attributes:
-    series: CT by SeriesInstanceUID; without the slices that are faulty.
-    others: (modality, patient, SeriesInstanceUID) -> files, for the rest.
-    faults: the files that cannot be used, by path.
-    num_files: how many files there are, of any kind.
-    num_read: of how many of them the header was read this time.
+    series: CT by SeriesInstanceUID, without faulty slices.
+    others: files of other images by (modality, patient, SeriesInstanceUID).
+    faults: the files that cannot be used, sorted by path.
+    num_files: number of files of any kind.
+    num_read: number of files whose header was not cached but read.
   """
 
   series: dict[str, dicom_series.Series]
@@ -63,7 +64,11 @@ class SeriesIndex:
   num_read: int
 
   def faults_near(self, series: dicom_series.Series) -> tuple[FileFault, ...]:
-    """Faults that are, or may be, slices of a series: theirs, or beside it."""
+    """Returns faults that are, or may be, slices of a series.
+
+    These are faults of the series itself, and faults without a known series in
+    a folder of the series.
+    """
     folders = {os.path.dirname(s.path) for s in series.slices}
     folders.add(series.folder)
     return tuple(
@@ -75,59 +80,60 @@ class SeriesIndex:
 
 
 def load(
-  lidc_dir: str | os.PathLike,
+  lidc_dir: str | os.PathLike[str],
   *,
-  cache_dir: str | os.PathLike | None = None,
+  cache_dir: str | os.PathLike[str] | None = None,
   workers: int = 1,
   show_progress: bool = True,
 ) -> SeriesIndex:
-  """Indexes a directory, reading only what is not remembered.
+  """Indexes a directory; reads only headers that are not cached.
 
   Args:
-    lidc_dir: searched at any depth, links to directories included.
-    cache_dir: where headers are remembered; None for nowhere.
-    workers: processes that read headers.
-    show_progress: whether to show a bar when it takes more than two seconds.
+    lidc_dir: searched at any depth, also through links to directories.
+    cache_dir: directory of the header cache; None for no cache.
+    workers: number of processes that read headers.
+    show_progress: whether to show a bar if it takes more than two seconds.
 
   Returns:
     The index.
 
   Raises:
-    InputError: the directory is missing, empty or holds no CT.
+    InputError: the directory is missing, empty or has no CT.
   """
   dicom_series.check_directory(lidc_dir)
   root = pathlib.Path(lidc_dir)
   cache = _cache_file(root, cache_dir) if cache_dir else None
-  known = _recall(cache) if cache else {}
+  known = _read_cache(cache) if cache else {}
   faults = []
 
-  def remember_fault(e: OSError):
+  def add_fault(e: OSError) -> None:
     faults.append(
       FileFault(e.filename, 'unreadable', f'cannot be listed ({e.strerror})')
     )
 
   stats = {}  # path -> [size, mtime in ns]
-  for path in dicom_series.files(root, on_error=remember_fault):
+  for path in dicom_series.files(root, on_error=add_fault):
     try:
       stat = os.stat(path)
-    except OSError as e:  # a link to nowhere
+    except OSError as e:  # a broken link
       faults.append(FileFault(path, 'unreadable', f'is gone ({e.strerror})'))
       continue
     stats[path] = [stat.st_size, stat.st_mtime_ns]
 
-  entries, unread = {}, []
+  entries: dict[str, Sequence[Any]] = {}
+  unread = []
   for path, stamp in stats.items():
-    remembered = known.get(os.path.relpath(path, root))
-    if remembered and remembered[:2] == stamp:
-      entries[path] = remembered[2:]
+    cached = known.get(os.path.relpath(path, root))
+    if cached and cached[:2] == stamp:
+      entries[path] = cached[2:]
     else:
       unread.append(path)
   try:
     _read_all(unread, entries, workers, show_progress)
-  finally:  # an interrupted reading goes on where it was
+  finally:  # so that the next call resumes after an interruption
     found_ct = any(h and h[0] == 'CT' for h, _ in entries.values())
     if cache and found_ct and (unread or len(known) != len(entries)):
-      _remember(
+      _write_cache(
         cache,
         {
           os.path.relpath(path, root): [*stats[path], *entry]
@@ -137,7 +143,7 @@ def load(
   if not found_ct:
     raise errors.InputError(
       f'no CT series below {lidc_dir} (0 CT images among {len(stats)} files); '
-      'give the folder that holds the DICOM files of LIDC-IDRI'
+      'give the folder that contains the DICOM files of LIDC-IDRI'
     )
   return _join(entries, faults, len(unread))
 
@@ -145,17 +151,17 @@ def load(
 def read(
   paths: Sequence[str], *, workers: int = 1, show_progress: bool = True
 ) -> SeriesIndex:
-  """Indexes given files, and remembers nothing.
+  """Indexes the given files, without a cache.
 
   Args:
     paths: files of any kind.
-    workers: processes that read headers.
-    show_progress: whether to show a bar when it takes more than two seconds.
+    workers: number of processes that read headers.
+    show_progress: whether to show a bar if it takes more than two seconds.
 
   Returns:
     The index, which may be empty.
   """
-  entries = {}
+  entries: dict[str, Sequence[Any]] = {}
   _read_all(list(paths), entries, workers, show_progress)
   return _join(entries, [], len(entries))
 
@@ -166,7 +172,7 @@ def _read_all(
   workers: int,
   show_progress: bool,
 ) -> None:
-  """Reads headers, and adds them to `entries` as they come."""
+  """Reads headers and adds them to `entries` one after another."""
   chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
   with tqdm.tqdm(
     total=len(paths),
@@ -174,7 +180,7 @@ def _read_all(
     unit='file',
     delay=2,
     leave=False,
-    disable=None if show_progress else True,  # None: on a terminal only
+    disable=None if show_progress else True,  # None means only on a terminal
   ) as bar:
     for chunk, found in zip(
       chunks,
@@ -205,16 +211,16 @@ def _crashed(paths: list[str]) -> list[_Read]:
 def _join(
   entries: dict[str, Sequence[Any]], faults: list[FileFault], num_read: int
 ) -> SeriesIndex:
-  """Sorts files by their series; `faults` are of what has no entry."""
+  """Groups files by series; `faults` belong to files without an entry."""
   slices = collections.defaultdict(list)
   folders = collections.defaultdict(set)
   others = collections.defaultdict(list)
   patients, simulated = {}, set()
-  # Broken files first, so that the header of a whole one decides.
-  for path, (header, fault) in sorted(
+  # Broken files come first, so that headers of intact files override theirs.
+  for path, (fields, fault) in sorted(
     entries.items(), key=lambda entry: not entry[1][1]
   ):
-    header = header and dicom_header.Header(*header)
+    header = dicom_header.Header(*fields) if fields else None
     if fault:
       where = (header.series_uid, header.z_mm) if header else ()
       faults.append(FileFault(path, *fault, *where))
@@ -224,7 +230,7 @@ def _join(
     if header.modality != 'CT':
       others[header.modality, header.patient_id, uid].append(path)
       continue
-    # A series of which every file is broken is there, without slices.
+    # A series with broken files only is still listed, without slices.
     folders[uid].add(os.path.dirname(path))
     patients[uid] = header.patient_id
     if not fault:
@@ -250,14 +256,14 @@ def _join(
 
 
 def _cache_file(
-  root: pathlib.Path, cache_dir: str | os.PathLike
+  root: pathlib.Path, cache_dir: str | os.PathLike[str]
 ) -> pathlib.Path:
   name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
   return pathlib.Path(cache_dir) / f'index-{name}.json.gz'
 
 
-def _recall(cache: pathlib.Path) -> dict[str, list[Any]]:
-  """Path below the root -> [size, mtime, header, fault]."""
+def _read_cache(cache: pathlib.Path) -> dict[str, list[Any]]:
+  """Returns [size, mtime, header, fault] by path below the root."""
   try:
     with gzip.open(cache, 'rt', encoding='utf-8') as f:
       content = json.load(f)
@@ -265,16 +271,16 @@ def _recall(cache: pathlib.Path) -> dict[str, list[Any]]:
     for size, mtime, header, fault in known.values():
       _check_entry(size, mtime, header, fault)
     return known
-  # Not there yet, or damaged, which surfaces as any exception of gzip, zlib,
-  # JSON or of what was expected: then everything is read again.
+  # Everything is read again if the cache is missing or damaged, which can raise
+  # any exception of gzip, zlib, JSON or of the lookups above.
   except Exception:
     return {}
 
 
 def _check_entry(size: Any, mtime: Any, header: Any, fault: Any) -> None:
-  """Raises `TypeError` where a remembered entry has other fields."""
+  """Raises `TypeError` if a cached entry has other types."""
   fields = (size, mtime, *(header or ()), *(fault or ()))
-  kinds = [int, int]
+  kinds: list[Any] = [int, int]
   if header:
     kinds += dicom_header.Header.__annotations__.values()
   if fault:
@@ -283,8 +289,10 @@ def _check_entry(size: Any, mtime: Any, header: Any, fault: Any) -> None:
     raise TypeError(f'no entry of an index: {fields!r:.80}')
 
 
-def _remember(cache: pathlib.Path, files: dict[str, Iterable[Any]]) -> None:
-  """Writes beside and renames, so that a reader never sees half a file."""
+def _write_cache(
+  cache: pathlib.Path, files: Mapping[str, Iterable[Any]]
+) -> None:
+  """Writes another file and renames it, so that nobody reads half a file."""
   cache.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as f:
     with gzip.open(f, 'wt', compresslevel=1, encoding='utf-8') as text:

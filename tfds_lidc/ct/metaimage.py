@@ -1,8 +1,8 @@
-"""CT as LUNA16 has it: a MetaImage a series, `<SeriesInstanceUID>.mhd`.
+"""Reads CT of LUNA16: one MetaImage per series, `<SeriesInstanceUID>.mhd`.
 
-Needs the extra `volumes` (SimpleITK). A slice is called `FILE.mhd#K`, K from
-the lowest z, and stands wherever the path of a DICOM file does; an `x` or `y`
-behind it says that its columns or rows are read from the other end. Only the
+Needs the extra `volumes` (SimpleITK). A slice has the name `FILE.mhd#K`, where
+K counts from the lowest z, and can replace the path of a DICOM file everywhere.
+A suffix `x` or `y` means that its columns or rows are read in reverse. Only the
 slices that are needed are read, unless the file is compressed.
 """
 
@@ -27,24 +27,24 @@ _CONTROL = re.compile(rb'[\x00-\x08\x0e-\x1f\x7f]')
 _PATTERN = re.compile(rb'[ -~]*%[ -~]*')
 _SEVERAL = re.compile(rb'LIST|.*%')
 _INT16 = np.iinfo(np.int16)
-# Between a direction and an axis: 0.06 degrees.
+# Largest difference between a direction and an axis: 0.06 degrees.
 _AXIAL = 1e-3
-# No CT has more; what claims to is refused before it is read.
+# Beyond any CT; a file that claims more is rejected before it is read.
 _MAX_VOXELS = 2_000_000_000
 _MAX_SPACING_MM = 100.0
 _MAX_MM = 1e5
 
 
 class Grid(NamedTuple):
-  """What the header of a volume says.
+  """The header of a volume.
 
   Attributes:
-    size: columns, rows, slices.
+    size: number of columns, rows and slices.
     lowest_mm: z of the lowest slice.
-    step_mm: between slices.
-    downwards: whether the slices of the file run from the highest z.
-    flips: 'x' where its columns run to the patient's right, 'y' where its rows
-      run to the front: the other way than those of a patient on the back.
+    step_mm: distance between slices.
+    downwards: whether the slices of the file start at the highest z.
+    flips: 'x' if the columns run to the patient's right, and 'y' if the rows
+      run to the front: the reverse of a patient who lies on the back.
     in_one_piece: whether the file can only be read as a whole.
   """
 
@@ -56,20 +56,23 @@ class Grid(NamedTuple):
   in_one_piece: bool
 
 
-def load(luna_dir: str | os.PathLike) -> series_index.SeriesIndex:
+def load(luna_dir: str | os.PathLike[str]) -> series_index.SeriesIndex:
   """Indexes the volumes below a directory; pixels are not read.
 
   Args:
-    luna_dir: searched at any depth, such as the folder of subset0 to subset9.
+    luna_dir: searched at any depth, such as the parent of subset0 to subset9.
+
+  Returns:
+    The index.
 
   Raises:
-    InputError: the directory is missing, empty or holds no such volume; or
+    InputError: the directory is missing, empty or has no such volume; or
       SimpleITK is not installed.
   """
   dicom_series.check_directory(luna_dir)
   if importlib.util.find_spec('SimpleITK') is None:
     raise errors.InputError(
-      "--luna_dir needs SimpleITK: pip install 'mtnet_jax[volumes]'"
+      "--luna_dir needs SimpleITK; run: pip install 'mtnet_jax[volumes]'"
     )
   series, faults, num_files = {}, [], 0
   for path in dicom_series.files(luna_dir):
@@ -80,6 +83,7 @@ def load(luna_dir: str | os.PathLike) -> series_index.SeriesIndex:
     grid, fault = read_grid(path)
     if fault:
       faults.append(series_index.FileFault(path, *fault, series_uid=uid))
+    if grid is None:
       continue
     series[uid] = dicom_series.Series(
       uid,
@@ -94,30 +98,33 @@ def load(luna_dir: str | os.PathLike) -> series_index.SeriesIndex:
     )
   if not series:
     raise errors.InputError(
-      f'no volume below {luna_dir} is called after a series, as those of '
+      f'no volume below {luna_dir} is named after a series, as those of '
       f'LUNA16 are: UID.mhd ({num_files} files); give the folder of its subsets'
     )
   return series_index.SeriesIndex(series, {}, faults, num_files, len(series))
 
 
 def slice_name(path: str, k: int, flips: str = '') -> str:
-  """What a slice of a volume is called; `flips` as in `Grid`."""
+  """Returns the name of a slice of a volume; `flips` as in `Grid`."""
   return f'{path}#{k}{flips}'
 
 
-def is_slice(name: str | os.PathLike) -> bool:
-  """Whether a name is of a slice of a volume, and not of a file."""
+def is_slice(name: str | os.PathLike[str]) -> bool:
+  """Whether a name means a slice of a volume and not a file."""
   return bool(_SLICE.fullmatch(os.fspath(name)))
 
 
-def file_of(name: str | os.PathLike) -> str:
-  """The file of a slice; of a DICOM file itself."""
+def file_of(name: str | os.PathLike[str]) -> str:
+  """Returns the file of a slice; the path of a DICOM file stays unchanged."""
   match = _SLICE.fullmatch(os.fspath(name))
   return match[1] if match else os.fspath(name)
 
 
 def read_grid(path: str) -> tuple[Grid | None, header.Fault | None]:
-  """Reads the header of a volume, once for all of its slices.
+  """Reads the header of a volume; cached for its other slices.
+
+  Args:
+    path: a file `<SeriesInstanceUID>.mhd`.
 
   Returns:
     (grid, None), or (None, what is wrong).
@@ -129,12 +136,12 @@ def read_grid(path: str) -> tuple[Grid | None, header.Fault | None]:
   return _read_grid(path, modified_ns)
 
 
-# All of LUNA16's.
+# Large enough for all of LUNA16.
 @functools.lru_cache(maxsize=1024)
 def _read_grid(
   path: str, modified_ns: int
 ) -> tuple[Grid | None, header.Fault | None]:
-  del modified_ns
+  del modified_ns  # only makes the cache notice that the file has changed
   try:
     with open(path, 'rb') as file:
       text = file.read(1 << 14)
@@ -144,26 +151,29 @@ def _read_grid(
   if reason:
     return None, header.Fault('unreadable', reason)
   reader = _reader(path)
-  # SimpleITK raises nothing else, and its text is of many lines.
   try:
     reader.ReadImageInformation()
-  except RuntimeError as e:
+  except RuntimeError as e:  # all that SimpleITK raises
     return None, header.unreadable(e)
   size, spacing = reader.GetSize(), reader.GetSpacing()
   if len(size) != 3 or reader.GetNumberOfComponents() != 1:
-    return None, header.Fault('unreadable', 'is no volume of one value a voxel')
+    return None, header.Fault(
+      'unreadable', 'is not a volume with one value per voxel'
+    )
   origin = np.array(reader.GetOrigin())
   axes = np.array(reader.GetDirection()).reshape(3, 3)
   signs = np.sign(np.diag(axes))
-  # Written so that NaN fails.
+  # Comparisons with NaN are false, so that NaN is rejected.
   if not (
     np.prod(size, dtype=float) <= _MAX_VOXELS
     and all(0 < x <= _MAX_SPACING_MM for x in spacing)
     and (np.abs(origin) <= _MAX_MM).all()
   ):
-    return None, header.Fault('unreadable', 'is of no size or place of a CT')
+    return None, header.Fault(
+      'unreadable', 'has a size or position that no CT has'
+    )
   if not np.abs(axes - np.diag(signs)).max() <= _AXIAL:
-    return None, header.Fault('unreadable', 'is no stack of axial slices')
+    return None, header.Fault('unreadable', 'is not a stack of axial slices')
   length_mm = (size[2] - 1) * spacing[2]
   return Grid(
     size=size,
@@ -176,9 +186,9 @@ def _read_grid(
 
 
 def _damage(path: str, text: bytes) -> str | None:
-  """Why a header is none of fields, the last of which names files there are.
+  """Says what is wrong with a header on which ITK might crash, or None.
 
-  On such ITK may crash.
+  A sound header consists of fields, and the last one names existing files.
   """
   damaged = 'has a damaged header'
   head, _, rest = text.partition(b'ElementDataFile')
@@ -186,29 +196,29 @@ def _damage(path: str, text: bytes) -> str | None:
   fields = [_FIELD.match(line) for line in head.splitlines() if line.strip()]
   if not name or not all(fields) or _CONTROL.search(head + name):
     return damaged
-  dimensions = [field[2].strip() for field in fields if field[1] == b'NDims']
+  dimensions = [x[2].strip() for x in fields if x and x[1] == b'NDims']
   if dimensions not in ([b'2'], [b'3'], [b'4']):
     return damaged
   if name.startswith(b'LIST'):
     files = list(filter(None, names))
   elif name.lower().strip() == b'local' or _PATTERN.fullmatch(name):
-    files = []  # They follow the header, or are counted.
+    files = []  # the pixels follow the header, or are in numbered files
   else:
     files = [name]
   folder = os.fsencode(os.path.dirname(path))
   if all(os.path.isfile(os.path.join(folder, x.strip())) for x in files):
     return None
-  return 'is there without the file of its pixels, which its last line names'
+  return 'lacks the file of its pixels, which its last line names'
 
 
 def _has_slices(text: bytes) -> bool:
-  """Whether a slice can be read without the others, by the text of a header.
+  """Whether a header allows to read one slice without the others.
 
-  Numbers may be compressed, written as text, or lie in several files. Of those
-  that are text ITK writes all into the memory of one slice, and beyond it.
+  This is impossible if values are compressed, text, or in several files. If
+  they are text, ITK would write all of them into the memory of one slice.
   """
   fields = _FIELD.findall(text)
-  true = b'T', b't', b'1'
+  true = (b'T', b't', b'1')
   binary = [x.startswith(true) for key, x in fields if key == b'BinaryData']
   whole = [
     x.startswith(true) if key == b'CompressedData' else _SEVERAL.match(x)
@@ -221,12 +231,24 @@ def _has_slices(text: bytes) -> bool:
 def try_read_hu(
   name: str,
 ) -> tuple[np.ndarray | None, header.Fault | None]:
-  """Reads one slice; as `pixels.try_read_hu` reads a DICOM file."""
-  path, k, flips = _SLICE.fullmatch(name).groups()
+  """Reads one slice, like `pixels.try_read_hu` for a DICOM file.
+
+  Args:
+    name: of a slice, see `slice_name`.
+
+  Returns:
+    ((rows, columns) int16 HU, None), or (None, what is wrong).
+
+  Raises:
+    ValueError: the name is not that of a slice.
+  """
+  match = _SLICE.fullmatch(name)
+  if not match:
+    raise ValueError(f'{name!r} is not a slice of a volume')
+  path, flips, k = match[1], match[3], int(match[2])
   grid, fault = read_grid(path)
-  if fault:
+  if grid is None:
     return None, fault
-  k = int(k)
   if k >= grid.size[2]:
     return None, header.Fault('truncated', f'has no slice {k}')
   if grid.downwards:
@@ -243,7 +265,7 @@ def try_read_hu(
   if 'y' in flips:
     values = values[::-1]
   if not np.isfinite(values).all():
-    return None, header.Fault('unreadable', 'holds NaN or infinity')
+    return None, header.Fault('unreadable', 'contains NaN or infinity')
   hu = np.clip(np.rint(values), _INT16.min, _INT16.max)
   return hu.astype(np.int16), None
 
@@ -268,10 +290,10 @@ def _region(path: str, grid: Grid, k: int) -> np.ndarray:
   return SimpleITK.GetArrayFromImage(reader.Execute())[0]
 
 
-# The slices of a scan are read one after another.
+# One volume is enough, as the slices of a scan are read one after another.
 @functools.lru_cache(maxsize=1)
 def _whole(path: str, modified_ns: int) -> np.ndarray:
-  del modified_ns
+  del modified_ns  # only makes the cache notice that the file has changed
   import SimpleITK
 
   return SimpleITK.GetArrayFromImage(_reader(path).Execute())

@@ -1,7 +1,7 @@
-"""One CT image of a file as HU.
+"""Reads one CT image as HU.
 
-Compressed images are decoded in another process, see `decoder`; what claims to
-be larger than a CT image is refused before it is decoded.
+Compressed images are decoded in another process, see `decoder`. A file that
+claims to be larger than a CT image is rejected before it is decoded.
 """
 
 import os
@@ -19,8 +19,7 @@ from tfds_lidc.ct import metaimage
 from tfds_lidc.ct import syntax
 
 _INT16 = np.iinfo(np.int16)
-# No CT image is larger; what claims to be is refused before it is decoded.
-_MAX_PIXELS = 4096 * 4096
+_MAX_PIXELS = 4096 * 4096  # beyond any CT image
 _NEEDED = (
   'Rows',
   'Columns',
@@ -29,25 +28,27 @@ _NEEDED = (
   'RescaleIntercept',
 )
 _BITS = (1, 8, 16, 32)
-# Of what a scanner can measure; metal reaches it (12 bits, PS3.3 C.11.1).
+# The largest value of a scanner with 12 bits; metal reaches it (PS3.3 C.11.1).
 _MAX_HU = 3071
 _AIR_HU = -1024
-# Of CT: Hounsfield units, or unsaid ('US'), which they are all the same.
+# Values of RescaleType for HU; CT has HU even if it is unspecified ('US').
 _HU_TYPES = ('', 'HU', 'HU_MOD', 'US')
 
-# Installed with this package.
+# Decoders that are installed with this package.
 _DECODERS = ('pydicom', 'pillow', 'pyjpegls')
-# What decodes the images that these cannot: JPEG Lossless and Extended;
-# High-Throughput JPEG 2000, which GDCM cannot either. The extra `jpeg` has all.
+# Packages for images that these cannot decode: the first for JPEG Lossless and
+# JPEG Extended, the second for High-Throughput JPEG 2000, which GDCM does not
+# support. The extra `jpeg` installs all of them.
 _CODEC = 'python-gdcm'
 _HIGH_THROUGHPUT_CODEC = 'pylibjpeg pylibjpeg-openjpeg'
+
+# ((rows, columns) int16 HU, None), or (None, what is wrong).
+Reading = tuple[np.ndarray | None, header.Fault | None]
 
 _decode_apart = decoder.Decoder()
 
 
-def try_read_hu(
-  path: str | os.PathLike,
-) -> tuple[np.ndarray | None, header.Fault | None]:
+def try_read_hu(path: str | os.PathLike[str]) -> Reading:
   """Reads one CT image.
 
   Args:
@@ -55,23 +56,23 @@ def try_read_hu(
 
   Returns:
     (HU, None), or (None, what is wrong). The HU are (rows, columns) int16:
-    raw * RescaleSlope + RescaleIntercept, rounded where the slope is
-    fractional, saturated where it leaves int16. What PixelPaddingValue says is
-    no image, and would be denser than anything, is air.
+    raw * RescaleSlope + RescaleIntercept, rounded if the slope is fractional,
+    and saturated to int16. Padding (PixelPaddingValue) that would be denser
+    than anything in CT becomes air.
 
   Raises:
-    InputError: no compressed image can be decoded on this machine.
+    InputError: the process that decodes compressed images does not start.
   """
   if metaimage.is_slice(path):
     return metaimage.try_read_hu(os.fspath(path))
   dataset, fault = header.parse(path)
-  if fault:
+  if dataset is None:
     return None, fault
   try:
     missing = [name for name in _NEEDED if dataset.get(name) in (None, '')]
     if missing:
       return None, header.Fault('unreadable', f'has no {missing[0]}')
-    syntax.settle(dataset)
+    syntax.correct(dataset)
     claim = _impossible(dataset)
     if claim:
       return None, header.Fault('unreadable', claim)
@@ -79,11 +80,13 @@ def try_read_hu(
     intercept = float(dataset.RescaleIntercept)
     if str(dataset.get('RescaleType') or '').strip() not in _HU_TYPES:
       return None, header.Fault(
-        'unreadable', 'has a RescaleType other than HU: its values are no HU'
+        'unreadable', 'has a RescaleType other than HU: its values are not HU'
       )
     if not np.isfinite([slope, intercept]).all():
       return None, header.Fault(
-        'unreadable', f'has the rescale {slope:g} and {intercept:g}, no numbers'
+        'unreadable',
+        f'has the rescale slope {slope:g} and intercept {intercept:g}, which '
+        'are not both finite',
       )
     raw = _pixels(dataset)
   except decoder.DecodingError as e:
@@ -92,12 +95,12 @@ def try_read_hu(
     raise errors.InputError(
       f'cannot start the process that decodes compressed DICOM images: {e}'
     ) from None
-  # Broken pixel data surfaces as nearly any exception of NumPy or a codec.
+  # Broken pixel data can raise nearly any exception of NumPy or a codec.
   except Exception as e:
     return None, _missing_codec(dataset, e) or header.unreadable(e)
   if raw.ndim != 2:
     return None, header.Fault(
-      'unreadable', f'holds {raw.shape} pixels, not an image'
+      'unreadable', f'has pixels of shape {raw.shape}, not an image'
     )
   hu = raw * slope + intercept
   if 'PixelPaddingValue' in dataset and hu.max() > _MAX_HU:
@@ -106,7 +109,15 @@ def try_read_hu(
 
 
 def _is_padding(dataset: pydicom.Dataset, raw: np.ndarray) -> np.ndarray:
-  """Which pixels the header says are no image (PS3.3, C.7.5.1.1.2)."""
+  """Returns a mask of the padding that the header names (PS3.3, C.7.5.1.1.2).
+
+  Args:
+    dataset: the image, with PixelPaddingValue.
+    raw: (rows, columns), its stored values.
+
+  Returns:
+    (rows, columns) bool.
+  """
   first = dataset.get('PixelPaddingValue')
   if not isinstance(first, int):
     return np.zeros(raw.shape, bool)
@@ -114,42 +125,41 @@ def _is_padding(dataset: pydicom.Dataset, raw: np.ndarray) -> np.ndarray:
   low, high = sorted((first, last if isinstance(last, int) else first))
   values = raw.astype(np.int64)
   span = 1 << int(dataset.BitsAllocated)
-  # Of unsigned pixels it is sometimes written as if they were signed.
+  # Some writers store a signed padding value beside unsigned pixels.
   return ((values >= low) & (values <= high)) | (
     (values >= low + span) & (values <= high + span)
   )
 
 
 def _impossible(dataset: pydicom.Dataset) -> str | None:
-  """Why an image cannot be one slice of CT, from what it claims to be.
+  """Says why an image cannot be one slice of CT, or returns None.
 
-  Decoders allocate what is claimed, so it is judged before they run.
+  This runs before decoders do, as they allocate the size that an image claims.
   """
   rows, columns = int(dataset.Rows), int(dataset.Columns)
   frames = int(dataset.get('NumberOfFrames') or 1)
   samples = int(dataset.get('SamplesPerPixel') or 1)
   bits = int(dataset.BitsAllocated)
   if frames != 1:
-    return f'holds {frames:.6g} frames, not an image'
+    return f'has {frames:.6g} frames, not one image'
   if samples != 1:
-    return f'has {samples} samples per pixel, and CT has 1'
+    return f'has {samples} samples per pixel, but CT has 1'
   if bits not in _BITS:
     return f'has {bits} bits allocated per pixel'
   stored = int(dataset.get('BitsStored') or bits)
   high_bit = int(dataset.get('HighBit') or stored - 1)
   if high_bit > stored - 1:
     return (
-      f'stores {stored} bits up to bit {high_bit}: whether its values are'
-      ' shifted cannot be told'
+      f'stores {stored} bits up to bit {high_bit}: its values may be shifted'
     )
   if not 0 < rows * columns <= _MAX_PIXELS:
-    return f'claims {rows} x {columns} pixels, and CT has up to {_MAX_PIXELS:,}'
+    return f'claims {rows} x {columns} pixels, but CT has up to {_MAX_PIXELS:,}'
   uid = dataset.file_meta.TransferSyntaxUID
   if not uid.is_encapsulated or uid == pydicom.uid.RLELossless:
     return None
   if not pixels.get_decoder(uid).is_available:
-    return None  # nothing is decoded; the fault says what to install
-  # One frame is all there is: a table of others would only mislead.
+    return None  # `_pixels` raises, and the fault names the missing package
+  # With a single frame, a table of offsets could only be wrong.
   for name in ('ExtendedOffsetTable', 'ExtendedOffsetTableLengths'):
     if name in dataset:
       delattr(dataset, name)
@@ -157,20 +167,20 @@ def _impossible(dataset: pydicom.Dataset) -> str | None:
   size = codestream.size(stream)
   if size != (rows, columns, 1):
     found = f'{size.rows} x {size.columns} pixels' if size else 'no image'
-    return f'claims {rows} x {columns} pixels, and its compressed data {found}'
+    return f'claims {rows} x {columns} pixels, but its compressed data {found}'
   return None
 
 
 def _pixels(dataset: pydicom.Dataset) -> np.ndarray:
-  """The raw values; of compressed images, as another process decodes them."""
+  """Returns the raw values; another process decodes compressed ones."""
   uid = dataset.file_meta.TransferSyntaxUID
   if not uid.is_encapsulated:
     return dataset.pixel_array
   available = pixels.get_decoder(uid).available_plugins
   if not available:
-    return dataset.pixel_array  # says what is missing
-  # Values do not depend on what else is installed; of an image that one cannot
-  # decode, pydicom would ask the others.
+    return dataset.pixel_array  # raises, and names the missing package
+  # A fixed order of decoders, so that values do not depend on what else is
+  # installed. pydicom by itself would also try other decoders after a failure.
   name = next((p for p in _DECODERS if p in available), '')
   return _decode_apart(dataset, name)
 
@@ -178,7 +188,7 @@ def _pixels(dataset: pydicom.Dataset) -> np.ndarray:
 def _missing_codec(
   dataset: pydicom.Dataset, e: Exception
 ) -> header.Fault | None:
-  """The fault of a compressed image whose decoder is not installed."""
+  """Returns the fault of an image whose decoder is not installed, or None."""
   uid = dataset.file_meta.get('TransferSyntaxUID', '')
   if 'missing dependencies' not in str(e) or not uid:
     return None

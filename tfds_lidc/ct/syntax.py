@@ -1,8 +1,8 @@
-"""The transfer syntax that the bytes of an image have.
+"""Finds the transfer syntax of an image from its bytes.
 
-What the meta header says can be missing, or left over from before the file was
-converted. pydicom notices by itself how elements are written; the pixels it
-decodes as they are said to be.
+The transfer syntax in the meta header may be missing, or date from before the
+file was converted. pydicom detects the encoding of elements by itself, but
+decodes the pixels as the meta header claims.
 """
 
 import pydicom
@@ -11,9 +11,9 @@ from pydicom import uid
 
 from tfds_lidc.ct import codestream
 
-# Those of a kind differ in nothing that a decoder needs; the first is taken
-# where the meta header names none of them.
-_OF_KIND = {
+# Transfer syntaxes by kind of compression. A decoder needs no more than the
+# kind; the first is used if the meta header claims none of the kind.
+_SYNTAXES = {
   'JPEG': (uid.JPEGBaseline8Bit,),
   'JPEG Extended': (uid.JPEGExtended12Bit,),
   'JPEG Lossless': (uid.JPEGLossless, uid.JPEGLosslessSV1),
@@ -28,20 +28,21 @@ _OF_KIND = {
 }
 
 
-def settle(dataset: pydicom.Dataset) -> None:
-  """Makes `file_meta.TransferSyntaxUID` that of the bytes.
+def correct(dataset: pydicom.Dataset) -> None:
+  """Sets `file_meta.TransferSyntaxUID` to that of the bytes.
 
   Args:
-    dataset: as `header.parse` gives it, with its pixels. Where these are
-      compressed in a way that nobody knows, it stays what it was.
+    dataset: the result of `header.parse`, with pixels; changed in place. The
+      claim stays if the compression of the pixels is unknown.
   """
   claimed = dataset.file_meta.get('TransferSyntaxUID')
   if claimed == uid.DeflatedExplicitVRLittleEndian:
-    return  # pydicom has inflated it by then
-  # Only compressed pixels have no length.
+    return  # pydicom has already inflated it
+  # Only compressed pixels have an undefined length.
   if 'PixelData' in dataset and dataset['PixelData'].is_undefined_length:
     stream = encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
-    fitting = _OF_KIND.get(codestream.kind(stream), (claimed,))
+    kind = codestream.kind(stream)
+    fitting = _SYNTAXES[kind] if kind else (claimed,)
     if claimed not in fitting:
       dataset.file_meta.TransferSyntaxUID = fitting[0]
     return

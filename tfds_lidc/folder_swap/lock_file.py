@@ -1,9 +1,9 @@
-"""A file that is locked by whoever works in its folder, and says who that is.
+"""Locks a folder for one process by a lock file that names its holder.
 
-It is hidden and lies with what it guards, so that it holds for all who share
-the folder. The system drops the lock of a process that is killed. The file is
-never followed where it is a link; what it holds is overwritten, and the file
-removed, only if a holder of such a lock wrote it.
+The file is hidden in the folder that it protects, so that the lock works for
+all machines that share the folder. The system releases the lock of a process
+that is killed. A link in place of the file is never followed. The file is only
+overwritten or removed if a holder of such a lock wrote it.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ import sys
 import time
 
 _MARK = b'mtnet_jax lock: '
-# Each is lost only to a holder that ends in that very moment.
-_TRIES = 100
-# Of file systems without locks, as some mounts of networks are.
+# A try only fails if another holder removes the file at that very moment.
+_MAX_TRIES = 100
+# Errors of file systems without locks, such as some network mounts.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def _say_no_locks(folder: pathlib.Path) -> None:
+def _warn_of_no_locks(folder: pathlib.Path) -> None:
   print(
-    f'The file system of {folder} has no locks: let no other process write '
-    'there meanwhile.',
+    f'The file system of {folder} has no locks: make sure that no other '
+    'process writes there meanwhile.',
     file=sys.stderr,
     flush=True,
   )
@@ -38,9 +38,16 @@ def _say_no_locks(folder: pathlib.Path) -> None:
 def held(path: pathlib.Path) -> Iterator[None]:
   """Holds a lock while the block runs.
 
+  Args:
+    path: the lock file.
+
+  Yields:
+    Nothing; the lock is held.
+
   Raises:
-    BlockingIOError: another process has it; its message says who, if known.
-    OSError: another one: what is at `path` cannot be a lock.
+    BlockingIOError: another process holds it; the message names that process
+      if it is known.
+    OSError: the file at `path` cannot be used as a lock.
   """
   descriptor = acquire(path)
   if descriptor is None:
@@ -54,30 +61,31 @@ def held(path: pathlib.Path) -> Iterator[None]:
 def acquire(
   path: pathlib.Path,
   *,
-  on_no_locks: Callable[[pathlib.Path], None] = _say_no_locks,
+  on_no_locks: Callable[[pathlib.Path], None] = _warn_of_no_locks,
 ) -> int | None:
-  """Takes a lock, without waiting for it.
+  """Acquires a lock without waiting for it.
 
   Args:
-    path: of its file.
-    on_no_locks: called with the folder if its file system has no locks, where
-      nobody can be kept out.
+    path: the lock file.
+    on_no_locks: called with the folder if its file system has no locks, so that
+      other processes cannot be kept out.
 
   Returns:
-    The descriptor of the file, for `release`; None if another process has it.
+    The file descriptor for `release`; None if another process holds the lock.
 
   Raises:
-    OSError: what is at `path` cannot be a lock.
+    OSError: the file at `path` cannot be used as a lock.
   """
-  for _ in range(_TRIES):
+  for _ in range(_MAX_TRIES):
     descriptor = _open(path)
     try:
       found = os.fstat(descriptor)
-      # A second name of somebody's file would have that one written to.
+      # Writing to a hard link would change another file, too.
       if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        raise OSError(errno.EINVAL, 'it is no file of its own')
+        raise OSError(errno.EINVAL, 'it is a special file or a hard link')
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      # Whoever had it may have removed it since: then nobody sees this one.
+      # The last holder may have removed the file since it was opened here; a
+      # lock on a removed file would keep nobody out.
       if _is_at(descriptor, path):
         _sign(descriptor)
         return descriptor
@@ -94,12 +102,13 @@ def acquire(
       os.close(descriptor)
       raise
     os.close(descriptor)
-  raise OSError(errno.ESTALE, 'it is another file each time')
+  raise OSError(errno.ESTALE, 'other processes keep replacing it')
 
 
 def release(descriptor: int, path: pathlib.Path) -> None:
-  """Gives a lock back, and removes its file."""
-  # While it is held: nobody can have locked it between.
+  """Releases a lock and removes its file."""
+  # The file is removed while it is locked, so that no other process can lock it
+  # in between.
   with contextlib.suppress(OSError):
     if _is_ours(descriptor) and _is_at(descriptor, path):
       path.unlink()
@@ -107,7 +116,11 @@ def release(descriptor: int, path: pathlib.Path) -> None:
 
 
 def holder(path: pathlib.Path) -> str:
-  """Who has a lock, as they wrote it, in any letters; '' where they did not."""
+  """Returns the holder's description of itself, unchecked; '' if there is none.
+
+  Args:
+    path: the lock file.
+  """
   try:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
   except OSError:
@@ -123,13 +136,13 @@ def holder(path: pathlib.Path) -> str:
 
 
 def _open(path: pathlib.Path) -> int:
-  # Without waiting for whoever writes, if somebody has put a pipe there.
+  # O_NONBLOCK, as opening a pipe would wait for its writer.
   flags = os.O_NOFOLLOW | os.O_NONBLOCK
   try:
-    # As open to others as their umask lets the folder be.
+    # The umask decides whether other users may write the file.
     return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o666)
   except PermissionError:
-    # Another user's, which can be locked all the same.
+    # Another user's file can be locked even if it cannot be written.
     return os.open(path, flags | os.O_RDONLY)
 
 
@@ -141,12 +154,14 @@ def _is_at(descriptor: int, path: pathlib.Path) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-  """Writes who has the lock, for those who want it."""
+  """Writes the holder of the lock into its file, for messages."""
   if not _is_ours(descriptor):
     return
   since = time.strftime('%Y-%m-%d %H:%M:%S %z')
   text = f'process {os.getpid()} on {socket.gethostname()}, since {since}\n'
-  with contextlib.suppress(OSError):  # It holds without, also on a full disk.
+  with contextlib.suppress(
+    OSError
+  ):  # the lock works without, as on a full disk
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, _MARK + text.encode(), 0)
 

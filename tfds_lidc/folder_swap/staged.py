@@ -1,4 +1,4 @@
-"""What is written beside its place, under a name of this package's."""
+"""Creates hidden staging files and folders beside their targets."""
 
 from collections.abc import Iterator
 import contextlib
@@ -14,20 +14,23 @@ from tfds_lidc.folder_swap import locks
 
 NAME = re.compile(r'\..+\.mtnet_jax-[0-9a-f]{16}')
 _LOCK = '.lock'
-# A file's name has at most 255 bytes on most filesystems.
+# Most file systems limit names to 255 bytes; this leaves room for the rest.
 _MAX_BYTES = 200
 
 
 @contextlib.contextmanager
-def folder(parent: str | os.PathLike, name: str) -> Iterator[pathlib.Path]:
+def folder(parent: str | os.PathLike[str], name: str) -> Iterator[pathlib.Path]:
   """Yields a hidden folder, which is removed at the end with its contents.
 
   Args:
-    parent: where it is made, on the disk of what it is for.
-    name: what it is for; begins its name.
+    parent: an existing folder on the same disk as the target.
+    name: name of the target; part of the hidden name.
+
+  Yields:
+    The path of the hidden folder.
 
   Raises:
-    OSError: it cannot be made.
+    OSError: the folder cannot be created.
   """
   parent = pathlib.Path(parent)
   with locks.alone_in(parent):
@@ -40,11 +43,17 @@ def folder(parent: str | os.PathLike, name: str) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields an empty file beside `path`, to be renamed; else it is removed.
+def file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Yields an empty hidden file, which is removed unless the caller renames it.
+
+  Args:
+    path: the target, in the same folder.
+
+  Yields:
+    The path of the hidden file.
 
   Raises:
-    OSError: it cannot be made.
+    OSError: the file cannot be created.
   """
   staged = hidden(pathlib.Path(path), token())
   lock = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
@@ -57,8 +66,8 @@ def file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     os.close(lock)
 
 
-def make(parent, name):
-  """A new staging folder, and the descriptor that holds its lock."""
+def make(parent: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
+  """Creates a staging folder; also returns the descriptor of its lock."""
   staged = hidden(parent / name, token())
   staged.mkdir(mode=0o700)
   try:
@@ -70,7 +79,7 @@ def make(parent, name):
   return staged, lock
 
 
-def remove(path):
+def remove(path: pathlib.Path) -> None:
   """Removes a staged file or folder as far as possible, its lock last."""
   with contextlib.suppress(OSError):
     if not path.is_dir():
@@ -90,15 +99,22 @@ def remove(path):
       path.rmdir()
 
 
-def open_up(folder):
-  """Lets a folder's owner move it, and remove what is in it."""
+def open_up(folder: str | os.PathLike[str]) -> None:
+  """Gives a folder's owner the rights to move it and to empty it."""
   if not os.path.islink(folder):
     with contextlib.suppress(OSError):
       os.chmod(folder, stat.S_IMODE(os.stat(folder).st_mode) | stat.S_IRWXU)
 
 
-def own(path):
-  """The locked descriptor of a leftover, or None where it has an owner."""
+def own(path: pathlib.Path) -> int | None:
+  """Locks a staged file or folder that a killed process left behind.
+
+  Args:
+    path: the staged file or folder.
+
+  Returns:
+    The descriptor of its lock; None if it has a running owner or is gone.
+  """
   try:
     found = path.lstat()
     if stat.S_ISDIR(found.st_mode):
@@ -108,7 +124,8 @@ def own(path):
     else:
       return None
   except FileNotFoundError:
-    # Killed before the lock was there, or after it was gone: nothing is inside.
+    # The process was killed before it created the lock or after it removed the
+    # lock, so the folder is empty.
     with contextlib.suppress(OSError):
       path.rmdir()
     return None
@@ -120,29 +137,29 @@ def own(path):
   return None
 
 
-def _open(path):
+def _open(path: pathlib.Path) -> int:
   # Neither follows a link nor waits for the other end of a pipe.
   return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def prefix(name):
-  """How hidden names begin that are for `name`."""
+def prefix(name: str) -> str:
+  """Returns the beginning of all hidden names for a target's name."""
   if len(os.fsencode(name)) > _MAX_BYTES:
-    # With a mark, by which nobody takes it for the name itself.
+    # The mark distinguishes a digest from a target of that very name.
     name = f'{hashlib.sha256(os.fsencode(name)).hexdigest()}~{_MAX_BYTES}'
   return f'.{name}.mtnet_jax-'
 
 
-def is_shortened(name):
-  """Whether a name in `prefix` stands for a longer one."""
+def is_shortened(name: str) -> bool:
+  """Whether `prefix` has replaced a long name by this digest."""
   return name.endswith(f'~{_MAX_BYTES}')
 
 
-def hidden(path, ending):
-  """The path of a hidden name beside `path`."""
+def hidden(path: pathlib.Path, ending: str) -> pathlib.Path:
+  """Returns the path of a hidden name beside a target."""
   return path.with_name(prefix(path.name) + ending)
 
 
-def token():
-  """The ending of a staged name, which `NAME` matches."""
+def token() -> str:
+  """Returns a random ending of a hidden name, which `NAME` matches."""
   return secrets.token_hex(8)

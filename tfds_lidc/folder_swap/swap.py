@@ -1,4 +1,4 @@
-"""A folder takes the place of another one, or its place back."""
+"""Replaces a folder by another one, and repairs interrupted replacements."""
 
 from collections.abc import Iterator
 import contextlib
@@ -12,37 +12,53 @@ from tfds_lidc.folder_swap import staged
 _OLD = '.mtnet_jax-old'
 
 
-def resolve(target: str | os.PathLike) -> pathlib.Path:
-  """The absolute path of a target; what a link leads to, not the link."""
+def resolve(target: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns the absolute path of a target, with links resolved."""
   return pathlib.Path(os.path.realpath(target))
 
 
 @contextlib.contextmanager
-def replaced(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replaced(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   """Yields an empty folder, which replaces `target` when the block is done.
 
+  Args:
+    target: the folder to replace; need not exist.
+
+  Yields:
+    The path of the new folder.
+
   Raises:
-    OSError: it cannot be written, or not take its place; the old one stays.
+    OSError: the folder cannot be written or renamed; the old one stays.
   """
-  with _beside(target) as (new, target):
+  with _beside(target) as (new, resolved):
     yield new
-    replace(new, target, new.parent)
+    replace(new, resolved, new.parent)
 
 
 @contextlib.contextmanager
-def created(target: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """As `replaced`, where there is nothing yet, or an empty folder.
+def created(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Like `replaced`, if the target does not exist or is an empty folder.
+
+  Args:
+    target: the folder to create.
+
+  Yields:
+    The path of the new folder.
 
   Raises:
-    OSError: it cannot be written; or there is something by now, which stays.
+    OSError: the folder cannot be written; or the target has content, which
+      stays.
   """
-  with _beside(target) as (new, target):
+  with _beside(target) as (new, resolved):
     yield new
-    os.rename(new, target)  # Not over a folder that holds anything.
+    os.rename(new, resolved)  # fails if the target is not empty
 
 
 @contextlib.contextmanager
-def _beside(target):
+def _beside(
+  target: str | os.PathLike[str],
+) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+  """Yields an empty staging folder and the resolved target."""
   target = resolve(target)
   target.parent.mkdir(parents=True, exist_ok=True)
   remove_leftovers(target.parent, target.name)
@@ -53,23 +69,23 @@ def _beside(target):
 
 
 def replace(
-  new: pathlib.Path, target: str | os.PathLike, trash: pathlib.Path
+  new: pathlib.Path, target: str | os.PathLike[str], trash: pathlib.Path
 ) -> None:
-  """Moves a folder to its place, and the one that is there into `trash`.
+  """Moves a new folder to the target, and the old one into `trash`.
 
   Args:
-    new: on the same disk as the target.
-    target: its place, whose parent exists.
-    trash: a folder of `staged.folder` on this disk.
+    new: a folder on the same disk as the target.
+    target: its future path, whose parent exists.
+    trash: a folder of `staged.folder` on the same disk.
 
   Raises:
-    OSError: it could not be moved; what was at the target is there again, or
-      at the next start.
+    OSError: the folder cannot be moved. The old one is at the target again, or
+      will be after the next call of this module.
   """
   target = resolve(target)
   old = _backup(target)
   with locks.alone_in(target.parent):
-    _settle(target, old, trash)
+    _keep_one(target, old, trash)
     if os.path.lexists(old):
       raise OSError(
         errno.ENOTEMPTY, f'{old} is left over and cannot be removed: remove it'
@@ -79,19 +95,23 @@ def replace(
         os.rename(target, old)
       os.rename(new, target)
     finally:
-      _settle(target, old, trash)
+      _keep_one(target, old, trash)
 
 
-def mend(target: str | os.PathLike) -> bool:
-  """Gives a folder back whose replacement was killed between its renames.
+def mend(target: str | os.PathLike[str]) -> bool:
+  """Restores a folder whose replacement was killed between its two renames.
 
-  For readers, to whom it is missing. It costs one look where all is well.
+  Readers call it before they open the folder. It costs one file system call if
+  there is nothing to restore.
+
+  Args:
+    target: the folder.
 
   Returns:
-    Whether it was given back.
+    Whether the folder was restored.
 
   Raises:
-    OSError: it should be, and may not.
+    OSError: the folder cannot be restored.
   """
   target = resolve(target)
   old = _backup(target)
@@ -104,11 +124,14 @@ def mend(target: str | os.PathLike) -> bool:
     return True
 
 
-def mend_all(folder: str | os.PathLike) -> None:
-  """`mend` of everything in a folder, which need not exist.
+def mend_all(folder: str | os.PathLike[str]) -> None:
+  """Calls `mend` for everything in a folder.
+
+  Args:
+    folder: the folder; need not exist.
 
   Raises:
-    OSError: as there.
+    OSError: as in `mend`.
   """
   folder = pathlib.Path(folder)
   for path in folder.iterdir() if folder.is_dir() else ():
@@ -117,16 +140,15 @@ def mend_all(folder: str | os.PathLike) -> None:
 
 
 def remove_leftovers(
-  folder: str | os.PathLike, name: str | None = None
+  folder: str | os.PathLike[str], name: str | None = None
 ) -> None:
-  """Removes what processes that were killed left in a folder, and mends it.
+  """Removes what killed processes left in a folder, and repairs replacements.
 
-  Nothing is removed that has another name than those of this module, or a
-  living owner.
+  Only names of this module without a running owner are removed.
 
   Args:
     folder: the folder; need not exist.
-    name: only what is hidden for this name.
+    name: name of the only target to clean up for; None for all.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -137,9 +159,9 @@ def remove_leftovers(
       if name is not None and not path.name.startswith(staged.prefix(name)):
         continue
       if path.name.endswith(_OLD):
-        # A name that was shortened is known to its next writer only.
+        # The target of a shortened name is only known to its next writer.
         if name or _is_backup(path):
-          _settle_alone(path, path.with_name(name or _name_of(path)))
+          _keep_one_of_dead(path, path.with_name(name or _name_of(path)))
       elif staged.NAME.fullmatch(path.name):
         lock = staged.own(path)
         if lock is not None:
@@ -149,12 +171,12 @@ def remove_leftovers(
     os.close(lock)
 
 
-def _backup(target):
+def _backup(target: pathlib.Path) -> pathlib.Path:
   return staged.hidden(target, 'old')
 
 
-def _is_backup(path):
-  """Whether it is a folder under the name that this module gives a backup."""
+def _is_backup(path: pathlib.Path) -> bool:
+  """Whether a path is a folder with the name of a backup."""
   name = _name_of(path)
   return (
     path.name.startswith('.')
@@ -166,30 +188,33 @@ def _is_backup(path):
   )
 
 
-def _name_of(old):
+def _name_of(old: pathlib.Path) -> str:
+  """Returns the name of the target of a backup."""
   return old.name[1 : -len(_OLD)]
 
 
-def _settle(target, old, trash):
-  """Leaves one of both: the target, or in its place the old one."""
+def _keep_one(
+  target: pathlib.Path, old: pathlib.Path, trash: pathlib.Path
+) -> None:
+  """Removes the backup if there is a target; otherwise restores the target."""
   if not os.path.lexists(old):
     return
   if not os.path.lexists(target):
     os.rename(old, target)
     return
-  # Moved at once, so that no part of it is ever taken for a whole. What cannot
-  # be moved stays in the way of the next replacement, which says so.
+  # One rename instead of a deletion, so that a partly deleted folder is never
+  # taken for a backup. If the rename fails, the next `replace` reports it.
   with contextlib.suppress(OSError):
     staged.open_up(old)
     os.rename(old, trash / staged.token())
 
 
-def _settle_alone(old, target):
-  """`_settle` of a backup whose process is gone."""
+def _keep_one_of_dead(old: pathlib.Path, target: pathlib.Path) -> None:
+  """Calls `_keep_one` for a backup whose process has ended."""
   with contextlib.suppress(OSError):
     trash, lock = staged.make(old.parent, target.name)
     try:
-      _settle(target, old, trash)
+      _keep_one(target, old, trash)
     finally:
       staged.remove(trash)
       os.close(lock)

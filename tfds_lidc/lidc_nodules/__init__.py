@@ -1,1 +1,1 @@
-"""The TFDS dataset `lidc_nodules`."""
+"""Defines the TFDS dataset `lidc_nodules`."""

@@ -1,4 +1,4 @@
-"""Builds a config of the dataset, or says whether it is there."""
+"""Builds a config of the dataset, or finds an existing build."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 from typing import Any
+from typing import TypeVar
 
 import tensorflow_datasets as tfds
 
@@ -21,14 +22,15 @@ from tfds_lidc.scans import files
 
 _Builder = lidc_nodules_dataset_builder.Builder
 _LidcConfig = lidc_nodules_dataset_builder.LidcConfig
+_AnyBuilder = TypeVar('_AnyBuilder', bound=tfds.core.DatasetBuilder)
 
 
 def build(
   config: str | _LidcConfig,
   *,
-  lidc_dir: str | os.PathLike | None = None,
-  luna_dir: str | os.PathLike | None = None,
-  data_dir: str | os.PathLike | None = None,
+  lidc_dir: str | os.PathLike[str] | None = None,
+  luna_dir: str | os.PathLike[str] | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
   overwrite: bool = False,
   policy: str = '',
   strict: bool = False,
@@ -36,58 +38,59 @@ def build(
   beam_options: Any = None,
   download_config: tfds.download.DownloadConfig | None = None,
 ) -> _Builder:
-  """Builds one config, unless it is there already.
+  """Builds one config, unless it is built already.
 
-  The files are written beside their place and moved there when they are
-  complete: what fails leaves the disk as it was.
+  The files are written in a staging folder and moved when they are complete, so
+  that a failure leaves the disk unchanged.
 
   Args:
-    config: 'paper', 'all', 'phantom', or a config of one's own.
-    lidc_dir: where the DICOM files are; not needed for phantoms.
-    luna_dir: in place of `lidc_dir`, where the volumes of LUNA16 are.
-    data_dir: where datasets live; by default where TFDS looks for this one, see
-      `find`.
-    overwrite: build again, and replace what is there.
+    config: 'paper', 'all', 'phantom', or a `LidcConfig`.
+    lidc_dir: folder of the DICOM files; not needed for phantoms.
+    luna_dir: folder of the volumes of LUNA16, in place of `lidc_dir`.
+    data_dir: folder of all datasets; by default where TFDS looks for this one,
+      see `find`.
+    overwrite: whether to build again, and replace the existing build.
     policy: `key=value,...` that changes the config, see `nodules.overrides`.
-    strict: fail on the first file that cannot be used, instead of leaving out
-      the nodules that need it.
-    workers: processes. They are spawned: with more than one, the script that
-      calls this needs `if __name__ == '__main__'`.
-    beam_options: Apache Beam's `PipelineOptions`, to read the scans with it;
-      `workers` then read headers only.
-    download_config: passed on to TFDS; its `manual_dir` is `lidc_dir`.
+    strict: whether to fail if a file cannot be used, instead of leaving out the
+      nodules that need it.
+    workers: number of processes. They are spawned: with more than one, the
+      script that calls this needs `if __name__ == '__main__'`.
+    beam_options: Apache Beam's `PipelineOptions`, to read the scans with Beam;
+      `workers` then only read headers.
+    download_config: passed on to TFDS, with the CT as its `manual_dir`.
 
   Returns:
-    The builder; `as_data_source(split)` reads, `info.metadata` says what the
-    build was made of.
+    The builder; `as_data_source(split)` reads records, and `info.metadata`
+    describes the build.
 
   Raises:
-    InputError: no such config or policy; nothing usable in `lidc_dir`;
-      `data_dir` cannot be written; a fault, if `strict`.
+    InputError: there is no such config or policy; `lidc_dir` has no usable
+      files; `data_dir` cannot be written; or there is a fault and `strict`.
   """
   _check_local(data_dir)
   builder = find(config, data_dir=data_dir, policy=policy, to_replace=overwrite)
   if not overwrite and builder.is_prepared():
     return builder
-  config = builder.builder_config
-  data_dir = pathlib.Path(builder.data_dir_root)
+  chosen = builder.builder_config
+  root = pathlib.Path(builder.data_dir_root)
 
   download_config = download_config or tfds.download.DownloadConfig()
-  if not config.simulated:
-    if bool(lidc_dir) == bool(luna_dir):
+  if not chosen.simulated:
+    ct_dir = lidc_dir or luna_dir
+    if not ct_dir or (lidc_dir and luna_dir):
       raise errors.InputError(
-        f'--config={config.name} needs the CT of LIDC-IDRI: give the folder of '
+        f'--config={chosen.name} needs the CT of LIDC-IDRI: give the folder of '
         'its DICOM files as --lidc_dir, or that of LUNA16 as --luna_dir, or '
         'use --config=phantom, which needs no download'
       )
-    # Absolute, as other machines and a later reader of the quarantine need it.
-    directory = pathlib.Path(paths.expand(lidc_dir or luna_dir)).absolute()
+    # Absolute, since other machines and readers of the quarantine need it.
+    directory = pathlib.Path(paths.expand(ct_dir)).absolute()
     series.check_directory(directory)
     download_config = download_config.replace(manual_dir=directory)
-  staging.check_writable(data_dir)
-  with locks.exclusive(data_dir, config.name):
-    # The process that this one waited for may have built it.
-    if overwrite or not is_built(config, data_dir=data_dir):
+  staging.check_writable(root)
+  with locks.exclusive(root, chosen.name):
+    # Another process may have built it while this one waited.
+    if overwrite or not is_built(chosen, data_dir=root):
       _build(
         builder,
         download_config,
@@ -97,19 +100,19 @@ def build(
         of_luna16=bool(luna_dir),
       )
       _remember_source(builder, download_config.manual_dir)
-  return find(config, data_dir=data_dir)
+  return find(chosen, data_dir=root)
 
 
 def _build(
-  builder,
-  download_config,
+  builder: _Builder,
+  download_config: tfds.download.DownloadConfig,
   *,
-  strict,
-  workers,
-  beam_options,
-  of_luna16,
-):
-  """Builds beside its place, moves there, and forgets what it remembered."""
+  strict: bool,
+  workers: int,
+  beam_options: Any,
+  of_luna16: bool,
+) -> None:
+  """Builds in a staging folder, publishes it, and removes the stored scans."""
   config, data_dir = builder.builder_config, pathlib.Path(builder.data_dir_root)
   try:
     staging.remove_leftovers(builder)
@@ -131,17 +134,17 @@ def _build(
     ) from e
   scans = files.folder(_cache_below(data_dir), config.name)
   shutil.rmtree(scans, ignore_errors=True)
-  with contextlib.suppress(OSError):  # another build's are there
+  with contextlib.suppress(OSError):  # scans of another build are there
     scans.parent.rmdir()
 
 
 def is_built(
   config: str | _LidcConfig,
   *,
-  data_dir: str | os.PathLike | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
   policy: str = '',
 ) -> bool:
-  """Whether a complete build of the config is there; see `build`."""
+  """Whether a complete build of the config exists; see `build`."""
   _check_local(data_dir)
   return find(config, data_dir=data_dir, policy=policy).is_prepared()
 
@@ -149,42 +152,47 @@ def is_built(
 def find(
   config: str | _LidcConfig,
   *,
-  data_dir: str | os.PathLike | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
   policy: str = '',
   to_replace: bool = False,
 ) -> _Builder:
-  """The builder of a config, in the folder where TFDS looks for it.
+  """Returns the builder of a config, in the folder where TFDS looks for it.
 
-  Everything that asks where a dataset is asks here, so that what one command
-  builds the next one finds. `is_prepared()` says whether it was built.
+  All commands find datasets through this function, so that one command finds
+  what another has built. `is_prepared()` says whether it was built.
 
   Args:
-    config, policy: as in `build`.
-    data_dir: where datasets live. None or '' leaves the choice to TFDS: a
+    config: as in `build`.
+    data_dir: folder of all datasets. None or '' leaves the choice to TFDS: a
       folder of `tfds.core.add_data_dir` that has the dataset, or else
       TFDS_DATA_DIR, or else ~/tensorflow_datasets.
-    to_replace: where a dataset belongs, which may be there and damaged.
+    policy: as in `build`.
+    to_replace: whether the builder replaces the existing dataset, which may be
+      damaged then.
+
+  Returns:
+    The builder.
 
   Raises:
-    InputError: no such config, no such policy; this user has no home folder
-      and `data_dir` is not given; or the dataset is damaged.
+    InputError: there is no such config or policy; the user has no home folder
+      and `data_dir` is not set; or the dataset is damaged.
   """
   return with_home(
     _Builder(
       config=find_config(config, policy),
-      data_dir=given(data_dir),
+      data_dir=expand_data_dir(data_dir),
       to_replace=to_replace,
     )
   )
 
 
-def with_home(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
-  """The builder, whose folder is one.
+def with_home(builder: _AnyBuilder) -> _AnyBuilder:
+  """Returns a builder after checking that the ~ of its folder was expanded.
 
   Raises:
-    InputError: it would be in the home folder, and this user has none.
+    InputError: the dataset would be in the home folder, and there is none.
   """
-  # TFDS's own choice, which it leaves as it is where it knows no home.
+  # TFDS leaves the ~ of its default folder unchanged if there is no home.
   if os.fspath(builder.data_dir_root).startswith('~'):
     raise errors.InputError(
       f'there is no home folder for {builder.data_dir_root}: give --data_dir, '
@@ -193,13 +201,13 @@ def with_home(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
   return builder
 
 
-def given(data_dir: str | os.PathLike | None) -> str | None:
-  """A folder as TFDS wants it: with ~ expanded, and None for its own choice."""
+def expand_data_dir(data_dir: str | os.PathLike[str] | None) -> str | None:
+  """Expands ~ in a folder for TFDS; None or '' becomes None, TFDS's choice."""
   return paths.expand(data_dir) if data_dir else None
 
 
 def summary(builder: _Builder) -> str:
-  """What a build holds and what it was made of, in one to four lines."""
+  """Describes the content and the sources of a build in one to four lines."""
   info = builder.info
   splits = ', '.join(
     f'{name} {split.num_examples}' for name, split in info.splits.items()
@@ -230,10 +238,17 @@ def summary(builder: _Builder) -> str:
 
 
 def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
-  """A config by name, changed by `key=value,...` where that is given.
+  """Returns a config by name, changed by a policy if there is one.
+
+  Args:
+    config: as in `build`.
+    policy: as in `build`.
+
+  Returns:
+    The config; with another name if the policy makes a difference.
 
   Raises:
-    InputError: no such config, or no such policy.
+    InputError: there is no such config or policy.
   """
   if isinstance(config, str):
     if config not in _Builder.builder_configs:
@@ -241,25 +256,33 @@ def find_config(config: str | _LidcConfig, policy: str = '') -> _LidcConfig:
         f'--config={config} does not exist; it is one of '
         f'{", ".join(_Builder.builder_configs)}'
       )
-    config = _Builder.builder_configs[config]
+    base = _Builder.builder_configs[config]
+  else:
+    base = config
   changed = overrides.apply(
-    dataclasses.replace(config.policy, name=config.name), policy
+    dataclasses.replace(base.policy, name=base.name), policy
   )
-  if changed.name == config.name:
-    return config
+  if changed.name == base.name:
+    return base
   return _LidcConfig(
     name=changed.name,
     policy=changed,
-    simulated=config.simulated,
-    version=config.version,
-    release_notes=config.release_notes,
-    description=f'{config.description} Changed: '
+    simulated=base.simulated,
+    version=base.version,
+    release_notes=base.release_notes,
+    description=f'{base.description} Changed: '
     f'{overrides.without_paths(policy)}.',
   )
 
 
-def cache_dir(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-  """Where headers and scans that were read are remembered.
+def cache_dir(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+  """Returns the folder that caches headers and scans that were read.
+
+  Args:
+    data_dir: as in `find`.
+
+  Returns:
+    The folder, which need not exist.
 
   Raises:
     InputError: `data_dir` is not on this machine.
@@ -274,18 +297,20 @@ def _cache_below(data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def source_of(builder: _Builder) -> pathlib.Path | None:
-  """The folder whose CT a build on this machine was made of, if it is known."""
+  """Returns the folder of the CT of a local build, or None if it is unknown."""
   try:
     return pathlib.Path(_source_file(builder).read_text(encoding='utf-8'))
   except (OSError, UnicodeDecodeError):
     return None
 
 
-def _remember_source(builder: _Builder, directory: os.PathLike | None) -> None:
-  # Beside the dataset and not in it, which may be given to others, whom the
-  # folders of this machine do not concern.
+def _remember_source(
+  builder: _Builder, directory: str | os.PathLike[str] | None
+) -> None:
+  # Not inside the dataset, because others who get a copy of it must not see
+  # folders of this machine.
   path = _source_file(builder)
-  with contextlib.suppress(OSError):  # A build is whole without it.
+  with contextlib.suppress(OSError):  # a build is complete without it
     path.unlink(missing_ok=True)
     if directory is not None:
       path.parent.mkdir(parents=True, exist_ok=True)
@@ -300,10 +325,10 @@ def _source_file(builder: _Builder) -> pathlib.Path:
   return _cache_below(root) / 'built_from' / f'{config}-{builder.version}'
 
 
-def _check_local(data_dir: str | os.PathLike | None) -> None:
-  """Refuses to write into a folder that is not on this machine."""
+def _check_local(data_dir: str | os.PathLike[str] | None) -> None:
+  """Raises `InputError` if the folder is not on this machine."""
   where = str(data_dir or os.environ.get('TFDS_DATA_DIR', ''))
-  if '://' in where:  # `Path` would make a folder `gs:` of it
+  if '://' in where:  # `Path` would create a local folder `gs:`
     raise errors.InputError(
       f'--data_dir={where} is not on this machine; build into a local '
       'folder and copy it there'

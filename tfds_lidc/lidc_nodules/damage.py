@@ -1,4 +1,4 @@
-"""Whether a dataset is there, and what TFDS keeps beside it can be believed."""
+"""Checks whether a dataset is built, and whether its files are sound."""
 
 from collections.abc import Callable
 import math
@@ -17,46 +17,48 @@ from tfds_lidc.lidc_nodules import file_checks
 from tfds_lidc.lidc_nodules import staging
 
 _ARRAY_RECORD = file_adapters.FileFormat.ARRAY_RECORD
-# Of what the whole LIDC-IDRI has, in as many slices as there are, far above.
+# Far more than all slices of LIDC-IDRI would need.
 _MAX_RECORDS = 10_000_000
 _MAX_SHARDS = 10_000
-# DATASET/CONFIG or DATASET/CONFIG:VERSION; TFDS takes arguments of its builders
-# after another slash, too.
+# DATASET/CONFIG or DATASET/CONFIG:VERSION. TFDS would also accept arguments of
+# the builder after another slash.
 _NAME = re.compile(r'(\w+)/([\w+.-]+)(:[\d.*]+)?')
 _BY_ITS_VERSION = 'python -m tfds_lidc.build, in the version that built it'
 
 
 class DamagedError(errors.InputError):
-  """A file beside the records is cut, changed, or unreadable."""
+  """A file of a dataset is truncated, changed, or unreadable."""
 
   def __init__(self, message: str):
     super().__init__(message)
     self._message = message
 
-  def __str__(self):
-    # TFDS puts words of its own in front of the arguments of any exception.
+  def __str__(self) -> str:
+    # TFDS prepends its own words to the arguments of any exception.
     return self._message
 
 
-def is_there(builder: tfds.core.DatasetBuilder) -> bool:
-  """Whether the files are there by which TFDS knows a dataset."""
+def has_files(builder: tfds.core.DatasetBuilder) -> bool:
+  """Whether the files exist by which TFDS recognises a dataset."""
   files = ('dataset_info.json', 'features.json')
   return all((builder.data_path / name).exists() for name in files)
 
 
-def found(builder: tfds.core.DatasetBuilder, error: Exception) -> DamagedError:
-  """The error of a dataset whose files cannot be read."""
-  return _damaged(
+def damaged(
+  builder: tfds.core.DatasetBuilder, error: Exception
+) -> DamagedError:
+  """Returns the error of a dataset whose files cannot be read."""
+  return _damaged_at(
     builder.data_path,
     error,
     f'{build_command(builder)}{_source(builder)} --overwrite',
   )
 
 
-def _damaged(
-  where: os.PathLike | str, error: Exception, command: str
+def _damaged_at(
+  where: str | os.PathLike[str], error: BaseException, command: str
 ) -> DamagedError:
-  # What json, protobuf and TFDS say of a file may have all of it.
+  # Messages of json, protobuf and TFDS may quote a whole file.
   reason = errors.one_line(error.__cause__ or error)[:200]
   return DamagedError(
     f'{where} is damaged ({reason or type(error).__name__}): build it again '
@@ -65,7 +67,7 @@ def _damaged(
 
 
 def not_built(builder: tfds.core.DatasetBuilder) -> errors.InputError:
-  """The error of a dataset that is not there."""
+  """Returns the error of a dataset that is not built."""
   source = _source(builder)
   return errors.InputError(
     f'{builder.name}/{builder.builder_config.name} is not built in '
@@ -76,7 +78,7 @@ def not_built(builder: tfds.core.DatasetBuilder) -> errors.InputError:
 
 
 def build_command(builder: tfds.core.DatasetBuilder) -> str:
-  """The command that builds a dataset, quoted for a shell."""
+  """Returns the command that builds a dataset, quoted for a shell."""
   config, changed, _ = builder.builder_config.name.partition('-')
   flags = [f'--config={config}', f'--data_dir={builder.data_dir_root}']
   if changed:
@@ -89,25 +91,32 @@ def _source(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-  """`tfds.builder`, also of a config that is not of this version.
+  """Calls `tfds.builder`, also for a config that this version does not know.
+
+  Args:
+    name: DATASET/CONFIG or DATASET/CONFIG:VERSION.
+    data_dir: folder of all datasets; None leaves the choice to TFDS.
+
+  Returns:
+    The builder.
 
   Raises:
-    DamagedError: TFDS reads all of such a one from its files, and cannot, or
-      must not.
-    Exception: others of `tfds.builder`, where there is no such dataset.
+    DamagedError: the files of such a config cannot, or must not, be read.
+    ValueError: there is no such config, or the name has another form.
+    tfds.core.DatasetNotFoundError: there is no such dataset.
   """
   parts = _NAME.fullmatch(name)
   if not parts:
     raise ValueError(f'{name[:80]!r} is no name of a dataset')
   dataset, config, version = parts.groups()
-  # A config that this version does not know is found by its files only.
+  # TFDS reads all of a config that this version does not know from its files.
   staging.mend(data_dir, name.partition('/')[0])
   if version or config not in tfds.builder_cls(dataset).builder_configs:
     for folder in _folders(data_dir, dataset, config):
       try:
         file_checks.check(folder)
       except Exception as e:
-        raise _damaged(folder, e, _BY_ITS_VERSION) from e
+        raise _damaged_at(folder, e, _BY_ITS_VERSION) from e
   try:
     return tfds.builder(name, data_dir=data_dir)
   except Exception as e:
@@ -117,15 +126,16 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
       raise
     if type(e) is ValueError:  # no such config
       raise
-    raise _damaged(name, e, _BY_ITS_VERSION) from e
+    raise _damaged_at(name, e, _BY_ITS_VERSION) from e
 
 
 def _folders(
   data_dir: str | None, dataset: str, config: str
 ) -> list[pathlib.Path]:
-  """Those of all versions of a config, in which TFDS looks for the right one.
+  """Returns the folders of all versions of a config.
 
-  The builders of configs that this version knows look themselves.
+  TFDS looks for the right version in them. They only matter for configs that
+  this version does not know, as other builders check their folder themselves.
   """
   return [
     folder
@@ -136,13 +146,14 @@ def _folders(
 
 
 def check(builder: tfds.core.DatasetBuilder) -> None:
-  """Checks what TFDS has read, and reads what it would read later.
+  """Checks the files that TFDS has read, and those that it would read later.
 
   Args:
-    builder: of a dataset that is there.
+    builder: the builder of a dataset that is built.
 
   Raises:
-    ValueError, OSError or any other: something is not as a build writes it.
+    Exception: a file is not as a build writes it; ValueError, OSError or any
+      other type.
   """
   info = builder.info
   for name, fits in _FILES.items():
@@ -159,10 +170,12 @@ def check(builder: tfds.core.DatasetBuilder) -> None:
       raise ValueError(f'{len(lengths)} files of the split {split.name}')
     if min(lengths) < 0 or not 0 < sum(lengths) <= _MAX_RECORDS:
       raise ValueError(f'{sum(lengths)} records of the split {split.name}')
-  dict(info.metadata.items())  # TFDS reads the file only when it is asked.
+  dict(info.metadata.items())  # TFDS reads this file lazily
 
 
-_FILES: dict[str, Callable[[dict, tfds.core.DatasetBuilder], bool]] = {
+_FILES: dict[
+  str, Callable[[dict[str, Any], tfds.core.DatasetBuilder], bool]
+] = {
   'dataset_info.json': lambda content, builder: (
     content.get('name') == builder.name
     and content.get('configName') == builder.builder_config.name
@@ -183,25 +196,28 @@ def _is_spacing(value: Any) -> bool:
 
 
 def check_records(info: tfds.core.DatasetInfo) -> None:
-  """Compares the numbers of records with those of the files.
+  """Compares the numbers of records in dataset_info.json and in the files.
+
+  Args:
+    info: of a dataset that is built.
 
   Raises:
-    ValueError, OSError or any other: they differ, there is no such file, or it
-      lies elsewhere.
+    Exception: the numbers differ, or a file is missing, unreadable or in
+      another folder; ValueError, OSError or any other type.
   """
   if _ARRAY_RECORD not in info.available_file_formats():
     return
   from array_record.python import array_record_module
 
   for split in info.splits.values():
-    # Beside TFRecord files, `filepaths` are those.
+    # Not `split.filepaths`, which are TFRecord files if there are any.
     paths = split.filename_template.replace(
       filetype_suffix=_ARRAY_RECORD.value
     ).sharded_filepaths(split.num_shards)
     for path, length in zip(paths, split.shard_lengths, strict=True):
-      # Templates of their names can have any folder in them.
+      # The template of the names may contain any folder.
       if pathlib.Path(path).parent != pathlib.Path(info.data_dir):
-        raise ValueError(f'records of {split.name} lie in another folder')
+        raise ValueError(f'records of {split.name} are in another folder')
       file_checks.check_ordinary(path, os.stat(path))
       reader = array_record_module.ArrayRecordReader(os.fspath(path))
       try:
@@ -210,6 +226,6 @@ def check_records(info: tfds.core.DatasetInfo) -> None:
         reader.close()
       if found != length:
         raise ValueError(
-          f'{os.path.basename(path)} has {found} records, '
+          f'{os.path.basename(path)} has {found} records, but '
           f'dataset_info.json says {length}'
         )

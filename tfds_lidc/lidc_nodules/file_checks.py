@@ -1,4 +1,4 @@
-"""What lies in the folder of a dataset, before TFDS reads any of it."""
+"""Checks the files in the folder of a dataset before TFDS reads them."""
 
 import errno
 import json
@@ -11,23 +11,23 @@ from tensorflow_datasets.core.proto import feature_pb2
 
 from tfds_lidc import paths
 
-# Those of the whole LIDC-IDRI have 30 kB.
+# The files of the whole LIDC-IDRI have 30 kB.
 _MAX_BYTES = 16 << 20
 _OWN_FEATURES = 'tensorflow_datasets.core.features.'
 
 
-def check(folder: str | os.PathLike) -> None:
-  """Checks what lies in the folder of a dataset, before TFDS reads any of it.
+def check(folder: str | os.PathLike[str]) -> None:
+  """Checks the files in the folder of a dataset before TFDS reads them.
 
-  TFDS would wait for ever for what a pipe says, read a device without an end
+  TFDS would wait for ever for the content of a pipe, read an endless device
   into memory, and import the modules that features.json names.
 
   Args:
-    folder: that of a version; there may be none yet.
+    folder: the folder of a version; need not exist.
 
   Raises:
-    ValueError, OSError or any other: there is something else than a build
-      writes.
+    Exception: there is a file that no build writes; ValueError, OSError or any
+      other type.
   """
   if '://' in os.fspath(folder):
     return
@@ -39,7 +39,7 @@ def check(folder: str | os.PathLike) -> None:
     path = os.path.join(folder, name)
     try:
       status = os.stat(path)
-    except FileNotFoundError:  # A build may be just replacing the folder.
+    except FileNotFoundError:  # a build may be replacing the folder right now
       continue
     if stat.S_ISDIR(status.st_mode):
       continue
@@ -50,36 +50,38 @@ def check(folder: str | os.PathLike) -> None:
     _check_features(read_json(os.path.join(folder, 'features.json')))
 
 
-def check_ordinary(path: str | os.PathLike, status: os.stat_result) -> None:
-  """Raises `OSError` where a status is not that of an ordinary file."""
+def check_ordinary(
+  path: str | os.PathLike[str], status: os.stat_result
+) -> None:
+  """Raises `OSError` if a file is no ordinary file, such as a pipe."""
   if not stat.S_ISREG(status.st_mode):
     raise OSError(f'{os.path.basename(path)} is no ordinary file')
 
 
 def read_json(path: str) -> Any:
-  """Reads JSON of a length that such a file may have."""
+  """Reads a JSON file, up to a maximum length."""
   with paths.open_file(path) as file:
     return json.loads(file.read(_MAX_BYTES).decode('utf-8'))
 
 
 def _check_features(content: Any) -> None:
-  """Refuses classes of features that are not TFDS's own.
+  """Raises `ValueError` for classes of features that are not TFDS's own.
 
-  They are looked for in the message that TFDS makes of the text, which can say
-  the same in several ways. Those of TFDS before 4.5, and features that hold
-  JSON as text in JSON, are none of this dataset's.
+  The check works on the protobuf message that TFDS parses, because the text can
+  say the same in several ways. Formats that this dataset does not use are
+  rejected, too: that of TFDS before 4.5, and JSON as text inside JSON.
   """
   if 'type' in content:
     raise ValueError('features.json is of an old version of TFDS')
   message = json_format.ParseDict(content, feature_pb2.Feature())
-  waiting = [json_format.MessageToDict(message)]
-  while waiting:
-    found = waiting.pop()
+  pending: list[Any] = [json_format.MessageToDict(message)]
+  while pending:
+    found = pending.pop()
     if isinstance(found, list):
-      waiting.extend(found)
+      pending.extend(found)
     if not isinstance(found, dict):
       continue
-    waiting.extend(found.values())
+    pending.extend(found.values())
     name = found.get('pythonClassName', _OWN_FEATURES)
     if isinstance(name, str) and not name.startswith(_OWN_FEATURES):
       raise ValueError(f'features.json asks for the class {name[:80]!r}')

@@ -1,15 +1,15 @@
-"""Two formats of one build: array_record, and beside it TFRecord.
+"""Supports two file formats of one build: array_record and TFRecord.
 
-TFDS reads array_record with nothing installed (`tfds.data_source`), and only
-TFRecord as a `tf.data.Dataset` (`tfds.load`). `add_tfrecord` copies the records
-of a build into TFRecord files in the same folder, without reading the CT again:
+TFDS reads array_record files without TensorFlow (`tfds.data_source`). A
+`tf.data.Dataset` (`tfds.load`) needs TFRecord files. `add_tfrecord` copies the
+records of a build into TFRecord files in the same folder, without the CT:
 
     python -m tfds_lidc.build --config=paper --tfrecord
 
-From then on the folder's `dataset_info.json` names TFRecord as its format and
+Afterwards the folder's `dataset_info.json` names TFRecord as its format and
 array_record as the alternative. In this order TFDS's own readers find the right
-files for both calls, without this package too. (The other way round they do
-not: `tfds.load` then takes array_record files for TFRecord ones.)
+files for both calls, even without this package. (In the reverse order,
+`tfds.load` would read array_record files as TFRecord.)
 """
 
 import importlib.util
@@ -32,27 +32,34 @@ _WITHOUT_TENSORFLOW = (
 
 
 def check_tensorflow(purpose: str) -> None:
-  """Raises `InputError` where TensorFlow is missing; does not import it."""
+  """Raises `InputError` if TensorFlow is missing; does not import it.
+
+  Args:
+    purpose: what needs TensorFlow, for the message.
+
+  Raises:
+    InputError: TensorFlow is not installed.
+  """
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.InputError(f'{purpose} {_WITHOUT_TENSORFLOW}')
 
 
 def choose(info: tfds.core.DatasetInfo, wanted: Any) -> None:
-  """Chooses which files a new builder writes, or reads.
+  """Chooses the format in which a builder writes or reads its files.
 
   Args:
-    info: the builder's; changed. What is on the disk decides.
-    wanted: a format by name or value; None for what is there, or for
-      array_record where nothing is there yet: it needs no TensorFlow.
+    info: the builder's info; changed in place.
+    wanted: name or value of a format; None for the format on this disk, or for
+      array_record, which needs no TensorFlow, if the dataset is not built.
 
   Raises:
-    ValueError: the build is there, but not in the format `wanted`.
+    ValueError: the dataset is built, but not in the format `wanted`.
   """
   if not info.initialized:
     info.set_file_format(wanted or _Format.ARRAY_RECORD, override=True)
     return
-  # TFDS restores them for read-only builders alone. The first one too, as its
-  # readers change that.
+  # TFDS only restores the alternatives of read-only builders. The main format
+  # is listed, too, because readers may switch to another one.
   info.alternative_file_formats[:] = [
     info.file_format,
     *map(_Format.from_value, info.as_proto.alternative_file_formats),
@@ -67,15 +74,15 @@ def use_tfrecord(info: tfds.core.DatasetInfo, build_command: str) -> None:
   """Makes `as_dataset` read TFRecord files.
 
   Args:
-    info: the builder's; changed.
-    build_command: what built it, for the message.
+    info: the builder's info; changed in place.
+    build_command: the command that builds the dataset, for the message.
 
   Raises:
-    InputError: there are none, or TensorFlow is missing.
+    InputError: there are no TFRecord files, or TensorFlow is missing.
   """
   if _Format.TFRECORD not in info.available_file_formats():
     raise errors.InputError(
-      f'{info.full_name} holds array_record files, which tfds.data_source '
+      f'{info.full_name} has array_record files, which tfds.data_source '
       'reads; for a tf.data.Dataset (tfds.load, as_dataset) add TFRecord files '
       f'to them, once: {build_command} --tfrecord'
     )
@@ -87,12 +94,12 @@ def use_tfrecord(info: tfds.core.DatasetInfo, build_command: str) -> None:
 def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
   """Adds TFRecord files with the same records, in the same shards and order.
 
-  The build names them when all are there: what fails, or is stopped, leaves it
-  as it was.
+  dataset_info.json names the new files only after all are complete, so that a
+  failure or interruption leaves the build usable as it was.
 
   Args:
-    builder: of a complete build in array_record. Those opened afterwards find
-      both formats.
+    builder: the builder of a complete build in array_record. Builders that are
+      opened afterwards find both formats.
 
   Raises:
     InputError: TensorFlow is missing, or the folder cannot be written.
@@ -101,7 +108,7 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
   folder = pathlib.Path(builder.data_path)
   root, config = pathlib.Path(builder.data_dir_root), builder.builder_config
   try:
-    # Another process may build it anew meanwhile, or have done so before.
+    # Another process may be building it again, or just have done so.
     with locks.exclusive(root, config.name):
       info = tfds.builder_from_directory(folder).info
       if _Format.TFRECORD in info.available_file_formats():
@@ -115,7 +122,7 @@ def add_tfrecord(builder: tfds.core.DatasetBuilder) -> None:
         _switch(info, _Format.TFRECORD)
         info.add_alternative_file_format(_Format.ARRAY_RECORD)
         info.write_dataset_info_json(staged)
-        # The file that names the others comes last.
+        # dataset_info.json, which names the other files, comes last.
         for path in sorted(
           staged.iterdir(), key=lambda path: path.suffix == '.json'
         ):
@@ -152,5 +159,5 @@ def _write_split(
 
 
 def _switch(info: tfds.core.DatasetInfo, file_format: Any) -> None:
-  """Changes the format and, with it, the names of the splits' files."""
+  """Changes the format and thereby the names of the splits' files."""
   info.set_file_format(file_format, override=True, override_if_initialized=True)

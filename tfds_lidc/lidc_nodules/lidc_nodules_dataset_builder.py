@@ -1,5 +1,6 @@
-"""The TFDS builder of `lidc_nodules`: one 64x64 patch per pulmonary nodule."""
+"""Defines the builder of `lidc_nodules`: a 64x64 patch per pulmonary nodule."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -29,20 +30,20 @@ from tfds_lidc.scans import orientation
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
-# Of the config `phantom` alone, so that nobody has to build CT again for it.
+# A version of its own, so that new phantoms do not outdate builds from CT.
 _PHANTOM_VERSION = '3.0.0'
 _MIN_PARALLEL = 16  # scans; below, starting processes takes longer
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class LidcConfig(tfds.core.BuilderConfig):
-  """A policy, and where the attenuation comes from.
+  """A policy, and the source of the attenuation.
 
-  A policy of one's own works too:
+  It also makes configs that are not predefined:
   `tfds.builder('lidc_nodules', config=LidcConfig(name=..., policy=...))`.
 
   Attributes:
-    policy: which nodules, their labels and their consensus level.
+    policy: selects and labels the nodules, and sets the consensus level.
     simulated: True for phantoms, False for CT from the manual directory.
   """
 
@@ -54,15 +55,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """Pulmonary nodules of LIDC-IDRI; needs no TensorFlow.
 
   Attributes:
-    show_progress: whether a build shows, on a terminal, bars that know
-      their ends; TFDS's do not.
-    workers: processes that read headers and scans.
-    beam_options: of Apache Beam, which then reads the scans; see
-      `scans.beam`.
-    strict: whether a file that cannot be used ends the build.
+    show_progress: whether a build shows progress bars on a terminal.
+    workers: number of processes that read headers and scans.
+    beam_options: Apache Beam's options if it reads the scans, see `scans.beam`.
+    strict: whether a file that cannot be used is an error.
     of_luna16: whether the CT are volumes of LUNA16, see `ct.metaimage`.
-    cache_dir: where headers and scans that were read are kept, for the next
-      run; None for nowhere.
+    cache_dir: folder that caches headers and scans; None for no cache.
   """
 
   VERSION = tfds.core.Version('2.0.0')
@@ -116,12 +114,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     Args:
       file_format: see `file_formats.choose`.
-      to_replace: for a build in place of what is there, which may be damaged.
+      to_replace: whether the dataset is going to be replaced; may be damaged.
+      **kwargs: as in TFDS.
 
     Raises:
-      damage.DamagedError: the dataset is there, and its files are damaged.
+      damage.DamagedError: the files of the dataset are damaged.
     """
-    # Before TFDS looks where the dataset is, and reads what it says of itself.
+    # Before TFDS looks for the dataset and reads its files.
     staging.mend(kwargs.get('data_dir'), type(self).name)
     try:
       super().__init__(**kwargs)
@@ -130,17 +129,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       if self.is_prepared() and not to_replace:
         damage.check(self)
     except Exception as e:
-      # TFDS knows the folder before it reads there; then any exception may be.
+      # Reading damaged files may raise anything once TFDS knows the folder.
       if isinstance(e, errors.InputError) or '_data_dir' not in vars(self):
         raise
       if not to_replace:
-        raise damage.found(self, e) from e
+        raise damage.damaged(self, e) from e
     if file_format is not None:
       file_formats.choose(self.info, file_format)
 
   def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
-    """As in TFDS, which reads what is there next."""
-    # Set here already, for the message of an exception.
+    """As in TFDS, which reads the files there next."""
+    # Set before TFDS does, for the message of an exception.
     self._data_dir_root, self._data_dir = super()._build_data_dir(
       given_data_dir
     )
@@ -148,11 +147,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return self._data_dir_root, self._data_dir
 
   def is_prepared(self) -> bool:
-    """As in TFDS, which warns on stderr of every dataset that is not built."""
-    if damage.is_there(self):
+    """As in TFDS, but without its warning if the dataset is not built."""
+    if damage.has_files(self):
       return True
     staging.check_not_stranded(self.data_path)
-    return damage.is_there(self)  # A build may just have put it in place.
+    return damage.has_files(self)  # another build may just have published it
 
   def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
     """As in TFDS; reads the TFRecord files, which `build --tfrecord` adds."""
@@ -161,12 +160,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return super().as_dataset(*args, **kwargs)
 
   def as_data_source(self, *args: Any, **kwargs: Any) -> Any:
-    """As in TFDS; where the dataset is not there, says what builds it."""
+    """As in TFDS; the error of a missing dataset names the build command."""
     self._check_built()
     try:
       damage.check_records(self.info)
-    except Exception as e:  # Whatever the library of the records raises.
-      raise damage.found(self, e) from e
+    except Exception as e:  # array_record may raise anything
+      raise damage.damaged(self, e) from e
     return super().as_data_source(*args, **kwargs)
 
   def _check_built(self) -> None:
@@ -174,7 +173,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       raise damage.not_built(self)
 
   def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
-    # TFDS warns of every config that is not listed above; these are meant.
+    # TFDS would warn of every config that is not predefined.
     if (
       isinstance(builder_config, LidcConfig)
       and builder_config.name not in self.builder_configs
@@ -183,11 +182,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return super()._create_builder_config(builder_config, version)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    """The features; `metadata` says what a build was made of."""
+    """Returns the features; a build adds its sources to `metadata`."""
     card = self.get_metadata()
     return tfds.core.DatasetInfo(
       builder=self,
-      # In front of the card, so that nobody can miss SIMULATED.
+      # The config's text comes first, as it says SIMULATED.
       description=f'{self.builder_config.description}\n\n{card.description}',
       citation=card.citation,
       homepage='https://www.cancerimagingarchive.net/collection/lidc-idri/',
@@ -213,10 +212,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       if self.cache_dir:
         self._scan_dir = files.folder(self.cache_dir, self.builder_config.name)
       else:
-        self._scan_dir = stack.enter_context(tempfile.TemporaryDirectory())
+        temporary = stack.enter_context(tempfile.TemporaryDirectory())
+        self._scan_dir = pathlib.Path(temporary)
       super()._download_and_prepare(dl_manager, download_config)
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     nodules = selection.select(self.builder_config.policy)
     if not nodules:
       raise errors.InputError(
@@ -224,11 +226,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         'tfds_lidc.cohort --policy=... counts what a policy selects'
       )
     if self.builder_config.simulated:
-      if self._max_per_split:  # the others would be simulated in vain
+      if self._max_per_split:  # avoids simulating nodules that TFDS drops
         nodules = reader.first_of_each_split(nodules, self._max_per_split)
-      index = None
+      index: series_index.SeriesIndex | None = None
     elif self.of_luna16:
-      index = orientation.settle(metaimage.load(self._ct_dir(dl_manager)))
+      index = orientation.orient(metaimage.load(self._ct_dir(dl_manager)))
     else:
       index = series_index.load(
         self._ct_dir(dl_manager),
@@ -236,19 +238,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         workers=self.workers,
         show_progress=self.show_progress,
       )
-    # Processes that read need no lists, which are long.
+    # Lists are long, and the processes that read scans do not need them.
     policy = dataclasses.replace(
       self.builder_config.policy, nodules=None, folds=None
     )
     jobs = reader.jobs(nodules, policy, index)
-    if not jobs:
+    if index is not None and not jobs:  # phantoms always have jobs
       raise self._nothing_found(index, dl_manager.manual_dir)
     if any(job.series and job.series.simulated for job in jobs):
       self.info.metadata['simulated'] = True
     outcomes = list(self._read_scans(jobs))
     self._account(nodules, outcomes, index)
 
-    # TFDS rejects a split without examples; one patient fills only one.
+    # TFDS rejects splits without examples; one patient fills only one of them.
     members = {n.nodule_id: n for n in nodules}
     read = {members[i].split for outcome in outcomes for i in outcome.nodules}
     return {
@@ -257,22 +259,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       if split in read
     }
 
-  def _ct_dir(self, dl_manager: tfds.download.DownloadManager) -> os.PathLike:
-    """The manual directory, as TFDS calls where somebody has put the CT."""
+  def _ct_dir(self, manager: tfds.download.DownloadManager) -> pathlib.Path:
+    """Returns the folder of the CT, which is TFDS's manual directory."""
     try:
-      return dl_manager.manual_dir
-    except AssertionError:  # It is not there, or empty.
+      return manager.manual_dir
+    except AssertionError:  # it is missing or empty
       raise damage.not_built(self) from None
 
   def _nothing_found(
-    self, index: series_index.SeriesIndex, lidc_dir: str
+    self, index: series_index.SeriesIndex, lidc_dir: os.PathLike[str]
   ) -> errors.InputError:
     known = {n.series_uid for n in selection.clusters()} & set(index.series)
     return errors.InputError(
       f'none of the {len(index.series)} CT series below {lidc_dir} has a '
-      f'nodule of the config {self.builder_config.name} '
-      f'({len(known)} of them are '
-      'LIDC-IDRI scans with nodules); download more of LIDC-IDRI, or use '
+      f'nodule of the config {self.builder_config.name} ({len(known)} of them '
+      'are LIDC-IDRI scans with nodules); download more of LIDC-IDRI, or use '
       '--config=all, or --config=phantom, which needs no CT'
     )
 
@@ -299,12 +300,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     outcomes: list[files.Outcome],
     index: series_index.SeriesIndex | None,
   ) -> None:
-    """Says what became of every scan and nodule, in metadata and quarantine."""
+    """Writes the fate of every scan and nodule to metadata and quarantine."""
     metadata = self.info.metadata
     metadata['dropped'] = [i for outcome in outcomes for i in outcome.dropped]
     if metadata['dropped']:
       logging.info(
-        'No pixel reaches the consensus, dropped: %s',
+        'Dropped, as no pixel reaches the consensus: %s',
         ', '.join(metadata['dropped']),
       )
     if index is None:
@@ -335,15 +336,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             key += f'_{example.slice_index}'
           yield key, record.of_example(nodule, example, policy.spacing_mm)
 
-  def _progress(self, scans: Any, description: str, total: int):
+  def _progress(self, scans: Iterable[Any], text: str, total: int) -> Any:
     return tqdm.tqdm(
       scans,
-      description,
+      text,
       total=total,
       unit='scan',
       delay=1,
       mininterval=0.5,
       leave=False,
-      # None: on a terminal only, elsewhere an error is the only line.
-      disable=None if self.show_progress else True,
+      disable=None if self.show_progress else True,  # None means only on a tty
     )

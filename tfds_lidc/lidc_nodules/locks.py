@@ -1,4 +1,4 @@
-"""One build of a config at a time, on all machines that share its folder."""
+"""Allows one build of a config at a time, across machines with one folder."""
 
 from collections.abc import Iterator
 import contextlib
@@ -18,41 +18,43 @@ _POLL_S = 0.5
 def exclusive(
   data_dir: pathlib.Path, config: str, *, max_wait_s: float | None = None
 ) -> Iterator[None]:
-  """Lets one build of a config at a time through; others wait.
+  """Holds the lock of a config's build; waits for another build of it.
 
-  They would clear away the scans that each other remembers. The lock is a
-  hidden file in the data directory, so that it holds for whoever builds there,
-  and goes when the build ends.
+  Two builds at once would delete each other's stored scans. The lock is a
+  hidden file in the data directory, so that it works for all machines that
+  build there. It is removed when the build ends.
 
   Args:
-    data_dir: where datasets live; exists.
+    data_dir: folder of all datasets; exists.
     config: name of the config.
     max_wait_s: how long to wait for another build; None for six hours.
 
+  Yields:
+    Nothing; the lock is held.
+
   Raises:
-    InputError: the other build takes longer, or the lock is no usual file.
+    InputError: the other build takes longer, or the lock file is unusable.
   """
   path = _path(data_dir, config)
   deadline = time.monotonic() + (
     _MAX_WAIT_S if max_wait_s is None else max_wait_s
   )
-  said = False
+  is_first_try = True
   try:
     while (descriptor := lock_file.acquire(path)) is None:
-      holder = errors.one_line(lock_file.holder(path))
-      holder = holder or 'it is not known which'
+      holder = errors.one_line(lock_file.holder(path)) or 'process unknown'
       if time.monotonic() > deadline:
         raise errors.InputError(
           f'another process still builds {config} in {data_dir} ({holder}): '
           'wait until it ends, or stop it, or choose another --data_dir'
         )
-      if not said:
+      if is_first_try:
         print(
           f'Another process builds {config} in {data_dir} ({holder}): waiting '
           'for it.',
           flush=True,
         )
-        said = True
+        is_first_try = False
       time.sleep(_POLL_S)
   except OSError as e:
     raise errors.InputError(
@@ -66,6 +68,6 @@ def exclusive(
 
 
 def _path(data_dir: pathlib.Path, config: str) -> pathlib.Path:
-  # A digest, as the name of a config may be as long as that of any file.
+  # A digest, since the name of a config may be as long as a file name can be.
   digest = hashlib.sha256(os.fsencode(config)).hexdigest()[:16]
   return data_dir / f'.lidc_nodules-{digest}.lock'

@@ -1,4 +1,4 @@
-"""What a record of the dataset holds."""
+"""Defines the features of a record, and makes records of patches."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ _IMAGE_SHAPE = (patches.PATCH_SIZE, patches.PATCH_SIZE, 1)
 
 
 def features() -> tfds.features.FeaturesDict:
-  """Names, shapes and types; the dataset's README.md explains them."""
+  """Returns names, shapes and types; the dataset's README.md explains them."""
 
-  def plane(dtype):
+  def plane(dtype: type[np.generic]) -> tfds.features.Tensor:
     return tfds.features.Tensor(
       shape=_IMAGE_SHAPE, dtype=dtype, encoding='zlib'
     )
@@ -49,12 +49,16 @@ def of_example(
   example: reader.Example,
   spacing_mm: float | None,
 ) -> dict[str, Any]:
-  """The record of one patch.
+  """Makes the record of one patch.
 
   Args:
-    nodule: which one.
-    example: its patch.
-    spacing_mm: what the patch was resampled to; None for the scan's own.
+    nodule: the nodule.
+    example: one patch of the nodule.
+    spacing_mm: spacing to which the patch was resampled; None for the scan's
+      own.
+
+  Returns:
+    Values by name of the feature.
   """
   return {
     'image': example.image[..., None],

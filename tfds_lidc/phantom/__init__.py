@@ -1,1 +1,1 @@
-"""SIMULATED attenuation for real outlines and ratings. Door: `patch`."""
+"""SIMULATED attenuation for real contours and ratings. Start with `patch`."""

@@ -1,4 +1,4 @@
-"""`python -m tfds_lidc.phantom`: writes SIMULATED DICOM series."""
+"""Writes SIMULATED DICOM series: `python -m tfds_lidc.phantom`."""
 
 from tfds_lidc import errors
 from tfds_lidc.phantom import series

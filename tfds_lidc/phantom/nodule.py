@@ -1,11 +1,13 @@
-"""SIMULATED nodules that show what their readers rated.
+"""Simulates nodules that show what their readers rated.
 
-Every rating but malignancy has its sign here: subtlety the contrast, texture
-the share of ground glass, margin the width of the edge, lobulation scallops,
-spiculation rays, calcification bright spots. Sphericity is in the contour
-already. Why and for what: see `patch`.
+Every rating except malignancy is visible: subtlety as contrast, texture as the
+share of ground glass, margin as the width of the edge, lobulation as scallops,
+spiculation as rays, calcification as bright spots. Sphericity is part of the
+contour already. `patch` explains the purpose.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import math
 
 import numpy as np
@@ -16,40 +18,48 @@ from tfds_lidc.phantom import vessels
 
 ROWS, COLS = phantom_lung.ROWS, phantom_lung.COLS
 
-# HU. The levels are those of real nodules (`tools.compare_phantom`).
-SOLID_HU, LEVEL_SD = 60.0, 45.0  # from nodule to nodule
-SOLID_SD, SOLID_PX = 40.0, 1.2  # within one
-# Ground glass thickens inwards, so much from the edge to 6 px inside ...
+# All levels are in HU and match real nodules (`tools.compare_phantom`).
+SOLID_HU, LEVEL_SD = 60.0, 45.0  # mean, and variation between nodules
+SOLID_SD, SOLID_PX = 40.0, 1.2  # noise within a nodule and its correlation
+# Ground glass becomes denser from the edge to GLASS_RISE_PX inside ...
 GLASS_EDGE_HU, GLASS_CENTRE_HU, GLASS_RISE_PX = -610.0, -460.0, 6.0
-# ... and is patchy, with vessels and air in it.
+# ... and is patchy, as it contains vessels and air.
 GLASS_SD, GLASS_PX = 130.0, 1.8
-CORE_JITTER = 0.25  # of the depth: a solid part is no smaller copy of the whole
+# Share of the depth by which the solid core's edge varies, so that the core is
+# no scaled copy of the nodule.
+CORE_JITTER = 0.25
 CALCIUM_HU = 1300.0  # above the nodule's level
 
 SUBTLETY_CONTRAST = (0.7, 0.8, 0.88, 0.95, 1.0)  # at ratings 1 to 5
-# Standard deviation of the edge at margin 1 to 5, mm; 0.15 is a step by now.
+# Standard deviation of the edge at margin 1 to 5, mm; 0.15 is nearly a step.
 MARGIN_SD_MM = (2.0, 1.4, 0.9, 0.45, 0.15)
-# A wider edge than this share of the inscribed radius would leave no core.
+# Share of the inscribed radius; a wider edge would leave no core.
 MAX_EDGE_SHARE = 0.55
-# Where the edge lies beside the readers' outline, and along how much of it.
-OUTLINE_SD_PX, OUTLINE_PX = 0.45, 1.8
-MAX_SCALLOP = 0.22, 1.8  # of the equivalent radius, and at most so many px
+# Deviation of the edge from the readers' contour, and its correlation length.
+CONTOUR_SD_PX, CONTOUR_PX = 0.45, 1.8
+MAX_SCALLOP = 0.22, 1.8  # share of the equivalent radius, and limit in px
 
-# Rays stand in some of the slots around the nodule, the more the stronger.
+# Rays fill some of the slots around the nodule, more for higher ratings.
 SPIKE_SLOTS, MAX_SPIKES = 18, 13
-SPIKE_MM = (3.0, 9.0)  # the longest, from rating 1+ to 5
-SPIKE_RADIUS_PX = (0.5, 1.1)  # where they start
+SPIKE_MM = (3.0, 9.0)  # largest length, just above rating 1 and at rating 5
+SPIKE_RADIUS_PX = (0.5, 1.1)  # range at the root
 
 
-def add_nodule(hu, distance, ratings, spacing, rng):
-  """Puts a nodule over the background.
+def add_nodule(
+  hu: np.ndarray,
+  distance: np.ndarray,
+  ratings: Mapping[str, float],
+  spacing_mm: float,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Draws a nodule over the background.
 
   Args:
-    hu: (64, 64).
-    distance: (64, 64) px, positive inside the outline.
-    ratings: dict of `patch.RATINGS_SHOWN`.
-    spacing: mm per px.
-    rng: np.random.Generator.
+    hu: (64, 64), the background.
+    distance: (64, 64) px, positive inside the contour.
+    ratings: values of `patch.RATINGS_SHOWN`.
+    spacing_mm: size of a pixel.
+    rng: source of randomness.
 
   Returns:
     (64, 64) HU.
@@ -59,25 +69,27 @@ def add_nodule(hu, distance, ratings, spacing, rng):
   if not inside.any():
     return hu
   centre = ROWS[inside].mean(), COLS[inside].mean()
-  target = LEVEL_SD * level_rng.normal()
-  target = target + _tissue(distance, ratings['texture'], texture_rng)
-  # Subtlety: the contrast with the lung around.
-  lung = np.quantile(hu, 0.25)  # below vessels and wall
+  level = LEVEL_SD * level_rng.normal()
+  target = level + _tissue(distance, ratings['texture'], texture_rng)
+  # Subtlety is the contrast to the surrounding lung.
+  lung = np.quantile(hu, 0.25)  # excludes vessels and wall
   contrast = np.interp(ratings['subtlety'], np.arange(1, 6), SUBTLETY_CONTRAST)
   target = lung + contrast * (target - lung)
   target = target + _calcium(
     distance, centre, ratings['calcification'], calcium_rng
   )
   cover = np.maximum(
-    _body(distance, centre, ratings, spacing, edge_rng),
-    spikes(distance, centre, ratings['spiculation'], spacing, spike_rng),
+    _body(distance, centre, ratings, spacing_mm, edge_rng),
+    spikes(distance, centre, ratings['spiculation'], spacing_mm, spike_rng),
   )
-  # Only ever brighter, so that a vessel or the wall shines through.
+  # The nodule never darkens, so that vessels and the wall remain visible.
   return hu + cover * np.maximum(target - hu, 0)
 
 
-def _tissue(distance, texture, rng):
-  """HU of a solid core, of a share that grows with texture, in ground glass."""
+def _tissue(
+  distance: np.ndarray, texture: float, rng: np.random.Generator
+) -> np.ndarray:
+  """Draws the HU of a solid core, which grows with texture, in ground glass."""
   solid = np.interp(texture, (1.5, 4.8), (0, 1))
   solid_rng, glass_rng, shape_rng = rng.spawn(3)
   depth = np.clip(distance / GLASS_RISE_PX, 0, 1)
@@ -94,9 +106,15 @@ def _tissue(distance, texture, rng):
   return glass + core * (tissue - glass)
 
 
-def _body(distance, centre, ratings, spacing, rng):
-  """Share of nodule in each pixel, without spikes: (64, 64) in [0, 1]."""
-  # Lobulation: scallops about the outline, as much out as in.
+def _body(
+  distance: np.ndarray,
+  centre: tuple[float, float],
+  ratings: Mapping[str, float],
+  spacing_mm: float,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Draws the share of nodule in each pixel, (64, 64), without spikes."""
+  # Lobulation: scallops on the contour, of mean zero.
   angle = np.arctan2(ROWS - centre[0], COLS - centre[1])
   wave = rng.integers(4, 8) / 2 * angle + rng.uniform(0, np.pi)
   scallop = abs(np.sin(wave)) - 2 / np.pi
@@ -104,26 +122,34 @@ def _body(distance, centre, ratings, spacing, rng):
   radius = math.sqrt((distance > 0).sum() / np.pi)
   lobes = (ratings['lobulation'] - 1) / 4
   bumpy = distance + lobes * min(share * radius, max_px) * scallop
-  # Readers outline to within a pixel.
-  bumpy = bumpy + OUTLINE_SD_PX * scanner.noise(OUTLINE_PX, rng)
-  # Margin: the width of the edge; half the contrast stays on the outline.
+  # The precision of readers is about a pixel.
+  bumpy = bumpy + CONTOUR_SD_PX * scanner.noise(CONTOUR_PX, rng)
+  # Margin: the width of the edge, with half the contrast on the contour.
   edge_sd = np.interp(ratings['margin'], np.arange(1, 6), MARGIN_SD_MM)
-  edge_sd = min(edge_sd / spacing, MAX_EDGE_SHARE * distance.max())
-  # A cubic step of half width w has standard deviation w / sqrt(5), and ends.
+  edge_sd = min(edge_sd / spacing_mm, MAX_EDGE_SHARE * distance.max())
+  # A cubic step has a finite width; its standard deviation is half of that
+  # width over sqrt(5).
   step = np.clip(0.5 + bumpy / (2 * math.sqrt(5) * edge_sd), 0, 1)
   return step * step * (3 - 2 * step)
 
 
-def spikes(distance, centre, rating, spacing, rng):
-  """Thin rays out of the contour.
+def spikes(
+  distance: np.ndarray,
+  centre: tuple[float, float],
+  rating: float,
+  spacing_mm: float,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Draws thin rays that start at the contour.
 
   Args:
     distance: (64, 64) px, positive inside the nodule.
-    centre: row and column from which they radiate.
-    rating: of spiculation, 1 to 5. Their number grows with the root of
-      rating - 1, from none at 1 to `MAX_SPIKES` at 5; so does their length.
-    spacing: mm per px.
-    rng: np.random.Generator.
+    centre: row and column from which the rays radiate.
+    rating: spiculation, 1 to 5. The number of rays grows with the root of
+      rating - 1, from 0 at 1 to `MAX_SPIKES` at 5. Their length grows
+      linearly.
+    spacing_mm: size of a pixel.
+    rng: source of randomness.
 
   Returns:
     (64, 64) in [0, 1].
@@ -137,11 +163,11 @@ def spikes(distance, centre, rating, spacing, rng):
   width = rng.uniform(*SPIKE_RADIUS_PX, (slots, 1))
   bend = rng.normal(0, 0.12, (slots, 1))
   reach = np.arange(0, phantom_lung.PATCH_SIZE // 2, 0.5)  # px from the centre
-  # Each ray starts where it leaves the nodule for good.
+  # Each ray starts at its last point inside the nodule.
   row, col = _ray(centre, angle, reach)
   crossed = distance[vessels.to_index(row), vessels.to_index(col)]
   start = np.max(reach * (crossed > 0), axis=1, keepdims=True)
-  length *= np.interp(strength, (0, 1), SPIKE_MM) / spacing
+  length *= np.interp(strength, (0, 1), SPIKE_MM) / spacing_mm
   t = (reach - start) / length
   row, col = _ray(centre, angle + bend * np.clip(t, 0, 1) ** 2, reach)
   share = (0.35 + 0.5 * strength) * (1 - 0.6 * t)
@@ -154,23 +180,31 @@ def spikes(distance, centre, rating, spacing, rng):
   )
 
 
-def _ray(centre, angle, reach):
+def _ray(
+  centre: tuple[float, float], angle: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns rows and columns at distances `reach` in the direction `angle`."""
   return centre[0] + np.sin(angle) * reach, centre[1] + np.cos(angle) * reach
 
 
-def _calcium(distance, centre, rating, rng):
-  """HU added by calcification, (64, 64); nothing at rating 6 (absent).
+def _calcium(
+  distance: np.ndarray,
+  centre: tuple[float, float],
+  rating: float,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Draws the HU that calcification adds, (64, 64); 0 at rating 6 (absent).
 
   The LIDC scale is categorical: 1 popcorn, 2 laminated, 3 solid, 4 non-central,
-  5 central. A mean over readers picks the nearest pattern, and the readers who
-  saw none weaken it.
+  5 central. The mean over readers selects the nearest pattern, and readers who
+  saw no calcification weaken it.
   """
-  depth = distance / distance.max()  # 1 in the deepest point, 0 on the contour
+  depth = distance / distance.max()  # 1 at the deepest point, 0 on the contour
   deep = np.argwhere(depth > 0.3)
   spots = deep[rng.integers(len(deep), size=4)]
   radius = max(0.35 * math.sqrt((distance > 0).sum() / np.pi), 1)
 
-  def spot(at):
+  def spot(at: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.exp(
       -((ROWS - at[0]) ** 2 + (COLS - at[1]) ** 2) / (2 * radius**2)
     )

@@ -1,7 +1,7 @@
-"""SIMULATED scanner: how sharp its images are, and how noisy.
+"""Simulates a scanner: the sharpness and the noise of its images.
 
-A sharp reconstruction kernel shows edges as they are, and noise with them: it
-is stronger, and from pixel to pixel less alike. Why and for what: see `patch`.
+A sharp reconstruction kernel preserves edges, but its noise is stronger and
+less correlated between pixels. `patch` explains the purpose.
 """
 
 import math
@@ -12,14 +12,14 @@ from scipy import ndimage
 
 PATCH_SIZE = 64  # px, the dataset's patch
 
-# Of the softest kernel and of the sharpest: standard deviation of the point
-# spread and of the noise's correlation, px, and the noise's strength, HU.
+# Each for the softest and the sharpest kernel: standard deviation of the point
+# spread (px), of the noise's correlation (px), and of the noise itself (HU).
 PSF_PX = (0.85, 0.5)
 NOISE_PX = (0.9, 0.4)
 NOISE_SD = (14.0, 58.0)
-# Doses differ: a logarithm's standard deviation.
+# Doses vary: standard deviation of the logarithm of the noise.
 DOSE_SD = 0.25
-# X-rays that cross the shoulders sideways are few: noise is longer in rows.
+# Few X-rays cross the shoulders sideways, so noise is longer along rows.
 NOISE_LONGER_IN_ROWS = 1.25
 
 
@@ -28,25 +28,25 @@ class Scanner(NamedTuple):
 
   Attributes:
     psf_px: standard deviation of the point spread.
-    noise_px: correlation lengths of the noise, down and along, as in `noise`.
-    noise_sd: HU.
+    noise_px: `correlation_px` of `noise`, along columns and along rows.
+    noise_sd: standard deviation of the noise, HU.
   """
 
   psf_px: float
   noise_px: tuple[float, float]
   noise_sd: float
 
-  def image(self, hu, rng):
-    """What it shows of (64, 64) HU."""
+  def image(self, hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blurs (64, 64) HU and adds noise."""
     grain = self.noise_sd * noise(self.noise_px, rng)
     return ndimage.gaussian_filter(hu, self.psf_px) + grain
 
 
-def draw(rng):
-  """A `Scanner` at random."""
+def draw(rng: np.random.Generator) -> Scanner:
+  """Draws a scanner at random."""
   sharp = rng.uniform()
 
-  def between(softest, sharpest):
+  def between(softest: float, sharpest: float) -> float:
     return softest + sharp * (sharpest - softest)
 
   down = between(*NOISE_PX)
@@ -58,13 +58,18 @@ def draw(rng):
   )
 
 
-def noise(correlation_px, rng):
-  """(64, 64) of unit variance, correlated as after a Gaussian.
+def noise(
+  correlation_px: float | tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+  """Draws Gaussian noise of unit variance, filtered by a Gaussian.
 
   Args:
-    correlation_px: standard deviation of the Gaussian, a number or one for
-      each axis. The autocorrelation is exp(-lag^2 / 4 s^2).
-    rng: np.random.Generator.
+    correlation_px: standard deviation s of the filter, one number or one per
+      axis. The autocorrelation is exp(-lag^2 / 4 s^2).
+    rng: source of randomness.
+
+  Returns:
+    (64, 64).
   """
   pixels = rng.normal(size=(PATCH_SIZE, PATCH_SIZE))
   lengths = np.broadcast_to(correlation_px, 2)

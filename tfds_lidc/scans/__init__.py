@@ -1,1 +1,1 @@
-"""Scans read for a build, and what could not be. Door: `reader`."""
+"""Reads scans for a build, and lists what is lost. Start with `reader`."""

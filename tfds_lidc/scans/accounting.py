@@ -1,4 +1,4 @@
-"""What became of every scan and every nodule that a build should hold."""
+"""Accounts for every scan and every nodule that a build should contain."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ def account(
   """Accounts for every scan and nodule of a build from CT.
 
   Args:
-    nodules: all that were selected.
-    outcomes: of every scan that is there.
-    faults: of all files, whether a nodule needs them or not.
-    strict: whether a fault is an error.
+    nodules: all selected nodules.
+    outcomes: the outcomes of all scans that are on this disk.
+    faults: faults of all files, even of those that no nodule needs.
+    strict: whether any fault is an error.
 
   Returns:
-    The counts: scans used, missing and quarantined, which add up to those of
-    the selection, and the same of nodules, beside those dropped. The losses:
-    every fault, and what it costs.
+    The counts: scans used, missing and quarantined, which add up to the scans
+    of the selection; likewise nodules used, missing, quarantined and dropped.
+    The losses: every fault with the nodules that it costs.
 
   Raises:
-    InputError: something is faulty, if `strict`; or no nodule is left.
+    InputError: there is a fault and `strict` is set; or no nodule remains.
   """
   losses = quarantine.merge(
     [loss for o in outcomes for loss in o.losses], faults

@@ -1,16 +1,15 @@
-"""Reads scans on a cluster of machines, by Apache Beam (the extra `beam`).
+"""Reads scans on a cluster with Apache Beam (the extra `beam`).
 
-Beam takes the place of `parallel.ordered_map`, and of nothing else: the
-function of a scan is the same, so are the files that it writes, and the
-outcomes come back in the order of the jobs. The rest of a build does not depend
-on what read the scans. TFDS could write through Beam too, but then nothing
-would see every outcome before the writing starts, as the counts, the quarantine
-and the choice of splits need.
+Beam only replaces `parallel.ordered_map`: the function that reads a scan and
+the files that it writes are the same, and outcomes come in the order of the
+jobs. The rest of a build does not depend on how the scans were read. TFDS could
+also write records through Beam, but the counts, the quarantine and the choice
+of splits need every outcome before writing starts.
 
-Only the numbers of jobs travel through Beam. Jobs, examples and outcomes lie in
-files: a job lists every slice of its scan, and a thousand of them are more than
-the graph of a pipeline may hold. So all machines have to share the folders of
-the CT and of the dataset, at the same path.
+Only the indices of jobs travel through Beam. Jobs, examples and outcomes are in
+files, because a job lists every slice of its scan, and a thousand jobs exceed
+the size limit of a pipeline's graph. Therefore all machines must share the
+folders of the CT and of the dataset at the same path.
 """
 
 from collections.abc import Iterator
@@ -46,17 +45,20 @@ except ImportError as e:
 def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
   """Parses flags of Apache Beam.
 
-  A flag that Beam does not know is passed on where a job server (Flink, Spark)
-  may know it, and is a mistake with every other runner.
+  A flag that Beam does not know is passed on to runners with a job server
+  (Flink, Spark), which may know it; with any other runner it is an error.
 
   Args:
-    flags: `--name=value` or `--name`, `value`; none for Beam's DirectRunner.
+    flags: `--name=value` or `--name`, `value`; empty for Beam's DirectRunner.
+
+  Returns:
+    The options, for `read_scans`.
 
   Raises:
-    InputError: an unknown flag or runner, an invalid value, or a flag that
-      the runner needs and that is missing.
+    InputError: a flag or runner is unknown, a value is invalid, or a flag that
+      the runner requires is missing.
   """
-  # Beam would skip silently what is neither a flag nor a value of one.
+  # Beam would silently skip an argument that is neither a flag nor its value.
   for previous, flag in zip(['--=', *flags], flags, strict=False):
     if not flag.startswith('--') and (
       '=' in previous or not previous.startswith('--')
@@ -68,15 +70,15 @@ def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
   try:
     with contextlib.redirect_stderr(usage):
       parsed = pipeline_options.PipelineOptions(flags)
-      given = parsed.get_all_options(retain_unknown_options=True)
+      names = parsed.get_all_options(retain_unknown_options=True)
       pipeline = apache_beam.Pipeline(options=parsed)
-  except SystemExit as e:  # as argparse does, after pages of usage
+  except SystemExit as e:  # argparse exits after it has printed pages of usage
     complaint = usage.getvalue().rstrip().rpartition(' error: ')[2]
     raise errors.InputError(f'flags of Apache Beam: {complaint}') from e
   except (AttributeError, ImportError, RuntimeError, ValueError) as e:
     raise errors.InputError(f'flags of Apache Beam: {e}') from e
   known = pipeline_options.PipelineOptions([]).get_all_options()
-  unknown = sorted(set(given) - set(known))
+  unknown = sorted(set(names) - set(known))
   if unknown and not isinstance(
     pipeline.runner, portable_runner.PortableRunner
   ):
@@ -88,24 +90,28 @@ def options(flags: Sequence[str]) -> pipeline_options.PipelineOptions:
 
 def read_scans(
   jobs: Sequence[reader.Job],
-  scan_dir: str | os.PathLike,
+  scan_dir: str | os.PathLike[str],
   beam_options: pipeline_options.PipelineOptions,
 ) -> Iterator[files.Outcome]:
   """Yields `files.ReadToFile(scan_dir)(job)` in the order of the jobs.
 
-  Scans that an earlier run has read do not go to the cluster.
+  Scans that an earlier run has read are not sent to the cluster.
 
   Args:
     jobs: the scans; their files are at the same path on every machine.
-    scan_dir: where the scans that were read are kept; shared.
-    beam_options: says which runner, see `options`.
+    scan_dir: shared directory that keeps scans that were read.
+    beam_options: options with the runner, see `options`.
+
+  Yields:
+    The outcome of each scan.
 
   Raises:
-    InputError: a worker does not see the shared files.
+    InputError: a worker cannot access the shared files.
     RuntimeError: the pipeline failed.
   """
   read = files.ReadToFile(os.path.abspath(scan_dir))
-  # Not by `tempfile`, whose folders no other user may enter: workers may be.
+  # Not with `tempfile`: workers may run as other users, which cannot enter its
+  # folders.
   exchange_dir = pathlib.Path(read.directory) / f'beam-{uuid.uuid4().hex}'
   exchange_dir.mkdir()
   try:
@@ -116,45 +122,46 @@ def read_scans(
     if unread:
       _run(_ReadScan(read, os.fspath(exchange_dir)), unread, beam_options)
     for k, outcome in enumerate(known):
-      outcome = outcome or _load(exchange_dir / f'{k}.outcome')
-      if isinstance(outcome, errors.InputError):
-        raise outcome
-      yield outcome
+      found = outcome or _load(exchange_dir / f'{k}.outcome')
+      if isinstance(found, errors.InputError):
+        raise found
+      yield found
   finally:
     shutil.rmtree(exchange_dir, ignore_errors=True)
 
 
 class _ReadScan(apache_beam.DoFn):
-  """Turns `<k>.job` into `<k>.outcome`."""
+  """Reads the scan of `<k>.job` and writes `<k>.outcome`."""
 
   def __init__(self, read: files.ReadToFile, exchange_dir: str):
     self._read = read
     self._exchange_dir = exchange_dir
 
-  def setup(self):
-    # A crash would end the worker, and after some retries the whole pipeline.
+  def setup(self) -> None:
+    # A crash would end the worker and, after some retries, the whole pipeline.
     self._reader = parallel.SeparateProcess(self._read, on_crash=files.crashed)
 
-  def process(self, k):
+  def process(self, k: int) -> None:
     path = pathlib.Path(self._exchange_dir) / str(k)
     try:
       job = _load(path.with_suffix('.job'))
-      # An outcome where possible: Beam prints exceptions in pages.
+      # Errors are stored as outcomes if possible, since Beam prints pages of
+      # text for an exception.
       outcome = (
         self._reader(job)
         if _is_visible(job)
-        else _blind(f'sees no file of {job.series.folder}')
+        else _not_shared(f'sees no file of {job.series.folder}')
       )
       _dump(outcome, path.with_suffix('.outcome'))
     except OSError as e:
-      raise _blind(f'cannot go on ({e})') from e
+      raise _not_shared(f'cannot go on ({e})') from e
 
-  def teardown(self):
+  def teardown(self) -> None:
     self._reader.close()
 
 
 def _is_visible(job: reader.Job) -> bool:
-  """Tells a folder that is not mounted from files that are broken."""
+  """Whether any file of a scan exists here, even if it is broken."""
   if job.series is None:  # simulated
     return True
   paths = [metaimage.file_of(s.path) for s in job.series.slices]
@@ -162,7 +169,7 @@ def _is_visible(job: reader.Job) -> bool:
   return any(map(os.path.exists, paths))
 
 
-def _blind(what: str) -> errors.InputError:
+def _not_shared(what: str) -> errors.InputError:
   return errors.InputError(
     f'the Beam worker on {socket.gethostname()} {what}; --lidc_dir and '
     '--data_dir have to be folders that all machines share, at the same path'
@@ -171,14 +178,14 @@ def _blind(what: str) -> errors.InputError:
 
 def _run(
   read_scan: _ReadScan,
-  numbers: list[int],
+  job_indices: list[int],
   beam_options: pipeline_options.PipelineOptions,
 ) -> None:
   pipeline = apache_beam.Pipeline(options=beam_options)
-  # `Create` deals its elements out to all workers.
+  # `Create` distributes its elements over all workers.
   _ = (
     pipeline
-    | 'Scans' >> apache_beam.Create(numbers)
+    | 'Scans' >> apache_beam.Create(job_indices)
     | 'ReadScan' >> apache_beam.ParDo(read_scan)
   )
   try:
@@ -188,7 +195,7 @@ def _run(
     except KeyboardInterrupt:
       result.cancel()
       raise
-  except Exception as e:  # each runner has its own; all quote the worker
+  except Exception as e:  # each runner has its own type; all quote the worker
     text = f'{type(e).__name__}: {e}'
     complaint = re.search(r'InputError: (.*?)(?: \[while|$)', text, re.M)
     if complaint:
@@ -196,12 +203,12 @@ def _run(
     raise
   if state not in (None, 'DONE'):
     raise errors.InputError(
-      f'the Beam pipeline ended as {state}; the same command goes on from there'
+      f'the Beam pipeline ended as {state}; run the same command to continue'
     )
 
 
 def _dump(content: Any, path: pathlib.Path) -> None:
-  """Writes beside and renames: a retried worker may still be writing."""
+  """Writes another file and renames it, as a retried worker may also write."""
   partial = path.with_suffix(f'.{uuid.uuid4().hex}')
   partial.write_bytes(pickle.dumps(content))
   os.replace(partial, path)

@@ -1,10 +1,12 @@
-"""Which way the rows and columns of a volume run, where its header turns them.
+"""Finds the direction of rows and columns of volumes with a turned header.
 
-Readers outlined nodules on the pixels of DICOM images. A volume whose columns
-run to the right and rows to the front was either written as the images were, of
-a patient who lay on the chest, or turned since; the header cannot tell. The
-nodules can: inside their outlines it is denser than around them. Where only one
-of the two is turned the volume is a mirror image, which no scanner makes.
+Readers outlined nodules on the pixels of DICOM images. If the columns of a
+volume run to the patient's right and its rows to the front, there are two
+possibilities, which the header does not distinguish: the patient lay on the
+chest and the pixels are as in the images, or the pixels were turned later. The
+nodules decide, as tissue is denser inside their contours than around them. If
+only one direction is reversed, the volume is a mirror image, which no scanner
+produces, so it is turned back.
 """
 
 import dataclasses
@@ -22,28 +24,31 @@ from tfds_lidc.nodules import selection
 _RING_PX = 3
 
 
-def settle(index: series_index.SeriesIndex) -> series_index.SeriesIndex:
-  """The index, in which volumes are read as the readers saw them.
+def orient(index: series_index.SeriesIndex) -> series_index.SeriesIndex:
+  """Makes the slices of an index be read in the direction the readers saw.
 
   Args:
-    index: of `metaimage.load`.
+    index: the result of `metaimage.load`.
+
+  Returns:
+    The index, with other names of slices where they have to be turned.
   """
-  clusters = {}
+  clusters: dict[str, list[selection.Nodule]] = {}
   for nodule in selection.clusters():
     clusters.setdefault(nodule.series_uid, []).append(nodule)
   series = {
-    uid: _settled(found, clusters.get(uid, []))
+    uid: _oriented(found, clusters.get(uid, []))
     for uid, found in index.series.items()
   }
   return dataclasses.replace(index, series=series)
 
 
-def _settled(
+def _oriented(
   series: dicom_series.Series, nodules: list[selection.Nodule]
 ) -> dicom_series.Series:
   path = metaimage.file_of(series.slices[0].path)
-  grid, fault = metaimage.read_grid(path)
-  if fault or not grid.flips:
+  grid, _ = metaimage.read_grid(path)
+  if grid is None or not grid.flips:
     return series
   if grid.flips == 'xy':
     contrasts = [_contrast(series, nodule) for nodule in nodules]
@@ -60,7 +65,7 @@ def _settled(
 def _contrast(
   series: dicom_series.Series, nodule: selection.Nodule
 ) -> tuple[float, float]:
-  """HU by which it is denser inside than around, as stored and turned."""
+  """Computes the HU inside minus the HU around, as stored and turned."""
   placed = patches.place_nodule(nodule, selection.POLICIES['all'])
   if not placed:
     return 0.0, 0.0

@@ -1,7 +1,7 @@
-"""One scan at a time: places its nodules, reads the slices that they need.
+"""Reads the nodules of one scan: places patches and reads their slices.
 
-No fault is an exception here: a nodule that cannot be read becomes a loss, and
-the others are read.
+Faults do not raise here: a nodule that cannot be read becomes a loss, and the
+others are read.
 """
 
 import collections
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfds_lidc.ct import header
 from tfds_lidc.ct import index as series_index
 from tfds_lidc.ct import pixels
 from tfds_lidc.ct import series as dicom_series
@@ -24,7 +25,7 @@ from tfds_lidc.scans import quarantine
 def first_of_each_split(
   nodules: list[selection.Nodule], max_per_split: int
 ) -> list[selection.Nodule]:
-  """So many nodules of each split, in their order."""
+  """Returns the first `max_per_split` nodules of each split, in their order."""
   return [
     nodule
     for split in selection.SPLITS
@@ -34,13 +35,13 @@ def first_of_each_split(
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What to read of one scan.
+  """What to read from one scan.
 
   Attributes:
-    nodules: of one scan, at least one.
-    policy: the slices, consensus and spacing that it asks for count here.
+    nodules: nodules of one scan, at least one.
+    policy: its slices, consensus and spacing are used here.
     series: the files; None to simulate the attenuation.
-    faults: files that may be this scan's, and cannot be used.
+    faults: files that cannot be used and may belong to this scan.
   """
 
   nodules: tuple[selection.Nodule, ...]
@@ -54,14 +55,17 @@ def jobs(
   policy: selection.Policy,
   index: series_index.SeriesIndex | None,
 ) -> list[Job]:
-  """One per scan that is there, in the order of the nodules.
+  """Makes a job for each scan on this disk, in the order of the nodules.
 
   Args:
-    nodules: what to read.
+    nodules: the nodules to read.
     policy: see `Job`.
-    index: what there is; None to simulate the attenuation.
+    index: the series on this disk; None to simulate the attenuation.
+
+  Returns:
+    The jobs.
   """
-  by_scan = collections.defaultdict(list)
+  by_scan: dict[str, list[selection.Nodule]] = collections.defaultdict(list)
   for nodule in nodules:
     by_scan[nodule.series_uid].append(nodule)
   if index is None:
@@ -91,7 +95,7 @@ class Example(NamedTuple):
 def read(job: Job) -> tuple[list[Example], list[str], list[quarantine.Loss]]:
   """Reads the examples of one scan.
 
-  A nodule counts only whole: one slice that cannot be read costs it.
+  A nodule with a slice that cannot be read has no examples at all.
 
   Args:
     job: the scan.
@@ -100,14 +104,17 @@ def read(job: Job) -> tuple[list[Example], list[str], list[quarantine.Loss]]:
     The examples in the order of the nodules, from the lowest slice; the ids of
     nodules without consensus; the losses.
   """
-  examples, dropped, losses = [], [], []
-  planes = {}  # path -> (HU, fault); nodules may share slices
+  examples: list[Example] = []
+  dropped: list[str] = []
+  losses: list[quarantine.Loss] = []
+  planes: dict[str, pixels.Reading] = {}  # by path; nodules may share slices
   for nodule in job.nodules:
     placed = patches.place_nodule(nodule, job.policy)
     if not placed:
       dropped.append(nodule.nodule_id)
     read_slices = []
     for patch in placed:
+      image: np.ndarray | None
       if job.series is None:
         image = phantom_patch.simulate(
           nodule, patch, job.policy.slices == 'all'
@@ -117,6 +124,7 @@ def read(job: Job) -> tuple[list[Example], list[str], list[quarantine.Loss]]:
         if loss:
           losses.append(loss)
           break
+        assert image is not None  # there is either an image or a loss
       read_slices.append(
         Example(
           nodule.nodule_id,
@@ -135,65 +143,70 @@ def read_patch(
   job: Job,
   nodule: selection.Nodule,
   patch: patches.Patch,
-  planes: dict[str, tuple],
+  planes: dict[str, pixels.Reading],
 ) -> tuple[np.ndarray | None, quarantine.Loss | None]:
-  """The attenuation of one patch.
+  """Reads the attenuation of one patch.
 
   Args:
-    job: the scan.
-    nodule: of that scan.
-    patch: where.
-    planes: slices that were read before, by path; filled here.
+    job: the scan, with a series.
+    nodule: a nodule of the scan.
+    patch: a patch of the nodule.
+    planes: slices that were read before, by path; changed in place.
 
   Returns:
-    (image, None), or (None, why not).
+    (image, None), or (None, why it cannot be read).
   """
   z_mm = float(annotations.slice_positions(nodule.scan_id)[patch.slice_index])
   ids = (nodule.nodule_id,)
   loss = None
+  assert job.series is not None  # phantoms are simulated instead
   for path in job.series.paths_at(z_mm):
     if path not in planes:
       planes[path] = pixels.try_read_hu(path)
     hu, fault = planes[path]
-    if fault is None:
+    if hu is not None:
       image = patches.cut_image(hu, patch)
-      # Even in air no scanner is that quiet: a file that was never filled.
+      # Scanners are noisy even in air, so a constant image was never filled.
       if image.min() < image.max():
         return image, None
-      fault = ('blank', f'is blank: {image[0, 0]} HU around the nodule')
-    loss = loss or quarantine.Loss(path, *fault, ids)
-  return None, loss or _missing_slice(job, z_mm, ids)
+      fault = header.Fault(
+        'blank', f'is blank: {image[0, 0]} HU around the nodule'
+      )
+    assert fault is not None  # there are either HU or a fault
+    loss = loss or quarantine.Loss(path, fault.kind, fault.reason, ids)
+  return None, loss or _missing_slice(job, job.series, z_mm, ids)
 
 
 def _missing_slice(
-  job: Job, z_mm: float, ids: tuple[str, ...]
+  job: Job, series: dicom_series.Series, z_mm: float, ids: tuple[str, ...]
 ) -> quarantine.Loss:
-  """A file known to hold the slice, or the folder that misses it."""
+  """Returns the loss of a faulty file with this slice, or of the folder."""
   for fault in job.faults:
     if (
-      fault.series_uid == job.series.uid
+      fault.series_uid == series.uid
+      and fault.z_mm is not None
       and abs(fault.z_mm - z_mm) <= dicom_series.Z_TOLERANCE_MM
     ):
-      return quarantine.Loss(*fault[:3], ids)
+      return quarantine.Loss(fault.path, fault.kind, fault.reason, ids)
   unknown = [f for f in job.faults if f.series_uid is None]
   hint = f'; {unknown[0].path} {unknown[0].reason}' if unknown else ''
   if len(unknown) > 1:
     hint += f' (and {len(unknown) - 1} more there)'
   return quarantine.Loss(
-    job.series.folder,
+    series.folder,
     'missing slice',
-    f'{misses(job.series, z_mm)}{hint}',
+    f'{missing_slice_reason(series, z_mm)}{hint}',
     ids,
   )
 
 
-def misses(series: dicom_series.Series, z_mm: float) -> str:
-  """The fault of a missing slice; continues a sentence."""
-  return f'misses the slice at z={z_mm} mm of series {series.uid}'
+def missing_slice_reason(series: dicom_series.Series, z_mm: float) -> str:
+  """Describes a missing slice, as the end of a sentence about the folder."""
+  return f'lacks the slice at z={z_mm} mm of series {series.uid}'
 
 
-def crash(job: Job) -> quarantine.Loss:
-  """The loss of a scan that crashes the process that reads it."""
+def crash_loss(job: Job) -> quarantine.Loss:
+  """Returns the loss of a scan that crashes the process that reads it."""
   ids = tuple(n.nodule_id for n in job.nodules)
   where = job.series.folder if job.series else ids[0]
   return quarantine.Loss(

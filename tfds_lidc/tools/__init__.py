@@ -1,1 +1,1 @@
-"""Commands for whoever maintains the dataset. Door: `make_nodules`."""
+"""Commands for maintainers of the dataset. Start with `make_nodules`."""

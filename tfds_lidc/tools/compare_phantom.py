@@ -1,15 +1,18 @@
-"""Sets SIMULATED patches beside real ones: a figure and a table.
+"""Compares SIMULATED patches with real ones in a figure and tables.
 
     python -m tfds_lidc.tools.compare_phantom --lidc_dir=DIR --out=FILE.png
 
-takes the nodules of the config `paper` whose CT is in DIR, each once in that CT
-and once SIMULATED. It draws outlines of four, their phantoms, and histograms of
-all; and prints as Markdown what both look like in numbers (`hu_statistics`),
-and how well a classifier tells one from the other (`realism`). Of the CT no
-pixel is in the figure.
+The command compares the nodules of the config `paper` whose CT is in DIR with
+their phantoms. It draws the contours of four nodules, their phantoms, and
+histograms of all. It prints statistics of both (`hu_statistics`), and how well
+a classifier separates them (`realism`), as Markdown. The figure shows no pixel
+of CT.
 """
 
-from typing import NamedTuple
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
 
 import numpy as np
 import tqdm
@@ -23,32 +26,25 @@ from tfds_lidc.tools import hu_statistics
 from tfds_lidc.tools import phantom_figure
 from tfds_lidc.tools import realism
 
-_MIN_PX = 20  # of a core that counts
-_MANY = 50  # nodules, which take seconds to read
+_MIN_CORE_PX = 20  # smaller cores are ignored
+_MIN_PROGRESS = 50  # nodules; fewer need no progress bar
 
 
-class Sample(NamedTuple):
-  """Patches that are described together.
+def sample(
+  images: Sequence[np.ndarray],
+  votes: Sequence[np.ndarray],
+  nodules: Sequence[selection.Nodule],
+) -> hu_statistics.Sample:
+  """Describes patches.
 
-  Attributes:
-    images: (n, 64, 64) HU.
-    masks: (n, 64, 64) bool, what half of the readers marked.
-    kinds: (n,), of `hu_statistics.kind`.
-    levels: (n, 6), `hu_statistics.Levels`; NaN where the core is too small.
-    hu: region -> (pixels,) of all patches: lung, ring, and a core per kind.
-    votes: (n, 64, 64), how many readers marked a pixel.
+  Args:
+    images: n patches, (64, 64) HU each.
+    votes: n patches, (64, 64), number of readers who marked the pixel.
+    nodules: n nodules.
+
+  Returns:
+    The sample.
   """
-
-  images: np.ndarray
-  masks: np.ndarray
-  kinds: np.ndarray
-  levels: np.ndarray
-  hu: dict[str, np.ndarray]
-  votes: np.ndarray
-
-
-def sample(images, votes, nodules):
-  """Describes patches: (n, 64, 64) HU and votes, n `selection.Nodule`."""
   parts = [
     hu_statistics.regions(image, marks, nodule.num_readers)
     for image, marks, nodule in zip(images, votes, nodules, strict=True)
@@ -57,13 +53,13 @@ def sample(images, votes, nodules):
   levels = np.array(
     [
       hu_statistics.levels(image, part)
-      if part.core.sum() >= _MIN_PX
+      if part.core.sum() >= _MIN_CORE_PX
       else np.full(len(hu_statistics.Levels._fields), np.nan)
       for image, part in zip(images, parts, strict=True)
     ]
   )
 
-  def pixels(name, kind=None):
+  def pixels(name: str, kind: str | None = None) -> np.ndarray:
     chosen = [
       image[getattr(part, name)]
       for image, part, k in zip(images, parts, kinds, strict=True)
@@ -78,22 +74,30 @@ def sample(images, votes, nodules):
     'ground glass': pixels('core', 'ground glass'),
   }
   masks = np.array([part.nodule for part in parts])
-  return Sample(np.array(images), masks, kinds, levels, hu, np.array(votes))
+  return hu_statistics.Sample(
+    np.array(images), masks, kinds, levels, hu, np.array(votes)
+  )
 
 
-def real_and_phantom(lidc_dir, *, config='paper', leave_out=()):
-  """The nodules of some CT, real and SIMULATED.
+def real_and_phantom(
+  lidc_dir: str | os.PathLike[str],
+  *,
+  config: str = 'paper',
+  leave_out: Collection[str] = (),
+) -> tuple[list[selection.Nodule], hu_statistics.Sample, hu_statistics.Sample]:
+  """Reads the nodules of a folder of CT, and simulates them.
 
   Args:
-    lidc_dir: holds DICOM files of LIDC-IDRI.
-    config: of the dataset, which selects nodules.
-    leave_out: ids of nodules.
+    lidc_dir: folder with DICOM files of LIDC-IDRI.
+    config: config of the dataset, which selects nodules.
+    leave_out: ids of nodules to leave out.
 
   Returns:
-    (nodules, real Sample, SIMULATED Sample), the largest nodule first.
+    The nodules, their sample in CT, and their SIMULATED sample, starting with
+    the largest nodule.
 
   Raises:
-    InputError: no nodule of LIDC-IDRI can be read there, or it is SIMULATED.
+    InputError: the folder has no readable nodule of LIDC-IDRI, or is SIMULATED.
   """
   policy = selection.POLICIES[config]
   index = series_index.load(lidc_dir)
@@ -106,7 +110,7 @@ def real_and_phantom(lidc_dir, *, config='paper', leave_out=()):
   nodules = sorted(nodules, key=lambda n: -n.diameter_mm)
   if not nodules:
     raise errors.InputError(
-      f'{lidc_dir} holds no nodule of LIDC-IDRI; give a folder with a whole '
+      f'{lidc_dir} has no nodule of LIDC-IDRI; give a folder with a whole '
       'series, such as that of LIDC-IDRI-0003'
     )
   jobs = [
@@ -119,7 +123,7 @@ def real_and_phantom(lidc_dir, *, config='paper', leave_out=()):
     for n in nodules
   ]
   for job in jobs:
-    if job.series.simulated:
+    if job.series and job.series.simulated:
       raise errors.InputError(
         f'{job.series.folder} is SIMULATED, and would be shown as real; give '
         'a folder with CT of LIDC-IDRI'
@@ -127,35 +131,42 @@ def real_and_phantom(lidc_dir, *, config='paper', leave_out=()):
   nodules, real = _read(jobs)
   if not nodules:
     raise errors.InputError(
-      f'{lidc_dir} holds no slice that shows a nodule; `python -m'
+      f'{lidc_dir} has no readable slice with a nodule; `python -m'
       f' tfds_lidc.check --lidc_dir={lidc_dir}` says what is missing'
     )
   _, simulated = _read([reader.Job((n,), policy) for n in nodules])
   return nodules, real, simulated
 
 
-def told_apart(nodules, real, simulated):
-  """`realism.Told` of two samples of the same nodules."""
-  counts = [nodule.num_readers for nodule in nodules]
-  numbers, groups = realism.table(real.images, real.votes, counts)
-  simulated_numbers, _ = realism.table(
-    simulated.images, simulated.votes, counts
+def separability(
+  nodules: Sequence[selection.Nodule],
+  real: hu_statistics.Sample,
+  simulated: hu_statistics.Sample,
+) -> realism.Separability:
+  """Measures how well a classifier separates samples of the same nodules."""
+  num_readers = [nodule.num_readers for nodule in nodules]
+  features, groups = realism.table(real.images, real.votes, num_readers)
+  simulated_features, _ = realism.table(
+    simulated.images, simulated.votes, num_readers
   )
-  return realism.tell_apart(
-    numbers,
-    simulated_numbers,
+  return realism.separability(
+    features,
+    simulated_features,
     groups,
     folds=np.array([nodule.fold for nodule in nodules]),
     patients=np.array([nodule.patient_id for nodule in nodules]),
   )
 
 
-def phantoms(every=1, kind=None):
-  """The SIMULATED Sample of the config `phantom`.
+def phantoms(every: int = 1, kind: str | None = None) -> hu_statistics.Sample:
+  """Simulates nodules of the config `phantom`.
 
   Args:
-    every: takes one in so many of the nodules.
-    kind: takes those of one of `hu_statistics.kind`.
+    every: step between the nodules; 1 for all.
+    kind: selects nodules by `hu_statistics.kind`; None for all.
+
+  Returns:
+    The SIMULATED sample.
   """
   policy = selection.POLICIES['paper']
   nodules = [
@@ -166,12 +177,15 @@ def phantoms(every=1, kind=None):
   return _read([reader.Job((n,), policy) for n in nodules])[1]
 
 
-def _read(jobs):
-  """The nodules of jobs of one each that can be read, and their Sample."""
-  nodules, examples = [], []
-  for job in tqdm.tqdm(jobs, unit='nodule', disable=len(jobs) < _MANY):
+def _read(
+  jobs: Sequence[reader.Job],
+) -> tuple[list[selection.Nodule], hu_statistics.Sample]:
+  """Reads jobs of one nodule each; leaves out those that cannot be read."""
+  nodules: list[selection.Nodule] = []
+  examples: list[reader.Example] = []
+  for job in tqdm.tqdm(jobs, unit='nodule', disable=len(jobs) < _MIN_PROGRESS):
     found, _, losses = reader.read(job)
-    # None without consensus, and none whose slice is missing or broken.
+    # There may be no consensus, or the slice may be missing or broken.
     if found and not losses:
       nodules += job.nodules
       examples += found
@@ -180,15 +194,15 @@ def _read(jobs):
   )
 
 
-def table(samples):
-  """Statistics of samples as Markdown.
+def table(samples: Mapping[str, hu_statistics.Sample]) -> str:
+  """Formats the statistics of samples as Markdown.
 
   Args:
-    samples: title -> Sample.
+    samples: title -> sample.
 
   Returns:
-    A row per statistic, a column per sample: where a statistic is one number
-    per nodule, its median, and its range over 90 % of them.
+    A table with a row per statistic and a column per sample. Statistics with a
+    value per nodule are given as the median and the range of 90 % of nodules.
   """
   rows = [['HU', *samples], ['---'] * (len(samples) + 1)]
   shares = [f'{100 * q:.0f}' for q in hu_statistics.QUANTILES]
@@ -215,7 +229,7 @@ def table(samples):
   return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-def _median_and_range(values):
+def _median_and_range(values: np.ndarray) -> str:
   values = values[np.isfinite(values)]
   if len(values) < 2:
     return f'{values[0]:.0f}' if len(values) else '-'
@@ -223,40 +237,41 @@ def _median_and_range(values):
   return f'{middle:.0f} ({low:.0f} to {high:.0f}; {len(values)})'
 
 
-def told_as_text(told):
-  """`realism.Told` as Markdown."""
-  low, high = told.ci95
+def separability_table(found: realism.Separability) -> str:
+  """Formats the result of `separability` as Markdown."""
+  low, high = found.ci95
   rows = [
     ('told apart by', 'AUC'),
     ('---', '---'),
-    ('everything', f'{told.auc:.3f} ({low:.3f}-{high:.3f})'),
-    *((f'{name} alone', f'{auc:.3f}') for name, auc in told.by_group.items()),
+    ('everything', f'{found.auc:.3f} ({low:.3f}-{high:.3f})'),
+    *((f'{name} alone', f'{auc:.3f}') for name, auc in found.by_group.items()),
   ]
   return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def main() -> None:
+  """Runs the command."""
   parser = command_line.parser('tools.compare_phantom', __doc__)
   parser.add_argument(
     '--lidc_dir',
     required=True,
     metavar='DIR',
     type=command_line.path,
-    help='DICOM files of LIDC-IDRI',
+    help='folder with the DICOM files of LIDC-IDRI',
   )
   parser.add_argument(
     '--out',
     required=True,
     metavar='FILE',
     type=command_line.path,
-    help='the figure, a PNG',
+    help='PNG file for the figure',
   )
   parser.add_argument(
     '--leave_out',
     nargs='*',
     default=(),
     metavar='NODULE',
-    help='nodules that the CT does not show, by id',
+    help='ids of nodules to leave out, such as those that the CT does not show',
   )
   args = parser.parse_args()
   nodules, real, simulated = real_and_phantom(
@@ -281,9 +296,8 @@ def main() -> None:
   if len({nodule.fold for nodule in nodules}) < 2:
     print('\nToo few patients to train a classifier that tells them apart.')
     return
-  told = told_apart(nodules, real, simulated)
   print()
-  print(told_as_text(told))
+  print(separability_table(separability(nodules, real, simulated)))
 
 
 if __name__ == '__main__':

@@ -1,10 +1,14 @@
-"""What the attenuation of patches looks like in numbers, real or SIMULATED.
+"""Computes statistics of the attenuation of patches, real or SIMULATED.
 
-The regions are those in which the levels that `phantom` aims at were measured
-in real scans: a pixel belongs to the nodule here if half of the readers marked
-it, and layers are counted in steps to the four neighbours.
+The levels of `phantom` were measured in real scans in the same regions: a pixel
+belongs to the nodule if half of the readers marked it, and layers consist of
+steps to the four neighbours.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +16,14 @@ from scipy import ndimage
 
 from tfds_lidc.nodules import patches
 
-CORE_PX = 2  # the core: what is left when so many layers are peeled off
-RING_PX = (1, 4)  # the ring: from beyond the first to the fourth layer around
-FAR_PX = 6  # the lung: farther than this from any reader's mark, ...
-DENSE_HU, CLEAR_PX = -500.0, 2  # ... and farther than this from what is denser
+CORE_PX = 2  # the core is the nodule without this many layers
+RING_PX = (1, 4)  # the ring is the second to fourth layer around the nodule
+FAR_PX = 6  # the lung is farther than this from any reader's mark, ...
+DENSE_HU, CLEAR_PX = -500.0, 2  # ... and than this from any denser pixel
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 TEXTURE_PX = 12  # side of the windows in which texture is measured
-QUIET_SHARE = 0.3  # of the windows: those without vessels to speak of
+QUIET_SHARE = 0.3  # share of the windows, which excludes larger vessels
 
 
 class Regions(NamedTuple):
@@ -36,30 +40,50 @@ class Levels(NamedTuple):
 
   core_mean: float
   core_sd: float
-  rim: float  # how much lower the whole nodule's mean is than the core's
+  rim: float  # mean of the core minus mean of the whole nodule
   ring_mean: float
   ring_sd: float
-  ring_above_lung: float  # the ring's mean over the lung's median
+  ring_above_lung: float  # mean of the ring minus median of the lung
 
 
 class Texture(NamedTuple):
-  """Noise in lung without vessels, after a plane was subtracted per window."""
+  """Noise in lung without vessels, minus a fitted plane in each window."""
 
   sd: float  # HU
   lag_1: float  # autocorrelation at 1 px, along rows and columns
   lag_2: float
 
 
-def regions(image, votes, num_readers):
-  """Divides a patch.
+class Sample(NamedTuple):
+  """Patches that are described together.
+
+  Attributes:
+    images: (n, 64, 64) HU.
+    masks: (n, 64, 64) bool, where half of the readers marked the pixel.
+    kinds: (n,), results of `kind`; '' for None.
+    levels: (n, 6), the fields of `Levels`; NaN if the core is too small.
+    hu: region -> (pixels,) of all patches: lung, ring, and a core per kind.
+    votes: (n, 64, 64), number of readers who marked the pixel.
+  """
+
+  images: np.ndarray
+  masks: np.ndarray
+  kinds: np.ndarray
+  levels: np.ndarray
+  hu: dict[str, np.ndarray]
+  votes: np.ndarray
+
+
+def regions(image: np.ndarray, votes: np.ndarray, num_readers: int) -> Regions:
+  """Finds the regions of a patch.
 
   Args:
     image: (64, 64) HU.
-    votes: (64, 64), how many readers marked the pixel.
-    num_readers: how many could have.
+    votes: (64, 64), number of readers who marked the pixel.
+    num_readers: number of readers who marked the nodule.
 
   Returns:
-    Regions.
+    The regions.
   """
   nodule = patches.consensus_mask(votes, num_readers, (1, 2))
   near, far = (ndimage.binary_dilation(nodule, iterations=n) for n in RING_PX)
@@ -69,18 +93,18 @@ def regions(image, votes, num_readers):
   return Regions(nodule, core, far & ~near, ~(marked | dense))
 
 
-def levels(image, parts):
-  """The levels of a patch.
+def levels(image: np.ndarray, parts: Regions) -> Levels:
+  """Computes the levels of a patch.
 
   Args:
     image: (64, 64) HU.
-    parts: its `Regions`.
+    parts: the regions of the patch.
 
   Returns:
-    Levels.
+    The levels.
   """
 
-  def of(statistic, part):
+  def of(statistic: Callable[[np.ndarray], Any], part: np.ndarray) -> float:
     return float(statistic(image[part])) if part.any() else np.nan
 
   core, ring = of(np.mean, parts.core), of(np.mean, parts.ring)
@@ -94,11 +118,14 @@ def levels(image, parts):
   )
 
 
-def kind(ratings):
-  """'solid', 'ground glass', or None for what is in between or calcified.
+def kind(ratings: Mapping[str, Sequence[int]]) -> str | None:
+  """Classifies a nodule by its texture.
 
   Args:
-    ratings: dict of each reader's ratings.
+    ratings: each reader's ratings by name.
+
+  Returns:
+    'solid', 'ground glass', or None if it is in between or calcified.
   """
   if np.mean(ratings['calcification']) <= 5.5:
     return None
@@ -106,17 +133,17 @@ def kind(ratings):
   return 'solid' if texture >= 4 else 'ground glass' if texture <= 2 else None
 
 
-def texture(images):
-  """The strength and correlation of noise in the quietest windows of lung.
+def texture(images: np.ndarray | Sequence[np.ndarray]) -> Texture:
+  """Measures strength and correlation of noise in quiet windows of lung.
 
   Args:
     images: (num, 64, 64) HU.
 
   Returns:
-    Texture.
+    The texture.
 
   Raises:
-    ValueError: every window has dense tissue in it.
+    ValueError: every window contains dense tissue.
   """
   n = TEXTURE_PX
   windows = np.lib.stride_tricks.sliding_window_view(
@@ -132,7 +159,7 @@ def texture(images):
   sd = rest.std(axis=1)
   quiet = rest[sd <= np.quantile(sd, QUIET_SHARE)].reshape(-1, n, n)
 
-  def correlation(lag):
+  def correlation(lag: int) -> float:
     along = (quiet[:, :, lag:] * quiet[:, :, :-lag]).mean()
     down = (quiet[:, lag:] * quiet[:, :-lag]).mean()
     return float((along + down) / 2 / (quiet**2).mean())

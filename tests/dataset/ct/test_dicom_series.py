@@ -128,8 +128,8 @@ def test_directory_without_ct(tmp_path):
   [
     (0, 'not a DICOM file'),
     (100, 'not a DICOM file'),
-    (300, 'breaks off'),
-    (600, 'breaks off'),
+    (300, 'ends inside'),
+    (600, 'ends inside'),
   ],
 )
 def test_broken_header_names_the_file(tmp_path, size, says):

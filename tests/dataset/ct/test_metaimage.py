@@ -152,13 +152,13 @@ def test_a_slice_is_read_by_its_name(tmp_path, ct):
     (
       b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\nElementSpacing = 0 1 1'
       b'\nElementType = MET_SHORT\nElementDataFile = x.raw\n',
-      'of no size',
+      'size or position',
     ),
     (
       b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n'
       b'TransformMatrix = 0 1 0 1 0 0 0 0 1\nElementSpacing = 1 1 1'
       b'\nElementType = MET_SHORT\nElementDataFile = x.raw\n',
-      'no stack of axial',
+      'not a stack of axial',
     ),
   ),
 )
@@ -188,7 +188,7 @@ def test_a_raw_file_that_is_gone_or_short(tmp_path, ct):
 def test_other_volumes_are_no_series(tmp_path, ct):
   hu, z_mm, _ = ct
   _write(tmp_path, hu[:2], z_mm[:2], uid='lung_mask')
-  with pytest.raises(errors.InputError, match='called after a series'):
+  with pytest.raises(errors.InputError, match='named after a series'):
     metaimage.load(tmp_path)
 
 

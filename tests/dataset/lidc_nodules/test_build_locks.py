@@ -109,7 +109,7 @@ def test_a_file_that_no_build_wrote_stays_as_it_is(tmp_path):
   path = _lock_file(tmp_path)
   path.write_text('notes')
   with locks.exclusive(tmp_path, 'paper'):
-    with pytest.raises(errors.InputError, match='not known which'):
+    with pytest.raises(errors.InputError, match='process unknown'):
       with locks.exclusive(tmp_path, 'paper', max_wait_s=0):
         pass
   assert path.read_text() == 'notes'

@@ -110,7 +110,7 @@ def test_records_in_another_folder_are_a_line(data_dir, built, tmp_path):
       {'name': split, 'shardLengths': ['4'], 'filepathTemplate': template}
     ],
   )
-  with pytest.raises(errors.InputError, match='lie in another folder'):
+  with pytest.raises(errors.InputError, match='are in another folder'):
     building.find('all', data_dir=data_dir).as_data_source(split)
 
 

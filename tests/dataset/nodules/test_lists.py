@@ -86,7 +86,7 @@ def test_a_scan_without_nodules_is_no_fault(write):
     ('patient_id\nLIDC-IDRI-1013\n', ['line 2', 'LIDC-IDRI-1013']),
     (f'{_IDS[0]}\n{_IDS[1]}\n', ['nodules= needs a header with nodule_id']),
     ('', ['needs a header']),
-    ('nodule_id\n', ['no line below']),
+    ('nodule_id\n', ['no rows']),
     ('nodule_id,fold\n,1\n', ['line 2', 'nodule_id is empty']),
     ('nodule_id,nodule_id\na,b\n', ['twice']),
     ('nodule_id\nö\n'.encode('latin-1'), ['UTF-8']),
@@ -193,7 +193,7 @@ def test_a_selected_nodule_without_a_fold_is_an_error(write):
   path = write(_folds(0, 0, 0))
   with pytest.raises(errors.InputError) as caught:
     selection.select(overrides.apply(_ALL, f'folds={path}'))
-  assert 'no fold for 2648 of the 2651 nodules' in str(caught.value)
+  assert 'no fold for 2648 of the 2651 selected nodules' in str(caught.value)
   assert 'LIDC-IDRI-0001_12_1' in str(caught.value)
 
 
@@ -201,7 +201,7 @@ def test_a_selected_nodule_without_a_fold_is_an_error(write):
   ('text', 'says'),
   (
     ('nodules=', 'nodules= needs a file'),
-    ('nodules=a,b.csv', "'b.csv' is none of .*has the path|have a comma"),
+    ('nodules=a,b.csv', "'b.csv' is none of .*contains a comma"),
     ('folds=a.csv,split_by=nodule', 'both say how to split'),
     ('slices=' + 'x' * 600, '600 letters'),
   ),

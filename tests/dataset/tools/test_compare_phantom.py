@@ -19,7 +19,7 @@ def test_of_no_nodule_nothing_can_be_shown(tmp_path):
   dicom_files.write_slice(
     tmp_path / '1.dcm', np.zeros((8, 8), np.int16), series_uid='1.2.3'
   )
-  with pytest.raises(errors.InputError, match=f'{tmp_path} holds no nodule'):
+  with pytest.raises(errors.InputError, match=f'{tmp_path} has no nodule'):
     compare_phantom.real_and_phantom(tmp_path)
 
 

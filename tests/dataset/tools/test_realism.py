@@ -19,7 +19,7 @@ def told(simulated, real, count):
   numbers, groups = realism.table(real, votes, readers)
   others, _ = realism.table(simulated, votes, readers)
   patients = np.arange(count) // 2
-  return realism.tell_apart(
+  return realism.separability(
     numbers, others, groups, folds=patients % 3, patients=patients
   )
 
