@@ -1,4 +1,4 @@
-"""The CT of one patient and a dataset built from it; tests do not change them."""
+"""CT of one patient and a dataset built from it, which tests must not change."""
 
 import dicom_files
 import pytest

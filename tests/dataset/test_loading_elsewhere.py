@@ -150,7 +150,7 @@ def test_the_cards_grain_example(data_dir, tmp_path, monkeypatch):
   pytest.importorskip('grain', reason='needs grain')
   names = _execute('grain', data_dir, tmp_path, monkeypatch)
   batches = list(names['batches'])
-  # Ten epochs of four nodules; the remainder after two batches of 16 is dropped.
+  # Ten epochs of four nodules; what remains after two batches of 16 is dropped.
   assert [len(batch['label']) for batch in batches] == [16, 16]
   assert (
     batches[0]['image'].shape == batches[0]['mask'].shape == (16, 64, 64, 1)

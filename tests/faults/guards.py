@@ -191,7 +191,7 @@ GUARDS = (
     'mtnet_jax/training/trainer.py',
     '      if stopping.holds():',
     '      if True:',
-    f'{_INTERRUPTED} -k handed_over',
+    f'{_INTERRUPTED} -k stopped_while_a_call',
   ),
   guard.Guard(
     'mtnet_jax/storage/files.py',

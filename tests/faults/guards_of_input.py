@@ -213,7 +213,7 @@ GUARDS = (
     'tfds_lidc/lidc_nodules/file_checks.py',
     '    check_ordinary(path, status)\n',
     '',
-    f'{_DAMAGED} -k no_file',
+    f'{_DAMAGED} -k pipe_or_device',
   ),
   guard.Guard(
     'tfds_lidc/lidc_nodules/file_checks.py',
@@ -243,7 +243,7 @@ GUARDS = (
     'tfds_lidc/lidc_nodules/lidc_nodules_dataset_builder.py',
     '    file_checks.check(self._data_dir)\n',
     '',
-    f'{_DAMAGED} -k no_file',
+    f'{_DAMAGED} -k pipe_or_device',
   ),
   guard.Guard(
     'tfds_lidc/lidc_nodules/damage.py',

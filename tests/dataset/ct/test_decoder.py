@@ -271,7 +271,7 @@ def _wait_for_end(ready, end):
 
 @pytest.mark.filterwarnings('ignore:.*fork:')
 def test_fork_does_not_keep_the_process_alive(tmp_path):
-  """A fork does not wait for a lock that a thread of its parent holds either."""
+  """Nor does a fork wait for a lock that a thread of its parent holds."""
   decode = decoder.Decoder()
   decode(_compressed(tmp_path / '1.dcm'), '')
   process = decode._process

@@ -219,7 +219,7 @@ def _peak_mib(path):
   return peak / 2**20, reason
 
 
-# Headers of a JPEG-LS and a JPEG 2000 frame of 60,000 x 60,000 without any data.
+# Headers of a JPEG-LS and a JPEG 2000 frame of 60,000 x 60,000 without data.
 _SIDE = (60_000).to_bytes(2, 'big')
 _JPEG_LS = (
   b'\xff\xd8\xff\xf7\0\x0b\x10' + _SIDE * 2 + b'\x01\x01\x11\0' + bytes(9)

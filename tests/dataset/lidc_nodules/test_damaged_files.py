@@ -1,4 +1,4 @@
-"""TFDS's own files of a dataset may be cut off, changed or of another dataset."""
+"""Damaged files of TFDS in a dataset are a one-line error."""
 
 import json
 import os
@@ -71,7 +71,9 @@ def test_unreadable_file_is_a_one_line_error(data_dir, name):
   (os.mkfifo, lambda path: path.symlink_to('/dev/zero')),
   ids=('pipe', 'endless'),
 )
-def test_no_file_but_a_pipe_or_device_is_refused_unread(data_dir, make, name):
+def test_pipe_or_device_in_place_of_a_file_is_refused_unread(
+  data_dir, make, name
+):
   """A pipe would block its reader forever, the device would fill the memory."""
   path = _file(data_dir, name)
   if name == 'records':

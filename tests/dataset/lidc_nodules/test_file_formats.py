@@ -1,4 +1,4 @@
-"""TFRecord files hold the same records as the array_record files beside them."""
+"""TFRecord files hold the same records as the array_record files."""
 
 import hashlib
 import os
