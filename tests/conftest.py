@@ -12,7 +12,8 @@ import pytest
 # Loading a model writes compiled programs to disk; those of the tests must not
 # mix with the user's. JAX reads the variables when it is imported, so they are
 # set before any test module is imported. Workers of pytest-xdist inherit the
-# folder. Several runs of the tests share the folder in MTNET_JAX_TESTS_COMPILED.
+# folder. MTNET_JAX_TESTS_COMPILED names a folder that several runs of the tests
+# share.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   _COMPILED = os.environ.get('MTNET_JAX_TESTS_COMPILED')
   if not _COMPILED:

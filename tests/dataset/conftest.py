@@ -1,4 +1,4 @@
-"""CT of one patient and a dataset built from it, which tests must not change."""
+"""CT of one patient and a dataset of it; tests must not change them."""
 
 import dicom_files
 import pytest

@@ -1,4 +1,4 @@
-"""Guards of which checkpoint counts, and of its place; see `guards`."""
+"""Guards of the choice and the location of checkpoints; see `guards`."""
 
 from faults import guard
 

@@ -1,4 +1,4 @@
-"""Guards against what users give: series, tables, texts."""
+"""Guards against invalid input: series, tables and texts."""
 
 from faults import guard
 
@@ -178,7 +178,7 @@ GUARDS = (
     'c',
     'tests/system/test_errors.py',
   ),
-  # What is no ordinary file, and what datasets of others say.
+  # Files that are not ordinary ones, and datasets of others.
   guard.Guard(
     'mtnet_jax/storage/files.py',
     '    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):',
