@@ -59,7 +59,7 @@ def pylidc():
 @pytest.mark.parametrize(
   'nodule_id', [*_LIDC_0003, *_with_holes(3), *_with_several_contours(3)]
 )
-def test_masks_equal_the_consensus_of_pylidc(pylidc, nodule_id):
+def test_masks_equal_pylidcs_consensus(pylidc, nodule_id):
   nodule = _nodule(nodule_id)
   ours = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
   theirs = [
