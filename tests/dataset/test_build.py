@@ -84,7 +84,7 @@ def test_records_hold_image_votes_mask_and_ratings(built):
     assert record['slice_index'] == patch.slice_index
 
 
-def test_labels_are_the_mean_ratings(built):
+def test_labels_follow_from_the_mean_ratings(built):
   # The ratings are (2,), (5, 5, 3, 4), (4, 4, 3, 2) and (4, 5, 3, 2).
   assert {
     nodule_id[-1]: int(r['label'])
@@ -122,7 +122,7 @@ def test_dataset_opens_by_name_and_by_directory(built):
 
 
 @dicom_files.needs_real_series
-def test_real_series(tmp_path):
+def test_build_of_the_real_series_has_its_hu(tmp_path):
   returncode, stdout, stderr = build_job.run(
     '--config=all',
     f'--lidc_dir={dicom_files.REAL_DIR}',

@@ -128,7 +128,7 @@ def faulty_ct(request, tmp_path, synthetic_ct):
 
 
 @pytest.mark.parametrize(
-  'faulty_ct, message',
+  'faulty_ct, words',
   [
     ('missing', ['does not exist', '/ct']),
     ('empty', ['is empty', '/ct']),
@@ -139,7 +139,7 @@ def faulty_ct(request, tmp_path, synthetic_ct):
   ],
   indirect=['faulty_ct'],
 )
-def test_faulty_ct_is_a_one_line_error(tmp_path, faulty_ct, message):
+def test_faulty_ct_is_a_one_line_error(tmp_path, faulty_ct, words):
   returncode, stdout, stderr = build_job.run(
     '--config=all',
     f'--lidc_dir={faulty_ct}',
@@ -149,8 +149,8 @@ def test_faulty_ct_is_a_one_line_error(tmp_path, faulty_ct, message):
   assert returncode == 2
   assert not stdout
   assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
-  for words in message:
-    assert words in stderr
+  for word in words:
+    assert word in stderr
   assert not list(tmp_path.glob('data/**/dataset_info.json'))
   assert not list(tmp_path.glob('data/**/.*.mtnet_jax-*'))
 

@@ -81,7 +81,7 @@ def test_nothing_imports_an_installed_tensorflow(data_dir, tmp_path):
   )
 
 
-def test_run_without_hides_modules(tmp_path):
+def test_hidden_modules_are_not_found(tmp_path):
   code = 'import importlib.util as u; print(u.find_spec("tfds_lidc"))'
   assert _run_without(['tfds_lidc'], code, tmp_path) == ['None']
 

@@ -132,7 +132,7 @@ def test_error_of_invalid_folds(write, text, words):
     assert word in str(caught.value)
 
 
-def test_error_of_a_missing_file_names_another_way(tmp_path):
+def test_error_of_a_missing_file_says_that_its_dataset_opens_by_name(tmp_path):
   with pytest.raises(errors.InputError, match='opens by its own name'):
     lists.read_nodules(str(tmp_path / 'gone.csv'))
 
