@@ -115,8 +115,8 @@ def test_missing_slice_that_no_record_needs_is_only_named(tmp_path):
     for n in nodules
     for name in ('all', 'paper')
   }
-  # A record holds only the slice of the largest mask. The slice removed here is
-  # the one with the second largest mask.
+  # A record needs only the slice of the largest mask. Of the other slices of a
+  # nodule, the one with the largest marked area is removed.
   nodule = max(nodules, key=lambda n: len(faulty_dicom.extent(n)))
   areas = (faulty_dicom.votes(nodule) > 0).sum(axis=(1, 2))
   area, k = max(

@@ -1,4 +1,4 @@
-"""A build's lock is a file in the data directory; it does not trust others'."""
+"""The lock of a build: a file in the data directory, which others may change."""
 
 from concurrent import futures
 import errno
