@@ -1,4 +1,4 @@
-"""Builds by command, and what they hold."""
+"""Runs commands of `tfds_lidc` and reads the datasets that they build."""
 
 import main_job
 
@@ -10,7 +10,7 @@ def run(*args, command='build'):
 
 
 def records(builder):
-  """All records of a build by nodule id."""
+  """Returns nodule id -> record, for all splits of a dataset."""
   return {
     record['nodule_id'].decode(): record
     for split in builder.info.splits

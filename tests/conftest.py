@@ -1,4 +1,4 @@
-"""What several tests share: a phantom dataset, compiled programs, a run."""
+"""Fixtures of several tests: a phantom dataset, compiled programs and a run."""
 
 import atexit
 import os
@@ -9,10 +9,11 @@ import filelock
 import main_job
 import pytest
 
-# Loading a model keeps compiled programs on disk: those of tests not among the
-# user's own. Read when JAX is imported, so before any test module is. Workers
-# of pytest-xdist inherit the folder of the process that starts them.
-# MTNET_JAX_TESTS_COMPILED names a folder that several runs of the tests share.
+# Loading a model writes compiled programs to disk; those of the tests must not
+# mix with the user's. JAX reads the variables when it is imported, so they are
+# set before any test module is imported. Workers of pytest-xdist inherit the
+# folder. MTNET_JAX_TESTS_COMPILED names a folder that several runs of the tests
+# share.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   _COMPILED = os.environ.get('MTNET_JAX_TESTS_COMPILED')
   if not _COMPILED:
@@ -20,13 +21,13 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
     atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
-# Read when Keras is first imported, which TensorFlow may do, for whichever test
-# is collected first.
+# Keras reads this when it is first imported, which TensorFlow may do in any
+# test module.
 os.environ['KERAS_BACKEND'] = 'jax'
 
-# Files that take longest come first, so that workers end at the same time:
-# those of slow tests, and then the others. pytest-xdist on its own would begin
-# with the files of most tests, and end with one worker that trains.
+# The files that take longest run first, so that all workers end at about the
+# same time. pytest-xdist by itself starts with the files that have the most
+# tests, and ends with a single worker that trains.
 _LONGEST = (
   'experiments/test_bfloat16_run.py',
   'experiments/test_determinism.py',
@@ -57,14 +58,14 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope='session')
 def make_once(tmp_path_factory):
-  """Function (name, make) -> folder that the first worker to ask fills.
+  """Function (name, make) -> folder, made by the first worker that asks for it.
 
-  `make` is called with the folder, which is empty; other workers wait for it.
-  Where it fails, the next one to ask tries again.
+  `make` fills an empty folder; other workers wait. If it fails, the next worker
+  that asks tries again.
   """
   parent = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:
-    # Workers have folders of their own in that of the session.
+    # The folder of each worker is inside the session's.
     parent = parent.parent
   parent /= 'made_once'
   parent.mkdir(exist_ok=True)
@@ -84,7 +85,7 @@ def make_once(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def phantom_data_dir(make_once):
-  """A TFDS folder that holds the whole phantom dataset; not to change."""
+  """TFDS data directory with all phantoms; tests must not change it."""
 
   def make(folder):
     from tfds_lidc import build
@@ -96,8 +97,8 @@ def phantom_data_dir(make_once):
 
 @pytest.fixture(scope='session')
 def compiled():
-  """Environment in which child processes share what was compiled before."""
-  # Whoever reads a program that another is just writing compiles it again.
+  """Environment variables with which processes share compiled programs."""
+  # A process compiles a program again if another one is just writing it.
   return {
     name: os.environ[name]
     for name in (
@@ -109,7 +110,7 @@ def compiled():
 
 @pytest.fixture(scope='session')
 def made_run_dir(tmp_path_factory):
-  """Run directory of tiny networks with random variables; not to change."""
+  """Run directory of tiny random networks; tests must not change it."""
   import made_run
 
   return made_run.write(tmp_path_factory.mktemp('made') / 'made')
@@ -125,7 +126,7 @@ def made_model(made_run_dir):
 
 @pytest.fixture(scope='session')
 def finished_run(make_once, phantom_data_dir, compiled):
-  """Run directory of an undisturbed `small_job`, and its output."""
+  """(run directory, standard output) of an uninterrupted `small_job`."""
 
   def make(folder):
     done = main_job.run(

@@ -1,4 +1,4 @@
-"""CT series of tests: nodules are spheres, and a patient has secrets."""
+"""CT series for tests, with spheres as nodules and secret patient data."""
 
 import types
 
@@ -16,14 +16,14 @@ SHAPE = (40, 96, 112)  # slices, rows, columns: all different
 ORIGIN_MM = (-40.5, -120.25, -300.0)
 SERIES_UID = '1.2.826.0.1.3680043.10.99.1'
 
-# What must not get out.
+# Values that must not appear in any output.
 SECRETS = {
   'PatientName': 'Secretname^Given',
   'PatientID': 'SECRET-ID-17',
   'PatientBirthDate': '19310203',
   'PatientAddress': 'Secret Street 5',
   'AccessionNumber': 'SECRETACC9',
-  'ReferringPhysicianName': 'Secretdoctor',  # no ^: highdicom complains of it
+  'ReferringPhysicianName': 'Secretdoctor',  # highdicom warns of a ^
   'InstitutionName': 'Secret Hospital',
   'StudyDescription': 'secret study',
   'OtherPatientIDs': 'SECRET-OTHER',
@@ -32,7 +32,7 @@ SECRETS = {
 
 
 def sphere(shape, centre, radius_mm):
-  """Voxels of a ball; `centre` (slice, row, column) may be fractions."""
+  """Returns the mask of a ball; `centre` is (slice, row, column), as floats."""
   k, row, col = np.ogrid[: shape[0], : shape[1], : shape[2]]
   return ((k - centre[0]) * SLICE_MM) ** 2 + (
     (row - centre[1]) ** 2 + (col - centre[2]) ** 2
@@ -40,8 +40,8 @@ def sphere(shape, centre, radius_mm):
 
 
 def volume(*spheres, shape=SHAPE):
-  """(slices, rows, columns) int16 HU with (centre, radius_mm) nodules."""
-  # Noise, for no scanner is so quiet that a patch is blank.
+  """Returns int16 HU of `shape` with balls (centre, radius_mm) as nodules."""
+  # Without noise a patch could be constant, which no scanner produces.
   rng = np.random.default_rng(0)
   hu = rng.integers(AIR_HU - 20, AIR_HU + 20, shape).astype(np.int16)
   for centre, radius_mm in spheres:
@@ -50,18 +50,18 @@ def volume(*spheres, shape=SHAPE):
 
 
 def write(directory, hu, *, z_mm=None, series_uid=SERIES_UID, **tags):
-  """Writes a series, from the head down as scanners number slices.
+  """Writes a series whose slices are numbered from the head down.
 
   Args:
-    directory: gets the files.
+    directory: directory of the files.
     hu: (slices, rows, columns) int16, from the lowest z.
-    z_mm: of each slice; regular by default.
-    series_uid: of the series.
-    tags: more attributes of every slice; None leaves one out. A callable is
-      given the slice.
+    z_mm: position of each slice; equidistant by default.
+    series_uid: SeriesInstanceUID.
+    **tags: further attributes of every slice: a value, a function of the slice
+      index, or None to leave the attribute out.
 
   Returns:
-    The files, from the lowest z.
+    The paths of the files, from the lowest z.
   """
   if z_mm is None:
     z_mm = ORIGIN_MM[2] + SLICE_MM * np.arange(len(hu))
@@ -99,10 +99,10 @@ def write(directory, hu, *, z_mm=None, series_uid=SERIES_UID, **tags):
 
 
 class Model:
-  """Stands in for a trained one: nodule is what is brighter than -400 HU.
+  """Replaces a trained model; pixels above -400 HU are nodule.
 
-  The coarse mask lacks the lowest row of the fine one, malignancy is the
-  mask's share of the patch.
+  The coarse mask is the fine one without its lowest row. The probability of
+  malignancy is the mask's share of the patch.
   """
 
   name = 'thresholder'
@@ -114,8 +114,8 @@ class Model:
   seen = seen_lib.Seen(frozenset())
 
   def __init__(self, spacing_mm=SPACING_MM):
-    self.spacing_mm = spacing_mm  # that it expects to be told
-    self.batches = []
+    self.spacing_mm = spacing_mm  # the expected argument of `predict`
+    self.batches = []  # sizes of the batches so far
 
   def predict(self, hu, pixel_spacing_mm):
     outputs = self.outputs(hu, pixel_spacing_mm)

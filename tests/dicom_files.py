@@ -1,4 +1,4 @@
-"""DICOM files for the tests: where the real series lies, and synthetic ones."""
+"""DICOM files for tests: the path of a real series, and synthetic series."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 from tfds_lidc.nodules import selection
 
-# One complete series of LIDC-IDRI, which is no part of this project.
+# One complete series of LIDC-IDRI, which is not part of this project.
 REAL_DIR = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'lidc'
 needs_real_series = pytest.mark.skipif(
   not (REAL_DIR / 'LIDC-IDRI-0003').is_dir(),
@@ -26,7 +26,7 @@ SERIES_UID = '1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264'
 
 
 def nodules() -> list[selection.Nodule]:
-  """The four nodules of LIDC-IDRI-0003, under the policy `all`."""
+  """Returns the four nodules of LIDC-IDRI-0003 under the policy `all`."""
   return [
     n
     for n in selection.select(selection.POLICIES['all'])
@@ -35,7 +35,7 @@ def nodules() -> list[selection.Nodule]:
 
 
 def needed_z() -> list[float]:
-  """Where the slices of their patches lie, mm."""
+  """Returns the z positions of the slices of their patches, in mm."""
   placed = [
     patches.place(annotations.reader_masks(SCAN_ID, n.annotation_ids), (1, 2))
     for n in nodules()
@@ -46,12 +46,12 @@ def needed_z() -> list[float]:
 
 
 def series_of(directory: pathlib.Path) -> dict[str, ct_series.Series]:
-  """The CT series below a directory, by UID."""
+  """Returns the CT series below a directory by SeriesInstanceUID."""
   return index.load(directory, show_progress=False).series
 
 
 def read_hu(path: str | pathlib.Path) -> np.ndarray:
-  """The HU of a file in which nothing is wrong."""
+  """Returns the HU of a file without a fault."""
   hu, fault = ct_pixels.try_read_hu(path)
   assert fault is None, fault
   return hu
@@ -69,9 +69,22 @@ def write_slice(
   instance_number: int = 1,
   **attributes: object,
 ) -> pathlib.Path:
-  """Writes one image; `pixels` (rows, cols) int16 or uint16 are raw values.
+  """Writes one image of raw values.
 
-  `attributes` come on top; None takes one away.
+  Args:
+    path: path of the file.
+    pixels: (rows, columns) int16 or uint16.
+    z_mm: position along z.
+    series_uid: SeriesInstanceUID.
+    modality: Modality.
+    slope: RescaleSlope.
+    intercept: RescaleIntercept.
+    patient_id: PatientID.
+    instance_number: InstanceNumber.
+    **attributes: further attributes; None removes an attribute.
+
+  Returns:
+    `path`.
   """
   meta = pydicom.dataset.FileMetaDataset()
   meta.MediaStorageSOPClassUID = pydicom_uid.CTImageStorage
@@ -106,7 +119,7 @@ def write_slice(
 
 
 def write_series(directory: pathlib.Path) -> dict[float, pathlib.Path]:
-  """Writes the needed slices under the real UID; HU are row - column."""
+  """Writes the slices at `needed_z` with the real UID; HU are row - column."""
   rows, cols = np.mgrid[:512, :512]
   raw = (rows - cols + 1024).astype(np.int16)
   return {

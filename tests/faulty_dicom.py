@@ -1,4 +1,4 @@
-"""A directory with every fault of a real download at once."""
+"""A directory of DICOM files with every fault that downloads have."""
 
 import pathlib
 from typing import NamedTuple
@@ -14,12 +14,19 @@ OTHER = 'LIDC-IDRI-0005'  # a patient without any fault
 
 
 class Faulty(NamedTuple):
-  """What is where."""
+  """A directory with faults.
+
+  Attributes:
+    directory: the directory.
+    paths: fault -> file or folder that has it.
+    lost: ids of nodules whose slice cannot be read.
+    whole: ids of nodules that a build must contain.
+  """
 
   directory: pathlib.Path
-  paths: dict[str, pathlib.Path]  # fault -> the file or folder
-  lost: set[str]  # nodules whose slice cannot be read
-  whole: set[str]  # nodules that a build must yield
+  paths: dict[str, pathlib.Path]
+  lost: set[str]
+  whole: set[str]
 
 
 def nodules_of(patient_id: str) -> list[selection.Nodule]:
@@ -33,9 +40,9 @@ def nodules_of(patient_id: str) -> list[selection.Nodule]:
 def write_patient(
   directory: pathlib.Path, patient_id: str
 ) -> dict[int, pathlib.Path]:
-  """Writes every slice of a patient's scan: slice index -> file.
+  """Writes all slices of a patient's scan; returns slice index -> path.
 
-  HU are the column and the rank of the slice, less 1024.
+  HU are column + slice index - 1024.
   """
   (scan,) = (
     s for s in annotations.scans().values() if s.patient_id == patient_id
@@ -55,30 +62,30 @@ def write_patient(
 
 
 def needed(nodule: selection.Nodule) -> int:
-  """The slice of a nodule's patch."""
+  """Returns the slice index of a nodule's patch."""
   (patch,) = patches.place_nodule(nodule, selection.POLICIES['all'])
   return patch.slice_index
 
 
 def extent(nodule: selection.Nodule) -> range:
-  """All slices that any reader marked."""
+  """Returns the slice indices from the first to the last marked slice."""
   readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
   return range(readers.origin[0], readers.origin[0] + readers.masks.shape[1])
 
 
 def write(directory: pathlib.Path) -> Faulty:
-  """Writes LIDC-IDRI-0003 with a slice lost to each fault, and what else."""
+  """Writes LIDC-IDRI-0003 with faults, and `OTHER` without any."""
   nodules = nodules_of('LIDC-IDRI-0003')
   slices = write_patient(directory, 'LIDC-IDRI-0003')
   one, two, three, four = nodules
   paths = {}
 
-  # Nodule 1 loses its slice to a truncated file, nodule 2 to a missing one.
+  # The slice of nodule 1 is truncated, that of nodule 2 is missing.
   paths['truncated'] = slices[needed(one)]
   paths['truncated'].write_bytes(paths['truncated'].read_bytes()[:-1000])
   paths['missing slice'] = slices[needed(two)].parent
   slices[needed(two)].unlink()
-  # Nodule 3 is whole, though its slice is there twice.
+  # The slice of nodule 3 is duplicated, which does not affect the nodule.
   paths['duplicated slice'] = slices[needed(three)].with_name('2-001.dcm')
   paths['duplicated slice'].write_bytes(slices[needed(three)].read_bytes())
   # Files that no nodule needs.
@@ -87,7 +94,7 @@ def write(directory: pathlib.Path) -> Faulty:
   paths['zeros'].write_bytes(bytes(paths['zeros'].stat().st_size))
   paths['text'] = slices[spare[1]]
   paths['text'].write_text('503 Service Unavailable\n')
-  # Other things under a patient's name.
+  # Images of the patient that do not belong to the series.
   pixels = np.arange(64, dtype=np.int16).reshape(8, 8)
   paths['radiograph'] = dicom_files.write_slice(
     directory / 'LIDC-IDRI-0003' / 'xray' / '1-001.dcm',
@@ -108,6 +115,6 @@ def write(directory: pathlib.Path) -> Faulty:
 
 
 def votes(nodule: selection.Nodule) -> np.ndarray:
-  """(slices, rows, columns): how many readers marked each pixel."""
+  """Returns how many readers marked each pixel, (slices, rows, columns)."""
   readers = annotations.reader_masks(nodule.scan_id, nodule.annotation_ids)
   return readers.masks.sum(axis=0)

@@ -1,21 +1,21 @@
-"""An encoder for JPEG Lossless, which no package that we know of has."""
+"""An encoder for JPEG Lossless, for which known packages have only decoders."""
 
 import struct
 
 import numpy as np
 
-_CODE_BITS = 5  # every category's Huffman code is its number in five bits
+_CODE_BITS = 5  # the Huffman code of a category is its number in five bits
 
 
 def encode(pixels: np.ndarray, bits: int) -> bytes:
   """Encodes one image without loss (ITU-T T.81, process 14, annex H).
 
-  The predictor is the pixel to the left (selection value 1), and that above in
-  the first column.
+  The predictor is the pixel to the left (selection value 1), or the pixel above
+  in the first column.
 
   Args:
     pixels: (rows, columns) integers; negative ones in two's complement.
-    bits: of a pixel, at most 16.
+    bits: number of bits of a pixel, at most 16.
 
   Returns:
     A JPEG stream.
@@ -36,7 +36,7 @@ def encode(pixels: np.ndarray, bits: int) -> bytes:
       b'\xff\xd8',
       _segment(0xC3, struct.pack('>BHHB3B', bits, rows, columns, 1, 1, 17, 0)),
       _segment(
-        0xC4,  # 17 codes of five bits, for the categories 0 to 16
+        0xC4,  # 17 codes of five bits, for categories 0 to 16
         bytes([0] + [17 * (n == _CODE_BITS) for n in range(1, 17)]),
         bytes(range(17)),
       ),
@@ -48,7 +48,7 @@ def encode(pixels: np.ndarray, bits: int) -> bytes:
 
 
 def _code(difference: int) -> str:
-  """The category of a difference, and which one of that category it is."""
+  """Returns the code of a difference: its category, then its index therein."""
   category = 16 if difference == -(1 << 15) else abs(difference).bit_length()
   code = f'{category:0{_CODE_BITS}b}'
   if category in (0, 16):

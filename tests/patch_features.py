@@ -1,4 +1,4 @@
-"""Simple numbers about patches, and how well a forest tells labels by them."""
+"""Simple features of patches, and predictions of labels by a random forest."""
 
 import hashlib
 
@@ -9,13 +9,14 @@ from sklearn import metrics
 
 from tfds_lidc.nodules import annotations
 
-_SHELLS = np.arange(-6, 5)  # px from the outline, positive inside
-SCANNER = slice(0, 5)  # of `background`: the lung's level, and the noise
-_FAR_PX = 20  # no sign of a nodule reaches that far, nor to the border
+_SHELLS = np.arange(-6, 5)  # distance from the outline in px, positive inside
+SCANNER = slice(0, 5)  # columns of `background`: the lung's level and the noise
+# Beyond this distance, and on the patch's border, a nodule changes no pixel.
+_FAR_PX = 20
 
 
 def ratings(record):
-  """What the readers said, but for malignancy, and the diameter."""
+  """Mean ratings except malignancy, and the diameter."""
   return [
     *(np.mean(record[r]) for r in annotations.RATINGS if r != 'malignancy'),
     record['diameter_mm'],
@@ -23,11 +24,13 @@ def ratings(record):
 
 
 def outline(record):
-  """The mask's size and shape."""
+  """Size and shape of the mask."""
   mask = record['mask'][..., 0] > 0
   spacing = record['pixel_spacing_mm']
   rows, cols = np.nonzero(mask)
-  wide = np.linalg.eigvalsh(np.cov(rows, cols) if len(rows) > 2 else np.eye(2))
+  variances = np.linalg.eigvalsh(
+    np.cov(rows, cols) if len(rows) > 2 else np.eye(2)
+  )
   edge = mask & ~ndimage.binary_erosion(mask)
   return [
     len(rows) * spacing**2,
@@ -36,30 +39,30 @@ def outline(record):
     np.ptp(rows) + 1,
     np.ptp(cols) + 1,
     ndimage.distance_transform_edt(mask).max(),
-    wide[0] / max(wide[1], 1e-6),
+    variances[0] / max(variances[1], 1e-6),
     spacing,
   ]
 
 
 def nodule(record):
-  """Attenuation of the nodule and of the shells around its outline."""
+  """Attenuation of the nodule and of shells around its outline."""
   hu = record['image'][..., 0].astype(float)
   mask = record['mask'][..., 0] > 0
   depth = ndimage.distance_transform_edt(mask)
   depth -= ndimage.distance_transform_edt(~mask)
-  numbers = [*np.quantile(hu[mask], (0.05, 0.25, 0.5, 0.75, 0.95)), hu.max()]
+  found = [*np.quantile(hu[mask], (0.05, 0.25, 0.5, 0.75, 0.95)), hu.max()]
   for shell in _SHELLS:
     part = hu[np.rint(depth) == shell]
-    numbers += [part.mean(), part.std()] if part.size else [-2000, -2000]
+    found += [part.mean(), part.std()] if part.size else [-2000, -2000]
   slope = np.hypot(*np.gradient(hu))
-  numbers.append(slope[abs(depth) <= 1].mean())
-  ring = hu[(depth <= -3) & (depth >= -5)]  # rays stand out of it
-  numbers += [*np.quantile(ring, (0.5, 0.75, 0.9)), (ring > -700).mean()]
-  return numbers
+  found.append(slope[abs(depth) <= 1].mean())
+  ring = hu[(depth <= -3) & (depth >= -5)]  # spicules are bright in it
+  found += [*np.quantile(ring, (0.5, 0.75, 0.9)), (ring > -700).mean()]
+  return found
 
 
 def background(record):
-  """All that ought to be the same for both labels: what lies far off."""
+  """Attenuation far from the nodule, which must not depend on the label."""
   image = record['image'][..., 0]
   hu = image.astype(float)
   mask = record['mask'][..., 0] > 0
@@ -67,14 +70,14 @@ def background(record):
   lung = far & (hu < -750)
   if lung.sum() < 100:
     lung = far
-  # Noise: what is left of the lung without its slow part, in its quietest
-  # places. Elsewhere fine vessels outweigh it.
-  rest = hu - ndimage.gaussian_filter(hu, 2)
-  local = ndimage.uniform_filter(rest**2, 7)
-  quiet = lung & (local <= np.quantile(local[lung], 0.1))
-  var = (rest[quiet] ** 2).mean() + 1e-6
-  along = (rest * np.roll(rest, 1, axis=1))[quiet].mean() / var
-  down = (rest * np.roll(rest, 1, axis=0))[quiet].mean() / var
+  # Noise is the high-pass part of the quietest regions of the lung, as fine
+  # vessels dominate elsewhere.
+  noise = hu - ndimage.gaussian_filter(hu, 2)
+  power = ndimage.uniform_filter(noise**2, 7)
+  quiet = lung & (power <= np.quantile(power[lung], 0.1))
+  var = (noise[quiet] ** 2).mean() + 1e-6
+  along = (noise * np.roll(noise, 1, axis=1))[quiet].mean() / var
+  down = (noise * np.roll(noise, 1, axis=0))[quiet].mean() / var
   border = np.concatenate([hu[0], hu[:, -1], hu[-1], hu[:, 0]])
   return [
     np.median(hu[lung]),
@@ -83,7 +86,7 @@ def background(record):
     down,
     (image & 1).mean(),
     *np.quantile(hu[far], (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)),
-    (hu[far] > -700).mean(),  # vessels and wall
+    (hu[far] > -700).mean(),  # share of vessels and wall
     ((hu[far] > -700) & (hu[far] < -300)).mean(),
     hu.min(),
     *(side.mean() for side in np.split(border, 8)),
@@ -92,23 +95,23 @@ def background(record):
 
 
 def bookkeeping(record):
-  """Position in the file, and what seeds may be made of."""
+  """Position in the file, and the id, from which seeds may be derived."""
   digest = hashlib.sha256(record['nodule_id']).digest()
-  return [record['place'], len(record['nodule_id']), *digest[:8]]
+  return [record['position'], len(record['nodule_id']), *digest[:8]]
 
 
 def out_of_fold(features, target, folds, *, num_trees=200, seed=0):
-  """A forest's predictions for each fold by the others' patients.
+  """Predicts each fold by a forest trained on the other folds.
 
   Args:
     features: (n, k).
-    target: (n,), labels of 0 and 1 or real numbers.
-    folds: (n,), by patient.
-    num_trees: of each forest.
-    seed: of each forest.
+    target: (n,), labels 0 and 1, or real numbers.
+    folds: (n,); all nodules of a patient are in one fold.
+    num_trees: number of trees of each forest.
+    seed: seed of each forest.
 
   Returns:
-    (n,), the probability of 1, or the expected target.
+    (n,), the probability of label 1, or the predicted number.
   """
   binary = set(np.unique(target)) <= {0, 1}
   forest = (
@@ -135,14 +138,14 @@ def auc(scores, labels):
 
 
 def interval(statistic, patients, *arrays, level=0.95, num=500):
-  """Bootstrap interval of a statistic over patients.
+  """Computes a bootstrap interval of a statistic, resampling patients.
 
   Args:
-    statistic: takes `arrays`, resampled.
-    patients: (n,).
-    *arrays: (n,) each.
-    level: share of the resamplings inside.
-    num: resamplings.
+    statistic: function of the resampled arrays.
+    patients: (n,), the patient of each nodule.
+    *arrays: arrays of shape (n,).
+    level: share of the resampled statistics inside the interval.
+    num: number of resamplings.
 
   Returns:
     (low, high).
@@ -153,7 +156,7 @@ def interval(statistic, patients, *arrays, level=0.95, num=500):
   values = []
   for _ in range(num):
     drawn = rng.integers(len(members), size=len(members))
-    some = np.concatenate([members[i] for i in drawn])
-    values.append(statistic(*(x[some] for x in arrays)))
+    sample = np.concatenate([members[i] for i in drawn])
+    values.append(statistic(*(x[sample] for x in arrays)))
   tail = (1 - level) / 2
   return tuple(np.quantile(values, (tail, 1 - tail)))

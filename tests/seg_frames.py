@@ -1,11 +1,20 @@
-"""A DICOM Segmentation, laid back onto its CT."""
+"""Maps the frames of a DICOM Segmentation to the slices of its CT."""
 
 import numpy as np
 import pydicom
 
 
 def place(path, directory, shape):
-  """Segment number -> mask, by pydicom alone: frames onto their sources."""
+  """Returns segment number -> mask of `shape`, read by pydicom alone.
+
+  Checks that the position, orientation and spacing of every frame are those of
+  its source slice.
+
+  Args:
+    path: file of the segmentation.
+    directory: directory of the CT's files.
+    shape: (slices, rows, columns) of the CT.
+  """
   dataset = pydicom.dcmread(path)
   sources = {}
   for source in directory.glob('*.dcm'):

@@ -1,7 +1,7 @@
-"""Who imports whom: the walls between the wings hold, and there is no circle.
+"""Modules import only what the tables below allow, and never in a circle.
 
-A wing is a folder of a package. What lies beside the wings is a command, or a
-name that users import.
+A wing is a folder of a package. A file beside the wings is a command or a
+module that users import.
 """
 
 import ast
@@ -11,8 +11,8 @@ import sys
 import main_job
 import pytest
 
-# Wing -> what it may import. A file outside of the wings has a row of its own
-# where wings import it.
+# Wing -> the wings and files that it may import. A file outside the wings has a
+# row if wings import it.
 _MAY_IMPORT = {
   'mtnet_jax': {
     'system': '',
@@ -51,7 +51,7 @@ _MAY_IMPORT = {
     'lidc_nodules': (
       'errors paths command_line parallel folder_swap ct nodules phantom scans'
     ),
-    # Commands alone, which nobody imports.
+    # These are commands, which no other module imports.
     'tools': 'errors command_line ct nodules scans',
   },
 }
@@ -68,14 +68,14 @@ _COMMANDS = {
   ),
   'tfds_lidc': ('build', 'check', 'cohort'),
 }
-# Wings of `mtnet_jax` that may import `tfds_lidc`, inside functions.
-_USE_THE_DATASET = ('data', 'ct')
-# And those that may import no more of it than what both packages share.
-_REPLACE_FOLDERS = ('storage',)
+# Wings of `mtnet_jax` that may import `tfds_lidc` inside functions.
+_MAY_USE_THE_DATASET = ('data', 'ct')
+# Wings of `mtnet_jax` that may import only `tfds_lidc.folder_swap`.
+_MAY_USE_FOLDER_SWAP = ('storage',)
 
 
 def _files(package):
-  """Dotted name below the package -> file; '' for the package itself."""
+  """Returns module name below the package -> path; '' is the package itself."""
   directory = main_job.ROOT / package
   return {
     '.'.join(path.relative_to(directory).with_suffix('').parts)
@@ -92,7 +92,7 @@ _EVERY_FILE = [
 
 
 def _imports(tree):
-  """Full dotted names that a syntax tree imports, wherever it does."""
+  """Yields the full names of all imports of a syntax tree."""
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
@@ -103,7 +103,7 @@ def _imports(tree):
 
 
 def _imports_on_loading(tree):
-  """Those outside functions, which importing the module runs."""
+  """Yields the full names of imports that run when the module is imported."""
   functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
   pending = [tree]
   while pending:
@@ -120,11 +120,11 @@ def _imports_on_loading(tree):
 
 
 def _internal(name):
-  """(package, module) that an import reaches, or None for other packages."""
+  """Returns the imported (package, module), or None for other packages."""
   package, _, module = name.partition('.')
   if package not in _FILES:
     return None
-  # The import may be of a name inside a module.
+  # The last parts may be names inside a module.
   while module not in _FILES[package]:
     module = module.rpartition('.')[0]
   return package, module
@@ -136,7 +136,7 @@ def _parse(package, module):
 
 
 def _targets(package, module):
-  """The modules of both packages that a file imports."""
+  """Returns the modules of both packages that a file imports."""
   return {
     target
     for name in _imports(_parse(package, module))
@@ -145,20 +145,20 @@ def _targets(package, module):
 
 
 def _wing(module):
-  """The row of `_MAY_IMPORT` that holds for a module."""
+  """Returns the row of `_MAY_IMPORT` for a module."""
   return module.partition('.')[0]
 
 
 def _floors(graph):
-  """Node -> the longest chain of imports below it; fails where one closes."""
-  floors, above = {}, []
+  """Returns node -> longest chain of imports below it; fails on a circle."""
+  floors, chain = {}, []
 
   def floor(node):
-    assert node not in above, f'circle: {[*above[above.index(node) :], node]}'
+    assert node not in chain, f'circle: {[*chain[chain.index(node) :], node]}'
     if node not in floors:
-      above.append(node)
+      chain.append(node)
       floors[node] = 1 + max(map(floor, graph[node]), default=0)
-      above.pop()
+      chain.pop()
     return floors[node]
 
   for node in graph:
@@ -166,7 +166,7 @@ def _floors(graph):
   return floors
 
 
-def test_what_lies_beside_the_wings_is_a_command_or_a_name_for_users():
+def test_files_beside_the_wings_are_commands_or_have_a_row():
   for package, modules in _FILES.items():
     beside = {module for module in modules if '.' not in module} - {''}
     folders = {
@@ -180,16 +180,16 @@ def test_what_lies_beside_the_wings_is_a_command_or_a_name_for_users():
 
 
 @pytest.mark.parametrize(('package', 'module'), _EVERY_FILE)
-def test_a_wing_imports_only_what_it_may(package, module):
+def test_wing_imports_only_what_its_row_allows(package, module):
   wing = _wing(module)
   if wing == '' or wing in _COMMANDS[package]:
     pytest.skip('a command may import every wing')
   allowed = _MAY_IMPORT[package][wing].split()
   for other, target in _targets(package, module):
-    if wing in _REPLACE_FOLDERS and target.startswith('folder_swap'):
+    if wing in _MAY_USE_FOLDER_SWAP and target.startswith('folder_swap'):
       assert other == 'tfds_lidc', target
     elif other != package:
-      assert package == 'mtnet_jax' and wing in _USE_THE_DATASET, target
+      assert package == 'mtnet_jax' and wing in _MAY_USE_THE_DATASET, target
       assert target not in _COMMANDS[other], target
     elif target and _wing(target) != wing:
       assert any(f'{target}.'.startswith(f'{name}.') for name in allowed), (
@@ -198,14 +198,14 @@ def test_a_wing_imports_only_what_it_may(package, module):
 
 
 def test_no_circle_of_files():
-  """And no chain of imports longer than a reader can follow."""
+  """Chains of imports are limited too, so that a reader can follow them."""
   for package, modules in _FILES.items():
     graph = {
       module: {
         target
         for other, target in _targets(package, module)
-        # Everything imports the package itself, for its version; what that
-        # imports inside a function is `load`, which a test below looks at.
+        # Many modules import the package itself for its version. Its own
+        # imports are inside functions, which a test below checks.
         if other == package and target not in ('', module)
       }
       for module in modules
@@ -223,7 +223,7 @@ def test_no_circle_of_wings():
     assert max(_floors(graph).values()) <= 7
 
 
-def test_a_circle_is_found():
+def test_circle_is_found():
   with pytest.raises(AssertionError, match='circle'):
     _floors({'a': {'b'}, 'b': {'c'}, 'c': {'a'}})
   assert _floors({'a': {'b', 'c'}, 'b': {'c'}, 'c': set()}) == {
@@ -233,14 +233,14 @@ def test_a_circle_is_found():
   }
 
 
-def test_files_are_rooms():
-  """One subject is under 350 lines, also in tests and benchmarks."""
+def test_no_file_is_over_350_lines():
+  """A file has one subject, also in tests and benchmarks."""
   for folder in (*_FILES, 'benchmarks', 'tests'):
     for path in (main_job.ROOT / folder).rglob('*.py'):
       assert len(path.read_text(encoding='utf-8').splitlines()) <= 350, path
 
 
-def test_the_map_in_the_documents_is_that_of_the_tree():
+def test_map_of_folders_in_the_docs_is_that_of_the_tree():
   page = (main_job.ROOT / 'docs' / 'architecture.md').read_text(
     encoding='utf-8'
   )
@@ -266,7 +266,7 @@ def test_the_map_in_the_documents_is_that_of_the_tree():
       assert (main_job.ROOT / package / file).exists(), file
   files = re.findall(r'^\d+\. `([\w/]+\.py)`', path, re.MULTILINE)
   assert len(files) == len(set(files)) == 12
-  # Who reads them in this order meets each in one that was read before.
+  # Each file is imported by one that is read before it.
   modules = [file.removesuffix('.py').replace('/', '.') for file in files]
   assert modules[0] == 'main'
   for i, module in enumerate(modules[1:], 1):
@@ -275,7 +275,7 @@ def test_the_map_in_the_documents_is_that_of_the_tree():
 
 
 @pytest.mark.parametrize('module', sorted(_FILES['mtnet_jax']))
-def test_the_dataset_is_imported_inside_functions_only(module):
+def test_dataset_is_imported_only_inside_functions(module):
   for name in _imports_on_loading(_parse('mtnet_jax', module)):
     assert name.partition('.')[0] not in (
       'tfds_lidc',
@@ -287,7 +287,7 @@ def test_the_dataset_is_imported_inside_functions_only(module):
 
 
 @pytest.mark.parametrize('module', sorted(_FILES['tfds_lidc']))
-def test_the_dataset_knows_no_jax_and_no_tensorflow(module):
+def test_dataset_imports_neither_jax_nor_tensorflow(module):
   for name in _imports(_parse('tfds_lidc', module)):
     assert name.partition('.')[0] not in (
       'jax',
@@ -304,14 +304,14 @@ def test_the_dataset_knows_no_jax_and_no_tensorflow(module):
   'module',
   [m for m in sorted(_FILES['tfds_lidc']) if _wing(m) == 'folder_swap'],
 )
-def test_what_both_packages_share_needs_no_other(module):
+def test_folder_swap_imports_only_the_standard_library(module):
   for name in _imports(_parse('tfds_lidc', module)):
     assert name.partition('.')[0] in sys.stdlib_module_names or name.startswith(
       'tfds_lidc.folder_swap'
     )
 
 
-def test_the_parser_sees_every_kind_of_import():
+def test_parser_finds_every_kind_of_import():
   tree = ast.parse(
     'import a.b, c as d\n'
     'from e import f, g\n'

@@ -1,4 +1,4 @@
-"""docs/fidelity.md: its arithmetic is right, and what it names exists."""
+"""The arithmetic of docs/fidelity.md is right, and the names in it exist."""
 
 import ast
 import importlib
@@ -43,12 +43,12 @@ def calculate(text):
 
 
 def holds(equation):
-  """Whether a relation is right to the digits that it states."""
+  """Returns whether a relation is right to the digits that it states."""
   left, relation, right, decimals = _RELATION.fullmatch(equation).groups()
-  found, stated = calculate(left), float(right)
+  value, stated = calculate(left), float(right)
   if relation == '=':
-    return abs(found - stated) <= 0.5 * 10.0 ** -len(decimals or '') + 1e-9
-  return found < stated if relation == '<' else found > stated
+    return abs(value - stated) <= 0.5 * 10.0 ** -len(decimals or '') + 1e-9
+  return value < stated if relation == '<' else value > stated
 
 
 def test_every_equation_is_right():
@@ -56,7 +56,7 @@ def test_every_equation_is_right():
   assert [x for x in _EQUATIONS if not holds(x)] == []
 
 
-def test_a_wrong_equation_would_be_found():
+def test_wrong_equation_is_found():
   assert holds('100 * 1 / 3 = 33.3')
   assert not holds('100 * 1 / 3 = 33.4')
   assert not holds('2 > 3')
@@ -68,23 +68,23 @@ def test_every_name_exists():
   for name in _NAMES:
     package, _, rest = name.partition('.')
     if package == 'config':
-      place = config
+      group = config
       for key in rest.split('.'):
-        assert key in place, name
-        place = place[key]
+        assert key in group, name
+        group = group[key]
     else:
       resolve(name if package == 'tfds_lidc' else f'mtnet_jax.{name}')
 
 
 def resolve(name):
-  """What a dotted name of a module, or of something in one, stands for."""
+  """Returns the module, or the object in a module, of a dotted name."""
   parts = name.split('.')
-  for count in range(len(parts), 0, -1):
+  for num_parts in range(len(parts), 0, -1):
     try:
-      found = importlib.import_module('.'.join(parts[:count]))
+      found = importlib.import_module('.'.join(parts[:num_parts]))
     except ModuleNotFoundError:
       continue
-    for part in parts[count:]:
+    for part in parts[num_parts:]:
       found = getattr(found, part)
     return found
   raise AssertionError(f'no module {name}')
@@ -99,7 +99,11 @@ def test_every_test_exists():
 
 
 def share_of_positives(row):
-  """Bounds of what accuracy says about the share, given the rounding."""
+  """Bounds of the share of malignant nodules that rounded metrics imply.
+
+  With sensitivity r, specificity s and share p, the accuracy is
+  a = p r + (1 - p) s, so p = (s - a) / (s - r).
+  """
   accuracy, recall, specificity = (
     1000 * row[key]
     for key in (
@@ -108,15 +112,18 @@ def share_of_positives(row):
       'specificity',
     )
   )
-  missing, apart = specificity - accuracy, specificity - recall
-  return (missing - 1) / (apart + 1), (missing + 1) / (apart - 1)
+  # In thousandths, each metric is off by up to 0.5, each difference by up to 1.
+  numerator, denominator = specificity - accuracy, specificity - recall
+  return (numerator - 1) / (denominator + 1), (numerator + 1) / (
+    denominator - 1
+  )
 
 
-def test_tables_of_one_test_set_ask_for_shares_that_differ():
-  """Section 5, from the numbers that the reports print."""
+def test_tables_of_one_test_set_imply_different_shares_of_positives():
+  """Section 5, from the values of the paper in the reports."""
   low, high = share_of_positives(paper.CLASSIFICATION)
   assert (low, high) == pytest.approx((0.219, 0.237), abs=5e-4)
-  # The text's counts lie outside, whichever class is meant.
+  # The counts in the paper's text are outside the bounds for either class.
   assert not low < 1073 / 1543 < high
   assert not low < 470 / 1543 < high
   assert share_of_positives(paper.CLASSIFICATION_WITHOUT_COARSE)[0] > high
@@ -129,23 +136,23 @@ def rounds_to(count, total, fraction):
   return abs(count / total - fraction) <= 0.0005 + 1e-9
 
 
-def nodules_that_fit(row, total):
-  """Counts (malignant, found, benign left alone) that round to a row."""
+def counts_that_round_to(row, total):
+  """Returns all (malignant, true positives, true negatives) that fit a row."""
   return [
-    (malignant, found, spared)
+    (malignant, true_positives, true_negatives)
     for malignant in range(1, total)
-    for found in range(malignant + 1)
-    if rounds_to(found, malignant, row['sensitivity'])
-    for spared in range(total - malignant + 1)
-    if rounds_to(spared, total - malignant, row['specificity'])
-    if rounds_to(found + spared, total, row['accuracy'])
+    for true_positives in range(malignant + 1)
+    if rounds_to(true_positives, malignant, row['sensitivity'])
+    for true_negatives in range(total - malignant + 1)
+    if rounds_to(true_negatives, total - malignant, row['specificity'])
+    if rounds_to(true_positives + true_negatives, total, row['accuracy'])
   ]
 
 
 @pytest.mark.parametrize('total', [308, 309])
 def test_whole_nodules_fit_one_row_of_table_4_only(total):
-  assert nodules_that_fit(paper.CLASSIFICATION_WITHOUT_COARSE, total) == []
-  (only,) = nodules_that_fit(paper.CLASSIFICATION, total)
+  assert counts_that_round_to(paper.CLASSIFICATION_WITHOUT_COARSE, total) == []
+  (only,) = counts_that_round_to(paper.CLASSIFICATION, total)
   assert only[:2] == (70, 57)
   assert total == 308 or only[2] == 227
 

@@ -1,4 +1,4 @@
-"""What loading a module or a model does not import."""
+"""Modules and models load without packages that they do not need yet."""
 
 import subprocess
 import sys
@@ -19,7 +19,8 @@ _DATASET = (
   ('modules', 'unwanted'),
   [
     (('mtnet_jax.models.predictor', 'mtnet_jax.data.lidc'), _DATASET),
-    # They take seconds that not everyone needs, or not before bad input.
+    # These imports take seconds. Some users never need them, and an error of
+    # the command line must not wait for them.
     (('mtnet_jax',), ('jax',)),
     (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
     (('mtnet_jax.bundle',), (*_DATASET, 'orbax', 'sklearn', 'matplotlib')),
@@ -29,7 +30,7 @@ _DATASET = (
     ),
   ],
 )
-def test_modules_load_without_what_is_needed_later(modules, unwanted):
+def test_modules_load_without_packages_needed_later(modules, unwanted):
   code = (
     f'import sys, {", ".join(modules)}\n'
     f'print(*{set(unwanted)} & set(sys.modules))'
@@ -44,8 +45,8 @@ def test_modules_load_without_what_is_needed_later(modules, unwanted):
   assert not done.stdout.strip()
 
 
-def test_a_model_loads_without_what_training_and_reports_need(made_run_dir):
-  """From a bundle, whose weights are not Orbax's."""
+def test_model_loads_without_packages_of_training_and_reports(made_run_dir):
+  """The model is a bundle, whose weights do not need Orbax."""
   code = (
     'import sys, tempfile, pathlib, mtnet_jax, mtnet_jax.bundle\n'
     'out = pathlib.Path(tempfile.mkdtemp(), "bundle")\n'

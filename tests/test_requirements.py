@@ -1,4 +1,4 @@
-"""The lowest versions and the locked ones are those of setup.cfg."""
+"""Lowest and locked versions of requirements agree with setup.cfg."""
 
 import configparser
 import re
@@ -15,7 +15,7 @@ def _setup():
 
 
 def _required():
-  """The requirements of setup.cfg, without those of extras but `test`."""
+  """Name -> specifier of setup.cfg, of the package and its extra `test`."""
   config = _setup()
   lines = (
     config['options']['install_requires']
@@ -31,7 +31,7 @@ def _required():
 
 
 def _pinned(path):
-  """Name -> version of a file of NAME==VERSION."""
+  """Name -> version of a file with lines NAME==VERSION."""
   return dict(
     line.split('==')
     for line in (main_job.ROOT / path).read_text().splitlines()
@@ -39,7 +39,7 @@ def _pinned(path):
   )
 
 
-def test_the_lowest_versions_are_the_lower_bounds():
+def test_lowest_versions_are_the_lower_bounds():
   lowest = {
     name: bound.version
     for name, specifier in _required().items()
@@ -51,7 +51,7 @@ def test_the_lowest_versions_are_the_lower_bounds():
 
 
 def _pythons():
-  """'311' for each Python that setup.cfg names."""
+  """Returns '11' for Python 3.11, and so on, for each Python in setup.cfg."""
   classifiers = _setup()['metadata']['classifiers']
   return re.findall(r'Python :: 3\.(\d+)$', classifiers, re.MULTILINE)
 
@@ -64,7 +64,7 @@ def test_every_python_has_its_lock_file():
 
 
 @pytest.mark.parametrize('minor', _pythons())
-def test_the_lock_files_are_within_the_bounds(minor):
+def test_locked_versions_are_within_the_bounds(minor):
   path = f'requirements/py3{minor}.lock'
   text = (main_job.ROOT / path).read_text()
   assert f'pip install -r {path} ' in text and f'(Python 3.{minor},' in text
@@ -74,5 +74,5 @@ def test_the_lock_files_are_within_the_bounds(minor):
   }
   for name, specifier in _required().items():
     assert locked[name.lower().replace('_', '-')] in specifier, name
-  # JAX 0.11 does not install on Python 3.11, and is what pip takes elsewhere.
+  # JAX 0.11 requires Python 3.12; pip installs it where it can.
   assert locked['jax'].startswith('0.10.' if minor == '11' else '0.11.')

@@ -1,4 +1,4 @@
-"""Builds, end to end: what goes in comes out; what is wrong is said."""
+"""Builds from end to end: records hold the input, errors are reported."""
 
 import dataclasses
 import shutil
@@ -22,13 +22,13 @@ _FEW = tfds.download.DownloadConfig(max_examples_per_split=4)
 
 @pytest.fixture(scope='module')
 def phantoms(tmp_path_factory):
-  """Four phantoms of each split."""
+  """A build of four phantoms per split."""
   return build.build(
     'phantom', data_dir=tmp_path_factory.mktemp('data'), download_config=_FEW
   )
 
 
-def test_import_loads_neither_jax_nor_tensorflow():
+def test_importing_the_package_loads_neither_jax_nor_tensorflow():
   code = (
     'import sys, tfds_lidc; '
     'print({"jax", "tensorflow", "pylidc", "mtnet_jax"}'
@@ -54,7 +54,7 @@ def test_one_patient_builds_without_the_other_splits(built):
   assert built.info.metadata['simulated'] is False
 
 
-def test_records_hold_what_went_in(built):
+def test_records_hold_image_votes_mask_and_ratings(built):
   records = build_job.records(built)
   nodules = dicom_files.nodules()
   assert set(records) == {n.nodule_id for n in nodules}
@@ -84,16 +84,16 @@ def test_records_hold_what_went_in(built):
     assert record['slice_index'] == patch.slice_index
 
 
-def test_labels_are_the_mean_ratings(built):
-  # Ratings (2,), (5, 5, 3, 4), (4, 4, 3, 2) and (4, 5, 3, 2), by hand.
+def test_labels_follow_from_the_mean_ratings(built):
+  # The ratings are (2,), (5, 5, 3, 4), (4, 4, 3, 2) and (4, 5, 3, 2).
   assert {
     nodule_id[-1]: int(r['label'])
     for nodule_id, r in build_job.records(built).items()
   } == {'1': 0, '2': 1, '3': 1, '4': 1}
 
 
-def test_open_label_survives(tmp_path, synthetic_ct, monkeypatch):
-  # The means of the first nodule and the third become 3.
+def test_open_label_is_stored(tmp_path, synthetic_ct, monkeypatch):
+  # A mean rating of 3 is neither benign nor malignant.
   changed = [
     dataclasses.replace(n, malignancy=(3,) * n.num_readers)
     for n in dicom_files.nodules()
@@ -105,7 +105,7 @@ def test_open_label_survives(tmp_path, synthetic_ct, monkeypatch):
   assert [int(r['label']) for r in records.values()] == [-1] * 4
 
 
-def test_opens_by_name_and_by_directory(built):
+def test_dataset_opens_by_name_and_by_directory(built):
   data_dir = built.data_path.parents[2]
   expected = build_job.records(built)
   by_name = tfds.data_source(
@@ -122,7 +122,7 @@ def test_opens_by_name_and_by_directory(built):
 
 
 @dicom_files.needs_real_series
-def test_real_series(tmp_path):
+def test_build_of_the_real_series_has_its_hu(tmp_path):
   returncode, stdout, stderr = build_job.run(
     '--config=all',
     f'--lidc_dir={dicom_files.REAL_DIR}',
@@ -137,7 +137,8 @@ def test_real_series(tmp_path):
     patch = patches.place(
       annotations.reader_masks(nodule.scan_id, nodule.annotation_ids), (1, 2)
     )
-    # The z order of the files is the database's, so ranks may serve here.
+    # The files are in the database's order of z, so a slice index of the
+    # database is an index into the files.
     hu = dicom_files.read_hu(series.slices[patch.slice_index].path)
     np.testing.assert_array_equal(
       records[nodule.nodule_id]['image'][..., 0],
@@ -145,9 +146,10 @@ def test_real_series(tmp_path):
     )
 
 
-def test_slice_missing_elsewhere_shifts_nothing(tmp_path, synthetic_ct, built):
+def test_additional_slice_does_not_shift_patches(tmp_path, synthetic_ct, built):
   shutil.copytree(synthetic_ct, tmp_path / 'ct')
-  # The lowest of all slices is not needed; with it, ranks would change.
+  # No nodule needs the lowest slice, but it shifts the index of every other
+  # slice among the files.
   z_mm = annotations.slice_positions(dicom_files.SCAN_ID)[0]
   dicom_files.write_slice(
     tmp_path / 'ct' / '9.dcm', np.zeros((512, 512), np.int16), z_mm
@@ -159,7 +161,7 @@ def test_slice_missing_elsewhere_shifts_nothing(tmp_path, synthetic_ct, built):
     np.testing.assert_array_equal(more[nodule_id]['image'], record['image'])
 
 
-def test_phantoms_are_simulated_and_say_so(phantoms):
+def test_phantoms_are_marked_as_simulated(phantoms):
   info = phantoms.info
   assert info.metadata['simulated'] is True
   assert info.description.startswith('SIMULATED')
@@ -171,7 +173,7 @@ def test_phantoms_are_simulated_and_say_so(phantoms):
   }
 
 
-def test_phantoms_repeat_and_differ(phantoms):
+def test_phantoms_are_reproducible_and_distinct(phantoms):
   paper = {
     n.nodule_id: n for n in selection.select(selection.POLICIES['paper'])
   }
@@ -191,12 +193,12 @@ def test_phantoms_repeat_and_differ(phantoms):
   assert len(set(images)) == 12
 
 
-def test_simulation_is_given_the_mean_ratings(monkeypatch):
-  given = []
+def test_simulation_receives_the_mean_ratings(monkeypatch):
+  calls = []
   monkeypatch.setattr(
     phantom_patch,
     'simulate_patch',
-    lambda masks, ratings, *, pixel_spacing_mm, rng: given.append(
+    lambda masks, ratings, *, pixel_spacing_mm, rng: calls.append(
       (masks.shape, ratings, pixel_spacing_mm, rng.integers(1 << 30))
     ),
   )
@@ -206,15 +208,17 @@ def test_simulation_is_given_the_mean_ratings(monkeypatch):
   )
   for _ in range(2):
     phantom_patch.simulate(nodule, patch)
-  shape, ratings, spacing, draw = given[0]
+  shape, ratings, spacing, draw = calls[0]
   assert shape == (4, 64, 64)
   assert ratings['malignancy'] == 3.25
   assert set(ratings) == set(annotations.RATINGS)
   assert spacing == 0.820312
-  assert given[1][3] == draw
+  assert calls[1][3] == draw
 
 
-def test_empty_consensus_is_dropped_and_reported(tmp_path, monkeypatch):
+def test_nodule_without_consensus_is_dropped_and_reported(
+  tmp_path, monkeypatch
+):
   monkeypatch.setattr(
     phantom_patch,
     'simulate_patch',

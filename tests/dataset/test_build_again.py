@@ -1,4 +1,4 @@
-"""Builds that are there, that fail, or that wait for one another."""
+"""Builds that already exist, that fail, or that wait for another build."""
 
 from concurrent import futures
 import os
@@ -20,7 +20,7 @@ from tfds_lidc.nodules import annotations
 from tfds_lidc.nodules import patches
 
 
-def test_built_already_is_left_alone(built):
+def test_existing_build_is_left_unchanged(built):
   before = os.stat(built.data_path / 'dataset_info.json').st_mtime_ns
   returncode, stdout, stderr = build_job.run(
     '--config=all', f'--data_dir={built.data_path.parents[2]}'
@@ -30,10 +30,10 @@ def test_built_already_is_left_alone(built):
   assert os.stat(built.data_path / 'dataset_info.json').st_mtime_ns == before
 
 
-def test_another_folder_than_it_was_built_from_is_named(
+def test_lidc_dir_other_than_that_of_the_build_is_reported(
   built, synthetic_ct, tmp_path, monkeypatch, capsys
 ):
-  def says(*flags):
+  def first_line(*flags):
     data_dir = f'--data_dir={built.data_path.parents[2]}'
     monkeypatch.setattr(
       sys, 'argv', ['build', '--config=all', data_dir, *map(str, flags)]
@@ -44,26 +44,26 @@ def test_another_folder_than_it_was_built_from_is_named(
   other, same = tmp_path / 'other', tmp_path / 'same'
   same.symlink_to(synthetic_ct)
   usual = 'already built; --overwrite builds it again'
-  assert says() == usual
-  assert says(f'--lidc_dir={synthetic_ct}') == usual
-  assert says(f'--lidc_dir={same}/.') == usual
+  assert first_line() == usual
+  assert first_line(f'--lidc_dir={synthetic_ct}') == usual
+  assert first_line(f'--lidc_dir={same}/.') == usual
   for flag in ('lidc_dir', 'luna_dir'):
-    assert says(f'--{flag}={other}') == (
+    assert first_line(f'--{flag}={other}') == (
       f'already built, from another folder ({synthetic_ct}); --overwrite reads'
       f' {other}'
     )
-  # What a dataset's folder holds may go to others, whom the path is no use to.
+  # A dataset's folder may be shared, so it must not hold the path of the CT.
   for path in built.data_path.iterdir():
     assert os.fsencode(synthetic_ct) not in path.read_bytes(), path
-  # Nor is anything said of a build whose source is not known.
+  # Nothing is reported for a build whose source is unknown.
   source = building._source_file(built)
   text = source.read_text()
   source.unlink()
-  assert says(f'--lidc_dir={other}') == usual
+  assert first_line(f'--lidc_dir={other}') == usual
   source.write_text(text)
 
 
-def test_failed_build_leaves_the_old_one(tmp_path, synthetic_ct):
+def test_failed_build_keeps_the_old_dataset(tmp_path, synthetic_ct):
   shutil.copytree(synthetic_ct, tmp_path / 'ct')
   first = build.build(
     'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
@@ -100,13 +100,13 @@ def test_overwrite_builds_again(tmp_path, synthetic_ct):
     (1, 2),
   )
   image = build_job.records(again)[dicom_files.nodules()[0].nodule_id]['image']
-  # Centre: row - column of the raw values, which are 1024 more than the HU.
+  # With an intercept of 0 the HU are the raw values, row - column + 1024.
   assert image[32, 32, 0] == patch.row - patch.col + 1024
 
 
 @pytest.fixture
 def faulty_ct(request, tmp_path, synthetic_ct):
-  """A CT directory with the fault that the parameter names."""
+  """A CT directory with the fault named by the parameter."""
   directory = tmp_path / 'ct'
   if request.param == 'missing':
     return directory
@@ -128,7 +128,7 @@ def faulty_ct(request, tmp_path, synthetic_ct):
 
 
 @pytest.mark.parametrize(
-  'faulty_ct, says',
+  'faulty_ct, words',
   [
     ('missing', ['does not exist', '/ct']),
     ('empty', ['is empty', '/ct']),
@@ -139,7 +139,7 @@ def faulty_ct(request, tmp_path, synthetic_ct):
   ],
   indirect=['faulty_ct'],
 )
-def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
+def test_faulty_ct_is_a_one_line_error(tmp_path, faulty_ct, words):
   returncode, stdout, stderr = build_job.run(
     '--config=all',
     f'--lidc_dir={faulty_ct}',
@@ -149,15 +149,15 @@ def test_faulty_ct_ends_in_one_line(tmp_path, faulty_ct, says):
   assert returncode == 2
   assert not stdout
   assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
-  for words in says:
-    assert words in stderr
+  for word in words:
+    assert word in stderr
   assert not list(tmp_path.glob('data/**/dataset_info.json'))
   assert not list(tmp_path.glob('data/**/.*.mtnet_jax-*'))
 
 
-def test_faulty_arguments_end_in_one_line(tmp_path):
+def test_faulty_arguments_are_a_one_line_error(tmp_path):
   (tmp_path / 'file').write_text('')
-  for args, says in (
+  for args, message in (
     (['--config=papr', f'--data_dir={tmp_path}'], 'paper, all, phantom'),
     (['--config=paper', f'--data_dir={tmp_path}'], '--lidc_dir'),
     (['--config=phantom', f'--data_dir={tmp_path}/file'], 'cannot write'),
@@ -170,33 +170,33 @@ def test_faulty_arguments_end_in_one_line(tmp_path):
     returncode, _, stderr = build_job.run(*args)
     assert returncode == 2
     assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
-    assert says in stderr
+    assert message in stderr
 
 
-def test_a_second_build_waits_and_finds_the_first_s(
+def test_second_build_waits_and_returns_the_dataset_of_the_first(
   synthetic_ct, tmp_path, monkeypatch
 ):
-  begun, go_on = threading.Event(), threading.Event()
-  whole, publish = [], staging.publish
+  started, may_continue = threading.Event(), threading.Event()
+  published, publish = [], staging.publish
 
-  def slowly(*args):
-    begun.set()
-    assert go_on.wait(60)
-    whole.append(publish(*args))
+  def publish_slowly(*args):
+    started.set()
+    assert may_continue.wait(60)
+    published.append(publish(*args))
 
-  monkeypatch.setattr(staging, 'publish', slowly)
+  monkeypatch.setattr(staging, 'publish', publish_slowly)
 
   def run():
     return build.build('all', lidc_dir=synthetic_ct, data_dir=tmp_path)
 
   with futures.ThreadPoolExecutor() as pool:
     first = pool.submit(run)
-    assert begun.wait(60)
+    assert started.wait(60)
     second = pool.submit(run)
     with pytest.raises(futures.TimeoutError):
       second.result(timeout=1)
-    go_on.set()
+    may_continue.set()
     builders = [first.result(60), second.result(60)]
-  assert len(whole) == 1
+  assert len(published) == 1
   first, second = map(build_job.records, builders)
   assert first.keys() == second.keys() and len(first) == 4

@@ -1,4 +1,4 @@
-"""A dataset that is replaced is the old or the new one, whatever stops it."""
+"""An interrupted replacement of a dataset leaves the old one or the new one."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from tfds_lidc.lidc_nodules import staging
 
 @pytest.fixture(name='killed')
 def _killed(built, tmp_path):
-  """A data directory where a build was killed between its two renames."""
+  """A dataset whose replacement was killed between its two renames."""
   root = built.data_path.parents[2]
   shutil.copytree(root, tmp_path / 'data')
   version = tmp_path / 'data' / built.data_path.relative_to(root)
@@ -46,23 +46,23 @@ def _records(builder):
   ),
   ids=('find', 'build', 'tfds', 'run'),
 )
-def test_a_reader_finds_the_old_one(killed, built, open_it):
+def test_old_dataset_is_restored_when_it_is_opened(killed, built, open_it):
   builder = open_it(killed.parents[2])
   assert builder.is_prepared()
   assert _records(builder) == _records(built)
   assert os.listdir(killed.parent) == [killed.name]
 
 
-def test_one_of_files_only_is_found(killed):
-  """A config that the code does not know, as of another's `--policy`."""
+def test_dataset_of_files_only_is_found(killed):
+  """The code does not know its config: another user built it with --policy."""
   theirs = killed.parents[1] / 'all-nodules_0123456789'
   killed.parent.rename(theirs)
   name = f'lidc_nodules/{theirs.name}'
   assert lidc.is_built(name, killed.parents[2])
 
 
-def test_no_run_falls_back_to_phantoms(killed, monkeypatch):
-  """Not even where this user may not rename."""
+def test_run_does_not_fall_back_to_phantoms(killed, monkeypatch):
+  """Not even if this user has no permission to rename."""
   config = project_configs.CONFIGS.get_config('test')
   with config.unlocked():
     config.dataset.name = 'lidc_nodules/all'
@@ -80,8 +80,10 @@ def test_no_run_falls_back_to_phantoms(killed, monkeypatch):
   assert chosen.dataset.name == 'lidc_nodules/all'
 
 
-def test_one_that_is_given_back_late_is_no_phantom_either(killed, tmp_path):
-  """Where the kill comes after the builder has looked."""
+def test_dataset_that_is_restored_late_does_not_become_phantoms(
+  killed, tmp_path
+):
+  """The replacement is killed after `find` has looked for the dataset."""
   hidden = killed.with_name(f'.{killed.name}.mtnet_jax-old')
   hidden.rename(tmp_path / 'elsewhere')
   builder = building.find('all', data_dir=killed.parents[2])
@@ -93,10 +95,10 @@ def test_one_that_is_given_back_late_is_no_phantom_either(killed, tmp_path):
 
 @pytest.mark.parametrize('failing', range(1, 4))
 @pytest.mark.parametrize('error', (OSError(28, 'full'), KeyboardInterrupt()))
-def test_what_fails_while_it_is_moved_leaves_the_old(
+def test_failing_move_keeps_the_old_dataset(
   built, synthetic_ct, tmp_path, monkeypatch, failing, error
 ):
-  """At its notes (a replace), and at both renames of a build."""
+  """Moves are the `os.replace` of the notes and both renames of a build."""
   root = built.data_path.parents[2]
   shutil.copytree(root, tmp_path / 'data')
   before = _records(built)
@@ -104,7 +106,7 @@ def test_what_fails_while_it_is_moved_leaves_the_old(
 
   def moving(call):
     def move(source, target, *args, **kwargs):
-      if staging_of(source) or target.endswith('-old'):
+      if is_staged(source) or target.endswith('-old'):
         moves.append(target)
         if len(moves) == failing:
           raise error
@@ -114,23 +116,23 @@ def test_what_fails_while_it_is_moved_leaves_the_old(
       os.fspath(source), os.fspath(target), *args, **kwargs
     )
 
-  def staging_of(source):
-    # What TFDS moves is not on its way to the dataset.
+  def is_staged(source):
+    # TFDS moves files too, before the dataset is published.
     return publishing and '.mtnet_jax-' in source
 
   publishing, publish = [], staging.publish
 
-  def published(*args):
+  def publish_and_note(*args):
     publishing.append(True)
     publish(*args)
 
-  monkeypatch.setattr(staging, 'publish', published)
+  monkeypatch.setattr(staging, 'publish', publish_and_note)
   for name in ('rename', 'replace'):
     monkeypatch.setattr(os, name, moving(getattr(os, name)))
-  kind = KeyboardInterrupt
+  expected = KeyboardInterrupt
   if isinstance(error, OSError):
-    kind = errors.InputError
-  with pytest.raises(kind):
+    expected = errors.InputError
+  with pytest.raises(expected):
     build.build(
       'all', lidc_dir=synthetic_ct, data_dir=tmp_path / 'data', overwrite=True
     )
@@ -145,10 +147,10 @@ def test_what_fails_while_it_is_moved_leaves_the_old(
   'name',
   ('lidc_nodules', 'lidc_nodules/all', 'lidc_nodules/all/VERSION'),
 )
-def test_a_dataset_on_another_disk_is_replaced_there(
+def test_dataset_on_another_disk_is_replaced_there(
   built, synthetic_ct, tmp_path, monkeypatch, name
 ):
-  """What links lead to; staged beside it, for nothing moves between disks."""
+  """A link's target is staged beside itself, as renames cannot cross disks."""
   name = name.replace('VERSION', str(built.version))
   disk, data = tmp_path / 'disk', tmp_path / 'data'
   shutil.copytree(built.data_path.parents[2] / 'lidc_nodules', data / 'here')

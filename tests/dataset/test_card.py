@@ -1,4 +1,4 @@
-"""What the dataset's card says is so."""
+"""The statements of the dataset's card are true."""
 
 import pathlib
 import re
@@ -19,24 +19,24 @@ _CARD = pathlib.Path(lidc_nodules_dataset_builder.__file__).with_name(
 
 
 def _rows():
-  """The rows of the table of policies: options, numbers, what is reported."""
+  """Rows of the table of policies: (options, counts, reported counts)."""
   rows = re.findall(
     r'^\|[^|]+\| `(--config=[^`]+)` \|((?: \d+ \|){4})([^|]*)\|$',
     _CARD.read_text(),
     re.MULTILINE,
   )
   return [
-    (options, [int(n) for n in re.findall(r'\d+', numbers)], reported.strip())
-    for options, numbers, reported in rows
+    (options, [int(n) for n in re.findall(r'\d+', counts)], reported.strip())
+    for options, counts, reported in rows
   ]
 
 
-def test_the_table_is_found():
+def test_every_row_of_the_table_is_parsed():
   assert len(_rows()) == _CARD.read_text().count('| `--config=') == 9
 
 
-@pytest.mark.parametrize('options, numbers', [row[:2] for row in _rows()])
-def test_its_numbers_are_the_commands(options, numbers, monkeypatch, capsys):
+@pytest.mark.parametrize('options, counts', [row[:2] for row in _rows()])
+def test_counts_are_those_of_the_command(options, counts, monkeypatch, capsys):
   monkeypatch.setattr(sys, 'argv', ['cohort', *shlex.split(options)])
   cohort.main()
   header, *lines = capsys.readouterr().out.splitlines()[2:]
@@ -45,22 +45,22 @@ def test_its_numbers_are_the_commands(options, numbers, monkeypatch, capsys):
   (line,) = (
     line.split()
     for line in lines
-    # Without --policy it prints every policy.
+    # Without --policy the command prints every policy.
     if len(lines) == 1 or line.split()[0] == config
   )
   printed = dict(zip(columns, line, strict=True))
   names = ('benign', 'malignant', 'open', 'nodules')
-  assert [int(printed[name]) for name in names] == numbers
+  assert [int(printed[name]) for name in names] == counts
 
 
-def test_each_source_is_listed():
+def test_every_cited_source_is_listed():
   card = _CARD.read_text()
   cited = {n for row in _rows() for n in re.findall(r'\[(\d)\]', row[2])}
   listed = re.findall(r'^(\d)\. .*?(?:doi:10\.|arXiv:)', card, re.M | re.S)
   assert cited == set(listed) == set('12345')
 
 
-def test_the_numbers_around_it():
+def test_numbers_outside_the_table():
   ((scans,),) = annotations._query(
     'SELECT COUNT(*) FROM scans WHERE slice_thickness <= 2.5'
   )
@@ -69,7 +69,7 @@ def test_the_numbers_around_it():
   assert round(100 * (95.0 - 91.9) / (95.0 - 81.4)) == 23
 
 
-def test_what_a_build_carries():
+def test_metadata_of_a_build():
   info = tfds.builder('lidc_nodules/paper').info
   assert "the label is the radiologists' opinion, not pathology" in ' '.join(
     info.description.split()
@@ -80,7 +80,7 @@ def test_what_a_build_carries():
   assert 'cancerimagingarchive.net' in info.homepage
 
 
-def test_tags_are_tfdss():
+def test_tags_are_valid_in_tfds():
   metadata = lidc_nodules_dataset_builder.Builder.get_metadata()
   assert 'ml.task.image-segmentation' in metadata.tags
   assert not set(metadata.tags) - set(dataset_metadata.valid_tags())

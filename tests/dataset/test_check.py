@@ -1,4 +1,4 @@
-"""The check names every fault, and its counts are those of a build."""
+"""The command `check` names every fault and counts nodules as a build does."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ _run = functools.partial(build_job.run, command='check')
 
 @pytest.fixture(scope='module')
 def checked(faulty, tmp_path_factory):
-  """What the command printed, and its JSON."""
+  """The command's (standard output, JSON report)."""
   scratch = tmp_path_factory.mktemp('check')
   returncode, stdout, stderr = _run(
     f'--lidc_dir={faulty.directory}',
@@ -57,21 +57,21 @@ def test_every_fault_is_named(faulty, checked, kind):
   (fault,) = (f for f in report['faults'] if f['fault'] == kind)
   path = faulty.paths[kind]
   if kind in ('radiograph', 'second series'):
-    path = path.parent  # a series is named by its folder
+    path = path.parent  # the report names a series by its folder
   assert fault['path'] == str(path)
   assert f'  {kind}: 1\n' in stdout and f'{path} ' in stdout
-  touched = {'truncated': '1', 'missing slice': '2'}.get(kind)
+  affected = {'truncated': '1', 'missing slice': '2'}.get(kind)
   assert fault['nodules'] == (
-    [f'LIDC-IDRI-0003_14_{touched}'] if touched else []
+    [f'LIDC-IDRI-0003_14_{affected}'] if affected else []
   )
-  # Two of the broken files lie where no nodule is; nothing else is missing.
+  # Two of the broken files hold no nodule and only make a series incomplete.
   others = {f['fault'] for f in report['faults']} - set(faulty.paths)
   assert others == {'incomplete series'}
 
 
 def test_counts_add_up(faulty, checked):
   stdout, report = checked
-  # 140 and 133 slices and one double; 4 lost, 1 of a second series.
+  # 140 and 133 slices and one duplicate; 4 are lost, 1 is of a second series.
   assert report['files'] == {
     'total': 140 + 133 + 1 - 1 + 2 + 1,
     'ct_images': 140 + 133 + 1 - 4 + 1,
@@ -102,21 +102,21 @@ def test_counts_add_up(faulty, checked):
   assert '2 of 1018 scans of LIDC-IDRI, 1 of them complete' in stdout
 
 
-def test_a_slice_missing_beside_the_record_is_named_and_costs_nothing(tmp_path):
+def test_missing_slice_that_no_record_needs_is_only_named(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   nodules = faulty_dicom.nodules_of(faulty_dicom.OTHER)
   (scan_id,) = {n.scan_id for n in nodules}
   whole = build.build(
     'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'whole'
   )
-  # On the policies' two levels of consensus.
+  # The two policies have different levels of consensus.
   needed = {
     patches.place_nodule(n, selection.POLICIES[name])[0].slice_index
     for n in nodules
     for name in ('all', 'paper')
   }
-  # The most marked of the other slices of a nodule: a reader's eye would find
-  # it as good, but the record is of the largest.
+  # A record needs only the slice of the largest mask. Of the other slices of a
+  # nodule, the one with the largest marked area is removed.
   nodule = max(nodules, key=lambda n: len(faulty_dicom.extent(n)))
   areas = (faulty_dicom.votes(nodule) > 0).sum(axis=(1, 2))
   area, k = max(
@@ -157,7 +157,7 @@ def test_a_slice_missing_beside_the_record_is_named_and_costs_nothing(tmp_path):
   assert lost == {i.encode() for i in fault['nodules']}
 
 
-def test_the_build_reads_no_header_again(faulty, tmp_path):
+def test_build_after_a_check_reads_no_header_again(faulty, tmp_path):
   cache_dir = building.cache_dir(tmp_path)
   check.check(faulty.directory, cache_dir=cache_dir)
   index = check.series_index.load(faulty.directory, cache_dir=cache_dir)
@@ -165,7 +165,7 @@ def test_the_build_reads_no_header_again(faulty, tmp_path):
 
 
 @dicom_files.needs_real_series
-def test_a_real_series_has_no_fault():
+def test_real_series_has_no_fault():
   report = check.check(dicom_files.REAL_DIR)
   assert report['faults'] == []
   assert report['scans']['complete'] == 1
@@ -173,10 +173,10 @@ def test_a_real_series_has_no_fault():
 
 
 @pytest.mark.parametrize(
-  'content, says',
+  'content, message',
   [(None, 'does not exist'), ({}, 'is empty'), ({'a.dcm': 'x'}, 'no CT')],
 )
-def test_a_useless_directory_ends_in_one_line(tmp_path, content, says):
+def test_directory_without_ct_is_a_one_line_error(tmp_path, content, message):
   if content is not None:
     (tmp_path / 'ct').mkdir()
     for name, text in content.items():
@@ -186,10 +186,10 @@ def test_a_useless_directory_ends_in_one_line(tmp_path, content, says):
   )
   assert (returncode, stdout) == (2, '')
   assert stderr.startswith('error: ') and stderr.count('\n') == 1
-  assert says in stderr and f'{tmp_path}/ct' in stderr
+  assert message in stderr and f'{tmp_path}/ct' in stderr
 
 
-def test_names_of_files_do_not_move_a_terminal(checked):
+def test_control_characters_in_file_names_are_replaced(checked):
   _, report = checked
   fault = {**report['faults'][0], 'path': '/ct/\x1b[2Jgone\r.dcm'}
   text = check.table({**report, 'faults': [fault]})
@@ -199,8 +199,10 @@ def test_names_of_files_do_not_move_a_terminal(checked):
 
 @pytest.mark.parametrize('name', (b'\xff\xfe.dcm', b'L\xe4ufer.dcm'))
 @pytest.mark.parametrize('locale', ('C.UTF-8', 'C'))
-def test_a_name_that_is_no_text_ends_nothing(tmp_path, name, locale):
-  """Of an empty file, under a locale of UTF-8 and one of ASCII."""
+def test_undecodable_file_name_does_not_stop_the_commands(
+  tmp_path, name, locale
+):
+  """An empty file has that name; the locale is UTF-8 or ASCII."""
   dicom_files.write_series(tmp_path / 'ct')
   pathlib.Path(os.fsdecode(bytes(tmp_path / 'ct') + b'/' + name)).touch()
   env = {'LC_ALL': locale, 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}

@@ -1,4 +1,4 @@
-"""Which nodules each policy selects, and their labels."""
+"""The nodules that each policy selects, and their labels."""
 
 import collections
 import dataclasses
@@ -55,7 +55,7 @@ def test_label_rules(malignancy, agreement, mean, median):
   assert selection.label(malignancy, 'median') == median
 
 
-def test_cluster_sizes():
+def test_number_of_readers_per_cluster():
   sizes = collections.Counter(
     min(n.num_readers, 5) for n in selection.clusters()
   )
@@ -73,26 +73,26 @@ def test_cluster_sizes():
     ('median_3_readers', 448, 338),
   ],
 )
-def test_counts(name, benign, malignant):
+def test_benign_and_malignant_nodules_of_a_policy(name, benign, malignant):
   labels = collections.Counter(
     n.label for n in selection.select(selection.POLICIES[name])
   )
   assert labels == {selection.BENIGN: benign, selection.MALIGNANT: malignant}
 
 
-def test_all_keeps_every_cluster():
+def test_policy_all_keeps_every_cluster():
   nodules = selection.select(selection.POLICIES['all'])
   assert len(nodules) == 2651
   assert {n.label for n in nodules} == {-1, 0, 1}
 
 
-def test_paper_spans_patients_and_scans():
+def test_patients_and_scans_of_the_policy_paper():
   nodules = selection.select(selection.POLICIES['paper'])
   assert len({n.patient_id for n in nodules}) == 675
   assert len({n.series_uid for n in nodules}) == 680
 
 
-def test_limits_are_included():
+def test_limits_of_a_policy_are_inclusive():
   nodule = selection.clusters()[0]  # four readers, ratings 5 5 5 4
   policy = selection.Policy(
     'limits',
@@ -115,12 +115,12 @@ def test_limits_are_included():
     assert len(selection.select(policy, [read])) == count
 
 
-def test_patients_never_part():
+def test_all_nodules_of_a_patient_share_a_fold():
   folds = collections.defaultdict(set)
   for nodule in selection.clusters():
     folds[nodule.patient_id].add(nodule.fold)
   assert all(len(found) == 1 for found in folds.values())
-  # Two scans each, of which these have nodules in both.
+  # Eight patients have nodules in two scans.
   scans = collections.defaultdict(set)
   for nodule in selection.clusters():
     scans[nodule.patient_id].add(nodule.scan_id)
@@ -136,18 +136,19 @@ def test_folds_are_stratified():
     assert abs(count - (961, 462)[label] / 5) < 2
 
 
-def test_split_by_nodule_parts_patients():
+def test_split_by_nodule_separates_nodules_of_a_patient():
   nodules = selection.select(selection.POLICIES['paper_by_nodule'])
   folds = collections.defaultdict(set)
   for nodule in nodules:
     folds[nodule.patient_id].add(nodule.fold)
   assert any(len(found) > 1 for found in folds.values())
-  # 1423 dealt out by label: 193 or 192 benign, 93 or 92 malignant a fold.
+  # 1423 nodules, dealt by label: each fold has 193 or 192 benign and 93 or 92
+  # malignant ones.
   counts = collections.Counter((n.fold, n.label) for n in nodules)
   assert set(counts.values()) == {193, 192, 93, 92}
 
 
-def test_splits_are_folds():
+def test_folds_form_three_splits():
   nodule = selection.clusters()[0]
   assert [dataclasses.replace(nodule, fold=f).split for f in range(5)] == [
     'train',
@@ -176,13 +177,13 @@ def test_nodule_ids_are_unique():
     ('consensus', (0, 2)),
   ],
 )
-def test_bad_policy_names_field_and_value(field, value):
+def test_error_of_a_bad_policy_names_field_and_value(field, value):
   with pytest.raises(errors.InputError) as e:
     selection.Policy('mine', **{field: value})
   assert field in str(e.value) and str(value) in str(e.value)
 
 
-def test_command_prints_counts():
+def test_command_prints_the_counts():
   done = subprocess.run(
     [sys.executable, '-W', 'error', '-m', 'tfds_lidc.cohort'],
     check=True,

@@ -1,4 +1,4 @@
-"""The dataset opens where little is installed."""
+"""The dataset opens where few packages are installed."""
 
 import os
 import pathlib
@@ -22,7 +22,7 @@ _CARD = pathlib.Path(build.__file__).with_name('lidc_nodules') / 'README.md'
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  """Four phantoms of each split."""
+  """A data directory with four phantoms per split."""
   data_dir = tmp_path_factory.mktemp('data')
   few = tfds.download.DownloadConfig(max_examples_per_split=4)
   build.build('phantom', data_dir=data_dir, download_config=few)
@@ -30,7 +30,7 @@ def data_dir(tmp_path_factory):
 
 
 def _run_without(modules, code, cwd, *args):
-  """Runs code in a process in which some modules cannot be imported."""
+  """Returns the words that code prints where `modules` cannot be imported."""
   done = subprocess.run(
     [
       sys.executable,
@@ -47,7 +47,7 @@ def _run_without(modules, code, cwd, *args):
   return done.stdout.split()
 
 
-def test_data_source_without_tensorflow(data_dir, tmp_path):
+def test_data_source_opens_without_tensorflow(data_dir, tmp_path):
   code = (
     'import numpy as np, tfds_lidc, tensorflow_datasets as tfds\n'
     'source = tfds.data_source('
@@ -59,8 +59,8 @@ def test_data_source_without_tensorflow(data_dir, tmp_path):
   assert out == ['4', '(64,', '64,', '1)', 'True']
 
 
-def test_nothing_imports_tensorflow_where_it_is(data_dir, tmp_path):
-  """Without any finder in between: what is loaded, not what could be."""
+def test_nothing_imports_an_installed_tensorflow(data_dir, tmp_path):
+  """TensorFlow could be imported here, but no way to open a dataset does."""
   code = (
     'import sys, tfds_lidc, tensorflow_datasets as tfds\n'
     'from tfds_lidc import build\n'
@@ -81,7 +81,7 @@ def test_nothing_imports_tensorflow_where_it_is(data_dir, tmp_path):
   )
 
 
-def test_modules_are_really_missing(tmp_path):
+def test_hidden_modules_are_not_found(tmp_path):
   code = 'import importlib.util as u; print(u.find_spec("tfds_lidc"))'
   assert _run_without(['tfds_lidc'], code, tmp_path) == ['None']
 
@@ -103,22 +103,22 @@ def test_builder_from_directory_without_this_package(data_dir, tmp_path):
 
 
 def _snippet(word):
-  """The card's example that has a word in it."""
+  """The code of the card's only example that contains `word`."""
   blocks = re.findall(r'```python\n(.*?)```', _CARD.read_text(), re.DOTALL)
   (code,) = (block for block in blocks if word in block)
   return code
 
 
 def _execute(word, data_dir, tmp_path, monkeypatch):
-  """Runs an example of the card, with phantoms for CT; returns its names."""
-  # A file that holds nothing else: Grain looks up the source of functions.
+  """Runs an example of the card on phantoms; returns its global names."""
+  # The example gets a file of its own, as Grain reads the source of functions.
   program = tmp_path / 'program.py'
   program.write_text(_snippet(word))
-  given = tfds.data_source
+  data_source = tfds.data_source
   monkeypatch.setattr(
     tfds,
     'data_source',
-    lambda name, split: given(
+    lambda name, split: data_source(
       name.replace('/paper', '/phantom'), split=split, data_dir=data_dir
     ),
   )
@@ -150,10 +150,10 @@ def test_the_cards_grain_example(data_dir, tmp_path, monkeypatch):
   pytest.importorskip('grain', reason='needs grain')
   names = _execute('grain', data_dir, tmp_path, monkeypatch)
   batches = list(names['batches'])
-  # Ten epochs of four nodules; what would not fill a batch of 16 is left.
+  # Ten epochs of four nodules; what remains after two batches of 16 is dropped.
   assert [len(batch['label']) for batch in batches] == [16, 16]
   assert (
-    batches[0]['image'].shape == batches[0]['mask'].shape == ((16, 64, 64, 1))
+    batches[0]['image'].shape == batches[0]['mask'].shape == (16, 64, 64, 1)
   )
   assert batches[0]['image'].dtype == np.float32
   records = {
@@ -171,12 +171,12 @@ def test_the_cards_grain_example(data_dir, tmp_path, monkeypatch):
   epochs = [tuple(order[i : i + 4]) for i in range(0, 16, 4)]
   assert all(len(set(epoch)) == 4 for epoch in epochs)
   assert len(set(epochs)) > 1
-  # And again, bit for bit.
-  for one, other in zip(batches, names['batches'], strict=True):
-    np.testing.assert_array_equal(one['image'], other['image'])
+  # A second pass gives the same batches, bit for bit.
+  for first, second in zip(batches, names['batches'], strict=True):
+    np.testing.assert_array_equal(first['image'], second['image'])
 
 
-def test_a_grain_data_loader(data_dir):
+def test_grain_data_loader_reads_every_nodule_once_per_epoch(data_dir):
   grain = pytest.importorskip('grain', reason='needs grain')
 
   class Image(grain.transforms.Map):
@@ -204,8 +204,8 @@ def test_a_grain_data_loader(data_dir):
 
 
 @pytest.mark.slow
-def test_grain_reads_in_processes(data_dir, tmp_path):
-  """The card's last remark; its workers start as new interpreters."""
+def test_grain_reads_in_worker_processes(data_dir, tmp_path):
+  """The card's last remark; the workers are new interpreters."""
   pytest.importorskip('grain', reason='needs grain')
   code = _snippet('grain').replace('/paper', '/phantom')
   (tmp_path / 'program.py').write_text(
@@ -225,7 +225,7 @@ def test_grain_reads_in_processes(data_dir, tmp_path):
 
 @pytest.fixture
 def home(tmp_path):
-  """A home whose `tensorflow_datasets` holds `paper`, of one SIMULATED scan."""
+  """A home directory with the dataset `paper` of one SIMULATED scan."""
   dicom_files.write_series(tmp_path / 'ct')
   build.build(
     'paper',
@@ -249,7 +249,7 @@ def _python(cwd, *args, **kwargs):
 
 @pytest.mark.extra
 def test_the_cards_tfds_load(home):
-  """Its command and its example, to the letter."""
+  """Runs the card's command and example without a change."""
   pytest.importorskip('tensorflow', reason='needs the extra tf')
   env = {**os.environ, 'HOME': str(home)}
   command = re.search(
@@ -268,7 +268,7 @@ def test_the_cards_tfds_load(home):
   assert 'data.Dataset' in done.stdout or 'DatasetV2' in done.stdout
 
 
-def test_tfds_load_of_array_record_says_what_to_do(data_dir):
+def test_error_of_tfds_load_of_array_record_names_two_ways_out(data_dir):
   with pytest.raises(errors.InputError) as e:
     tfds.load('lidc_nodules/phantom', split='train', data_dir=data_dir)
   message = str(e.value)
@@ -287,8 +287,10 @@ def test_tfds_load_of_array_record_says_what_to_do(data_dir):
     ('phantom', False, '--config=phantom --data_dir={}'),
   ),
 )
-def test_what_is_not_built_names_its_command(tmp_path, name, download, command):
-  """As for the README's example in a home without any dataset."""
+def test_error_of_a_missing_build_names_its_command(
+  tmp_path, name, download, command
+):
+  """As in the README's example, where the home directory has no dataset."""
   with pytest.raises(errors.InputError) as e:
     tfds.data_source(
       f'lidc_nodules/{name}',
@@ -302,7 +304,7 @@ def test_what_is_not_built_names_its_command(tmp_path, name, download, command):
   assert build in message and '\n' not in message
 
 
-def test_tfrecord_without_tensorflow_is_one_line(data_dir, tmp_path):
+def test_tfrecord_without_tensorflow_is_a_one_line_error(data_dir, tmp_path):
   code = (
     'import runpy\n'
     'sys.argv[0] = "build"\n'

@@ -1,4 +1,4 @@
-"""Nodules and folds of one's own, from files to a run that reads them."""
+"""A user's own lists of nodules and folds, from the file to a run."""
 
 import contextlib
 import json
@@ -16,16 +16,17 @@ from mtnet_jax.system import errors
 from mtnet_jax.training import from_run
 from tfds_lidc.nodules import selection
 
-# Fold of ours -> split.
-_SPLITS = ('train', 'train', 'train', 'validation', 'test')
+# The split of each fold.
+_SPLIT_OF_FOLD = ('train', 'train', 'train', 'validation', 'test')
 
 
 @pytest.fixture(scope='module', name='ours')
 def _ours(tmp_path_factory):
-  """Fifteen nodules of as many patients in folds by turns, and their file."""
+  """(nodule id -> fold, file of both), for 15 nodules of 15 patients."""
   patients = {}
   for nodule in selection.select(selection.POLICIES['paper']):
-    # Benign and malignant ones by turns, so that each fold has both.
+    # Five benign nodules alternate with five malignant ones, so that each fold
+    # has both.
     if nodule.label == len(patients) // 5 % 2:
       patients.setdefault(nodule.patient_id, nodule)
     if len(patients) == 15:
@@ -40,7 +41,7 @@ def _ours(tmp_path_factory):
 
 @pytest.fixture(scope='module', name='built')
 def _built(ours, tmp_path_factory):
-  """The config of a run of them, and the folder where the command built it."""
+  """The config of a run on the listed nodules, which the command has built."""
   _, path = ours
   data_dir = tmp_path_factory.mktemp('data')
   done = main_job.run(
@@ -60,24 +61,24 @@ def _built(ours, tmp_path_factory):
   return config
 
 
-def _named(config, name):
+def _with_dataset(config, name):
   changed = config.copy_and_resolve_references()
   with changed.unlocked():
     changed.dataset.name = name
   return changed
 
 
-def test_they_come_back_in_these_folds_with_and_without_the_file(ours, built):
+def test_listed_nodules_have_their_folds_with_and_without_the_file(ours, built):
   folds, path = ours
   lasting = lidc.lasting_name(built.dataset.name)
   assert str(path) not in lasting
   for name in (built.dataset.name, lasting):
-    splits = lidc.load_splits(_named(built, name).dataset)
+    splits = lidc.load_splits(_with_dataset(built, name).dataset)
     for split, data in splits.items():
       assert dict(
         zip(data.info['nodule_id'], data.info['fold'], strict=True)
-      ) == {i: k for i, k in folds.items() if _SPLITS[k] == split}
-  # As TFDS opens it, which knows the name alone.
+      ) == {i: k for i, k in folds.items() if _SPLIT_OF_FOLD[k] == split}
+  # TFDS opens the dataset by its name alone.
   source = tfds.data_source(
     lasting, split='test', data_dir=built.dataset.data_dir
   )
@@ -90,7 +91,7 @@ def test_they_come_back_in_these_folds_with_and_without_the_file(ours, built):
   assert 'FILE' in info.read_text() and str(path) not in info.read_text()
 
 
-def test_a_run_of_them_resumes_by_either_name(built, tmp_path):
+def test_run_resumes_by_either_name_of_the_dataset(built, tmp_path):
   def prepare(config):
     with contextlib.ExitStack() as locks:
       run_lib._prepare(
@@ -102,10 +103,10 @@ def test_a_run_of_them_resumes_by_either_name(built, tmp_path):
   lasting = lidc.lasting_name(built.dataset.name)
   assert stored['dataset']['name'] == lasting
   prepare(built)
-  prepare(_named(built, lasting))
+  prepare(_with_dataset(built, lasting))
 
 
-def test_folds_of_ones_own_do_not_start_from_the_usual_ones(
+def test_run_on_own_folds_does_not_start_from_a_run_on_the_usual_folds(
   built, made_run_dir, tmp_path
 ):
   config = built.copy_and_resolve_references()
@@ -119,7 +120,7 @@ def test_folds_of_ones_own_do_not_start_from_the_usual_ones(
     from_run.fill_in(config, tmp_path)
 
 
-def test_a_dataset_of_a_list_that_is_not_there_says_what_to_give(tmp_path):
+def test_error_of_a_missing_dataset_of_a_list_names_the_option(tmp_path):
   name = 'lidc_nodules/phantom-nodules_0123456789'
   with pytest.raises(errors.InputError, match=r'phantom\?nodules=FILE'):
     lidc.builder(name, str(tmp_path))

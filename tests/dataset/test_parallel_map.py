@@ -1,4 +1,4 @@
-"""Results come in order, and a crash costs one item."""
+"""`ordered_map` keeps the order, and a crash loses only one item."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def _slow_first(item):
 
 def _crash_at_3(item):
   if item == 3:
-    os._exit(1)  # as a codec's segmentation fault
+    os._exit(1)  # ends the process like a segmentation fault in a codec
   return item
 
 
@@ -27,25 +27,25 @@ def _raise(item):
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_results_are_in_order(workers):
-  found = parallel.ordered_map(
+  results = parallel.ordered_map(
     _slow_first, range(9), workers=workers, on_crash=None
   )
-  assert list(found) == [i * i for i in range(9)]
+  assert list(results) == [i * i for i in range(9)]
 
 
-def test_a_crash_costs_one_item():
-  found = parallel.ordered_map(
+def test_crash_loses_one_item():
+  results = parallel.ordered_map(
     _crash_at_3, range(6), workers=2, on_crash=lambda item: f'lost {item}'
   )
-  assert list(found) == [0, 1, 2, 'lost 3', 4, 5]
+  assert list(results) == [0, 1, 2, 'lost 3', 4, 5]
 
 
-def test_an_exception_is_raised():
+def test_exception_is_raised_in_the_caller():
   with pytest.raises(ValueError, match='0'):
     list(parallel.ordered_map(_raise, [0], workers=2, on_crash=None))
 
 
-def test_a_call_apart_survives_its_crash():
+def test_separate_process_recovers_from_a_crash():
   separate = parallel.SeparateProcess(
     _crash_at_3, on_crash=lambda item: f'lost {item}'
   )
@@ -53,8 +53,8 @@ def test_a_call_apart_survives_its_crash():
   separate.close()
 
 
-def _stay(_):
-  os.write(1, b'%d\n' % os.getpid())  # in one piece
+def _print_pid_and_sleep(_):
+  os.write(1, b'%d\n' % os.getpid())  # one write, so that lines do not mix
   time.sleep(60)
 
 
@@ -66,11 +66,12 @@ def _is_alive(pid):
   return True
 
 
-def test_processes_end_with_a_parent_that_is_killed():
+def test_workers_end_when_their_parent_is_killed():
   code = (
     'import test_parallel_map as t\n'
     'from tfds_lidc import parallel\n'
-    'list(parallel.ordered_map(t._stay, [0, 1], workers=2, on_crash=None))\n'
+    'list(parallel.ordered_map('
+    't._print_pid_and_sleep, [0, 1], workers=2, on_crash=None))\n'
   )
   parent = subprocess.Popen(
     [sys.executable, '-c', code],

@@ -1,9 +1,9 @@
-"""What TFDS asks of every dataset, by its own test case.
+"""Runs the test case that TFDS has for every dataset.
 
-It reads builds with tf.data, so they are written as TFRecord here. All of its
-checks run, those of graph mode and of the file system's calls too. What pytest
-counts as skipped is `test_session`, which is no test but a method of a base
-class in TensorFlow.
+The test case reads builds with tf.data, so they are written as TFRecord here.
+All of its checks run, including those of graph mode and of file system calls.
+pytest counts `test_session` as skipped; that is not a test but a method of a
+base class in TensorFlow.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ pytest.importorskip('tensorflow', reason='needs the extra tf')
 
 pytestmark = pytest.mark.extra
 
-# One of each split.
+# One patient of each split.
 _PATIENTS = ('LIDC-IDRI-0003', 'LIDC-IDRI-0005', 'LIDC-IDRI-0021')
 
 
 def _write_dummy_data(directory):
-  """SIMULATED CT of three patients: the slices that either config needs."""
+  """Writes SIMULATED CT of three patients: the slices for both configs."""
   ramp = np.arange(512, dtype=np.int16) + np.zeros((512, 1), np.int16)
   for nodule in sum(map(faulty_dicom.nodules_of, _PATIENTS), []):
     for config in ('all', 'paper'):
@@ -49,7 +49,7 @@ def _write_dummy_data(directory):
 
 
 class _Contract:
-  """What the test cases below share; it goes in front of TFDS's."""
+  """Shared settings of the test cases; must precede TFDS's class as a base."""
 
   DATASET_CLASS = lidc_nodules_dataset_builder.Builder
   SKIP_TF1_GRAPH_MODE = False
@@ -70,7 +70,7 @@ class _Contract:
 
 class AllTest(_Contract, tfds.testing.DatasetBuilderTestCase):
   BUILDER_CONFIG_NAMES_TO_TEST = ['all']
-  # Clusters of the three patients in nodules.csv.
+  # Numbers of clusters of the three patients in nodules.csv.
   SPLITS = {'train': 4, 'validation': 3, 'test': 3}
 
 
@@ -80,7 +80,7 @@ class PaperTest(_Contract, tfds.testing.DatasetBuilderTestCase):
 
 
 class PhantomTest(_Contract, tfds.testing.DatasetBuilderTestCase):
-  """The largest of the phantoms: all of them would take a quarter minute."""
+  """Only the largest phantoms, as all of them take 15 seconds."""
 
   BUILDER_CONFIG_NAMES_TO_TEST = [
     lidc_nodules_dataset_builder.LidcConfig(
@@ -98,7 +98,7 @@ class PhantomTest(_Contract, tfds.testing.DatasetBuilderTestCase):
 
 
 def test_phantoms_have_a_version_of_their_own(tmp_path):
-  """Other phantoms are no reason to build CT anew."""
+  """A change of the phantoms must not force users to build CT again."""
   for config, policy, version in (
     ('paper', '', '2.0.0'),
     ('all', 'size=3-9', '2.0.0'),

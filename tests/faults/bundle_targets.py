@@ -1,4 +1,4 @@
-"""Bundles, of which one file is damaged and the manifest fits it."""
+"""Bundles with one damaged file and a manifest that matches it."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import yaml
 
 
 def signed(case):
-  """With a manifest that fits, where it can be read."""
+  """Returns the case with digests that match, if its manifest can be read."""
   found = dict(case)
   try:
     manifest = json.loads(found['bundle/manifest.json'])
@@ -23,7 +23,7 @@ def signed(case):
 
 
 def damage_manifest(rng, case, other):
-  """The manifest alone, mostly its values."""
+  """Damages the manifest, mostly its values."""
   name = 'bundle/manifest.json'
   if rng.random() < 0.2:
     data = mutations.damage(rng, case[name], other[name])
@@ -33,7 +33,7 @@ def damage_manifest(rng, case, other):
 
 
 def damage_card(rng, case, other):
-  """The card, or a text that a card is made of."""
+  """Damages the card, or a file from which a card is made."""
   name = f'bundle/{rng.choice(("README.md", "config.json", "metrics.json"))}'
   if name.endswith('.md'):
     data = mutations.damage(rng, case[name], other[name])
@@ -43,14 +43,14 @@ def damage_card(rng, case, other):
 
 
 def damage_header(rng, case, other):
-  """The weights, mostly their header."""
+  """Damages the weights, mostly their header."""
   name = 'bundle/weights.safetensors'
   data = weights_targets.damage_safetensors(rng, case[name], other[name])
   return signed({**case, name: data})
 
 
 def read(folder):
-  """Reads a bundle, and shows what is shown of it."""
+  """Reads a bundle and makes its card, which must be safe to display."""
   from mtnet_jax.inference import front_matter
   from mtnet_jax.models import nets
   from mtnet_jax.storage import bundle_files
@@ -61,9 +61,9 @@ def read(folder):
     bundle = bundle_files.read(folder, check_variables=nets.check_variables)
     assert texts.is_name(bundle.name)
     assert bundle.card.replace('\n', '').isprintable()
-    made = front_matter.readme(bundle)
-  assert '\x1b' not in made
-  assert '\n<' not in made
-  # The Hub reads what stands between the first two lines of dashes.
-  tree = yaml.safe_load(made.split('---\n')[1])
+    readme = front_matter.readme(bundle)
+  assert '\x1b' not in readme
+  assert '\n<' not in readme
+  # The Hub reads the text between the first two lines of dashes.
+  tree = yaml.safe_load(readme.split('---\n')[1])
   assert tree['library_name'] == 'mtnet_jax' and len(tree) <= 6

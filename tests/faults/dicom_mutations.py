@@ -1,6 +1,6 @@
-"""DICOM taken apart into its elements, damaged, and put together again.
+"""Damages elements of DICOM files.
 
-Nothing here asks pydicom whether a value is allowed: a stranger does not.
+Files are written without pydicom, which would refuse invalid values.
 """
 
 import io
@@ -64,7 +64,7 @@ _NUMBERS = (
   '9' * 400,
 )
 _SHORTS = (0, 1, 2, 7, 8, 12, 15, 16, 17, 32, 64, 255, 4096, 60000, 65535)
-# What readers of images look at: (group, element) -> how it is written.
+# Elements that readers of images use: (group, element) -> VR.
 _TAGS = {
   (0x0028, 0x0010): 'US',  # Rows
   (0x0028, 0x0011): 'US',  # Columns
@@ -101,14 +101,14 @@ _TAGS = {
 
 
 def elements(data: bytes) -> tuple[str, dict]:
-  """Transfer syntax, and (group, element) -> (VR, bytes), of a sound file."""
+  """Returns transfer syntax and (group, element) -> (VR, bytes) of a file."""
   dataset = pydicom.dcmread(io.BytesIO(data), force=True)
   found = {}
   for tag in dataset.keys():
     raw = dataset.get_item(tag)
     if raw.VR == 'SQ':
       continue
-    # Implicit files leave it to the dictionary.
+    # Files with implicit VR do not contain it.
     vr = raw.VR or datadict.dictionary_VR(tag).split(' ')[0]
     found[tag.group, tag.element] = vr, bytes(raw.value or b'')
   syntax = dataset.file_meta.get('TransferSyntaxUID', '1.2.840.10008.1.2.1')
@@ -116,7 +116,7 @@ def elements(data: bytes) -> tuple[str, dict]:
 
 
 def assemble(syntax: str, parts: dict) -> bytes:
-  """A file of any elements under any transfer syntax."""
+  """Returns a file of any elements and transfer syntax."""
   value = str(syntax).encode()
   value += b'\0' * (len(value) % 2)
   meta = b''.join(
@@ -140,10 +140,10 @@ def assemble(syntax: str, parts: dict) -> bytes:
 
 
 def _element(tag, vr, content, order, implicit):
-  # Encapsulated: of undefined length, closed by a mark.
-  open_end = tag == _PIXELS and content[:4] == b'\xfe\xff\x00\xe0'
-  size = 0xFFFFFFFF if open_end else len(content)
-  if open_end:
+  # Encapsulated pixels have an undefined length and end with a delimiter.
+  encapsulated = tag == _PIXELS and content[:4] == b'\xfe\xff\x00\xe0'
+  size = 0xFFFFFFFF if encapsulated else len(content)
+  if encapsulated:
     content += b'\xfe\xff\xdd\xe0\0\0\0\0'
   head = struct.pack(f'{order}HH', *tag)
   vr = vr.encode()
@@ -155,13 +155,13 @@ def _element(tag, vr, content, order, implicit):
 
 
 def damage(rng: random.Random, data: bytes, other: bytes) -> bytes:
-  """Sets some tags to what they must not be; or damages bytes."""
+  """Gives some elements hostile values, or damages bytes."""
   kind = rng.random()
   if kind < 0.35:
     return mutations.damage(rng, data, other)
   syntax, parts = elements(data)
   for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
-    _wound(rng, parts)
+    _damage_element(rng, parts)
   if rng.random() < 0.2:
     syntax = rng.choice(_SYNTAXES)
   if rng.random() < 0.2 and _PIXELS in parts:
@@ -171,18 +171,18 @@ def damage(rng: random.Random, data: bytes, other: bytes) -> bytes:
   return mutations.damage(rng, data, other) if rng.random() < 0.1 else data
 
 
-def _wound(rng, parts):
+def _damage_element(rng, parts):
   tag = rng.choice(list(_TAGS))
   vr, kind = _TAGS[tag], rng.random()
   if kind < 0.1:
     parts.pop(rng.choice(list(parts)), None)
     return
-  if kind < 0.2:  # of another type
+  if kind < 0.2:  # another VR
     vr = rng.choice(('US', 'DS', 'IS', 'UI', 'LO', 'SQ', 'FD', 'UN', 'ZZ'))
   if vr == 'US':
-    count = rng.choice((1, 1, 1, 1, 0, 2, 100))
-    values = [rng.choice(_SHORTS) for _ in range(count)]
-    parts[tag] = vr, struct.pack(f'<{count}H', *values)
+    num = rng.choice((1, 1, 1, 1, 0, 2, 100))
+    values = [rng.choice(_SHORTS) for _ in range(num)]
+    parts[tag] = vr, struct.pack(f'<{num}H', *values)
     return
   if vr in ('DS', 'IS'):
     text = rng.choice(_NUMBERS)

@@ -1,4 +1,4 @@
-"""DICOM files and series, and what a build remembers of them."""
+"""Targets of the fuzzer: DICOM files, series, and the cached index of them."""
 
 import functools
 import importlib.util
@@ -15,12 +15,13 @@ SIDE = 16
 # DICOM.
 
 
-def slices(folder, syntax=None, count=1):
+def write_slices(folder, syntax=None, num=1):
+  """Writes a series of `num` noisy slices."""
   import ct_files
   import pydicom
 
   rng = np.random.default_rng(0)
-  hu = rng.integers(-1000, 400, (count, SIDE, SIDE)).astype(np.int16)
+  hu = rng.integers(-1000, 400, (num, SIDE, SIDE)).astype(np.int16)
   for path in ct_files.write(folder, hu, PixelRepresentation=1):
     if syntax:
       dataset = pydicom.dcmread(path)
@@ -31,12 +32,12 @@ def slices(folder, syntax=None, count=1):
       dataset.save_as(path)
 
 
-def jpeg(folder, kind, syntax):
-  """A slice as Pillow compresses it: 8 bits, for the reader's sake."""
+def write_jpeg(folder, kind, syntax):
+  """Writes a slice of 8 bits, compressed by Pillow."""
   from PIL import Image
   import pydicom
 
-  slices(folder)
+  write_slices(folder)
   (path,) = folder.iterdir()
   dataset = pydicom.dcmread(path)
   stream = io.BytesIO()
@@ -52,12 +53,12 @@ def jpeg(folder, kind, syntax):
   dataset.save_as(path)
 
 
-def jpeg_lossless(folder):
-  """A slice of 16 bits, as only GDCM, of the extra `jpeg`, reads it."""
+def write_jpeg_lossless(folder):
+  """Writes a slice of 16 bits, which only GDCM of the extra `jpeg` can read."""
   import jpeg_lossless
   import pydicom
 
-  slices(folder)
+  write_slices(folder)
   (path,) = folder.iterdir()
   dataset = pydicom.dcmread(path)
   stream = jpeg_lossless.encode(dataset.pixel_array.view(np.uint16), 16)
@@ -69,7 +70,7 @@ def jpeg_lossless(folder):
 
 
 def images() -> list[target.Case]:
-  """One of every kind; of JPEG Lossless with the extra `jpeg` only."""
+  """Returns an image of each kind; JPEG Lossless only with the extra `jpeg`."""
   from pydicom import uid
 
   native = (
@@ -79,19 +80,22 @@ def images() -> list[target.Case]:
     uid.RLELossless,
     uid.JPEGLSLossless,
   )
-  cases = [target.written(functools.partial(slices, syntax=s)) for s in native]
+  cases = [
+    target.written(functools.partial(write_slices, syntax=s)) for s in native
+  ]
   for kind, syntax in (
     ('JPEG', uid.JPEGBaseline8Bit),
     ('JPEG2000', uid.JPEG2000Lossless),
     ('JPEG2000', uid.JPEG2000),
   ):
     cases.append(
-      target.written(functools.partial(jpeg, kind=kind, syntax=syntax))
+      target.written(functools.partial(write_jpeg, kind=kind, syntax=syntax))
     )
   if importlib.util.find_spec('gdcm'):
-    cases.append(target.written(jpeg_lossless))
+    cases.append(target.written(write_jpeg_lossless))
   images = [data for case in cases for data in case.values()]
-  # Old archives have no preamble, and some no meta header (144 is its length).
+  # Files of old archives have no preamble, and some have no meta header. The
+  # elements of the meta header start at byte 144, after their length.
   for data in images[:2]:
     length = int.from_bytes(data[140:144], 'little')
     images += [data[132:], data[144 + length :]]
@@ -126,7 +130,7 @@ def series() -> list[target.Case]:
 
   syntaxes = (None, uid.ImplicitVRLittleEndian, uid.RLELossless)
   return [
-    target.written(functools.partial(slices, syntax=syntax, count=3))
+    target.written(functools.partial(write_slices, syntax=syntax, num=3))
     for syntax in syntaxes
   ]
 
@@ -165,14 +169,14 @@ def read_to_segmentation(folder):
   )
 
 
-# What is remembered between runs.
+# The cached index of a folder's headers.
 
 
-def memories() -> list[target.Case]:
+def indices() -> list[target.Case]:
   from tfds_lidc.ct import index
 
   def write(folder):
-    slices(folder / 'ct', count=2)
+    write_slices(folder / 'ct', num=2)
     index.load(folder / 'ct', cache_dir=folder, show_progress=False)
     (cache,) = folder.glob('index-*')
     cache.rename(folder / 'index.json.gz')
@@ -180,7 +184,7 @@ def memories() -> list[target.Case]:
   return [target.written(write)]
 
 
-def damage_memory(rng, case, other):
+def damage_index(rng, case, other):
   import gzip
 
   name = 'index.json.gz'
@@ -193,11 +197,11 @@ def damage_memory(rng, case, other):
   return {**case, name: damaged}
 
 
-def read_memory(folder):
+def read_index(folder):
   from tfds_lidc.ct import index
 
   root = (folder / 'ct').resolve()
-  # The reader's own name for it, whatever the folder is called today.
+  # The name of the cache depends on the folder's path, which differs here.
   cache = index._cache_file(root, folder)  # noqa: SLF001
   (folder / 'index.json.gz').rename(cache)
   index.load(root, cache_dir=folder, show_progress=False)

@@ -1,15 +1,15 @@
-"""Gives every reader of strangers' files damaged ones, and says what happens.
+"""Fuzzer: gives damaged files to every reader of files from strangers.
 
     python tests/faults/fuzz.py --inputs=100000 --seed=0
     python tests/faults/fuzz.py --only=dicom --inputs=1000
 
-Each input must be read, or be refused by one clear line: an exception of
-another kind, a death of the process, ten seconds (twice, for the machine may
-have been slow), two GiB, a file written elsewhere or code that is run is a
-failure. Failing inputs are kept in --out, with what happened. Exit code: 0, or
-1 where anything failed.
+Each input must be read or refused by a clear message. Failures are: any other
+exception, a crash of the process, more than ten seconds (twice, as the machine
+may be slow), more than two GiB, a file written elsewhere, or code that runs.
+Failing inputs are kept in --out with a description. The exit code is 1 if any
+input failed, and 0 otherwise.
 
-Inputs follow from the seed, the target and their number alone.
+An input depends only on the seed, the target and its number.
 """
 
 import argparse
@@ -39,30 +39,31 @@ from mtnet_jax.ct import image_probe  # noqa: E402
 from mtnet_jax.weights import hdf5  # noqa: E402
 from tfds_lidc.ct import decoder  # noqa: E402
 
-SECONDS = 10
-BYTES = 2 << 30
-_GRACE = 10  # seconds until a worker that answers no alarm is killed
-# A worker is replaced after so many inputs, lest libraries' leaks add up.
-_LIFE = 20_000
+MAX_SECONDS = 10
+MAX_BYTES = 2 << 30
+# A worker that does not react to the alarm is killed after this time.
+_GRACE_SECONDS = 10
+# Libraries leak memory, so a worker is replaced after this number of inputs.
+_MAX_INPUTS_OF_WORKER = 20_000
 
 
 class Result(NamedTuple):
-  """What became of an input: 'accepted', 'refused' or 'failed', and why."""
+  """The outcome of an input: 'accepted', 'refused' or 'failed', and why."""
 
   outcome: str
   detail: str = ''
 
 
 class _TooSlow(BaseException):
-  """Not an Exception: no reader may take it for damage."""
+  """The time is over; not an Exception, which a reader might catch."""
 
 
 class _Escaped(BaseException):
-  """Something was run, or written elsewhere."""
+  """A reader ran a program, or wrote a file elsewhere."""
 
 
 def case_of(name: str, corpus: list, seed: int, number: int) -> dict:
-  """The input of a number, the same on every machine."""
+  """Returns the input of a number, which is the same on every machine."""
   rng = random.Random(f'{seed}/{name}/{number}')
   return targets.TARGETS[name].damage(
     rng, rng.choice(corpus), rng.choice(corpus)
@@ -78,7 +79,7 @@ def write(case: dict, folder: pathlib.Path):
 
 
 def attempt(name: str, case: dict, folder: pathlib.Path) -> Result:
-  """Writes a case and has it read."""
+  """Writes a case into a folder and reads it."""
   from mtnet_jax.system import errors
   from tfds_lidc import errors as lidc_errors
 
@@ -90,7 +91,7 @@ def attempt(name: str, case: dict, folder: pathlib.Path) -> Result:
       with _guarded(folder):
         read(folder)
     except _TooSlow:
-      # The machine may have been; a reader at fault is slow again.
+      # The machine may have been slow; if it is the reader, it is slow again.
       with _guarded(folder):
         read(folder)
   except refusals as error:
@@ -101,26 +102,28 @@ def attempt(name: str, case: dict, folder: pathlib.Path) -> Result:
 
 
 def _judge(error):
-  """A refusal must be a line that says something, and must have come early."""
+  """Returns 'failed' for an unclear message, or one for lack of memory."""
   text, cause = str(error), error
   while cause:
     if isinstance(cause, MemoryError) or 'MemoryError' in str(cause):
       return Result('failed', f'refused by lack of memory only: {text[:500]}')
     cause = cause.__cause__ or cause.__context__
   if not text.strip() or len(text) > 2000:
-    return Result('failed', f'a message of {len(text)} letters: {text[:500]}')
+    return Result(
+      'failed', f'a message of {len(text)} characters: {text[:500]}'
+    )
   return Result('refused', text)
 
 
 @contextlib.contextmanager
 def _guarded(folder):
-  """Raises inside when it takes too long, runs code or writes elsewhere."""
+  """Raises if the body takes too long, runs a program or writes elsewhere."""
 
   def too_slow(*_):
     raise _TooSlow
 
   before = signal.signal(signal.SIGALRM, too_slow)
-  signal.alarm(SECONDS)
+  signal.alarm(MAX_SECONDS)
   _watched.append(str(folder))
   try:
     yield
@@ -131,16 +134,16 @@ def _guarded(folder):
 
 
 _watched = []
-# Scripts that read HDF5, compressed images and volumes of one file.
-_READERS = ([hdf5.__file__], [decoder.__file__], [image_probe.__file__])
+# Scripts that may be run: readers of HDF5, compressed images and volumes.
+_SCRIPTS = ([hdf5.__file__], [decoder.__file__], [image_probe.__file__])
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def _watch(event, args):
-  """Audit hook; a process cannot lose it again, so it sleeps outside."""
+  """Audit hook; it cannot be removed, so it is inactive outside `_guarded`."""
   if not _watched:
     return
-  if event == 'subprocess.Popen' and args[1][2:3] in _READERS:
+  if event == 'subprocess.Popen' and args[1][2:3] in _SCRIPTS:
     return
   if event in ('os.system', 'subprocess.Popen', 'socket.connect'):
     raise _Escaped(event, args)
@@ -152,35 +155,36 @@ def _watch(event, args):
 
 
 def _work(name, seed, first, last, connection):
-  """Runs inputs of a target in a process of its own, and tells of each."""
-  # One process, one core: others work on this machine.
+  """Runs inputs of a target in a worker process, and sends their results."""
+  # One core is enough; other programs may need the rest.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   warnings.simplefilter('ignore')
-  # What C libraries say of damage is no answer, and there is a lot of it.
+  # C libraries print many messages about damaged files.
   os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
   corpus = targets.TARGETS[name].corpus()
   with _scratch() as folder:
-    for case in corpus:  # loads what is loaded once
-      found = attempt(name, case, folder / 'sound')
-      if found.outcome != 'accepted':
-        connection.send((-1, found))
+    # Intact cases must be read. This also imports what readers import lazily.
+    for case in corpus:
+      result = attempt(name, case, folder / 'intact')
+      if result.outcome != 'accepted':
+        connection.send((-1, result))
         return
-      shutil.rmtree(folder / 'sound')
+      shutil.rmtree(folder / 'intact')
     sys.addaudithook(_watch)
     pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
-    most = pages * resource.getpagesize() + BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    max_bytes = pages * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     for number in range(first, last):
       case = case_of(name, corpus, seed, number)
       connection.send((number, None))
-      found = attempt(name, case, folder / 'case')
+      result = attempt(name, case, folder / 'case')
       shutil.rmtree(folder / 'case', ignore_errors=True)
-      connection.send((number, found))
+      connection.send((number, result))
 
 
 @contextlib.contextmanager
 def _scratch():
-  """A folder in memory where there is one."""
+  """Makes a temporary folder, in memory if possible."""
   memory = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
   with tempfile.TemporaryDirectory(prefix='fuzz-', dir=memory) as folder:
     yield pathlib.Path(folder)
@@ -192,51 +196,51 @@ def run(name, *, inputs, seed, progress=iter):
   next_input = 0
   while next_input < inputs:
     ours, theirs = context.Pipe(duplex=False)
-    last = min(inputs, next_input + _LIFE)
+    last = min(inputs, next_input + _MAX_INPUTS_OF_WORKER)
     worker = context.Process(
       target=_work, args=(name, seed, next_input, last, theirs), daemon=True
     )
     worker.start()
     theirs.close()
-    begun = None
+    started = None  # the number of the last input that was started
     try:
       while next_input < last:
-        # The first answer waits for imports and for the corpus.
-        patience = 300 if begun is None else 2 * SECONDS + _GRACE
-        if not ours.poll(patience):
+        # The first message comes after imports and writing the corpus.
+        timeout = 300 if started is None else 2 * MAX_SECONDS + _GRACE_SECONDS
+        if not ours.poll(timeout):
           worker.kill()
-          yield next_input, Result('failed', 'hangs, and answers no alarm')
+          yield next_input, Result('failed', 'hangs and ignores the alarm')
           next_input += 1
           break
         number, result = ours.recv()
         if number < 0:
-          raise RuntimeError(f'{name}: a sound file is refused: {result}')
-        begun = number
+          raise RuntimeError(f'{name}: an intact file is refused: {result}')
+        started = number
         if result is not None:
           yield number, result
           next_input = number + 1
     except EOFError:
       worker.join()
-      if begun is None:
+      if started is None:
         raise RuntimeError(f'{name}: the worker cannot start') from None
-      detail = f'kills the process, exit code {worker.exitcode}'
+      detail = f'crashes the process, exit code {worker.exitcode}'
       yield next_input, Result('failed', detail)
       next_input += 1
     finally:
       ours.close()
-      worker.join(SECONDS)
+      worker.join(MAX_SECONDS)
       worker.kill()
 
 
 def keep(out, name, seed, number, corpus, detail):
-  """Keeps a failing input, and what happened."""
+  """Writes a failing input and a description of what happened."""
   folder = out / f'{name}-{number}'
   write(case_of(name, corpus, seed, number), folder / 'case')
   (folder / 'what.txt').write_text(detail + '\n', encoding='utf-8')
 
 
 def shares(names, inputs):
-  """How many of the inputs each target gets; at least so many in all."""
+  """Returns the number of inputs of each target, rounded up."""
   total = sum(targets.TARGETS[name].share for name in names)
   return {
     name: -int(-inputs * targets.TARGETS[name].share // total) for name in names
@@ -246,9 +250,16 @@ def shares(names, inputs):
 def fuzz(names, *, inputs, seed, out=None, quiet=False):
   """Runs targets.
 
+  Args:
+    names: names of targets.
+    inputs: total number of inputs.
+    seed: seed of the inputs.
+    out: folder for failing inputs, if any.
+    quiet: whether to print nothing.
+
   Returns:
-    Name -> {'accepted': n, 'refused': n, 'failed': n}, and the details of what
-    failed.
+    Name -> {'accepted': n, 'refused': n, 'failed': n}, and descriptions of
+    failures.
   """
   counts, details = {}, []
   for name, share in shares(names, inputs).items():
@@ -272,7 +283,7 @@ def fuzz(names, *, inputs, seed, out=None, quiet=False):
 
 
 def table(counts):
-  """Counts as text."""
+  """Returns counts as a table of text."""
   lines = [
     f'{"target":<14}{"inputs":>9}{"accepted":>10}{"refused":>9}{"failures":>10}'
   ]

@@ -1,16 +1,16 @@
-"""What a guard is; see `guards`."""
+"""The type of guards; see `guards`."""
 
 from typing import NamedTuple
 
 
 class Guard(NamedTuple):
-  """A guard in the source.
+  """A piece of source code that keeps out faults, and the tests that need it.
 
   Attributes:
-    file: from the root.
-    text: stands there exactly once.
-    without: what stands there without the guard.
-    tests: arguments of pytest, which must fail then.
+    file: path from the root of the repository.
+    text: source text of the guard, which occurs once in the file.
+    without: text that replaces it to remove the guard.
+    tests: arguments of pytest; these tests must fail without the guard.
   """
 
   file: str

@@ -1,7 +1,7 @@
-"""What keeps work and users from harm: where, and which test watches over it.
+"""Guards: source code that protects work and users, and the tests of it.
 
-`GUARDS` names every one by its text in the source and by what stands there
-without it. `mutants.py` takes them out one by one.
+`GUARDS` lists each guard by its text in the source and by the text without it.
+`mutants.py` removes them one by one.
 """
 
 from faults import guard

@@ -1,4 +1,4 @@
-"""Guards of cards, which people and the Hugging Face Hub read."""
+"""Guards of model cards, which people and the Hugging Face Hub read."""
 
 from faults import guard
 

@@ -1,4 +1,4 @@
-"""Guards of which checkpoint counts, and of its place; see `guards`."""
+"""Guards of the choice and the location of checkpoints; see `guards`."""
 
 from faults import guard
 
@@ -69,7 +69,7 @@ GUARDS = (
     'tests/inference/test_bundles.py -k only_what',
   ),
   _trainer(
-    "    self._checkpoints.check_best(meta['history'])\n", '', 'at_once'
+    "    self._checkpoints.check_best(meta['history'])\n", '', 'best_is_missing'
   ),
   _trainer(
     '    self._check_identity()\n    observer.start',

@@ -1,4 +1,4 @@
-"""Guards of models that leave for PyTorch, and of what comes back."""
+"""Guards of exports to PyTorch, and of weights that come back from there."""
 
 from faults import guard
 

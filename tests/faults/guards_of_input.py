@@ -1,4 +1,4 @@
-"""Guards against what users give: series, tables, texts."""
+"""Guards against invalid input: series, tables and texts."""
 
 from faults import guard
 
@@ -178,7 +178,7 @@ GUARDS = (
     'c',
     'tests/system/test_errors.py',
   ),
-  # What is no ordinary file, and what datasets of others say.
+  # Files that are not ordinary ones, and datasets of others.
   guard.Guard(
     'mtnet_jax/storage/files.py',
     '    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):',
@@ -213,7 +213,7 @@ GUARDS = (
     'tfds_lidc/lidc_nodules/file_checks.py',
     '    check_ordinary(path, status)\n',
     '',
-    f'{_DAMAGED} -k no_file',
+    f'{_DAMAGED} -k pipe_or_device',
   ),
   guard.Guard(
     'tfds_lidc/lidc_nodules/file_checks.py',
@@ -243,7 +243,7 @@ GUARDS = (
     'tfds_lidc/lidc_nodules/lidc_nodules_dataset_builder.py',
     '    file_checks.check(self._data_dir)\n',
     '',
-    f'{_DAMAGED} -k no_file',
+    f'{_DAMAGED} -k pipe_or_device',
   ),
   guard.Guard(
     'tfds_lidc/lidc_nodules/damage.py',

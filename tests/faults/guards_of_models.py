@@ -1,4 +1,4 @@
-"""Guards against what strangers' bundles, runs and weights say."""
+"""Guards against the content of strangers' bundles, runs and weights."""
 
 from faults import guard
 

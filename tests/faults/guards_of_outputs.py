@@ -1,4 +1,4 @@
-"""Guards of files that belong together, as those of `predict` do."""
+"""Guards of output files that belong together, such as those of `predict`."""
 
 from faults import guard
 

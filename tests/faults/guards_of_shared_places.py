@@ -1,4 +1,4 @@
-"""Guards of caches, of datasets, and of what several users share."""
+"""Guards of caches, datasets and folders that several users share."""
 
 from faults import guard
 

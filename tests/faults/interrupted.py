@@ -1,7 +1,7 @@
-"""Ends a process, or fills its disk, at one of its changes of a folder.
+"""Injects a fault at one of the changes that a process makes to a folder.
 
-A change is a call that makes, renames or removes a file or folder, or opens one
-to write it.
+A change is a call that creates, renames or removes a file or folder, or opens a
+file for writing.
 """
 
 import builtins
@@ -9,23 +9,32 @@ import errno
 import io
 import os
 
-# 'kill' ends the process as SIGKILL does; 'full' lets one change fail, 'broken'
-# all from then on, as where a disk turns read-only; 'ctrl-c' is pressed.
+# 'kill' ends the process like SIGKILL. 'full' makes one change fail; 'broken'
+# makes that one and all later ones fail, like a disk that becomes read-only.
+# 'ctrl-c' raises KeyboardInterrupt.
 FAULTS = ('kill', 'full', 'broken', 'ctrl-c')
-# The exit code of a shell for a process that was killed.
+# Exit code of a killed process in a shell.
 KILLED = 137
 _CALLS = ('mkdir', 'rename', 'replace', 'rmdir', 'unlink')
 
 
 class Interruption:
-  """Counts the changes below a folder; one of them goes wrong.
+  """Counts the changes below a folder and injects a fault at one of them.
+
+  It replaces functions of `os` and `open` for the rest of the process.
 
   Attributes:
-    calls: the names of the calls, of all changes.
+    calls: names of the functions that made the changes.
   """
 
   def __init__(self, fault, at, root):
-    """Args: one of `FAULTS`; which change (0: none); the folder."""
+    """Replaces the functions.
+
+    Args:
+      fault: one of `FAULTS`.
+      at: number of the change that fails, from 1; 0 for none.
+      root: the folder.
+    """
     self.calls = []
     self._fault, self._at, self._root = fault, at, os.path.realpath(root)
     for name in _CALLS:
@@ -35,7 +44,7 @@ class Interruption:
     os.open = self._creating(os.open)
 
   def _check(self, name, path, dir_fd=None):
-    # Below a descriptor only `rmtree` works, and only on what is ours.
+    # Only `rmtree` uses descriptors of folders, and only inside `root`.
     if isinstance(path, int) or (
       dir_fd is None and not os.path.abspath(path).startswith(self._root)
     ):

@@ -1,12 +1,13 @@
-"""Kills the main job at random moments, and compares how it ends.
+"""Kills a training run at random moments, resumes it and compares the results.
 
     python tests/faults/kills.py --kills=50 --seed=0 --out=/tmp/kills
 
-One run of the test size is left alone. Others are killed (SIGKILL) and given
-again, at moments drawn from the seed: at any time, while the dataset is built,
-while a checkpoint is being written, while the report is. In the end every run
-must have the dataset, checkpoints, metrics and records of the undisturbed one,
-bit for bit, and no process of it may be left. OUT/kills.csv has every kill.
+One run of the test size is not interrupted. Other runs are killed (SIGKILL) and
+started again. The moments are drawn from the seed: any time, while the dataset
+is built, while a checkpoint is written, or while the report is written. In the
+end, every run must have the dataset, checkpoints, metrics and records of the
+uninterrupted run, bit for bit, and none of its processes may be left.
+OUT/kills.csv lists every kill.
 """
 
 import argparse
@@ -27,7 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import main_job  # noqa: E402
 
 STAGES = ('coarse', 'class', 'fine')
-# What is waited for, and how many seconds at most after that it kills.
+# Moment -> (pattern of files that are waited for, maximum delay in seconds).
 MOMENTS = {
   'at any time': (None, None),
   'building': ('data/**/.*.mtnet_jax-*', 4.0),
@@ -35,23 +36,24 @@ MOMENTS = {
   'report': ('run/records.csv', 2.0),
 }
 _WEIGHTS = (4, 1, 3, 1)
-# So that a run comes to its end.
+# A run must be able to finish.
 _MAX_PER_RUN = 8
 _BEFORE_DATA = ('starting', 'building')
 _FILES = ('metrics.json', 'records.csv')
 
 
 def job(directory):
-  """The command of a run whose dataset and run directory are below one."""
+  """Returns the command of a run with data and results in `directory`."""
   return main_job.test_size_job(
     directory / 'run',
     directory / 'data',
-    # A checkpoint after every step.
+    # Write a checkpoint after every step.
     '--config.checkpoint_minutes=0',
   )
 
 
 def start(directory, environment):
+  """Starts or resumes the run of a directory; returns its process."""
   directory.mkdir(parents=True, exist_ok=True)
   with open(directory / 'log', 'ab') as log:
     return subprocess.Popen(
@@ -60,19 +62,20 @@ def start(directory, environment):
 
 
 def kill_at(moment, process, directory, rng, seconds):
-  """Kills a process at a moment; returns whether it still ran.
+  """Kills a process at a moment; returns False if it ended before.
 
   Args:
-    moment: of `MOMENTS`.
-    process, directory: of `start`.
+    moment: key of `MOMENTS`.
+    process: result of `start`.
+    directory: argument of `start`.
     rng: `random.Random`.
-    seconds: how long a whole run takes.
+    seconds: duration of an uninterrupted run.
   """
-  pattern, most = MOMENTS[moment]
+  pattern, max_delay = MOMENTS[moment]
   if pattern is None:
     wait = rng.uniform(0, seconds / 4)
   else:
-    # Of the checkpoints to come not always the first one.
+    # Skip a random number of checkpoints.
     skip = rng.randrange(8) if moment == 'checkpoint' else 0
     seen = found(directory, pattern)
     while skip >= 0 and process.poll() is None:
@@ -80,7 +83,7 @@ def kill_at(moment, process, directory, rng, seconds):
       new = found(directory, pattern) - seen
       seen |= new
       skip -= len(new)
-    wait = rng.uniform(0, most)
+    wait = rng.uniform(0, max_delay)
   try:
     process.wait(wait)
     return False
@@ -91,17 +94,17 @@ def kill_at(moment, process, directory, rng, seconds):
 
 
 def found(directory, pattern):
-  """{(path, time of its last change)} of what a pattern matches now."""
+  """Returns {(path, time of its last change)} of files that match a pattern."""
   paths = set()
   for path in directory.glob(pattern):
-    # Temporary ones may be gone by now.
+    # Temporary files may have been removed in the meantime.
     with contextlib.suppress(FileNotFoundError):
       paths.add((path, path.stat().st_mtime_ns))
   return paths
 
 
 def reached(directory):
-  """How far a run has come, in words."""
+  """Returns the progress of a run in words."""
   run = directory / 'run'
   if (run / 'metrics.json').exists():
     return 'finished'
@@ -123,7 +126,7 @@ def reached(directory):
 
 
 def differences(left, right):
-  """What differs between two finished runs, as texts."""
+  """Yields the names of results that differ between two finished runs."""
   import numpy as np
   import run_files
 
@@ -149,7 +152,7 @@ def differences(left, right):
 
 @functools.cache  # every run is compared with the same one
 def dataset(directory):
-  """Hash of every record: files of equal records need not have equal bytes."""
+  """Returns a hash of all records, as files of equal records may differ."""
   from mtnet_jax.data import lidc
   from mtnet_jax.data import nodules
 
@@ -164,7 +167,7 @@ def dataset(directory):
 
 
 def left_over(directory):
-  """Command lines of processes that still work on a run, after 10 s."""
+  """Returns command lines of processes that still use a run after 10 s."""
   until = time.monotonic() + 10
   while True:
     lines = [
@@ -182,7 +185,7 @@ def left_over(directory):
 
 
 def run_kills(*, kills, seed, out, environment):
-  """Runs it all; returns the rows of kills.csv and what went wrong."""
+  """Kills runs; returns the rows of kills.csv and descriptions of faults."""
   rng = random.Random(seed)
   undisturbed = out / 'undisturbed'
   started = time.monotonic()
@@ -195,8 +198,8 @@ def run_kills(*, kills, seed, out, environment):
   while len(rows) < kills:
     number += 1
     directory = out / f'run{number}'
-    of_this = 0
-    while of_this < _MAX_PER_RUN and len(rows) < kills:
+    num_kills = 0
+    while num_kills < _MAX_PER_RUN and len(rows) < kills:
       process = start(directory, environment)
       (moment,) = rng.choices(list(MOMENTS), _WEIGHTS)
       if moment == 'building' and reached(directory) not in _BEFORE_DATA:
@@ -206,7 +209,7 @@ def run_kills(*, kills, seed, out, environment):
         if process.returncode:
           faults.append(f'{directory}: exit code {process.returncode}')
         break
-      of_this += 1
+      num_kills += 1
       rows.append(
         {
           'run': number,

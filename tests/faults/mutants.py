@@ -1,10 +1,10 @@
-"""Takes the guards of `guards.py` out one by one; a test must fail each time.
+"""Removes the guards of `guards.py` one by one; a test must fail each time.
 
     python tests/faults/mutants.py
     python tests/faults/mutants.py --only=dicom
 
-Works on a copy of the tree, where every test must pass first. Exit code: 0, or
-1 where no test noticed.
+Works on a copy of the repository, where all of these tests must pass first. The
+exit code is 1 if the tests of a guard pass without it, and 0 otherwise.
 """
 
 import argparse
@@ -26,12 +26,12 @@ if __name__ == '__main__':
 from faults import guard as guard_lib  # noqa: E402
 from faults import guards  # noqa: E402
 
-# A test of which the guard is that it ends at all.
-_SECONDS = 300
+# Some guards keep a test from hanging.
+_MAX_SECONDS = 300
 
 
 def run_tests(tree: pathlib.Path, tests: str) -> str:
-  """'pass', 'fail' or 'hang'."""
+  """Runs tests; returns 'pass', 'fail', 'hang' or an unexpected exit code."""
   command = [sys.executable, '-m', 'pytest', '-q', '-x', '-m', '']
   process = subprocess.Popen(
     [*command, '-p', 'no:cacheprovider', *shlex.split(tests)],
@@ -42,19 +42,19 @@ def run_tests(tree: pathlib.Path, tests: str) -> str:
     start_new_session=True,
   )
   try:
-    code = process.wait(_SECONDS)
+    code = process.wait(_MAX_SECONDS)
   except subprocess.TimeoutExpired:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return 'hang'
   if code not in (0, 1):
-    # No tests, or a crash of pytest itself, which a signal can be.
+    # A signal crashes pytest itself. Other codes mean that it found no test.
     return 'fail' if code < 0 else f'pytest ends with {code}'
   return 'fail' if code else 'pass'
 
 
 def mutate(tree: pathlib.Path, guard: guard_lib.Guard) -> str:
-  """What the tests of a guard say without it."""
+  """Returns the result of a guard's tests without the guard."""
   path = tree / guard.file
   source = path.read_text(encoding='utf-8')
   path.write_text(
@@ -80,16 +80,16 @@ def main():
     )
     shutil.copytree(_ROOT, tree, ignore=ignored)
     for tests in tqdm.tqdm(sorted({g.tests for g in chosen}), unit='test'):
-      # Else their failing would say nothing.
+      # Otherwise a failure without the guard would prove nothing.
       found = run_tests(tree, tests)
       if found != 'pass':
-        raise SystemExit(f'{tests}: {found}, with every guard in its place.')
+        raise SystemExit(f'{tests}: {found}, although no guard is removed.')
     for guard in tqdm.tqdm(chosen, unit='guard'):
       found = mutate(tree, guard)
       unnoticed += found not in ('fail', 'hang')
       first = guard.text.strip().splitlines()[0]
       tqdm.tqdm.write(f'{found:<5} {guard.file}: {first}')
-  print(f'{len(chosen) - unnoticed} of {len(chosen)} were noticed.')
+  print(f'Tests noticed {len(chosen) - unnoticed} of {len(chosen)} removals.')
   return int(bool(unnoticed))
 
 

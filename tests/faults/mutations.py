@@ -1,7 +1,7 @@
-"""Seeded damage to files: of bytes, and of what the bytes mean.
+"""Random damage to files: to their bytes, and to JSON and CSV.
 
-A case is what a stranger sends: relative path -> bytes. Every function takes a
-`random.Random`, so that a seed repeats a case exactly.
+A case is a set of files that a stranger might send, relative path -> bytes. All
+functions draw from a `random.Random`, so a seed reproduces a case exactly.
 """
 
 import copy
@@ -12,7 +12,7 @@ import random
 import struct
 
 _LONG = 'A' * 70_000
-# Text that means something to a page, a spreadsheet, a shell or a path.
+# Texts that are special in HTML, spreadsheets, shells or paths.
 HOSTILE_TEXTS = (
   '',
   ' ',
@@ -72,9 +72,18 @@ _LENGTHS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 def damage(rng: random.Random, data: bytes, other: bytes = b'') -> bytes:
-  """One to four random wounds: flips, cuts, splices, blown-up lengths."""
+  """Applies one to four random changes, such as flips, cuts and splices.
+
+  Args:
+    rng: source of randomness.
+    data: content of a file.
+    other: another content, which splices take parts of.
+
+  Returns:
+    The damaged content.
+  """
   for _ in range(rng.choice((1, 1, 1, 2, 4))):
-    data = rng.choice(_WOUNDS)(rng, data, other)
+    data = rng.choice(_CHANGES)(rng, data, other)
   return data
 
 
@@ -118,7 +127,7 @@ def _remove(rng, data, other):
 
 
 def _blow_up(rng, data, other):
-  """Writes an extreme number where a length may be."""
+  """Overwrites bytes that may be a length with an extreme number."""
   del other
   form = rng.choice(('<H', '>H', '<L', '>L', '<Q'))
   size = struct.calcsize(form)
@@ -127,12 +136,12 @@ def _blow_up(rng, data, other):
   return data[:at] + struct.pack(form, value) + data[at + size :]
 
 
-_WOUNDS = (_flip, _flip, _overwrite, _truncate, _splice, _repeat, _remove)
-_WOUNDS += (_blow_up, _blow_up)
+_CHANGES = (_flip, _flip, _overwrite, _truncate, _splice, _repeat, _remove)
+_CHANGES += (_blow_up, _blow_up)
 
 
 def damage_json(rng: random.Random, data: bytes) -> bytes:
-  """Other values, lost, doubled and strange keys; sometimes no JSON at all."""
+  """Changes values; removes, copies and renames keys; may give invalid JSON."""
   kind = rng.random()
   if kind < 0.1:
     return damage(rng, data, data)
@@ -142,31 +151,32 @@ def damage_json(rng: random.Random, data: bytes) -> bytes:
   if not isinstance(tree, (dict, list)):
     return damage(rng, data, data)
   for _ in range(rng.choice((1, 1, 2, 3))):
-    holder, key = _place(rng, tree)
+    holder, key = _choose_entry(rng, tree)
     if holder is None:
       tree = hostile(rng)
       break
     else:
-      _wound_tree(rng, holder, key)
+      _damage_entry(rng, holder, key)
   return json.dumps(tree).encode('utf-8', 'replace')
 
 
-def _place(rng, tree):
-  """A random (container, key) of nested lists and dicts."""
-  places = [(None, None)]
+def _choose_entry(rng, tree):
+  """Returns a random (container, key); rarely (None, None) for the whole."""
+  entries = [(None, None)]
   pending = [tree]
   while pending:
     node = pending.pop()
     keys = node if isinstance(node, dict) else range(len(node))
     for key in keys:
-      places.append((node, key))
+      entries.append((node, key))
       if isinstance(node[key], (dict, list)):
         pending.append(node[key])
-  # The whole is replaced seldom.
-  return rng.choice(places[1:] or places) if rng.random() > 0.02 else places[0]
+  if rng.random() <= 0.02:
+    return entries[0]
+  return rng.choice(entries[1:] or entries)
 
 
-def _wound_tree(rng, holder, key):
+def _damage_entry(rng, holder, key):
   kind = rng.random()
   if kind < 0.15:
     del holder[key]
@@ -177,14 +187,14 @@ def _wound_tree(rng, holder, key):
 
 
 def hostile(rng):
-  """A value that nobody expects."""
+  """Returns a value that no reader expects."""
   if rng.random() < 0.3:
     return rng.choice(HOSTILE_TEXTS)
   return copy.deepcopy(rng.choice(HOSTILE_VALUES))
 
 
 def damage_csv(rng: random.Random, data: bytes) -> bytes:
-  """Other cells, lost, doubled and renamed columns, lost and doubled rows."""
+  """Changes cells, and removes, copies and renames columns and rows."""
   if rng.random() < 0.15:
     return damage(rng, data, data)
   rows = list(csv.reader(io.StringIO(data.decode())))
@@ -215,7 +225,7 @@ def damage_csv(rng: random.Random, data: bytes) -> bytes:
 def damage_case(
   rng: random.Random, case: dict[str, bytes], other: dict[str, bytes]
 ) -> dict[str, bytes]:
-  """Damages one or two files by what they are."""
+  """Damages or removes one or two files of a case, each by its format."""
   case = dict(case)
   for name in rng.sample(sorted(case), min(len(case), rng.choice((1, 1, 2)))):
     if rng.random() < 0.03:

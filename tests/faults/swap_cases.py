@@ -1,4 +1,4 @@
-"""Commands that replace a folder, and what is there before they do."""
+"""Commands that replace a folder, and the state before they run."""
 
 from collections.abc import Callable
 import contextlib
@@ -15,13 +15,14 @@ _POINTS = predict_job.POINTS.splitlines(keepends=True)
 
 
 class Case(NamedTuple):
-  """A command.
+  """A command that replaces a folder.
 
   Attributes:
-    target: the folder that it replaces, from that of a trial; a pattern.
-    prepare: makes the folder of a trial, with the old target, of a shared one.
-    run: runs the command there.
-    old: False where the target is new.
+    target: pattern of the replaced folder, relative to the folder of a trial.
+    prepare: function (shared folder, folder of a trial) that fills the latter,
+      with an old target.
+    run: function (folder of a trial) that runs the command there.
+    old: whether there is an old target.
   """
 
   target: str
@@ -36,7 +37,7 @@ def _call(module, *arguments):
 
 
 def share(folder):
-  """Makes what several cases need: a dataset, a run, a series, a sweep."""
+  """Makes input of several cases: a dataset, a run, a series and a sweep."""
   from mtnet_jax.data import lidc
   from mtnet_jax.data import nodules
   from mtnet_jax.evaluation import outputs as outputs_lib
@@ -110,7 +111,7 @@ def _sweep(shared, folder):
 
 
 def _copy(*names):
-  """Prepares a folder with some of what is shared."""
+  """Returns a function that copies some shared files to a trial's folder."""
   import shutil
 
   def prepare(shared, folder):
@@ -134,9 +135,9 @@ def _and_run(prepare, run):
 
 
 def cases(shared):
-  """Name of the command -> `Case`."""
+  """Returns name of the command -> `Case`."""
 
-  def again(folder):
+  def sweep(folder):
     _sweep(shared, folder / 'sweep')
 
   def report(folder):
@@ -154,5 +155,5 @@ def cases(shared):
     'export': Case('out', _copy('run'), _export, old=False),
     'report': Case('run/report', _and_run(_copy('run'), report), report),
     'predict': Case('out', predicted, _predict),
-    'sweep': Case('sweep/report', _copy('sweep'), again),
+    'sweep': Case('sweep/report', _copy('sweep'), sweep),
   }

@@ -1,14 +1,14 @@
-"""Kills commands, and fills their disks, while they replace a folder.
+"""Kills commands, or makes their disk full, while they replace a folder.
 
     python tests/faults/swaps.py --trials=50 --seed=0 --out=/tmp/swaps
 
 Each command (build --overwrite, bundle, export, report, predict, sweep) runs in
-a copy of a folder, where an older result stands. It ends (as by SIGKILL) at one
-of its changes of the disk; or that change fails, for a full disk; or, where
-this user may mount one, the disk is a tmpfs that is really full. The moves of
-whole folders are met first, the other changes are drawn from the seed. Then the
-old or the new must be there, whole; and the same command again must give the
-new, and leave nothing else. OUT/swaps.csv has every trial.
+a copy of a folder with an older result. At one of its changes to the disk it is
+killed, or the change fails as on a full disk; or the disk is a tmpfs that is
+really full, which needs permission to mount it. The first trials hit the moves
+of whole folders; the others hit changes drawn from the seed. Afterwards the old
+or the new result must be there and complete. The same command must then produce
+the new result and leave no other files. OUT/swaps.csv lists every trial.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _LARGE = 'size=2g'
 
 
 def in_child(function, log):
-  """Runs a function in a process of its own; returns its exit code."""
+  """Runs a function in a child process; returns its exit code."""
   process = os.fork()
   if process:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -58,7 +58,7 @@ def in_child(function, log):
 
 
 def tree(folder):
-  """{name: digest} of what is not hidden; None where there is no folder."""
+  """Returns path -> digest of files that are not hidden; None for no folder."""
   if folder is None or not folder.is_dir():
     return None
   return {
@@ -122,7 +122,7 @@ class Trials:
     return self._in_child(run)
 
   def _state(self):
-    """'old', 'new', or what else is there."""
+    """Returns 'old', 'new' or the files that are there instead."""
     found = tree(self._target(self._folder))
     if found == self._old:
       return 'old'
@@ -131,14 +131,14 @@ class Trials:
     return f'neither: {sorted(found) if found else found}'
 
   def _is_new(self, found):
-    # Some files have a time or an identifier of their own, and predictions all.
-    same = sum(found[x] == self._new[x] for x in found if x in self._new)
+    # One file may contain a time or an identifier; all files of `predict` do.
+    num_equal = sum(found[x] == self._new[x] for x in found if x in self._new)
     return found.keys() == self._new.keys() and (
-      self._name == 'predict' or same >= len(found) - 1
+      self._name == 'predict' or num_equal >= len(found) - 1
     )
 
   def _mend(self):
-    """What a reader does first, or the next use of the folder."""
+    """Completes or reverts the replacement, as every use of the folder does."""
     from mtnet_jax.ct import out_folder
     from mtnet_jax.storage import together
     from tfds_lidc.folder_swap import swap
@@ -152,12 +152,12 @@ class Trials:
       swap.mend(self._folder / self._case.target)
 
   def trial(self, fault, at):
-    """One trial; returns a row of swaps.csv and the faults found."""
+    """Runs one trial; returns a row of swaps.csv and the faults found."""
     mounted = fault == 'tmpfs'
     self._start(mounted)
     try:
       if mounted:
-        # Full after a share of what is written, most often within it.
+        # The disk is full after `at` times the number of bytes to be written.
         used = sum(x.stat().st_blocks * 512 for x in self._folder.rglob('*'))
         _mount(self._folder, f'remount,size={used + int(at * self._bytes)}')
         code = self._in_child(lambda: self._case.run(self._folder))
@@ -181,14 +181,14 @@ class Trials:
       'left': state,
       'after': after,
     }
-    # A bundle that is there is not written again.
-    there = not self._case.old and state == 'new'
+    # A command refuses to write a bundle or an export that already exists.
+    refused = not self._case.old and state == 'new'
     good = state in ('old', 'new') and after == 'new' and not hidden
-    good = good and (code_after == 0 or there)
+    good = good and (code_after == 0 or refused)
     return row, [] if good else [f'{row}, then {code_after} {hidden}']
 
   def moments(self, fault, rng):
-    """At which changes to interfere, without end."""
+    """Yields values of `at` for trials, without end."""
     if fault == 'tmpfs':
       while True:
         yield round(rng.uniform(0, 1.2), 3)
@@ -206,12 +206,14 @@ def _mount(folder, options=_LARGE):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--trials', type=int, default=50, help='of each fault')
+  parser.add_argument(
+    '--trials', type=int, default=50, help='number of trials of each fault'
+  )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--only', nargs='+', help='names of commands')
   parser.add_argument('--faults', nargs='+', default=['kill', 'full', 'tmpfs'])
   parser.add_argument(
-    '--shared', type=pathlib.Path, help="of an earlier --out's"
+    '--shared', type=pathlib.Path, help='folder `shared` of an earlier --out'
   )
   parser.add_argument('--out', type=pathlib.Path, required=True)
   args = parser.parse_args()
@@ -224,7 +226,7 @@ def main():
     lambda: swap_cases.share(shared), out / 'shared.log'
   ):
     raise SystemExit(f'see {out}/shared.log')
-  # Imported once, for all children; none of it starts a device.
+  # Imported here once for all children; this does not initialise a device.
   import mtnet_jax.report  # noqa: F401
   import tfds_lidc.build  # noqa: F401
 

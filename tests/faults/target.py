@@ -1,4 +1,4 @@
-"""What a target of the fuzzer is."""
+"""The type of the fuzzer's targets."""
 
 from collections.abc import Callable
 import pathlib
@@ -10,17 +10,17 @@ Case = dict[str, bytes]
 
 
 class Refused(Exception):  # noqa: N818
-  """A reader returned what is wrong with the file."""
+  """Raised by a target if its reader reports a fault without raising."""
 
 
 class Target(NamedTuple):
-  """A reader, and what to give it.
+  """A reader and the damaged files that it gets.
 
   Attributes:
-    share: of the inputs.
-    corpus: writes sound cases.
-    damage: (rng, case, another) -> a damaged case.
-    read: reads a folder.
+    share: relative number of inputs.
+    corpus: function that returns intact cases.
+    damage: function (rng, case, another case) -> damaged case.
+    read: function that reads a folder with the files of a case.
   """
 
   share: float
@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 
 def written(write) -> Case:
-  """What `write` writes into a folder."""
+  """Returns the files that `write` writes into a folder."""
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     write(folder)

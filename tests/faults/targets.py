@@ -1,8 +1,7 @@
-"""What reads files of strangers: a corpus of sound ones, and the reader.
+"""Targets of the fuzzer: all readers of files that strangers may send.
 
-The corpus is written by the project's own writers; a target's `read` is given
-a folder with one case. It returns, or raises the `InputError` of either
-package, or `Refused` where the reader returns what is wrong.
+Most corpora are written by the project's own writers. A target's `read` must
+return, or raise the `InputError` of either package, or `Refused`.
 """
 
 import functools
@@ -19,7 +18,7 @@ from faults import target
 from faults import volume_targets
 from faults import weights_targets
 
-# Tables, text and runs.
+# Tables, texts, runs and bundles.
 
 
 def _points() -> list[target.Case]:
@@ -36,11 +35,11 @@ def _points() -> list[target.Case]:
 
 @functools.cache
 def _volume():
-  """A sound series to ask for points of."""
+  """An intact series, for points in it."""
   from mtnet_jax.ct import series
 
   folder = pathlib.Path(tempfile.mkdtemp(prefix='fuzz-'))
-  dicom_targets.slices(folder, count=3)
+  dicom_targets.write_slices(folder, num=3)
   return series.find([folder], show_progress=False)
 
 
@@ -50,7 +49,7 @@ def _read_points(folder):
 
   read = points.read(folder / 'points.csv')
   for point in read.points:
-    # The id becomes the name of a file.
+    # The id becomes a file name, which must not lead to another folder.
     assert (folder / f'{point.point_id}.png').parent == folder
   volume = _volume()
   places.from_points(read.of_series(volume.series_uid), volume)
@@ -68,7 +67,7 @@ def _policies() -> list[target.Case]:
 
 
 def _damage_text(rng, case, other):
-  def wounded(text, donor):
+  def damaged(text, donor):
     if rng.random() < 0.3:
       return mutations.damage(rng, text, donor)
     items = [i.split(b'=') for i in text.split(b',')]
@@ -78,7 +77,7 @@ def _damage_text(rng, case, other):
     )
     return b','.join(b'='.join(i) for i in items)
 
-  return {name: wounded(text, other[name]) for name, text in case.items()}
+  return {name: damaged(text, other[name]) for name, text in case.items()}
 
 
 def _read_policy(folder):
@@ -128,7 +127,7 @@ def _write_bundle(folder):
 
 
 def _damage_bundle(rng, case, other):
-  """Damage, mostly signed by a manifest that fits, as a stranger's would be."""
+  """Damages a file; mostly the manifest matches, as a stranger can sign too."""
   weights = 'bundle/weights.safetensors'
   if rng.random() < 0.25:
     found = dict(case)
@@ -157,7 +156,7 @@ def _flags() -> list[target.Case]:
 
 
 def _fields(config, path=''):
-  """('seg_net.exit_width', 1024) of every field of a config."""
+  """Yields (name, value) of every field of a config, with dots in names."""
   for key, value in config.items():
     name = f'{path}.{key}' if path else key
     if hasattr(value, 'items'):
@@ -170,8 +169,8 @@ def _damage_flags(rng, case, other):
   del other
   import project_configs
 
-  given = json.loads(case['flags.json'])
-  config = project_configs.CONFIGS.get_config(given['variant'])
+  content = json.loads(case['flags.json'])
+  config = project_configs.CONFIGS.get_config(content['variant'])
   for name, value in rng.sample(list(_fields(config)), rng.choice((1, 1, 3))):
     hostile = mutations.hostile(rng)
     if rng.random() < 0.5 and isinstance(value, (int, float)):
@@ -180,12 +179,12 @@ def _damage_flags(rng, case, other):
       changed = list(value)
       changed[rng.randrange(len(changed))] = hostile
       hostile = changed
-    given['flags'][name] = hostile
-  return {'flags.json': json.dumps(given).encode()}
+    content['flags'][name] = hostile
+  return {'flags.json': json.dumps(content).encode()}
 
 
 def _read_flags(folder):
-  """Every field of a config is a flag, of the type of its default."""
+  """Sets fields of a config like flags, and makes everything from it."""
   import project_configs
 
   from mtnet_jax.models import nets
@@ -193,16 +192,17 @@ def _read_flags(folder):
   from mtnet_jax.training import options
   from mtnet_jax.training import stages
 
-  given = json.loads((folder / 'flags.json').read_bytes())
-  config = project_configs.CONFIGS.get_config(given['variant'])
+  content = json.loads((folder / 'flags.json').read_bytes())
+  config = project_configs.CONFIGS.get_config(content['variant'])
   flags = {
     name: tuple(value) if isinstance(value, list) else value
-    for name, value in given['flags'].items()
+    for name, value in content['flags'].items()
   }
   try:
     config.update_from_flattened_dict(flags)
   except (OverflowError, TypeError, ValueError) as error:
-    raise target.Refused(str(error)[:200]) from error  # as the flags do
+    # absl reports these errors of a flag in one line.
+    raise target.Refused(str(error)[:200]) from error
   check_config.check_config(config)
   nets.make_nets(config)
   stages.make_stages(config)
@@ -271,12 +271,12 @@ TARGETS = {
   ),
   'index': target.Target(
     4,
-    dicom_targets.memories,
-    dicom_targets.damage_memory,
-    dicom_targets.read_memory,
+    dicom_targets.indices,
+    dicom_targets.damage_index,
+    dicom_targets.read_index,
   ),
 }
-# What reads some of them is an extra.
+# Some readers need an extra.
 for _name, _package in (
   ('pth', 'torch'),
   ('tensorflow', 'tensorflow'),

@@ -1,4 +1,4 @@
-"""Damaged files of strangers are read, or refused in one line."""
+"""Damaged files are read, or refused by a clear message."""
 
 import random
 import time
@@ -8,27 +8,27 @@ from faults import target as target_lib
 from faults import targets
 import pytest
 
-pytestmark = pytest.mark.filterwarnings('ignore')  # of pydicom, of damage
+pytestmark = pytest.mark.filterwarnings('ignore')  # pydicom warns of damage
 
 _FAST = ('dicom', 'series', 'points', 'policy', 'safetensors')
 
 
 @pytest.mark.parametrize('name', _FAST)
-def test_damage_is_read_or_refused(name, tmp_path):
+def test_damaged_files_are_read_or_refused(name, tmp_path):
   corpus = targets.TARGETS[name].corpus()
   outcomes = set()
   for number in range(100):
     case = fuzz.case_of(name, corpus, 1, number)
-    found = fuzz.attempt(name, case, tmp_path / str(number))
-    assert found.outcome != 'failed', (number, found.detail)
-    outcomes.add(found.outcome)
-  # A corpus that is never read would prove nothing.
+    result = fuzz.attempt(name, case, tmp_path / str(number))
+    assert result.outcome != 'failed', (number, result.detail)
+    outcomes.add(result.outcome)
+  # Inputs that are all refused would prove nothing.
   assert outcomes == {'accepted', 'refused'}
 
 
 @pytest.mark.long
 @pytest.mark.extra
-def test_every_reader(tmp_path):
+def test_no_target_fails(tmp_path):
   pytest.importorskip('torch', reason='needs the extra interop')
   counts, details = fuzz.fuzz(
     list(targets.TARGETS), inputs=5000, seed=2, out=tmp_path, quiet=True
@@ -37,7 +37,7 @@ def test_every_reader(tmp_path):
   assert sum(sum(count.values()) for count in counts.values()) >= 5000
 
 
-def test_a_seed_repeats_its_inputs():
+def test_seed_reproduces_its_inputs():
   corpus = targets.TARGETS['points'].corpus()
   first, again, other = (
     [fuzz.case_of('points', corpus, seed, n) for n in range(20)]
@@ -48,14 +48,14 @@ def test_a_seed_repeats_its_inputs():
 
 def _read_as(monkeypatch, read):
   target = target_lib.Target(1, lambda: [{}], lambda *_: {}, read)
-  monkeypatch.setitem(targets.TARGETS, 'made', target)
+  monkeypatch.setitem(targets.TARGETS, 'example', target)
 
 
-def test_what_is_no_clear_refusal_is_a_failure(monkeypatch, tmp_path):
+def test_anything_but_a_clear_refusal_is_a_failure(monkeypatch, tmp_path):
   def crash(folder):
     raise KeyError(folder)
 
-  def hog(folder):
+  def exhaust_memory(folder):
     try:
       raise MemoryError
     except MemoryError as error:
@@ -64,13 +64,13 @@ def test_what_is_no_clear_refusal_is_a_failure(monkeypatch, tmp_path):
   def hang(folder):
     time.sleep(30)
 
-  monkeypatch.setattr(fuzz, 'SECONDS', 1)
-  for read in (crash, hog, hang):
+  monkeypatch.setattr(fuzz, 'MAX_SECONDS', 1)
+  for read in (crash, exhaust_memory, hang):
     _read_as(monkeypatch, read)
-    assert fuzz.attempt('made', {}, tmp_path).outcome == 'failed', read
+    assert fuzz.attempt('example', {}, tmp_path).outcome == 'failed', read
 
 
-def test_a_case_is_damaged():
+def test_damage_changes_a_copy_of_the_case():
   rng = random.Random(0)
   case = {'points.csv': b'x,y,z\n1,2,3\n'}
   damaged = [

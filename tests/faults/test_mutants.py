@@ -1,4 +1,4 @@
-"""The guards that `faults/mutants.py` takes out are where it says."""
+"""The guards that `faults/mutants.py` removes are in the source."""
 
 from faults import guard as guard_lib
 from faults import guards
@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.parametrize(
   'guard', guards.GUARDS, ids=lambda g: f'{g.file}:{g.text.strip()[:30]}'
 )
-def test_a_guard_stands_where_it_should_once(guard):
+def test_guard_occurs_once_in_its_file(guard):
   source = (main_job.ROOT / guard.file).read_text(encoding='utf-8')
   assert source.count(guard.text) == 1
   changed = source.replace(guard.text, guard.without)
@@ -20,7 +20,7 @@ def test_a_guard_stands_where_it_should_once(guard):
       assert (main_job.ROOT / name).is_file()
 
 
-def test_a_guard_that_no_test_watches_is_told(tmp_path):
+def test_guard_that_no_test_needs_is_found(tmp_path):
   (tmp_path / 'one.py').write_text('LIMIT = 3\n')
   (tmp_path / 'test_one.py').write_text(
     'import one\n'
@@ -28,11 +28,11 @@ def test_a_guard_that_no_test_watches_is_told(tmp_path):
     'def test_blind():\n  assert one.LIMIT\n'
   )
 
-  def without(tests):
+  def result_without(tests):
     guard = guard_lib.Guard('one.py', '3', '4', tests)
     return mutants.mutate(tmp_path, guard)
 
-  assert without('test_one.py') == 'fail'
-  assert without('test_one.py -k blind') == 'pass'
-  assert without('test_one.py -k none') == 'pytest ends with 5'
+  assert result_without('test_one.py') == 'fail'
+  assert result_without('test_one.py -k blind') == 'pass'
+  assert result_without('test_one.py -k none') == 'pytest ends with 5'
   assert (tmp_path / 'one.py').read_text() == 'LIMIT = 3\n'

@@ -1,4 +1,4 @@
-"""Volumes of one file, and lists of points, for the fuzzer."""
+"""Targets of the fuzzer: volumes in one file, and lists of points."""
 
 import json
 
@@ -10,7 +10,7 @@ _UID = ct_files.SERIES_UID
 
 
 def files() -> list[target.Case]:
-  """A small CT in each format."""
+  """Returns a small CT in each format."""
   import SimpleITK
 
   rng = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def read_file(folder):
   from mtnet_jax.ct import volume as ct_volume
   from tfds_lidc.ct import metaimage
 
-  # Damage can take a file away.
+  # Damage may have removed a file.
   names = ('ct.mhd', 'ct.mha', 'ct.nii', 'ct.nii.gz', 'ct.nrrd')
   path = next(
     (folder / name for name in names if (folder / name).exists()),
@@ -58,7 +58,7 @@ def read_file(folder):
 
 
 def lists() -> list[str]:
-  """Texts of points as tools write them."""
+  """Returns lists of points in the formats of several tools."""
   points = [
     {'id': '1', 'label': 'F-1', 'position': [35.0, 115.0, -300.0]},
     {'id': '2', 'label': 'F-2', 'position': [33.5, 112.0, -297.0]},

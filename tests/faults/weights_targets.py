@@ -1,4 +1,4 @@
-"""Files of public weights."""
+"""Targets of the fuzzer: files of weights."""
 
 import io
 import os
@@ -8,8 +8,6 @@ import zipfile
 from faults import mutations
 from faults import target
 import numpy as np
-
-# Files of weights.
 
 
 def arrays():
@@ -31,7 +29,7 @@ def safetensors() -> list[target.Case]:
 
 
 def exported() -> bytes:
-  """A file with the names and settings of an export to PyTorch."""
+  """Returns a file with the names and settings of an export to PyTorch."""
   import json
 
   from safetensors import numpy as safetensors_numpy
@@ -55,7 +53,7 @@ def exported() -> bytes:
 
 
 def damage_safetensors(rng, data, other):
-  """Mostly the header, with its length put right."""
+  """Damages mostly the header, and mostly corrects its length."""
   if rng.random() < 0.4:
     return mutations.damage(rng, data, other)
   size = int.from_bytes(data[:8], 'little')
@@ -80,14 +78,14 @@ def pth() -> list[target.Case]:
 
 
 class Code:
-  """Runs when it is unpickled, if anything is."""
+  """Runs a command when it is unpickled."""
 
   def __reduce__(self):
     return os.system, ('touch /tmp/fuzz-has-run-code',)
 
 
 def damage_pth(rng, data, other):
-  """Mostly the pickle inside of the archive."""
+  """Damages mostly the pickle in the archive."""
   if rng.random() < 0.3 or not zipfile.is_zipfile(io.BytesIO(data)):
     return mutations.damage(rng, data, other)
   out = io.BytesIO()
@@ -153,6 +151,8 @@ def damage_tensorflow(rng, case, other):
 
 
 def of_weights(damage):
+  """Returns a target's `damage` function for cases of one file."""
+
   def damaged(rng, case, other):
     ((name, data),) = case.items()
     return {name: damage(rng, data, other[name])}
@@ -165,7 +165,7 @@ def read_weights(folder):
   from mtnet_jax.weights import files
   from mtnet_jax.weights import sources
 
-  # Of TensorFlow's two files the index is what is named.
+  # A TensorFlow checkpoint has two files; users name the index.
   path = max(folder.iterdir(), key=lambda path: path.suffix == '.index')
   with files.open_weights(path) as file:
     for task in sources.EXPORTED_FIELDS:

@@ -1,4 +1,4 @@
-"""Sizes of compressed images, as their encoders were told."""
+"""Sizes of images, read from their compressed streams."""
 
 import io
 
@@ -24,23 +24,23 @@ def _encoded(kind, **kwargs):
     ('JPEG2000', {'no_jp2': False}),
   ],
 )
-def test_sizes_are_those_of_the_image(kind, kwargs):
+def test_size_is_that_of_the_image(kind, kwargs):
   assert codestream.size(_encoded(kind, **kwargs)) == (5, 9, 1)
 
 
-def test_jpeg_ls():
+def test_size_of_jpeg_ls():
   jpeg_ls = pytest.importorskip('jpeg_ls', reason='pyjpegls decodes JPEG-LS')
   stream = jpeg_ls.encode_array(np.zeros((5, 9), np.uint8))
   assert codestream.size(bytes(stream)) == (5, 9, 1)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'JPEG2000'])
-def test_what_breaks_off_has_no_size(kind):
+def test_truncated_stream_has_no_size(kind):
   whole = _encoded(kind)
   assert {codestream.size(whole[:n]) for n in range(12)} == {None}
 
 
-def test_a_box_of_no_length_ends_the_search():
-  # pydicom would stay at it for ever.
+def test_box_of_length_zero_ends_the_search():
+  # pydicom loops forever on such a box.
   start = b'\0\0\0\x0cjP  \r\n\x87\n'
   assert codestream.size(start + bytes(8)) is None

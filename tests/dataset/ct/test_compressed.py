@@ -1,4 +1,4 @@
-"""HU come out of every transfer syntax and pixel representation alike."""
+"""HU are the same for every transfer syntax and pixel representation."""
 
 import io
 
@@ -14,28 +14,28 @@ from tfds_lidc import build
 from tfds_lidc.ct import header
 
 _ROWS, _COLS = np.mgrid[:48, :64]
-_FRINGE = _ROWS + _COLS < 20  # outside of the field of view
+_PADDED = _ROWS + _COLS < 20  # outside the field of view
 _RAMP = 7 * _ROWS - 5 * _COLS
 _NOISE = np.random.default_rng(0).integers(0, 1 << 16, _RAMP.shape)
 
-# What scanners write: raw values, the bits of which count, slope, intercept.
+# What scanners write: (raw values, stored bits, slope, intercept).
 _KINDS = {
   'unsigned': ((1024 + _RAMP).astype(np.uint16), 12, 1, -1024),
-  'unsigned to the last bit': (_NOISE.astype(np.uint16), 16, 1, -1024),
+  'unsigned in all bits': (_NOISE.astype(np.uint16), 16, 1, -1024),
   'signed, padded with -2000': (
-    np.where(_FRINGE, -2000, 20 * _RAMP).astype(np.int16),
+    np.where(_PADDED, -2000, 20 * _RAMP).astype(np.int16),
     16,
     1,
     0,
   ),
   'signed in 12 bits, padded with -2048': (
-    np.where(_FRINGE, -2048, _RAMP).astype(np.int16),
+    np.where(_PADDED, -2048, _RAMP).astype(np.int16),
     12,
     1,
     -1024,
   ),
-  'signed to the last bit': (_NOISE.astype(np.int16), 16, 1, 0),
-  'half steps': ((3000 + _RAMP).astype(np.uint16), 16, 0.5, -1000),
+  'signed in all bits': (_NOISE.astype(np.int16), 16, 1, 0),
+  'slope of one half': ((3000 + _RAMP).astype(np.uint16), 16, 0.5, -1000),
 }
 _SYNTAXES = {
   'native': None,
@@ -45,7 +45,8 @@ _SYNTAXES = {
   'JPEG Lossless': uid.JPEGLosslessSV1,
   'JPEG Lossless, process 14': uid.JPEGLossless,
 }
-_HAND_MADE = (uid.JPEGLosslessSV1, uid.JPEGLossless)
+# Syntaxes that only the encoder of the tests can write.
+_OWN_ENCODER = (uid.JPEGLosslessSV1, uid.JPEGLossless)
 _EXTRA = ('JPEG 2000', 'JPEG Lossless', 'JPEG Lossless, process 14')
 
 _every_syntax = pytest.mark.parametrize(
@@ -58,14 +59,14 @@ _every_syntax = pytest.mark.parametrize(
 
 
 def _compress(path, syntax, bits=16):
-  """Compresses a file in place; skips where nothing can."""
+  """Compresses a file in place; skips the test if the codec is missing."""
   transfer_syntax = _SYNTAXES[syntax]
   dataset = pydicom.dcmread(path)
   dataset.BitsStored, dataset.HighBit = bits, bits - 1
-  if transfer_syntax in _HAND_MADE:
+  if transfer_syntax in _OWN_ENCODER:
     pytest.importorskip('gdcm', reason='needs the extra jpeg')
     stream = jpeg_lossless.encode(dataset.pixel_array, bits)
-    _put(dataset, transfer_syntax, stream)
+    _set_pixels(dataset, transfer_syntax, stream)
   elif transfer_syntax:
     if syntax in _EXTRA:
       pytest.importorskip('openjpeg', reason='needs the extra jpeg')
@@ -73,7 +74,7 @@ def _compress(path, syntax, bits=16):
   dataset.save_as(path)
 
 
-def _put(dataset, transfer_syntax, stream):
+def _set_pixels(dataset, transfer_syntax, stream):
   dataset.file_meta.TransferSyntaxUID = transfer_syntax
   dataset.PixelData = pydicom.encaps.encapsulate([stream])
   dataset['PixelData'].VR = 'OB'
@@ -82,15 +83,15 @@ def _put(dataset, transfer_syntax, stream):
 
 def _hu(raw, slope, intercept):
   hu = raw.astype(np.float64) * slope + intercept
-  whole = np.floor(hu)
-  # Halves go to the even neighbour.
-  up = (hu - whole > 0.5) | ((hu - whole == 0.5) & (whole % 2 == 1))
-  return np.clip(whole + up, -32768, 32767)
+  floor = np.floor(hu)
+  # Halves are rounded to even.
+  up = (hu - floor > 0.5) | ((hu - floor == 0.5) & (floor % 2 == 1))
+  return np.clip(floor + up, -32768, 32767)
 
 
 @pytest.mark.parametrize('kind', _KINDS)
 @_every_syntax
-def test_hu(tmp_path, syntax, kind):
+def test_hu_are_those_of_the_raw_values(tmp_path, syntax, kind):
   raw, bits, slope, intercept = _KINDS[kind]
   path = dicom_files.write_slice(
     tmp_path / '1.dcm', raw, slope=slope, intercept=intercept
@@ -103,7 +104,7 @@ def test_hu(tmp_path, syntax, kind):
 
 
 @_every_syntax
-def test_a_broken_end_is_seen_without_decoding(tmp_path, syntax):
+def test_truncation_is_found_without_decoding(tmp_path, syntax):
   raw = _KINDS['unsigned'][0]
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw)
   _compress(path, syntax)
@@ -112,19 +113,21 @@ def test_a_broken_end_is_seen_without_decoding(tmp_path, syntax):
 
 
 @_every_syntax
-def test_builds_are_the_same(tmp_path, syntax):
+def test_build_is_the_same_from_compressed_files(tmp_path, syntax):
   plain = dicom_files.write_series(tmp_path / 'plain')
-  packed = dicom_files.write_series(tmp_path / 'packed')
-  for path in packed.values():
+  compressed = dicom_files.write_series(tmp_path / 'compressed')
+  for path in compressed.values():
     _compress(path, syntax)
   if _SYNTAXES[syntax]:
-    sizes = [sum(p.stat().st_size for p in s.values()) for s in (packed, plain)]
+    sizes = [
+      sum(p.stat().st_size for p in s.values()) for s in (compressed, plain)
+    ]
     assert sizes[0] < sizes[1]
   records = [
     build.build(
       'all', lidc_dir=tmp_path / name, data_dir=tmp_path / f'{name}_data'
     ).as_data_source('train')
-    for name in ('plain', 'packed')
+    for name in ('plain', 'compressed')
   ]
   assert len(records[0]) == len(records[1]) == 4
   for one, other in zip(*records, strict=True):
@@ -133,13 +136,13 @@ def test_builds_are_the_same(tmp_path, syntax):
 
 
 def test_jpeg_2000_by_pillow(tmp_path):
-  """Without the extra: Pillow, which is always there, encodes and decodes."""
-  raw = _KINDS['unsigned to the last bit'][0]
+  """Pillow is always installed, so JPEG 2000 does not need the extra."""
+  raw = _KINDS['unsigned in all bits'][0]
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw)
   dataset = pydicom.dcmread(path)
   stream = io.BytesIO()
   Image.fromarray(raw).save(stream, 'JPEG2000', no_jp2=True)
-  _put(dataset, uid.JPEG2000Lossless, stream.getvalue())
+  _set_pixels(dataset, uid.JPEG2000Lossless, stream.getvalue())
   dataset.save_as(path)
   assert (
     'pillow'
@@ -148,8 +151,8 @@ def test_jpeg_2000_by_pillow(tmp_path):
   np.testing.assert_array_equal(dicom_files.read_hu(path), _hu(raw, 1, -1024))
 
 
-def test_what_is_above_the_stored_bits_is_not_the_image(tmp_path):
-  """Twelve bits of sixteen; the others held overlays once."""
+def test_bits_above_the_stored_bits_are_ignored(tmp_path):
+  """Twelve of 16 bits are stored; old files keep overlays in the others."""
   raw = np.array([[0xF001, 0x0FFF], [0x0800, 0x77FF]], np.uint16)
   for signed, expected in (
     (0, [[1, 4095], [2048, 2047]]),
@@ -164,8 +167,8 @@ def test_what_is_above_the_stored_bits_is_not_the_image(tmp_path):
 
 
 @pytest.mark.parametrize('padding', [-2048, -2000])
-def test_padding_stays_what_it_is(tmp_path, padding):
-  """Padding is not replaced: what is declared, and what is not, alike."""
+def test_low_padding_is_not_replaced(tmp_path, padding):
+  """It does not matter whether the file declares it."""
   raw = np.full((2, 2), padding, np.int16)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, intercept=0)
   undeclared = dicom_files.read_hu(path)
@@ -181,13 +184,13 @@ def test_padding_stays_what_it_is(tmp_path, padding):
   (
     (np.uint16, 'US', 63536, None, 63536),
     (np.uint16, 'US', 65535, None, 65535),
-    # As if the pixels were signed.
+    # The padding value is written as if the pixels were signed.
     (np.uint16, 'SS', -2000, None, 63536),
     (np.uint16, 'US', 60000, 65535, 62000),
     (np.int16, 'SS', 32767, None, 32767),
   ),
 )
-def test_padding_that_would_be_denser_than_anything_is_air(
+def test_padding_denser_than_metal_becomes_air(
   tmp_path, dtype, vr, value, limit, raw
 ):
   pixels = np.array([[raw, 1100], [0, 4200]], dtype)
@@ -198,5 +201,5 @@ def test_padding_that_would_be_denser_than_anything_is_air(
     dataset.add_new('PixelPaddingRangeLimit', vr, limit)
   dataset.save_as(path)
   hu = dicom_files.read_hu(path)
-  # Metal, which is no padding, stays what it is.
+  # Metal is not padding and keeps its value.
   np.testing.assert_array_equal(hu, [[-1024, 76], [-1024, 3176]])

@@ -1,6 +1,6 @@
-"""Compressed images are decoded elsewhere, where a crash or hang costs little.
+"""Compressed images are decoded in another process, which may crash or hang.
 
-That the values are right is in `test_compressed`.
+`test_compressed` tests the decoded values.
 """
 
 import multiprocessing
@@ -27,9 +27,9 @@ _RAW = np.arange(16 * 16, dtype=np.uint16).reshape(16, 16)
 
 @pytest.fixture
 def decode():
-  made = decoder.Decoder()
-  yield made
-  made.close()
+  decode = decoder.Decoder()
+  yield decode
+  decode.close()
 
 
 def _compressed(path, syntax=uid.RLELossless, stream=None):
@@ -46,22 +46,22 @@ def _compressed(path, syntax=uid.RLELossless, stream=None):
   return dataset
 
 
-def test_one_process_decodes_them_all(tmp_path, decode):
+def test_one_process_decodes_all_images(tmp_path, decode):
   dataset = _compressed(tmp_path / '1.dcm')
   np.testing.assert_array_equal(decode(dataset, ''), _RAW)
   first = decode._process.pid
   assert first != os.getpid()
   np.testing.assert_array_equal(decode(dataset, 'pydicom'), _RAW)
   assert decode._process.pid == first
-  # What another refuses is an answer, and no end.
+  # An image that cannot be decoded does not end the process.
   dataset.PixelData = pydicom.encaps.encapsulate([bytes(80)])
   with pytest.raises(decoder.DecodingError, match='RLE'):
     decode(dataset, '')
   assert decode._process.pid == first
 
 
-def test_who_was_killed_is_replaced(tmp_path, decode):
-  """For want of memory, say: no fault of the image."""
+def test_killed_process_is_replaced(tmp_path, decode):
+  """The system may kill it for lack of memory; the image is not at fault."""
   dataset = _compressed(tmp_path / '1.dcm')
   decode(dataset, '')
   first = decode._process
@@ -71,7 +71,7 @@ def test_who_was_killed_is_replaced(tmp_path, decode):
 
 
 def _customize(tmp_path, monkeypatch, lines):
-  """Has the other process run `lines` when it is to decode."""
+  """Makes the decoding process run `lines` before it decodes an image."""
   (tmp_path / 'sitecustomize.py').write_text(
     textwrap.dedent(
       """
@@ -80,11 +80,11 @@ def _customize(tmp_path, monkeypatch, lines):
       import sys
       import pydicom
 
-      right = pydicom.Dataset.pixel_array
+      original = pydicom.Dataset.pixel_array
 
       def changed(dataset):
         LINES
-        return right.fget(dataset)
+        return original.fget(dataset)
 
       pydicom.Dataset.pixel_array = property(changed)
       """
@@ -93,7 +93,9 @@ def _customize(tmp_path, monkeypatch, lines):
   monkeypatch.setenv('PYTHONPATH', str(tmp_path))
 
 
-def test_an_image_that_ends_it_twice_is_refused(tmp_path, decode, monkeypatch):
+def test_image_that_crashes_the_process_twice_is_refused(
+  tmp_path, decode, monkeypatch
+):
   _customize(
     tmp_path,
     monkeypatch,
@@ -108,7 +110,7 @@ def test_an_image_that_ends_it_twice_is_refused(tmp_path, decode, monkeypatch):
   assert (tmp_path / 'tries').read_text() == 'xx'
 
 
-def test_one_that_does_not_start_is_no_fault_of_the_image(
+def test_process_that_cannot_start_is_not_a_fault_of_the_image(
   tmp_path, decode, monkeypatch
 ):
   _compressed(tmp_path / '1.dcm')
@@ -128,10 +130,8 @@ def test_one_that_does_not_start_is_no_fault_of_the_image(
   np.testing.assert_array_equal(hu, _RAW.astype(int) - 1024)
 
 
-def test_after_an_interrupt_comes_another_process(
-  tmp_path, decode, monkeypatch
-):
-  """Else its late answer would be taken for that to the next image."""
+def test_interrupt_replaces_the_process(tmp_path, decode, monkeypatch):
+  """Otherwise its late answer would be taken for that to the next image."""
   dataset = _compressed(tmp_path / '1.dcm')
 
   def interrupt(_):
@@ -149,7 +149,7 @@ def test_after_an_interrupt_comes_another_process(
   np.testing.assert_array_equal(decode(other, ''), _RAW[::-1])
 
 
-def test_what_a_library_prints_is_no_answer(
+def test_what_a_library_prints_is_not_an_answer(
   tmp_path, decode, monkeypatch, capfd
 ):
   _customize(
@@ -160,8 +160,10 @@ def test_what_a_library_prints_is_no_answer(
   assert capfd.readouterr() == ('', '')
 
 
-def test_what_stops_others_does_not_stop_it(tmp_path, decode):
-  """Both come to all processes of a terminal, or of a job of a cluster."""
+def test_signal_that_stops_the_parent_does_not_stop_the_process(
+  tmp_path, decode
+):
+  """All processes of a terminal or of a cluster's job get both signals."""
   dataset = _compressed(tmp_path / '1.dcm')
   decode(dataset, '')
   process = decode._process
@@ -171,16 +173,16 @@ def test_what_stops_others_does_not_stop_it(tmp_path, decode):
   assert decode._process is process
 
 
-def test_an_image_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
-  """412 bytes, of 16 x 16 pixels, in which CharLS stays for seconds.
+def test_image_that_takes_too_long_is_refused(tmp_path, monkeypatch):
+  """CharLS needs seconds for these 412 bytes of 16 x 16 pixels.
 
-  Found by damaging sound images at random; see docs/reliability.md.
+  The file was found by damaging images at random; see docs/reliability.md.
   """
   stream = (main_job.ROOT / 'tests' / 'fixtures' / 'slow.jls').read_bytes()
   _compressed(tmp_path / '1.dcm', uid.JPEGLSLossless, stream)
   decode = decoder.Decoder(seconds=0.25)
   monkeypatch.setattr(pixels, '_decode_apart', decode)
-  # As a parent may have it, and children inherit.
+  # Children inherit both settings from their parent.
   signal.signal(signal.SIGPROF, signal.SIG_IGN)
   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])
   try:
@@ -194,8 +196,8 @@ def test_an_image_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
   )
 
 
-def test_waiting_is_not_decoding(tmp_path, monkeypatch):
-  """A machine that others keep busy refuses nothing."""
+def test_limit_is_of_processor_time(tmp_path, monkeypatch):
+  """A busy machine must not refuse images."""
   _customize(tmp_path, monkeypatch, "__import__('time').sleep(1)")
   decode = decoder.Decoder(seconds=0.5)
   try:
@@ -205,7 +207,7 @@ def test_waiting_is_not_decoding(tmp_path, monkeypatch):
     decode.close()
 
 
-def test_large_images_may_take_longer(tmp_path, monkeypatch):
+def test_limit_is_higher_for_large_images(tmp_path, monkeypatch):
   burn = 'import time; start = time.process_time(); '
   burn += 'exec("while time.process_time() - start < 1: pass")'
   _customize(tmp_path, monkeypatch, burn)
@@ -224,12 +226,12 @@ def test_large_images_may_take_longer(tmp_path, monkeypatch):
 
 @pytest.mark.extra
 @pytest.mark.parametrize(
-  # The precision, of which SIGSEGV comes; the marker of the Huffman table, of
-  # which abort() comes.
+  # A wrong precision causes SIGSEGV, a wrong marker of the Huffman table causes
+  # abort().
   ('at', 'value'),
   [(6, 255), (15, 0)],
 )
-def test_an_image_that_ends_gdcm_is_refused(tmp_path, at, value):
+def test_image_that_crashes_gdcm_is_refused(tmp_path, at, value):
   pytest.importorskip('gdcm', reason='needs the extra jpeg')
   stream = bytearray(jpeg_lossless.encode(_RAW, 12))
   _compressed(tmp_path / '1.dcm', uid.JPEGLosslessSV1, bytes(stream))
@@ -248,7 +250,7 @@ def _decode_in_fork(dataset, decode, queue):
 
 
 @pytest.mark.filterwarnings('ignore:.*fork:')
-def test_a_fork_has_a_process_of_its_own(tmp_path, decode):
+def test_fork_starts_its_own_process(tmp_path, decode):
   dataset = _compressed(tmp_path / '1.dcm')
   decode(dataset, '')
   context = multiprocessing.get_context('fork')
@@ -262,34 +264,35 @@ def test_a_fork_has_a_process_of_its_own(tmp_path, decode):
   np.testing.assert_array_equal(decode(dataset, ''), _RAW)
 
 
-def _hold(ready, end):
+def _wait_for_end(ready, end):
   ready.set()
   end.wait(60)
 
 
 @pytest.mark.filterwarnings('ignore:.*fork:')
-def test_a_fork_does_not_keep_it_alive(tmp_path):
-  """Nor does it wait for the lock that another thread of its parent held."""
+def test_fork_does_not_keep_the_process_alive(tmp_path):
+  """Nor does a fork wait for a lock that a thread of its parent holds."""
   decode = decoder.Decoder()
   decode(_compressed(tmp_path / '1.dcm'), '')
   process = decode._process
   context = multiprocessing.get_context('fork')
   ready, end = context.Event(), context.Event()
   with decode._lock:
-    fork = context.Process(target=_hold, args=(ready, end))
+    fork = context.Process(target=_wait_for_end, args=(ready, end))
     fork.start()
   try:
     assert ready.wait(60)
     decode.close()
-    # Else it would not have seen its input end, and been killed.
+    # A fork that kept the pipe open would hide the end of the input, and the
+    # process would be killed.
     assert process.returncode == 0
   finally:
     end.set()
     fork.join()
 
 
-def test_a_script_needs_no_guard_and_leaves_no_process(tmp_path):
-  """A pool of processes would run an unguarded script once more."""
+def test_script_needs_no_main_guard_and_leaves_no_process(tmp_path):
+  """A pool of processes would run a script without such a guard again."""
   _compressed(tmp_path / '1.dcm')
   script = tmp_path / 'script.py'
   script.write_text(

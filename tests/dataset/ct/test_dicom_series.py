@@ -1,4 +1,4 @@
-"""Series are found by UID and slices by z; faults are named."""
+"""Series are found by UID and slices by z; faulty files are reported."""
 
 import os
 import tracemalloc
@@ -18,7 +18,7 @@ _RAW = np.arange(16, dtype=np.int16).reshape(4, 4)
 
 
 @dicom_files.needs_real_series
-def test_real_series():
+def test_positions_of_the_real_series_are_those_of_the_database():
   series = dicom_files.series_of(dicom_files.REAL_DIR)
   assert set(series) == {dicom_files.SERIES_UID}
   found = series[dicom_files.SERIES_UID]
@@ -30,7 +30,7 @@ def test_real_series():
 
 
 @dicom_files.needs_real_series
-def test_real_hu_equal_pydicoms():
+def test_hu_of_the_real_series_equal_those_of_pydicom():
   series = dicom_files.series_of(dicom_files.REAL_DIR)[dicom_files.SERIES_UID]
   for z_mm in dicom_files.needed_z():
     path = series.path_at(z_mm)
@@ -45,7 +45,7 @@ def test_real_hu_equal_pydicoms():
     )
 
 
-def test_index_orders_by_z_in_any_layout(tmp_path):
+def test_index_orders_slices_by_z_in_any_layout(tmp_path):
   dicom_files.write_slice(tmp_path / 'a' / 'z.dcm', _RAW, -5.0, '1.2')
   dicom_files.write_slice(tmp_path / 'b' / 'no_suffix', _RAW, -10.0, '1.2')
   dicom_files.write_slice(tmp_path / 'b' / '1-001.dcm', _RAW, 3.0, '1.3')
@@ -56,7 +56,7 @@ def test_index_orders_by_z_in_any_layout(tmp_path):
   assert series['1.2'].path_at(-7.0) is None
 
 
-def test_index_follows_links_once(tmp_path):
+def test_index_follows_a_link_once(tmp_path):
   dicom_files.write_slice(tmp_path / 'real' / '1.dcm', _RAW, 1.0, '1.2')
   (tmp_path / 'lidc').mkdir()
   os.symlink(tmp_path / 'real', tmp_path / 'lidc' / 'patient')
@@ -64,7 +64,7 @@ def test_index_follows_links_once(tmp_path):
   assert len(dicom_files.series_of(tmp_path / 'lidc')['1.2'].slices) == 1
 
 
-def test_index_ignores_what_is_not_ct(tmp_path):
+def test_index_ignores_files_other_than_ct(tmp_path):
   dicom_files.write_slice(tmp_path / '1.dcm', _RAW, 1.0, '1.2')
   dicom_files.write_slice(tmp_path / '2.dcm', _RAW, 1.0, '1.4', modality='DX')
   (tmp_path / 'LICENSE').write_text('CC BY 3.0')
@@ -73,7 +73,7 @@ def test_index_ignores_what_is_not_ct(tmp_path):
   assert set(dicom_files.series_of(tmp_path)) == {'1.2'}
 
 
-def test_same_z_twice_takes_the_lower_instance(tmp_path):
+def test_lower_instance_is_used_of_two_slices_at_one_z(tmp_path):
   for name, instance in (('a.dcm', 2), ('b.dcm', 1)):
     path = dicom_files.write_slice(tmp_path / name, _RAW, 1.0, '1.2')
     dataset = pydicom.dcmread(path)
@@ -90,11 +90,11 @@ def test_same_z_twice_takes_the_lower_instance(tmp_path):
     (np.int16(-2000), 1, -1024, -3024),
     (np.uint16(65535), 1, -1024, 32767),  # would wrap around to -1025
     (np.int16(-32768), 1, -1024, -32768),  # would wrap around to 31744
-    (np.int16(3), 0.5, 0, 2),  # 1.5, not truncated to 1
+    (np.int16(3), 0.5, 0, 2),  # 1.5 is not truncated to 1
     (np.int16(30000), 2, 0, 32767),
   ],
 )
-def test_hu_are_int16_without_wrap(tmp_path, raw, slope, intercept, hu):
+def test_hu_saturate_and_round(tmp_path, raw, slope, intercept, hu):
   path = dicom_files.write_slice(
     tmp_path / '1.dcm', np.full((2, 2), raw), slope=slope, intercept=intercept
   )
@@ -113,7 +113,7 @@ def _fault(path):
   return fault
 
 
-def test_directory_without_ct(tmp_path):
+def test_error_of_a_directory_without_ct_names_it(tmp_path):
   missing = tmp_path / 'missing'
   assert str(missing) in _error(series_index.load, missing)
   assert 'does not exist' in _error(series_index.load, missing)
@@ -124,7 +124,7 @@ def test_directory_without_ct(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'size, says',
+  'size, message',
   [
     (0, 'not a DICOM file'),
     (100, 'not a DICOM file'),
@@ -132,23 +132,23 @@ def test_directory_without_ct(tmp_path):
     (600, 'ends inside'),
   ],
 )
-def test_broken_header_names_the_file(tmp_path, size, says):
+def test_fault_of_a_broken_header_names_the_file(tmp_path, size, message):
   whole = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   broken = tmp_path / '2.dcm'
   broken.write_bytes(whole.read_bytes()[:size])
   (fault,) = series_index.load(tmp_path).faults
-  assert fault.path == str(broken) and says in fault.reason
+  assert fault.path == str(broken) and message in fault.reason
 
 
-def test_broken_pixels_name_the_file(tmp_path):
+def test_broken_pixels_are_a_fault_but_the_header_is_read(tmp_path):
   path = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   path.write_bytes(path.read_bytes()[:-4])
   header, _ = dicom_header.read_header(path)
-  assert header.series_uid == dicom_files.SERIES_UID  # it is whole
+  assert header.series_uid == dicom_files.SERIES_UID
   assert _fault(path).kind == 'unreadable'
 
 
-def test_missing_rescale_names_the_file(tmp_path):
+def test_fault_names_a_missing_rescale(tmp_path):
   path = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   dataset = pydicom.dcmread(path)
   del dataset.RescaleSlope
@@ -164,7 +164,9 @@ def test_missing_rescale_names_the_file(tmp_path):
     (pydicom.uid.HTJ2KLossless, 'pip install pylibjpeg pylibjpeg-openjpeg'),
   ],
 )
-def test_a_missing_codec_is_named(tmp_path, syntax, package, monkeypatch):
+def test_fault_names_the_package_of_a_missing_codec(
+  tmp_path, syntax, package, monkeypatch
+):
   path = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   dataset = pydicom.dcmread(path)
   dataset.file_meta.TransferSyntaxUID = syntax
@@ -173,7 +175,7 @@ def test_a_missing_codec_is_named(tmp_path, syntax, package, monkeypatch):
   dataset['PixelData'].is_undefined_length = True
   dataset.save_as(path)
   decoder = pydicom.pixels.get_decoder(syntax)
-  # As on a machine with no codec; what is installed here does not matter.
+  # Hides the codecs that are installed on this machine.
   monkeypatch.setattr(decoder, '_unavailable', {'pylibjpeg': ('pylibjpeg',)})
   monkeypatch.setattr(decoder, '_available', {})
   fault = _fault(path)
@@ -181,7 +183,7 @@ def test_a_missing_codec_is_named(tmp_path, syntax, package, monkeypatch):
   assert package in fault.reason and syntax.name in fault.reason
 
 
-def test_unfinished_pixels_show_without_reading_them(tmp_path):
+def test_truncated_pixels_are_found_without_reading_them(tmp_path):
   whole = dicom_files.write_slice(tmp_path / '1.dcm', _RAW)
   assert dicom_header.read_header(whole)[1] is None
   whole.write_bytes(whole.read_bytes()[:-1])
@@ -192,8 +194,8 @@ def test_unfinished_pixels_show_without_reading_them(tmp_path):
   )
 
 
-def _claiming(path, syntax=None, stream=None, **tags):
-  """A small file that claims what `tags` say."""
+def _write_small_file(path, syntax=None, stream=None, **tags):
+  """Writes 8 x 8 pixels, or `stream` in their place, with other `tags`."""
   pixels = np.zeros((8, 8), np.uint16)
   dicom_files.write_slice(path, pixels)
   dataset = pydicom.dcmread(path)
@@ -209,7 +211,7 @@ def _claiming(path, syntax=None, stream=None, **tags):
 
 
 def _peak_mib(path):
-  """What a failing `try_read_hu` allocates, and why it fails."""
+  """(MiB that a failing `try_read_hu` allocates at most, its reason)."""
   tracemalloc.start()
   reason = _fault(path).reason
   _, peak = tracemalloc.get_traced_memory()
@@ -217,7 +219,7 @@ def _peak_mib(path):
   return peak / 2**20, reason
 
 
-# A frame of JPEG-LS and of JPEG 2000 that says 60,000 x 60,000, and no more.
+# Headers of a JPEG-LS and a JPEG 2000 frame of 60,000 x 60,000 without data.
 _SIDE = (60_000).to_bytes(2, 'big')
 _JPEG_LS = (
   b'\xff\xd8\xff\xf7\0\x0b\x10' + _SIDE * 2 + b'\x01\x01\x11\0' + bytes(9)
@@ -233,7 +235,7 @@ _J2K = (
 
 
 @pytest.mark.parametrize(
-  ('syntax', 'stream', 'tags', 'says'),
+  ('syntax', 'stream', 'tags', 'message'),
   [
     (None, None, {'Rows': 60_000, 'Columns': 60_000}, '60000 x 60000'),
     (
@@ -248,24 +250,28 @@ _J2K = (
     (None, None, {'BitsAllocated': 64}, '64 bits'),
   ],
 )
-def test_pixels_that_are_claimed_are_not_allocated(
-  tmp_path, syntax, stream, tags, says
+def test_memory_for_a_claimed_size_is_not_allocated(
+  tmp_path, syntax, stream, tags, message
 ):
-  path = _claiming(tmp_path / '1.dcm', syntax, stream, **tags)
+  path = _write_small_file(tmp_path / '1.dcm', syntax, stream, **tags)
   assert path.stat().st_size < 10_000
   mebibytes, reason = _peak_mib(path)
-  assert says in reason
+  assert message in reason
   assert mebibytes < 1
 
 
-def test_jpeg_2000_says_its_size_before_it_is_decoded(tmp_path, monkeypatch):
-  path = _claiming(tmp_path / '1.dcm', pydicom.uid.JPEG2000Lossless, _J2K)
+def test_jpeg_2000_of_a_claimed_size_is_refused_before_decoding(
+  tmp_path, monkeypatch
+):
+  path = _write_small_file(
+    tmp_path / '1.dcm', pydicom.uid.JPEG2000Lossless, _J2K
+  )
   decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEG2000Lossless)
   monkeypatch.setattr(decoder, '_available', {'any': lambda *_: b''})
   assert '60000 x 60000' in _fault(path).reason
 
 
-def test_a_deflated_bomb_is_refused(tmp_path):
+def test_deflate_bomb_is_refused(tmp_path):
   path = tmp_path / '1.dcm'
   dicom_files.write_slice(path, np.zeros((8, 8), np.uint16))
   dataset = pydicom.dcmread(path)
@@ -284,7 +290,7 @@ def test_a_deflated_bomb_is_refused(tmp_path):
     assert peak < 16 << 20
 
 
-def test_a_length_is_no_memory(tmp_path):
+def test_memory_for_a_claimed_length_is_not_allocated(tmp_path):
   path = tmp_path / '1.dcm'
   dicom_files.write_slice(path, np.zeros((8, 8), np.uint16))
   data = path.read_bytes()
@@ -297,7 +303,7 @@ def test_a_length_is_no_memory(tmp_path):
   assert peak < 16 << 20
 
 
-def test_a_pipe_is_no_slice(tmp_path):
+def test_pipe_is_a_fault(tmp_path):
   os.mkfifo(tmp_path / '1.dcm')
   _, fault = dicom_header.read_header(tmp_path / '1.dcm')
   assert 'no ordinary file' in fault.reason
@@ -306,12 +312,14 @@ def test_a_pipe_is_no_slice(tmp_path):
 @pytest.mark.parametrize(
   'tags', [{'RescaleSlope': 'nan'}, {'RescaleIntercept': 'inf'}]
 )
-def test_a_rescale_that_is_no_number(tmp_path, tags):
-  path = _claiming(tmp_path / '1.dcm', **tags)
+def test_rescale_that_is_not_finite_is_a_fault(tmp_path, tags):
+  path = _write_small_file(tmp_path / '1.dcm', **tags)
   assert 'rescale' in _fault(path).reason
 
 
-def test_a_position_that_is_no_number(tmp_path):
-  path = _claiming(tmp_path / '1.dcm', ImagePositionPatient=[0, 0, 'nan'])
+def test_position_that_is_not_finite_is_a_fault(tmp_path):
+  path = _write_small_file(
+    tmp_path / '1.dcm', ImagePositionPatient=[0, 0, 'nan']
+  )
   header, fault = dicom_header.read_header(path)
   assert header is None and 'z=nan' in fault.reason

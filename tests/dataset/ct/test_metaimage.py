@@ -1,4 +1,4 @@
-"""Volumes of LUNA16 give the records of the DICOM files, voxel for voxel."""
+"""Volumes of LUNA16 give the same records as the DICOM files."""
 
 import build_job
 import dicom_files
@@ -18,7 +18,7 @@ _SIDE = 512
 
 
 def _volume():
-  """Every slice of LIDC-IDRI-0003, denser inside of the nodules; and its z."""
+  """(HU, z in mm) of all slices of LIDC-IDRI-0003, denser inside nodules."""
   z_mm = annotations.slice_positions(dicom_files.SCAN_ID)
   rng = np.random.default_rng(0)
   hu = rng.integers(-900, -700, (len(z_mm), _SIDE, _SIDE)).astype(np.int16)
@@ -31,7 +31,7 @@ def _volume():
 
 @pytest.fixture(scope='module')
 def ct(tmp_path_factory):
-  """(HU, z) and the DICOM files of it."""
+  """(HU, z in mm, directory of their DICOM files)."""
   hu, z_mm = _volume()
   directory = tmp_path_factory.mktemp('dicom')
   for k, z in enumerate(z_mm):
@@ -42,7 +42,7 @@ def ct(tmp_path_factory):
 
 
 def _write(folder, hu, z_mm, *, flips='', compressed=False, uid=None):
-  """A volume as LUNA16's are; its axes run the other way along `flips`."""
+  """Writes a volume like LUNA16's, whose axes are reversed along `flips`."""
   axes = [-1 if axis in flips else 1 for axis in 'xyz']
   image = itk.GetImageFromArray(
     np.ascontiguousarray(hu[:: axes[2], :: axes[1], :: axes[0]])
@@ -77,7 +77,7 @@ def of_dicom(ct, tmp_path_factory):
 
 @pytest.mark.parametrize('flips', ('', 'z', 'x', 'y', 'xy', 'xyz'))
 def test_records_are_those_of_dicom(tmp_path, ct, of_dicom, flips):
-  """Whichever way the axes run, whose directions the header has."""
+  """The header has the directions of the axes."""
   hu, z_mm, _ = ct
   _write(tmp_path / 'luna' / 'subset3', hu, z_mm, flips=flips)
   ours = build.build(
@@ -86,10 +86,8 @@ def test_records_are_those_of_dicom(tmp_path, ct, of_dicom, flips):
   _assert_same(ours, of_dicom)
 
 
-def test_a_patient_on_the_chest_is_as_the_readers_saw_him(
-  tmp_path, ct, of_dicom
-):
-  """The header has turned axes, and the pixels are those of the DICOM files."""
+def test_slices_of_a_prone_patient_are_turned_back(tmp_path, ct, of_dicom):
+  """Axes of the header are reversed, but pixels are as in the DICOM files."""
   hu, z_mm, _ = ct
   path = _write(tmp_path / 'luna', hu[:, ::-1, ::-1], z_mm, flips='xy')
   np.testing.assert_array_equal(itk.GetArrayFromImage(itk.ReadImage(path)), hu)
@@ -99,7 +97,7 @@ def test_a_patient_on_the_chest_is_as_the_readers_saw_him(
   _assert_same(ours, of_dicom)
 
 
-def test_compressed_volumes_are_read_once(tmp_path, ct, of_dicom, monkeypatch):
+def test_compressed_volume_is_read_once(tmp_path, ct, of_dicom, monkeypatch):
   hu, z_mm, _ = ct
   _write(tmp_path / 'luna', hu, z_mm, compressed=True)
   metaimage._whole.cache_clear()
@@ -110,7 +108,7 @@ def test_compressed_volumes_are_read_once(tmp_path, ct, of_dicom, monkeypatch):
   assert metaimage._whole.cache_info().misses == 1
 
 
-def test_the_commands(tmp_path, ct):
+def test_commands_build_and_check_accept_volumes(tmp_path, ct):
   hu, z_mm, _ = ct
   _write(tmp_path / 'luna', hu, z_mm)
   flags = (f'--luna_dir={tmp_path}/luna', f'--data_dir={tmp_path}/data')
@@ -122,7 +120,7 @@ def test_the_commands(tmp_path, ct):
   assert 'LIDC-IDRI' in stdout
 
 
-def test_a_slice_is_read_by_its_name(tmp_path, ct):
+def test_slice_is_read_by_its_name(tmp_path, ct):
   hu, z_mm, _ = ct
   path = _write(tmp_path, hu, z_mm, flips='z')
   found, fault = pixels.try_read_hu(metaimage.slice_name(str(path), 2))
@@ -135,7 +133,7 @@ def test_a_slice_is_read_by_its_name(tmp_path, ct):
 
 
 @pytest.mark.parametrize(
-  ('text', 'says'),
+  ('text', 'message'),
   (
     (b'', 'damaged header'),
     (b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\n', 'damaged header'),
@@ -162,7 +160,9 @@ def test_a_slice_is_read_by_its_name(tmp_path, ct):
     ),
   ),
 )
-def test_a_volume_that_cannot_be_used_costs_itself(tmp_path, ct, text, says):
+def test_unusable_volume_is_a_fault_and_others_are_read(
+  tmp_path, ct, text, message
+):
   hu, z_mm, _ = ct
   (tmp_path / f'{dicom_files.SERIES_UID}9.mhd').write_bytes(text)
   (tmp_path / 'x.raw').touch()
@@ -170,10 +170,10 @@ def test_a_volume_that_cannot_be_used_costs_itself(tmp_path, ct, text, says):
   index = metaimage.load(tmp_path)
   assert set(index.series) == {dicom_files.SERIES_UID}
   (fault,) = index.faults
-  assert says in fault.reason
+  assert message in fault.reason
 
 
-def test_a_raw_file_that_is_gone_or_short(tmp_path, ct):
+def test_missing_or_truncated_raw_file_is_a_fault(tmp_path, ct):
   hu, z_mm, _ = ct
   path = _write(tmp_path, hu[:3], z_mm[:3])
   name = metaimage.slice_name(str(path), 2)
@@ -185,7 +185,7 @@ def test_a_raw_file_that_is_gone_or_short(tmp_path, ct):
   assert pixels.try_read_hu(name)[1].kind == 'unreadable'
 
 
-def test_other_volumes_are_no_series(tmp_path, ct):
+def test_volume_not_named_after_a_series_is_refused(tmp_path, ct):
   hu, z_mm, _ = ct
   _write(tmp_path, hu[:2], z_mm[:2], uid='lung_mask')
   with pytest.raises(errors.InputError, match='named after a series'):
@@ -193,14 +193,14 @@ def test_other_volumes_are_no_series(tmp_path, ct):
 
 
 @pytest.mark.parametrize('flags', ({}, {'lidc_dir': '.', 'luna_dir': '.'}))
-def test_one_source_is_needed(tmp_path, flags):
+def test_build_needs_exactly_one_source(tmp_path, flags):
   with pytest.raises(errors.InputError, match='--luna_dir'):
     build.build('all', data_dir=tmp_path, **flags)
 
 
 @dicom_files.needs_real_series
-def test_the_real_series_gives_the_same_records(tmp_path):
-  """Written by SimpleITK from its DICOM files, as LUNA16 was."""
+def test_volume_of_the_real_series_gives_the_same_records(tmp_path):
+  """SimpleITK writes it from the DICOM files, as it wrote LUNA16."""
   (folder,) = {p.parent for p in dicom_files.REAL_DIR.rglob('*.dcm')}
   reader = itk.ImageSeriesReader()
   reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
@@ -224,8 +224,8 @@ def test_the_real_series_gives_the_same_records(tmp_path):
     'BinaryData: F',
   ),
 )
-def test_numbers_as_text_are_read_as_a_whole(tmp_path, numbers):
-  """A slice alone would have ITK write beyond its memory."""
+def test_volume_as_text_is_read_as_a_whole(tmp_path, numbers):
+  """ITK would write out of bounds if it read a single slice."""
   hu = np.arange(-60, 60, dtype=np.int16).reshape(5, 4, 6)
   path = tmp_path / 'ct.mhd'
   path.write_text(
@@ -243,7 +243,7 @@ def test_numbers_as_text_are_read_as_a_whole(tmp_path, numbers):
 
 
 @pytest.mark.parametrize('names', ('LIST\n{}', 'ct%d.raw 0 4 1'))
-def test_a_file_a_slice(tmp_path, names):
+def test_volume_with_one_file_per_slice(tmp_path, names):
   hu = np.arange(-60, 60, dtype='<i2').reshape(5, 4, 6)
   files = [f'ct{k}.raw' for k in range(5)]
   for name, plane in zip(files, hu, strict=True):
@@ -261,7 +261,7 @@ def test_a_file_a_slice(tmp_path, names):
     np.testing.assert_array_equal(found, plane)
 
 
-def test_a_plain_volume_is_read_slice_by_slice(tmp_path, ct):
+def test_uncompressed_volume_is_read_slice_by_slice(tmp_path, ct):
   hu, z_mm, _ = ct
   plain, compressed = (
     metaimage.read_grid(
@@ -284,7 +284,7 @@ def test_a_plain_volume_is_read_slice_by_slice(tmp_path, ct):
     ('= ct.raw', '='),
   ),
 )
-def test_damaged_headers_are_not_given_to_itk(tmp_path, monkeypatch, old, new):
+def test_damaged_header_is_not_passed_to_itk(tmp_path, monkeypatch, old, new):
   hu = np.zeros((5, 4, 6), np.int16)
   path = tmp_path / 'ct.mhd'
   itk.WriteImage(itk.GetImageFromArray(hu), str(path))
@@ -298,7 +298,7 @@ def test_damaged_headers_are_not_given_to_itk(tmp_path, monkeypatch, old, new):
   assert grid is None and fault.reason == 'has a damaged header'
 
 
-def test_a_header_may_say_more_than_is_needed(tmp_path):
+def test_header_may_have_more_fields_than_needed(tmp_path):
   path = tmp_path / 'ct.mhd'
   itk.WriteImage(
     itk.GetImageFromArray(np.zeros((5, 4, 6), np.int16)), str(path)

@@ -1,4 +1,4 @@
-"""Files whose values are no HU, and what is no slice, are said to be so."""
+"""Files whose values are not HU, or that are not slices, are reported."""
 
 import dicom_files
 import numpy as np
@@ -10,7 +10,7 @@ from tfds_lidc.ct import pixels as dicom_pixels
 
 
 @pytest.mark.parametrize(
-  ('tags', 'says'),
+  ('tags', 'message'),
   (
     ({'RescaleType': 'OD'}, 'other than HU'),
     ({'RescaleType': 'Z_EFF'}, 'other than HU'),
@@ -18,22 +18,22 @@ from tfds_lidc.ct import pixels as dicom_pixels
     ({'BitsStored': 10, 'HighBit': 15}, '10 bits up to bit 15'),
   ),
 )
-def test_values_that_are_no_hu_are_no_image(tmp_path, tags, says):
+def test_values_other_than_hu_are_a_fault(tmp_path, tags, message):
   raw = np.zeros((4, 4), np.int16)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, **tags)
   hu, fault = dicom_pixels.try_read_hu(path)
-  assert hu is None and says in fault.reason
+  assert hu is None and message in fault.reason
 
 
 @pytest.mark.parametrize('kind', ('HU', 'US', None))
-def test_values_that_are_hu_by_default(tmp_path, kind):
+def test_values_without_a_known_rescale_type_are_hu(tmp_path, kind):
   raw = np.zeros((4, 4), np.int16)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, RescaleType=kind)
   assert (dicom_files.read_hu(path) == -1024).all()
 
 
 @pytest.mark.parametrize(
-  ('tags', 'says'),
+  ('tags', 'message'),
   (
     ({'SOPClassUID': uid.EnhancedCTImageStorage}, 'all slices in one file'),
     (
@@ -47,17 +47,17 @@ def test_values_that_are_hu_by_default(tmp_path, kind):
     ({'SeriesInstanceUID': None}, 'has no SeriesInstanceUID'),
   ),
 )
-def test_what_is_no_slice_is_said_in_words(tmp_path, tags, says):
-  """And not by the name of an exception of Python."""
+def test_reason_why_a_file_is_not_a_slice_is_in_words(tmp_path, tags, message):
+  """The reason is not the name of a Python exception."""
   raw = np.zeros((4, 4), np.int16)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, **tags)
   found, fault = dicom_header.read_header(path)
-  assert found is None and says in fault.reason
+  assert found is None and message in fault.reason
   assert 'Error' not in fault.reason
 
 
 @pytest.mark.parametrize('name', ('RescaleSlope', 'RescaleIntercept', 'Rows'))
-def test_an_image_without_what_it_needs_names_it(tmp_path, name):
+def test_missing_attribute_is_named(tmp_path, name):
   raw = np.zeros((4, 4), np.int16)
   path = dicom_files.write_slice(tmp_path / '1.dcm', raw, **{name: None})
   hu, fault = dicom_pixels.try_read_hu(path)

@@ -1,4 +1,4 @@
-"""A download is read once, whatever lies in it; faults are named, not fatal."""
+"""Headers of a download are read once; faulty files are reported, not fatal."""
 
 import functools
 import gzip
@@ -32,7 +32,7 @@ def test_series_are_found_in_any_layout(tmp_path, name):
   assert not index.faults
 
 
-def test_what_is_no_ct_is_no_fault(tmp_path):
+def test_files_other_than_ct_are_not_faults(tmp_path):
   dicom_files.write_slice(tmp_path / '1.dcm', _RAW, 1.0, '1.2')
   xray = dicom_files.write_slice(
     tmp_path / '2.dcm', _RAW, 1.0, '1.4', modality='DX'
@@ -45,7 +45,7 @@ def test_what_is_no_ct_is_no_fault(tmp_path):
   assert (index.num_files, index.faults) == (4, [])
 
 
-def test_faults_are_kept_beside_what_is_whole(tmp_path):
+def test_faulty_files_do_not_affect_intact_ones(tmp_path):
   whole = dicom_files.write_slice(tmp_path / 'whole.dcm', _RAW, 1.0, '1.2')
   data = whole.read_bytes()
   for name, content in {
@@ -74,7 +74,7 @@ def test_faults_are_kept_beside_what_is_whole(tmp_path):
   assert (cut.series_uid, cut.z_mm) == ('1.2', 1.0)
 
 
-def test_only_what_changed_is_read_again(tmp_path):
+def test_only_changed_files_are_read_again(tmp_path):
   ct, cache = tmp_path / 'ct', tmp_path / 'cache'
   paths = [
     dicom_files.write_slice(ct / f'{i}.dcm', _RAW, float(i), '1.2')
@@ -90,13 +90,13 @@ def test_only_what_changed_is_read_again(tmp_path):
 
   assert load().num_read == 4
   assert load().num_read == 0
-  # Another place, of the same size: the time tells.
+  # Another position; the file has the same size but a later time.
   dicom_files.write_slice(paths[0], _RAW, 9.0, '1.2')
   os.utime(paths[0], ns=(0, os.stat(paths[0]).st_mtime_ns + 1))
   index = load()
   assert index.num_read == 1
   assert [s.z_mm for s in index.series['1.2'].slices] == [1, 2, 3, 9]
-  # The same time, another size.
+  # The file has the same time but another size.
   before = os.stat(paths[1]).st_mtime_ns
   paths[1].write_bytes(paths[1].read_bytes()[:-2])
   os.utime(paths[1], ns=(before, before))
@@ -107,17 +107,17 @@ def test_only_what_changed_is_read_again(tmp_path):
   assert (index.num_read, index.num_files, index.faults) == (0, 3, [])
 
 
-def test_damaged_memory_is_no_harm(tmp_path):
+def test_damaged_cache_is_read_again(tmp_path):
   dicom_files.write_slice(tmp_path / 'ct' / '1.dcm', _RAW, 1.0, '1.2')
   cache = tmp_path / 'cache'
   series_index.load(tmp_path / 'ct', cache_dir=cache)
-  (memory,) = cache.iterdir()
-  memory.write_bytes(memory.read_bytes()[:-9])
+  (cached,) = cache.iterdir()
+  cached.write_bytes(cached.read_bytes()[:-9])
   assert series_index.load(tmp_path / 'ct', cache_dir=cache).num_read == 1
   assert series_index.load(tmp_path / 'ct', cache_dir=cache).num_read == 0
 
 
-def test_an_interrupted_reading_goes_on(tmp_path, monkeypatch):
+def test_interrupted_reading_is_resumed(tmp_path, monkeypatch):
   for i in range(4):
     dicom_files.write_slice(tmp_path / 'ct' / f'{i}.dcm', _RAW, float(i), '1.2')
   monkeypatch.setattr(series_index, '_CHUNK', 1)
@@ -137,17 +137,17 @@ def test_an_interrupted_reading_goes_on(tmp_path, monkeypatch):
   assert len(index.series['1.2'].slices) == 4
 
 
-def test_processes_find_the_same(tmp_path, monkeypatch):
+def test_several_processes_give_the_same_index(tmp_path, monkeypatch):
   for i in range(7):
     dicom_files.write_slice(tmp_path / f'{i}.dcm', _RAW, float(i), f'1.{i % 2}')
   (tmp_path / '9.dcm').write_text('no image')
-  alone = series_index.load(tmp_path)
+  expected = series_index.load(tmp_path)
   monkeypatch.setattr(series_index, '_MIN_PARALLEL', 0)
   monkeypatch.setattr(series_index, '_CHUNK', 2)
-  assert series_index.load(tmp_path, workers=2) == alone
+  assert series_index.load(tmp_path, workers=2) == expected
 
 
-def test_a_directory_without_ct_is_not_remembered(tmp_path):
+def test_directory_without_ct_is_not_cached(tmp_path):
   (tmp_path / 'ct').mkdir()
   (tmp_path / 'ct' / 'a.dcm').write_text('nothing')
   with pytest.raises(errors.InputError, match='0 CT images among 1 files'):
@@ -171,16 +171,16 @@ def test_a_directory_without_ct_is_not_remembered(tmp_path):
     None,
   ],
 )
-def test_memory_of_another_form_is_no_harm(tmp_path, content):
+def test_cache_of_another_format_is_ignored(tmp_path, content):
   pixels = np.arange(64, dtype=np.int16).reshape(8, 8)
   dicom_files.write_slice(tmp_path / 'ct' / '1.dcm', pixels)
   load = functools.partial(
     series_index.load, tmp_path / 'ct', cache_dir=tmp_path / 'cache'
   )
-  whole = load()
+  expected = load()
   (cache,) = (tmp_path / 'cache').iterdir()
-  # A bit that turned: zlib finds it, and raises an error of its own.
+  # Flipped bits make zlib raise its own type of error.
   good = cache.read_bytes()
   bad = good[:12] + bytes([good[12] ^ 255]) + good[13:]
   cache.write_bytes(gzip.compress(content) if content else bad)
-  assert load().series == whole.series
+  assert load().series == expected.series

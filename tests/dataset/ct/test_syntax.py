@@ -1,4 +1,4 @@
-"""A file is read as its bytes are, not as its meta header says or lacks."""
+"""The bytes of a file decide how it is read, not its meta header."""
 
 import io
 
@@ -33,7 +33,7 @@ _CLAIMS = {
 
 
 def _body(dataset, syntax):
-  """The elements of an image without preamble and meta header."""
+  """Elements of an image without preamble and meta header, as bytes."""
   implicit = syntax == uid.ImplicitVRLittleEndian
   little_endian = syntax != uid.ExplicitVRBigEndian
   if not little_endian:
@@ -46,7 +46,7 @@ def _body(dataset, syntax):
 
 
 def _meta(claim, *, preamble=True):
-  """A meta header that claims a transfer syntax, or none."""
+  """Bytes of a meta header that claims a transfer syntax, or none."""
   meta = pydicom.dataset.FileMetaDataset()
   meta.MediaStorageSOPClassUID = uid.CTImageStorage
   meta.MediaStorageSOPInstanceUID = '1.2.3'
@@ -58,7 +58,7 @@ def _meta(claim, *, preamble=True):
 
 
 def _assert_read(path):
-  """As a whole image, and as one that breaks off where it does."""
+  """Checks that the image is read, and found truncated when it is cut off."""
   found, fault = header.read_header(path)
   assert fault is None
   assert found.series_uid == dicom_files.SERIES_UID
@@ -77,7 +77,7 @@ def _image(tmp_path):
 
 @pytest.mark.parametrize('claim', _CLAIMS)
 @pytest.mark.parametrize('body', ('implicit', 'explicit'))
-def test_pixels_are_native_whatever_is_claimed(tmp_path, image, body, claim):
+def test_native_pixels_are_read_under_any_claim(tmp_path, image, body, claim):
   claimed = _CLAIMS[claim]
   if isinstance(claimed, dict):
     claimed = claimed[body]
@@ -89,8 +89,8 @@ def test_pixels_are_native_whatever_is_claimed(tmp_path, image, body, claim):
 @pytest.mark.parametrize('name', ('image.dcm', 'IM000001', 'image.old'))
 @pytest.mark.parametrize('body', ('implicit', 'explicit'))
 @pytest.mark.parametrize('meta', (False, True))
-def test_a_file_without_preamble(tmp_path, image, body, meta, name):
-  """As of old archives, with a meta header and without, whatever its name."""
+def test_file_without_preamble_is_read(tmp_path, image, body, meta, name):
+  """Old archives have such files, with or without a meta header."""
   start = _meta(_NATIVE[body], preamble=False) if meta else b''
   path = tmp_path / name
   path.write_bytes(start + _body(image, _NATIVE[body]))
@@ -101,7 +101,7 @@ def test_a_file_without_preamble(tmp_path, image, body, meta, name):
   }
 
 
-def test_a_big_endian_body_without_meta_header(tmp_path, image):
+def test_big_endian_body_without_meta_header_is_read(tmp_path, image):
   path = tmp_path / 'image'
   path.write_bytes(_body(image, _NATIVE['big-endian']))
   assert header.read_header(path)[1] is None
@@ -110,10 +110,10 @@ def test_a_big_endian_body_without_meta_header(tmp_path, image):
 
 @pytest.mark.parametrize('claim', (*_NATIVE, *_CLAIMS, 'JPEG Lossless'))
 @pytest.mark.parametrize('found', ('RLE', 'JPEG-LS'))
-def test_compressed_pixels_are_known_by_their_bytes(
+def test_compressed_pixels_are_read_under_any_claim(
   tmp_path, image, found, claim
 ):
-  """Those that a native or another compressed syntax is claimed for."""
+  """The meta header claims a native or another compressed syntax."""
   claimed = {
     **_NATIVE,
     **_CLAIMS,
@@ -142,8 +142,10 @@ def test_compressed_pixels_are_known_by_their_bytes(
     bytes(range(256)) * 4,
   ),
 )
-def test_what_only_looks_like_it_is_no_image(tmp_path, text):
-  """Other programs' files lie in such folders, and are nobody's fault."""
+def test_file_that_only_resembles_dicom_is_neither_image_nor_fault(
+  tmp_path, text
+):
+  """Folders of CT also hold files of other programs."""
   path = tmp_path / 'notes'
   path.write_bytes(text)
   assert header.read_header(path) == (None, None)

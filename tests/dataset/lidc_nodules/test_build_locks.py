@@ -1,4 +1,4 @@
-"""The lock of a build lives with the data, and trusts nothing that it finds."""
+"""The lock of a build: a file in the data directory, which others may change."""
 
 from concurrent import futures
 import errno
@@ -13,17 +13,17 @@ from tfds_lidc.lidc_nodules import locks
 
 
 def _lock_file(folder):
-  """Where the lock of a config is while it is held."""
+  """Path of the lock of a config while it is held."""
   with locks.exclusive(folder, 'paper'):
     (path,) = folder.iterdir()
   return path
 
 
-def test_it_is_in_the_data_directory_while_it_is_held(tmp_path, monkeypatch):
+def test_lock_is_in_the_data_directory_while_it_is_held(tmp_path, monkeypatch):
   data_dir, elsewhere = tmp_path / 'data', tmp_path / 'tmp'
   data_dir.mkdir()
   elsewhere.mkdir()
-  # Another folder for temporary files, as each job of a cluster has.
+  # Each job of a cluster has its own folder for temporary files.
   monkeypatch.setenv('TMPDIR', str(elsewhere))
   with locks.exclusive(data_dir, 'paper'):
     (path,) = data_dir.iterdir()
@@ -32,27 +32,27 @@ def test_it_is_in_the_data_directory_while_it_is_held(tmp_path, monkeypatch):
     with pytest.raises(errors.InputError, match='another process still builds'):
       with locks.exclusive(data_dir, 'paper', max_wait_s=0):
         pass
-    # Another config, or another folder, has a lock of its own.
+    # Another config and another folder have their own locks.
     with locks.exclusive(data_dir, 'all', max_wait_s=0):
       with locks.exclusive(elsewhere, 'paper', max_wait_s=0):
         pass
   assert not list(data_dir.iterdir()) + list(elsewhere.iterdir())
 
 
-def test_a_failed_build_leaves_no_lock(tmp_path):
+def test_failed_build_leaves_no_lock(tmp_path):
   with pytest.raises(KeyError):
     with locks.exclusive(tmp_path, 'paper'):
       raise KeyError
   assert not list(tmp_path.iterdir())
 
 
-def test_who_waits_reads_who_builds(tmp_path, capsys):
-  begun, go_on = threading.Event(), threading.Event()
+def test_waiting_process_prints_which_process_builds(tmp_path, capsys):
+  started, may_continue = threading.Event(), threading.Event()
 
   def hold():
     with locks.exclusive(tmp_path, 'paper'):
-      begun.set()
-      assert go_on.wait(60)
+      started.set()
+      assert may_continue.wait(60)
 
   def wait():
     with locks.exclusive(tmp_path, 'paper'):
@@ -60,11 +60,11 @@ def test_who_waits_reads_who_builds(tmp_path, capsys):
 
   with futures.ThreadPoolExecutor() as pool:
     first = pool.submit(hold)
-    assert begun.wait(60)
+    assert started.wait(60)
     second = pool.submit(wait)
     with pytest.raises(futures.TimeoutError):
       second.result(timeout=0.2)
-    go_on.set()
+    may_continue.set()
     first.result(60)
     assert second.result(60)
   (line,) = capsys.readouterr().out.splitlines()
@@ -72,9 +72,9 @@ def test_who_waits_reads_who_builds(tmp_path, capsys):
   assert line.endswith('waiting for it.')
 
 
-def test_a_line_names_whoever_holds_it_for_too_long(tmp_path):
+def test_error_after_waiting_names_the_holder(tmp_path):
   path = _lock_file(tmp_path)
-  # Of a stranger, whose text would colour a terminal.
+  # Another program's text, with an escape sequence that colours a terminal.
   path.write_bytes(b'mtnet_jax lock: \x1b[31mme\n')
   with path.open() as f:
     fcntl.flock(f, fcntl.LOCK_EX)
@@ -86,7 +86,7 @@ def test_a_line_names_whoever_holds_it_for_too_long(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ('link', 'second name', 'folder', 'pipe'))
-def test_what_is_no_file_of_its_own_is_refused(tmp_path, kind):
+def test_lock_that_is_not_an_ordinary_file_is_refused(tmp_path, kind):
   path = _lock_file(tmp_path)
   victim = tmp_path / 'thesis.tex'
   victim.write_text('')
@@ -105,7 +105,7 @@ def test_what_is_no_file_of_its_own_is_refused(tmp_path, kind):
   assert victim.read_text() == ''
 
 
-def test_a_file_that_no_build_wrote_stays_as_it_is(tmp_path):
+def test_file_that_no_build_wrote_is_not_changed(tmp_path):
   path = _lock_file(tmp_path)
   path.write_text('notes')
   with locks.exclusive(tmp_path, 'paper'):
@@ -115,7 +115,7 @@ def test_a_file_that_no_build_wrote_stays_as_it_is(tmp_path):
   assert path.read_text() == 'notes'
 
 
-def test_what_a_killed_build_left_is_taken_over(tmp_path):
+def test_lock_of_a_killed_build_is_taken_over(tmp_path):
   path = _lock_file(tmp_path)
   path.write_text('mtnet_jax lock: process 1 on another, since long ago\n')
   with locks.exclusive(tmp_path, 'paper', max_wait_s=0):
@@ -123,24 +123,24 @@ def test_what_a_killed_build_left_is_taken_over(tmp_path):
   assert not path.exists()
 
 
-def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
-  """Whoever locks a file that its holder has just removed tries again."""
-  flock, found = fcntl.flock, []
+def test_lock_on_a_removed_file_is_not_valid(tmp_path, monkeypatch):
+  """A process that locks a file just removed by its holder tries again."""
+  flock, removed = fcntl.flock, []
 
-  def late(descriptor, flags):
+  def flock_late(descriptor, flags):
     flock(descriptor, flags)
-    if not found:
+    if not removed:
       (path,) = tmp_path.iterdir()
       path.unlink()
-      found.append(path)
+      removed.append(path)
 
-  monkeypatch.setattr(fcntl, 'flock', late)
+  monkeypatch.setattr(fcntl, 'flock', flock_late)
   with locks.exclusive(tmp_path, 'paper'):
-    assert list(tmp_path.iterdir()) == found
+    assert list(tmp_path.iterdir()) == removed
 
 
 @pytest.mark.skipif(not os.getuid(), reason='root may open any file')
-def test_another_user_s_can_be_locked(tmp_path):
+def test_lock_file_of_another_user_can_be_locked(tmp_path):
   path = _lock_file(tmp_path)
   path.write_text('mtnet_jax lock: process 1\n')
   path.chmod(0o444)
@@ -151,7 +151,7 @@ def test_another_user_s_can_be_locked(tmp_path):
 
 
 @pytest.mark.parametrize('number', (errno.ENOLCK, errno.ENOSYS))
-def test_a_file_system_without_locks_is_told(
+def test_file_system_without_locks_is_reported(
   tmp_path, monkeypatch, capsys, number
 ):
   def flock(*_):

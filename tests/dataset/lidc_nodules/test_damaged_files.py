@@ -1,4 +1,4 @@
-"""What TFDS keeps beside the records may be cut, changed, or of another."""
+"""Damaged files of TFDS in a dataset are a one-line error."""
 
 import json
 import os
@@ -29,8 +29,8 @@ def _file(data_dir, name):
   return data_dir / 'lidc_nodules' / 'all' / '2.0.0' / name
 
 
-def _is_told(data_dir, says=''):
-  """Whoever asks gets the line, with the folder and the way out."""
+def _assert_damaged(data_dir, words=''):
+  """Checks that both packages raise one line with the folder and a way out."""
   with pytest.raises(errors.InputError, match='is damaged') as e:
     build.build('all', data_dir=data_dir)
   with pytest.raises(mtnet_errors.InputError) as of_commands:
@@ -38,7 +38,7 @@ def _is_told(data_dir, says=''):
   assert str(of_commands.value) == str(e.value)
   message = errors.one_line(e.value)
   assert message.startswith(f'{_file(data_dir, "")}'.rstrip('/'))
-  assert says in message
+  assert words in message
   assert '--config=all' in message and message.endswith('--overwrite`')
 
 
@@ -46,23 +46,23 @@ def _is_told(data_dir, says=''):
 @pytest.mark.parametrize(
   'content', (b'', b'{}', b'[]', b'{"name": "lidc', b'\0\xff', b'[' * 100_000)
 )
-def test_a_damaged_file_is_a_line(data_dir, name, content):
+def test_damaged_file_is_a_one_line_error(data_dir, name, content):
   _file(data_dir, name).write_bytes(content)
-  _is_told(data_dir)
+  _assert_damaged(data_dir)
 
 
 @pytest.mark.parametrize('name', _FILES)
-def test_a_folder_in_place_of_a_file_is_a_line(data_dir, name):
+def test_folder_in_place_of_a_file_is_a_one_line_error(data_dir, name):
   _file(data_dir, name).unlink()
   _file(data_dir, name).mkdir()
-  _is_told(data_dir, 'Is a directory')
+  _assert_damaged(data_dir, 'Is a directory')
 
 
 @pytest.mark.skipif(not os.getuid(), reason='root may read any file')
 @pytest.mark.parametrize('name', _FILES)
-def test_a_file_that_may_not_be_read_is_a_line(data_dir, name):
+def test_unreadable_file_is_a_one_line_error(data_dir, name):
   _file(data_dir, name).chmod(0)
-  _is_told(data_dir)
+  _assert_damaged(data_dir)
 
 
 @pytest.mark.parametrize('name', (*_FILES, 'label.labels.txt', 'records'))
@@ -71,24 +71,26 @@ def test_a_file_that_may_not_be_read_is_a_line(data_dir, name):
   (os.mkfifo, lambda path: path.symlink_to('/dev/zero')),
   ids=('pipe', 'endless'),
 )
-def test_what_is_no_file_is_a_line_at_once(data_dir, make, name):
-  """A pipe keeps its reader for ever, the device fills the memory."""
+def test_pipe_or_device_in_place_of_a_file_is_refused_unread(
+  data_dir, make, name
+):
+  """A pipe would block its reader forever, the device would fill the memory."""
   path = _file(data_dir, name)
   if name == 'records':
     (path,) = path.parent.glob('*.array_record-*')
   path.unlink()
   make(path)
-  _is_told(data_dir, f'{path.name} is no ordinary file')
+  _assert_damaged(data_dir, f'{path.name} is no ordinary file')
 
 
 @pytest.mark.parametrize('name', (*_FILES, 'label.labels.txt'))
-def test_a_file_longer_than_any_is_a_line_unread(data_dir, name):
+def test_file_longer_than_the_limit_is_refused_unread(data_dir, name):
   with _file(data_dir, name).open('r+b') as file:
     file.truncate(1 << 40)
-  _is_told(data_dir, f'{name} is over 16 MiB')
+  _assert_damaged(data_dir, f'{name} is over 16 MiB')
 
 
-def test_links_and_folders_that_someone_put_there_do_no_harm(data_dir):
+def test_links_and_additional_folders_are_accepted(data_dir):
   path = _file(data_dir, 'metadata.json')
   path.rename(data_dir / 'elsewhere.json')
   path.symlink_to(data_dir / 'elsewhere.json')
@@ -98,8 +100,8 @@ def test_links_and_folders_that_someone_put_there_do_no_harm(data_dir):
   assert len(build_job.records(found)) == 4
 
 
-def test_records_in_another_folder_are_a_line(data_dir, built, tmp_path):
-  """The template of their names leads to any file of the machine."""
+def test_records_in_another_folder_are_refused(data_dir, built, tmp_path):
+  """The template of their names could lead to any file of the machine."""
   (split,) = built.info.splits
   source = _file(data_dir, f'lidc_nodules-{split}.array_record-00000-of-00001')
   shutil.copy(source, tmp_path / f'{split}-00000-of-00001')
@@ -121,7 +123,7 @@ def _edit(data_dir, **fields):
 
 
 @pytest.mark.parametrize(
-  ('fields', 'says'),
+  ('fields', 'words'),
   (
     ({'version': '9.0.0'}, '9.0.0'),
     ({'name': 'mnist'}, 'not of this dataset'),
@@ -131,13 +133,13 @@ def _edit(data_dir, **fields):
     ({'splits': [{'name': '\x1b]0;x\x07', 'shardLengths': ['4']}]}, 'called'),
   ),
 )
-def test_a_file_of_another_dataset_is_a_line(data_dir, fields, says):
+def test_file_of_another_dataset_is_a_one_line_error(data_dir, fields, words):
   _edit(data_dir, **fields)
-  _is_told(data_dir, says)
+  _assert_damaged(data_dir, words)
 
 
 @pytest.mark.parametrize(
-  ('lengths', 'says'),
+  ('lengths', 'words'),
   (
     ([], '0 files'),
     (['0'], '0 records'),
@@ -146,17 +148,19 @@ def test_a_file_of_another_dataset_is_a_line(data_dir, fields, says):
     (['9' * 30], 'out of range'),
   ),
 )
-def test_impossible_numbers_of_records_are_a_line(data_dir, lengths, says):
+def test_impossible_number_of_records_is_a_one_line_error(
+  data_dir, lengths, words
+):
   _edit(data_dir, splits=[{'name': 'train', 'shardLengths': lengths}])
-  _is_told(data_dir, says)
+  _assert_damaged(data_dir, words)
 
 
 @pytest.mark.parametrize(
-  ('lengths', 'says'),
+  ('lengths', 'words'),
   ((['5'], 'has 4 records'), (['2', '2'], '00000-of-00002')),
 )
-def test_other_numbers_than_the_files_have_are_a_line(
-  data_dir, built, lengths, says
+def test_number_of_records_other_than_in_the_files_is_a_one_line_error(
+  data_dir, built, lengths, words
 ):
   (split,) = built.info.splits
   template = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
@@ -166,9 +170,9 @@ def test_other_numbers_than_the_files_have_are_a_line(
       {'name': split, 'shardLengths': lengths, 'filepathTemplate': template}
     ],
   )
-  with pytest.raises(errors.InputError, match=says):
+  with pytest.raises(errors.InputError, match=words):
     building.find('all', data_dir=data_dir).as_data_source(split)
-  with pytest.raises(mtnet_errors.InputError, match=says) as e:
+  with pytest.raises(mtnet_errors.InputError, match=words) as e:
     lidc.load_split('lidc_nodules/all', split, data_dir=str(data_dir))
   assert str(e.value).count('is damaged') == 1
 
@@ -181,7 +185,9 @@ def test_other_numbers_than_the_files_have_are_a_line(
     ('label.labels.txt', lambda path: path.symlink_to('/dev/zero')),
   ),
 )
-def test_overwrite_builds_over_it(data_dir, synthetic_ct, built, name, make):
+def test_overwrite_replaces_a_damaged_dataset(
+  data_dir, synthetic_ct, built, name, make
+):
   _file(data_dir, name).unlink()
   make(_file(data_dir, name))
   again = build.build(
@@ -191,7 +197,7 @@ def test_overwrite_builds_over_it(data_dir, synthetic_ct, built, name, make):
   assert build_job.records(again).keys() == expected.keys()
 
 
-def test_a_command_ends_in_the_line(data_dir):
+def test_command_prints_the_one_line_error(data_dir):
   _file(data_dir, 'dataset_info.json').write_text('{}')
   code, out, err = build_job.run('--config=all', f'--data_dir={data_dir}')
   assert (code, out) == (2, '')
@@ -200,18 +206,18 @@ def test_a_command_ends_in_the_line(data_dir):
 
 
 @pytest.mark.parametrize('value', ('x', float('nan'), 0, -1, True, [0.7]))
-def test_a_spacing_that_is_none_is_a_line(data_dir, value):
+def test_invalid_spacing_is_a_one_line_error(data_dir, value):
   path = _file(data_dir, 'metadata.json')
   content = json.loads(path.read_text(encoding='utf-8'))
   path.write_text(json.dumps({**content, 'spacing_mm': value}))
-  _is_told(data_dir, 'metadata.json is not of this dataset')
+  _assert_damaged(data_dir, 'metadata.json is not of this dataset')
 
 
 @pytest.fixture
 def other(data_dir):
   """The folder of a config that this version does not know.
 
-  TFDS makes its builder of the files alone.
+  TFDS makes its builder from the files alone.
   """
   parent = data_dir / 'lidc_nodules' / 'all-readers_9'
   shutil.copytree(_file(data_dir, '').parent, parent)
@@ -221,7 +227,7 @@ def other(data_dir):
   return path.parent
 
 
-def test_a_config_of_another_version_is_read(other):
+def test_config_of_another_version_is_read(other):
   found = lidc.builder('lidc_nodules/all-readers_9', str(other.parents[2]))
   assert len(build_job.records(found)) == 4
 
@@ -236,7 +242,9 @@ def test_a_config_of_another_version_is_read(other):
   ),
   ids=('cut', 'pipe', 'endless'),
 )
-def test_a_config_of_another_version_is_a_line_too(other, name, make):
+def test_damaged_config_of_another_version_is_a_one_line_error(
+  other, name, make
+):
   (other / name).unlink()
   make(other / name)
   with pytest.raises(mtnet_errors.InputError, match='is damaged'):
@@ -248,25 +256,25 @@ def _feature(name, **fields):
 
 
 _DICT = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
-_THEIRS = _feature('harmful_module.Feature', tensor={})
+_HARMFUL = _feature('harmful_module.Feature', tensor={})
 
 
 @pytest.mark.parametrize(
   'content',
   (
-    _THEIRS,
+    _HARMFUL,
     {'python_class_name': 'harmful_module.Feature', 'tensor': {}},
-    _feature(_DICT, featuresDict={'features': {'a': _THEIRS}}),
-    _feature(_DICT, featuresDict={'features': {'pythonClassName': _THEIRS}}),
+    _feature(_DICT, featuresDict={'features': {'a': _HARMFUL}}),
+    _feature(_DICT, featuresDict={'features': {'pythonClassName': _HARMFUL}}),
     _feature(
       'tensorflow_datasets.core.features.sequence_feature.Sequence',
-      sequence={'feature': _THEIRS, 'length': '-1'},
+      sequence={'feature': _HARMFUL, 'length': '-1'},
     ),
-    # As TFDS wrote it before, whole or as text within.
+    # Older formats of TFDS, as an object or as text inside of one.
     {'type': 'harmful_module.Feature', 'content': {}},
     {
       'type': _DICT,
-      'content': json.dumps({'features': {'a': _THEIRS}}),
+      'content': json.dumps({'features': {'a': _HARMFUL}}),
       'proto_cls': 'tensorflow_datasets.FeaturesDict',
     },
     _feature(
@@ -283,7 +291,7 @@ _THEIRS = _feature('harmful_module.Feature', tensor={})
 def test_no_module_that_a_dataset_names_is_imported(
   other, monkeypatch, content, version
 ):
-  """TFDS imports the modules of classes that it does not know."""
+  """TFDS imports the module of a class that it does not know."""
   (other.parents[2] / 'harmful_module.py').write_text('HARM = 1\n')
   monkeypatch.setattr(sys, 'path', [str(other.parents[2]), *sys.path])
   monkeypatch.delitem(sys.modules, 'harmful_module', raising=False)
@@ -296,15 +304,15 @@ def test_no_module_that_a_dataset_names_is_imported(
   assert 'harmful_module' not in sys.modules
 
 
-def test_a_name_brings_no_argument_of_tfds(data_dir):
-  """It would take another folder after a second slash."""
+def test_argument_of_tfds_in_a_name_is_refused(data_dir):
+  """TFDS would take another folder from the part after a second slash."""
   name = f'lidc_nodules/all-readers_9/data_dir={data_dir}'
   with pytest.raises(mtnet_errors.InputError, match='is no name'):
     lidc.builder(name, '')
 
 
-def test_commands_to_copy_are_quoted(tmp_path):
-  """A folder's name would otherwise end the command and begin another."""
+def test_folder_in_a_command_of_a_message_is_quoted(tmp_path):
+  """A folder's name could otherwise start another command in a shell."""
   where = f'{tmp_path}/a b; touch $(x)'
   os.makedirs(where)
   with pytest.raises(errors.InputError) as e:
@@ -320,6 +328,6 @@ def test_commands_to_copy_are_quoted(tmp_path):
   ]
 
 
-def test_what_is_whole_is_read(data_dir):
+def test_intact_dataset_is_read(data_dir):
   found = tfds.builder('lidc_nodules/all', data_dir=data_dir)
   assert len(build_job.records(found)) == 4

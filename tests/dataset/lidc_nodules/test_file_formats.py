@@ -1,4 +1,4 @@
-"""TFRecord files beside array_record ones: the same records, both readable."""
+"""TFRecord files hold the same records as the array_record files."""
 
 import hashlib
 import os
@@ -20,10 +20,10 @@ tf = pytest.importorskip('tensorflow', reason='needs the extra tf')
 
 pytestmark = pytest.mark.extra
 
-# Two files a split, so that the order of files counts.
+# Two files per split, so that their order matters.
 _FEW = tfds.download.DownloadConfig(max_examples_per_split=5, num_shards=2)
 _IN_ORDER = tfds.ReadConfig(interleave_cycle_length=1)
-_OWN = 'phantom-size_3_to_9'
+_CHANGED_POLICY = 'phantom-size_3_to_9'
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 
 
@@ -40,7 +40,7 @@ def plain_dir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory, plain_dir):
-  """The same with TFRecord files."""
+  """The same datasets with TFRecord files added."""
   data_dir = tmp_path_factory.mktemp('data') / 'both'
   shutil.copytree(plain_dir, data_dir)
   for policy in ('', 'size=3-9'):
@@ -76,7 +76,7 @@ def _assert_same(records, others):
   return count
 
 
-@pytest.mark.parametrize('config', ['phantom', _OWN])
+@pytest.mark.parametrize('config', ['phantom', _CHANGED_POLICY])
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
 def test_same_records_in_the_same_order(plain_dir, data_dir, config, split):
   name = f'lidc_nodules/{config}'
@@ -86,12 +86,12 @@ def test_same_records_in_the_same_order(plain_dir, data_dir, config, split):
   )
   assert isinstance(loaded, tf.data.Dataset)
   assert _assert_same(records, tfds.as_numpy(loaded)) == 5
-  # So does what is read from array_record now.
+  # The array_record files still give the same records.
   again = tfds.data_source(name, split=split, data_dir=data_dir)
   assert _assert_same(records, again) == 5
 
 
-def test_bytes_are_copied(data_dir):
+def test_records_are_copied_byte_by_byte(data_dir):
   folder = _folder(data_dir)
   records = tfds.builder_from_directory(folder).as_data_source(
     'test', deserialize_method=_RAW
@@ -102,7 +102,7 @@ def test_bytes_are_copied(data_dir):
   assert list(copies) == [records[i] for i in range(len(records))]
 
 
-def test_the_array_record_files_stay(plain_dir, data_dir):
+def test_array_record_files_are_kept(plain_dir, data_dir):
   before, after = _sums(_folder(plain_dir)), _sums(_folder(data_dir))
   changed = {name for name in before if before[name] != after[name]}
   assert changed == {'dataset_info.json'}
@@ -110,7 +110,7 @@ def test_the_array_record_files_stay(plain_dir, data_dir):
   assert len(added) == 6 and all('.tfrecord-' in name for name in added)
 
 
-def test_it_waits_for_a_build(plain_dir, monkeypatch):
+def test_adding_tfrecord_waits_for_a_build(plain_dir, monkeypatch):
   before = _sums(_folder(plain_dir))
   builder = build.build('phantom', data_dir=plain_dir)
   monkeypatch.setattr(locks, '_MAX_WAIT_S', 0)
@@ -120,17 +120,19 @@ def test_it_waits_for_a_build(plain_dir, monkeypatch):
   assert _sums(_folder(plain_dir)) == before
 
 
-def test_records_are_counted_beside_the_others(data_dir, tmp_path):
+def test_array_records_are_counted_if_there_are_tfrecord_files(
+  data_dir, tmp_path
+):
   shutil.copytree(data_dir, tmp_path / 'data')
   first, second = sorted(
     _folder(tmp_path / 'data').glob('*-train.array_record-*')
   )
-  shutil.copy(second, first)  # of 5 records, 2 and 3 or the other way round
+  shutil.copy(second, first)  # one has 2 of the 5 records, the other has 3
   with pytest.raises(errors.InputError, match=r'has [23] records, .* says'):
     build.build('phantom', data_dir=tmp_path / 'data').as_data_source('train')
 
 
-def test_one_builder_reads_both(data_dir):
+def test_one_builder_reads_both_formats(data_dir):
   builder = build.build('phantom', data_dir=data_dir)
   for _ in range(2):
     records = builder.as_data_source('train')
@@ -138,7 +140,7 @@ def test_one_builder_reads_both(data_dir):
     assert _assert_same(records, tfds.as_numpy(loaded)) == 5
 
 
-def test_a_named_format_is_obeyed(data_dir):
+def test_requested_format_is_used(data_dir):
   name = 'lidc_nodules/phantom'
   for file_format in ('tfrecord', 'array_record'):
     kwargs = {'file_format': file_format}
@@ -146,15 +148,17 @@ def test_a_named_format_is_obeyed(data_dir):
     assert builder.info.file_format.value == file_format
   with pytest.raises(ValueError, match='parquet'):
     tfds.builder(name, data_dir=data_dir, file_format='parquet')
-  # What the card warns of. Once TFDS mends it, the warning can go.
+  # The card warns of this error; remove the warning once TFDS has fixed it.
   with pytest.raises(ValueError, match='already set'):
     tfds.builder(
-      f'lidc_nodules/{_OWN}', data_dir=data_dir, file_format='array_record'
+      f'lidc_nodules/{_CHANGED_POLICY}',
+      data_dir=data_dir,
+      file_format='array_record',
     )
 
 
-def test_without_this_package(data_dir, tmp_path):
-  """A copy of the folder is enough for TFDS alone, in both formats."""
+def test_both_formats_are_read_without_this_package(data_dir, tmp_path):
+  """TFDS alone reads a copy of the folder."""
   shutil.copytree(_folder(data_dir), tmp_path / 'copy')
   code = (
     'import sys, tensorflow_datasets as tfds\n'
@@ -177,9 +181,9 @@ def test_without_this_package(data_dir, tmp_path):
   assert first == second and first.startswith('5 ')
 
 
-def test_the_command_adds_them_without_ct(plain_dir, tmp_path):
+def test_command_adds_tfrecord_without_ct(plain_dir, tmp_path):
   shutil.copytree(plain_dir, tmp_path, dirs_exist_ok=True)
-  for _ in range(2):  # the second time they are there
+  for _ in range(2):  # the second time, the files exist already
     done = subprocess.run(
       [sys.executable, '-m', 'tfds_lidc.build', '--config=phantom']
       + [f'--data_dir={tmp_path}', '--tfrecord'],
@@ -200,7 +204,7 @@ def test_the_command_adds_them_without_ct(plain_dir, tmp_path):
   assert label.dtype == tf.int64
 
 
-def test_what_fails_leaves_the_build(plain_dir, tmp_path, monkeypatch):
+def test_failure_leaves_the_build_unchanged(plain_dir, tmp_path, monkeypatch):
   shutil.copytree(plain_dir, tmp_path, dirs_exist_ok=True)
   before = _sums(_folder(tmp_path))
   write = file_formats.file_adapters.TfRecordFileAdapter.write_examples
@@ -223,7 +227,7 @@ def test_what_fails_leaves_the_build(plain_dir, tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['lidc_nodules']
 
 
-def test_tfds_load_without_tensorflow_says_so(data_dir, monkeypatch):
+def test_error_of_tfds_load_without_tensorflow(data_dir, monkeypatch):
   monkeypatch.setattr(
     file_formats.importlib.util, 'find_spec', lambda name: None
   )
@@ -231,8 +235,9 @@ def test_tfds_load_without_tensorflow_says_so(data_dir, monkeypatch):
     tfds.load('lidc_nodules/phantom', split='train', data_dir=data_dir)
 
 
-def test_what_is_stopped_between_is_no_harm(plain_dir, tmp_path, monkeypatch):
-  """Killed while the files move in: the build is as it was, and can go on."""
+def test_interrupted_move_keeps_the_build_and_can_be_repeated(
+  plain_dir, tmp_path, monkeypatch
+):
   shutil.copytree(plain_dir, tmp_path, dirs_exist_ok=True)
   replace, moved = os.replace, []
 
@@ -256,7 +261,7 @@ def test_what_is_stopped_between_is_no_harm(plain_dir, tmp_path, monkeypatch):
   assert len(loaded) == 5
 
 
-def test_a_new_build_starts_without_them(data_dir, tmp_path):
+def test_new_build_has_no_tfrecord_files(data_dir, tmp_path):
   shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
   builder = build.build(
     'phantom', data_dir=tmp_path, overwrite=True, download_config=_FEW

@@ -1,4 +1,4 @@
-"""One folder of datasets for whatever builds, reads or asks: that of TFDS."""
+"""All functions and commands look for datasets in the same folder as TFDS."""
 
 import textwrap
 
@@ -9,7 +9,7 @@ from mtnet_jax.data import lidc
 from tfds_lidc import errors
 from tfds_lidc.lidc_nodules import building
 
-# A handful of nodules.
+# The policy selects only a few nodules.
 _POLICY = 'readers=4,size=27-30'
 _NAME = f'lidc_nodules/phantom?{_POLICY}'
 
@@ -25,8 +25,8 @@ def _python(text, **env):
   return _run(command, **env).split()
 
 
-def test_tfds_data_dir_is_where_all_look(tmp_path):
-  """Built by command, and found by all that read, with no folder given."""
+def test_tfds_data_dir_is_used_by_all_functions(tmp_path):
+  """The command builds a dataset there; no call names the folder."""
   env = {'HOME': str(tmp_path / 'home'), 'TFDS_DATA_DIR': str(tmp_path / 'set')}
   build = main_job.module(
     'tfds_lidc.build', '--config=phantom', f'--policy={_POLICY}'
@@ -56,12 +56,12 @@ def test_tfds_data_dir_is_where_all_look(tmp_path):
 
 
 def _shortened(text):
-  """Without the numbers of each split: 'records (train 9, ...) in DIR'."""
+  """Removes the counts from a line 'records (train 9, ...) in DIR'."""
   head, _, rest = text.partition('records (')
   return f'{head}records{rest.partition(")")[2]}'
 
 
-def test_home_is_the_default(tmp_path):
+def test_default_is_in_the_home_directory(tmp_path):
   found = _python(
     """
     import os
@@ -76,8 +76,8 @@ def test_home_is_the_default(tmp_path):
   assert found == [f'{tmp_path}/tensorflow_datasets'] * 2
 
 
-def test_a_registered_folder_that_has_it_is_found(tmp_path):
-  """As `tfds.builder` finds it; what it has not goes to the usual folder."""
+def test_registered_folder_is_used_if_it_has_the_dataset(tmp_path):
+  """`tfds.builder` does the same; other datasets are in the usual folder."""
   found = _python(
     f"""
     import tensorflow_datasets as tfds
@@ -102,7 +102,7 @@ def test_a_registered_folder_that_has_it_is_found(tmp_path):
   ]
 
 
-def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+def test_tilde_is_the_home_directory(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   for found in (
     building.find('paper', data_dir='~/sets'),
@@ -112,8 +112,8 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert str(found.data_dir_root) == f'{tmp_path}/sets'
 
 
-def test_what_is_half_there_is_not_built(tmp_path):
-  """For both: a file is missing that TFDS would read."""
+def test_incomplete_dataset_is_not_built(tmp_path):
+  """A file that TFDS reads is missing."""
   folder = building.find('phantom', data_dir=tmp_path).data_path
   folder.mkdir(parents=True)
   (folder / 'features.json').write_text('{}')
@@ -121,6 +121,6 @@ def test_what_is_half_there_is_not_built(tmp_path):
   assert not lidc.is_built('lidc_nodules/phantom', tmp_path)
 
 
-def test_a_folder_elsewhere_is_no_place_to_build():
+def test_folder_that_is_not_on_this_machine_is_refused():
   with pytest.raises(errors.InputError, match='gs://bucket/sets is not on'):
     building.cache_dir('gs://bucket/sets')

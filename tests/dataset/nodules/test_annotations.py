@@ -1,4 +1,4 @@
-"""Contours become the masks that pylidc makes of them."""
+"""Masks made from contours equal those of pylidc."""
 
 import configparser
 import subprocess
@@ -18,8 +18,8 @@ def _nodule(nodule_id):
   return next(n for n in selection.clusters() if n.nodule_id == nodule_id)
 
 
-def _with_holes(count):
-  """The first clusters in which a reader drew an exclusion contour."""
+def _with_holes(num):
+  """Ids of the first `num` clusters in which a reader excluded a region."""
   holed = {
     annotation_id
     for (annotation_id,) in annotations._query(
@@ -29,13 +29,13 @@ def _with_holes(count):
   ids = [
     n.nodule_id for n in selection.clusters() if holed & set(n.annotation_ids)
   ]
-  assert len(ids) > count
-  return ids[:count]
+  assert len(ids) > num
+  return ids[:num]
 
 
-def _crowded(count):
-  """The first clusters in which a reader drew several outlines on a slice."""
-  crowded = {
+def _with_several_contours(num):
+  """Ids of the first clusters with several contours of a reader on a slice."""
+  several = {
     annotation_id
     for (annotation_id,) in annotations._query(
       'SELECT annotation_id FROM contours WHERE inclusion'
@@ -43,10 +43,10 @@ def _crowded(count):
     )
   }
   ids = [
-    n.nodule_id for n in selection.clusters() if crowded & set(n.annotation_ids)
+    n.nodule_id for n in selection.clusters() if several & set(n.annotation_ids)
   ]
-  assert len(ids) > count
-  return ids[:count]
+  assert len(ids) > num
+  return ids[:num]
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +57,7 @@ def pylidc():
 
 
 @pytest.mark.parametrize(
-  'nodule_id', [*_LIDC_0003, *_with_holes(3), *_crowded(3)]
+  'nodule_id', [*_LIDC_0003, *_with_holes(3), *_with_several_contours(3)]
 )
 def test_masks_equal_pylidcs_consensus(pylidc, nodule_id):
   nodule = _nodule(nodule_id)
@@ -81,9 +81,9 @@ def test_masks_equal_pylidcs_consensus(pylidc, nodule_id):
   assert votes.any()
 
 
-def test_outline_is_outside():
+def test_pixels_of_a_contour_are_outside_the_mask():
   mask = np.zeros((7, 7), bool)
-  # Every pixel of the outline is a vertex, as in LIDC.
+  # As in LIDC, every pixel of the contour is a vertex.
   square = np.array(
     [
       (1, 1),
@@ -106,7 +106,7 @@ def test_outline_is_outside():
   np.testing.assert_array_equal(mask, expected)
 
 
-def test_hole_takes_its_outline_with_it():
+def test_excluded_region_includes_the_pixels_of_its_contour():
   mask = np.ones((7, 7), bool)
   hole = np.array(
     [(2, 2), (2, 3), (2, 4), (3, 4), (4, 4), (4, 3), (4, 2), (3, 2)]
@@ -124,7 +124,7 @@ def test_slice_0_is_lowest_z():
   assert len(annotations.scans()) == 1018
 
 
-def test_masks_lie_on_the_slices_of_their_contours():
+def test_masks_are_on_the_slices_of_their_contours():
   nodule = _nodule('LIDC-IDRI-0003_14_2')
   ids = ','.join(map(str, nodule.annotation_ids))
   contour_z = [

@@ -1,4 +1,4 @@
-"""Lists and folds of one's own: what files mean, and what is wrong in them."""
+"""A user's own lists of nodules and folds: accepted formats and errors."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ from tfds_lidc.nodules import selection
 
 _ALL = selection.POLICIES['all']
 _PAPER = selection.POLICIES['paper']
-# Of LIDC-IDRI-0003: 14_1 was outlined by one reader, 14_2 to 14_4 by four.
+# In LIDC-IDRI-0003, one reader outlined 14_1 and four outlined 14_2 to 14_4.
 _IDS = [f'LIDC-IDRI-0003_14_{k}' for k in (1, 2, 3, 4)]
 _SERIES = '1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264'
 
@@ -41,11 +41,11 @@ def _name(text):
     f'nodule_id\n{_IDS[0]}\n{_IDS[1]}\n{_IDS[0]}',
     f'\ufeffNodule_ID;note\r\n{_IDS[0]} ;a,b\r\n\r\n {_IDS[1]};\r\n',
     f'# ours, 2024\nid\tnodule_id\n1\t"{_IDS[0]}"\n# checked\n2\t{_IDS[1]}\n',
-    # The finest key counts, and what is no key does not.
+    # The finest key is used, other columns are ignored.
     f'patient_id,nodule_id\nx,{_IDS[0]}\ny,{_IDS[1]}\n',
   ),
 )
-def test_a_list_means_its_ids_however_it_is_written(write, text):
+def test_ids_are_read_from_any_style_of_csv(write, text):
   assert lists.read_nodules(write(text)) == (_IDS[0], _IDS[1])
 
 
@@ -57,18 +57,16 @@ def test_a_list_means_its_ids_however_it_is_written(write, text):
     ('patient_id', 'LIDC-IDRI-0003'),
   ),
 )
-def test_a_series_or_patient_stands_for_all_of_its_nodules(
-  write, header, value
-):
-  # As LUNA16's annotations.csv, a row per nodule.
+def test_series_or_patient_selects_all_of_its_nodules(write, header, value):
+  # One row per nodule, as in LUNA16's annotations.csv.
   path = write(f'{header},coordX\n{value},-128.7\n{value},103.8\n')
   assert lists.read_nodules(path) == tuple(_IDS)
   path = write(f'fold,{header}\n4,{value}\n')
   assert lists.read_folds(path) == tuple((i, 4) for i in _IDS)
 
 
-def test_a_scan_without_nodules_is_no_fault(write):
-  """LUNA16 lists scans in which no reader marked any."""
+def test_scan_without_nodules_is_accepted(write):
+  """LUNA16 lists scans in which no reader marked a nodule."""
   (empty, *_) = sorted(
     set(annotations.scans()) - {n.series_uid for n in selection.clusters()}
   )
@@ -79,7 +77,7 @@ def test_a_scan_without_nodules_is_no_fault(write):
 
 
 @pytest.mark.parametrize(
-  ('text', 'says'),
+  ('text', 'words'),
   (
     ('nodule_id\n' + _IDS[0] + '\n\nLIDC-IDRI-0003_14_9\n', ['line 4', '14_9']),
     ('seriesuid\n1.2.3\n', ['line 2', "'1.2.3'", 'no seriesuid']),
@@ -95,12 +93,12 @@ def test_a_scan_without_nodules_is_no_fault(write):
     (b'nodule_id\n' + b'x' * 200_000, ['line 2', 'no CSV']),
   ),
 )
-def test_what_is_no_list_of_nodules(write, text, says):
+def test_error_of_an_invalid_list_of_nodules(write, text, words):
   path = write(text)
   with pytest.raises(errors.InputError) as caught:
     lists.read_nodules(path)
-  for words in (path, *says):
-    assert words in str(caught.value)
+  for word in (path, *words):
+    assert word in str(caught.value)
   assert len(str(caught.value)) < 400
 
 
@@ -110,7 +108,7 @@ def _folds(*folds, header='nodule_id,fold'):
 
 
 @pytest.mark.parametrize(
-  ('text', 'says'),
+  ('text', 'words'),
   (
     (_folds(0, 1, header='nodule_id,subset'), ['and with fold']),
     (_folds(0, ''), ['line 3', "''", 'folds go from 0 to 4']),
@@ -126,15 +124,15 @@ def _folds(*folds, header='nodule_id,fold'):
     ),
   ),
 )
-def test_what_is_no_folds(write, text, says):
+def test_error_of_invalid_folds(write, text, words):
   path = write(text)
   with pytest.raises(errors.InputError) as caught:
     lists.read_folds(path)
-  for words in (path, *says):
-    assert words in str(caught.value)
+  for word in (path, *words):
+    assert word in str(caught.value)
 
 
-def test_a_file_that_is_gone_says_what_still_works(tmp_path):
+def test_error_of_a_missing_file_says_that_its_dataset_opens_by_name(tmp_path):
   with pytest.raises(errors.InputError, match='opens by its own name'):
     lists.read_nodules(str(tmp_path / 'gone.csv'))
 
@@ -145,36 +143,36 @@ def test_a_file_that_is_gone_says_what_still_works(tmp_path):
   ids=('pipe', 'endless', 'folder'),
 )
 @pytest.mark.parametrize('read', (lists.read_nodules, lists.read_folds))
-def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path, make, read):
+def test_path_that_is_not_an_ordinary_file_is_refused(tmp_path, make, read):
   make(tmp_path / 'a.csv')
-  says = r'a\.csv cannot be read \((it is no ordinary file|Is a directory)'
-  with pytest.raises(errors.InputError, match=says):
+  message = r'a\.csv cannot be read \((it is no ordinary file|Is a directory)'
+  with pytest.raises(errors.InputError, match=message):
     read(str(tmp_path / 'a.csv'))
 
 
-def test_a_name_is_that_of_what_the_file_means(write):
+def test_name_depends_on_the_ids_and_not_on_their_format(write):
   a = write(f'nodule_id\n{_IDS[0]}\n{_IDS[2]}\n', 'a.csv')
   b = write(f'# b\nnodule_id;x\r\n{_IDS[2]};1\r\n{_IDS[0]};2\r\n', 'b.csv')
   c = write(f'nodule_id\n{_IDS[0]}\n{_IDS[1]}\n', 'c.csv')
-  # Of the ids in lines, as `sha256sum` has it: on every machine, for good, as
-  # folders of datasets are called so.
+  # Start of what `sha256sum` prints for the ids, one per line. It must never
+  # change, as folders of datasets have this name.
   assert _name(f'nodules={a}') == 'all-nodules_b179870048'
   assert _name(f'nodules={b}') == _name(f'nodules={a}')
   assert _name(f'nodules={c}') != _name(f'nodules={a}')
 
 
-def test_a_name_tells_whether_patients_are_in_several_folds(write):
+def test_name_shows_whether_a_patient_is_in_several_folds(write):
   whole = write(_folds(2, '2', '2.0', 2), 'whole.csv')
   by_patient = write('patient_id,fold\nLIDC-IDRI-0003,2\n', 'patient.csv')
-  parted = write(_folds(2, 2, 2, 3), 'parted.csv')
+  split = write(_folds(2, 2, 2, 3), 'split.csv')
   assert _name(f'folds={whole}') == _name(f'folds={by_patient}')
   assert _name(f'folds={whole}') == 'all-folds_7ec0b45c11'
-  policy = overrides.apply(_ALL, f'folds={parted},slices=all')
+  policy = overrides.apply(_ALL, f'folds={split},slices=all')
   assert policy.name.startswith('all-slices_all-folds_by_nodule_')
   assert policy.split_by == 'nodule'
 
 
-def test_a_policy_keeps_what_the_files_said(write):
+def test_policy_keeps_the_content_of_its_files(write):
   path = write(_folds(0, 1, 3, 4))
   policy = overrides.apply(_ALL, f'nodules={path},folds={path}')
   assert pickle.loads(pickle.dumps(policy)) == policy
@@ -189,7 +187,7 @@ def test_a_policy_keeps_what_the_files_said(write):
   ]
 
 
-def test_a_selected_nodule_without_a_fold_is_an_error(write):
+def test_selected_nodule_without_a_fold_is_an_error(write):
   path = write(_folds(0, 0, 0))
   with pytest.raises(errors.InputError) as caught:
     selection.select(overrides.apply(_ALL, f'folds={path}'))
@@ -198,7 +196,7 @@ def test_a_selected_nodule_without_a_fold_is_an_error(write):
 
 
 @pytest.mark.parametrize(
-  ('text', 'says'),
+  ('text', 'message'),
   (
     ('nodules=', 'nodules= needs a file'),
     ('nodules=a,b.csv', "'b.csv' is none of .*contains a comma"),
@@ -206,25 +204,25 @@ def test_a_selected_nodule_without_a_fold_is_an_error(write):
     ('slices=' + 'x' * 600, '600 letters'),
   ),
 )
-def test_policies_of_files_that_make_no_sense(text, says):
-  with pytest.raises(errors.InputError, match=says):
+def test_error_of_an_invalid_policy(text, message):
+  with pytest.raises(errors.InputError, match=message):
     overrides.apply(_PAPER, text)
 
 
-def test_the_description_holds_no_path(write):
+def test_description_contains_no_path(write):
   path = write(_folds(0, 0))
   assert overrides.without_paths(f'slices=all, nodules={path}') == (
     'slices=all,nodules=FILE'
   )
 
 
-def test_a_file_below_home_is_found(write, tmp_path, monkeypatch):
+def test_tilde_in_a_path_is_expanded(write, tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   path = write(f'nodule_id\n{_IDS[0]}\n')
   assert _name('nodules=~/list.csv') == _name(f'nodules={path}')
 
 
-def test_the_cohort_says_what_limits_leave_out(write):
+def test_cohort_names_listed_nodules_that_limits_exclude(write):
   policy = overrides.apply(
     _PAPER, f'nodules={write("patient_id" + chr(10) + "LIDC-IDRI-0003")}'
   )
@@ -237,7 +235,7 @@ def test_the_cohort_says_what_limits_leave_out(write):
   assert f'dataset: lidc_nodules/{policy.name}' in text
 
 
-def test_the_cohort_warns_of_parted_patients(write):
+def test_cohort_warns_of_patients_in_several_folds(write):
   def described(*folds):
     path = write(_folds(*folds))
     return cohort.described(
@@ -248,11 +246,11 @@ def test_the_cohort_warns_of_parted_patients(write):
   assert '1 of 1 patients into several folds (LIDC-IDRI-0003)' in described(
     0, 0, 0, 3
   )
-  # Of the parted nodules none is selected.
+  # None of the nodules in another fold is selected.
   assert 'CAUTION' not in described(0, 3, 1, 1)
 
 
-def test_what_cohort_writes_selects_and_splits_the_same(
+def test_csv_of_cohort_gives_the_same_nodules_and_folds(
   tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr('sys.argv', ['cohort', f'--csv={tmp_path}/c.csv'])

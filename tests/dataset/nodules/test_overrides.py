@@ -1,4 +1,4 @@
-"""Policies of one's own: what they select, what they are called."""
+"""Policies changed by `--policy`: their fields, names and records."""
 
 import dataclasses
 import math
@@ -55,17 +55,17 @@ _PAPER = selection.POLICIES['paper']
     ('spacing=0.7', {'spacing_mm': 0.7}, 'paper-spacing_0.7mm'),
   ],
 )
-def test_each_override(text, fields, name):
+def test_override_sets_fields_and_name(text, fields, name):
   expected = dataclasses.replace(_PAPER, **fields, name=name)
   assert overrides.apply(_PAPER, text) == expected
 
 
-def test_names_follow_from_what_differs():
+def test_name_contains_only_fields_that_differ():
   one = overrides.apply(_PAPER, 'slices=all, readers=3-4')
   other = overrides.apply(_PAPER, 'readers=3-4,consensus=4/6,slices=all')
   assert one == other
   assert one.name == 'paper-readers_3_to_4-slices_all'
-  # What is the config's already makes no difference.
+  # Values that the config already has change nothing.
   assert (
     overrides.apply(
       _PAPER,
@@ -79,7 +79,7 @@ def test_names_follow_from_what_differs():
 
 
 @pytest.mark.parametrize(
-  'text, says',
+  'text, message',
   [
     ('reader=3', "'reader' is none of readers"),
     ('readers=3,readers=4', 'twice'),
@@ -100,14 +100,14 @@ def test_names_follow_from_what_differs():
     ('spacing=0', '0.0'),
   ],
 )
-def test_what_is_no_override(text, says):
+def test_error_of_an_invalid_override(text, message):
   with pytest.raises(errors.InputError) as e:
     overrides.apply(_PAPER, text)
-  assert says in str(e.value)
+  assert message in str(e.value)
 
 
-def test_counts_are_those_of_the_same_policy():
-  # As `mean_3_readers` of the cohort: 664 benign, 432 malignant.
+def test_override_of_all_selects_the_nodules_of_a_named_policy():
+  # `mean_3_readers` has 664 benign and 432 malignant nodules.
   policy = overrides.apply(
     selection.POLICIES['all'], 'readers=3-,size=3-25,unlabelled=drop'
   )
@@ -119,7 +119,7 @@ def _command(module, *args):
   return main_job.run(main_job.module(f'tfds_lidc.{module}', *args))
 
 
-def test_each_prints_its_counts():
+def test_cohort_prints_the_counts_of_an_override():
   done = _command('cohort', '--config=paper', '--policy=split_by=nodule')
   assert done.returncode == 0, done.stderr
   (line,) = (
@@ -139,7 +139,7 @@ def ct(tmp_path_factory):
   return directory
 
 
-def test_builds_do_not_mix(ct, tmp_path):
+def test_builds_of_two_policies_are_separate(ct, tmp_path):
   build.build('all', lidc_dir=ct, data_dir=tmp_path)
   done = _command(
     'build',
@@ -158,7 +158,7 @@ def test_builds_do_not_mix(ct, tmp_path):
   )
   nodules = faulty_dicom.nodules_of(faulty_dicom.OTHER)
   assert len(plain) == len(nodules) == 3
-  # A record for each slice on which a third of the readers agree.
+  # There is a record for each slice where a third of the readers agree.
   expected = {
     (n.nodule_id, k)
     for n in nodules
@@ -198,8 +198,8 @@ def test_spacing_resamples_image_and_masks(ct, tmp_path):
     if r['nodule_id'].decode() == nodule.nodule_id
   )
   assert record['pixel_spacing_mm'] == np.float32(spacing_mm)
-  # The ramp of 1 HU per column is 2 HU per column of the patch; the centre
-  # stays where it was.
+  # The slice's ramp of 1 HU per column is 2 HU per column of the patch, around
+  # the same centre.
   image = record['image'][..., 0].astype(int)
   assert image[32, 32] == native['image'][32, 32, 0]
   assert (np.diff(image[32, 20:44]) == 2).all()
@@ -207,7 +207,7 @@ def test_spacing_resamples_image_and_masks(ct, tmp_path):
   assert record['votes'].astype(bool).sum() == pytest.approx(area, rel=0.5)
 
 
-def test_phantoms_take_policies_too(tmp_path):
+def test_phantoms_accept_a_policy(tmp_path):
   few = tfds.download.DownloadConfig(max_examples_per_split=4)
   builder = build.build(
     'phantom',
@@ -224,7 +224,7 @@ def test_phantoms_take_policies_too(tmp_path):
 @pytest.mark.parametrize(
   'text', ['size=1e308-1e308', 'slices=' + 'A' * 70_000, 'x' * 400]
 )
-def test_texts_without_measure_are_refused_in_few_words(text):
+def test_error_of_an_extreme_text_is_short(text):
   with pytest.raises(errors.InputError) as caught:
     overrides.apply(selection.POLICIES['paper'], text)
   assert len(str(caught.value)) < 1000

@@ -1,7 +1,7 @@
-"""The label reaches a phantom through the outline and the ratings only.
+"""Only the outline and the ratings of a phantom depend on its label.
 
-A forest on simple numbers about the patches stands for any classifier. Each
-search for a leak is shown to find one that was planted.
+A random forest on simple features of the patches stands for any classifier.
+Each search for a leak is run on records with a planted leak too, and finds it.
 """
 
 import dataclasses
@@ -17,10 +17,11 @@ from tfds_lidc.nodules import selection
 from tfds_lidc.phantom import patch as phantom_patch
 from tfds_lidc.phantom import scanner
 
-# HU of noise added to the patches of malignant nodules. The scanners' own is
-# 8 to 100 HU, most often about 28: of a smaller leak these tests see nothing.
+# Standard deviation of the noise added to malignant nodules. The scanners' own
+# noise is 8 to 100 HU, typically 28, so these tests cannot find a smaller leak.
 PLANTED_HU = 24.0
-LEVEL = 0.99  # of intervals: there are several tests, and one draw of phantoms
+# Level of confidence intervals; high, as several tests share one draw.
+LEVEL = 0.99
 
 
 class Nodules(NamedTuple):
@@ -31,11 +32,11 @@ class Nodules(NamedTuple):
   folds: np.ndarray
   patients: np.ndarray
 
-  def numbers(self, *kinds, records=None):
-    """(nodules, features)."""
+  def features(self, *groups, records=None):
+    """Returns (nodules, features) of functions of a record."""
     return np.array(
       [
-        [x for kind in kinds for x in kind(record)]
+        [x for group in groups for x in group(record)]
         for record in records or self.records
       ]
     )
@@ -52,7 +53,9 @@ def nodules(phantom_data_dir):
   records = []
   for split in selection.SPLITS:
     source = opened.as_data_source(split)
-    records += [{**r, 'place': i / len(source)} for i, r in enumerate(source)]
+    records += [
+      {**r, 'position': i / len(source)} for i, r in enumerate(source)
+    ]
   return Nodules(
     records,
     *(
@@ -64,7 +67,7 @@ def nodules(phantom_data_dir):
 
 @pytest.fixture(scope='module')
 def planted(nodules):
-  """The records with a leak: more noise where the label is malignant."""
+  """The records with a leak: malignant nodules have more noise."""
   rng = np.random.default_rng(0)
   leaking = []
   for record in nodules.records:
@@ -82,7 +85,7 @@ def _correlation(a, b):
   return np.corrcoef(a, b)[0, 1]
 
 
-def test_nothing_but_outline_and_shown_ratings_changes_a_patch():
+def test_patch_depends_only_on_outline_and_visible_ratings():
   policy = selection.POLICIES['paper']
   for nodule in selection.select(policy)[::150]:
     (patch,) = patches.place_nodule(nodule, policy)
@@ -100,7 +103,7 @@ def test_nothing_but_outline_and_shown_ratings_changes_a_patch():
       phantom_patch.simulate(nodule, patch),
       phantom_patch.simulate(other, patch),
     )
-    # The comparison sees a change.
+    # The comparison would find a difference.
     other = dataclasses.replace(nodule, nodule_id='another')
     assert (
       phantom_patch.simulate(nodule, patch)
@@ -108,42 +111,42 @@ def test_nothing_but_outline_and_shown_ratings_changes_a_patch():
     ).any()
 
 
-def test_files_hold_the_labels_in_no_order(nodules):
+def test_order_of_records_is_independent_of_labels(nodules):
   for split in ('train', 'validation', 'test'):
     part = np.array(
       [f in selection.SPLITS[split] for f in nodules.folds], dtype=bool
     )
     labels = nodules.labels[part]
-    place = np.array([r['place'] for r in nodules.records])[part]
+    position = np.array([r['position'] for r in nodules.records])[part]
     benign, malignant = (int((labels == i).sum()) for i in (0, 1))
-    # Standard deviation of the AUC of a random order (Mann-Whitney).
+    # Standard deviation of the AUC in a random order (Mann-Whitney).
     sd = np.sqrt((benign + malignant + 1) / (12 * benign * malignant))
-    assert abs(patch_features.auc(place, labels) - 0.5) < 3 * sd
-    # Neighbours: two of one label follow each other as often as in a shuffle.
-    alike = (labels[1:] == labels[:-1]).mean()
+    assert abs(patch_features.auc(position, labels) - 0.5) < 3 * sd
+    # Neighbours have the same label as often as in a random order.
+    same_label = (labels[1:] == labels[:-1]).mean()
     p = malignant / len(labels)
     expected = p**2 + (1 - p) ** 2
     sd = np.sqrt(expected * (1 - expected) / len(labels))
-    assert abs(alike - expected) < 4 * sd
+    assert abs(same_label - expected) < 4 * sd
 
 
 @pytest.mark.slow
-def test_a_forest_finds_nothing_in_shuffled_labels(nodules):
-  numbers = nodules.numbers(
+def test_auc_of_shuffled_labels_is_one_half(nodules):
+  features = nodules.features(
     patch_features.outline, patch_features.nodule, patch_features.background
   )
   rng = np.random.default_rng(0)
   aucs = []
   for seed in range(4):
-    # Within folds: each fold keeps its share of malignant nodules. Otherwise a
-    # fold that got more of them leaves fewer to the others, and pooled scores
-    # fall below chance.
+    # Labels are shuffled within folds, so that each fold keeps its share of
+    # malignant nodules. Otherwise a fold with more of them leaves fewer for
+    # training, and pooled scores fall below chance.
     shuffled = nodules.labels.copy()
     for fold in np.unique(nodules.folds):
       part = np.flatnonzero(nodules.folds == fold)
       shuffled[part] = nodules.labels[rng.permutation(part)]
     scores = patch_features.out_of_fold(
-      numbers, shuffled, nodules.folds, num_trees=100, seed=seed
+      features, shuffled, nodules.folds, num_trees=100, seed=seed
     )
     aucs.append(patch_features.auc(scores, shuffled))
   benign, malignant = np.bincount(nodules.labels)
@@ -153,51 +156,53 @@ def test_a_forest_finds_nothing_in_shuffled_labels(nodules):
 
 
 @pytest.mark.slow
-def test_bookkeeping_says_nothing(nodules):
+def test_bookkeeping_does_not_predict_labels(nodules):
   scores = patch_features.out_of_fold(
-    nodules.numbers(patch_features.bookkeeping), nodules.labels, nodules.folds
+    nodules.features(patch_features.bookkeeping), nodules.labels, nodules.folds
   )
   low, high = nodules.interval(patch_features.auc, scores, nodules.labels)
   assert low < 0.5 < high
 
 
 @pytest.mark.slow
-def test_the_background_adds_nothing_to_outline_and_ratings(nodules, planted):
-  # The background knows sizes: most walls and vessels keep clear of it, and
-  # how much quiet lung is left decides how well its noise can be measured. So
-  # background features alone have an AUC of 0.53 to 0.58. What outline and
-  # ratings leave open of the label they must not know.
-  known = patch_features.out_of_fold(
-    nodules.numbers(patch_features.ratings, patch_features.outline),
+def test_background_adds_nothing_to_outline_and_ratings(nodules, planted):
+  # The background depends on the size of the nodule: most walls and vessels
+  # keep clear of it, and a large nodule leaves less quiet lung to measure noise
+  # in. So background features alone have an AUC of 0.53 to 0.58. They must not
+  # predict the residual of a prediction from outline and ratings.
+  predicted = patch_features.out_of_fold(
+    nodules.features(patch_features.ratings, patch_features.outline),
     nodules.labels,
     nodules.folds,
   )
-  rest = nodules.labels - known
+  residual = nodules.labels - predicted
 
-  def correlation(chosen, records=None):
-    numbers = nodules.numbers(
+  def correlation(columns, records=None):
+    features = nodules.features(
       patch_features.background, patch_features.bookkeeping, records=records
     )
-    guess = patch_features.out_of_fold(numbers[:, chosen], rest, nodules.folds)
-    return nodules.interval(_correlation, guess, rest)
+    estimate = patch_features.out_of_fold(
+      features[:, columns], residual, nodules.folds
+    )
+    return nodules.interval(_correlation, estimate, residual)
 
-  for chosen in (patch_features.SCANNER, slice(None)):
-    assert correlation(chosen)[0] < 0
-    assert correlation(chosen, planted)[0] > 0
+  for columns in (patch_features.SCANNER, slice(None)):
+    assert correlation(columns)[0] < 0
+    assert correlation(columns, planted)[0] > 0
 
 
 @pytest.mark.slow
-def test_no_classifier_beats_the_ratings(nodules, planted):
+def test_image_features_do_not_beat_the_ratings(nodules, planted):
   ceiling = patch_features.out_of_fold(
-    nodules.numbers(patch_features.ratings), nodules.labels, nodules.folds
+    nodules.features(patch_features.ratings), nodules.labels, nodules.folds
   )
-  # What a forest made of the ratings before there was any phantom: 0.936.
+  # A forest on the ratings had an AUC of 0.936 before there were phantoms.
   low, high = nodules.interval(patch_features.auc, ceiling, nodules.labels)
   assert low < 0.936 < high
 
-  def lead(records):
+  def auc_and_difference(records):
     scores = patch_features.out_of_fold(
-      nodules.numbers(
+      nodules.features(
         patch_features.outline,
         patch_features.nodule,
         patch_features.background,
@@ -211,10 +216,10 @@ def test_no_classifier_beats_the_ratings(nodules, planted):
       nodules.interval(_difference, scores, ceiling, nodules.labels),
     )
 
-  auc, (low, high) = lead(nodules.records)
+  auc, (low, high) = auc_and_difference(nodules.records)
   assert low < 0
-  # The ratings are visible: more than the diameter alone (0.857), and than
-  # all of the outline (0.889).
+  # The patch shows the ratings: its AUC is above that of the diameter (0.857)
+  # and of the outline (0.889).
   assert auc > 0.90
-  _, (low, _) = lead(planted)
+  _, (low, _) = auc_and_difference(planted)
   assert low > 0

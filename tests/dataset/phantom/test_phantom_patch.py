@@ -1,4 +1,4 @@
-"""The simulated patches: their statistics, and what each rating does."""
+"""Simulated patches: their statistics and the effect of each rating."""
 
 import time
 
@@ -22,11 +22,11 @@ RATINGS = dict(
   malignancy=3.0,
 )
 ROWS, COLS = np.mgrid[:64, :64]
-RADIUS = np.hypot(ROWS - 32, COLS - 32)  # px from the disc's centre
+RADIUS = np.hypot(ROWS - 32, COLS - 32)  # distance from the centre in px
 
 
 def disc(*radii):
-  """One reader per radius, (num_readers, 64, 64)."""
+  """Returns (num_readers, 64, 64) masks, one reader per radius in px."""
   return np.stack([RADIUS < radius for radius in radii])
 
 
@@ -43,7 +43,7 @@ def mean_patch(masks, num=40, **ratings):
   return np.mean([simulate(masks, seed, **ratings) for seed in range(num)], 0)
 
 
-def test_is_int16_of_a_ct_and_says_that_it_is_simulated():
+def test_patch_is_int16_in_the_range_of_ct_and_marked_as_simulated():
   patch = phantom_patch.simulate_patch(
     disc(5, 6), RATINGS, pixel_spacing_mm=SPACING, rng=np.random.default_rng(0)
   )
@@ -59,7 +59,7 @@ def test_seed_determines_the_patch():
   assert (simulate(disc(5), 3) != simulate(disc(5), 4)).mean() > 0.9
 
 
-def test_rejects_masks_of_another_shape():
+def test_wrong_shape_or_missing_rating_is_an_error():
   with pytest.raises(ValueError, match=r'\(64, 64\)'):
     simulate(np.ones((64, 64), bool))
   with pytest.raises(KeyError, match='texture'):
@@ -71,12 +71,12 @@ def test_rejects_masks_of_another_shape():
     )
 
 
-# k = ceil(2n/3) of n nested discs agree up to the k-th largest radius.
+# At least k = ceil(2n/3) of n nested discs cover the k-th largest one.
 @pytest.mark.parametrize(
   'radii, want',
   [((6,), 6), ((4, 8), 4), ((4, 7, 10), 7), ((4, 6, 8, 10), 6), ((7, 9, 0), 7)],
 )
-def test_consensus_distance_vanishes_where_two_thirds_agree(radii, want):
+def test_consensus_distance_is_zero_where_two_thirds_agree(radii, want):
   distance = phantom_patch.consensus_distance(disc(*radii))
   # Zero lies between the last pixel inside and the first one outside.
   profile = distance[32, 32:]
@@ -85,8 +85,9 @@ def test_consensus_distance_vanishes_where_two_thirds_agree(radii, want):
   assert distance[32, 52] == pytest.approx(want - 0.5 - 20, abs=0.6)
 
 
-def test_half_of_the_attenuation_is_on_the_consensus_outline():
-  # Third largest of four radii: pixels up to 9 inside, so the edge is at 9.5.
+def test_attenuation_is_halfway_at_the_consensus_outline():
+  # The third largest of four radii is 10. It includes pixels up to 9, so the
+  # edge is at 9.5.
   masks = disc(7, 10, 12, 13)
   profile = mean_patch(masks, margin=3.0)
   profile = np.array(
@@ -97,7 +98,7 @@ def test_half_of_the_attenuation_is_on_the_consensus_outline():
   assert crossing == pytest.approx(9.5, abs=0.6)
 
 
-def test_texture_goes_from_ground_glass_to_solid():
+def test_attenuation_increases_with_texture():
   masks, core = disc(9), RADIUS < 6
   means = [
     np.mean(
@@ -106,14 +107,14 @@ def test_texture_goes_from_ground_glass_to_solid():
     for t in range(1, 6)
   ]
   assert np.all(np.diff(means) >= -1) and means[4] - means[2] > 100
-  # Part-solid: the centre is solid, the halo is not.
+  # A part-solid nodule has a solid centre and a halo of ground glass.
   part = mean_patch(masks, texture=3.0)
   halo = (RADIUS > 6) & (RADIUS < 8)
   assert part[RADIUS < 2].mean() - part[halo].mean() > 200
 
 
-def test_ground_glass_thickens_inwards():
-  # Means of the readers' ratings of 31 real nodules of ground glass.
+def test_ground_glass_is_denser_inside():
+  # The mean ratings of 31 real nodules of ground glass.
   ratings = dict(
     texture=1.45,
     subtlety=3.06,
@@ -128,9 +129,9 @@ def test_ground_glass_thickens_inwards():
   ]
   assert np.all(np.diff(layers) > 0)
   within = np.mean([g[RADIUS < 7].std() for g in glass])
-  assert 68 < within < 163  # nine of ten real ones
-  # It is patchy too, and not only thicker inside: layers of real ones have
-  # standard deviations of 100 to 114 HU.
+  assert 68 < within < 163  # the range of 90 % of real ones
+  # Each layer is patchy too; layers of real ones have standard deviations of
+  # 100 to 114 HU.
   patchy = [
     np.mean([g[(RADIUS <= 9 - k) & (RADIUS > 8 - k)].std() for g in glass])
     for k in range(2, 7)
@@ -138,13 +139,13 @@ def test_ground_glass_thickens_inwards():
   assert 50 < np.mean(patchy) < 108
 
 
-def test_solid_nodules_are_even_inside():
-  # Four pixels and more from the outline, 140 real nodules have standard
-  # deviations of 36 HU in the median, 14 to 159 HU nine of ten.
+def test_solid_nodules_are_homogeneous_inside():
+  # Four pixels or more inside the outline, 140 real nodules have a median
+  # standard deviation of 36 HU, and 90 % of them 14 to 159 HU.
   inside = [
     simulate(disc(9), s, margin=5.0)[RADIUS < 5].std() for s in range(20)
   ]
-  assert 24 < np.median(inside) < 64  # half of the real ones
+  assert 24 < np.median(inside) < 64  # the range of 50 % of real ones
   assert max(inside) < 159
 
 
@@ -163,10 +164,11 @@ def test_margin_sets_the_width_of_the_edge():
 
   widths = [width(m) for m in range(1, 6)]
   assert np.all(np.diff(widths) < 0), widths
-  # A cubic step takes 0.608 of its full width from 10 to 90 %, and that is
+  # A cubic step rises from 10 to 90 % within 0.608 of its full width, which is
   # 2 sqrt(5) standard deviations of 2.0 mm / 0.7 mm: 7.8 px.
   assert widths[0] == pytest.approx(7.8, abs=1.5)
-  # The point spread alone, of 0.5 to 0.85 px: 2.56 times 0.68, and a pixel.
+  # Only the point spread of 0.5 to 0.85 px remains: 2.56 times 0.68 px, plus
+  # one pixel of sampling.
   assert widths[4] == pytest.approx(2.2, abs=0.9)
 
 
@@ -184,10 +186,10 @@ def test_calcification_is_bright(rating):
     - simulate(masks, seed)[RADIUS < 8].max()
     for seed in range(10)
   ]
-  assert 0 < np.mean(weak) < np.mean(gain)  # most readers saw none
+  assert 0 < np.mean(weak) < np.mean(gain)  # at 5.7 most readers saw none
 
 
-def test_spiculation_sends_rays_out_of_the_contour():
+def test_spiculation_adds_rays_outside_the_outline():
   outside = (RADIUS > 8) & (RADIUS < 20)
 
   def energy(rating):
@@ -200,16 +202,16 @@ def test_spiculation_sends_rays_out_of_the_contour():
 
   energies = [energy(r) for r in (1.0, 2.0, 3.0, 4.0, 5.0)]
   assert np.all(np.diff(energies) > 2), energies
-  # Rays, not a halo: the extra differs strongly round the nodule.
-  extra = simulate(disc(7), spiculation=5.0) - simulate(disc(7))
-  ring = extra[(RADIUS > 9.5) & (RADIUS < 11.5)]
+  # Rays, unlike a halo, cover only a part of a ring around the nodule.
+  rays = simulate(disc(7), spiculation=5.0) - simulate(disc(7))
+  ring = rays[(RADIUS > 9.5) & (RADIUS < 11.5)]
   between, on = np.quantile(ring, (0.2, 0.9))
   assert between < 80 and on > 250
 
 
-def test_number_of_spikes_grows_with_the_root_of_the_rating():
-  # A circle around a disc so wide that rays from neighbouring slots part:
-  # 18 slots of 6.6 px, the rays at least 0.4 slots apart, up to 2.2 px wide.
+def test_number_of_spikes_grows_with_the_square_root_of_the_rating():
+  # The circle is so wide that rays of neighbouring slots are separate: it has
+  # 18 slots of 6.6 px, rays are at least 0.4 slots apart and up to 2.2 px wide.
   distance = 19.5 - RADIUS
   turn = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
   circle = 32 + 21.0 * np.array([np.sin(turn), np.cos(turn)])
@@ -227,7 +229,7 @@ def test_number_of_spikes_grows_with_the_root_of_the_rating():
     assert max(counts) <= want
 
 
-def test_lobulation_scallops_the_edge_and_keeps_its_size():
+def test_lobulation_scallops_the_edge_and_keeps_the_size():
   edge = (RADIUS > 7.5) & (RADIUS < 10.5)
   plain = [simulate(disc(9.5), seed, margin=5.0) for seed in range(10)]
   bumpy = [
@@ -260,8 +262,9 @@ def test_subtlety_scales_the_contrast():
   np.testing.assert_allclose(contrasts / contrasts[4], want, atol=0.05)
 
 
-def test_background_knows_no_rating():
-  # Edges, scallops, spikes (8 mm) and the point spread (3 px) end within 20 px.
+def test_background_does_not_depend_on_ratings():
+  # Edges, scallops, spikes (8 mm) and the point spread (3 px) end within 20 px
+  # of the outline.
   far = RADIUS > 7 + 20
   other = dict(
     subtlety=1.0,
@@ -290,8 +293,8 @@ def test_some_vessels_run_to_the_nodule():
   )
   near = cover[(distance < -0.5) & (distance > -4)].mean()
   far = cover[(distance < -9) & (RADIUS < 30)].mean()
-  # Fewer than elsewhere, since those across it are gone, but not none: 0.15
-  # without any that meets it.
+  # Vessels across the nodule are removed, so there are fewer near it than
+  # elsewhere. The ratio would be 0.15 if no vessel met the nodule.
   assert 0.4 < near / far < 1
 
 
@@ -313,17 +316,17 @@ def test_malignancy_is_not_used():
     )
 
 
-def test_extreme_contours_give_a_patch():
+def test_extreme_outlines_give_a_finite_patch():
   for masks in (disc(0), disc(1.0), disc(60), disc(0, 5), disc(30, 31, 32, 33)):
     for calcification in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
       patch = simulate(masks, calcification=calcification)
       assert np.isfinite(patch).all() and patch.std() > 5
 
 
-def test_is_fast_enough():
+def test_simulation_is_fast():
   masks = disc(6, 7, 7, 8)
   simulate(masks)
-  rounds = []  # the best of five: the machine may be busy with other things
+  rounds = []  # the minimum of five, as the machine may be busy
   for _ in range(5):
     start = time.process_time()
     for seed in range(10):

@@ -1,4 +1,4 @@
-"""SIMULATED series pass for real ones, and never for real CT."""
+"""SIMULATED series have the format of real ones but are marked as SIMULATED."""
 
 import dataclasses
 import subprocess
@@ -40,7 +40,7 @@ def directory(tmp_path_factory):
   return directory
 
 
-def test_identity_and_geometry_are_the_databases(directory):
+def test_identity_and_geometry_are_those_of_the_database(directory):
   (scan,) = (s for s in annotations.scans().values() if s.patient_id == PATIENT)
   series = dicom_files.series_of(directory)[scan.series_uid]
   z_mm = annotations.slice_positions(scan.scan_id)
@@ -60,14 +60,14 @@ def test_identity_and_geometry_are_the_databases(directory):
     assert hu[256, 150] < -700 or hu[256, 360] < -700  # lung
 
 
-def test_slices_are_those_of_the_database_not_of_chance(directory, tmp_path):
+def test_files_are_reproduced_byte_by_byte(directory, tmp_path):
   again = phantom_series.write_patient(tmp_path, PATIENT)
   for path in again[::40]:
     first = directory / path.relative_to(tmp_path)
     assert first.read_bytes() == path.read_bytes()
 
 
-def test_check_finds_nothing_wrong_and_says_simulated(directory):
+def test_check_finds_no_fault_and_reports_simulated(directory):
   report = check.check(directory)
   assert report['faults'] == []
   assert report['scans']['complete'] == report['scans']['simulated'] == 1
@@ -75,7 +75,7 @@ def test_check_finds_nothing_wrong_and_says_simulated(directory):
   assert '1 of the scans found are SIMULATED' in check.table(report)
 
 
-def test_a_build_from_them_is_simulated(directory, tmp_path):
+def test_build_from_simulated_series_is_simulated(directory, tmp_path):
   build.build('paper', lidc_dir=directory, data_dir=tmp_path, strict=True)
   built = build.build('paper', data_dir=tmp_path)  # opened again
   assert built.info.metadata['simulated'] is True
@@ -88,7 +88,7 @@ def test_a_build_from_them_is_simulated(directory, tmp_path):
   records = [r for s in built.info.splits for r in built.as_data_source(s)]
   assert len(records) == len(nodules) > 0
   for record in records:
-    # What the config `phantom` holds.
+    # Inside the outlines, the image is that of the config `phantom`.
     nodule = nodules[record['nodule_id'].decode()]
     (patch,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
     marked = patch.votes > 0
@@ -96,8 +96,8 @@ def test_a_build_from_them_is_simulated(directory, tmp_path):
     np.testing.assert_array_equal(record['image'][marked, 0], image[marked])
 
 
-def _of_two_slices():
-  """A nodule's patch in the dataset, and that of its slice farthest away."""
+def _nodule_and_two_patches():
+  """(nodule, its patch in the dataset, its patch on the last marked slice)."""
   nodule = next(
     n
     for n in selection.select(selection.POLICIES['paper'])
@@ -108,8 +108,8 @@ def _of_two_slices():
   return nodule, own, last
 
 
-def _on_the_slice(image, patch):
-  """An image in its place, NaN beyond."""
+def _paste_on_slice(image, patch):
+  """Returns a (512, 512) slice with the patch at its position, NaN outside."""
   plane = np.full((512, 512), np.nan)
   plane[patch.row - 32 : patch.row + 32, patch.col - 32 : patch.col + 32] = (
     image
@@ -117,30 +117,30 @@ def _on_the_slice(image, patch):
   return plane
 
 
-def test_slices_of_a_nodule_share_what_surrounds_it():
-  nodule, own, last = _of_two_slices()
+def test_slices_of_a_nodule_share_the_background():
+  nodule, own, last = _nodule_and_two_patches()
   assert own.slice_index != last.slice_index
-  # Else what surrounds it needs no moving.
+  # Patches at one position would not need to shift the background.
   assert (own.row, own.col) != (last.row, last.col)
   rng = phantom_patch.generator(nodule.nodule_id).spawn(3)[2]
   noise_sd = scanner.draw(rng).noise_sd
   shared = phantom_patch.simulate(nodule, last, beside=own).astype(float)
   alone = phantom_patch.simulate(nodule, last).astype(float)
-  first = _on_the_slice(phantom_patch.simulate(nodule, own), own)
-  # Far from both outlines there are lung, vessels and wall alone.
-  near = _on_the_slice(
+  first = _paste_on_slice(phantom_patch.simulate(nodule, own), own)
+  # Far from both outlines there is only background.
+  near = _paste_on_slice(
     phantom_patch.consensus_distance(own.reader_masks) > -8, own
-  ) + _on_the_slice(last.votes > 0, last)
-  for image, is_alike in ((shared, True), (alone, False)):
-    difference = (first - _on_the_slice(image, last))[near == 0]
+  ) + _paste_on_slice(last.votes > 0, last)
+  for image, is_shared in ((shared, True), (alone, False)):
+    difference = (first - _paste_on_slice(image, last))[near == 0]
     assert difference.size > 1000
-    # Noise of two images: its variances add up.
-    assert (np.std(difference) < 1.2 * noise_sd * 2**0.5) == is_alike
+    # The difference of two images has twice the variance of their noise.
+    assert (np.std(difference) < 1.2 * noise_sd * 2**0.5) == is_shared
   assert np.nanstd(first) > 3 * noise_sd
 
 
-def test_noise_is_a_slice_s_own():
-  nodule, own, _ = _of_two_slices()
+def test_every_slice_has_its_own_noise():
+  nodule, own, _ = _nodule_and_two_patches()
   beside = dataclasses.replace(own, slice_index=own.slice_index + 1)
   difference = phantom_patch.simulate(nodule, own).astype(float)
   difference -= phantom_patch.simulate(nodule, beside, beside=own)
@@ -150,7 +150,7 @@ def test_noise_is_a_slice_s_own():
   assert abs(np.mean(difference)) < noise_sd / 4
 
 
-def test_overlapping_patches_keep_what_readers_marked():
+def test_overlapping_patches_do_not_overwrite_marked_pixels():
   votes = np.zeros((64, 64), np.uint8)
   votes[30:34, 30:34] = 1
   hu = np.full((512, 512), -1000, np.int16)
@@ -165,10 +165,10 @@ def test_overlapping_patches_keep_what_readers_marked():
   assert (hu[98:102, 98:102] == 1).all() and (hu[102:106, 98:102] == 2).all()
   assert hu[80, 100] == 1 and hu[130, 100] == 2 and hu[0, 100] == 3
   assert hu[200, 200] == -1000
-  assert (hu == 3).sum() == 37 * 64  # rows -27 to 36: it leaves the slice
+  assert (hu == 3).sum() == 37 * 64  # only 37 of its rows are on the slice
 
 
-def test_no_such_patient(tmp_path):
+def test_unknown_patient_is_a_one_line_error(tmp_path):
   done = _run(f'--write_dicom={tmp_path}', '--patients=LIDC-IDRI-9999')
   assert done.returncode == 2
   assert done.stderr.count('\n') == 1 and 'LIDC-IDRI-9999' in done.stderr

@@ -1,4 +1,4 @@
-"""Scans that Apache Beam reads make the same records, and fail as clearly."""
+"""Scans read by Apache Beam give the same records and the same errors."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ from tfds_lidc.scans import reader  # noqa: E402
 
 pytestmark = pytest.mark.extra
 
-# Without the location, Beam downloads a runner in Go, and tries that first.
+# Without this location, Beam first downloads and tries a runner in Go.
 _DIRECT = ('--runner=DirectRunner', '--prism_location=/nowhere')
 _TWO_PROCESSES = (
   *_DIRECT,
@@ -41,7 +41,7 @@ def faulty(tmp_path_factory):
 
 @pytest.fixture
 def few_scans(monkeypatch):
-  """Only the first scans exist; the phantoms of the policy `all` of them."""
+  """A config of phantoms of the first 20 scans, when no others exist."""
   scans = list(dict.fromkeys(n.scan_id for n in selection.clusters()))[:20]
   few = tuple(n for n in selection.clusters() if n.scan_id in scans)
   monkeypatch.setattr(selection, 'clusters', lambda: few)
@@ -51,7 +51,7 @@ def few_scans(monkeypatch):
 
 
 def _content(builder):
-  """Every value of every record in order, the metadata, the quarantine."""
+  """(values of all records, shard lengths, metadata, quarantine files)."""
   records = [
     {
       name: value.tobytes() if hasattr(value, 'tobytes') else value
@@ -78,7 +78,7 @@ def _jobs(directory):
 
 @pytest.fixture
 def three_ways(tmp_path, monkeypatch):
-  """A function: the contents by 1 worker, by 4 and by Beam, which are one."""
+  """Function: builds by 1 worker, 4 and Beam; returns their common content."""
   monkeypatch.setattr(lidc_nodules_dataset_builder, '_MIN_PARALLEL', 0)
 
   def build_all(config, lidc_dir=None):
@@ -94,7 +94,7 @@ def three_ways(tmp_path, monkeypatch):
     )
     assert four == alone
     assert by_beam == alone
-    # As after any complete build, nothing that was exchanged stays.
+    # A complete build removes the files that its workers exchanged.
     assert not list(tmp_path.rglob('*.job'))
     assert not list(tmp_path.rglob('*.npz'))
     return alone
@@ -102,23 +102,23 @@ def three_ways(tmp_path, monkeypatch):
   return build_all
 
 
-def test_phantoms_are_the_same_whoever_makes_them(few_scans, three_ways):
+def test_phantoms_are_the_same_in_three_ways(few_scans, three_ways):
   records, shard_lengths, metadata, _ = three_ways(few_scans)
   assert len(records) == sum(map(sum, shard_lengths.values())) > 40
   assert metadata['simulated']
 
 
-def test_faulty_ct_is_the_same_whoever_reads_it(faulty, three_ways):
+def test_faulty_ct_is_the_same_in_three_ways(faulty, three_ways):
   records, _, metadata, files = three_ways('all', faulty.directory)
   assert {r['nodule_id'].decode() for r in records} == faulty.whole
   assert metadata['nodules_quarantined'] == len(faulty.lost)
   assert set(quarantine.FILE_NAMES) == set(files)
 
 
-def test_the_command_passes_flags_on_and_builds_in_two_processes(
+def test_command_passes_flags_to_beam_and_builds_in_two_processes(
   faulty, tmp_path
 ):
-  """As a user runs it; a relative folder becomes one that workers find."""
+  """Workers find the CT although the user gives a relative path."""
   lidc_dir = os.path.relpath(faulty.directory)
   done = subprocess.run(
     [
@@ -134,7 +134,7 @@ def test_the_command_passes_flags_on_and_builds_in_two_processes(
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  # Workers tell the options that have reached them.
+  # Workers print the options that they received.
   assert "'direct_num_workers': 2" in done.stderr
   assert "'direct_running_mode': 'multi_processing'" in done.stderr
   assert done.stderr.count('Python sdk harness starting') == 2
@@ -144,12 +144,10 @@ def test_the_command_passes_flags_on_and_builds_in_two_processes(
 
 
 class _Runner(runners.DirectRunner):
-  """Remembers the options that it was given."""
-
-  given = []
+  received = []  # the options of each run
 
   def run_pipeline(self, pipeline, options):
-    self.given.append(options.get_all_options())
+    self.received.append(options.get_all_options())
     return super().run_pipeline(pipeline, options)
 
 
@@ -167,13 +165,13 @@ def test_options_reach_the_runner(faulty, tmp_path):
   )
   outcomes = list(beam.read_scans(_jobs(faulty.directory), tmp_path, options))
   assert len(outcomes) == 2
-  (given,) = _Runner.given
-  assert given['direct_num_workers'] == 1
-  assert given['job_name'] == 'lidc'
-  assert {'a', 'b'} <= set(given['experiments'])
+  (received,) = _Runner.received
+  assert received['direct_num_workers'] == 1
+  assert received['job_name'] == 'lidc'
+  assert {'a', 'b'} <= set(received['experiments'])
 
 
-def test_a_job_server_may_know_more_flags():
+def test_unknown_flags_are_kept_for_a_job_server():
   flags = ['--runner=FlinkRunner', '--flink_master=host:8081']
   options = beam.options([*flags, '--object_reuse=true'])
   flink = options.view_as(pipeline_options.FlinkRunnerOptions)
@@ -183,7 +181,7 @@ def test_a_job_server_may_know_more_flags():
 
 
 @pytest.mark.parametrize(
-  'flags, says',
+  'flags, message',
   [
     (['--direct_num_worker=2'], 'did you mean --direct_num_workers?'),
     (['--object_reuse=true'], '--object_reuse is no flag'),
@@ -196,14 +194,14 @@ def test_a_job_server_may_know_more_flags():
     (['--runner=DataflowRunner'], 'Missing required option: region'),
   ],
 )
-def test_wrong_flags_are_told(flags, says):
+def test_error_of_wrong_flags(flags, message):
   with pytest.raises(errors.InputError) as raised:
     beam.options(flags)
-  assert says in str(raised.value)
+  assert message in str(raised.value)
 
 
-def test_wrong_flags_end_the_command_in_one_line(tmp_path):
-  for args, says in (
+def test_command_ends_with_the_error_of_wrong_flags(tmp_path):
+  for args, message in (
     (['--beam', '--', '--direct_num_worker=2'], '--direct_num_worker is no'),
     (['--', '--runner=FlinkRunner'], 'need --beam'),
     (['--runner=FlinkRunner'], 'unrecognized arguments: --runner'),
@@ -219,11 +217,11 @@ def test_wrong_flags_end_the_command_in_one_line(tmp_path):
       check=False,
     )
     assert done.returncode == 2
-    assert says in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_stopped_build_reads_no_scan_twice(faulty, tmp_path, monkeypatch):
+def test_stopped_build_reads_no_scan_twice(faulty, tmp_path, monkeypatch):
   jobs = _jobs(faulty.directory)
   assert len(jobs) == 2
   options = beam.options(_DIRECT)
@@ -241,16 +239,16 @@ def test_a_stopped_build_reads_no_scan_twice(faulty, tmp_path, monkeypatch):
   assert sent == [1]
   assert outcomes[0] == first
   assert os.stat(first.file).st_mtime_ns == written
-  # With both there, no pipeline is started at all.
+  # When both scans have been read, no pipeline is started.
   assert list(beam.read_scans(jobs, tmp_path, options)) == outcomes
   assert sent == [1]
-  # Nor does a build without Beam read them again.
+  # A build without Beam does not read them again either.
   read = scan_files.ReadToFile(str(tmp_path))
   assert [read.recall(job) for job in jobs] == outcomes
 
 
 class _Kill(scan_files.ReadToFile):
-  """Ends its process, as a codec does that crashes, at one of the patients."""
+  """Ends its process at one patient, like a crash in a codec."""
 
   def __call__(self, job):
     if job.nodules[0].patient_id == faulty_dicom.OTHER:
@@ -258,7 +256,7 @@ class _Kill(scan_files.ReadToFile):
     return super().__call__(job)
 
 
-def test_a_crash_costs_one_scan(faulty, tmp_path, monkeypatch):
+def test_crash_loses_one_scan(faulty, tmp_path, monkeypatch):
   jobs = _jobs(faulty.directory)
   expected = [scan_files.ReadToFile(str(tmp_path))(jobs[0])]
   expected.append(scan_files.crashed(jobs[1]))
@@ -272,7 +270,7 @@ def test_a_crash_costs_one_scan(faulty, tmp_path, monkeypatch):
   )
 
 
-def test_a_worker_that_does_not_see_the_ct_is_told(faulty, tmp_path):
+def test_worker_without_access_to_the_ct_is_an_error(faulty, tmp_path):
   jobs = [
     dataclasses.replace(
       job,
@@ -290,17 +288,17 @@ def test_a_worker_that_does_not_see_the_ct_is_told(faulty, tmp_path):
     list(beam.read_scans(jobs, tmp_path, beam.options(_DIRECT)))
 
 
-def test_a_worker_that_does_not_see_the_jobs_is_told(
+def test_worker_without_access_to_the_jobs_is_an_error(
   faulty, tmp_path, monkeypatch
 ):
-  # What is written here does not arrive there.
+  # Files written here do not appear on the worker's machine.
   monkeypatch.setattr(beam, '_dump', lambda content, path: None)
   jobs = _jobs(faulty.directory)
   with pytest.raises(errors.InputError, match='worker on .*0.job.*same path$'):
     list(beam.read_scans(jobs, tmp_path, beam.options(_DIRECT)))
 
 
-def test_files_that_are_gone_are_losses_and_no_blindness(tmp_path):
+def test_missing_files_are_losses_if_the_worker_sees_others(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   jobs = _jobs(tmp_path / 'ct')
   (tmp_path / 'scans').mkdir()
@@ -311,7 +309,7 @@ def test_files_that_are_gone_are_losses_and_no_blindness(tmp_path):
   assert len(outcome.losses) == len(jobs[0].nodules)
 
 
-def test_jobs_do_not_travel_in_the_graph(faulty, tmp_path, monkeypatch):
+def test_graph_does_not_contain_the_jobs(faulty, tmp_path, monkeypatch):
   sizes = []
 
   class Pipeline(beam.apache_beam.Pipeline):
@@ -330,7 +328,7 @@ def test_jobs_do_not_travel_in_the_graph(faulty, tmp_path, monkeypatch):
   assert slices > 250
 
 
-def test_without_beam_one_line_says_what_to_install(tmp_path):
+def test_error_without_beam_names_what_to_install(tmp_path):
   code = (
     'import sys\n'
     "sys.modules['apache_beam'] = None\n"  # as if it were not installed

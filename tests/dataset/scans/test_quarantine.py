@@ -1,4 +1,4 @@
-"""A build goes on without what is broken, says so, and goes on after a stop."""
+"""A build omits and reports broken files, and resumes after it was stopped."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def built(faulty, tmp_path_factory):
 
 
 def _records(builder):
-  """Nodule ids and images, in the order of the files."""
+  """[(nodule id, image as bytes)] in the order of the files."""
   return [
     (record['nodule_id'].decode(), record['image'].tobytes())
     for split in builder.info.splits
@@ -47,7 +47,7 @@ def _records(builder):
   ]
 
 
-def test_every_whole_nodule_is_built(faulty, built):
+def test_every_intact_nodule_is_built(faulty, built):
   assert {nodule_id for nodule_id, _ in _records(built)} == faulty.whole
 
 
@@ -67,7 +67,7 @@ def test_quarantine_names_files_and_nodules(faulty, built):
   assert report['counts']['nodules_quarantined'] == 2
 
 
-def _assert_reconciled(metadata, policy):
+def _assert_counts_add_up(metadata, policy):
   nodules = selection.select(policy)
   for unit, total in (
     ('scans', len({n.series_uid for n in nodules})),
@@ -79,9 +79,9 @@ def _assert_reconciled(metadata, policy):
     assert min(parts.values()) >= 0
 
 
-def test_counts_reconcile_with_the_cohort(faulty, built):
+def test_counts_add_up_to_the_cohort(faulty, built):
   metadata = built.info.metadata
-  _assert_reconciled(metadata, selection.POLICIES['all'])
+  _assert_counts_add_up(metadata, selection.POLICIES['all'])
   assert metadata['nodules_used'] == len(faulty.whole) == 5
   assert (metadata['scans_used'], metadata['scans_quarantined']) == (2, 0)
   summary = build.summary(built)
@@ -89,7 +89,7 @@ def test_counts_reconcile_with_the_cohort(faulty, built):
   assert 'quarantine.csv' in summary
 
 
-def test_a_scan_without_any_whole_nodule_is_quarantined(tmp_path):
+def test_scan_without_an_intact_nodule_is_quarantined(tmp_path):
   for patient in ('LIDC-IDRI-0003', faulty_dicom.OTHER):
     slices = faulty_dicom.write_patient(tmp_path / 'ct', patient)
     if patient == faulty_dicom.OTHER:
@@ -99,12 +99,12 @@ def test_a_scan_without_any_whole_nodule_is_quarantined(tmp_path):
     'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
   )
   metadata = builder.info.metadata
-  _assert_reconciled(metadata, selection.POLICIES['all'])
+  _assert_counts_add_up(metadata, selection.POLICIES['all'])
   assert (metadata['scans_used'], metadata['scans_quarantined']) == (1, 1)
   assert metadata['nodules_quarantined'] == 3
 
 
-def test_a_scan_of_which_every_file_is_cut_off_is_not_missing(tmp_path):
+def test_scan_of_truncated_files_is_quarantined_and_not_missing(tmp_path):
   faulty_dicom.write_patient(tmp_path / 'ct', 'LIDC-IDRI-0003')
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   for path in slices.values():
@@ -113,7 +113,7 @@ def test_a_scan_of_which_every_file_is_cut_off_is_not_missing(tmp_path):
     'all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data'
   )
   metadata = builder.info.metadata
-  _assert_reconciled(metadata, selection.POLICIES['all'])
+  _assert_counts_add_up(metadata, selection.POLICIES['all'])
   assert (metadata['scans_used'], metadata['scans_quarantined']) == (1, 1)
   report = json.loads((builder.data_path / 'quarantine.json').read_text())
   lost = {loss['path']: loss['nodules'] for loss in report['losses']}
@@ -121,7 +121,7 @@ def test_a_scan_of_which_every_file_is_cut_off_is_not_missing(tmp_path):
     assert lost[str(slices[faulty_dicom.needed(nodule)])] == [nodule.nodule_id]
 
 
-def test_nothing_left_is_an_error(tmp_path):
+def test_build_without_an_intact_nodule_is_an_error(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   for nodule in faulty_dicom.nodules_of(faulty_dicom.OTHER):
     slices[faulty_dicom.needed(nodule)].unlink()
@@ -129,7 +129,7 @@ def test_nothing_left_is_an_error(tmp_path):
     build.build('all', lidc_dir=tmp_path / 'ct', data_dir=tmp_path / 'data')
 
 
-def test_strict_fails_on_what_no_nodule_needs(tmp_path):
+def test_strict_build_fails_on_a_broken_file_that_no_nodule_needs(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   slices[0].write_bytes(b'')
   data_dir = tmp_path / 'data'
@@ -140,7 +140,7 @@ def test_strict_fails_on_what_no_nodule_needs(tmp_path):
   assert build.is_built('all', data_dir=data_dir)
 
 
-def test_a_blank_image_costs_its_nodule(tmp_path):
+def test_nodule_on_a_blank_image_is_quarantined(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   nodule, *others = faulty_dicom.nodules_of(faulty_dicom.OTHER)
   path = slices[faulty_dicom.needed(nodule)]
@@ -154,12 +154,12 @@ def test_a_blank_image_costs_its_nodule(tmp_path):
   assert [loss['fault'] for loss in report['losses']] == ['blank']
 
 
-def test_a_broken_slice_gives_way_to_its_double(tmp_path):
+def test_duplicate_replaces_a_broken_slice(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   for nodule in faulty_dicom.nodules_of(faulty_dicom.OTHER):
     path = slices[faulty_dicom.needed(nodule)]
     path.with_name(f'copy-{path.name}').write_bytes(path.read_bytes())
-    # The header stays whole, so that only decoding fails.
+    # The header is intact; only decoding fails.
     path.write_bytes(
       path.read_bytes().replace(b'MONOCHROME2', b'PALETTE\0\0\0\0')
     )
@@ -172,47 +172,48 @@ def test_a_broken_slice_gives_way_to_its_double(tmp_path):
   assert builder.info.metadata['nodules_quarantined'] == 0
 
 
-def _phantoms_of(count):
-  """A config of the phantoms of a few scans."""
-  scans = list(dict.fromkeys(n.scan_id for n in selection.clusters()))[:count]
+def _phantoms_of(num_scans):
+  """(ids of the first scans, config of phantoms)."""
+  scans = list(dict.fromkeys(n.scan_id for n in selection.clusters()))
+  scans = scans[:num_scans]
   return scans, lidc_nodules_dataset_builder.LidcConfig(
     name='few', policy=selection.POLICIES['paper'], simulated=True
   )
 
 
-def test_a_stopped_build_reads_no_scan_twice(tmp_path, monkeypatch):
+def test_stopped_build_reads_no_scan_twice(tmp_path, monkeypatch):
   scans, config = _phantoms_of(12)
   few = tuple(n for n in selection.clusters() if n.scan_id in scans)
   monkeypatch.setattr(selection, 'clusters', lambda: few)
   read, seen = reader.read, []
 
-  def stops(job):
+  def stop_after_four(job):
     if len(seen) == 4:
       raise KeyboardInterrupt
     seen.append(job.nodules[0].scan_id)
     return read(job)
 
-  monkeypatch.setattr(reader, 'read', stops)
+  monkeypatch.setattr(reader, 'read', stop_after_four)
   with pytest.raises(KeyboardInterrupt):
     build.build(config, data_dir=tmp_path / 'data')
   stopped = list(seen)
   assert len(stopped) == 4
 
-  def goes_on(job):
+  def note_and_read(job):
     seen.append(job.nodules[0].scan_id)
     return read(job)
 
-  monkeypatch.setattr(reader, 'read', goes_on)
+  monkeypatch.setattr(reader, 'read', note_and_read)
   resumed = build.build(config, data_dir=tmp_path / 'data')
-  assert len(seen) == len(set(seen))  # none twice
+  assert len(seen) == len(set(seen))
   assert seen[:4] == stopped and len(seen) > 6
-  # What is complete needs no cache.
+  # A complete build removes its cache.
   assert not list((tmp_path / 'data').rglob('*.npz'))
   undisturbed = build.build(config, data_dir=tmp_path / 'other')
   assert _records(resumed) == _records(undisturbed)
 
 
-def test_a_killed_build_goes_on(tmp_path):
+def test_killed_build_resumes(tmp_path):
   command = [
     sys.executable,
     '-m',
@@ -230,7 +231,7 @@ def test_a_killed_build_goes_on(tmp_path):
     killed.send_signal(signal.SIGKILL)
   kept = {path: os.stat(path).st_mtime_ns for path in cache.rglob('*.npz')}
   assert not build.is_built('phantom', data_dir=tmp_path)
-  # Its staging folder is swept away by the next build, those alive are not.
+  # The next build removes the staging folder, but not those in use.
   hidden = '**/.*.mtnet_jax-*'
   assert list(tmp_path.glob(hidden))
   builder = building.find('phantom', data_dir=tmp_path)
@@ -250,7 +251,7 @@ def test_a_killed_build_goes_on(tmp_path):
   assert {p: os.stat(p).st_mtime_ns for p in kept} == kept
 
 
-def test_a_changed_file_is_read_again(tmp_path):
+def test_changed_file_is_read_again(tmp_path):
   slices = faulty_dicom.write_patient(tmp_path / 'ct', faulty_dicom.OTHER)
   (series,) = dicom_files.series_of(tmp_path / 'ct').values()
   policy = selection.POLICIES['all']
@@ -264,7 +265,7 @@ def test_a_changed_file_is_read_again(tmp_path):
   assert read(job).file != first.file
 
 
-def test_workers_change_nothing(tmp_path, monkeypatch):
+def test_phantoms_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
   scans, config = _phantoms_of(40)
   config.policy = selection.POLICIES['all']
   few = tuple(n for n in selection.clusters() if n.scan_id in scans)
@@ -273,13 +274,15 @@ def test_workers_change_nothing(tmp_path, monkeypatch):
     build.build(config, data_dir=tmp_path / str(workers), workers=workers)
     for workers in (1, 4)
   ]
-  alone, together = map(_records, built)
-  assert len(alone) > 80
-  assert alone == together
+  by_one, by_four = map(_records, built)
+  assert len(by_one) > 80
+  assert by_one == by_four
   assert built[0].info.metadata == built[1].info.metadata
 
 
-def test_workers_change_nothing_of_ct(faulty, built, tmp_path, monkeypatch):
+def test_ct_does_not_depend_on_the_number_of_workers(
+  faulty, built, tmp_path, monkeypatch
+):
   monkeypatch.setattr(lidc_nodules_dataset_builder, '_MIN_PARALLEL', 0)
   again = build.build(
     'all', lidc_dir=faulty.directory, data_dir=tmp_path, workers=4
@@ -292,7 +295,7 @@ def test_workers_change_nothing_of_ct(faulty, built, tmp_path, monkeypatch):
     ).read_bytes()
 
 
-def test_phantoms_take_no_notice_of_ct(tmp_path, monkeypatch):
+def test_phantoms_have_no_quarantine(tmp_path, monkeypatch):
   monkeypatch.setattr(
     patch,
     'simulate_patch',

@@ -1,4 +1,4 @@
-"""A scan's nodules are read exactly, and fast."""
+"""Nodules of a scan are read exactly, fast and with little memory."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ def series():
 
 @pytest.fixture(scope='module')
 def pylidc_scan(series):
-  """Pylidc's scan of LIDC-IDRI-0003, which finds its files here."""
+  """Scan of LIDC-IDRI-0003 by pylidc, reading the files of `series`."""
   pylidc = annotations.import_pylidc()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
@@ -47,7 +47,7 @@ def _read(series, **policy):
 
 
 @dicom_files.needs_real_series
-def test_every_slice_equals_pylidcs(series, pylidc_scan):
+def test_every_slice_equals_that_of_pylidc(series, pylidc_scan):
   volume = pylidc_scan.to_volume(verbose=False)
   nodules = {n.nodule_id: n for n in dicom_files.nodules()}
   utils = annotations.importlib.import_module('pylidc.utils')
@@ -68,7 +68,7 @@ def test_every_slice_equals_pylidcs(series, pylidc_scan):
         if p.slice_index == e.slice_index
       )
       top, left = patch.row - 32, patch.col - 32
-      # None of these patches leaves the slice.
+      # All of these patches are inside the slice.
       np.testing.assert_array_equal(
         e.image,
         volume[top : top + 64, left : left + 64, e.slice_index],
@@ -83,13 +83,15 @@ def test_every_slice_equals_pylidcs(series, pylidc_scan):
 
 
 @dicom_files.needs_real_series
-def test_ten_times_faster_than_a_volume(series, pylidc_scan):
+def test_reading_is_ten_times_faster_than_the_volume_of_pylidc(
+  series, pylidc_scan
+):
   def seconds(function):
     start = time.process_time()
     function()
     return time.process_time() - start
 
-  _read(series)  # the database, once
+  _read(series)  # opens the database, which happens only once
   ours = min(seconds(lambda: _read(series)) for _ in range(5))
   theirs = min(
     seconds(lambda: pylidc_scan.to_volume(verbose=False)) for _ in range(5)
@@ -98,7 +100,7 @@ def test_ten_times_faster_than_a_volume(series, pylidc_scan):
 
 
 @dicom_files.needs_real_series
-def test_one_scan_builds_in_half_a_second(tmp_path):
+def test_build_of_one_scan_takes_half_a_second(tmp_path):
   code = (
     'import sys, time\n'
     'from tfds_lidc import build\n'
@@ -125,7 +127,7 @@ def test_one_scan_builds_in_half_a_second(tmp_path):
 
 
 @dicom_files.needs_real_series
-def test_border_of_a_real_slice(series):
+def test_patch_at_the_border_of_a_real_slice(series):
   plane = dicom_files.read_hu(series.slices[70].path)
   dataset = pydicom.dcmread(series.slices[70].path)
   hu = dataset.pixel_array.astype(int) * int(dataset.RescaleSlope) + int(
@@ -159,10 +161,10 @@ def test_resampled_nodules_keep_their_size_in_mm():
 
 
 def _peak_mib(job):
-  """The most memory that this process has held, after reading a scan."""
+  """Reads a scan; returns the peak memory of this process in MiB."""
   examples, _, losses = reader.read(job)
   assert examples and not losses
-  # Of this program's image alone: `getrusage` keeps that of the parent.
+  # The peak of `getrusage` would include that of the parent process.
   (line,) = (
     line
     for line in pathlib.Path('/proc/self/status').read_text().splitlines()
@@ -174,8 +176,8 @@ def _peak_mib(job):
 @pytest.mark.skipif(
   not os.path.exists('/proc/self/status'), reason='needs /proc'
 )
-def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
-  # Of all scans, nodules of this one lie on the most slices.
+def test_worker_needs_less_than_a_gibibyte_for_a_scan(tmp_path):
+  # The nodules of this scan lie on more slices than those of any other.
   policy = selection.Policy('every_vote', slices='all', consensus=(1, 100))
   nodules = faulty_dicom.nodules_of('LIDC-IDRI-0702')
   slices = sorted(set().union(*map(faulty_dicom.extent, nodules)))
@@ -192,5 +194,5 @@ def test_a_worker_holds_one_scan_in_less_than_a_gibibyte(tmp_path):
   once, again = separate(job), separate(job)
   separate.close()
   assert again < 1024
-  # Its 97 slices (48.5 MiB) are given back before the next scan.
+  # The 97 slices (48.5 MiB) are freed before the next scan.
   assert again - once < 24

@@ -1,4 +1,4 @@
-"""Real and SIMULATED patches side by side."""
+"""The comparison of real and SIMULATED patches."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from tfds_lidc.tools import compare_phantom
 from tfds_lidc.tools import phantom_figure
 
 
-def test_of_no_nodule_nothing_can_be_shown(tmp_path):
+def test_directory_without_nodules_is_an_error(tmp_path):
   dicom_files.write_slice(
     tmp_path / '1.dcm', np.zeros((8, 8), np.int16), series_uid='1.2.3'
   )
@@ -23,7 +23,7 @@ def test_of_no_nodule_nothing_can_be_shown(tmp_path):
     compare_phantom.real_and_phantom(tmp_path)
 
 
-def test_a_simulated_series_is_not_shown_as_real(tmp_path, monkeypatch):
+def test_simulated_series_is_refused_as_real(tmp_path, monkeypatch):
   dicom_files.write_slice(tmp_path / '1.dcm', np.zeros((8, 8), np.int16))
   index = series_index.load(tmp_path)
   (uid,) = index.series
@@ -34,7 +34,7 @@ def test_a_simulated_series_is_not_shown_as_real(tmp_path, monkeypatch):
     compare_phantom.real_and_phantom(tmp_path)
 
 
-def test_table_holds_medians_of_what_can_be_measured():
+def test_table_has_medians_of_measurable_nodules():
   images = np.full((3, 64, 64), -900.0)
   votes = np.zeros((3, 64, 64), int)
   for image, marks, size, hu in zip(
@@ -49,7 +49,7 @@ def test_table_holds_medians_of_what_can_be_measured():
   sample = compare_phantom.sample(images, votes, [nodule] * 3)
   lines = compare_phantom.table({'these': sample}).splitlines()
   assert lines[0] == '| HU | these |'
-  # The third is too small for a core: 20 and 40 HU are left.
+  # The third nodule is too small for a core; the others have 20 and 40 HU.
   assert '| solid: core, mean | 30 (21 to 39; 2) |' in lines
   assert '| solid: ring minus lung | 0 (0 to 0; 2) |' in lines
   assert '| ground glass: core, mean | - |' in lines
@@ -57,7 +57,9 @@ def test_table_holds_medians_of_what_can_be_measured():
 
 
 @dicom_files.needs_real_series
-def test_command_draws_and_prints(tmp_path, monkeypatch, capsys):
+def test_command_draws_a_figure_and_prints_a_table(
+  tmp_path, monkeypatch, capsys
+):
   out = tmp_path / 'figure.png'
   monkeypatch.setattr(
     sys,
@@ -70,7 +72,7 @@ def test_command_draws_and_prints(tmp_path, monkeypatch, capsys):
   assert re.match(
     r'\| HU \| real CT, \d nodules \| the same, SIMULATED \|', lines[0]
   )
-  # They are of one patient.
+  # All nodules are of one patient.
   assert lines[-1].startswith('Too few patients')
   nodules, real, simulated = compare_phantom.real_and_phantom(
     dicom_files.REAL_DIR
@@ -78,7 +80,7 @@ def test_command_draws_and_prints(tmp_path, monkeypatch, capsys):
   figure = phantom_figure.draw(nodules, real, simulated)
   labels = [axis.get_ylabel() for axis in figure.axes]
   assert 'SIMULATED' in labels and "readers' outlines" in labels
-  # Pictures are those of phantoms alone: no pixel of CT is drawn.
+  # The figure may be published, so it shows phantoms and no pixel of CT.
   drawn = [image.get_array() for axis in figure.axes for image in axis.images]
   assert 0 < len(drawn) <= phantom_figure.NUM_DRAWN
   for image in drawn:

@@ -1,7 +1,7 @@
-"""SIMULATED attenuation has the statistics of real CT.
+"""The statistics of SIMULATED attenuation are those of real CT.
 
-The real numbers are those of 618 nodules of 358 patients, as `compare_phantom`
-prints them; four nodules of one scan are measured here again.
+`compare_phantom` printed the values of real CT for 618 nodules of 358 patients.
+One test measures four nodules of one scan again.
 """
 
 import dicom_files
@@ -13,10 +13,10 @@ from tfds_lidc.phantom import scanner
 from tfds_lidc.tools import compare_phantom
 from tfds_lidc.tools import hu_statistics
 
-# Quantiles 5/25/50/75/95 % of lung, in HU.
+# Quantiles (5, 25, 50, 75, 95 %) of lung, in HU.
 REAL_LUNG = (-963, -903, -861, -811, -714)
-# Quantiles 5/25/50/75/95 % of a number per nodule, in HU: 226 solid ones and 25
-# of ground glass.
+# Quantiles (5, 25, 50, 75, 95 %) over 226 solid nodules and 25 of ground glass,
+# in HU.
 REAL_LEVELS = {
   ('solid', 'core_mean'): (-180, -36, 12, 47, 101),
   ('solid', 'core_sd'): (21, 41, 59, 90, 160),
@@ -31,7 +31,7 @@ REAL_LEVELS = {
   ('ground glass', 'ring_sd'): (50, 70, 105, 197, 384),
   ('ground glass', 'ring_above_lung'): (0, 26, 47, 80, 231),
 }
-# Of LIDC-IDRI-0003 alone, in the order of its nodules: ground glass, 3 solid.
+# The four nodules of LIDC-IDRI-0003: one of ground glass, then three solid.
 ONE_SCAN = {
   'core_mean': (-636, -20, -65, -22),
   'core_sd': (100, 92, 64, 43),
@@ -48,18 +48,18 @@ def phantoms():
 
 def test_regions_of_a_square():
   votes = np.zeros((64, 64), int)
-  votes[28:37, 28:37] = 2  # 9 x 9 px, two of four readers
+  votes[28:37, 28:37] = 2  # 9 x 9 px, marked by two of four readers
   votes[30, 40] = 1
   image = np.full((64, 64), -900)
   image[0, 0] = 0
   parts = hu_statistics.regions(image, votes, 4)
   assert parts.nodule.sum() == 81 and parts.core.sum() == 25
-  # Layer k around a square of side 9, in steps to four neighbours, has
-  # 4 * 9 + 4 * (k - 1) pixels: 40, 44 and 48 for the second to the fourth.
+  # Layer k around a square of side 9, by distance over four neighbours, has
+  # 4 * 9 + 4 * (k - 1) pixels: layers 2, 3 and 4 have 40, 44 and 48.
   assert parts.ring.sum() == 40 + 44 + 48
   assert not parts.ring[27, 32] and parts.ring[26, 32] and parts.ring[24, 32]
   assert not parts.ring[23, 32]
-  # Six steps from any mark, and two from what is dense.
+  # Lung is more than six steps away from any mark and two from dense pixels.
   assert not parts.lung[30, 46] and parts.lung[30, 47]
   assert not parts.lung[0, 2] and parts.lung[0, 3]
 
@@ -83,19 +83,20 @@ def test_texture_of_known_noise(monkeypatch):
   rng = np.random.default_rng(0)
   noise = [20 * scanner.noise(0.85, rng) for _ in range(40)]
   got = hu_statistics.texture([-900 + 3 * ROWS - COLS + x for x in noise])
-  # The noise's covariance, exp(-lag^2 / 4 s^2) with s = 0.85, between the 144
-  # pixels of a window, less what a plane takes away of it.
+  # The covariance of the noise between the 144 pixels of a window is
+  # exp(-lag^2 / 4 s^2) with s = 0.85; fitting a plane removes a part of it.
   rows, cols = np.mgrid[:12, :12].reshape(2, -1)
   lag = np.hypot(rows - rows[:, None], cols - cols[:, None])
   plane, _ = np.linalg.qr(np.stack([np.ones(144), rows, cols], axis=1))
-  rest = np.eye(144) - plane @ plane.T
-  covariance = rest @ np.exp(-(lag**2) / (4 * 0.85**2)) @ rest
+  projection = np.eye(144) - plane @ plane.T
+  covariance = projection @ np.exp(-(lag**2) / (4 * 0.85**2)) @ projection
   variance = np.trace(covariance) / 144
   want = [covariance[lag == k].mean() / variance for k in (1, 2)]
-  # 40 images hold some 20000 independent values: 0.007 is one deviation.
+  # 40 images hold about 20000 independent values, so one standard deviation is
+  # 0.007.
   assert got.sd == pytest.approx(20 * np.sqrt(variance), rel=0.02)
   assert got[1:] == pytest.approx(want, abs=0.014)
-  # Slope and level are none of it.
+  # The slope and the level of the images do not matter.
   assert hu_statistics.texture(noise - np.float64(900)) == pytest.approx(got)
   monkeypatch.setattr(hu_statistics, 'QUIET_SHARE', 0.1)
   assert hu_statistics.texture(noise - np.float64(900)).sd < 0.9 * got.sd
@@ -103,30 +104,30 @@ def test_texture_of_known_noise(monkeypatch):
     hu_statistics.texture(0 * ROWS[None])
 
 
-def test_lung_has_the_quantiles_of_real_lung(phantoms):
+def test_quantiles_of_lung_are_those_of_real_lung(phantoms):
   got = np.quantile(phantoms.hu['lung'], hu_statistics.QUANTILES)
   np.testing.assert_allclose(got, REAL_LUNG, atol=20)
 
 
 @pytest.mark.parametrize('kind, field', REAL_LEVELS)
-def test_nodules_could_be_the_real_ones(phantoms, kind, field):
+def test_quantiles_of_nodules_overlap_those_of_real_ones(phantoms, kind, field):
   column = hu_statistics.Levels._fields.index(field)
   got = phantoms.levels[phantoms.kinds == kind, column]
   got = got[np.isfinite(got)]
   low, quarter, median, three_quarters, high = REAL_LEVELS[kind, field]
   q1, q2, q3 = np.quantile(got, (0.25, 0.5, 0.75))
-  # The medians are ordinary among the others.
+  # Each median is between the quartiles of the other kind of data.
   if kind == 'solid':
     assert quarter < q2 < three_quarters
     assert q1 < median < q3
     assert low < q1 and q3 < high
-  else:  # here are eleven phantoms, and 25 real ones
+  else:  # only 11 phantoms and 25 real nodules
     assert low < q2 < high
 
 
-def test_ground_glass_has_the_layers_of_real_ones():
-  # Means of each layer, from the outline inwards: of 31 real nodules, 16 of
-  # which have a fifth layer.
+def test_layers_of_ground_glass_have_the_means_of_real_ones():
+  # Mean of each layer, from the outline inwards, over 31 real nodules; 16 of
+  # them have a fifth layer.
   real = (-663, -582, -554, -531, -487)
   glass = compare_phantom.phantoms(kind='ground glass')
   layers = [[] for _ in real]
@@ -136,17 +137,17 @@ def test_ground_glass_has_the_layers_of_real_ones():
       if (depth == layer).sum() > 3:
         values.append(image[depth == layer].mean())
   assert min(map(len, layers)) > 20
-  # Real nodules of that kind differ by some 100 HU, and the mean of thirty by
-  # 20: three times that.
+  # Real nodules of ground glass have a standard deviation of about 100 HU, so
+  # the mean of thirty has one of 20 HU; the tolerance is three times that.
   np.testing.assert_allclose([np.mean(x) for x in layers], real, atol=60)
 
 
-def test_where_a_wall_touches_the_ring_is_bright(phantoms):
+def test_ring_is_bright_where_a_wall_touches_the_nodule(phantoms):
   column = hu_statistics.Levels._fields.index
   rings = phantoms.levels[:, column('ring_mean')]
   spread = phantoms.levels[:, column('ring_sd')]
   touching = spread > 250
-  # Of the real nodules 29 %, with rings of -564 HU in the mean.
+  # A wall touches 29 % of the real nodules; their rings have a mean of -564 HU.
   assert touching.sum() / np.isfinite(rings).sum() == pytest.approx(
     0.29, abs=0.1
   )
@@ -161,20 +162,20 @@ def test_noise_is_correlated_as_in_a_real_scan(phantoms):
   assert got.lag_2 == pytest.approx(0.15, abs=0.05)
 
 
-def test_lung_is_skewed_by_vessels_as_in_a_real_scan(phantoms):
+def test_vessels_skew_the_lung_as_in_a_real_scan(phantoms):
   spans = []
   for image, mask in zip(phantoms.images, phantoms.masks, strict=True):
     lung = image[hu_statistics.regions(image, mask, 1).lung]
     if lung.size >= 800:
       spans.append(np.quantile(lung, 0.95) - np.median(lung))
-  # In the real patches 82, 117 and 166 HU.
+  # Real patches have 82, 117 and 166 HU.
   np.testing.assert_allclose(
     np.quantile(spans, (0.1, 0.5, 0.9)), (82, 117, 166), rtol=0.2
   )
 
 
 @dicom_files.needs_real_series
-def test_real_nodules_have_the_levels_that_were_measured():
+def test_levels_of_real_nodules_are_the_stored_ones():
   nodules, real, simulated = compare_phantom.real_and_phantom(
     dicom_files.REAL_DIR, config='all'
   )

@@ -1,4 +1,4 @@
-"""nodules.csv can be made again."""
+"""nodules.csv can be reproduced."""
 
 import dataclasses
 from importlib import resources
@@ -8,9 +8,9 @@ from tfds_lidc.nodules import selection
 from tfds_lidc.tools import make_nodules
 
 
-def test_scans_give_their_rows():
-  # 14: LIDC-IDRI-0003, all four nodules. 66 holds a cluster of more than four
-  # annotations, 408 five clusters and more.
+def test_rows_of_a_scan_are_reproduced():
+  # 14 is LIDC-IDRI-0003 with four nodules, 66 has a cluster of more than four
+  # annotations, and 408 has five clusters or more.
   for scan_id in (14, 66, 408):
     expected = [
       dataclasses.replace(n, fold=-1)
@@ -26,7 +26,7 @@ def test_folds_are_reproduced():
   assert make_nodules.assign_folds(unassigned) == list(selection.clusters())
 
 
-def test_file_is_what_would_be_written():
+def test_file_is_reproduced_byte_by_byte():
   nodules = list(selection.clusters())
   random.Random(0).shuffle(nodules)
   nodules.sort(
