@@ -43,8 +43,8 @@ def cohort(
       tables.Row(split, [count[key] for key in columns], 'counts')
       for split, count in counts.items()
     ],
-    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so there'
-    ' is no label.',
+    f'Split {dataset_names.how_split(dataset)}. Open: the readers disagree, so'
+    ' there is no label.',
     'Split',
   )
 
