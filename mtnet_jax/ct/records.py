@@ -111,7 +111,7 @@ def _round(value):
   return round(float(value), 4) if isinstance(value, float) else int(value)
 
 
-def picture(
+def picture_row(
   place: places.Place, nodule: follow.Nodule, record: dict[str, Any]
 ) -> overlays.Row:
   """The nodule's row in a figure; `record` is from `make`."""
