@@ -75,7 +75,7 @@ GUARDS = (
     _OUT_FOLDER,
     '  _refuse_others(folder, new - own)\n',
     '',
-    f'{_OTHERS} -k place_of',
+    f'{_OTHERS} -k name_of',
   ),
   guard.Guard(
     'mtnet_jax/predict.py',
