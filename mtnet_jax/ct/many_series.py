@@ -149,7 +149,7 @@ def run(
     out: folder for the folders of the series.
     options: the command's options that change results: 'annotated', 'nifti',
       'symmetries'.
-    seen: what the model was trained on or chosen by.
+    seen: what the model was trained or selected with.
     on_error: called with a message on each series or point that failed.
   """
   from mtnet_jax.ct import results
