@@ -242,7 +242,7 @@ def _predict_one(args, volume, points, inputs):
   with together.one_writer(out):
     together.mend(out, out_folder.INDEX)
     many_series.check_folder(out, many=False)
-    out_folder.check_one(
+    out_folder.check_series_folder(
       out,
       [place.place_id for place in wanted],
       [*inputs, args.points] if args.points else inputs,
@@ -270,7 +270,7 @@ def _write_one(args, volume, points, nodules, faults, model, out):
   seen = _seen_by(model) if args.annotated else None
   from mtnet_jax.ct import results
 
-  own = out_folder.of_one_series
+  own = out_folder.series_files
   with together.together(out, out_folder.INDEX, own) as staged:
     predictions = results.write(
       staged,
@@ -312,7 +312,7 @@ def _write_all(args, series_index, scans, notes, out):
   together.mend(out, out_folder.INDEX)
   together.mend(out, out_folder.TABLE)
   many_series.check_folder(out, many=True)
-  out_folder.check_many(out)
+  out_folder.check_summary_folder(out)
   model = _load(args.checkpoint, symmetries=args.symmetries)
   for note in notes:
     _print_note(note)

@@ -11,10 +11,10 @@ import textwrap
 # are those of their entries. A test checks that no field is missing.
 FIELDS: dict[str, str] = {
   'mtnet_jax': 'version of the package',
-  'model': 'name of the model; of several, their names joined by +',
+  'model': 'name of the model, or names of several joined by +',
   'made_with': 'what the results depend on, apart from the CT and the points',
   'made_with.model_fingerprint': (
-    'hash of the config and weights: models with the same hash are equal'
+    'hash of the config and weights; models with the same hash are the same'
   ),
   'made_with.ct_files': 'number of files of the CT',
   'made_with.symmetries': 'whether --symmetries was given',
@@ -102,8 +102,8 @@ FIELDS: dict[str, str] = {
   'points.mask.unmeasured_slices': (
     'slices that are not measured, because the mask is no outline there'
   ),
-  'points.mask.lowest_slice': 'of the mask; null if there is no mask',
-  'points.mask.highest_slice': 'of the mask; null if there is no mask',
+  'points.mask.lowest_slice': 'lowest slice of the mask; null without a mask',
+  'points.mask.highest_slice': 'highest slice of the mask; null without a mask',
   'points.notes': 'doubts about this point',
   'points.readers': (
     "the LIDC-IDRI readers' annotations; only with --annotated, as are the two"
@@ -115,7 +115,7 @@ FIELDS: dict[str, str] = {
   'points.readers.malignancy_rating_mean': (
     'mean of their ratings, 1 (unlikely) to 5 (suspicious)'
   ),
-  'points.readers.split': "the patient's split in lidc_nodules: train, ...",
+  'points.readers.split': "the patient's split in lidc_nodules, such as train",
   'points.coarse_dice': (
     "Dice index of the Coarse Seg-net's whole mask in the patch, compared with"
     " the readers' mask"
@@ -127,7 +127,7 @@ FIELDS: dict[str, str] = {
   ),
   'failed': 'the points that could not be processed',
   'failed.id': 'as points.id, or the row of the points file',
-  'failed.reason': 'why not',
+  'failed.reason': 'why the point failed',
 }
 
 

@@ -149,7 +149,7 @@ def run(
     out: folder for the folders of the series.
     options: the command's options that change results: 'annotated', 'nifti',
       'symmetries'.
-    seen: what the model was trained on or chosen by.
+    seen: what the model was trained or selected with.
     on_error: called with a message on each series or point that failed.
   """
   from mtnet_jax.ct import results
@@ -226,7 +226,7 @@ def _predict(scan, series_index, model, folder, made_with, seen, on_error):
   if made_with['nifti']:
     nifti.check(volume)
   wanted, faults = places.annotated(volume, made_with['annotated'])
-  out_folder.check_one(
+  out_folder.check_series_folder(
     folder,
     [place.place_id for place in wanted],
     [one.path for one in scan.series.slices],
@@ -245,7 +245,7 @@ def _predict(scan, series_index, model, folder, made_with, seen, on_error):
   with (
     together.one_writer(folder),
     together.together(
-      folder, out_folder.INDEX, out_folder.of_one_series
+      folder, out_folder.INDEX, out_folder.series_files
     ) as staged,
   ):
     predictions = results.write(
@@ -260,7 +260,7 @@ def _predict(scan, series_index, model, folder, made_with, seen, on_error):
       seen=seen,
     )
     # An older table and page do not match these results.
-    if out_folder.of_many_series(folder.parent):
+    if out_folder.summary_files(folder.parent):
       with files.writing(folder.parent, '--out'):
         for name in (out_folder.PAGE, out_folder.TABLE):
           (folder.parent / name).unlink(missing_ok=True)

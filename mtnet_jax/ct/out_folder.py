@@ -25,7 +25,7 @@ _LISTS = ('slices_rows_columns', 'files', 'points', 'failed')
 _HEADER = b'series_uid,patient_id,folder,nodule_id,status,'
 
 
-def picture(place_id: object) -> str:
+def picture_name(place_id: object) -> str:
   """The file name of a point's picture."""
   return f'{place_id}.png'
 
@@ -55,7 +55,7 @@ def _is_own(index):
   )
 
 
-def of_one_series(folder: pathlib.Path) -> set[str]:
+def series_files(folder: pathlib.Path) -> set[str]:
   """Names of the files that an earlier run for one series left in a folder.
 
   These are the names in its index that this command gives to its files. Other
@@ -66,14 +66,14 @@ def of_one_series(folder: pathlib.Path) -> set[str]:
     return set()
   named = {PAGE, SEGMENTATION, NIFTI}.intersection(index['files'])
   for record in index['points']:
-    name = picture(record.get('id'))
+    name = picture_name(record.get('id'))
     # The first versions named pictures in their records only.
     if name in index['files'] or name == record.get('figure'):
       named.add(name)
   return {INDEX, *_files_in(folder, named)}
 
 
-def of_many_series(folder: pathlib.Path) -> set[str]:
+def summary_files(folder: pathlib.Path) -> set[str]:
   """Names of the table and the page that a run for many series left there."""
   path = folder / TABLE
   if not path.is_file():
@@ -92,7 +92,7 @@ def _files_in(folder, names):
   return [path.name for path in there if path.name in names and path.is_file()]
 
 
-def check_one(
+def check_series_folder(
   folder: pathlib.Path,
   place_ids: Iterable[str],
   inputs: Iterable[str | os.PathLike[str]],
@@ -115,9 +115,9 @@ def check_one(
   """
   if not folder.is_dir():
     return
-  new = {INDEX, PAGE, *map(picture, place_ids)}
+  new = {INDEX, PAGE, *map(picture_name, place_ids)}
   new.update([SEGMENTATION] * segmentation + [NIFTI] * nifti)
-  own = of_one_series(folder)
+  own = series_files(folder)
   found = [name for name in sorted(own | new) if (folder / name).exists()]
   input_ids = _identities(inputs) if found else set()
   for name in found:
@@ -129,9 +129,9 @@ def check_one(
   _refuse_others(folder, new - own)
 
 
-def check_many(folder: pathlib.Path) -> None:
-  """Like `check_one`, for the table and the page of many series."""
-  _refuse_others(folder, {TABLE, PAGE} - of_many_series(folder))
+def check_summary_folder(folder: pathlib.Path) -> None:
+  """Like `check_series_folder`, for the table and the page of many series."""
+  _refuse_others(folder, {TABLE, PAGE} - summary_files(folder))
 
 
 def _refuse_others(folder, names):

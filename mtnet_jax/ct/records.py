@@ -111,7 +111,7 @@ def _round(value):
   return round(float(value), 4) if isinstance(value, float) else int(value)
 
 
-def picture(
+def picture_row(
   place: places.Place, nodule: follow.Nodule, record: dict[str, Any]
 ) -> overlays.Row:
   """The nodule's row in a figure; `record` is from `make`."""
@@ -197,7 +197,7 @@ def _slice(place, nodule, volume, view):
   outlines['coarse'] = view.coarse
   fine = np.zeros_like(view.fine)
   if k in nodule.pixels:
-    fine = components.mask_of(view, nodule.pixels[k])
+    fine = components.to_mask(view, nodule.pixels[k])
     note = _slice_note(k, nodule, volume)
     if k == place.voxel[0]:
       note += ", on the point's slice"

@@ -71,9 +71,9 @@ def write(
       trained_on_simulated=model.simulated,
       seen=seen,
     )
-    record['figure'] = out_folder.picture(place.place_id)
+    record['figure'] = out_folder.picture_name(place.place_id)
     picture = overlays.draw(
-      [ct_records.picture(place, nodule, record)],
+      [ct_records.picture_row(place, nodule, record)],
       title=place.place_id + trained,
       simulated=volume.simulated,
     )

@@ -84,7 +84,7 @@ def write(
     notes=notes,
   )
   with together.together(
-    out, out_folder.TABLE, out_folder.of_many_series
+    out, out_folder.TABLE, out_folder.summary_files
   ) as staged:
     files.write_csv(staged / out_folder.TABLE, found)
     files.write_text(staged / out_folder.PAGE, page)

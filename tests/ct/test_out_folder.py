@@ -45,7 +45,7 @@ def _without(name):
 )
 def test_files_that_predict_gives_and_the_index_names(tmp_path, index, own):
   _fill(tmp_path, index)
-  assert out_folder.of_one_series(tmp_path) == {'predictions.json', *own}
+  assert out_folder.series_files(tmp_path) == {'predictions.json', *own}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_files_that_predict_gives_and_the_index_names(tmp_path, index, own):
 def test_an_index_of_another_tool_is_ignored(tmp_path, index):
   _fill(tmp_path, index)
   assert out_folder.read_index(tmp_path) is None
-  assert out_folder.of_one_series(tmp_path) == set()
+  assert out_folder.series_files(tmp_path) == set()
 
 
 def test_folders_and_pipes_do_not_count(tmp_path):
@@ -77,12 +77,12 @@ def test_folders_and_pipes_do_not_count(tmp_path):
   (tmp_path / 'predictions.json').write_text(json.dumps(index))
   (tmp_path / 'a.png').mkdir()
   os.mkfifo(tmp_path / 'b.png')
-  assert out_folder.of_one_series(tmp_path) == {'predictions.json'}
+  assert out_folder.series_files(tmp_path) == {'predictions.json'}
   (tmp_path / 'predictions.json').unlink()
   for name in ('predictions.json', 'predictions.csv'):
     os.mkfifo(tmp_path / name)
-  assert out_folder.of_one_series(tmp_path) == set()
-  assert out_folder.of_many_series(tmp_path) == set()
+  assert out_folder.series_files(tmp_path) == set()
+  assert out_folder.summary_files(tmp_path) == set()
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_folders_and_pipes_do_not_count(tmp_path):
 def test_a_table_is_recognised_by_its_header(tmp_path, table, own):
   (tmp_path / 'index.html').write_text('')
   (tmp_path / 'a.png').write_text('')
-  assert out_folder.of_many_series(tmp_path) == set()
+  assert out_folder.summary_files(tmp_path) == set()
   (tmp_path / 'predictions.csv').write_text(table)
-  assert out_folder.of_many_series(tmp_path) == own
+  assert out_folder.summary_files(tmp_path) == own
   if own:
-    out_folder.check_many(tmp_path)
+    out_folder.check_summary_folder(tmp_path)
   else:
     with pytest.raises(errors.InputError, match='predictions.csv is where a'):
-      out_folder.check_many(tmp_path)
+      out_folder.check_summary_folder(tmp_path)
 
 
 def test_an_input_is_recognised_under_any_name(tmp_path):
@@ -119,7 +119,9 @@ def test_an_input_is_recognised_under_any_name(tmp_path):
 
   def check(*inputs):
     (out / 'segmentation.dcm').unlink(missing_ok=True)
-    out_folder.check_one(out, ['a'], inputs, segmentation=True, nifti=True)
+    out_folder.check_series_folder(
+      out, ['a'], inputs, segmentation=True, nifti=True
+    )
 
   check(tmp_path / 'gone', out / 'b.png', out / 'notes.txt')
   for path in ('out/a.png', 'alias/a.png', 'link', 'second'):

@@ -93,7 +93,7 @@ def test_a_volume_without_all_slices_is_a_lower_bound(
   assert mask['unmeasured_slices'] == sorted(change.get('leaks', ()))
   text = '>' * lower_bound + f'{counted * 0.49 * 1.5:.0f}'
   assert f'  {text} mm3  ' in records.table([record])
-  row = records.picture(place, follow.Nodule(_view()), record)
+  row = records.picture_row(place, follow.Nodule(_view()), record)
   assert row.texts[2] == f'1.4 mm, {text} mm³'
 
 
@@ -107,7 +107,7 @@ def test_a_mask_that_runs_away_has_no_volume(volume):
   assert mask['volume_mm3'] is mask['volume_is_lower_bound'] is None
   line = records.table([record]).splitlines()[1]
   assert line.split()[1:4] == ['0.7', 'mm', '-']
-  assert records.picture(place, nodule, record).texts[2] == '0.7 mm'
+  assert records.picture_row(place, nodule, record).texts[2] == '0.7 mm'
 
 
 def test_a_leak_on_the_points_slice_has_no_sizes(volume):
@@ -120,7 +120,7 @@ def test_a_leak_on_the_points_slice_has_no_sizes(volume):
   assert mask['slices'] == 2 and mask['unmeasured_slices'] == [4]
   assert record['status'] == 'ok'
   assert records.table([record]).splitlines()[1].split()[1:3] == ['-', '-']
-  row = records.picture(place, nodule, record)
+  row = records.picture_row(place, nodule, record)
   assert row.texts[2] == 'not measured'
 
 
@@ -128,7 +128,7 @@ def test_a_picture_of_another_slice_names_the_measured_slice(volume):
   pixels = {4: np.array([[9, 20]]), 5: np.array([[9, 20], [9, 21]])}
   nodule = follow.Nodule(_view((5, 10, 20)), pixels)
   record, place = _make(volume, nodule)
-  row = records.picture(place, nodule, record)
+  row = records.picture_row(place, nodule, record)
   assert row.texts[2] == 'slice 4: 0.7 mm, 2 mm³'
 
 
@@ -139,7 +139,7 @@ def test_dice_with_the_readers_mask(volume):
   record, place = _make(volume, nodule, truth=truth, readers=readers)
   assert (record['fine_dice'], record['coarse_dice']) == (1.0, 0.5)
   assert record['readers'] == readers
-  row = records.picture(place, nodule, record)
+  row = records.picture_row(place, nodule, record)
   assert row.truth is truth and len(row.texts) == 5
   assert row.texts[2:4] == ('Dice 0.500', 'Dice 1.000')
   assert 'fine' in records.table([record])
@@ -215,7 +215,7 @@ def test_nothing_found_and_missing_slices(volume):
     mask[name] is None for name in mask.keys() - {'slices', 'unmeasured_slices'}
   )
   assert records.table([record]).splitlines()[1].split()[1:3] == ['-', '-']
-  row = records.picture(place, follow.Nodule(_view((5, 11, 21))), record)
+  row = records.picture_row(place, follow.Nodule(_view((5, 11, 21))), record)
   assert row.texts[0] == 'z=-292.5 mm, slice 5' and len(row.texts) == 4
   missing = [ct_volume.SliceError('slice 6 is missing', ' (/secret/path)')]
   nodule = follow.Nodule(_view(), {4: np.array([[9, 20]])}, missing=missing)

@@ -67,7 +67,7 @@ GUARDS = (
   ),
   guard.Guard(
     _OUT_FOLDER,
-    '    if _identities([folder / name]) & read:\n',
+    '    if _identities([folder / name]) & input_ids:\n',
     '    if False:\n',
     f'{_OTHERS} -k input',
   ),
@@ -75,7 +75,7 @@ GUARDS = (
     _OUT_FOLDER,
     '  _refuse_others(folder, new - own)\n',
     '',
-    f'{_OTHERS} -k place_of',
+    f'{_OTHERS} -k name_of',
   ),
   guard.Guard(
     'mtnet_jax/predict.py',
@@ -91,19 +91,19 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/predict.py',
-    '  out_folder.check_many(out)\n',
+    '  out_folder.check_summary_folder(out)\n',
     '',
     f'{_OF_MANY} before_the_model',
   ),
   guard.Guard(
     _MANY,
-    '    if out_folder.of_many_series(folder.parent):\n',
+    '    if out_folder.summary_files(folder.parent):\n',
     '    if (folder.parent / out_folder.TABLE).exists():\n',
     f'{_OF_MANY} beside_many',
   ),
   guard.Guard(
     'mtnet_jax/ct/summary.py',
-    'out, out_folder.TABLE, out_folder.of_many_series\n',
+    'out, out_folder.TABLE, out_folder.summary_files\n',
     'out, out_folder.TABLE\n',
     f'{_OF_MANY} beside_many',
   ),
