@@ -18,7 +18,7 @@ _WORDS = {
   r'\bwhatever\b': 'regardless of, any',
   r'\bwho waits\b': 'the caller',
   r'^\s*# Of (?!course)': 'a sentence with a subject and a verb',
-  r'\b(said|told)\b(?=\s*(=|\(|\[|\.|,|\)|:))': 'output, message',
+  r'\b(said|told)(\(|\[|\.\w| = )': 'output, message',
 }
 _FILES = sorted(
   str(path.relative_to(main_job.ROOT))

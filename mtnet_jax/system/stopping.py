@@ -41,7 +41,7 @@ def listen() -> None:
   if _listening.is_set() or not main:
     return
   _listening.set()
-  # Python runs a handler only after C++ code returns, for example a compilation.
+  # Python runs a handler only after C++ code, such as a compilation, returns.
   # The thread that reads from this socket does not wait for that.
   reader, writer = socket.socketpair()
   writer.setblocking(False)
