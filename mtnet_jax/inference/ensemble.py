@@ -242,9 +242,8 @@ class Ensemble:
       eight per model.
     """
     averaged = self._average(hu, pixel_spacing_mm)
-    assert (
-      averaged.malignancy_members is not None
-    )  # Every model has a Class-net.
+    # Every model has a Class-net.
+    assert averaged.malignancy_members is not None
     return prediction.AveragedPrediction(
       **predictor.as_answer(self._calibrated(averaged.outputs)),
       malignancy_members=calibration.tempered(

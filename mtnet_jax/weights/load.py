@@ -306,7 +306,7 @@ def _match(
 
 
 def _task_of(net: _Net | None) -> str | None:
-  """Returns the task of a network; None for no network or one of ours."""
+  """Returns the task of a network; None without a network."""
   return next((t for t, kind in _NETS.items() if isinstance(net, kind)), None)
 
 

@@ -151,7 +151,7 @@ def test_a_list_of_runs_is_an_ensemble(made_run_dir, made_model, tmp_path):
   assert len({model.fingerprint for model in models}) == len(models)
   rotated = ensemble.Ensemble(both.models, symmetries=True).predict(hu, 0.7)
   assert rotated.malignancy_members.shape == (16, 2)
-  # The first of each model's eight views is the unrotated patch.
+  # The first of the eight views of each model is the unrotated patch.
   np.testing.assert_allclose(
     rotated.malignancy_members[::8], mean.malignancy_members, atol=1e-6
   )
