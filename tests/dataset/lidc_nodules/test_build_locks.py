@@ -1,4 +1,4 @@
-"""The lock of a build is a file in the data directory that others may change."""
+"""The lock of a build: a file in the data directory that others may change."""
 
 from concurrent import futures
 import errno
