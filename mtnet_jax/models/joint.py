@@ -6,8 +6,6 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mtnet_jax.models import mtnet
-
 
 class JointNet(nn.Module):
   """The three networks of MT-Net, connected by a soft coarse mask.
@@ -18,14 +16,14 @@ class JointNet(nn.Module):
   Each network keeps its own variables, under the name of its field.
 
   Attributes:
-    coarse_net: predicts the coarse mask.
-    class_net: classifies, with the coarse mask as input.
-    fine_net: segments, with the coarse mask as input.
+    coarse_net: `mtnet.CoarseSegNet`, which predicts the coarse mask.
+    class_net: `mtnet.ClassNet`, which receives the coarse mask.
+    fine_net: `mtnet.FineSegNet`, which receives the coarse mask.
   """
 
-  coarse_net: mtnet.CoarseSegNet
-  class_net: mtnet.ClassNet
-  fine_net: mtnet.FineSegNet
+  coarse_net: nn.Module
+  class_net: nn.Module
+  fine_net: nn.Module
 
   def __call__(
     self, images: jax.Array, *, train: bool
