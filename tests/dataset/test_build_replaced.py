@@ -86,7 +86,7 @@ def test_one_that_is_given_back_late_is_no_phantom_either(killed, tmp_path):
   hidden.rename(tmp_path / 'elsewhere')
   builder = building.find('all', data_dir=killed.parents[2])
   (tmp_path / 'elsewhere').rename(hidden)
-  with pytest.raises(errors.InputError, match='give the command again'):
+  with pytest.raises(errors.InputError, match='run the command again'):
     builder.is_prepared()
   assert killed.exists()
 
