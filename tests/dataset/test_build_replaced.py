@@ -88,7 +88,7 @@ def test_dataset_that_is_restored_late_does_not_become_phantoms(
   hidden.rename(tmp_path / 'elsewhere')
   builder = building.find('all', data_dir=killed.parents[2])
   (tmp_path / 'elsewhere').rename(hidden)
-  with pytest.raises(errors.InputError, match='give the command again'):
+  with pytest.raises(errors.InputError, match='run the command again'):
     builder.is_prepared()
   assert killed.exists()
 

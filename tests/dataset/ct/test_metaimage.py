@@ -140,12 +140,12 @@ def test_slice_is_read_by_its_name(tmp_path, ct):
     (
       b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9'
       b'\nElementType = MET_SHORT\nElementDataFile = y.raw\n',
-      'without the file of its pixels',
+      'lacks the file of its pixels',
     ),
     (
       b'ObjectType = Image\nNDims = 2\nDimSize = 9 9\nElementType = MET_SHORT'
       b'\nElementDataFile = x.raw\n',
-      'no volume',
+      'not a volume',
     ),
     (
       b'ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\nElementSpacing = 0 1 1'
