@@ -36,5 +36,5 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
   file = open(path, 'rb', opener=lambda name, mode: os.open(name, mode | flags))
   if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
     file.close()
-    raise OSError(errno.EINVAL, 'it is no ordinary file')
+    raise OSError(errno.EINVAL, 'it is not a regular file')
   return file

@@ -1,1 +1,1 @@
-"""Reads a CT, follows nodules through it, writes masks. Open `series` first."""
+"""Reads a CT, follows nodules through it, writes masks. Start with `series`."""

@@ -1,1 +1,1 @@
-"""Data: nodules from disk to network input. Open first: `lidc`."""
+"""Data: nodules from disk to network input. Start with `lidc`."""

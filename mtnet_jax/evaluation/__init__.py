@@ -1,1 +1,1 @@
-"""Turns outputs into records and records into metrics. Open first: `scores`."""
+"""Turns outputs into records and records into metrics. Start with `scores`."""

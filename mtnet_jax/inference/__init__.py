@@ -1,1 +1,1 @@
-"""Loads, averages, bundles and exports trained models. Start at `bundles`."""
+"""Loads, averages, bundles and exports trained models. Start with `bundles`."""

@@ -1,1 +1,1 @@
-"""The networks, and which of them feeds which. Open `mtnet` first."""
+"""The networks, and which of them feeds which. Start with `mtnet`."""

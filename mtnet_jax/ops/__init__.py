@@ -1,1 +1,1 @@
-"""Convolutions, each in its fastest exact form. Open `conv` first."""
+"""Convolutions, each in its fastest exact form. Start with `conv`."""

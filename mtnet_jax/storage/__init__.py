@@ -1,1 +1,1 @@
-"""Run directories, checkpoints and files on disk. Open first: `workdir`."""
+"""Run directories, checkpoints and files on disk. Start with `workdir`."""

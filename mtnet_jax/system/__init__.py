@@ -1,1 +1,1 @@
-"""The machine: devices, processes, signals, memory. Open first: `devices`."""
+"""The machine: devices, processes, signals, memory. Start with `devices`."""

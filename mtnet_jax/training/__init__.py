@@ -1,1 +1,1 @@
-"""Training: stages, steps, the loop. Open first: `trainer`."""
+"""Training: stages, steps, the loop. Start with `trainer`."""

@@ -1,1 +1,1 @@
-"""Loads other people's weights. Start at `load`."""
+"""Loads other people's weights. Start with `load`."""

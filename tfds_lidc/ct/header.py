@@ -308,7 +308,7 @@ class _File(io.BufferedReader):
     self._size = status.st_size
     if not stat.S_ISREG(status.st_mode):
       self.close()
-      raise OSError('no ordinary file')
+      raise OSError('not a regular file')
 
   def read(self, size: int | None = -1, /) -> bytes:
     return super().read(size if size is None else min(size, self._size))

@@ -53,9 +53,9 @@ def check(folder: str | os.PathLike[str]) -> None:
 def check_ordinary(
   path: str | os.PathLike[str], status: os.stat_result
 ) -> None:
-  """Raises `OSError` if a file is no ordinary file, such as a pipe."""
+  """Raises `OSError` if a file is not a regular file, such as a pipe."""
   if not stat.S_ISREG(status.st_mode):
-    raise OSError(f'{os.path.basename(path)} is no ordinary file')
+    raise OSError(f'{os.path.basename(path)} is not a regular file')
 
 
 def read_json(path: str) -> Any:

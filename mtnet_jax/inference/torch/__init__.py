@@ -1,1 +1,1 @@
-"""The networks in PyTorch, which an export folds into one file; see `mtnet`."""
+"""The networks in PyTorch, as one exported file. Start with `mtnet`."""

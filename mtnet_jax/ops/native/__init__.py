@@ -1,1 +1,1 @@
-"""C++ loops for CPUs, where XLA's own are slow. Open `library` first."""
+"""C++ loops for CPUs, where XLA's own are slow. Start with `library`."""

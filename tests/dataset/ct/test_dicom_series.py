@@ -306,7 +306,7 @@ def test_memory_for_a_claimed_length_is_not_allocated(tmp_path):
 def test_pipe_is_a_fault(tmp_path):
   os.mkfifo(tmp_path / '1.dcm')
   _, fault = dicom_header.read_header(tmp_path / '1.dcm')
-  assert 'no ordinary file' in fault.reason
+  assert 'not a regular file' in fault.reason
 
 
 @pytest.mark.parametrize(

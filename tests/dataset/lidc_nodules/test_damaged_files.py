@@ -80,7 +80,7 @@ def test_pipe_or_device_in_place_of_a_file_is_refused_unread(
     (path,) = path.parent.glob('*.array_record-*')
   path.unlink()
   make(path)
-  _assert_damaged(data_dir, f'{path.name} is no ordinary file')
+  _assert_damaged(data_dir, f'{path.name} is not a regular file')
 
 
 @pytest.mark.parametrize('name', (*_FILES, 'label.labels.txt'))

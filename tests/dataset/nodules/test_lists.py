@@ -145,7 +145,7 @@ def test_error_of_a_missing_file_says_that_its_dataset_opens_by_name(tmp_path):
 @pytest.mark.parametrize('read', (lists.read_nodules, lists.read_folds))
 def test_path_that_is_not_an_ordinary_file_is_refused(tmp_path, make, read):
   make(tmp_path / 'a.csv')
-  message = r'a\.csv cannot be read \((it is no ordinary file|Is a directory)'
+  message = r'a\.csv cannot be read \((it is not a regular file|Is a directory)'
   with pytest.raises(errors.InputError, match=message):
     read(str(tmp_path / 'a.csv'))
 
