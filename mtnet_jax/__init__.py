@@ -6,7 +6,7 @@ model.predict(hu, pixel_spacing_mm)
 
 from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def __getattr__(name: str) -> Any:

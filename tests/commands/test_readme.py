@@ -62,6 +62,20 @@ def test_link_targets_exist(page):
       assert anchor in doc_pages.titles(linked), link
 
 
+@pytest.mark.parametrize('page', doc_pages.PAGES)
+def test_cells_of_tables_are_short(page):
+  """What is longer than 300 characters is a paragraph."""
+  rows = re.findall(r'^\|(.*)\|$', doc_pages.text(page), re.MULTILINE)
+  long_cells = [
+    cell
+    for row in rows
+    for cell in re.split(r'(?<!\\)\|', row)
+    # Addresses of links are not read.
+    if len(re.sub(r'\]\([^)]*\)', ']', cell).strip()) > 300
+  ]
+  assert long_cells == []
+
+
 @pytest.mark.parametrize('page', doc_pages.GUIDES)
 def test_code_is_python(page):
   for code in doc_pages.blocks(doc_pages.text(page)):
