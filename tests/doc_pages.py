@@ -19,6 +19,7 @@ GUIDES = (
 PAGES = tuple(
   sorted(
     [README, 'benchmarks/README.md']
+    + ['CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']
     + [f'docs/{path.name}' for path in (main_job.ROOT / 'docs').glob('*.md')]
   )
 )
