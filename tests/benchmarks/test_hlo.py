@@ -86,7 +86,7 @@ def test_kernels_by_hand():
 
 
 def test_a_loop_of_unknown_length_is_refused():
-  with pytest.raises(ValueError, match='how often loop'):
+  with pytest.raises(ValueError, match='iterations of loop'):
     hlo.kernels(_PROGRAM.replace('known_trip_count', 'other'))
 
 

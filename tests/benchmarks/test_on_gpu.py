@@ -37,7 +37,7 @@ def test_time_runs_out(tmp_path, monkeypatch):
   monkeypatch.setattr(time, 'monotonic', lambda: now[0])
   visit = visit_lib.Visit(tmp_path, seconds=100)
   now[0] += 30
-  assert (visit.elapsed, visit.left) == (30, 70)
+  assert (visit.elapsed_s, visit.remaining_s) == (30, 70)
 
 
 def _state(process):

@@ -74,7 +74,7 @@ def test_checks_of_values_of_one_network(tmp_path, monkeypatch):
 
 def test_what_differs_by_more_than_a_rounding_fails(monkeypatch):
   compared = values.Values.__new__(values.Values)
-  compared._variables, compared._found = {'coarse': {}}, {}
+  compared._variables, compared._card_values = {'coarse': {}}, {}
   cpu = {
     'evaluation': np.ones(4, np.float32),
     'loss': np.float32(1),

@@ -190,12 +190,12 @@ def test_the_page_holds_what_was_measured(docs):
   [
     ((0.01, 0.05), 0.03, 'holds'),
     ((0.01, 0.02), 0.03, 'holds, by less than in the paper'),
-    ((-0.01, 0.05), 0.03, 'cannot be told'),
-    ((-0.01, 0.02), None, 'cannot be told'),
+    ((-0.01, 0.05), 0.03, 'undecided'),
+    ((-0.01, 0.02), None, 'undecided'),
     (
       (-0.01, 0.02),
       0.03,
-      'cannot be told; as much as in the paper it is not',
+      'undecided, but less than in the paper',
     ),
     ((-0.02, -0.01), 0.03, 'does not hold: the opposite does'),
   ],
@@ -212,8 +212,8 @@ def test_verdicts(interval, paper, verdict):
   ('interval', 'word'),
   (
     ((0.001, 0.02), 'M is better than U'),
-    ((-0.004, 0.02), 'not worse than U, by half a point at most'),
-    ((-0.006, 0.02), 'neither better nor worse'),
+    ((-0.004, 0.02), 'at most half a point worse than U, and may be better'),
+    ((-0.006, 0.02), 'not shown to be better or worse'),
     ((-0.02, -0.001), 'M is worse than U'),
     # Within the margin, and yet worse.
     ((-0.004, -0.001), 'M is worse than U'),

@@ -53,7 +53,7 @@ def test_a_wrong_page_would_be_found():
     == []
   )
   assert differences('DI 88.1, holds', 'DI 88.3, holds') == [(88.1, 88.3)]
-  assert differences('DI 88.1, holds', 'DI 88.1, cannot be told')
+  assert differences('DI 88.1, holds', 'DI 88.1, undecided')
   assert differences('1,234 parameters', '1,235 parameters') == [(1234, 1235)]
   assert differences('a rate of 0.001', 'a rate of 0.003')
   assert differences('a 1', 'a 1 2')
