@@ -28,7 +28,7 @@ _SHAPE = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\]')
 _COMPUTATION = re.compile(r'^(ENTRY )?%(\S+) \(.*\{$')
 _LINE = re.compile(r'^\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
 _NAME = re.compile(r'%([\w.-]+)')
-# Operations that are no kernels.
+# Operations that are not kernels.
 _FREE = {
   'after-all',
   'bitcast',
