@@ -1,13 +1,16 @@
-"""What a call of a training step costs the host, by the number of devices.
+"""Measures what a call of a training step costs the host.
 
     python -m benchmarks.calls
 
-The program that is called has the state of a step and the networks that are
-given to it for arguments, with one number in place of each array, and adds
-them up: next to nothing but the host's part, until the program is handed over.
-While steps run one by one, a device waits for the host where its step is
-shorter. Devices are those of a CPU, how many there are is pretended
-(`--xla_force_host_platform_device_count`), each count in a process of its own.
+The measured program has the same arguments as a training step: the training
+state, and the variables of the networks whose outputs the stage uses. Each
+array has a single element, and the program only adds them up. The time is
+therefore almost entirely the host's dispatch. If every step is a call of its
+own, a device idles whenever its step is shorter than this.
+
+The devices are simulated on the CPU with
+`--xla_force_host_platform_device_count`. Each number of devices is measured in
+a separate process.
 """
 
 import json
@@ -27,15 +30,19 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/mtnet.py', 'The config.'
 )
 _STAGES = flags.DEFINE_multi_enum(
-  'stages', ['coarse', 'class'], ['coarse', 'class', 'fine'], 'Stages.'
+  'stages',
+  ['coarse', 'class'],
+  ['coarse', 'class', 'fine'],
+  'Stages; repeat the flag.',
 )
 _DEVICES = flags.DEFINE_multi_integer(
   'devices', [1, 8], 'Numbers of devices; repeat the flag.'
 )
 _REPEATS = flags.DEFINE_integer('repeats', 30, 'Timed calls.')
-_JSON = flags.DEFINE_string('json', '', 'File for the figures.')
-# A process of one number of devices.
-_CHILD = flags.DEFINE_bool('child', False, 'Used by this command itself.')
+_JSON = flags.DEFINE_string('json', '', 'JSON file for the results.')
+_CHILD = flags.DEFINE_bool(
+  'child', False, 'Internal: measures in this process, and prints JSON.'
+)
 
 _COLUMNS = {
   'stage': ('stage', ''),
@@ -47,7 +54,7 @@ _FLAG = '--xla_force_host_platform_device_count'
 
 
 def _arguments(config, stage):
-  """A stage's state and what is given to it, of one number an array."""
+  """Returns a step's arguments, with one element in place of each array."""
   import jax
 
   from mtnet_jax.models import strategies
@@ -71,14 +78,14 @@ def _arguments(config, stage):
 
 
 def measure(config, stage):
-  """A row of the table, of as many devices as there are."""
+  """Returns a row of the table for the number of devices of this process."""
   import jax
 
   from mtnet_jax.system import devices as devices_lib
 
   def step(state, upstream, x):
     leaves, tree = jax.tree.flatten(state)
-    # An argument that nothing depends on would be left out of the call.
+    # XLA drops arguments that no output depends on.
     for i, leaf in enumerate(jax.tree.leaves(upstream)):
       leaves[i % len(leaves)] += leaf
     return tree.unflatten([leaf + x for leaf in leaves])
@@ -91,39 +98,40 @@ def measure(config, stage):
     options=devices_lib.lean_options(),
   )
   state, upstream = devices_lib.replicate(arguments)
-  taken = []
+  seconds = []
   for _ in range(1 + _REPEATS.value):
     start = time.perf_counter()
     state = call(state, upstream, np.ones(jax.device_count(), np.float32))
-    taken.append(time.perf_counter() - start)
+    seconds.append(time.perf_counter() - start)
     jax.block_until_ready(state)
   return {
     'stage': stage.name,
     'devices': jax.device_count(),
     'arrays': len(jax.tree.leaves(arguments)),
-    'ms': 1e3 * float(np.median(taken[1:])),
+    'ms': 1e3 * float(np.median(seconds[1:])),
   }
 
 
-def _all_stages(config):
+def _chosen_stages(config):
   from mtnet_jax.training import stages
 
   return [x for x in stages.make_stages(config) if x.name in _STAGES.value]
 
 
 def main(_):
+  """Runs the command."""
   if _CHILD.value:
-    for stage in _all_stages(_CONFIG.value):
+    for stage in _chosen_stages(_CONFIG.value):
       print(json.dumps(measure(_CONFIG.value, stage)), flush=True)
     return
   rows = []
-  for devices in _DEVICES.value:
+  for num_devices in _DEVICES.value:
     done = subprocess.run(
       [sys.executable, '-m', 'benchmarks.calls', *sys.argv[1:], '--child'],
       env={
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}={devices}',
+        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}={num_devices}',
       },
       stdout=subprocess.PIPE,
       text=True,

@@ -1,10 +1,10 @@
-"""Every kind of convolution that the networks have, forward and backward.
+"""Times every kind of convolution in the networks, forward and backward.
 
     python -m benchmarks.convolutions
 
-Ours, XLA's `lax.conv_general_dilated` and PyTorch's (channels last) take turns
-at the shapes of the paper's networks: 224 x 224, batch 8. Milliseconds, the
-median of the rounds; backward is both gradients.
+Our convolutions, XLA's `lax.conv_general_dilated` and PyTorch's (channels last)
+take turns at the shapes of the paper's networks: 224 x 224, batch 8. The table
+has medians in milliseconds. "Backward" computes both gradients.
 """
 
 import dataclasses
@@ -21,13 +21,23 @@ from mtnet_jax.ops import conv as conv_lib
 from mtnet_jax.ops import depthwise as depthwise_lib
 
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed rounds.')
-_BATCH = flags.DEFINE_integer('batch_size', 8, 'Images at once.')
-_JSON = flags.DEFINE_string('json', '', 'File for the figures.')
+_BATCH = flags.DEFINE_integer('batch_size', 8, 'Batch size.')
+_JSON = flags.DEFINE_string('json', '', 'JSON file for the results.')
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """A convolution: its kind, the side of its input, channels in and out."""
+  """A convolution of the networks.
+
+  Attributes:
+    kind: name in the table.
+    side: height and width of the input.
+    channels: input channels.
+    features: output channels; 0 for a depthwise convolution.
+    size: height and width of the kernel.
+    stride: stride in both axes.
+    dilation: rate of an atrous convolution.
+  """
 
   kind: str
   side: int
@@ -39,6 +49,7 @@ class Shape:
 
   @property
   def depthwise(self):
+    """Whether each channel is convolved on its own."""
     return not self.features
 
   def __str__(self):
@@ -119,7 +130,7 @@ def _torch_function(shape, x, kernel, grad, *, backward):
 
 
 def compare(shape):
-  """A row of the table."""
+  """Returns the row of the table for a `Shape`."""
   rng = np.random.default_rng(0)
 
   def draw(*dimensions):
@@ -149,6 +160,7 @@ def compare(shape):
 
 
 def main(_):
+  """Runs the command."""
   columns = {'conv': ('convolution', '')} | {
     f'{direction} {name}': (f'{direction}, {name}', '.1f')
     for direction in ('forward', 'backward')

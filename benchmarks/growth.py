@@ -1,17 +1,24 @@
-"""What training costs as the dataset grows, on the devices and on the host.
+"""Measures the time of training as the dataset grows.
 
     python -m benchmarks.growth
     python -m benchmarks.growth --config.steps_per_call=16
     python -m benchmarks.growth --config=configs/mtnet.py:demo --calls=9
 
-SIMULATED nodules, repeated. `order` is drawn once an epoch; `feed` is what the
-host does for a step: it picks the indices, or, where the dataset stays on the
-host, the examples of the batch; `host` is all of it, until the step is handed
-over; the rest of `step` is the device's. Of a call of several steps each has
-its share. In training a call is made while the steps of the one before it run,
-so that a device waits, `gap`, only where the host's part is longer than its
-own. An epoch is the order and all its steps, none of which hides behind
-another, extrapolated from those that were timed.
+The dataset is the phantom (SIMULATED) nodules, repeated. It is kept either on
+the devices or on the host. The columns of the table:
+
+    order   the order of the examples, drawn once an epoch
+    feed    the host's work to prepare a step: it selects the indices, or, if
+            the dataset stays on the host, the examples of the batch
+    host    all work of the host until the step is dispatched
+    step    the whole step; the part after `host` is the device's
+    gap     the time for which a device would wait for the host: training
+            dispatches a call while the device runs the previous call
+    epoch   the order and all steps, without overlap, extrapolated from the
+            timed steps
+
+If a call has several steps, the times are those of the call divided by the
+number of steps.
 """
 
 import tempfile
@@ -34,7 +41,7 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/mtnet.py:test', 'The config.'
 )
 _CALLS = flags.DEFINE_integer('calls', 50, 'Timed calls.')
-_JSON = flags.DEFINE_string('json', '', 'File for the figures.')
+_JSON = flags.DEFINE_string('json', '', 'JSON file for the results.')
 
 _COLUMNS = {
   'nodules': ('nodules', 'd'),
@@ -67,7 +74,7 @@ def _trainer(config, nodules, folder, max_bytes_on_device):
 
 
 class _TimedFeed:
-  """A feeder, and how long each call of it took."""
+  """A feeder that records how long each of its calls took."""
 
   def __init__(self, feed):
     self._feed = feed
@@ -75,13 +82,13 @@ class _TimedFeed:
 
   def __call__(self, *args, **kwargs):
     start = time.perf_counter()
-    found = self._feed(*args, **kwargs)
+    batch = self._feed(*args, **kwargs)
     self.seconds.append(time.perf_counter() - start)
-    return found
+    return batch
 
 
 def measure(config, nodules, *, on_device, calls):
-  """A row of the table: the coarse stage, from its second call on."""
+  """Returns a row of the table: the coarse stage after a warm-up call."""
   import jax
 
   from mtnet_jax.training import calls as calls_lib
@@ -93,17 +100,20 @@ def measure(config, nodules, *, on_device, calls):
     trainer.feed.order_of(0)
     order_s = time.perf_counter() - start
     trainer.feed = feed = _TimedFeed(trainer.feed)
-    count = min(calls_lib.max_steps(config), trainer.steps_per_epoch)
-    state, _ = jax.block_until_ready(trainer.steps(state, 0, num_steps=count))
+    num_steps = min(calls_lib.max_steps(config), trainer.steps_per_epoch)
+    state, _ = jax.block_until_ready(
+      trainer.steps(state, 0, num_steps=num_steps)
+    )
     host, step = [], []
-    for number in range(count, (calls + 1) * count, count):
+    for first_step in range(num_steps, (calls + 1) * num_steps, num_steps):
       start = time.perf_counter()
-      state, _ = trainer.steps(state, number, num_steps=count)
+      state, _ = trainer.steps(state, first_step, num_steps=num_steps)
       host.append(time.perf_counter() - start)
       state = jax.block_until_ready(state)
       step.append(time.perf_counter() - start)
     feed_ms, host_ms, step_ms = (
-      1e3 * float(np.median(x)) / count for x in (feed.seconds[1:], host, step)
+      1e3 * float(np.median(x)) / num_steps
+      for x in (feed.seconds[1:], host, step)
     )
     return {
       'nodules': len(nodules),
@@ -119,7 +129,8 @@ def measure(config, nodules, *, on_device, calls):
 
 
 def main(_):
-  # Not computed where it is called, as on accelerators.
+  """Runs the command."""
+  # Dispatch is asynchronous then, as it is on accelerators.
   host_memory.keep(several_processes=True)
   config = _CONFIG.value
   phantoms = problem.phantoms('train', data_dir=config.dataset.data_dir)

@@ -1,8 +1,8 @@
-"""Counts the work of a compiled program, kernel by kernel, from its text.
+"""Counts FLOPs and bytes of each kernel of a compiled program, from its text.
 
-Every operation of the entry computation, and of its loops, is a kernel that
-reads its operands and writes its result once. Of a fused one only what is read
-inside counts: a slice, where the operand is only sliced.
+Every operation of the entry computation and of its loops is a kernel that reads
+its operands and writes its result once. A fused computation may read less than
+a whole operand: if it only slices the operand, only the slice counts.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _SHAPE = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\]')
 _COMPUTATION = re.compile(r'^(ENTRY )?%(\S+) \(.*\{$')
 _LINE = re.compile(r'^\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
 _NAME = re.compile(r'%([\w.-]+)')
-# No kernels.
+# Operations that are not kernels.
 _FREE = {
   'after-all',
   'bitcast',
@@ -43,14 +43,14 @@ _FREE = {
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """One operation.
+  """One operation of a program.
 
   Attributes:
-    name: in the program.
+    name: its name in the program.
     source: JAX's name stack.
     times: how often it runs.
-    flops: of products and convolutions, once.
-    bytes: read and written, once.
+    flops: FLOPs of products and convolutions in one run.
+    bytes: bytes read and written in one run.
   """
 
   name: str
@@ -69,66 +69,70 @@ class _Operation:
   rest: str
 
   def called(self, attribute='calls'):
-    found = re.search(rf'\b{attribute}=%([\w.-]+)', self.rest)
-    return found and found[1]
+    match = re.search(rf'\b{attribute}=%([\w.-]+)', self.rest)
+    return match and match[1]
 
 
 def kernels(text):
-  """All `Kernel`s of a program.
+  """Returns all `Kernel`s of a program.
 
   Args:
-    text: of the compiled program, as `jax.stages.Compiled.as_text` gives it.
+    text: text of the compiled program, from `jax.stages.Compiled.as_text`.
 
   Raises:
-    ValueError: a loop whose number of turns is not known.
+    ValueError: the number of iterations of a loop is not known.
   """
   return list(_walk(*_parse(text), 1, _Strict()))
 
 
 def readable_kernels(text):
-  """`kernels`, of whatever can be read of a program.
+  """Returns the `kernels` of a program as far as its text can be read.
 
-  Another version of XLA may write a loop or a product in another way, which is
-  not worth losing the other figures for.
+  Another version of XLA may write loops or products differently. The rest of
+  the program is counted anyway.
 
   Args:
     text: as in `kernels`.
 
   Returns:
-    The kernels, and how many loops were counted once because nobody knows how
-    often they turn, and how many flops or bytes of operations are left out.
+    The kernels, the number of loops that were counted as one iteration because
+    their number of iterations is not known, and the number of FLOP or byte
+    counts that were left out.
   """
   lenient = _Lenient()
-  found = list(_walk(*_parse(text), 1, lenient))
-  return found, lenient.loops, lenient.left_out
+  readable = list(_walk(*_parse(text), 1, lenient))
+  return readable, lenient.loops, lenient.left_out
 
 
 class _Strict:
-  """Raises where something cannot be counted."""
+  """Raises an error if something cannot be counted."""
 
-  def turns(self, operation):
-    turns = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
-    if not turns:
-      raise ValueError(f'nobody knows how often {operation.name} turns.')
-    return int(turns[1])
+  def iterations(self, operation):
+    match = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
+    if not match:
+      raise ValueError(
+        f'the number of iterations of {operation.name} is not known.'
+      )
+    return int(match[1])
 
   def count(self, function, *arguments):
     return function(*arguments)
 
 
 class _Lenient(_Strict):
-  """Takes a loop for one turn, and other things for nothing, and counts both.
+  """Counts an unknown loop as one iteration, and any other failure as 0.
 
   Attributes:
-    loops, left_out: how many.
+    loops: number of unknown loops.
+    left_out: number of other failures.
   """
 
   def __init__(self):
     self.loops = self.left_out = 0
 
-  def turns(self, operation):
+  def iterations(self, operation):
     try:
-      return super().turns(operation)
+      return super().iterations(operation)
     except ValueError:
       self.loops += 1
       return 1
@@ -147,9 +151,9 @@ def _parse(text):
     if start := _COMPUTATION.match(line):
       current = computations[start[2]] = {}
       entry = start[2] if start[1] else entry
-    elif found := _LINE.match(line):
-      name, type_, code, rest = found.groups()
-      inside, rest = _split_at_the_bracket(rest)
+    elif match := _LINE.match(line):
+      name, type_, code, rest = match.groups()
+      inside, rest = _split_at_closing_bracket(rest)
       operands = (
         (int(inside),) if code == 'parameter' else tuple(_NAME.findall(inside))
       )
@@ -157,7 +161,7 @@ def _parse(text):
   return computations, entry
 
 
-def _split_at_the_bracket(text):
+def _split_at_closing_bracket(text):
   depth = 1
   for i, letter in enumerate(text):
     depth += (letter == '(') - (letter == ')')
@@ -182,24 +186,26 @@ def _bytes_of(shapes):
   return sum(_BYTES[name] * math.prod(shape) for name, shape in shapes)
 
 
-def _walk(computations, name, times, care):
+def _walk(computations, name, times, counter):
   operations = computations[name]
   for operation in operations.values():
     if operation.code == 'while':
       body = operation.called('body')
-      turns = care.turns(operation)
-      yield from _walk(computations, body, times * turns, care)
+      iterations = counter.iterations(operation)
+      yield from _walk(computations, body, times * iterations, counter)
     elif operation.code == 'call':
-      yield from _walk(computations, operation.called('to_apply'), times, care)
+      yield from _walk(
+        computations, operation.called('to_apply'), times, counter
+      )
     elif operation.code not in _FREE:
       source = re.search(r'op_name="([^"]*)"', operation.rest)
       yield Kernel(
         name=operation.name,
         source=source[1] if source else '',
         times=times,
-        flops=care.count(_flops, operation, operations, computations),
-        bytes=care.count(_read, operation, operations, computations)
-        + care.count(_written, operation, computations),
+        flops=counter.count(_flops, operation, operations, computations),
+        bytes=counter.count(_read, operation, operations, computations)
+        + counter.count(_written, operation, computations),
       )
 
 
@@ -213,7 +219,7 @@ def _read(operation, operations, computations):
 
 
 def _read_inside(inner, number):
-  """Bytes of a parameter that a fused computation reads; inf for all."""
+  """Returns the bytes of a parameter that a fusion reads; inf for all."""
   (name,) = (
     operation.name
     for operation in inner.values()
@@ -238,14 +244,14 @@ def _read_of(inner, name):
 
 def _written(operation, computations):
   if operation.code == 'custom-call':
-    # A library's room to work in comes last, as bytes.
+    # The last result may be the library's workspace, an array of bytes.
     results = _shapes(operation.type)
     if len(results) > 1 and results[-1][0] in ('s8', 'u8'):
       results = results[:-1]
     return _bytes_of(results)
   inner = computations.get(operation.called(), {})
   for update in inner.values():
-    # In place: what is around the update stays.
+    # The update is in place: only its own bytes are written.
     if update.code == 'dynamic-update-slice' and _bytes(update.type) == _bytes(
       operation.type
     ):
@@ -256,7 +262,7 @@ def _written(operation, computations):
 def _flops(operation, operations, computations):
   inner = computations.get(operation.called())
   if inner:
-    return sum(_flops(one, inner, computations) for one in inner.values())
+    return sum(_flops(x, inner, computations) for x in inner.values())
   target = re.search(r'custom_call_target="([^"]*)"', operation.rest)
   target = target[1] if target else ''
   if operation.code == 'dot' or 'gemm' in target or 'matmul' in target:
@@ -282,7 +288,7 @@ def _flops_of_product(operation, operations):
 
 
 def _flops_of_convolution(operation, operations, target):
-  """Every output pixel meets the kernel once, in the gradients, too."""
+  """Returns 2 x output pixels x kernel size; gradients cost the same."""
   sides = [
     _shapes(operations[operand].type)[0][1]
     for operand in operation.operands[:2]

@@ -1,4 +1,4 @@
-"""Our networks, as functions to time: one forward, or one training step."""
+"""Our networks as contestants: a forward pass or a training step."""
 
 import functools
 import time
@@ -22,14 +22,14 @@ NETS = {
 
 
 def loss_of(net_name, logits, target):
-  """Mean loss of a stage, as training has it."""
+  """Computes the mean loss of a batch, as in training."""
   if net_name == 'class':
     return losses.classification_loss(logits, target).mean()
   return losses.hybrid_loss(jax.nn.sigmoid(logits), target).mean()
 
 
 def make_step(net_name, net, tx):
-  """A training step (state, inputs, target) -> state."""
+  """Returns a training step, (state, inputs, target) -> state."""
 
   def step(state, inputs, target):
     def loss(params):
@@ -54,7 +54,7 @@ def make_step(net_name, net, tx):
 
 
 def bytes_held(compiled):
-  """What a program needs, its arguments and results included."""
+  """Returns the bytes that a program needs, with arguments and results."""
   held = compiled.memory_analysis()
   return (
     held.argument_size_in_bytes
@@ -68,17 +68,18 @@ class Contestant:
   """One network at the paper's size, compiled.
 
   Args:
-    net_name: of `problem.NETS`.
-    problem: `problem.Problem`.
+    net_name: one of `problem.NETS`.
+    problem: the `problem.Problem`.
     mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
     dtype: compute type, 'float32' or 'bfloat16'.
-    precision: of float32 products, as `jax.default_matmul_precision`.
-    fields: of the network's module, where it is not the paper's.
+    precision: precision of float32 products, for
+      `jax.default_matmul_precision`.
+    fields: fields of the network's module that differ from the paper's.
 
   Attributes:
-    compiled: the program, `jax.stages.Compiled`.
+    compiled: the program, a `jax.stages.Compiled`.
     lower_s: seconds of tracing and lowering.
-    compile_s: seconds of compiling.
+    compile_s: seconds of compilation.
   """
 
   def __init__(
@@ -96,7 +97,7 @@ class Contestant:
     target = jax.device_put(problem.target(net_name))
     init = functools.partial(net.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), *inputs)
-    # Copied, for what NumPy holds cannot be donated.
+    # Copied, because memory of NumPy arrays cannot be donated.
     variables = jax.tree.map(jnp.array, variables_lib.draw(shapes, 0))
     with jax.default_matmul_precision(precision):
       if mode == 'step':
@@ -128,26 +129,29 @@ class Contestant:
     self.compile_s = time.perf_counter() - start - self.lower_s
 
   def figures(self):
-    """What the program costs, beside its time; None where nobody knows.
+    """Returns what the program costs, besides its time.
 
     Returns:
-      lower_s, compile_s; bytes_held, of the program with its arguments;
-      peak_bytes, that the device's allocator held at most, compiling included;
-      bytes and flops of a call, counted by `hlo.readable_kernels`,
-      and what that leaves out: uncounted, loops_counted_once.
+      A dict; unknown values are None.
+        lower_s, compile_s: as in the attributes.
+        bytes_held: bytes of the program with its arguments.
+        peak_bytes: peak of the device's allocator, compilation included.
+        bytes, flops: those of a call, counted by `hlo.readable_kernels`.
+        uncounted: how many counts are left out, or why nothing is counted.
+        loops_counted_once: number of loops whose length is not known.
     """
-    found = {'lower_s': self.lower_s, 'compile_s': self.compile_s}
-    found['bytes_held'] = bytes_held(self.compiled)
+    figures = {'lower_s': self.lower_s, 'compile_s': self.compile_s}
+    figures['bytes_held'] = bytes_held(self.compiled)
     statistics = jax.local_devices()[0].memory_stats() or {}
-    found['peak_bytes'] = statistics.get('peak_bytes_in_use')
+    figures['peak_bytes'] = statistics.get('peak_bytes_in_use')
     try:
       kernels, loops, left_out = hlo.readable_kernels(self.compiled.as_text())
     except Exception as error:
-      # The count is of XLA's text, of which each version has its own; the
-      # other figures are good without it.
-      return {**found, 'bytes': None, 'flops': None, 'uncounted': str(error)}
+      # The format of the text depends on the version of XLA. The other figures
+      # do not need it.
+      return {**figures, 'bytes': None, 'flops': None, 'uncounted': str(error)}
     return {
-      **found,
+      **figures,
       'bytes': sum(kernel.times * kernel.bytes for kernel in kernels),
       'flops': sum(kernel.times * kernel.flops for kernel in kernels),
       'uncounted': left_out,
@@ -155,6 +159,7 @@ class Contestant:
     }
 
   def __call__(self):
+    """Runs the program once, and returns its result."""
     if self._state is None:
       return self.compiled(*self._arguments)
     self._state = self.compiled(self._state, *self._arguments)

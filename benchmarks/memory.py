@@ -1,11 +1,12 @@
-"""Peak memory of a training step, each contestant in a process of its own.
+"""Measures the peak memory of a training step or a forward pass.
 
     python -m benchmarks.memory
     python -m benchmarks.memory --net=class --mode=forward
 
-Above what the process held after its imports: `whole` from there to the end,
-compiling included; `step` from the second call on, of a program that is there.
-On a GPU what its allocator says it held at most.
+Each contestant runs in its own process. Memory is counted above what the
+process held after its imports: `whole` includes compilation, `step` begins with
+the second call of the compiled program. `device` is the peak of a GPU's
+allocator.
 """
 
 import json
@@ -22,31 +23,36 @@ from benchmarks import problem as problem_lib
 CONTESTANTS = ('ours', 'straightforward', 'torch')
 
 _NET = flags.DEFINE_enum('net', 'coarse', problem_lib.NETS, 'Network.')
-_MODE = flags.DEFINE_enum('mode', 'step', ('forward', 'step'), 'What runs.')
-_BATCH = flags.DEFINE_integer('batch_size', 8, 'Images at once.')
+_MODE = flags.DEFINE_enum(
+  'mode', 'step', ('forward', 'step'), 'What is measured.'
+)
+_BATCH = flags.DEFINE_integer('batch_size', 8, 'Batch size.')
 _SIZE = flags.DEFINE_integer('size', 224, 'Side of the images.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16'), 'Compute type.'
 )
 _ONLY = flags.DEFINE_enum(
-  'only', None, CONTESTANTS, 'Run this one, here, and print JSON.'
+  'only',
+  None,
+  CONTESTANTS,
+  'Measures one contestant in this process, and prints JSON.',
 )
 _REPEATS = 3
 
 
 def _status(name):
-  """Bytes of a line of this process's status, such as VmRSS."""
+  """Returns the bytes of a line of /proc/self/status, such as VmRSS."""
   for line in pathlib.Path('/proc/self/status').read_text().splitlines():
     if line.startswith(name + ':'):
       return 1024 * int(line.split()[1])
   raise RuntimeError(f'/proc/self/status has no {name}.')
 
 
-def _forget_peak():
+def _reset_peak():
   pathlib.Path('/proc/self/clear_refs').write_text('5')
 
 
-def _contestant(name):
+def _contestant_builder(name):
   problem = problem_lib.make(_BATCH.value, _SIZE.value)
   options = {'mode': _MODE.value, 'dtype': _DTYPE.value}
   if name == 'torch':
@@ -70,7 +76,7 @@ def _contestant(name):
 
 
 def _device_peak(name):
-  """Bytes that a GPU's allocator held at most; None on a CPU."""
+  """Returns the peak bytes of a GPU's allocator; None on a CPU."""
   if name == 'torch':
     import torch
 
@@ -86,13 +92,13 @@ def _device_peak(name):
 def _measure(name):
   import jax
 
-  build = _contestant(name)
+  build = _contestant_builder(name)
   before = _status('VmRSS')
-  _forget_peak()
+  _reset_peak()
   run = build()
   jax.block_until_ready(run())
   whole = _status('VmHWM')
-  _forget_peak()
+  _reset_peak()
   for _ in range(_REPEATS):
     jax.block_until_ready(run())
   step = _status('VmHWM')
@@ -104,6 +110,7 @@ def _measure(name):
 
 
 def main(_):
+  """Runs the command."""
   if _ONLY.value:
     print(json.dumps(_measure(_ONLY.value)))
     return

@@ -1,12 +1,13 @@
-"""One forward and one training step of each network, against its peers.
+"""Times a forward pass and a training step of each network and its peers.
 
     python -m benchmarks.nets
     python -m benchmarks.nets --nets=coarse --modes=step --torch_compile
 
-Contestants take turns, each in a process of its own: ours; the straightforward
-Flax port, the same network on XLA's own convolutions; PyTorch, the same
-network, channels last. At the paper's size by default, on random images and a
-disc for a mask. Ratios are of medians, ours to the other's: below 1 is faster.
+The contestants take turns, each in its own process: our network; the
+straightforward Flax port, which is the same network on XLA's own convolutions;
+and the same network in PyTorch, channels last. The default is the paper's size.
+Images are random, and the mask is a disc. A ratio is our median divided by the
+other's, so that below 1 ours is faster.
 """
 
 import os
@@ -24,24 +25,29 @@ _NETS = flags.DEFINE_multi_enum(
   'nets', ['coarse', 'class'], problem_lib.NETS, 'Networks; repeat the flag.'
 )
 _MODES = flags.DEFINE_multi_enum(
-  'modes', ['forward', 'step'], ('forward', 'step'), 'What is timed.'
+  'modes',
+  ['forward', 'step'],
+  ('forward', 'step'),
+  'What is timed; repeat the flag.',
 )
 _PEER = flags.DEFINE_multi_enum(
-  'peers', list(_PEERS), _PEERS, 'Which others take part.'
+  'peers', list(_PEERS), _PEERS, 'Contestants beside ours; repeat the flag.'
 )
 _COMPILE = flags.DEFINE_bool(
-  'torch_compile', False, 'PyTorch compiled, as a contestant of its own.'
+  'torch_compile', False, 'Adds compiled PyTorch as another contestant.'
 )
-_BATCH = flags.DEFINE_integer('batch_size', 8, 'Images at once.')
+_BATCH = flags.DEFINE_integer('batch_size', 8, 'Batch size.')
 _SIZE = flags.DEFINE_integer('size', 224, 'Side of the images.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed rounds.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16'), 'Compute type.'
 )
 _PRECISION = flags.DEFINE_string(
-  'precision', 'highest', "Of our float32 products; 'default' allows TF32."
+  'precision',
+  'highest',
+  "Precision of our float32 products; 'default' allows TF32.",
 )
-_JSON = flags.DEFINE_string('json', '', 'File for the figures.')
+_JSON = flags.DEFINE_string('json', '', 'JSON file for the results.')
 
 _COLUMNS = {
   'net': ('net', ''),
@@ -79,39 +85,39 @@ def _torch(net_name, batch_size, size, **options):
 
 
 def _builders():
-  """Name -> function that builds a contestant, and options of its own."""
+  """Returns contestant name -> (function that builds it, its own options)."""
   precision = {'precision': _PRECISION.value}
-  found = {'ours': (_ours, precision)}
+  builders = {'ours': (_ours, precision)}
   if 'straightforward' in _PEER.value:
-    found['straightforward'] = _straightforward, precision
+    builders['straightforward'] = _straightforward, precision
   if 'torch' in _PEER.value:
-    found['torch'] = _torch, {}
+    builders['torch'] = _torch, {}
     if _COMPILE.value:
-      found['torch_compiled'] = _torch, {'compiled': True}
-  return found
+      builders['torch_compiled'] = _torch, {'compiled': True}
+  return builders
 
 
 def compare(net_name, mode):
-  """A row of the table."""
+  """Returns the row of the table for a network and a mode."""
   arguments = net_name, _BATCH.value, _SIZE.value
   options = {'mode': mode, 'dtype': _DTYPE.value}
-  found = {}
+  contestants = {}
   try:
     for name, (build, own) in _builders().items():
-      found[name] = turns.Contestant(build, *arguments, **options, **own)
-      # One after the other, for how long ours takes is among the figures.
-      found[name].ready()
+      contestants[name] = turns.Contestant(build, *arguments, **options, **own)
+      # Built one after the other, because the table has the build time of ours.
+      contestants[name].ready()
     medians = timing.medians(
-      found, repeats=_REPEATS.value, label=f'{net_name} {mode}'
+      contestants, repeats=_REPEATS.value, label=f'{net_name} {mode}'
     )
   finally:
-    for contestant in found.values():
+    for contestant in contestants.values():
       contestant.close()
   ours = medians['ours']
   return {
     'net': net_name,
     'mode': mode,
-    'ready_s': found['ours'].build_s,
+    'ready_s': contestants['ours'].build_s,
     **{f'{name}_s': seconds for name, seconds in medians.items()},
     **{
       f'to_{name}': ours / seconds
@@ -122,7 +128,8 @@ def compare(net_name, mode):
 
 
 def main(_):
-  # On a GPU all have a part of its memory at the same time.
+  """Runs the command."""
+  # On a GPU, the contestants share its memory.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   settings = {
     'batch_size': _BATCH.value,

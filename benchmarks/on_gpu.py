@@ -1,4 +1,4 @@
-"""What a GPU says of this project, in the few minutes that one can be had.
+"""Checks and measures this project on a GPU within a few minutes.
 
     python -m benchmarks.on_gpu --part=check --seconds=180 --out=DIR
     python -m benchmarks.on_gpu --part=speed --seconds=300 --out=DIR
@@ -6,10 +6,10 @@
     python -m benchmarks.on_gpu --part=train --seconds=480 --out=DIR \
         --config.dataset.data_dir=DATA
 
-Parts are independent of each other; with several `--part` one runs after the
-other, as long as there is time. Each figure is printed and written to
-`DIR/<part>.json` as soon as it is there, beside card, driver and versions, and
-the command ends before its seconds are over. `--tiny` rehearses all of it at
+The parts are independent; several `--part` run one after the other, as far as
+time allows. Each figure is printed and written to `DIR/<part>.json` as soon as
+it is known, together with the card, its driver and the versions of packages.
+The command ends before its seconds are over. `--tiny` rehearses the parts at
 sizes for a CPU.
 """
 
@@ -27,13 +27,13 @@ from benchmarks.gpu import visit as visit_lib
 PARTS = ('check', 'speed', 'forms', 'train')
 
 _PART = flags.DEFINE_multi_enum(
-  'part', list(PARTS), PARTS, 'What is measured; repeat the flag.'
+  'part', list(PARTS), PARTS, 'Part to run; repeat the flag.'
 )
 _SECONDS = flags.DEFINE_float(
-  'seconds', 480, 'The command ends before these are over.', lower_bound=1
+  'seconds', 480, 'The command ends within this time.', lower_bound=1
 )
-_OUT = flags.DEFINE_string('out', 'runs/on_gpu', 'Folder for the figures.')
-_TINY = flags.DEFINE_bool('tiny', False, 'A rehearsal, at sizes for a CPU.')
+_OUT = flags.DEFINE_string('out', 'runs/on_gpu', 'Folder for the results.')
+_TINY = flags.DEFINE_bool('tiny', False, 'Rehearses at sizes for a CPU.')
 flags.DEFINE_multi_enum(
   'nets',
   ['coarse', 'class', 'fine'],
@@ -44,23 +44,24 @@ flags.DEFINE_multi_enum(
   'peers',
   ['torch', 'straightforward'],
   ('torch', 'straightforward', 'views', 'library_products'),
-  'Whom part speed compares with: compiled PyTorch; the straightforward port;'
-  ' ours without kernels of our own; ours with products left to cuBLAS, which'
-  ' compiles sooner; repeat the flag.',
+  'Contestants that part speed compares with ours: compiled PyTorch; the'
+  ' straightforward port; ours without our Triton kernels; ours with products'
+  ' by cuBLAS, which compiles faster; repeat the flag.',
 )
 _PAUSE = flags.DEFINE_multi_integer(
   'pause',
   [],
-  'Process group that stands still while something is timed, such as of another'
-  ' part in the background (setsid); repeat the flag.',
+  'Id of a process group that is paused while something is timed, such as'
+  ' another part in the background, started by setsid; repeat the flag.',
 )
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/mtnet.py', 'The config that part train trains.'
+  'config', 'configs/mtnet.py', 'The config of part train.'
 )
 
 
 def main(_):
-  # This process and those that it starts share the card's memory.
+  """Runs the command."""
+  # This process and its child processes share the memory of the card.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   visit = visit_lib.Visit(
     _OUT.value,
@@ -75,7 +76,7 @@ def main(_):
         visit, _CONFIG.value
       )
     except Exception as error:
-      # The visit is too short to end with the first part that fails.
+      # Time on a GPU is short, so the other parts still run.
       traceback.print_exc()
       visit.record(part, failed=f'{type(error).__name__}: {error}'[:500])
       failed.append(part)

@@ -1,4 +1,4 @@
-"""Nodules as `peers_real` shows them to PyTorch: through our augmentation."""
+"""Our augmentation for the PyTorch networks of `peers_real`."""
 
 import functools
 
@@ -10,11 +10,11 @@ from mtnet_jax.data import augment
 
 
 class Views:
-  """What our networks would see, as tensors.
+  """Views of nodules, the same as those of our networks, as torch tensors.
 
   Args:
-    nodules: `nodules.Nodules`.
-    config: a run's.
+    nodules: the `nodules.Nodules`.
+    config: config of the run.
   """
 
   def __init__(self, nodules, config):
@@ -36,11 +36,14 @@ class Views:
     )
 
   def batch(self, order, key):
-    """Images and masks (B, 1, S, S), labels (B, 1).
+    """Returns an augmented batch.
 
     Args:
-      order: (B, 2) examples and views, of `feeding.epoch_order`.
-      key: of the random views.
+      order: (B, 2) examples and views, from `feeding.epoch_order`.
+      key: random key of the augmentation.
+
+    Returns:
+      Images (B, 1, S, S), masks (B, 1, S, S) and labels (B, 1).
     """
     index, view = order.T
     images, masks = self._training(
@@ -57,7 +60,7 @@ class Views:
     )
 
   def plain(self, start, stop):
-    """The patches as they are: (B, 1, S, S)."""
+    """Returns patches without augmentation, (B, 1, S, S)."""
     return _channels_first(
       self._plain(self._arrays['image'][start:stop])[..., :1]
     )

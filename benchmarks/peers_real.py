@@ -1,20 +1,21 @@
-"""MONAI's networks on the nodules of a finished run, for as long as it took.
+r"""Trains MONAI's networks on the nodules of a finished run, in equal time.
 
     pip install -e '.[interop]'
-    python -m benchmarks.peers_real --run=runs/tables-small/mtnet/fold4 \\
+    python -m benchmarks.peers_real --run=runs/tables-small/mtnet/fold4 \
         --out=runs/monai/fold4
 
-A U-Net learns the masks for as many seconds as Coarse and Fine Seg-net learned
-together, a DenseNet-121 malignancy for as many as Class-net. They see the same
-nodules through the same augmentation, at the same size and in batches as large;
-Adam's rate, which is `--learning_rate` at its highest, has the same warm-up and
-cosine, over the time that they have; the weights are averaged as the run's are,
-and those of the best epoch on the validation split are kept. The loss of the
-U-Net is MONAI's sum of Dice and cross-entropy. Give both programs the same
-cores, and nothing beside them: `taskset -c 0` before each.
+A U-Net learns the masks for as many seconds as Coarse and Fine Seg-net
+together. A DenseNet-121 learns malignancy for as many seconds as Class-net.
+Nodules, augmentation, image size and batch sizes are those of the run. Adam's
+learning rate has the same warm-up and cosine decay, over the available time,
+with the peak `--learning_rate`. The weights are averaged as in the run, and
+those of the best epoch on the validation split are kept. The loss of the U-Net
+is MONAI's sum of Dice and cross-entropy. For a fair comparison, run both
+programs on the same cores without other load: `taskset -c 0` before each
+command.
 
-OUT/records.csv has the columns of a run's own, the U-Net's masks as `fine`, and
-OUT/peers.json the seconds, steps and versions.
+OUT/records.csv has the columns of a run's records, with the U-Net's masks as
+`fine`. OUT/peers.json has the seconds, steps and versions.
 """
 
 import copy
@@ -45,19 +46,21 @@ from mtnet_jax.system import errors
 
 _RUN = flags.DEFINE_string('run', None, 'The finished run.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Folder for results.', required=True)
-_RATE = flags.DEFINE_float('learning_rate', 1e-3, "Adam's, at its highest.")
-_SHARE = flags.DEFINE_float(
-  'share_of_time', 1.0, "How much of the run's time they have."
+_RATE = flags.DEFINE_float(
+  'learning_rate', 1e-3, "Peak of Adam's learning rate."
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of their weights and their order.')
+_SHARE = flags.DEFINE_float(
+  'share_of_time', 1.0, "Training time, as a share of the run's."
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of weights and order.')
 
-# Output -> stages of ours whose time its network has.
+# Output -> the stages of ours whose total time is its time budget.
 TIME_OF = {'fine': ('coarse', 'fine'), 'class': ('class',)}
 NAMES = {'fine': 'MONAI U-Net', 'class': 'MONAI DenseNet-121'}
 
 
 def make_net(output):
-  """The peer of an output, 'fine' or 'class', on one channel."""
+  """Makes the network for an output, 'fine' or 'class', with one channel."""
   from monai.networks import nets
 
   if output == 'class':
@@ -74,7 +77,7 @@ def make_net(output):
 
 
 def make_loss(output):
-  """(logits, target) -> the mean loss of a batch."""
+  """Returns the loss function, (logits, target) -> mean loss of a batch."""
   from monai import losses
 
   if output == 'class':
@@ -83,7 +86,7 @@ def make_loss(output):
 
 
 def budgets(run):
-  """Output -> seconds that the run's stages took."""
+  """Returns output -> seconds that the run's stages took."""
   return {
     output: sum(
       row['seconds'] for stage in stages for row in run.histories[stage]
@@ -93,16 +96,16 @@ def budgets(run):
 
 
 def rate_at(share):
-  """The learning rate after a share of the time, over its highest."""
+  """Returns the learning rate over its peak after a share of the time."""
   warm_up = 0.05
   if share < warm_up:
     return max(share, 1e-3) / warm_up
-  passed = min(1.0, (share - warm_up) / (1 - warm_up))
-  return (1 + math.cos(math.pi * passed)) / 2
+  progress = min(1.0, (share - warm_up) / (1 - warm_up))
+  return (1 + math.cos(math.pi * progress)) / 2
 
 
 def predict(net, views, count, *, output, patch_size, batch_size=32):
-  """Probabilities of nodules: (N,) of malignancy, or masks (N, P, P)."""
+  """Predicts probabilities: of malignancy (N,), or of masks (N, P, P)."""
   net.eval()
   found = []
   with torch.inference_mode():
@@ -118,30 +121,30 @@ def predict(net, views, count, *, output, patch_size, batch_size=32):
 
 
 def validation_score(output, probabilities, nodules):
-  """By what an epoch is chosen: the Jaccard index, or the AUC."""
+  """Returns the score that selects an epoch: the Jaccard index, or the AUC."""
   if output == 'class':
-    found = metrics.classification_metrics(probabilities, nodules.label)
-    return float(found['auc'])
-  found = metrics.segmentation_metrics(
+    scores = metrics.classification_metrics(probabilities, nodules.label)
+    return float(scores['auc'])
+  scores = metrics.segmentation_metrics(
     probabilities >= metrics.THRESHOLD, nodules.mask
   )
-  return float(np.mean(found['jaccard']))
+  return float(np.mean(scores['jaccard']))
 
 
 def train(output, config, splits, *, seconds, rate, seed):
-  """Trains a peer for some seconds, validations included.
+  """Trains a peer for a number of seconds, validations included.
 
   Args:
     output: 'fine' or 'class'.
-    config: the run's.
-    splits: name -> `nodules.Nodules`.
-    seconds: that it has.
-    rate: of Adam, the highest.
-    seed: of weights and order.
+    config: config of the run.
+    splits: split name -> `nodules.Nodules`.
+    seconds: the training time.
+    rate: peak of Adam's learning rate.
+    seed: seed of weights and order.
 
   Returns:
-    The network with the weights of its best epoch, and what to say of it: a
-    dict of seconds, steps, parameters and the best score on validation.
+    The network with the weights of its best epoch, and a dict of seconds,
+    steps, number of parameters and the best validation score.
   """
   torch.manual_seed(seed)
   train_split, validation = splits['train'], splits['validation']
@@ -149,7 +152,7 @@ def train(output, config, splits, *, seconds, rate, seed):
   if output == 'class':
     train_split, validation = train_split.labelled(), validation.labelled()
   views = peer_views.Views(train_split, config)
-  validated = peer_views.Views(validation, config)
+  validation_views = peer_views.Views(validation, config)
   net, loss_of = make_net(output), make_loss(output)
   averaged = copy.deepcopy(net)
   optimizer = torch.optim.Adam(net.parameters(), lr=rate)
@@ -165,12 +168,12 @@ def train(output, config, splits, *, seconds, rate, seed):
       )
       net.train()
       for order in np.split(orders, len(orders) // stage.batch_size):
-        passed = time.perf_counter() - started
-        if passed > seconds:
+        elapsed_s = time.perf_counter() - started
+        if elapsed_s > seconds:
           break
-        bar.update(round(passed) - bar.n)
+        bar.update(round(elapsed_s) - bar.n)
         for group in optimizer.param_groups:
-          group['lr'] = rate * rate_at(passed / seconds)
+          group['lr'] = rate * rate_at(elapsed_s / seconds)
         key = jax.random.fold_in(jax.random.key(seed), step)
         images, masks, labels = views.batch(order, key)
         optimizer.zero_grad()
@@ -184,7 +187,7 @@ def train(output, config, splits, *, seconds, rate, seed):
         output,
         predict(
           averaged,
-          validated,
+          validation_views,
           len(validation),
           output=output,
           patch_size=validation.mask.shape[1],
@@ -207,7 +210,7 @@ def train(output, config, splits, *, seconds, rate, seed):
 
 
 def _move_towards(net, averaged, step, decay):
-  """The moving average of the weights, as in `mtnet_jax.training.step`."""
+  """Updates the moving average of the weights, as `mtnet_jax.training.step`."""
   decay = min(decay, (1 + step) / (10 + step))
   with torch.no_grad():
     for mean, x in zip(
@@ -220,7 +223,18 @@ def _move_towards(net, averaged, step, decay):
 
 
 def run(path, out, *, rate, share_of_time=1.0, seed=0):
-  """Trains both peers beside a finished run, and writes their records."""
+  """Trains both peers of a finished run, and writes their records.
+
+  Args:
+    path: directory of the run.
+    out: folder for the results.
+    rate: peak of Adam's learning rate.
+    share_of_time: training time, as a share of the run's.
+    seed: seed of weights and order.
+
+  Raises:
+    errors.InputError: the dataset has other nodules than the run's.
+  """
   ours = finished_run.read(path)
   out = pathlib.Path(out)
   if (out / 'peers.json').exists():
@@ -231,11 +245,11 @@ def run(path, out, *, rate, share_of_time=1.0, seed=0):
   splits = lidc.load_splits(config.dataset)
   if nodules_lib.fingerprint(splits) != config.dataset.fingerprint:
     raise errors.InputError(
-      f'{config.dataset.name} was built anew since {path} was trained: its'
-      ' nodules are others.'
+      f'{config.dataset.name} was rebuilt after {path} was trained, with other'
+      ' nodules: train the run again, or restore its dataset.'
     )
   test = splits['test']
-  found, outputs = [], {}
+  networks, outputs = [], {}
   for output, seconds in budgets(ours).items():
     net, facts = train(
       output,
@@ -252,7 +266,7 @@ def run(path, out, *, rate, share_of_time=1.0, seed=0):
       output=output,
       patch_size=test.mask.shape[1],
     )
-    found.append(facts)
+    networks.append(facts)
     print(facts)
   files.make_folder(out)
   files.write_csv(out / 'records.csv', records_lib.make_records(test, outputs))
@@ -265,7 +279,7 @@ def run(path, out, *, rate, share_of_time=1.0, seed=0):
       'fingerprint': config.dataset.fingerprint,
       'share_of_time': share_of_time,
       'learning_rate': rate,
-      'networks': found,
+      'networks': networks,
       'cores': len(os.sched_getaffinity(0)),
       'machine': platform.machine(),
       'torch': torch.__version__,
@@ -281,6 +295,7 @@ def _monai_version():
 
 
 def main(_):
+  """Runs the command."""
   errors.exit_on_input_error(
     lambda: run(
       _RUN.value,

@@ -1,4 +1,4 @@
-"""What every contestant computes on: images, masks and labels, made here."""
+"""Makes the images, masks and labels that every contestant computes on."""
 
 import dataclasses
 
@@ -14,7 +14,8 @@ class Problem:
 
   Attributes:
     images: (B, S, S, 3) in [-1, 1].
-    mask: (B, S, S, 1), a disc of 3 % of the image, as the largest nodules.
+    mask: (B, S, S, 1), a disc of 3 % of the image, as large as the largest
+      nodules.
     label: (B,) of 0 and 1.
   """
 
@@ -23,17 +24,17 @@ class Problem:
   label: np.ndarray
 
   def inputs(self, net_name):
-    """What a network receives."""
+    """Returns the inputs of a network, a tuple."""
     coarse = net_name == 'coarse'
     return (self.images,) if coarse else (self.images, self.mask)
 
   def target(self, net_name):
-    """What it learns."""
+    """Returns the target of a network."""
     return self.label if net_name == 'class' else self.mask
 
 
 def make(batch_size, size, seed=0):
-  """A `Problem` of random images."""
+  """Makes a `Problem` of random images."""
   rng = np.random.default_rng(seed)
   rows, columns = np.mgrid[:size, :size] - size / 2
   disc = rows**2 + columns**2 < 0.03 / np.pi * size**2
@@ -46,7 +47,7 @@ def make(batch_size, size, seed=0):
 
 
 def phantoms(split, *, data_dir):
-  """SIMULATED `nodules.Nodules`, as many as the paper's; built once."""
+  """Loads SIMULATED `nodules.Nodules`, as many as the paper's; builds once."""
   from mtnet_jax.data import lidc
 
   if not lidc.is_built(_PHANTOMS, data_dir):
@@ -54,13 +55,13 @@ def phantoms(split, *, data_dir):
   return lidc.load_split(_PHANTOMS, split, data_dir=data_dir)
 
 
-def discs(count):
-  """`nodules.Nodules` made up of discs, of which the larger are malignant."""
+def discs(num_nodules):
+  """Makes `nodules.Nodules` that are discs; the larger ones are malignant."""
   from mtnet_jax.data import nodules
 
   rng = np.random.default_rng(0)
   rows, columns = np.mgrid[:64, :64]
-  radius = rng.uniform(4, 12, (count, 1, 1))
+  radius = rng.uniform(4, 12, (num_nodules, 1, 1))
   mask = (rows - 32) ** 2 + (columns - 32) ** 2 < radius**2
   image = np.where(mask, -50, -850) + rng.normal(0, 40, mask.shape)
   return nodules.Nodules(

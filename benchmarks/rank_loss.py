@@ -1,10 +1,11 @@
-"""What the rank loss costs, as a share of a training step.
+"""Measures the cost of the rank loss, as a share of a training step.
 
     python -m benchmarks.rank_loss
 
-Times gradients of Dice with and without the rank term at the paper's size
-(224 x 224, K = 20), and one training step of Coarse Seg-net, all in turn, so
-that whatever else the machine does meets them alike. Medians.
+It times the gradient of the Dice loss with and without the rank term at the
+paper's size (224 x 224, K = 20), and one training step of Coarse Seg-net. They
+take turns, so that other load on the machine affects all of them alike. The
+results are medians.
 """
 
 from absl import app
@@ -18,15 +19,16 @@ from benchmarks import problem as problem_lib
 from benchmarks import timing
 from mtnet_jax import losses
 
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Images per step.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Batch size.')
 _SIZE = flags.DEFINE_integer('size', 224, 'Side of the images.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Steps that are timed.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed rounds.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16'), 'Compute type of the network.'
 )
 
 
 def main(_):
+  """Runs the command."""
   shape = (_BATCH_SIZE.value, _SIZE.value, _SIZE.value, 1)
   problem = problem_lib.make(_BATCH_SIZE.value, _SIZE.value)
   mask = jnp.asarray(problem.mask)

@@ -1,11 +1,11 @@
-"""From `python` to the end of the first training step, cold and warm.
+"""Measures the time from process start to the end of the first training step.
 
     python -m benchmarks.start_up
     python -m benchmarks.start_up --net=class
 
-Each in a process of its own: with an empty compilation cache, then with what
-the first left there, and all that twice. A first step is imports, the
-initialisation, compiling and one step, at the paper's size.
+"Cold" is a process with an empty compilation cache, "warm" another process with
+the cache that the first one filled. Both are measured twice. The time includes
+imports, initialisation, compilation and one step, at the paper's size.
 """
 
 import os
@@ -20,9 +20,11 @@ from absl import flags
 from benchmarks import problem as problem_lib
 
 _NET = flags.DEFINE_enum('net', 'coarse', problem_lib.NETS, 'Network.')
-_BATCH = flags.DEFINE_integer('batch_size', 8, 'Images at once.')
+_BATCH = flags.DEFINE_integer('batch_size', 8, 'Batch size.')
 _SIZE = flags.DEFINE_integer('size', 224, 'Side of the images.')
-_CHILD = flags.DEFINE_bool('child', False, 'Take the step, here.')
+_CHILD = flags.DEFINE_bool(
+  'child', False, 'Internal: takes the step in this process.'
+)
 _REPEATS = 2
 
 
@@ -52,6 +54,7 @@ def _seconds(cache):
 
 
 def main(_):
+  """Runs the command."""
   if _CHILD.value:
     _take_first_step()
     return

@@ -1,9 +1,10 @@
-"""The straightforward port: everything as Flax lowers it.
+"""The straightforward port: our networks with the operations of plain Flax.
 
-`nn.Conv` is one `lax.conv_general_dilated`, with a group per channel where it
-is depthwise; `nn.max_pool` is one `lax.reduce_window`; and batch norm is
-Flax's. Networks traced below `port()` compute with these. Their parameters,
-layers and results are the same.
+A convolution is one `lax.conv_general_dilated`, with a group per channel if it
+is depthwise, as in `nn.Conv`. Max-pooling is one `lax.reduce_window`, as in
+`nn.max_pool`, and batch norm is Flax's. Networks that are traced within
+`port()` use these operations. Their layers, parameters and results do not
+change.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ def _pool(x, size, stride, pads):
 
 @contextlib.contextmanager
 def port():
-  """Whatever is traced inside is the straightforward port."""
+  """Makes networks traced within this context the straightforward port."""
   with (
     mock.patch.object(conv, 'conv', _conv),
     mock.patch.object(pointwise, 'conv', _conv),

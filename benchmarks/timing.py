@@ -1,7 +1,7 @@
-"""Timing that can be compared: everything takes turns.
+"""Times functions in turns, and writes tables and files of the results.
 
-What else the machine does meets all contestants alike, and a ratio of medians
-says more than the seconds of a day. Nothing is timed on zeros.
+Functions take turns so that other load on the machine affects all of them
+alike. Ratios of medians can then be compared between days; seconds cannot.
 """
 
 import datetime
@@ -20,16 +20,16 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'numpy')
 
 
 def in_turn(functions, *, repeats, label=''):
-  """Seconds of every call, all functions taking turns.
+  """Times every call of functions that take turns.
 
   Args:
-    functions: name -> function without arguments. What it returns is waited
-      for, where it is JAX's.
-    repeats: timed calls of each; one more before them warms up.
-    label: of the progress bar.
+    functions: name -> function without arguments. The time includes the wait
+      for JAX arrays that it returns.
+    repeats: number of timed calls of each function, after one warm-up call.
+    label: label of the progress bar.
 
   Returns:
-    name -> list of `repeats` seconds.
+    Name -> list of `repeats` seconds.
   """
   seconds = {name: [] for name in functions}
   rounds = tqdm.trange(repeats + 1, desc=label, leave=False, disable=None)
@@ -38,17 +38,17 @@ def in_turn(functions, *, repeats, label=''):
       start = time.perf_counter()
       jax.block_until_ready(function())
       seconds[name].append(time.perf_counter() - start)
-  return {name: taken[1:] for name, taken in seconds.items()}
+  return {name: values[1:] for name, values in seconds.items()}
 
 
 def medians(functions, *, repeats, label=''):
-  """Median seconds of each function; see `in_turn`."""
+  """Returns name -> median seconds; the arguments are those of `in_turn`."""
   seconds = in_turn(functions, repeats=repeats, label=label)
-  return {name: float(np.median(taken)) for name, taken in seconds.items()}
+  return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def environment():
-  """What the figures hang on: date, hardware, versions."""
+  """Returns what the results depend on: date, hardware and versions."""
   device = jax.devices()[0]
   return {
     'date': datetime.date.today().isoformat(),
@@ -77,7 +77,7 @@ def _cpu():
 
 
 def describe(environment_):
-  """One line of `environment`."""
+  """Returns one line of text for a dict of `environment`."""
   versions = ', '.join(
     f'{name} {environment_[name]}'
     for name in ('python', *_PACKAGES)
@@ -90,11 +90,12 @@ def describe(environment_):
 
 
 def table(rows, columns):
-  """Rows as a table in Markdown.
+  """Formats rows as a Markdown table.
 
   Args:
-    rows: dicts.
-    columns: key -> (heading, format specification); absent or None is '-'.
+    rows: list of dicts.
+    columns: key -> (heading, format specification). A value that is None or
+      absent is shown as '-'.
   """
   lines = [
     '| ' + ' | '.join(heading for heading, _ in columns.values()) + ' |',
@@ -110,7 +111,7 @@ def table(rows, columns):
 
 
 def write_json(path, **results):
-  """Writes results beside what they hang on."""
+  """Writes results together with the `environment`."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(

@@ -1,7 +1,7 @@
-"""The PyTorch peers, as functions to time.
+"""The PyTorch networks as contestants.
 
-channels_last; optionally `torch.compile`; bfloat16 by autocast. The same
-layers, losses and optimizer as ours.
+They have the same layers, losses and optimizer as ours, in the memory format
+channels_last. `torch.compile` is optional; bfloat16 is by autocast.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ from torch.nn import functional
 from mtnet_jax.inference.torch import deeplab
 from mtnet_jax.inference.torch import xception
 
-# Calls of a compiled function: some of it is compiled in the second.
+# The second call of a compiled function may still compile.
 _WARM_UP = 3
 
 
 def make_net(net_name):
-  """The peer of one of `problem.NETS`."""
+  """Makes the PyTorch counterpart of one of `problem.NETS`."""
   if net_name == 'class':
     return xception.ClassNet()
   return deeplab.DeepLabV3Plus(maps=1 if net_name == 'fine' else 0)
 
 
 def hybrid_loss(logits, mask, *, rank_weight=0.02, top_k=20, margin=0.3):
-  """As `mtnet_jax.losses.hybrid_loss` of sigmoid(logits), its mean."""
+  """Computes the mean of `mtnet_jax.losses.hybrid_loss` of sigmoid(logits)."""
   probs = logits.float().sigmoid().flatten(1)
   mask = mask.flatten(1)
   dice = 1 - 2 * (probs * mask).sum(1) / ((probs + mask).sum(1) + 1e-5)
@@ -38,14 +38,14 @@ def hybrid_loss(logits, mask, *, rank_weight=0.02, top_k=20, margin=0.3):
 
 
 def loss_of(net_name, logits, target):
-  """Mean loss of a stage, as training has it."""
+  """Computes the mean loss of a batch, as in training."""
   if net_name == 'class':
     return functional.binary_cross_entropy_with_logits(logits.float(), target)
   return hybrid_loss(logits, target)
 
 
 def tensor(values, device='cpu'):
-  """A NumPy array in our layout as a tensor in PyTorch's, channels last."""
+  """Converts a NumPy array (B, H, W, C) to a tensor (B, C, H, W)."""
   values = torch.from_numpy(values.copy())
   if values.ndim == 4:
     values = values.permute(0, 3, 1, 2)
@@ -55,19 +55,19 @@ def tensor(values, device='cpu'):
 class Contestant:
   """One network at the paper's size.
 
-  Calls return before a GPU is done; `wait` waits for it.
+  Calls are asynchronous on a GPU; `wait` waits for them.
 
   Args:
-    net_name: of `problem.NETS`.
-    problem: `problem.Problem`.
+    net_name: one of `problem.NETS`.
+    problem: the `problem.Problem`.
     mode: 'forward' (evaluation) or 'step' (forward, backward, Adam).
     dtype: 'float32' or 'bfloat16', by autocast.
-    compiled: by `torch.compile`, the network and its loss as one function. It
-      is compiled here, and not in the first call.
+    compiled: whether to compile the network and its loss as one function by
+      `torch.compile`. The constructor compiles it, not the first call.
 
   Attributes:
-    uncompiled: None; who makes one instead of one that cannot be compiled says
-      why here.
+    uncompiled: why this contestant replaces one that cannot be compiled, set by
+      the caller; None by default.
   """
 
   def __init__(
@@ -91,15 +91,15 @@ class Contestant:
 
     def logits(*inputs):
       with autocast():
-        found = net(*inputs)
-      # Of Class-net, without its activation map.
-      return found[0] if net_name == 'class' else found
+        outputs = net(*inputs)
+      # Class-net also returns its activation map.
+      return outputs[0] if net_name == 'class' else outputs
 
     def loss(target, *inputs):
       return loss_of(net_name, logits(*inputs), target)
 
     if mode == 'step':
-      # Fused on a GPU and on a CPU alike: one pass over the parameters.
+      # The fused implementation makes one pass over the parameters.
       self._tx = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
       self._run, self._function = self._step, loss
     else:
@@ -110,7 +110,7 @@ class Contestant:
         self()
       self.wait()
     if self._device == 'cuda':
-      # What compiling and trying algorithms took is not the step's.
+      # The peak excludes compilation and the search for algorithms.
       torch.cuda.reset_peak_memory_stats()
 
   def _forward(self):
@@ -125,19 +125,21 @@ class Contestant:
     return loss
 
   def __call__(self):
+    """Runs the function once, and returns its result."""
     return self._run().detach()
 
   def wait(self):
-    """Returns when all calls are done."""
+    """Waits until all calls are done."""
     if self._device == 'cuda':
       torch.cuda.synchronize()
 
   def figures(self):
-    """What it costs, beside its time.
+    """Returns what the contestant costs, besides its time.
 
     Returns:
-      peak_bytes, that a GPU's tensors took at most, None on a CPU; uncompiled,
-      why it is not compiled though it should be.
+      A dict.
+        peak_bytes: peak memory of a GPU's tensors; None on a CPU.
+        uncompiled: as in the attributes.
     """
     on_gpu = self._device == 'cuda'
     return {

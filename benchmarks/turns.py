@@ -1,28 +1,30 @@
-"""Contestants in processes of their own, which take turns.
+"""Runs each contestant in its own process; contestants take turns.
 
-In one process they would share a heap and threads: what one keeps is in the way
-of the next one's largest block, and threads that wait for work still spin. Of
-several only the one whose turn it is does anything. They can be built at the
-same time.
+In one process, contestants would share a heap and threads: memory that one
+keeps fragments the heap for the next, and idle worker threads still spin. With
+separate processes, only the contestant whose turn it is runs. Contestants can
+be built in parallel.
 """
 
 import multiprocessing
 import time
 import traceback
 
-# A fresh interpreter each: nothing that another one imported or set.
+# Each process starts a new interpreter, without imports or settings of another.
 _SPAWN = multiprocessing.get_context('spawn')
 
 
 class Contestant:
-  """A function in a process of its own, which starts to build it at once.
+  """A function in its own process, which starts to build it immediately.
 
-  What the function returns is waited for, where it is JAX's, and so is its
-  method `wait()`, where it has one.
+  A timed run ends when the JAX arrays that the function returned are computed,
+  and when its method `wait()`, if it has one, has returned.
 
   Args:
-    build: makes the function, there. It and its arguments are pickled.
-    *arguments, **options: of `build`.
+    build: function that makes the timed function in the process. It is pickled
+      together with its arguments.
+    *arguments: positional arguments of `build`.
+    **options: keyword arguments of `build`.
   """
 
   def __init__(self, build, *arguments, **options):
@@ -38,14 +40,14 @@ class Contestant:
     """Waits until the function is built.
 
     Args:
-      timeout: seconds to wait at most; None for as long as it takes.
+      timeout: the longest time to wait, in seconds; None for no limit.
 
     Returns:
       Whether it is built.
 
     Raises:
-      RuntimeError: it failed there; with its traceback. So do all methods that
-        wait.
+      RuntimeError: the process failed; the message has its traceback. All
+        methods that wait raise this.
     """
     if self._build_s is None:
       try:
@@ -56,41 +58,42 @@ class Contestant:
 
   @property
   def build_s(self):
-    """Seconds that `build` took, imports included; waits for it."""
+    """Seconds that `build` took, with imports; waits for the build."""
     self.ready()
     return self._build_s
 
   def run(self, times=1, timeout=None):
-    """Runs the function several times back to back, and waits at the end.
+    """Calls the function several times in a row, and waits once at the end.
 
     Args:
-      times: how often.
-      timeout: seconds to wait at most. A contestant that took longer can only
-        be closed.
+      times: number of calls.
+      timeout: the longest time to wait, in seconds. After a timeout the
+        contestant can only be closed.
 
     Returns:
-      Seconds of all calls together, as measured there.
+      Seconds of all calls together, measured in the process.
 
     Raises:
-      TimeoutError: it took longer.
+      TimeoutError: the calls took longer than `timeout`.
     """
     self.ready()
     return self._ask('run', times, timeout=timeout)
 
   def __call__(self):
+    """Calls the function once."""
     self.run()
 
   def figures(self, timeout=None):
-    """What the function's method `figures()` returns; {} without one."""
+    """Returns the function's `figures()`; {} if it has no such method."""
     self.ready()
     return self._ask('figures', timeout=timeout)
 
   def close(self, kill=False):
-    """Ends the process, and gives its memory back.
+    """Stops the process and frees its memory.
 
     Args:
-      kill: without waiting for what it does. One that is not built is killed
-        in any case.
+      kill: whether to kill the process during a call. A process that is still
+        building is always killed.
     """
     self._pipe.close()
     if kill or self._build_s is None:
@@ -101,18 +104,21 @@ class Contestant:
     try:
       self._pipe.send(request)
     except BrokenPipeError:
-      pass  # It ended, and may have said why.
+      pass  # The process ended; `_answer` reads its last message.
     return self._answer(timeout)
 
   def _answer(self, timeout=None):
     try:
       if not self._pipe.poll(timeout):
-        raise TimeoutError(f'no answer from a contestant in {timeout:.0f} s.')
+        raise TimeoutError(
+          f'a contestant did not answer within {timeout:.0f} s.'
+        )
       error, value = self._pipe.recv()
     except (EOFError, ConnectionResetError):
       self._process.join()
       raise RuntimeError(
-        f'a contestant ended, with exit status {self._process.exitcode}.'
+        'the process of a contestant ended with exit status'
+        f' {self._process.exitcode}.'
       ) from None
     if error:
       raise RuntimeError(f'a contestant failed:\n{error}')
@@ -123,7 +129,7 @@ def _serve(pipe, build, arguments, options):
   try:
     from mtnet_jax.system import host_memory
 
-    # As the commands do; it serves all contestants.
+    # The commands do this, too. All contestants profit from it.
     host_memory.keep()
     start = time.perf_counter()
     function = build(*arguments, **options)

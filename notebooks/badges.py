@@ -1,15 +1,17 @@
-"""Makes the notebooks open in Colab from where the project is hosted.
+"""Sets the Colab links of the notebooks to the project's repository on GitHub.
 
     python -m notebooks.badges
 
-writes the badge of every notebook of this folder, and what its Colab installs,
-after `url` of the section [metadata] of setup.cfg:
+writes the badge of every notebook in this folder, and the source from which
+Colab installs the package. Both follow from `url` in the section [metadata] of
+setup.cfg:
 
     url = https://github.com/OWNER/NAME
 
-makes the badge open the file itself, and Colab install the package from there.
-As long as there is no `url`, the badge opens Colab's upload page. Give the
-command after each change of it; a test tells where it was not given.
+With this line, the badge opens the notebook itself, and Colab installs the
+package from the repository. Without `url`, the badge opens Colab's upload page.
+Run the command after each change of `url`; a test fails if the notebooks do not
+match.
 """
 
 import argparse
@@ -23,19 +25,19 @@ from mtnet_jax.system import errors
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 SETUP = FOLDER.parent / 'setup.cfg'
-# The cell that is written as a whole.
+# Id of the cell with the badge, which is replaced as a whole.
 CELL = 'colab'
 
 _COLAB = 'https://colab.research.google.com'
 _BADGE = f'[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]'
 _BRANCH = 'main'
-# Characters that GitHub has in names: none of them needs an escape anywhere.
+# The characters that GitHub allows in names; none of them needs an escape.
 _GITHUB = re.compile(r'https://github\.com/([A-Za-z0-9-]+/[A-Za-z0-9._-]+)')
 _UPLOAD = f"""\
 {_BADGE}({_COLAB}/#upload=true)
 
-The badge opens Colab's upload page: choose this file there, and set `SOURCE`
-below, for Colab has no clone of the project."""
+The badge opens Colab's upload page. Choose this file there, and set `SOURCE`
+below, because Colab has no clone of the project."""
 _OPEN = """\
 {badge}({colab}/github/{name}/blob/{branch}/notebooks/{file})
 
@@ -44,10 +46,14 @@ _SOURCE = re.compile(r"^SOURCE = '.*'$", re.MULTILINE)
 
 
 def configured(setup=SETUP):
-  """OWNER/NAME on GitHub of the `url` in a setup.cfg; '' without one.
+  """Returns OWNER/NAME of the `url` in setup.cfg; '' without a `url`.
+
+  Args:
+    setup: path of setup.cfg.
 
   Raises:
-    errors.InputError: the file is none, or the URL is none of GitHub.
+    errors.InputError: the file cannot be read, or the URL is not a repository
+      on GitHub.
   """
   parser = configparser.ConfigParser(interpolation=None)
   try:
@@ -62,22 +68,22 @@ def configured(setup=SETUP):
   found = _GITHUB.fullmatch(url)
   if not found or url.endswith('.git'):
     raise errors.InputError(
-      f'{setup}: url = {url} is no repository of GitHub, from which Colab opens'
-      ' notebooks: write it as https://github.com/OWNER/NAME.'
+      f'{setup}: url = {url} is not a repository on GitHub, from which Colab'
+      ' opens notebooks: write it as https://github.com/OWNER/NAME.'
     )
   return found[1]
 
 
 def rewritten(text, file, name):
-  """A notebook as it is where the project is hosted.
+  """Returns a notebook with the badge and the source of a repository.
 
   Args:
     text: the notebook, JSON.
-    file: its name.
-    name: of `configured`.
+    file: name of its file.
+    name: OWNER/NAME from `configured`.
 
   Raises:
-    errors.InputError: it has no place for what is written.
+    errors.InputError: the notebook lacks the cells for badge and source.
   """
   with errors.of_wrong_values(
     f'{file} must be a notebook', way_out='Restore it.'
@@ -93,15 +99,14 @@ def rewritten(text, file, name):
     ]
   if len(badges) != 1 or len(settings) != 1:
     raise errors.InputError(
-      f'{file} must have one cell of the id {CELL!r}, and one of the tag'
-      " 'parameters' with a line SOURCE = '': give it both, as another notebook"
-      ' has them.'
+      f'{file} must have one cell with the id {CELL!r}, and one with the tag'
+      " 'parameters' and a line SOURCE = '': add both, as in another notebook."
     )
   source = f'git+https://github.com/{name}' if name else ''
   _set_source(badges[0], _colab(file, name))
   _set_source(
     settings[0],
-    # A function, since a replacement would have escapes of its own.
+    # A function, because `re` interprets escapes in a replacement text.
     _SOURCE.sub(
       lambda _: f'SOURCE = {source!r}', ''.join(settings[0]['source'])
     ),
@@ -110,7 +115,7 @@ def rewritten(text, file, name):
 
 
 def _colab(file, name):
-  """The text of the cell `CELL`."""
+  """Returns the text of the cell `CELL`."""
   if not name:
     return _UPLOAD
   return _OPEN.format(
@@ -123,10 +128,18 @@ def _set_source(cell, text):
 
 
 def write(folder=FOLDER, setup=SETUP):
-  """Writes all notebooks of a folder; returns those that have changed.
+  """Writes all notebooks of a folder.
+
+  Args:
+    folder: folder of the notebooks.
+    setup: path of setup.cfg.
+
+  Returns:
+    The paths of the notebooks that have changed.
 
   Raises:
-    errors.InputError: as above; no notebook was changed.
+    errors.InputError: as in `configured` and `rewritten`; no notebook is
+      changed.
   """
   name = configured(setup)
   changed = {}

@@ -1,1 +1,1 @@
-"""What `benchmarks.on_gpu` measures in a visit to a machine with a GPU."""
+"""The parts of `benchmarks.on_gpu`, which run on a machine with a GPU."""

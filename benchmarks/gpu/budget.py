@@ -1,10 +1,14 @@
-"""How many epochs of each stage fit into a time, found by a few steps.
+"""Estimates how many epochs of each stage fit into a time limit.
 
-Coarse Seg-net and Class-net run a few steps, a validation and a checkpoint
-each. Fine Seg-net is Coarse Seg-net with one more input and Coarse Seg-net's
-forward pass before each step, so its time follows. The programs of a run are
-others, because a schedule's length is part of them. Those of later stages are
-therefore compiled while the first stage trains.
+Coarse Seg-net and Class-net each run a few steps, one validation and one
+checkpoint. A step of Fine Seg-net is a step of Coarse Seg-net with one more
+input, after a forward pass of Coarse Seg-net, so its cost is derived from that
+of Coarse Seg-net.
+
+The compiled programs of these measurements cannot be reused for the run,
+because the length of the learning rate schedule is part of a program. The
+programs of the later stages are therefore compiled while the first stage
+trains.
 """
 
 import concurrent.futures
@@ -22,31 +26,31 @@ from mtnet_jax.training import calls as calls_lib
 from mtnet_jax.training import stages as stages_lib
 from mtnet_jax.training import trainer as trainer_lib
 
-# Of the time that is left; the rest is for the evaluation.
+# Shares of the remaining time; the rest is for the evaluation.
 SHARES = {'coarse': 0.4, 'class': 0.2, 'fine': 0.3}
-# Fine Seg-net's epoch, measured by Coarse Seg-net's: a forward pass more, which
-# is a third of a step.
+# Cost of Fine Seg-net relative to Coarse Seg-net: it adds a forward pass, which
+# takes about a third of a step.
 _FINE_TO_COARSE = 1.4
-# Of a share, in case that later epochs take longer.
-_USED = 0.93
-# The part of a compilation that is repeated where a constant changes: what was
-# tuned for the card is found again.
-_COMPILED_AGAIN = 0.7
-# What the tests of a checkpoint and of the calls add to a stage.
-_STAGE_S = 3
+# The part of a share that is planned; the rest allows for slower epochs.
+_PLANNED_SHARE = 0.93
+# The part of the compilation time that is needed again when a constant changes;
+# autotuning results are cached.
+_RECOMPILED_SHARE = 0.7
+# What the checks of a checkpoint and of the calls add to a stage, in seconds.
+_STAGE_OVERHEAD_S = 3
 _TIMED_CALLS = 2
 _TIMED_STEPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Seconds of a stage.
+  """The measured cost of a stage.
 
   Attributes:
-    compile_s: until its first step, and its first validation, were done.
-    step_s: of a step.
-    end_s: of a validation and a checkpoint, at the end of an epoch.
-    steps_per_epoch: steps of an epoch.
+    compile_s: seconds of the first step and first validation, with compilation.
+    step_s: seconds of a step.
+    end_s: seconds of the validation and checkpoint at the end of an epoch.
+    steps_per_epoch: number of steps in an epoch.
   """
 
   compile_s: float
@@ -56,21 +60,24 @@ class Cost:
 
   @property
   def epoch_s(self):
-    """Seconds of an epoch."""
+    """Seconds of an epoch, with validation and checkpoint."""
     return self.steps_per_epoch * self.step_s + self.end_s
 
 
 def measure(config, splits, folder):
-  """The `Cost` of each stage, by name.
+  """Measures the `Cost` of each stage.
 
   Args:
-    config: of the run; its numbers of epochs do not matter.
+    config: config of the run; its numbers of epochs do not matter.
     splits: split name -> `nodules.Nodules`.
-    folder: for checkpoints.
+    folder: folder for checkpoints.
+
+  Returns:
+    Stage name -> `Cost`.
   """
   trainers = trainers_of(config, splits, folder, until='class')
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    # XLA compiles them side by side; what is timed afterwards runs alone.
+    # The stages compile in parallel. The timed steps below run alone.
     ready = dict(
       zip(trainers, pool.map(_first_step, trainers.values()), strict=True)
     )
@@ -90,35 +97,40 @@ def measure(config, splits, folder):
 
 
 def epochs_for(costs, seconds, *, max_epochs):
-  """Epochs of each stage that fit into so many seconds, one at least.
+  """Returns how many epochs of each stage fit into a time, at least one.
 
   Args:
-    costs: of `measure`.
-    seconds: for all stages and the evaluation.
-    max_epochs: stage name -> the largest number.
+    costs: stage name -> `Cost`, as `measure` returns them.
+    seconds: time for all stages and the evaluation.
+    max_epochs: stage name -> the largest number of epochs.
+
+  Returns:
+    Stage name -> number of epochs.
   """
-  found = {}
+  epochs_by_stage = {}
   for name, share in SHARES.items():
     cost = costs[name]
-    left = _USED * share * seconds - _STAGE_S
+    remaining_s = _PLANNED_SHARE * share * seconds - _STAGE_OVERHEAD_S
     if name == 'coarse':
-      left -= _COMPILED_AGAIN * cost.compile_s
-    epochs = int(left / cost.epoch_s)
-    found[name] = min(max(epochs, 1), max_epochs[name])
-  return found
+      remaining_s -= _RECOMPILED_SHARE * cost.compile_s
+    epochs = int(remaining_s / cost.epoch_s)
+    epochs_by_stage[name] = min(max(epochs, 1), max_epochs[name])
+  return epochs_by_stage
 
 
 def trainers_of(config, splits, folder, *, until):
-  """Trainers of stages on untrained networks before them.
+  """Makes trainers of the stages; their upstream networks are untrained.
 
   Args:
-    config, splits, folder: as in `measure`.
-    until: the last stage.
+    config: config of the run.
+    splits: split name -> `nodules.Nodules`.
+    folder: folder for checkpoints.
+    until: name of the last stage.
 
   Returns:
     Stage name -> `trainer.Trainer`.
   """
-  nets, trained, found = nets_lib.make_nets(config), {}, {}
+  nets, trained, trainers = nets_lib.make_nets(config), {}, {}
   for stage in stages_lib.make_stages(config):
     trainer = trainer_lib.Trainer(
       stage,
@@ -129,12 +141,12 @@ def trainers_of(config, splits, folder, *, until):
       validation=splits['validation'],
       directory=pathlib.Path(folder, stage.name),
     )
-    found[stage.name] = trainer
+    trainers[stage.name] = trainer
     if stage.name == until:
       break
     state = trainer.init_state()
     trained[stage.name] = _variables(state)
-  return found
+  return trainers
 
 
 def _variables(state):
@@ -142,7 +154,7 @@ def _variables(state):
 
 
 def _first_step(trainer):
-  """Compiles what a stage needs; its state, and the seconds."""
+  """Compiles the programs of a stage; returns its state and the seconds."""
   started = time.monotonic()
   state = trainer.put_on_devices(trainer.init_state())
   state, _ = trainer.steps(state, 0)
@@ -175,14 +187,14 @@ def _timed(config, trainer, state, compile_s, folder):
 
 
 class Ahead:
-  """Compiles what a run needs later while it trains its first stage.
+  """Compiles the programs of later stages while a run trains its first stage.
 
-  What was compiled is found again because equal stages share their programs.
+  The run finds the compiled programs because equal stages share their programs.
 
   Args:
-    config: of the run, with its numbers of epochs.
+    config: config of the run, with its numbers of epochs.
     splits: split name -> `nodules.Nodules`.
-    folder: for checkpoints, none of which are written.
+    folder: folder for checkpoints; nothing is written there.
   """
 
   def __init__(self, config, splits, folder):
@@ -197,25 +209,30 @@ class Ahead:
       for name in trainers
       if name != 'coarse'
     }
-    few = splits['test'].take(slice(0, config.eval_batch_size))
+    one_batch = splits['test'].take(slice(0, config.eval_batch_size))
     self._futures['test'] = self._pool.submit(
-      outputs_lib.predict, config, variables, few, progress=iter
+      outputs_lib.predict, config, variables, one_batch, progress=iter
     )
 
   def wait(self, name, seconds):
     """Waits until a stage, or 'test', is compiled.
 
+    Args:
+      name: a stage name, or 'test' for the evaluation.
+      seconds: the longest time to wait.
+
     Raises:
-      What compiling raised, or TimeoutError after so many seconds.
+      TimeoutError: the time is over. An error of the compilation is raised
+        here, too.
     """
     if name in self._futures:
       self._futures[name].result(timeout=max(seconds, 0))
 
   def close(self):
-    """Drops what nobody waits for any more."""
+    """Cancels compilations that have not started."""
     self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _compile(trainer):
-  # The state is dropped: the run has one of its own.
+  # The run makes its own state, so this one is not kept.
   _first_step(trainer)

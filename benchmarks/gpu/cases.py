@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu.speed` times, at which sizes, and who takes part."""
+"""The cases and contestants that `benchmarks.gpu.speed` times."""
 
 import dataclasses
 import os
@@ -23,12 +23,12 @@ _NARROW_DECODER = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is timed: a network's forward pass or training step.
+  """One forward pass or training step to time.
 
   Attributes:
-    net: of `problem.NETS`.
+    net: one of `problem.NETS`.
     mode: 'forward' or 'step'.
-    batch: images.
+    batch: batch size.
   """
 
   net: str
@@ -38,18 +38,18 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """Of everything, and how long it may take.
+  """Sizes and time limits of a measurement.
 
   Attributes:
-    groups: `Case`s that are built at the same time.
-    peers: who takes part beside ours.
-    size: side of the images.
-    fields: of our networks, by name.
+    groups: groups of `Case`s; the cases of a group are built in parallel.
+    peers: names of the contestants beside ours, functions of this module.
+    size: side of the images, in pixels.
+    fields: network name -> fields of our module that differ from the paper's.
     floors: arguments of `floors.Floors`.
-    rounds: timed rounds.
-    calls: back to back in a round, at most.
-    round_s: that a round of a contestant may take, one call excepted.
-    reserve_s: to take turns, after the builds of a group.
+    rounds: number of timed rounds.
+    calls: largest number of consecutive calls in a round.
+    round_s: longest time of a contestant's round, unless one call takes longer.
+    reserve_s: time for the timed rounds, after the builds of a group.
   """
 
   groups: tuple
@@ -75,7 +75,7 @@ CARD = Sizes(
 )
 TINY = Sizes(
   groups=((Case('class', 'step', 2),), (Case('coarse', 'forward', 2),)),
-  # PyTorch's networks have one size.
+  # PyTorch's networks exist at the paper's size only.
   peers=('straightforward', 'views', 'library_products'),
   size=64,
   fields={
@@ -90,7 +90,7 @@ TINY = Sizes(
 
 
 def ours(case, size, **options):
-  """Ours; `options` are of `jax_contestant.Contestant`."""
+  """Builds ours; `options` are those of `jax_contestant.Contestant`."""
   from benchmarks import jax_contestant
 
   problem = problem_lib.make(case.batch, size)
@@ -98,13 +98,13 @@ def ours(case, size, **options):
 
 
 def views(case, size, **options):
-  """Ours without kernels of our own."""
+  """Builds ours without our Triton kernels."""
   os.environ['MTNET_JAX_TRITON'] = '0'
   return ours(case, size, **options)
 
 
 def library_products(case, size, **options):
-  """Ours without the products that XLA writes and tries out itself."""
+  """Builds ours with matrix products by cuBLAS, not by XLA's Triton kernels."""
   os.environ['XLA_FLAGS'] = (
     f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_enable_triton_gemm=false'
   )
@@ -112,7 +112,7 @@ def library_products(case, size, **options):
 
 
 def straightforward(case, size, **options):
-  """The straightforward Flax port of ours."""
+  """Builds the straightforward Flax port of ours."""
   from benchmarks import straightforward as straightforward_lib
 
   with straightforward_lib.port():
@@ -120,7 +120,7 @@ def straightforward(case, size, **options):
 
 
 def torch(case, size, *, dtype):
-  """PyTorch, as fast as it is made; not compiled only where that fails."""
+  """Builds PyTorch at its fastest: compiled, unless compilation fails."""
   import torch as torch_lib
 
   from benchmarks import torch_contestant
@@ -134,7 +134,7 @@ def torch(case, size, *, dtype):
       case.net, problem, **options, compiled=True
     )
   except Exception as error:
-    # Such as where no compiler is; a slower peer says more than none.
+    # For instance without a C compiler. A slower peer is better than none.
     why = f'{type(error).__name__}: {error}'
   contestant = torch_contestant.Contestant(case.net, problem, **options)
   contestant.uncompiled = why
@@ -142,6 +142,6 @@ def torch(case, size, *, dtype):
 
 
 def profile(case, size, **options):
-  """Ours with a profile; `options` are of `profile.Profile`."""
+  """Builds ours with a profile; `options` are those of `profile.Profile`."""
   problem = problem_lib.make(case.batch, size)
   return profile_lib.Profile(case.net, problem, **options)

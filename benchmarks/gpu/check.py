@@ -1,8 +1,9 @@
-"""Part check: whether this machine computes what it should.
+"""Part check: checks that this machine computes correct results.
 
-Each check is a row of its own with `ok`, and one that fails does not stop the
-others; the part fails at its end if any did. Commands of the project run in
-processes of their own beside the checks of values, which run in this one.
+Each check writes a row with the key `ok`. A failed check does not stop the
+others; the part fails at its end if any check failed. The checks that run
+commands of the project start other processes. Meanwhile this process compares
+values.
 """
 
 import concurrent.futures
@@ -19,8 +20,8 @@ from benchmarks.gpu import commands
 from benchmarks.gpu import shared_calls
 from benchmarks.gpu import values
 
-# Seconds that a check may take on the card: one that may not end before the
-# visit does is left out. A rehearsal has no such limits.
+# The longest time of each check on the card, in seconds. A check is skipped if
+# it might not finish before the visit ends. A rehearsal has no such limits.
 _TEST_CONFIG_S = 60
 _VALUES_S = 40
 _BFLOAT16_S = 30
@@ -34,7 +35,7 @@ class Checks:
   """Runs checks, records them, and remembers which of them failed.
 
   Args:
-    visit: `visit.Visit`.
+    visit: the `visit.Visit`.
 
   Attributes:
     failed: names of the checks that failed.
@@ -42,7 +43,7 @@ class Checks:
 
   def __init__(self, visit):
     self._visit = visit
-    # Checks run in several threads, and the visit writes one file.
+    # Checks run in several threads, and all of them write to one file.
     self._lock = threading.Lock()
     self.failed = []
 
@@ -50,22 +51,22 @@ class Checks:
     """Runs one check.
 
     Args:
-      name: of its row.
-      seconds: that it may take; with less left it is skipped.
-      check: returns its figures, a dict, with 'ok' unless that is True.
-      *args: of `check`.
+      name: name of its row.
+      seconds: the longest time it may take; it is skipped if less time remains.
+      check: function that returns a dict of figures. 'ok' is True by default.
+      *args: arguments of `check`.
 
     Returns:
-      Whether it passed.
+      Whether the check passed.
     """
-    if not self._visit.tiny and self._visit.left < seconds:
+    if not self._visit.tiny and self._visit.remaining_s < seconds:
       self._record(check=name, skipped='no time')
       return False
     started = time.monotonic()
     try:
       figures = check(*args)
     except Exception as error:
-      # What went wrong is a result, and the next check may pass.
+      # The error is a result of this check; the other checks still run.
       traceback.print_exc()
       text = f'{type(error).__name__}: {error}'
       figures = {'ok': False, 'error': text[-900:]}
@@ -85,16 +86,17 @@ def run(visit, config):
   """Runs all checks.
 
   Args:
-    visit: `visit.Visit`.
-    config: of the command; unused, for every check has a config of its own.
+    visit: the `visit.Visit`.
+    config: config of the command; unused, because each check has its own.
 
   Raises:
     RuntimeError: a check failed.
   """
   del config
-  # Orbax says a dozen lines for each checkpoint.
+  # Orbax logs a dozen lines for each checkpoint.
   logging.set_verbosity(logging.ERROR)
-  # Several processes share the card, none of which may take most of it.
+  # Several processes share the card; by default JAX reserves most of its
+  # memory.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   checks = Checks(visit)
   with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +121,7 @@ def run(visit, config):
 
 
 def _after(trained, checks, name, seconds, check):
-  """Runs a check of a trained run, once there is one."""
+  """Runs a check that needs a trained run, after the training."""
   if trained.result():
     checks.run(name, seconds, check)
   else:
@@ -127,7 +129,10 @@ def _after(trained, checks, name, seconds, check):
 
 
 def _no_run():
-  return {'ok': False, 'error': "there is no run: see 'test config'"}
+  return {
+    'ok': False,
+    'error': "the training failed: see the check 'test config'",
+  }
 
 
 def _check_values(checks, visit, folder):

@@ -1,4 +1,4 @@
-"""Commands of the project, as a user runs them, on this device."""
+"""Checks that run the project's commands on this device, as a user does."""
 
 import csv
 import json
@@ -17,14 +17,16 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _STAGES = ('coarse', 'class', 'fine')
 _PATIENT = 'LIDC-IDRI-0220'
 _PATCHES = 8
-# What another program may round otherwise; and what it may differ on average
-# where it rounded a pixel of the coarse mask to the other side of 0.5, which
-# the networks after it see.
+# Another program may round differently, by the first bound at most. If rounding
+# moves pixels of the coarse mask across 0.5, the networks downstream have
+# another input; then at most `_MAX_FLIPPED` of the pixels may move, and the
+# second bound holds for mean differences.
 _MAX_DIFFERENCE = 1e-4
 _MAX_MEAN_DIFFERENCE = 1e-3
 _MAX_FLIPPED = 1e-3
-# A second try of `kill_and_resume` takes about so long.
+# About how long a second try of `kill_and_resume` takes.
 _SECOND_TRY_S = 75
+# Time at the end of a visit that no process may use.
 _LAST_SECONDS = 4
 _DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
 
@@ -33,8 +35,8 @@ class Commands:
   """Checks that start processes.
 
   Args:
-    folder: for datasets and runs.
-    visit: `visit.Visit`, before whose end every process is ended.
+    folder: folder for datasets and runs.
+    visit: the `visit.Visit`; every process is stopped before it ends.
   """
 
   def __init__(self, folder, visit):
@@ -44,7 +46,7 @@ class Commands:
     self._run_dir = self._folder / 'run'
 
   def test_config(self):
-    """The main job at test size, from phantoms to the report."""
+    """Runs the main job at test size, from phantoms to the report."""
     self._finish(self._start_training(self._run_dir))
     metrics = json.loads((self._run_dir / 'metrics.json').read_text())
     page = self._run_dir / 'report' / 'index.html'
@@ -56,14 +58,14 @@ class Commands:
     }
 
   def kill_and_resume(self):
-    """Killed in one stage, stopped in the next, resumed: the same run.
+    """Checks that an interrupted run equals an undisturbed one bit for bit.
 
-    Where it is not the same, bit for bit, this is tried again with XLA's
-    deterministic operations.
+    The run is killed in one stage, terminated in the next, and resumed. If the
+    result differs, the check is repeated with XLA's deterministic operations.
     """
-    found = self._interrupted(self._run_dir, self._folder / 'killed')
-    if found['ok'] or self._visit.left < _SECOND_TRY_S:
-      return found
+    first = self._interrupted(self._run_dir, self._folder / 'killed')
+    if first['ok'] or self._visit.remaining_s < _SECOND_TRY_S:
+      return first
     flags = f'{os.environ.get("XLA_FLAGS", "")} {_DETERMINISTIC}'.strip()
     undisturbed = self._folder / 'deterministic'
     self._finish(self._start_training(undisturbed, XLA_FLAGS=flags))
@@ -71,13 +73,13 @@ class Commands:
       undisturbed, self._folder / 'deterministic_killed', XLA_FLAGS=flags
     )
     return {
-      **found,
+      **first,
       'ok': second['ok'],
       **{f'deterministic_{key}': value for key, value in second.items()},
     }
 
   def _interrupted(self, undisturbed, workdir, **env):
-    # A checkpoint after every call, so that epochs are resumed half-way.
+    # A checkpoint after every call, so that the run resumes within an epoch.
     flag = '--config.checkpoint_minutes=0'
     killed = self._signal_in(
       'class', signal.SIGKILL, self._start_training(workdir, flag, **env)
@@ -104,20 +106,22 @@ class Commands:
     }
 
   def _signal_in(self, stage, which, process):
-    """Sends a signal after the first checkpoint of a stage; the exit code."""
+    """Sends a signal after a stage's first checkpoint; returns exit code."""
     latest = process.workdir / 'checkpoints' / stage / 'latest'
     while not any(x.name.isdigit() for x in latest.glob('*')):
       if process.poll() is not None:
-        raise RuntimeError(f'ended before {stage}: {process.said()}')
-      if self._visit.left < _LAST_SECONDS:
+        raise RuntimeError(
+          f'the process ended before {stage}: {process.output_tail()}'
+        )
+      if self._visit.remaining_s < _LAST_SECONDS:
         process.kill()
-        raise TimeoutError(f'no checkpoint of {stage}: {process.said()}')
+        raise TimeoutError(f'no checkpoint of {stage}: {process.output_tail()}')
       time.sleep(0.002)
     process.send_signal(which)
-    return process.wait(timeout=max(self._visit.left, 1))
+    return process.wait(timeout=max(self._visit.remaining_s, 1))
 
   def load_predict_export(self):
-    """A trained model predicts here as its exported program does elsewhere."""
+    """Checks that an exported model predicts as the trained model does."""
     import mtnet_jax
     from mtnet_jax.data import lidc
 
@@ -140,14 +144,14 @@ class Commands:
     for where, env in (('here', {}), ('on_cpu', {'JAX_PLATFORMS': 'cpu'})):
       out = self._folder / f'{where}.npz'
       self._run('benchmarks.gpu.exported', exported, patches, out, **env)
-      with np.load(out) as found:
-        differs = _differences(found, answer)
-      figures |= {f'{where}_{key}': value for key, value in differs.items()}
-      ok = ok and _is_close(differs)
+      with np.load(out) as exported_answer:
+        differences = _differences(exported_answer, answer)
+      figures |= {f'{where}_{key}': x for key, x in differences.items()}
+      ok = ok and _is_close(differences)
     return {'ok': ok, **figures}
 
   def predict_series(self):
-    """The command that segments nodules of a DICOM series, here SIMULATED."""
+    """Runs the command that segments nodules of a (SIMULATED) DICOM series."""
     series, out = self._folder / 'series', self._folder / 'predicted'
     self._run(
       'tfds_lidc.phantom',
@@ -184,7 +188,7 @@ class Commands:
     self._finish(self._start(*arguments, **env))
 
   def _start(self, module, *arguments, workdir=None, **env):
-    # One log per process: the number of logs so far names it.
+    # One log file per process.
     logs = self._folder / 'logs'
     logs.mkdir(exist_ok=True)
     log = logs / f'{module}-{time.monotonic_ns()}'
@@ -199,16 +203,18 @@ class Commands:
     """Waits for a process.
 
     Raises:
-      RuntimeError: it failed.
+      RuntimeError: the process failed.
       TimeoutError: the visit is nearly over.
     """
     try:
-      code = process.wait(timeout=max(self._visit.left - _LAST_SECONDS, 1))
+      code = process.wait(
+        timeout=max(self._visit.remaining_s - _LAST_SECONDS, 1)
+      )
     except subprocess.TimeoutExpired as error:
       process.kill()
-      raise TimeoutError(f'no time left: {process.said()}') from error
+      raise TimeoutError(f'no time left: {process.output_tail()}') from error
     if code:
-      raise RuntimeError(f'exit code {code}: {process.said()}')
+      raise RuntimeError(f'exit code {code}: {process.output_tail()}')
 
 
 class _Process(subprocess.Popen):
@@ -221,8 +227,9 @@ class _Process(subprocess.Popen):
       **os.environ,
       'PYTHONPATH': os.pathsep.join(paths),
       'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
-      # Also small programs are those of the processes before: another that is
-      # compiled anew may be tuned otherwise, and round otherwise.
+      # Small programs also come from the cache of earlier processes. If they
+      # were compiled again, autotuning might choose kernels that round
+      # differently.
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       **env,
     }
@@ -231,8 +238,8 @@ class _Process(subprocess.Popen):
         command, cwd=_ROOT, env=environment, stdout=file, stderr=file
       )
 
-  def said(self):
-    """The end of its output."""
+  def output_tail(self):
+    """Returns the last 800 characters of its output."""
     return self._log.read_text(errors='replace')[-800:]
 
 
@@ -255,7 +262,7 @@ def _losses(workdir):
 
 
 def _differences(found, answer):
-  """How an exported program's answer differs from the model's."""
+  """Returns how an exported program's answer differs from the model's."""
   probabilities = {
     key: np.abs(found[key] - getattr(answer, key))
     for key in ('probability', 'malignancy')
@@ -268,10 +275,11 @@ def _differences(found, answer):
   }
 
 
-def _is_close(differs):
+def _is_close(differences):
   bound, prefix = _MAX_DIFFERENCE, ''
-  if differs['flipped']:
+  if differences['flipped']:
     bound, prefix = _MAX_MEAN_DIFFERENCE, 'mean_'
-  return differs['flipped'] <= _MAX_FLIPPED and all(
-    differs[f'{prefix}{key}'] <= bound for key in ('probability', 'malignancy')
+  return differences['flipped'] <= _MAX_FLIPPED and all(
+    differences[f'{prefix}{key}'] <= bound
+    for key in ('probability', 'malignancy')
   )

@@ -1,9 +1,9 @@
-"""Runs an exported model, as the README beside it says.
+"""Runs an exported model as its own README describes.
 
     python -m benchmarks.gpu.exported FOLDER PATCHES OUT
 
-PATCHES is an .npz of `hu` and `spacing`; OUT becomes one of the answer. Nothing
-of mtnet_jax is used.
+PATCHES is an .npz file with `hu` and `spacing`. The answer is written to OUT,
+also an .npz file. Nothing of mtnet_jax is imported.
 """
 
 import pathlib
@@ -16,6 +16,7 @@ from safetensors import numpy as safetensors
 
 
 def main(folder, patches, out):
+  """Runs the command; the arguments are paths."""
   folder = pathlib.Path(folder)
   program = export.deserialize(
     bytearray((folder / 'mtnet.jax_export').read_bytes())

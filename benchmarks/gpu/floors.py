@@ -1,6 +1,7 @@
-"""What a card does at most: it copies, and it multiplies.
+"""Measures the copy bandwidth and matrix product throughput of a card.
 
-Shares of what was measured here say more than shares of a data sheet.
+Measured limits are a better reference for other times than those of a data
+sheet.
 """
 
 import statistics
@@ -14,11 +15,11 @@ _ROUNDS = 5
 
 
 class Floors:
-  """A copy and a product, compiled; a contestant of `turns`.
+  """A compiled copy and a compiled matrix product; a contestant of `turns`.
 
   Args:
-    gib: of the array that is copied.
-    side: of the square matrices that are multiplied.
+    gib: size of the copied array in GiB.
+    side: side of the two square matrices.
   """
 
   def __init__(self, *, gib, side):
@@ -36,10 +37,15 @@ class Floors:
     self._product = jax.jit(jnp.matmul).lower(*self._matrices).compile()
 
   def __call__(self):
+    """Runs both once."""
     return self._copy(self._array), self._product(*self._matrices)
 
   def figures(self):
-    """copy_gb_s, read and written; product_tflop_s, in bfloat16."""
+    """Measures the limits of the card.
+
+    Returns:
+      copy_gb_s, bytes read and written; product_tflop_s, in bfloat16.
+    """
     moved = 2 * self._array.nbytes
     return {
       'copy_gb_s': moved / _seconds(self._copy, self._array) / 1e9,
@@ -51,12 +57,12 @@ class Floors:
 
 
 def _seconds(function, *arguments):
-  """Of a call: the median of rounds, after one that warms up."""
-  taken = []
+  """Returns the seconds of a call: the median of rounds, after a warm-up."""
+  seconds = []
   for _ in range(_ROUNDS + 1):
     start = time.perf_counter()
     for _ in range(_CALLS):
       result = function(*arguments)
     jax.block_until_ready(result)
-    taken.append((time.perf_counter() - start) / _CALLS)
-  return statistics.median(taken[1:])
+    seconds.append((time.perf_counter() - start) / _CALLS)
+  return statistics.median(seconds[1:])

@@ -1,9 +1,10 @@
-"""Depthwise 3 x 3 convolutions in each form, at the networks' shapes.
+"""Part forms: times implementations of depthwise 3 x 3 convolutions.
 
-(a) XLA's fused shifted views, (b) the library's grouped convolution, and (c)
-kernels of one pass, `mtnet_jax.ops.depthwise_triton`, with several tiles. Each
-form is timed over several inputs in one program, so that no input lies in the
-card's cache and the start of the program does not count.
+The implementations ("forms") are (a) XLA's fused shifted views, (b) the
+library's grouped convolution, and (c) the one-pass kernels of
+`mtnet_jax.ops.depthwise_triton` with several tile sizes, all at the shapes of
+the networks. One program runs a form on several inputs, so that no input is in
+the card's cache and the launch of the program does not count.
 """
 
 import concurrent.futures
@@ -19,8 +20,8 @@ from mtnet_jax.ops import depthwise
 from mtnet_jax.ops import depthwise_triton
 from mtnet_jax.ops import tiles
 
-# (B, H, W, C), stride and dilation, the longest first: of Coarse Seg-net, and
-# one of Class-net, whose grids are odd.
+# (B, H, W, C), stride and dilation, those that take longest first. All are of
+# Coarse Seg-net except the one with 109 pixels, which is of Class-net.
 _SHAPES = (
   ((64, 112, 112, 128), 1, 1),
   ((64, 14, 14, 728), 1, 1),
@@ -52,24 +53,29 @@ _BACKWARD = (
   _Tile(2, 8, steps=7),
   _Tile(2, 16, steps=7, warps=8),
 )
-# Inputs in one program, and calls of it that are timed.
+# Number of inputs of a program, and of its timed calls.
 _INPUTS = 6
 _CALLS = 5
 
 
 def run(visit, config):
-  """Times every form at every shape; see `benchmarks.on_gpu`."""
+  """Times every form at every shape, and records a row for each.
+
+  Args:
+    visit: the `visit.Visit`.
+    config: config of the command; unused.
+  """
   del config
   interpret = jax.default_backend() == 'cpu'
-  count = _TINY_TILES if visit.tiny else None
+  num_tiles = _TINY_TILES if visit.tiny else None
   for shape, stride, dilation in _TINY if visit.tiny else _SHAPES:
-    if visit.left < 15:
+    if visit.remaining_s < 15:
       visit.record('forms', skipped=str(shape), reason='no time')
       continue
     steps = {'stride': stride, 'dilation': dilation}
     candidates = {
-      'forward': _forward_forms(steps, _FORWARD[:count], interpret),
-      'gradients': _gradient_forms(steps, _BACKWARD[:count], interpret),
+      'forward': _forward_forms(steps, _FORWARD[:num_tiles], interpret),
+      'gradients': _gradient_forms(steps, _BACKWARD[:num_tiles], interpret),
     }
     _examine(visit, shape, steps, candidates)
 
@@ -100,7 +106,7 @@ def _examine(visit, shape, steps, candidates):
         program = programs[what, name].result()
         seconds, values = _time(program, inputs)
       except Exception as error:
-        # A tile may need more than a multiprocessor has.
+        # A tile may need more memory than a multiprocessor has.
         visit.record('forms', **found, failed=str(error)[:200])
         continue
       visit.record(
@@ -131,27 +137,27 @@ def _widened(arrays):
   return tuple(x.astype(jnp.float32) for x in arrays)
 
 
-def _forward_forms(steps, some, interpret):
+def _forward_forms(steps, tiles_to_try, interpret):
   forms = {
     'views': depthwise.forms(**steps).other,
     'library': functools.partial(_library, **steps),
   }
-  for tile in some:
+  for tile in tiles_to_try:
     forms[_name(tile)] = functools.partial(
       depthwise_triton.conv, tile=tile, interpret=interpret, **steps
     )
   return forms
 
 
-def _gradient_forms(steps, some, interpret):
-  def of(form):
+def _gradient_forms(steps, tiles_to_try, interpret):
+  def gradients_of(form):
     return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
 
   forms = {
-    'views': of(depthwise.forms(**steps).other),
-    'library': of(functools.partial(_library, **steps)),
+    'views': gradients_of(depthwise.forms(**steps).other),
+    'library': gradients_of(functools.partial(_library, **steps)),
   }
-  for tile in some:
+  for tile in tiles_to_try:
     forms[_name(tile)] = functools.partial(
       depthwise_triton.gradients, tile=tile, interpret=interpret, **steps
     )
@@ -166,7 +172,7 @@ def _name(tile):
 
 
 def _library(x, kernel, *, stride, dilation):
-  """As `nn.Conv` lowers it: cuDNN's, on a GPU."""
+  """Convolves as `nn.Conv` does: on a GPU, by cuDNN."""
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -179,36 +185,35 @@ def _library(x, kernel, *, stride, dilation):
 
 
 def _compile(form, arguments, count=_INPUTS):
-  """A program of `form` for a list of so many arguments."""
+  """Compiles a program that applies `form` to `count` sets of arguments."""
   abstract = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arguments)
   program = jax.jit(lambda inputs: [form(*one) for one in inputs])
   return program.lower([abstract] * count).compile()
 
 
 def _several(arguments):
-  """Arguments at different places in memory."""
+  """Copies the arguments, so that each copy has its own memory."""
   return [tuple(jnp.copy(x) for x in arguments) for _ in range(_INPUTS)]
 
 
 def _time(program, inputs):
-  """Seconds of a form, the median, and what it computed of the first input."""
+  """Returns the median seconds of a form, and its first output."""
   values = jax.block_until_ready(program(inputs))[0]
-  taken = []
+  seconds = []
   for _ in range(_CALLS):
     started = time.perf_counter()
     jax.block_until_ready(program(inputs))
-    taken.append((time.perf_counter() - started) / len(inputs))
-  return float(np.median(taken)), values
+    seconds.append((time.perf_counter() - started) / len(inputs))
+  return float(np.median(seconds)), values
 
 
 def _bytes_moved(what, x, grad):
-  """What must be read and written once; the kernel is small beside it."""
+  """Returns the bytes to read and write at least; the kernel is negligible."""
   return x.nbytes + grad.nbytes + (x.nbytes if what == 'gradients' else 0)
 
 
 def _error(values, truth):
-  """The largest relative distance of an array from its float32 values."""
-
+  """Returns the largest relative distance from the float32 values."""
   return max(
     float(_distance(*pair))
     for pair in zip(jax.tree.leaves(values), truth, strict=True)
@@ -217,6 +222,6 @@ def _error(values, truth):
 
 @jax.jit
 def _distance(found, true):
-  # On the device, for these arrays are large.
+  # Computed on the device, because the arrays are large.
   difference = found.astype(jnp.float32) - true
   return jnp.linalg.norm(difference.ravel()) / jnp.linalg.norm(true.ravel())

@@ -1,16 +1,13 @@
-"""Kinds of kernels, by the layers that they compute."""
+"""Groups kernels by the layers that they compute."""
 
 import re
 
 
 def kind_of(kernel):
-  """What a kernel belongs to.
+  """Returns the kind of a kernel, such as 'depthwise, backward'.
 
   Args:
-    kernel: `hlo.Kernel`.
-
-  Returns:
-    Such as 'depthwise, backward'.
+    kernel: an `hlo.Kernel`.
   """
   if not re.search(r'/(jvp|transpose)\(', kernel.source):
     return 'optimizer and types'

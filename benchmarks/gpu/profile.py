@@ -1,7 +1,8 @@
-"""Where the time of our training step goes, kernel by kernel, on the card.
+"""Profiles our training step on the card, kernel by kernel.
 
-The profiler says how long each kernel ran and of which operation of the program
-it is; the program says what that operation computes, and how much it moves.
+The profiler's trace has the duration of each kernel and the operation of the
+program that it belongs to. The text of the program tells what this operation
+computes and how many bytes it moves.
 """
 
 import collections
@@ -20,7 +21,7 @@ from benchmarks.gpu import kinds
 _STEPS = 3
 _LONGEST = 40
 _UNMATCHED = 'unmatched'
-# What comes back from the card's machine is small.
+# Files that are copied back from the machine with the card must be small.
 _MAX_BYTES = 15 * 2**20
 
 
@@ -29,9 +30,9 @@ class Event:
   """A kernel that ran.
 
   Attributes:
-    name: of the kernel, as the card has it.
-    op: the operation of the program; '' where nothing says so.
-    seconds: that it took.
+    name: name of the kernel on the card.
+    op: its operation in the program; '' if unknown.
+    seconds: duration.
   """
 
   name: str
@@ -40,31 +41,32 @@ class Event:
 
 
 def events_of(planes):
-  """All `Event`s of a trace.
+  """Returns all `Event`s of a trace.
 
-  A GPU's plane has a line per stream, on which every kernel is once; lines that
-  are derived from these count only where there are none. Without a GPU it is
-  what the CPU's threads say of operations.
+  A GPU's plane has a line for each stream, on which every kernel appears once.
+  The line 'XLA Ops', which is derived from the streams, is only read if there
+  are no streams. Without a GPU, the events are the operations on the CPU's
+  threads.
 
   Args:
-    planes: of `jax.profiler.ProfileData`.
+    planes: `planes` of a `jax.profiler.ProfileData`.
   """
   planes = list(planes)
-  found = []
+  events = []
   for plane in planes:
     if not plane.name.startswith('/device:GPU'):
       continue
     lines = list(plane.lines)
     streams = [line for line in lines if line.name.startswith('Stream')]
     for line in streams or [line for line in lines if line.name == 'XLA Ops']:
-      found += map(_event, line.events)
-  if found:
-    return found
+      events += map(_event, line.events)
+  if events:
+    return events
   for plane in planes:
     if plane.name == '/host:CPU':
       for line in plane.lines:
-        found += [one for one in map(_event, line.events) if one.op]
-  return found
+        events += [x for x in map(_event, line.events) if x.op]
+  return events
 
 
 def _event(event):
@@ -73,16 +75,16 @@ def _event(event):
     named.setdefault(name, value)
   op = named.get('hlo_op')
   if not op:
-    # What the program says around a kernel, where it is not taken apart.
-    said = ' '.join(value for value in named.values() if isinstance(value, str))
-    found = re.search(r'\bhlo_op[=:]([\w./-]+)', said)
-    op = found[1] if found else ''
-  # An operation of a loop comes with the loop's name.
+    # Some traces have the operation only within a longer text.
+    text = ' '.join(value for value in named.values() if isinstance(value, str))
+    match = re.search(r'\bhlo_op[=:]([\w./-]+)', text)
+    op = match[1] if match else ''
+  # The name of an operation in a loop is preceded by the loop's name.
   return Event(event.name, str(op).split('/')[-1], event.duration_ns / 1e9)
 
 
 def _plain(name):
-  """A name as kernels have it."""
+  """Returns a name of an operation in the form of kernel names."""
   return re.sub(r'[^\w]', '_', name)
 
 
@@ -92,14 +94,15 @@ def summarise(events, kernels, *, steps):
   Args:
     events: `Event`s of all steps.
     kernels: `hlo.Kernel`s of the program.
-    steps: how many ran.
+    steps: number of steps in the trace.
 
   Returns:
-    A dict of `kinds`, the longest first and all of them last; `longest`, the
-    operations that took longest; `unmatched`, event name -> ms a step, of what
-    belongs to no operation; and `unseen`, operations without an event. Times,
-    bytes and counts are of one step; an operation that is several kernels on
-    the card moves its bytes once.
+    A dict. Times, bytes and counts are those of one step. If an operation runs
+    as several kernels on the card, its bytes count once.
+      kinds: a row per kind, sorted by time; the last row is their sum.
+      longest: the operations that took longest.
+      unmatched: event name -> ms, for events that belong to no operation.
+      unseen: operations without an event.
   """
   by_name = {kernel.name: kernel for kernel in kernels}
   by_plain = {_plain(kernel.name): kernel for kernel in kernels}
@@ -115,10 +118,12 @@ def summarise(events, kernels, *, steps):
     if kernel is None:
       unmatched[event.name] += 1e3 * event.seconds / steps
   rows = [
-    _row(kernel, some, steps=steps) for kernel, some in groups.items() if kernel
+    _row(kernel, its_events, steps=steps)
+    for kernel, its_events in groups.items()
+    if kernel
   ]
   rows.sort(key=lambda row: -row['ms'])
-  lost = {
+  unmatched_row = {
     'kind': _UNMATCHED,
     'launches': len(groups[None]) / steps,
     'ms': sum(unmatched.values()),
@@ -127,7 +132,7 @@ def summarise(events, kernels, *, steps):
   }
   seen = {row['op'] for row in rows}
   return {
-    'kinds': _add_up([*rows, lost] if unmatched else rows),
+    'kinds': _add_up([*rows, unmatched_row] if unmatched else rows),
     'longest': rows[:_LONGEST],
     'unmatched': dict(sorted(unmatched.items(), key=lambda item: -item[1])),
     'unseen': [kernel.name for kernel in kernels if kernel.name not in seen],
@@ -159,39 +164,39 @@ def _add_up(rows):
     groups[row['kind']].append(row)
   total = sum(row['ms'] for row in rows)
 
-  def row_of(kind, some):
-    ms, moved = (sum(row[key] for row in some) for key in ('ms', 'bytes'))
+  def row_of(kind, its_rows):
+    ms, moved = (sum(row[key] for row in its_rows) for key in ('ms', 'bytes'))
     return {
       'kind': kind,
-      'launches': sum(row['launches'] for row in some),
+      'launches': sum(row['launches'] for row in its_rows),
       'ms': ms,
       'share': ms / total if total else None,
       'gb': moved / 1e9,
       'gb_s': moved / 1e6 / ms if ms else None,
-      'tflop': sum(row['flops'] for row in some) / 1e12,
+      'tflop': sum(row['flops'] for row in its_rows) / 1e12,
     }
 
-  found = [row_of(kind, some) for kind, some in groups.items()]
-  found.sort(key=lambda row: -row['ms'])
-  return [*found, row_of('all', rows)]
+  sums = [row_of(kind, its_rows) for kind, its_rows in groups.items()]
+  sums.sort(key=lambda row: -row['ms'])
+  return [*sums, row_of('all', rows)]
 
 
 class Profile:
-  """Our training step, and its profile; a contestant of `turns`.
+  """A profile of our training step; a contestant of `turns`.
 
-  A call traces steps; `figures` reads the trace and writes
-  `profile_<net>.json` and the program, `hlo_<net>.txt.gz`.
+  A call traces a few steps. `figures` reads the trace, and writes
+  `profile_<net>.json` and the text of the program, `hlo_<net>.txt.gz`.
 
   Args:
-    net_name: of `problem.NETS`.
-    problem: `problem.Problem`.
+    net_name: one of `problem.NETS`.
+    problem: the `problem.Problem`.
     out: folder for the files.
-    **options: of `jax_contestant.Contestant`.
+    **options: options of `jax_contestant.Contestant`.
   """
 
   def __init__(self, net_name, problem, *, out, **options):
-    # Kernels that a GPU starts as one graph are not told apart. The flag is
-    # read when JAX's backend starts, which is after this.
+    # Without command buffers, the trace has every kernel by itself. XLA reads
+    # this flag when the backend starts, which happens later.
     os.environ['XLA_FLAGS'] = ' '.join(
       (os.environ.get('XLA_FLAGS', ''), '--xla_gpu_enable_command_buffer=')
     ).strip()
@@ -206,6 +211,7 @@ class Profile:
     self._step_s = None
 
   def __call__(self):
+    """Times steps without a trace, and then traces as many."""
     import jax
 
     jax.block_until_ready(self._step())
@@ -222,13 +228,13 @@ class Profile:
       jax.block_until_ready(state)
 
   def figures(self):
-    """What `summarise` finds of `kinds`, and ms of a step without a trace."""
+    """Returns `kinds` of `summarise`, and step_ms, measured without a trace."""
     text = self._step.compiled.as_text()
     self._keep(text)
     try:
       kernels, _, _ = hlo.readable_kernels(text)
     except Exception as error:
-      # The longest kernels of the card are worth having without it.
+      # The times of the kernels are useful even without the program.
       print(f'The program of {self._net_name} cannot be read: {error}')
       kernels = []
     found = {

@@ -1,10 +1,10 @@
-"""The networks of a rehearsal: what compiles in seconds on a CPU."""
+"""The config of a rehearsal, whose networks compile in seconds on a CPU."""
 
 from configs import mtnet as configs
 
 
 def get_config():
-  """`configs/mtnet.py:test` with networks that are smaller still, unlocked."""
+  """Returns `configs/mtnet.py:test` with even smaller networks, unlocked."""
   config = configs.get_config('test').unlock()
   config.image_size = 32
   small = {'stem_widths': (8,), 'middle_blocks': 0, 'tail_widths': (8,)}

@@ -1,4 +1,4 @@
-"""Steps that share a call of a program are the steps of single calls."""
+"""Checks that steps in one call equal the same steps in single calls."""
 
 import jax
 import numpy as np
@@ -14,17 +14,17 @@ _STEPS = 16
 
 
 def check(stage_name, folder, tiny):
-  """Runs 16 steps in one call and in 16, of one compiled program.
+  """Runs 16 steps in one call and in 16 calls of the same compiled program.
 
   Args:
-    stage_name: of `STAGES`.
-    folder: for checkpoints, none of which are written.
-    tiny: the networks of a rehearsal.
+    stage_name: one of `STAGES`.
+    folder: folder for checkpoints; nothing is written there.
+    tiny: whether to use the networks of a rehearsal.
 
   Returns:
-    The figures of a check: 'ok' if every leaf of the state is the same, bit
-    for bit; the largest difference; and whether one call repeats itself, which
-    it does not where sums are made in any order.
+    The figures of a check. 'ok' is True if every leaf of the two states is
+    equal bit for bit. 'repeats_itself' is False if the same call gives two
+    different results, as it does if the device adds in no fixed order.
   """
   trainer = _trainer(stage_name, folder, tiny)
   together = _run(trainer, (_STEPS,))
@@ -39,7 +39,7 @@ def check(stage_name, folder, tiny):
 
 
 def _run(trainer, calls):
-  """The state after calls of so many steps each."""
+  """Returns the state after calls; `calls` are their numbers of steps."""
   state, step = trainer.put_on_devices(trainer.init_state()), 0
   for num_steps in calls:
     state, _ = trainer.steps(state, step, num_steps=num_steps)
@@ -60,7 +60,7 @@ def _trainer(stage_name, folder, tiny):
 
 
 def largest_difference(left, right):
-  """The largest absolute difference of two trees; NaN where values are."""
+  """Returns the largest absolute difference of two trees; NaN if any is NaN."""
   differences = jax.tree.map(
     lambda x, y: np.max(np.abs(np.asarray(x, np.float64) - y), initial=0),
     left,

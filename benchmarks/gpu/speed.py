@@ -1,8 +1,10 @@
-"""Our networks on the card, against their peers and against the card's floors.
+"""Part speed: times our networks and their peers on the card.
 
-Contestants of a group are built at the same time, each in a process of its own,
-for compiling takes a minute and time is short. Nothing else is built while they
-take turns. The first groups say most; each is left out where time is too short.
+The contestants of a group are built in parallel, each in its own process,
+because compilation takes a minute and time is short. Nothing is built while
+they take turns. The most informative groups come first; a group is skipped if
+too little time remains. Our times are also compared with the card's own limits
+(`benchmarks.gpu.floors`).
 """
 
 import dataclasses
@@ -32,35 +34,37 @@ _COLUMNS = {
 
 
 class _Group:
-  """Contestants that are built at the same time; closed when left.
+  """Contestants that are built in parallel; a context manager that closes them.
 
   Args:
-    visit: `visit.Visit`.
-    sizes: `cases.Sizes`.
-    late: names of peers that take no part; those whose builds take too long
-      are added.
+    visit: the `visit.Visit`.
+    sizes: the `cases.Sizes`.
+    late: set of names of peers that are skipped. Peers whose build takes too
+      long are added to it.
   """
 
   def __init__(self, visit, sizes, late):
     self._visit = visit
     self._sizes = sizes
     self._late = late
-    self._found = {}
-    self._left = visit.left
+    self._contestants = {}
+    self._remaining_at_start_s = visit.remaining_s
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    for key in list(self._found):
+    for key in list(self._contestants):
       self.drop(key)
 
   def add(self, case, name, build, *arguments, **options):
-    """Starts to build a contestant; `case` is None for the card itself."""
-    self._found[case, name] = turns.Contestant(build, *arguments, **options)
+    """Starts to build a contestant; `case` is None for the card's floors."""
+    self._contestants[case, name] = turns.Contestant(
+      build, *arguments, **options
+    )
 
   def add_all(self, case, **options):
-    """Starts to build ours and its peers, in bfloat16."""
+    """Starts to build ours and its peers in bfloat16."""
     size = self._sizes.size
     for name in ('ours', *self._sizes.peers):
       if name == 'torch':
@@ -76,44 +80,60 @@ class _Group:
       self.add(case, name, getattr(cases_lib, name), case, size, **options)
 
   def wait(self, reserve_s):
-    """Waits for all builds, until so many seconds of the visit are left.
+    """Waits for all builds, and drops those that are late.
 
-    For the straightforward port only while a quarter of the time is left that
-    there was when the group began.
+    The straightforward port may be late earlier than the others: when a quarter
+    remains of the time that remained when the group began.
+
+    Args:
+      reserve_s: seconds of the visit that must remain.
     """
-    keys = sorted(self._found, key=lambda key: key[1] == 'straightforward')
+    keys = sorted(
+      self._contestants, key=lambda key: key[1] == 'straightforward'
+    )
     for key in keys:
       until = reserve_s
       if key[1] == 'straightforward':
-        until = max(reserve_s, self._left / 4)
-      timeout = max(self._visit.left - until, 0)
+        until = max(reserve_s, self._remaining_at_start_s / 4)
+      timeout = max(self._visit.remaining_s - until, 0)
       if self.ask(key, 'ready', timeout) is False:
-        self.fail(key, f'not built {until:.0f} s before the end')
+        self.fail(key, f'not built {until:.0f} s before the end of the visit')
         if key[1] in self._sizes.peers:
           self._late.add(key[1])
 
   def names(self, case):
-    """Those of a case that did not fail."""
-    return [name for which, name in self._found if which == case]
+    """Returns the names of a case's contestants that did not fail."""
+    return [name for which, name in self._contestants if which == case]
 
   def build_s(self, case, name):
-    return self._found[case, name].build_s
+    """Returns the seconds of a contestant's build."""
+    return self._contestants[case, name].build_s
 
   def ask(self, key, method, *arguments, timeout=None):
-    """What a contestant answers; None where it failed, which is recorded."""
-    if key not in self._found:
+    """Calls a method of a contestant.
+
+    Args:
+      key: (case, name) of the contestant.
+      method: name of the method.
+      *arguments: its arguments.
+      timeout: seconds to wait, at most the rest of the visit.
+
+    Returns:
+      The result; None if the contestant failed, which is recorded.
+    """
+    if key not in self._contestants:
       return None
     if method != 'ready':
-      timeout = min(timeout or 1e6, max(self._visit.left - 2, 1))
+      timeout = min(timeout or 1e6, max(self._visit.remaining_s - 2, 1))
       arguments = (*arguments, timeout)
     try:
-      return getattr(self._found[key], method)(*arguments)
+      return getattr(self._contestants[key], method)(*arguments)
     except (RuntimeError, TimeoutError) as error:
       self.fail(key, str(error))
     return None
 
   def fail(self, key, error):
-    """Records that a contestant failed, and ends it."""
+    """Records that a contestant failed, and stops it."""
     case, name = key
     lines = error.strip().splitlines() or ['']
     self._visit.record(
@@ -126,57 +146,58 @@ class _Group:
     self.drop(key)
 
   def drop(self, key):
-    """Ends a contestant, and gives its memory back."""
-    self._found.pop(key).close(kill=True)
+    """Stops a contestant and frees its memory."""
+    self._contestants.pop(key).close(kill=True)
 
   def take_turns(self, case):
-    """Contestant -> median seconds of a call."""
+    """Times a case; returns contestant name -> median seconds of a call."""
     sizes = self._sizes
     calls = {}
     for name in self.names(case):
       self.ask((case, name), 'run', 3)
       seconds = self.ask((case, name), 'run', 2)
       if seconds:
-        fit = int(sizes.round_s / (seconds / 2))
-        calls[name] = min(max(fit, 1), sizes.calls)
-    taken = {name: [] for name in calls}
-    for turn in range(sizes.rounds):
-      if turn and self._visit.left < 10:
+        num_calls = int(sizes.round_s / (seconds / 2))
+        calls[name] = min(max(num_calls, 1), sizes.calls)
+    elapsed_s = {name: [] for name in calls}
+    for round_number in range(sizes.rounds):
+      if round_number and self._visit.remaining_s < 10:
         break
       for name, times in calls.items():
         if seconds := self.ask((case, name), 'run', times):
-          taken[name].append(seconds / times)
+          elapsed_s[name].append(seconds / times)
     return {
       name: statistics.median(seconds)
-      for name, seconds in taken.items()
+      for name, seconds in elapsed_s.items()
       if seconds
     }
 
 
 def rows_of(case, seconds, *, build_s, figures, floors):
-  """A row per contestant.
+  """Returns a row per contestant.
 
   Args:
-    case: `cases.Case`.
-    seconds: contestant -> seconds of a call.
-    build_s: contestant -> seconds of its build.
-    figures: contestant -> what it says of itself.
-    floors: what `floors.Floors` found; may be empty.
+    case: the `cases.Case`.
+    seconds: contestant name -> seconds of a call.
+    build_s: contestant name -> seconds of its build.
+    figures: contestant name -> what its method `figures()` returned.
+    floors: figures of `floors.Floors`; may be empty.
 
   Returns:
-    Dicts. `times_ours` above 1 is slower than ours. Of all that JAX compiled
-    `share_of_copy` and `share_of_product` say how long the card's memory and
-    its products would be busy at the least, as shares of the time.
+    A list of dicts. `times_ours` above 1 is slower than ours. `share_of_copy`
+    and `share_of_product` are the least times for the program's memory traffic
+    and for its products on this card, as shares of its time; only programs
+    compiled by JAX have them.
   """
   rows = []
-  for name, each in seconds.items():
+  for name, call_s in seconds.items():
     figure = figures.get(name) or {}
     row = {
       **dataclasses.asdict(case),
       'contestant': name,
-      'ms': 1e3 * each,
-      'images_s': case.batch / each,
-      'times_ours': each / seconds['ours'] if 'ours' in seconds else None,
+      'ms': 1e3 * call_s,
+      'images_s': case.batch / call_s,
+      'times_ours': call_s / seconds['ours'] if 'ours' in seconds else None,
       'build_s': build_s.get(name),
       'peak_gib': _over(figure.get('peak_bytes'), 2**30),
       'held_gib': _over(figure.get('bytes_held'), 2**30),
@@ -189,7 +210,7 @@ def rows_of(case, seconds, *, build_s, figures, floors):
       ('share_of_copy', 'gb', 'copy_gb_s'),
       ('share_of_product', 'tflop', 'product_tflop_s'),
     ):
-      row[share] = _over(_over(row[work], floors.get(floor)), each)
+      row[share] = _over(_over(row[work], floors.get(floor)), call_s)
     for key in ('uncompiled', 'uncounted', 'loops_counted_once'):
       if figure.get(key):
         row[key] = figure[key]
@@ -202,7 +223,7 @@ def _over(value, unit):
 
 
 def _time(visit, group, case, floors):
-  """Times a case, records it, and ends its contestants."""
+  """Times a case, records its rows, and stops its contestants."""
   seconds = group.take_turns(case)
   build_s = {name: group.build_s(case, name) for name in group.names(case)}
   figures = {
@@ -226,21 +247,21 @@ def _measure_floors(visit, group):
 
 
 def _record_profile(visit, group, case):
-  found = group.ask((case, 'profile'), 'figures', timeout=60)
-  if found is None:
+  profile = group.ask((case, 'profile'), 'figures', timeout=60)
+  if profile is None:
     return
   group.drop((case, 'profile'))
-  for row in found['kinds']:
+  for row in profile['kinds']:
     visit.record(
       'speed',
       **dataclasses.asdict(case),
-      profile_step_ms=found['step_ms'],
+      profile_step_ms=profile['step_ms'],
       **row,
     )
 
 
 def _chosen(sizes, *, nets, peers):
-  """Sizes without other networks and peers."""
+  """Returns sizes with only some of the networks and peers."""
   groups = (
     tuple(case for case in group if case.net in nets) for group in sizes.groups
   )
@@ -252,13 +273,13 @@ def _chosen(sizes, *, nets, peers):
 
 
 def run(visit, config):
-  """Measures all of it, as far as time allows.
+  """Runs the part, as far as time allows.
 
   Args:
-    visit: `visit.Visit`.
-    config: `matmul_precision` is of our float32 products.
+    visit: the `visit.Visit`.
+    config: its `matmul_precision` is the precision of our float32 products.
   """
-  # All have a part of the card's memory at the same time.
+  # The contestants share the card's memory.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   sizes = cases_lib.TINY if visit.tiny else cases_lib.CARD
   sizes = _chosen(sizes, nets=flags.FLAGS.nets, peers=flags.FLAGS.peers)
@@ -267,7 +288,7 @@ def run(visit, config):
   with _Group(visit, sizes, late) as profiles:
     for number, cases in enumerate(sizes.groups):
       reserve_s = sizes.reserve_s if not number else sizes.reserve_s / 2
-      if number and visit.left < 2 * reserve_s:
+      if number and visit.remaining_s < 2 * reserve_s:
         visit.record('speed', left_out=[str(case) for case in cases])
         continue
       with _Group(visit, sizes, late) as group:
@@ -288,7 +309,7 @@ def run(visit, config):
               fields=sizes.fields.get(case.net),
             )
         if number == 1:
-          # Traces are read while the next group is built.
+          # Traces are read while the second group is built.
           for case in sizes.groups[0]:
             _record_profile(visit, profiles, case)
         group.wait(reserve_s)
@@ -302,7 +323,7 @@ def run(visit, config):
           if not number:
             for case in cases:
               profiles.ask((case, 'profile'), 'run', 1, timeout=30)
-    # They were not read yet where no other group was built.
+    # The traces are not read yet if no second group was built.
     for case in sizes.groups[0]:
       _record_profile(visit, profiles, case)
   print(timing.table(rows, _COLUMNS))

@@ -1,10 +1,10 @@
-"""Part train: MT-Net at the paper's size, for as long as the visit lasts.
+"""Part train: trains MT-Net at the paper's size until the visit ends.
 
-`python -m mtnet_jax.main` in this process, in bfloat16 and with the 'cosine'
-schedule, unless --config.dtype or --config.coarse_stage.schedule (and so on)
-says otherwise. Epochs of a stage are as many as fit, or those of
---config.coarse_stage.epochs where it is given. The paper trains far longer, so
-that its numbers stand beside these as a mark, and not as what was expected.
+It runs `mtnet_jax.main` in this process, in bfloat16 and with the schedule
+'cosine'. --config.dtype and --config.coarse_stage.schedule (likewise for the
+other stages) override these. Each stage trains for as many epochs as fit,
+unless --config.coarse_stage.epochs (likewise) is set. The paper's results are
+recorded beside ours for comparison only: the paper trains far longer.
 """
 
 import os
@@ -29,8 +29,8 @@ from mtnet_jax.system import compilation_cache
 from mtnet_jax.training import progress
 
 _STAGES = tuple(budget.SHARES)
-# With less than this left, training gives way to an evaluation of what there
-# is; and with less than that, to nothing.
+# When only this much time remains, training stops and the best variables so far
+# are evaluated.
 _EVALUATION_S = 30
 _TINY_EVALUATION_S = 5
 _FILES = (
@@ -48,15 +48,15 @@ class _OutOfTimeError(Exception):
 
 
 def run(visit, config):
-  """Trains, evaluates, and records what came out.
+  """Trains, evaluates, and records the results.
 
   Args:
-    visit: `visit.Visit`; the run's small files are copied to its folder.
-    config: of the command; a rehearsal has its own.
+    visit: the `visit.Visit`; the run's small files are copied to its folder.
+    config: config of the command; a rehearsal uses its own.
   """
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   compilation_cache.enable()
-  # Orbax says a dozen lines for each checkpoint.
+  # Orbax logs a dozen lines for each checkpoint.
   logging.set_verbosity(logging.ERROR)
   started = time.monotonic()
   with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def run(visit, config):
       results = workdir_lib.read_metrics(workdir)
       simulated, test, complete = results['simulated'], results['test'], True
     except _OutOfTimeError:
-      # Nothing is reported but the metrics of what was trained so far.
+      # There is no report, only the metrics of the best variables so far.
       simulated, complete = splits['train'].simulated, False
       test = _evaluate(config, workdir, splits)
     finally:
@@ -92,34 +92,34 @@ def run(visit, config):
 
 
 def _config_of(visit, config, folder):
-  """The config to train, unlocked."""
+  """Returns the config to train, unlocked."""
   data_dir = config.dataset.data_dir
   if visit.tiny:
     config = rehearsal.get_config()
     data_dir = data_dir or str(folder / 'data')
   config = config.copy_and_resolve_references().unlock()
   config.dataset.data_dir = data_dir
-  if not _is_given('dtype'):
+  if not _is_on_command_line('dtype'):
     config.dtype = 'bfloat16'
   for name in _STAGES:
-    if not _is_given(f'{name}_stage.schedule'):
+    if not _is_on_command_line(f'{name}_stage.schedule'):
       config[f'{name}_stage'].schedule = 'cosine'
   return config
 
 
-def _is_given(key):
-  """Whether the command line has --config.KEY."""
+def _is_on_command_line(key):
+  """Returns whether the command line has --config.KEY."""
   return f'config.{key}' in flags.FLAGS
 
 
 def _choose_epochs(visit, config, splits, folder):
-  """Sets the epochs of the stages, as many as fit."""
-  given = {
+  """Sets the stages' epochs to as many as fit, unless the user set them."""
+  chosen = {
     name: config[f'{name}_stage'].epochs
     for name in _STAGES
-    if _is_given(f'{name}_stage.epochs')
+    if _is_on_command_line(f'{name}_stage.epochs')
   }
-  if len(given) == len(_STAGES):
+  if len(chosen) == len(_STAGES):
     return
   costs = budget.measure(config, splits, folder)
   for name in ('coarse', 'class'):
@@ -132,30 +132,32 @@ def _choose_epochs(visit, config, splits, folder):
     )
   epochs = budget.epochs_for(
     costs,
-    visit.left,
+    visit.remaining_s,
     max_epochs={name: config[f'{name}_stage'].epochs for name in _STAGES},
   )
   with config.unlocked():
-    for name, value in {**epochs, **given}.items():
+    for name, value in {**epochs, **chosen}.items():
       config[f'{name}_stage'].epochs = value
-  # Its checkpoints are gigabytes at the paper's size.
+  # The checkpoints in it take gigabytes at the paper's size.
   shutil.rmtree(folder)
 
 
 class _Watch(progress.Observer):
-  """Records each stage, and ends the run before the visit does."""
+  """Records each stage, and stops the run before the visit ends."""
 
   def __init__(self, visit, ahead, workdir, **kwargs):
     super().__init__(workdir, **kwargs)
     self._visit, self._ahead, self._workdir = visit, ahead, workdir
-    self._reserve = _TINY_EVALUATION_S if visit.tiny else _EVALUATION_S
+    self._reserve_s = _TINY_EVALUATION_S if visit.tiny else _EVALUATION_S
 
   def start(self, trainer, step, history):
     super().start(trainer, step, history)
     self._started = time.monotonic()
     self._first_step = self._step_s = None
     try:
-      self._ahead.wait(trainer.stage.name, self._visit.left - self._reserve)
+      self._ahead.wait(
+        trainer.stage.name, self._visit.remaining_s - self._reserve_s
+      )
     except TimeoutError as error:
       raise _OutOfTimeError from error
 
@@ -163,7 +165,7 @@ class _Watch(progress.Observer):
     super().step(step, loss)
     if self._first_step is None:
       self._first_step = time.monotonic() - self._started
-    if self._visit.left < self._reserve:
+    if self._visit.remaining_s < self._reserve_s:
       raise _OutOfTimeError
 
   def timed(self, step_seconds):
@@ -172,25 +174,25 @@ class _Watch(progress.Observer):
 
   def epoch(self, row, history):
     super().epoch(row, history)
-    # Whatever happens to this process, the log is where it is looked for.
+    # The log is kept even if this process is killed.
     _copy(self._workdir, self._visit.out)
 
   def finish(self):
     super().finish()
     name, stage = self._stage.name, self._stage
     history, select_by = self._histories[name], f'val_{stage.select_by}'
-    found = {}
+    figures = {}
     if history:
       best = max(history, key=lambda row: row[select_by])
-      found = {
+      figures = {
         'best_epoch': best['epoch'],
         select_by: best[select_by],
         'epoch_s': min(row['seconds'] for row in history),
       }
       if 'val_dice' in best:
-        found['val_dice'] = best['val_dice']
+        figures['val_dice'] = best['val_dice']
     if self._step_s:
-      found['images_a_second'] = stage.batch_size / self._step_s
+      figures['images_a_second'] = stage.batch_size / self._step_s
     self._visit.record(
       'train',
       stage=name,
@@ -200,12 +202,12 @@ class _Watch(progress.Observer):
       seconds=round(time.monotonic() - self._started, 1),
       compile_s=round(self._first_step or 0, 1),
       step_s=self._step_s,
-      **found,
+      **figures,
     )
 
 
 def _evaluate(config, workdir, splits):
-  """Metrics of the best variables of a run that did not end.
+  """Returns the test metrics of an unfinished run's best variables.
 
   Raises:
     errors.InputError: a stage has no best epoch yet.
@@ -222,8 +224,8 @@ def _evaluate(config, workdir, splits):
 
 
 def _record_results(visit, test, simulated, minutes, complete):
-  """A row per network, beside the paper's."""
-  for name, found, printed in (
+  """Records a row per network, with the paper's results."""
+  for name, metrics, printed in (
     ('coarse', test['segmentation']['coarse'], paper.COARSE_SEGMENTATION),
     ('fine', test['segmentation']['fine'], paper.FINE_SEGMENTATION),
     ('class', test['classification'], paper.CLASSIFICATION),
@@ -235,13 +237,13 @@ def _record_results(visit, test, simulated, minutes, complete):
       complete=complete,
       nodules=test['nodules'],
       minutes=round(minutes, 1),
-      **{key: found[key] for key in printed},
+      **{key: metrics[key] for key in printed},
       paper=printed,
     )
 
 
 def _copy(workdir, out):
-  """Copies the small files of a run, as far as there are any."""
+  """Copies the small files of a run that exist."""
   for name in _FILES:
     path = workdir / name
     if path.exists() and path.stat().st_size <= _MAX_BYTES:

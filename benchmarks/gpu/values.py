@@ -1,11 +1,11 @@
-"""The networks' values and gradients on this device, beside a CPU's.
+"""Compares the networks' values and gradients on this device with a CPU's.
 
-Both compute in float32 from the same parameters, inputs and dropout keys. How
-far apart roundings alone may take them depends on the network: the CPU
-computes a second time, with parameters that are off by about one rounding, and
-the two devices may differ by ten times as much as that changes, or by the
-bound of docs/fidelity.md where that is larger. Products in TF32, whose rounding
-is 8,000 times float32's, would still be noticed.
+Both devices compute in float32 from the same parameters, inputs and dropout
+keys. How much rounding alone may change the values depends on the network. The
+CPU therefore computes a second time with parameters that are perturbed by about
+one rounding. The two devices may differ by ten times the change that this
+causes, or by the bound in docs/fidelity.md if that is larger. Products in TF32
+would still be detected: their rounding error is 8,000 times that of float32.
 """
 
 import concurrent.futures
@@ -26,35 +26,35 @@ from mtnet_jax.system import devices
 
 NAMES = problem_lib.NETS
 
-# As a share of the norm: of gradients in docs/fidelity.md, section 6, and of
-# outputs there as a share of the largest value.
+# Relative bound, as a share of the norm, from docs/fidelity.md, section 6.
+# There it holds for gradients, and for outputs as a share of the largest value.
 _BOUND = 1e-4
 _TIMES_A_ROUNDING = 10
 # About half of float32's distance from 1 to the next number.
 _ROUNDING = 2.0**-24
-# A leaf whose norm is below this share of the whole is a gradient that is 0 but
-# for roundings, such as that of a bias before a batch norm.
+# A leaf whose norm is below this share of the whole gradient's is 0 except for
+# rounding, such as the gradient of a bias before a batch norm.
 _SMALLEST_LEAF = 1e-4
 _BATCH_SIZE = 2
-# Compiling for a CPU would take longer than all else: its programs run only
-# twice, and their products are Eigen's at any level.
+# Optimised compilation for the CPU would take longer than everything else, and
+# its programs run only twice. Products are computed by Eigen at any level.
 _UNOPTIMISED = {'xla_backend_optimization_level': 0}
 
 
 class Values:
   """Compiles and compares the three networks.
 
-  Programs are compiled in other threads, in the order in which the checks ask
-  for them.
+  Other threads compile the programs, in the order in which the checks need
+  them.
 
   Args:
-    tiny: the networks of a rehearsal in place of the paper's.
+    tiny: whether to use the networks of a rehearsal in place of the paper's.
   """
 
   def __init__(self, tiny):
     config = rehearsal.get_config() if tiny else configs.get_config()
     self._problem = problem_lib.make(_BATCH_SIZE, config.image_size)
-    self._variables, self._found = {}, {}
+    self._variables, self._card_values = {}, {}
     self._cpu, self._card = jax.devices('cpu')[0], jax.devices()[0]
     for name, net in nets_lib.make_nets(config).items():
       shapes = jax.eval_shape(
@@ -73,7 +73,7 @@ class Values:
     }
 
   def close(self):
-    """Drops programs that nobody waits for."""
+    """Cancels compilations that have not started."""
     self._pool.shutdown(wait=False, cancel_futures=True)
 
   def _device(self, where):
@@ -90,7 +90,7 @@ class Values:
     )
 
   def _compile(self, config, name, dtype, where):
-    """The program of a network, where its arguments are."""
+    """Compiles the program of a network for one of the devices."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
       config.dtype = dtype
@@ -104,8 +104,8 @@ class Values:
     with jax.default_matmul_precision('highest'):
       if where != 'cpu':
         return program.lower(*arguments).compile()
-      # The CPU computes with XLA alone, so that also a rehearsal on a CPU
-      # compares two programs and not one with itself.
+      # The reference uses XLA alone, so that a rehearsal on a CPU compares two
+      # different programs.
       with target.portable():
         return program.lower(*arguments).compile()
 
@@ -117,52 +117,58 @@ class Values:
     """Compares this device with the CPU, both in float32.
 
     Args:
-      name: of `NAMES`.
+      name: one of `NAMES`.
 
     Returns:
-      The figures of a check: 'ok', and for each kind of value by how much they
-      differ, as a share of the CPU's norm; 'rounding_KIND' is what the CPU
-      finds from parameters off by a rounding.
+      The figures of a check: 'ok', and for each kind of value the difference as
+      a share of the CPU's norm. 'rounding_KIND' is the difference on the CPU
+      that perturbed parameters cause.
     """
     card = self._run(name, 'float32', 'card')
-    self._found[name] = card
+    self._card_values[name] = card
     cpu = self._run(name, 'float32', 'cpu')
-    moved = self._run(
-      name, 'float32', 'cpu', _off_by_a_rounding(self._variables[name])
+    perturbed = self._run(
+      name, 'float32', 'cpu', _perturbed(self._variables[name])
     )
     figures, ok = {'loss_value': float(cpu['loss'])}, True
     for kind in cpu:
-      differs = relative(card[kind], cpu[kind])
-      rounding = relative(moved[kind], cpu[kind])
+      difference = relative(card[kind], cpu[kind])
+      rounding = relative(perturbed[kind], cpu[kind])
       allowed = max(_BOUND, _TIMES_A_ROUNDING * rounding)
-      figures |= {kind: differs, f'rounding_{kind}': rounding}
-      # Written so that NaN fails.
-      ok = ok and bool(differs <= allowed)
-    worst = _worst_leaf(card['gradient'], cpu['gradient'], moved['gradient'])
+      figures |= {kind: difference, f'rounding_{kind}': rounding}
+      # This comparison is False for NaN.
+      ok = ok and bool(difference <= allowed)
+    worst = _worst_leaf(
+      card['gradient'], cpu['gradient'], perturbed['gradient']
+    )
     figures |= worst
     ok = ok and bool(worst['worst_leaf_to_allowed'] <= 1)
     return {'ok': ok, **figures}
 
   def check_bfloat16(self, name):
-    """What bfloat16 changes on this device, beside `check`'s float32 there.
+    """Compares bfloat16 with float32 on this device.
+
+    Args:
+      name: one of `NAMES`.
 
     Returns:
-      The figures of a check, which fails where a value is not finite.
+      The figures of a check, which fails if any value is not finite.
     """
-    found = self._run(name, 'bfloat16', 'card')
-    if name not in self._found:
-      self._found[name] = self._run(name, 'float32', 'card')
-    finite = all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+    values = self._run(name, 'bfloat16', 'card')
+    if name not in self._card_values:
+      self._card_values[name] = self._run(name, 'float32', 'card')
+    finite = all(np.isfinite(x).all() for x in jax.tree.leaves(values))
     return {
       'ok': bool(finite),
       **{
-        kind: relative(x, self._found[name][kind]) for kind, x in found.items()
+        kind: relative(x, self._card_values[name][kind])
+        for kind, x in values.items()
       },
     }
 
 
 def _values(name, net, variables, inputs, target):
-  """What a network computes in evaluation and in a step of training."""
+  """Computes a network's values in evaluation and in a training step."""
   evaluated, _ = net.apply(variables, *inputs, train=False)
 
   def loss_of(params):
@@ -179,24 +185,25 @@ def _values(name, net, variables, inputs, target):
   (loss, (logits, batch_stats)), gradient = jax.value_and_grad(
     loss_of, has_aux=True
   )(variables['params'])
-  found = {
+  values = {
     'evaluation': evaluated,
     'training': logits,
     'loss': loss,
     'batch_stats': batch_stats,
     'gradient': gradient,
   }
-  return jax.tree.map(lambda x: x.astype(jnp.float32), found)
+  return jax.tree.map(lambda x: x.astype(jnp.float32), values)
 
 
-def _off_by_a_rounding(variables):
+def _perturbed(variables):
+  """Returns variables that are changed by about one rounding."""
   rng = np.random.default_rng(0)
 
-  def moved(x):
+  def perturb(x):
     change = 1 + _ROUNDING * rng.standard_normal(x.shape)
     return np.asarray(x * change, x.dtype)
 
-  return jax.tree.map(moved, variables)
+  return jax.tree.map(perturb, variables)
 
 
 def _norm(tree):
@@ -207,32 +214,32 @@ def _norm(tree):
   )
 
 
-def relative(found, expected):
-  """Norm of the difference of two trees, as a share of the second one's."""
+def relative(actual, expected):
+  """Returns the norm of the difference, as a share of that of `expected`."""
   difference = jax.tree.map(
-    lambda x, y: np.asarray(x, np.float64) - y, found, expected
+    lambda x, y: np.asarray(x, np.float64) - y, actual, expected
   )
   return _norm(difference) / max(_norm(expected), 1e-30)
 
 
-def _worst_leaf(found, expected, moved):
-  """The leaf that differs most, measured by what it may differ."""
+def _worst_leaf(actual, expected, perturbed):
+  """Returns the leaf with the largest ratio of actual to allowed difference."""
   whole = _norm(expected)
   worst = {'worst_leaf': '', 'worst_leaf_to_allowed': 0.0}
   for (path, x), y, z in zip(
     jax.tree_util.tree_leaves_with_path(expected),
-    jax.tree.leaves(found),
-    jax.tree.leaves(moved),
+    jax.tree.leaves(actual),
+    jax.tree.leaves(perturbed),
     strict=True,
   ):
     if _norm(x) <= _SMALLEST_LEAF * whole:
       continue
-    differs = relative(y, x)
-    to_allowed = differs / max(_BOUND, _TIMES_A_ROUNDING * relative(z, x))
+    difference = relative(y, x)
+    to_allowed = difference / max(_BOUND, _TIMES_A_ROUNDING * relative(z, x))
     if not to_allowed <= worst['worst_leaf_to_allowed']:
       worst = {
         'worst_leaf': jax.tree_util.keystr(path, simple=True, separator='/'),
-        'worst_leaf_differs': differs,
+        'worst_leaf_differs': difference,
         'worst_leaf_to_allowed': to_allowed,
       }
   return worst

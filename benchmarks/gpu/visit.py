@@ -1,7 +1,7 @@
-"""One visit to a machine with a GPU: little time, and nothing to lose.
+"""A visit to a machine with a GPU: records results and watches the time.
 
-Every figure is printed and written as soon as it is there, so that whatever
-ends the visit early leaves what was found so far.
+Every result is printed and written as soon as it is known, so that no result is
+lost if the visit ends early.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ _QUERY = 'name,driver_version,memory.total,clocks.max.sm,clocks.max.mem'
 
 
 class Visit:
-  """Where figures go, and how much time is left for more.
+  """Records the figures of a visit, and tells how much time remains.
 
   Args:
     out: folder for `<part>.json`.
-    seconds: after which the visit must have ended.
-    tiny: a rehearsal, at sizes for a CPU.
-    pause: process groups that stand still while something is timed.
+    seconds: duration of the visit.
+    tiny: whether this is a rehearsal, at sizes for a CPU.
+    pause: ids of process groups that are paused while something is timed.
 
   Attributes:
     out: `pathlib.Path` of the folder.
-    tiny: as given.
+    tiny: whether this is a rehearsal.
   """
 
   def __init__(self, out, *, seconds, tiny=False, pause=()):
@@ -39,25 +39,25 @@ class Visit:
     self._started = time.monotonic()
     self._seconds = seconds
     self._pause = tuple(pause)
-    self._found = {}
+    self._rows = {}
 
   @property
-  def elapsed(self):
+  def elapsed_s(self):
     """Seconds since the visit began."""
     return time.monotonic() - self._started
 
   @property
-  def left(self):
-    """Seconds until the visit must have ended."""
-    return self._seconds - self.elapsed
+  def remaining_s(self):
+    """Seconds until the visit must end."""
+    return self._seconds - self.elapsed_s
 
   @contextlib.contextmanager
   def quiet(self):
-    """Nothing else of the visit runs inside, on the card or beside it."""
+    """Pauses the process groups of `pause` within the context."""
     self._send(signal.SIGSTOP)
     try:
       if self._pause:
-        # Until the card has done what it was given before.
+        # The card finishes the work that these processes dispatched.
         time.sleep(_UNTIL_QUIET_S)
       yield
     finally:
@@ -65,7 +65,7 @@ class Visit:
 
   def _send(self, number):
     for group in self._pause:
-      # One that has ended is quiet, too.
+      # The group may have ended.
       with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
 
@@ -73,14 +73,14 @@ class Visit:
     """Prints a row of figures and appends it to `<part>.json`.
 
     Args:
-      part: such as 'speed'.
-      **figures: what JSON can hold.
+      part: name of the part, such as 'speed'.
+      **figures: values that JSON can hold.
     """
-    figures = {'at_s': round(self.elapsed, 1), **figures}
-    rows = self._found.setdefault(part, [])
+    figures = {'at_s': round(self.elapsed_s, 1), **figures}
+    rows = self._rows.setdefault(part, [])
     rows.append(figures)
     print(
-      f'[{self.elapsed:5.0f} s] {part}: '
+      f'[{self.elapsed_s:5.0f} s] {part}: '
       + ', '.join(
         f'{name} {_text(value)}'
         for name, value in figures.items()
@@ -112,16 +112,16 @@ _environment = {}
 
 
 def environment():
-  """`timing.environment`, with the card and its driver as it says them."""
+  """Returns `timing.environment` and what the driver reports about the card."""
   if not _environment:
     _environment.update(timing.environment(), card=_card())
   return _environment
 
 
 def _card():
-  """What the driver says of the card; None where there is none."""
+  """Returns what the driver reports about the card; None without a card."""
   try:
-    said = subprocess.run(
+    output = subprocess.run(
       ['nvidia-smi', f'--query-gpu={_QUERY}', '--format=csv,noheader'],
       capture_output=True,
       text=True,
@@ -130,4 +130,4 @@ def _card():
     ).stdout
   except (OSError, subprocess.SubprocessError):
     return None
-  return dict(zip(_QUERY.split(','), said.strip().split(', '), strict=False))
+  return dict(zip(_QUERY.split(','), output.strip().split(', '), strict=False))

@@ -1,1 +1,1 @@
-"""The page of results on real nodules: `python -m benchmarks.results`."""
+"""Makes the page of results on real nodules, docs/results.md."""

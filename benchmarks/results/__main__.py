@@ -1,12 +1,13 @@
-"""Writes docs/results.md, from finished runs or from the numbers they left.
+"""Writes docs/results.md from finished runs or from their saved numbers.
 
-    python -m benchmarks.results --runs=runs    from runs, which it reads first
-    python -m benchmarks.results                from docs/results/*.csv
+    python -m benchmarks.results --runs=runs    reads the runs first
+    python -m benchmarks.results                uses docs/results/*.csv only
 
-The first also draws docs/results/examples.png, with the runs' networks. It adds
-the points that are finished to those of the files, so that runs of several days
-and machines make one page; what none has finished is named as missing. The
-commands that make the runs stand on the page, and in `sources`.
+The first command also draws docs/results/examples.png with the networks of the
+runs. It adds the finished points of the sweeps to those in the files, so that
+runs of several days and machines can make one page. The page lists unfinished
+points as missing. The commands that make the runs are on the page and in
+`sources`.
 """
 
 import datetime
@@ -22,21 +23,25 @@ from benchmarks.results import page
 from benchmarks.results import sources
 from mtnet_jax.system import errors
 
-_RUNS = flags.DEFINE_string('runs', '', "Folder of the sweeps' directories.")
+_RUNS = flags.DEFINE_string(
+  'runs', '', "Folder with the sweeps' directories; '' uses the saved numbers."
+)
 _HARDWARE = flags.DEFINE_string(
-  'hardware', platform.processor() or platform.machine(), 'Of the runs.'
+  'hardware',
+  platform.processor() or platform.machine(),
+  'Hardware of the runs.',
 )
 _DATE = flags.DEFINE_string(
-  'date', datetime.date.today().isoformat(), 'When they ran.'
+  'date', datetime.date.today().isoformat(), 'Date of the runs.'
 )
 _BUSY = flags.DEFINE_bool(
   'busy',
   False,
-  'Other work shared the cores with the runs that are new: how long they took'
-  ' is left out of the page.',
+  'Other work shared the cores with the new runs: the page leaves out their'
+  ' times.',
 )
 _DOCS = flags.DEFINE_string(
-  'docs', str(sources.ROOT / 'docs'), 'Folder of results.md and results/.'
+  'docs', str(sources.ROOT / 'docs'), 'Folder with results.md and results/.'
 )
 
 
@@ -51,7 +56,7 @@ def _write():
       busy=_BUSY.value,
     )
     records, _ = gather.read(folder)
-    # Networks of another day's runs may be gone.
+    # The networks of earlier runs may no longer exist.
     if gather.has_finished(_RUNS.value, analysis.REFERENCE):
       mtnet = records[sources.TABLES.name][analysis.REFERENCE]
       examples.write(mtnet, _RUNS.value, folder)
@@ -60,6 +65,7 @@ def _write():
 
 
 def main(_):
+  """Runs the command."""
   errors.exit_on_input_error(_write)
 
 

@@ -1,4 +1,4 @@
-"""From the records of all points to what the page shows."""
+"""Computes what the page shows from the records of all points."""
 
 import statistics
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from mtnet_jax.reports import tables
 
 SEED = 0
 REFERENCE = 'mtnet'
-# A mask whose Dice index is lower has not found the nodule.
+# A mask with a lower Dice index has missed the nodule.
 _MISSED = 0.5
 _TITLES = {
   gather.PEERS: 'MONAI: U-Net and DenseNet-121',
@@ -26,16 +26,18 @@ _TITLES = {
 
 
 class Peers(NamedTuple):
-  """MT-Net beside the peers.
+  """Comparison of MT-Net with the peers.
 
   Attributes:
-    dice, auc: Fine Seg-net's and Class-net's minus theirs.
-    seconds: name of the network -> seconds of training, of each fold.
-    epochs: name of the network -> how many it had time for, of each fold.
-    parameters: name of the network -> how many.
-    fastest, slowest: seconds of all stages of MT-Net, in a fold.
-    compiling: seconds in which MT-Net's programs were compiled, of three
-      stages, the median over the folds.
+    dice: Dice index of Fine Seg-net minus that of the peer, an estimate.
+    auc: AUC of Class-net minus that of the peer, an estimate.
+    seconds: network name -> seconds of training in each fold.
+    epochs: network name -> number of epochs in each fold.
+    parameters: network name -> number of parameters.
+    fastest: seconds of MT-Net's three stages in the fastest fold.
+    slowest: the same in the slowest fold.
+    compiling: seconds of compilation of MT-Net's three stages, the median over
+      the folds.
     verdicts: a sentence on masks and one on malignancy.
   """
 
@@ -51,12 +53,16 @@ class Peers(NamedTuple):
 
 
 def compare(sweep, records, reference=None):
-  """`sweep_statistics.compare` of a sweep, with what stands beside it.
+  """Runs `sweep_statistics.compare` on a sweep and its peers and baselines.
 
   Args:
-    sweep: `sources.Sweep`.
-    records: point -> records; those that are no point of the sweep come last.
-    reference: name of a point; the sweep's by default.
+    sweep: the `sources.Sweep`.
+    records: point name -> records. Those that are no point of the sweep come
+      last in the results.
+    reference: name of the reference point; the sweep's own by default.
+
+  Returns:
+    A list of `sweep_statistics.Result`.
   """
   config = sweep.config()
   plan = [
@@ -70,7 +76,7 @@ def compare(sweep, records, reference=None):
     for name in _TITLES
     if name in records and name not in names
   )
-  # Nodules in the same order everywhere, so that they are paired.
+  # Differences are paired, which needs the same order of nodules everywhere.
   records = {
     name: sorted(rows, key=lambda row: row['nodule_id'])
     for name, rows in records.items()
@@ -86,24 +92,24 @@ def compare(sweep, records, reference=None):
 
 
 def table_rows(results, output, points=None):
-  """Rows of a table of one task: ours, the paper's, and differences.
+  """Returns the rows of a task's table: ours, the paper's, and differences.
 
   Args:
-    results: of `compare`.
-    output: 'fine' or 'class'; with 'fine' come coarse masks.
-    points: names, in their order; all by default.
+    results: results of `compare`.
+    output: 'fine' (which includes coarse masks) or 'class'.
+    points: names of points, in the order of the rows; all by default.
 
   Returns:
-    A list of tuples of text, the title first.
+    A list of tuples of text; the first element is the title.
   """
   outputs = ('class',) if output == 'class' else ('coarse', 'fine')
   columns = tables.CLASSIFICATION if output == 'class' else tables.SEGMENTATION
-  found = [r for r in results if r.output in outputs]
+  chosen = [r for r in results if r.output in outputs]
   if points:
-    found = [r for r in found if r.point in points]
-    found.sort(key=lambda r: (points.index(r.point), r.output))
+    chosen = [r for r in chosen if r.point in points]
+    chosen.sort(key=lambda r: (points.index(r.point), r.output))
   rows = []
-  for result in found:
+  for result in chosen:
     names = tables.network_names()
     title = result.title
     if result.point == REFERENCE:
@@ -129,11 +135,14 @@ def table_rows(results, output, points=None):
 
 
 def peers(results, facts):
-  """`Peers`, or None where none were trained.
+  """Returns the comparison with the peers, or None if no peers were trained.
 
   Args:
-    results: of `compare` of the tables.
-    facts: of `gather.read`, of that sweep.
+    results: results of `compare` for the tables.
+    facts: point name -> facts of its runs, from `gather.read`, for the tables.
+
+  Returns:
+    A `Peers`, or None.
   """
   if gather.PEERS not in facts:
     return None
@@ -167,14 +176,14 @@ def peers(results, facts):
 
 
 def rank_loss(records):
-  """What the rank loss adds to each of the other losses.
+  """Computes what the rank loss adds to each of the other losses.
 
   Args:
-    records: point -> records, of the sweep `rank_loss`.
+    records: point name -> records, for the sweep `rank_loss`.
 
   Returns:
-    Rows of text, and name of a loss without it -> metric -> estimate of the
-    paired difference that it makes.
+    Rows of text, and a dict: name of a loss without the rank loss -> metric ->
+    estimate of the paired difference that the rank loss makes.
   """
   rows, adds = [], {}
   for without in ('dice', 'dice_entropy'):
@@ -201,7 +210,7 @@ def rank_loss(records):
 
 
 def groups(records):
-  """`subgroups.make` of MT-Net's records, as rows of text."""
+  """Returns `subgroups.make` for MT-Net's records as rows of text."""
   rows = []
   for group in subgroups.make(records[REFERENCE], seed=SEED):
     cells = [
@@ -213,29 +222,34 @@ def groups(records):
 
 
 def readers(records):
-  """How well readers agree with each other, and Fine Seg-net with them.
+  """Computes how well readers agree with each other and with Fine Seg-net.
+
+  Args:
+    records: point name -> records, for the tables.
 
   Returns:
-    name -> estimate of the mean Dice index with single readers, and the number
-    of nodules with two or more of them.
+    A dict, name -> estimate of the mean Dice index with single readers, and the
+    number of nodules with two or more readers.
   """
   rows = [
     row for row in records[REFERENCE] if row.get('reader_dice') is not None
   ]
   weights = records_lib.patient_weights(rows, seed=SEED)
   each_other = records_lib.column(rows, 'reader_dice')
-  found = {'each other': bootstrap.mean(each_other, weights)}
+  estimates = {'each other': bootstrap.mean(each_other, weights)}
   dice = records_lib.column(rows, 'fine_reader_dice')
-  found['fine'] = bootstrap.mean(dice, weights)
-  found['fine minus each other'] = bootstrap.mean(dice - each_other, weights)
-  return found, len(rows)
+  estimates['fine'] = bootstrap.mean(dice, weights)
+  estimates['fine minus each other'] = bootstrap.mean(
+    dice - each_other, weights
+  )
+  return estimates, len(rows)
 
 
 def auc_within_folds(records):
-  """AUC of each fold's own list, of one point: (lowest, mean, highest)."""
+  """Returns the (lowest, mean, highest) AUC within single folds of a point."""
   values = []
   for fold in sources.FOLDS:
     rows = [row for row in records if row['fold'] == fold]
-    found = scores.of_output(rows, 'class', None)
-    values.append(found['auc'][0])
+    metrics = scores.of_output(rows, 'class', None)
+    values.append(metrics['auc'][0])
   return min(values), sum(values) / len(values), max(values)

@@ -1,7 +1,7 @@
-"""The paper's claims, and what the real nodules say of each.
+"""Tests the paper's claims on real nodules.
 
-A claim is that something is better than something else. It holds where the
-interval of the difference excludes 0 on that side.
+A claim says that one network is better than another. It holds if the interval
+of their difference lies above 0.
 """
 
 from typing import NamedTuple
@@ -9,22 +9,22 @@ from typing import NamedTuple
 from mtnet_jax.reports import paper
 from mtnet_jax.reports import tables
 
-# Half a point: a difference that nobody would notice.
+# Half a percentage point, too small a difference to matter.
 MARGIN = 0.005
 _METRICS = {'dice': 'DI', 'auc': 'AUC', 'accuracy': 'ACC'}
 
 
 class Claim(NamedTuple):
-  """That one thing is better than another.
+  """A claim that one network is better than another.
 
   Attributes:
-    text: what is claimed.
-    where: in the paper.
-    metric: of which.
-    paper: by how much the paper has it, a fraction; None where it has no
+    text: the claim.
+    where: where the paper makes it, such as 'Table 5'.
+    metric: the metric of the comparison.
+    paper: the difference in the paper, a fraction; None if the paper has no
       number.
-    estimate: what was found: 'value' and 'ci95' of the difference, None where
-      they are undefined.
+    estimate: our difference, with 'value' and 'ci95', which are None if they
+      are undefined.
   """
 
   text: str
@@ -35,7 +35,7 @@ class Claim(NamedTuple):
 
   @property
   def verdict(self):
-    """'holds', 'the opposite holds', or 'cannot be told', and how."""
+    """Whether the claim holds, and whether by as much as in the paper."""
     if self.estimate['ci95'] is None:
       return 'no interval'
     low, high = self.estimate['ci95']
@@ -45,11 +45,11 @@ class Claim(NamedTuple):
     if high < 0:
       return 'does not hold: the opposite does'
     if much_less:
-      return 'cannot be told; as much as in the paper it is not'
-    return 'cannot be told'
+      return 'undecided, but less than in the paper'
+    return 'undecided'
 
   def row(self):
-    """Cells of the page's table."""
+    """Returns the cells of its row in the page's table."""
     return (
       self.text,
       self.where,
@@ -61,21 +61,21 @@ class Claim(NamedTuple):
 
 
 def of_tables(results):
-  """Claims that Tables 1, 4 and 5 make.
+  """Returns the claims that Tables 1, 4 and 5 make.
 
   Args:
-    results: of `sweep_statistics.compare` with MT-Net as the reference.
+    results: results of `sweep_statistics.compare` with MT-Net as the reference.
 
   Returns:
-    A list of `Claim`: those whose strategies were run.
+    A list of `Claim`s, for the strategies that were run.
   """
   minus = {(result.point, result.output): result for result in results}
 
   def claim(text, where, point, output, metric, published=None):
     if (point, output) not in minus:
       return None
-    found = minus[point, output].differences[metric]
-    return Claim(text, where, metric, published, negated(found))
+    difference = minus[point, output].differences[metric]
+    return Claim(text, where, metric, published, negated(difference))
 
   ours = paper.STRATEGIES['mtnet']
 
@@ -85,7 +85,7 @@ def of_tables(results):
 
   fine = round(ours['fine']['dice'] - ours['coarse']['dice'], 3)
   without = paper.CLASSIFICATION_WITHOUT_COARSE
-  found = [
+  claims = [
     claim(
       'Fine Seg-net is better than Coarse Seg-net',
       'Table 5',
@@ -95,7 +95,7 @@ def of_tables(results):
       fine,
     ),
     claim(
-      'and so by the coarse mask: it is better than Fine Seg-net without it',
+      'Fine Seg-net is better with the coarse mask than without',
       '4.6',
       'without_mask',
       'fine',
@@ -117,7 +117,7 @@ def of_tables(results):
     ('shared', 'the shared encoder of Wu et al.', (('fine', 'dice'),)),
     (
       'feedback',
-      'the features fed back of Chen et al.',
+      'the feature feedback of Chen et al.',
       (('class', 'accuracy'),),
     ),
     (
@@ -126,7 +126,7 @@ def of_tables(results):
       (('fine', 'dice'), ('class', 'accuracy'), ('class', 'auc')),
     ),
   ):
-    found.extend(
+    claims.extend(
       claim(
         f'MT-Net is better than {name}',
         'Table 1',
@@ -137,7 +137,7 @@ def of_tables(results):
       )
       for output, metric in pairs
     )
-  found.extend(
+  claims.extend(
     claim(
       f'MT-Net is better than {name} alone',
       '1',
@@ -150,29 +150,38 @@ def of_tables(results):
       ('class', 'auc', 'an Xception'),
     )
   )
-  return [claim for claim in found if claim]
+  return [x for x in claims if x]
 
 
 def of_rank_loss(differences):
-  """That the rank loss is worth its weight (Figure 8).
+  """Returns the claims that the rank loss improves other losses (Figure 8).
 
   Args:
-    differences: of `analysis.rank_loss`.
+    differences: differences from `analysis.rank_loss`.
 
   Returns:
-    A list of `Claim`.
+    A list of `Claim`s.
   """
   return [
     Claim(text, 'Figure 8', 'dice', None, differences[pair]['dice'])
     for pair, text in (
       ('dice', 'The rank loss makes the Dice loss better (gamma = 0.02)'),
-      ('dice_entropy', 'and the Dice loss with cross-entropy'),
+      (
+        'dice_entropy',
+        'The rank loss makes the Dice loss with cross-entropy better',
+      ),
     )
   ]
 
 
 def not_below(who, estimate, whom):
-  """A sentence: above, not below by more than `MARGIN`, below, or open."""
+  """Returns a sentence on whether one network is at least as good as another.
+
+  Args:
+    who: subject and verb, such as 'Class-net is'.
+    estimate: estimate of the difference, the first minus the second.
+    whom: the second network.
+  """
   if estimate['ci95'] is None:
     return f'{who} not compared with {whom}: too few patients.'
   low, high = estimate['ci95']
@@ -181,15 +190,12 @@ def not_below(who, estimate, whom):
   if high < 0:
     return f'{who} worse than {whom}.'
   if low > -MARGIN:
-    return (
-      f'{who} not worse than {whom}, by half a point at most; whether better'
-      ' cannot be told.'
-    )
-  return f'{who} neither better nor worse than {whom}, as far as can be told.'
+    return f'{who} at most half a point worse than {whom}, and may be better.'
+  return f'{who} not shown to be better or worse than {whom}.'
 
 
 def negated(estimate):
-  """The difference the other way round."""
+  """Returns the estimate of a difference with its sign reversed."""
   if estimate['ci95'] is None:
     value = estimate['value']
     return {'value': None if value is None else -value, 'ci95': None}

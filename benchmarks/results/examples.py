@@ -1,8 +1,8 @@
-"""Examples as in the paper's Figure 6: masks and activation maps.
+"""Draws examples as in the paper's Figure 6: masks and activation maps.
 
-Of the CT no pixel is drawn, only outlines of readers and networks. Below them
-stands what the same networks see in a phantom of the same nodule, whose outline
-is the same and whose attenuation is SIMULATED.
+No pixel of the CT is drawn, only contours of readers and networks. Below them
+the figure shows the same networks on a phantom of the same nodule, which has
+the same contour but SIMULATED attenuation.
 """
 
 import functools
@@ -38,8 +38,8 @@ class Example(NamedTuple):
 
   Attributes:
     rank: 'best', 'median' or 'worst' by the fine mask's Dice index in the CT.
-    record: of the run's records.csv.
-    truth: (P, P) bool, the readers' consensus.
+    record: its row of the run's records.csv.
+    truth: (P, P) bool, the readers' consensus mask.
     phantom: (P, P) HU, SIMULATED.
     masks: 'CT' and 'SIMULATED' -> 'coarse' and 'fine' -> (P, P) bool.
     maps: 'CT' and 'SIMULATED' -> (P, P) activation map.
@@ -56,20 +56,20 @@ class Example(NamedTuple):
 
 
 def collect(records, runs):
-  """The best, median and worst nodules, each by the network that was tested.
+  """Predicts the best, median and worst nodules by the networks tested on them.
 
   Args:
-    records: of MT-Net over all folds.
+    records: records of MT-Net over all folds.
     runs: the folder that the commands of `sources` wrote.
 
   Returns:
-    A list of `Example`.
+    A list of `Example`s.
   """
   _, values = examples.order_by(records)
 
-  # Several may be of one fold.
+  # Cached, because several examples may be of one fold.
   @functools.cache
-  def tested(fold):
+  def model_and_test_split(fold):
     folder = f'{sources.TABLES.name}-small/mtnet/fold{fold}'
     model = mtnet_jax.load(str(pathlib.Path(runs) / folder))
     return model, lidc.load_splits(model.config.dataset)['test']
@@ -77,7 +77,7 @@ def collect(records, runs):
   found = []
   for rank, index in examples.choose(values):
     record = records[index]
-    model, test = tested(record['fold'])
+    model, test = model_and_test_split(record['fold'])
     (at,) = np.flatnonzero(test.info['nodule_id'] == record['nodule_id'])
     phantom, spacing_mm = _phantom_of(record['nodule_id'])
     predicted = model.predict(
@@ -107,18 +107,18 @@ def collect(records, runs):
 
 
 def _phantom_of(nodule_id):
-  """(64, 64) HU of the config `phantom`, and its pixel spacing in mm."""
+  """Returns the (64, 64) HU of a nodule's phantom and its spacing in mm."""
   (nodule,) = (n for n in selection.clusters() if n.nodule_id == nodule_id)
   (patch,) = patches.place_nodule(nodule, selection.POLICIES['paper'])
   return phantom_patch.simulate(nodule, patch), nodule.pixel_spacing_mm
 
 
 def draw(found, *, simulated=False):
-  """The figure, a column for each of `collect`'s examples.
+  """Draws the figure, with a column per example.
 
   Args:
-    found: list of `Example`.
-    simulated: whether what is called CT here was SIMULATED, too.
+    found: list of `Example`s, from `collect`.
+    simulated: whether the CT of the runs was SIMULATED, too.
   """
   side = 1.75
   figure = mpl_figure.Figure(
@@ -156,7 +156,7 @@ def draw(found, *, simulated=False):
 
 
 def _draw(outlines, activation, example, kind):
-  """One nodule's two pictures, in the CT or SIMULATED."""
+  """Draws the two pictures of a nodule, in the CT or SIMULATED."""
   masks, truth = example.masks[kind], example.truth
   for axis in (outlines, activation):
     axis.set(xticks=[], yticks=[], aspect='equal')

@@ -1,4 +1,4 @@
-"""The page's figures, from the records alone."""
+"""Draws the page's figures from the records."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _COLORS = {
 
 
 def rank_loss(sweep, results, *, simulated):
-  """Figure 7 or 8: the Jaccard index over what was varied."""
+  """Draws Figure 7 or 8: the Jaccard index over the varied hyperparameters."""
   points = {p.name: p for p in sweep_plan.once_each(sweep.plan())}
   series, axes = {}, ()
   for result in results:
@@ -34,17 +34,17 @@ def rank_loss(sweep, results, *, simulated):
 
 
 def groups(records, *, seed, simulated):
-  """Dice by size, texture and the readers' agreement; readers beside it."""
-  found = subgroups.make(records, seed=seed)
+  """Draws Dice by size, texture and agreement, for networks and readers."""
+  subgroups_found = subgroups.make(records, seed=seed)
   figure, (ax,) = figures.with_axes(
     'Dice index by kind of nodule, MT-Net over five folds',
     simulated=simulated,
-    size=(6.8, 1.4 + 0.36 * len(found)),
+    size=(6.8, 1.4 + 0.36 * len(subgroups_found)),
   )
-  positions = -np.arange(len(found))
+  positions = -np.arange(len(subgroups_found))
   for index, (key, (color, name)) in enumerate(_COLORS.items()):
     values, bars = figures.values_and_bars(
-      [group.estimates[key] for group in found]
+      [group.estimates[key] for group in subgroups_found]
     )
     ax.errorbar(
       100 * values,
@@ -58,10 +58,10 @@ def groups(records, *, seed, simulated):
     )
   ax.set_yticks(
     positions,
-    [f'{g.family}: {g.name} ({g.nodules})' for g in found],
+    [f'{g.family}: {g.name} ({g.nodules})' for g in subgroups_found],
     fontsize=8,
   )
   ax.set_xlabel('Dice index, per cent (95 % interval over patients)')
-  # Below the axes, where it hides no interval.
+  # Below the axes, where it does not hide intervals.
   figure.legend(fontsize=8, loc='outside lower center', ncols=len(_COLORS))
   return figure

@@ -1,12 +1,12 @@
-"""From finished runs to numbers: the files of docs/results.
+"""Collects the numbers of finished runs in the files of docs/results.
 
-nodules.csv    a row per nodule: who it is
-SWEEP.csv      a row per point and nodule: how well it was done
-runs.json      how the runs were made, where, when, and how long they took
+nodules.csv    a row per nodule, with its properties
+SWEEP.csv      a row per point of the sweep and nodule, with its metrics
+runs.json      how, where and when the runs were made, and how long they took
 
-Of the CT there is nothing in them. `read` gives back the records of each point,
-as `mtnet_jax.evaluation.records` has them. Runs of a day can be added to those
-of another: a point that is finished takes the place of what was there of it.
+The files contain nothing of the CT. `read` returns the records of each point in
+the form of `mtnet_jax.evaluation.records`. Runs of another day can be added: a
+finished point replaces the earlier numbers of this point.
 """
 
 import json
@@ -35,7 +35,7 @@ _NODULE = (
   'reader_dice',
   'consensus_reader_dice',
 )
-# What is known of a run from the one who gathers it.
+# Facts of a run that the user of the command states.
 _STAMP = ('hardware', 'date', 'busy')
 _PER_MASK = (*metrics.SEGMENTATION, 'reader_dice')
 DIAMETER = 'diameter_only'
@@ -43,14 +43,15 @@ PEERS = sources.PEERS
 
 
 def gather(runs, folder, *, hardware, date, busy=False):
-  """Adds the points that are finished below RUNS to FOLDER's files.
+  """Adds the finished points below RUNS to the files in FOLDER.
 
   Args:
     runs: the folder that the commands of `sources` wrote.
-    folder: of the files; need not exist.
-    hardware, date: on what and when they were made, for the page.
-    busy: whether other work shared their cores: the page then leaves out how
-      long the new points took.
+    folder: folder of the files; it need not exist.
+    hardware: hardware of the new runs, for the page.
+    date: date of the new runs, for the page.
+    busy: whether other work shared their cores. The page then leaves out the
+      times of the new points.
 
   Raises:
     errors.InputError: no point is finished, or runs do not belong together.
@@ -68,11 +69,11 @@ def gather(runs, folder, *, hardware, date, busy=False):
         found[PEERS], facts[PEERS] = peers
     new += len(facts)
     before = made.get(sweep.name, {})
-    for name, of_folds in facts.items():
-      for fact in of_folds:
+    for name, facts_of_folds in facts.items():
+      for fact in facts_of_folds:
         fact |= {'hardware': hardware, 'date': date, 'busy': busy}
-      if _without_stamp(before.get(name)) == _without_stamp(of_folds):
-        # These very runs were gathered before, when they were made.
+      if _without_stamp(before.get(name)) == _without_stamp(facts_of_folds):
+        # These runs were gathered before: their first stamp is the true one.
         facts[name] = before[name]
     if found:
       records.setdefault(sweep.name, {}).update(found)
@@ -90,13 +91,13 @@ def gather(runs, folder, *, hardware, date, busy=False):
   files.write_json(folder / 'runs.json', made)
 
 
-def _without_stamp(of_folds):
-  """Facts of a point's runs as JSON gives them back, without `_STAMP`."""
+def _without_stamp(facts_of_folds):
+  """Returns the facts of a point's runs as in JSON, without `_STAMP`."""
   return json.loads(
     json.dumps(
       [
         {key: x for key, x in fact.items() if key not in _STAMP}
-        for fact in of_folds or ()
+        for fact in facts_of_folds or ()
       ]
     )
   )
@@ -104,10 +105,10 @@ def _without_stamp(of_folds):
 
 def _check(made, folder):
   """Raises `errors.InputError` if runs do not belong together."""
-  first = {}  # fold -> fingerprint of its splits, and whose it is
+  first = {}  # fold -> (fingerprint of its splits, name of the run)
   for sweep, points in made.items():
-    for point, of_folds in points.items():
-      for fact in of_folds:
+    for point, facts_of_folds in points.items():
+      for fact in facts_of_folds:
         fold, found = fact['fold'], fact['fingerprint']
         name = f'{point} of {sweep}, fold {fold}'
         known, other = first.setdefault(fold, (found, name))
@@ -120,7 +121,7 @@ def _check(made, folder):
 
 
 def _nodules(records):
-  """nodule_id -> what is the same of it in all runs."""
+  """Returns nodule_id -> its properties, which are the same in all runs."""
   nodules = {}
   for points in records.values():
     for rows in points.values():
@@ -132,19 +133,19 @@ def _nodules(records):
           if first[name] != row[name]:
             raise errors.InputError(
               f'the runs are of several datasets: the {name} of {key} is'
-              f' {first[name]} in one and {row[name]} in another. Gather those'
-              ' of one, into a folder without others.'
+              f' {first[name]} in one and {row[name]} in another. Gather the'
+              ' runs of one dataset into a folder of their own.'
             )
   return nodules
 
 
 def has_finished(runs, name):
-  """Whether all runs of a point of the tables are below a folder."""
+  """Returns whether all runs of a point of the tables are finished."""
   return name in _finished(sources.TABLES, pathlib.Path(runs))
 
 
 def _finished(sweep, runs):
-  """Name of a point -> its runs, where all are finished."""
+  """Returns point name -> folders of its runs, for the finished points."""
   points = {}
   for point in sweep.plan():
     folder = runs / f'{sweep.name}-small' / point.folder
@@ -157,7 +158,7 @@ def _finished(sweep, runs):
 
 
 def _of_sweep(sweep, runs):
-  """Records and facts of those of its points that are finished."""
+  """Returns the records and facts of the finished points of a sweep."""
   records, facts = {}, {}
   pairs = (
     (name, folder)
@@ -166,14 +167,14 @@ def _of_sweep(sweep, runs):
   )
   for name, folder in pairs:
     run = finished_run.read(folder)
-    records.setdefault(name, []).extend(_known(run.records))
+    records.setdefault(name, []).extend(_with_ct(run.records))
     facts.setdefault(name, []).append(_facts(run))
     if sweep is sources.TABLES and name == 'mtnet':
       records.setdefault(DIAMETER, []).extend(_by_diameter(run))
   return records, facts
 
 
-def _known(records):
+def _with_ct(records):
   return [
     record
     for record in records
@@ -204,21 +205,21 @@ def _facts(run):
 
 
 def _compiling(seconds):
-  """By how much the first epoch is longer than the others' median."""
+  """Returns by how much the first epoch exceeds the median of the others."""
   first, *others = seconds
   return max(0.0, first - statistics.median(others)) if others else 0.0
 
 
 def _by_diameter(run):
-  """Records of the baseline that knows the readers' diameter alone."""
-  known = _known(run.records)
-  scored = scores.malignancy_scores(known, run.results['diameter_only_model'])
+  """Returns the records of the baseline with the readers' diameter alone."""
+  records = _with_ct(run.records)
+  scored = scores.malignancy_scores(records, run.results['diameter_only_model'])
   return [
     {
       **{name: record.get(name) for name in _NODULE},
       'malignancy_probability': float(probability),
     }
-    for record, probability in zip(known, scored[DIAMETER], strict=True)
+    for record, probability in zip(records, scored[DIAMETER], strict=True)
   ]
 
 
@@ -228,18 +229,18 @@ def _of_peers(directory):
     path = directory / f'fold{fold}'
     if not (path / 'peers.json').exists():
       return None
-    records.extend(_known(finished_run.read_csv(path / 'records.csv')))
+    records.extend(_with_ct(finished_run.read_csv(path / 'records.csv')))
     facts.append({'fold': fold, **files.read_json(path / 'peers.json')})
   return records, facts
 
 
 def _check_peers(facts):
-  """Raises `errors.InputError` if peers are not those of MT-Net's runs."""
+  """Raises `errors.InputError` if the peers do not match MT-Net's runs."""
   ours = {fold['fold']: fold for fold in facts.get('mtnet', ())}
   for peer in facts.get(PEERS, ()):
     if peer['fold'] not in ours:
       raise errors.InputError(
-        f'there are peers of fold {peer["fold"]}, and no MT-Net: give'
+        f'there are peers of fold {peer["fold"]}, and no MT-Net: run'
         f' `{sources.TABLES.command}`.'
       )
     run = ours[peer['fold']]
@@ -265,20 +266,27 @@ def _rows(records):
           kept[f'{mask}_{metric}'] = _short(row.get(f'{mask}_{metric}'))
       if 'malignancy_probability' in row:
         probability = row['malignancy_probability']
-        # All digits, for the AUC counts which is larger.
+        # All digits, because the AUC depends on the order of probabilities.
         kept['malignancy_probability'] = probability
       yield kept
 
 
 def _short(value):
-  """Five digits are enough for means, and take a third of the room."""
+  """Rounds to five digits: enough for means, and a third of the file size."""
   if value is None or not math.isfinite(value):
     return None
   return round(value, 5)
 
 
 def read(folder):
-  """Sweep -> point -> records, and sweep -> point -> a dict per run.
+  """Reads the files of a folder.
+
+  Args:
+    folder: the folder, written by `gather`.
+
+  Returns:
+    Two dicts: sweep name -> point name -> records, and sweep name -> point name
+    -> a list of facts, a dict per run.
 
   Raises:
     errors.InputError: the files are missing or damaged.
@@ -289,13 +297,13 @@ def read(folder):
     row['nodule_id']: row
     for row in finished_run.read_csv(folder / 'nodules.csv')
   }
-  found = {}
+  records = {}
   for name in made:
-    points = found.setdefault(name, {})
+    points = records.setdefault(name, {})
     for row in finished_run.read_csv(folder / f'{name}.csv'):
       point = row.pop('point')
-      record = {key: x for key, x in row.items() if x is not None}
+      present = {key: x for key, x in row.items() if x is not None}
       points.setdefault(point, []).append(
-        {**nodules[row['nodule_id']], **record}
+        {**nodules[row['nodule_id']], **present}
       )
-  return found, made
+  return records, made

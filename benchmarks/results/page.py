@@ -1,4 +1,4 @@
-"""docs/results.md, from the numbers beside it."""
+"""Writes docs/results.md from the numbers in docs/results."""
 
 import pathlib
 import statistics
@@ -31,7 +31,7 @@ _LABELS = ('', 'ACC', 'AUC', 'SEN', 'SPE')
 
 
 def table(head, rows):
-  """Markdown."""
+  """Returns a Markdown table of rows of text."""
   lines = [head, ['---'] * len(head), *rows]
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
@@ -39,8 +39,11 @@ def table(head, rows):
 def write(docs):
   """Writes DOCS/results.md and its figures from DOCS/results.
 
+  Args:
+    docs: the folder DOCS.
+
   Returns:
-    The text.
+    The text of the page.
   """
   docs = pathlib.Path(docs)
   folder = docs / 'results'
@@ -51,19 +54,21 @@ def write(docs):
 
 
 def render(records, made, folder=None):
-  """The page's text; its figures go to a folder, if one is given.
+  """Returns the text of the page, and draws its figures.
 
   Args:
-    records, made: of `gather.read`.
-    folder: for the figures; `examples` may have put its own there.
+    records: records from `gather.read`.
+    made: facts of the runs from `gather.read`.
+    folder: folder for the figures, which may already hold that of `examples`;
+      by default no figures are drawn.
 
   Raises:
-    errors.InputError: MT-Net itself was not gathered.
+    errors.InputError: there are no numbers of MT-Net itself.
   """
   if analysis.REFERENCE not in records.get(sources.TABLES.name, {}):
     raise errors.InputError(
-      'everything on the page stands beside MT-Net, which is not finished:'
-      f' give `{sources.TABLES.command}` first.'
+      'the page compares everything with MT-Net, which is not finished: run'
+      f' `{sources.TABLES.command}` first.'
     )
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -98,7 +103,7 @@ def render(records, made, folder=None):
     'claims': [],
   }
   results = context.pop('results')
-  found = claims.of_tables(results)
+  tested_claims = claims.of_tables(results)
   for sweep in (sources.FIGURE7, sources.FIGURE8, sources.IMAGE_SIZE):
     if _is_whole(sweep, records):
       context['rank'][sweep.name] = _of_sweep(
@@ -109,19 +114,19 @@ def render(records, made, folder=None):
     context['losses'], adds = analysis.rank_loss(
       records[sources.RANK_LOSS.name]
     )
-    found.extend(claims.of_rank_loss(adds))
-  context['claims'] = [claim.row() for claim in found]
+    tested_claims.extend(claims.of_rank_loss(adds))
+  context['claims'] = [claim.row() for claim in tested_claims]
   return environment.get_template('page.md').render(context)
 
 
 def _is_whole(sweep, records):
-  """Whether all points of a sweep were gathered."""
+  """Returns whether all points of a sweep were gathered."""
   found = records.get(sweep.name, {})
   return all(point.name in found for point in sweep.plan())
 
 
 def _made(made):
-  """On what, and when, all runs were made."""
+  """Returns the hardware and the dates of all runs."""
   runs = [
     run
     for points in made.values()
@@ -136,7 +141,7 @@ def _made(made):
 
 
 def _of_tables(records, made, folder, simulated):
-  """What the page says of Tables 1, 4 and 5, of peers and of groups."""
+  """Returns the page's values on Tables 1, 4 and 5, peers and groups."""
   results = analysis.compare(sources.TABLES, records)
   names = [name for name in _TABLE1 if name in {r.point for r in results}]
   if folder is not None:
@@ -181,7 +186,7 @@ def _of_tables(records, made, folder, simulated):
 
 
 def _costs(made):
-  """(strategy, seconds, of its stages), medians over the folds."""
+  """Returns (strategy, seconds, seconds of its stages), medians over folds."""
   rows = []
   for point in sweep_plan.once_each(sources.TABLES.plan()):
     folds = made.get(point.name)
@@ -193,13 +198,13 @@ def _costs(made):
       for stage in stages
     }
     total = sum(medians.values())
-    each = ', '.join(f'{stage} {x:.0f}' for stage, x in medians.items())
-    rows.append((point.title, f'{total:.0f}', each))
+    by_stage = ', '.join(f'{stage} {x:.0f}' for stage, x in medians.items())
+    rows.append((point.title, f'{total:.0f}', by_stage))
   return rows
 
 
 def _is_busy(of_folds):
-  """Whether other work shared the cores, so that seconds say nothing."""
+  """Returns whether other work shared the cores, so that times are invalid."""
   return any(fold.get('busy') for fold in of_folds)
 
 

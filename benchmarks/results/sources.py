@@ -1,9 +1,9 @@
-"""What the page is made of: sweeps, peers, and where they lie.
+"""The sweeps and peers on the page, and where their runs are.
 
 RUNS/tables-small/POINT/foldK/    Tables 1, 4 and 5
-RUNS/rank_loss-small/POINT/foldK/ Figure 8's question, of all nodules
-RUNS/figure7-small/POINT/         and the other sweeps of one split
-RUNS/monai/foldK/                 the peers, of `benchmarks.peers_real`
+RUNS/rank_loss-small/POINT/foldK/ the question of Figure 8, on all nodules
+RUNS/figure7-small/POINT/         this and the other sweeps on one split
+RUNS/monai/foldK/                 the peers, from `benchmarks.peers_real`
 """
 
 import pathlib
@@ -14,8 +14,8 @@ from mtnet_jax.experiments import sweep_plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDS = (0, 1, 2, 3, 4)
-# Of the dataset but not of the CT at hand: their crops are missing, and the
-# records hold mostly mirror or air.
+# Nodules of the dataset whose CT crops are missing: their records mostly
+# contain mirrored pixels or air.
 WITHOUT_CT = (
   'LIDC-IDRI-0012_23_11',
   'LIDC-IDRI-0800_855_3',
@@ -27,9 +27,9 @@ class Sweep(NamedTuple):
   """A sweep that the page shows.
 
   Attributes:
-    name: of it, in its file of configs.
-    file: in configs/.
-    folds: that its points are tested on; empty for the usual split.
+    name: its name in the config file.
+    file: the config file in configs/.
+    folds: the folds on which its points are tested; empty for the usual split.
   """
 
   name: str
@@ -38,7 +38,7 @@ class Sweep(NamedTuple):
 
   @property
   def command(self):
-    """That trains it."""
+    """The command that trains it."""
     folds = f' --config.test_folds={",".join(map(str, self.folds))}'
     return (
       f'python -m mtnet_jax.sweep --config=configs/{self.file}:'
@@ -46,7 +46,7 @@ class Sweep(NamedTuple):
     )
 
   def config(self):
-    """Its config, as the command has it."""
+    """Returns its config, as the command loads it."""
     path = ROOT / 'configs' / self.file
     config = runpy.run_path(str(path))['get_config'](f'{self.name},small')
     with config.unlocked():
@@ -54,7 +54,7 @@ class Sweep(NamedTuple):
     return config
 
   def plan(self):
-    """Its runs, of `sweep_plan.points`."""
+    """Returns its runs, from `sweep_plan.points`."""
     return sweep_plan.points(self.config())
 
 

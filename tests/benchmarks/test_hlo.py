@@ -1,4 +1,4 @@
-"""The work of a compiled program, counted from its text."""
+"""Tests the FLOPs and bytes that are counted from a program's text."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ from benchmarks import hlo
 from benchmarks.gpu import kinds
 from mtnet_jax.ops import target
 
-# As XLA prints it: a product of rows that a fusion slices out of an array, a
-# loop of three turns that updates a row in place, a strided convolution and its
-# two gradients as cuDNN's calls.
+# A program as XLA prints it. It has a product of rows that a fusion slices out
+# of an array, a loop of three iterations that updates a row in place, and a
+# strided convolution and its two gradients as calls of cuDNN.
 _PROGRAM = """\
 HloModule jit_f, is_scheduled=true
 
@@ -64,33 +64,33 @@ metadata={op_name="jit(step)/jvp(Net)/pointwise/dot_general"}
 """
 
 
-def test_kernels_by_hand():
+def test_kernels_match_values_by_hand():
   found = {kernel.name: kernel for kernel in hlo.kernels(_PROGRAM)}
   assert set(found) == {'new', 'conv', 'dk', 'dv', 'gemm', 'out'}
   assert {name: kernel.times for name, kernel in found.items()} == {
     **dict.fromkeys(found, 1),
     'new': 3,
   }
-  # Two of ten rows, all of w; two rows of four written.
+  # It reads two of ten rows and all of w, and writes two rows of four.
   assert found['out'].bytes == 4 * (2 * 8 + 8 * 4 + 2 * 4)
   assert found['out'].flops == 2 * 2 * 8 * 4
-  # A row and a number read, a row written.
+  # It reads a row and an index, and writes a row.
   assert found['new'].bytes == 4 * (8 + 1 + 8)
   assert found['gemm'].flops == 2 * 10 * 8 * 4
   assert found['gemm'].bytes == 4 * (10 * 8 + 8 * 4 + 10 * 4)
-  # 75 output pixels meet 9 taps of 5 channels and 6 features.
+  # 75 output pixels, 9 taps, 5 channels and 6 features.
   for name in ('conv', 'dk', 'dv'):
     assert found[name].flops == 2 * 75 * 9 * 5 * 6, name
   pixels, kernel, out = 3 * 9 * 9 * 5, 6 * 9 * 5, 75 * 6
   assert found['conv'].bytes == 2 * (pixels + kernel + out)
 
 
-def test_a_loop_of_unknown_length_is_refused():
-  with pytest.raises(ValueError, match='how often loop'):
+def test_a_loop_of_unknown_length_raises():
+  with pytest.raises(ValueError, match='iterations of loop'):
     hlo.kernels(_PROGRAM.replace('known_trip_count', 'other'))
 
 
-def test_a_program_of_this_machine():
+def test_a_program_compiled_on_this_machine():
   shapes = (30, 20), (20, 50)
   with target.portable():
     program = jax.jit(lambda a, b: jnp.tanh(a @ b)).lower(
@@ -98,8 +98,8 @@ def test_a_program_of_this_machine():
     )
   kernels = hlo.kernels(program.compile().as_text())
   assert sum(kernel.flops for kernel in kernels) == 2 * 30 * 20 * 50
-  least = 4 * (30 * 20 + 20 * 50 + 30 * 50)
-  assert least <= sum(kernel.bytes for kernel in kernels) <= 2 * least
+  min_bytes = 4 * (30 * 20 + 20 * 50 + 30 * 50)
+  assert min_bytes <= sum(kernel.bytes for kernel in kernels) <= 2 * min_bytes
 
 
 @pytest.mark.parametrize(
@@ -122,5 +122,5 @@ def test_a_program_of_this_machine():
     ('', 0, 'optimizer and types'),
   ),
 )
-def test_kinds_by_the_layer_s_name(source, flops, kind):
+def test_kinds_follow_from_the_layer_names(source, flops, kind):
   assert kinds.kind_of(hlo.Kernel('', source, 1, flops, 1)) == kind

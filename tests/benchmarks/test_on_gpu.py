@@ -1,4 +1,4 @@
-"""A visit to a GPU: figures are kept, time is watched, others stand still."""
+"""Tests that a visit to a GPU records figures, and pauses other processes."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from benchmarks.gpu import forms
 from benchmarks.gpu import visit as visit_lib
 
 
-def test_every_figure_is_written_at_once(tmp_path, capsys):
+def test_every_figure_is_written_immediately(tmp_path, capsys):
   visit = visit_lib.Visit(tmp_path / 'new', seconds=100, tiny=True)
   visit.record('speed', net='class', ms=1 / 3)
   path = tmp_path / 'new' / 'speed.json'
@@ -32,22 +32,22 @@ def test_every_figure_is_written_at_once(tmp_path, capsys):
   assert 'speed: net class, ms 0.3333' in capsys.readouterr().out
 
 
-def test_time_runs_out(tmp_path, monkeypatch):
+def test_elapsed_and_remaining_time(tmp_path, monkeypatch):
   now = [50.0]
   monkeypatch.setattr(time, 'monotonic', lambda: now[0])
   visit = visit_lib.Visit(tmp_path, seconds=100)
   now[0] += 30
-  assert (visit.elapsed, visit.left) == (30, 70)
+  assert (visit.elapsed_s, visit.remaining_s) == (30, 70)
 
 
 def _state(process):
-  """'T' where it is stopped."""
+  """Returns the state of a process; 'T' if it is stopped."""
   text = pathlib.Path(f'/proc/{process.pid}/stat').read_text()
   return text.rpartition(')')[2].split()[0]
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason="reads Linux's /proc")
-def test_others_stand_still_while_something_is_timed(tmp_path, monkeypatch):
+def test_other_processes_pause_while_something_is_timed(tmp_path, monkeypatch):
   monkeypatch.setattr(visit_lib, '_UNTIL_QUIET_S', 0.2)
   with subprocess.Popen(['sleep', '60'], start_new_session=True) as other:
     try:
@@ -58,12 +58,12 @@ def test_others_stand_still_while_something_is_timed(tmp_path, monkeypatch):
       assert _state(other) != 'T'
     finally:
       other.kill()
-  # It has ended, and nothing has to stand still.
+  # A process that has ended need not pause.
   with visit.quiet():
     pass
 
 
-def test_forms_are_named_by_their_tiles_and_moved_bytes_are_counted():
+def test_names_of_forms_and_moved_bytes():
   x, kernel, grad = forms._arrays((1, 8, 9, 16), stride=2)
   assert grad.shape == (1, 4, 5, 16) and kernel.shape == (3, 3, 1, 16)
   assert forms._bytes_moved('forward', x, grad) == 2 * 16 * (72 + 20)
@@ -90,12 +90,13 @@ def test_every_form_computes_the_same(tmp_path, compiled):
     ('gradients', 'kernel 1x16x64 steps 14 warps 8'),
   ]
   for row in rows:
-    # A bfloat16 is off by 2 ** -9 at most, and by less on average.
+    # The relative rounding error of bfloat16 is at most 2 ** -9, and less on
+    # average.
     assert 0 < row['error'] < 2**-8
     assert row['ms'] > 0
 
 
-def test_a_part_that_fails_is_recorded(tmp_path, compiled):
+def test_a_failed_part_is_recorded(tmp_path, compiled):
   done, (row,) = main_job.visit(
     'train',
     tmp_path,

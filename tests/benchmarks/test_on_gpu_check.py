@@ -1,4 +1,4 @@
-"""The checks of a visit to a GPU, rehearsed on a CPU."""
+"""Rehearses the checks of a visit to a GPU on a CPU."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _CHECKS = {
 
 
 @pytest.mark.long
-def test_every_check_is_made_and_passes(tmp_path, compiled):
+def test_every_check_runs_and_passes(tmp_path, compiled):
   done, rows = main_job.visit(
     'check', tmp_path, '--tiny', '--seconds=900', **compiled
   )
@@ -35,7 +35,7 @@ def test_every_check_is_made_and_passes(tmp_path, compiled):
   assert len(found) == len(rows)
   assert found.keys() == _CHECKS
   assert all(row['ok'] is True for row in rows)
-  # The reference is another program, so that nothing is compared with itself.
+  # The difference is not 0, because the reference is another program.
   assert 0 < found['values of coarse']['gradient'] < 1e-3
   assert found['kill and resume']['exit_codes'] == [-9, 143]
   assert found['test config']['simulated'] is True
@@ -44,7 +44,7 @@ def test_every_check_is_made_and_passes(tmp_path, compiled):
 
 
 class _NoCommands(commands.Commands):
-  """Its checks pass, and start no process."""
+  """Checks that pass and start no process."""
 
   def _pass(self):
     return {}
@@ -54,11 +54,11 @@ class _NoCommands(commands.Commands):
 
 @pytest.mark.slow
 def test_checks_of_values_of_one_network(tmp_path, monkeypatch):
-  """Without the processes of a visit, which the long test above starts."""
+  """Starts no other processes; the long test above does."""
   monkeypatch.setattr(values, 'NAMES', ('class',))
   monkeypatch.setattr(shared_calls, 'STAGES', ('class',))
   monkeypatch.setattr(commands, 'Commands', _NoCommands)
-  # What it sets for a process of its own.
+  # The check sets these for its whole process.
   monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   monkeypatch.setattr(check.logging, 'set_verbosity', lambda _: None)
   visit = visit_lib.Visit(tmp_path, seconds=900, tiny=True)
@@ -68,29 +68,29 @@ def test_checks_of_values_of_one_network(tmp_path, monkeypatch):
   assert len(found) == len(rows)
   assert found.keys() == {x for x in _CHECKS if not re.search('coarse|fine', x)}
   assert all(row['ok'] is True for row in rows)
-  # As in the long test: another program.
+  # The difference is not 0, as in the long test.
   assert 0 < found['values of class']['gradient'] < 1e-3
 
 
-def test_what_differs_by_more_than_a_rounding_fails(monkeypatch):
+def test_a_difference_above_rounding_fails(monkeypatch):
   compared = values.Values.__new__(values.Values)
-  compared._variables, compared._found = {'coarse': {}}, {}
+  compared._variables, compared._card_values = {'coarse': {}}, {}
   cpu = {
     'evaluation': np.ones(4, np.float32),
     'loss': np.float32(1),
     'gradient': {'a': np.ones(4, np.float32)},
   }
 
-  def check_moved(by):
-    card = {**cpu, 'gradient': {'a': cpu['gradient']['a'] * (1 + by)}}
-    found = {'card': card, 'cpu': cpu}
+  def check_with_error(error):
+    card = {**cpu, 'gradient': {'a': cpu['gradient']['a'] * (1 + error)}}
+    values_on = {'card': card, 'cpu': cpu}
     monkeypatch.setattr(
-      compared, '_run', lambda name, dtype, where, *_: found[where]
+      compared, '_run', lambda name, dtype, where, *_: values_on[where]
     )
     return compared.check('coarse')
 
-  assert check_moved(2e-5)['ok'] is True
-  wrong = check_moved(1e-3)
+  assert check_with_error(2e-5)['ok'] is True
+  wrong = check_with_error(1e-3)
   assert wrong['ok'] is False and wrong['worst_leaf'] == 'a'
   assert wrong['gradient'] == pytest.approx(1e-3, rel=1e-3)
-  assert check_moved(np.nan)['ok'] is False
+  assert check_with_error(np.nan)['ok'] is False

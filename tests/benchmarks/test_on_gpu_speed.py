@@ -1,4 +1,4 @@
-"""What a visit to a GPU measures of speed, and how it adds it up."""
+"""Tests the measurement of speed in a visit to a GPU."""
 
 import json
 import types
@@ -40,7 +40,7 @@ def _plane(name, **lines):
 _HOST = _plane('/host:CPU', thread=[('dot.1', 'dot.1', 7), ('Wait', '', 9)])
 
 
-def test_streams_are_counted_and_what_is_derived_from_them_is_not():
+def test_only_streams_are_read_if_there_are_streams():
   card = _plane(
     '/device:GPU:0',
     **{
@@ -66,11 +66,11 @@ def test_events_are_added_up_by_kind():
   )
   copy = _kernel('fusion.2', source='jit(f)/add', times=2, moved=10**6)
   events = 2 * [
-    # One operation, two kernels of the card.
+    # One operation that is two kernels on the card.
     profile.Event('gemm', 'dot.1', 3e-3),
     profile.Event('split_k', 'dot.1', 1e-3),
     profile.Event('add', 'while.3/fusion.2'.split('/')[-1], 1e-3),
-    # Known by the kernel's name only.
+    # Only the kernel's name tells the operation.
     profile.Event('fusion_2', '', 1e-3),
     profile.Event('Memset', '', 2e-3),
   ]
@@ -94,7 +94,7 @@ def test_events_are_added_up_by_kind():
   assert [row['name'] for row in found['longest']] == ['gemm', 'add']
 
 
-def test_what_cannot_be_read_of_a_program_is_left_out():
+def test_unreadable_operations_are_left_out():
   text = """\
 %body (p: f32[4]) -> f32[4] {
   %p = f32[4]{0} parameter(0)
@@ -113,11 +113,11 @@ ENTRY %main (x: f32[4]) -> f32[4] {
     ('twice', 1),
   ]
   assert (loops, left_out) == (1, 1)
-  with pytest.raises(ValueError, match='nobody knows'):
+  with pytest.raises(ValueError, match='is not known'):
     hlo.kernels(text.replace('dot', 'add'))
 
 
-def test_rows_are_shares_of_the_floors():
+def test_rows_have_shares_of_the_floors():
   ours, peer = speed.rows_of(
     cases.Case('class', 'step', 64),
     {'ours': 0.1, 'torch': 0.2},

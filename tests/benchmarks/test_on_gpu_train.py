@@ -1,4 +1,4 @@
-"""The training of a visit to a GPU, rehearsed on a CPU."""
+"""Rehearses the training of a visit to a GPU on a CPU."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_run_and_its_metrics(tmp_path, phantom_data_dir, compiled):
   assert done.returncode == 0, done.stderr[-3000:]
   stages = [row for row in rows if 'stage' in row]
   assert [row['stage'] for row in stages] == list(budget.SHARES)
-  # As many as the config has: there is time for more.
+  # There is time for all epochs of the config.
   assert all(row['epochs'] == row['of_epochs'] == 2 for row in stages)
   tested = {row['test']: row for row in rows if 'test' in row}
   metrics = json.loads((tmp_path / 'metrics.json').read_text())['test']
@@ -64,7 +64,7 @@ def test_a_run_without_time_leaves_its_log(
   )
   assert done.returncode != 0
   assert 'failed' in rows[-1]
-  # What the command line gives is used as it is, and nothing is measured.
+  # The command line sets all epochs, so nothing is measured.
   assert not any('measured' in row for row in rows)
 
 
@@ -74,9 +74,9 @@ def test_epochs_fit_into_their_shares():
   costs = dict.fromkeys(budget.SHARES, cost)
   limit = dict.fromkeys(budget.SHARES, 100)
   epochs = budget.epochs_for(costs, 600, max_epochs=limit)
-  # 0.93 * 240 - 3 - 28, 0.93 * 120 - 3 and 0.93 * 180 - 3, of 20 s each.
+  # 0.93 * 240 - 3 - 28, 0.93 * 120 - 3 and 0.93 * 180 - 3 s; an epoch is 20 s.
   assert epochs == {'coarse': 9, 'class': 5, 'fine': 8}
-  # One at least, and no more than the config has.
+  # At least one epoch, and at most those of the config.
   assert set(budget.epochs_for(costs, 1, max_epochs=limit).values()) == {1}
   few = dict.fromkeys(budget.SHARES, 2)
   assert budget.epochs_for(costs, 600, max_epochs=few) == few

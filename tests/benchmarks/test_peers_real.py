@@ -1,4 +1,4 @@
-"""MONAI's networks see what ours saw, and have the time that ours had."""
+"""Tests that MONAI's networks have the data and the time of ours."""
 
 import json
 import types
@@ -20,10 +20,10 @@ from mtnet_jax.evaluation import finished_run as finished_run_lib  # noqa: E402
 pytestmark = pytest.mark.extra
 
 
-def test_the_rate_warms_up_and_falls_like_a_cosine():
+def test_the_rate_has_a_warm_up_and_a_cosine_decay():
   assert peers_real.rate_at(0.025) == pytest.approx(0.5)
   assert peers_real.rate_at(0.05) == pytest.approx(1)
-  # Half of what is left, and a third of it: (1 + cos(pi / 3)) / 2.
+  # After half of the decay, and after a third: (1 + cos(pi / 3)) / 2.
   assert peers_real.rate_at(0.525) == pytest.approx(0.5)
   assert peers_real.rate_at(0.05 + 0.95 / 3) == pytest.approx(0.75)
   assert peers_real.rate_at(1.0) == pytest.approx(0, abs=1e-9)
@@ -31,7 +31,7 @@ def test_the_rate_warms_up_and_falls_like_a_cosine():
   assert peers_real.rate_at(0.0) > 0
 
 
-def test_a_budget_is_the_time_of_the_stages():
+def test_budgets_are_the_times_of_the_stages():
   histories = {
     'coarse': [{'seconds': 5.0}, {'seconds': 2.0}],
     'fine': [{'seconds': 4.0}],
@@ -41,14 +41,14 @@ def test_a_budget_is_the_time_of_the_stages():
   assert peers_real.budgets(run) == {'fine': 11.0, 'class': 3.0}
 
 
-def test_networks_are_monai_s():
+def test_networks_of_monai():
   net = peers_real.make_net('fine')
   counts = [
     sum(x.numel() for x in peers_real.make_net(output).parameters())
     for output in ('fine', 'class')
   ]
-  # DenseNet-121 has 7.98 million in its paper's count, of which 1.02 million
-  # are the 1000 classes.
+  # DenseNet-121 has 7.98 million parameters in its paper, of which 1.02 million
+  # belong to the 1000 classes.
   assert [round(count / 1e6, 1) for count in counts] == [1.6, 6.9]
   with torch.inference_mode():
     net.eval()
@@ -58,13 +58,13 @@ def test_networks_are_monai_s():
     assert classifier(image).shape == (2, 1)
 
 
-def test_an_average_moves_as_ours_does():
+def test_the_moving_average_is_that_of_our_training():
   net, averaged = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
   with torch.no_grad():
     for module, value in ((net, 3.0), (averaged, 1.0)):
       module.weight.fill_(value)
       module.bias.fill_(value)
-  # At step 2 it keeps 3 / 12 of itself, far on 0.99.
+  # The decay is 3 / 12 at step 2, and 0.99 much later.
   peers_real._move_towards(net, averaged, 2, 0.99)
   assert averaged.weight.item() == pytest.approx(3 - 0.25 * 2)
   peers_real._move_towards(net, averaged, 10_000, 0.99)
@@ -72,11 +72,13 @@ def test_an_average_moves_as_ours_does():
 
 
 @pytest.mark.slow
-def test_peers_leave_records_like_a_run_s(tmp_path, finished_run, monkeypatch):
+def test_peers_write_records_like_those_of_a_run(
+  tmp_path, finished_run, monkeypatch
+):
   path, _ = finished_run
   ours = finished_run_lib.read(path)
   out = tmp_path / 'peers'
-  # As if the run had taken a few seconds.
+  # The budgets of a run of a few seconds.
   monkeypatch.setattr(
     peers_real, 'budgets', lambda run: {'fine': 2.0, 'class': 1.0}
   )
@@ -101,7 +103,7 @@ def test_peers_leave_records_like_a_run_s(tmp_path, finished_run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_plain_view_is_what_evaluation_sees(finished_run):
+def test_the_plain_view_is_that_of_evaluation(finished_run):
   config = finished_run_lib.read(finished_run[0]).config
   nodules = lidc.load_splits(config.dataset)['train'].take(slice(0, 3))
   views = peer_views.Views(nodules, config)

@@ -1,11 +1,11 @@
-"""The page of results shows the seconds of runs that had their cores alone."""
+"""Tests that the page of results has only the times of undisturbed runs."""
 
 from benchmarks.results import page
 from benchmarks.results import sources
 from mtnet_jax.experiments import sweep_plan
 
 
-def test_runs_beside_other_work_have_no_cost():
+def test_runs_on_busy_cores_have_no_cost():
   titles = {
     p.name: p.title for p in sweep_plan.once_each(sources.TABLES.plan())
   }

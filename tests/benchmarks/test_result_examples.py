@@ -1,4 +1,4 @@
-"""The page's Figure 6: real nodules as outlines, phantoms as pictures."""
+"""Tests that the examples show contours of real nodules, and no CT pixels."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mtnet_jax.evaluation import finished_run as finished_run_lib
 
 @pytest.fixture(scope='module')
 def found(finished_run, tmp_path_factory):
-  """Examples of a finished run on phantoms, where `sources` has its own."""
+  """Examples of a finished run on phantoms, in the folders of `sources`."""
   runs = tmp_path_factory.mktemp('runs')
   folder = runs / 'tables-small' / 'mtnet'
   folder.mkdir(parents=True)
@@ -19,8 +19,8 @@ def found(finished_run, tmp_path_factory):
   return examples.collect(records, runs)
 
 
-def test_examples_are_of_the_networks_that_were_tested(found):
-  """Of a run on phantoms, the phantom of a nodule is what it was tested on."""
+def test_examples_use_the_networks_of_the_tests(found):
+  """The run is on phantoms, so its test images are the drawn phantoms."""
   assert [example.rank for example in found] == (
     ['best'] * 2 + ['median'] * 2 + ['worst'] * 2
   )
@@ -36,8 +36,8 @@ def test_examples_are_of_the_networks_that_were_tested(found):
     )
 
 
-def test_no_pixel_of_ct_is_drawn(found):
-  """Each picture's own array, whatever it is called."""
+def test_no_ct_pixel_is_drawn(found):
+  """It compares the arrays of the pictures."""
   figure = examples.draw(found)
   axes = np.reshape(figure.axes, (4, len(found)))
   for column, example in zip(axes.T, found, strict=True):
@@ -49,6 +49,6 @@ def test_no_pixel_of_ct_is_drawn(found):
       np.testing.assert_array_equal(axis.images[0].get_array(), example.phantom)
   labels = [axis.get_ylabel() for axis in axes[:, 0]]
   assert ['SIMULATED' in label for label in labels] == [False] * 2 + [True] * 2
-  again = examples.draw(found, simulated=True)
-  first = np.reshape(again.axes, (4, len(found)))[:, 0]
+  simulated = examples.draw(found, simulated=True)
+  first = np.reshape(simulated.axes, (4, len(found)))[:, 0]
   assert all('SIMULATED' in axis.get_ylabel() for axis in first)

@@ -1,4 +1,4 @@
-"""The page of results says what the records say, and how it is known."""
+"""Tests that the page of results follows from the records of the runs."""
 
 import json
 import re
@@ -16,12 +16,12 @@ from mtnet_jax.evaluation import finished_run
 from mtnet_jax.reports import tables
 from mtnet_jax.storage import files
 
-# Strategy -> by how much its fine masks are better than MT-Net's.
+# Strategy -> by how much the Dice of its fine masks exceeds MT-Net's.
 _BETTER = {'serial': -0.02, 'single': 0.03}
 
 
 def records_of(point, fold):
-  """Nodules of their own in each fold; the first has no CT."""
+  """Returns records of a fold's own nodules, of which the first has no CT."""
   shift = 0.05 + _BETTER.get(point, 0.0)
   records = made_records.make_records(shift=shift)
   for record in records:
@@ -46,13 +46,13 @@ def records_of(point, fold):
 
 
 def made_up(path):
-  """What `finished_run.read` gives of a run of the tables."""
+  """Replaces `finished_run.read` for a run of the tables."""
   point, fold = path.parts[-2:]
   fold = int(fold.removeprefix('fold'))
   dataset = types.SimpleNamespace(
     rotate_folds=(fold + 1) % 5,
     name='lidc_nodules/phantom',
-    # Of the splits, which are another fold's turned.
+    # Each fold has other splits and thus another fingerprint.
     fingerprint=f'abc{fold}',
   )
   return types.SimpleNamespace(
@@ -73,7 +73,7 @@ def made_up(path):
 
 
 def _finish(runs, names):
-  """Makes all runs of some points of the tables."""
+  """Makes the folders of all runs of some points of the tables."""
   for point in sources.TABLES.plan():
     if point.name in names:
       folder = runs / 'tables-small' / point.folder
@@ -107,7 +107,7 @@ def _finish_peers(runs):
 
 @pytest.fixture
 def docs(tmp_path, monkeypatch):
-  """A docs folder with gathered numbers, of all runs of the tables."""
+  """A docs folder with the gathered numbers of all runs of the tables."""
   _finish(tmp_path / 'runs', sources.TABLES.config().points)
   _finish_peers(tmp_path / 'runs')
   monkeypatch.setattr(finished_run, 'read', made_up)
@@ -120,7 +120,7 @@ def docs(tmp_path, monkeypatch):
   return tmp_path / 'docs'
 
 
-def test_numbers_survive_their_files(docs):
+def test_files_preserve_the_numbers(docs):
   records, made = gather.read(docs / 'results')
   assert list(records) == ['tables'] == list(made)
   points = records['tables']
@@ -130,7 +130,7 @@ def test_numbers_survive_their_files(docs):
     gather.DIAMETER,
   }
   for point, rows in points.items():
-    # Two nodules of each patient and fold, but for the one without CT.
+    # Each patient has two nodules per fold; the one without CT is left out.
     assert len(rows) == 5 * (2 * made_records.PATIENTS - 1), point
     assert sources.WITHOUT_CT[0] not in {row['nodule_id'] for row in rows}
   (found,) = (r for r in points['serial'] if r['nodule_id'] == '3-n7')
@@ -138,12 +138,12 @@ def test_numbers_survive_their_files(docs):
   assert found['fine_dice'] == pytest.approx(expected['fine_dice'], abs=1e-5)
   assert 'coarse_dice' not in found
   assert found['malignancy_probability'] == expected['malignancy_probability']
-  # 1 / (1 + exp(-(8 - 6.5))), of a malignant one.
+  # 1 / (1 + exp(-(8 - 6.5))), because malignant ones have 8 mm.
   (found,) = (r for r in points[gather.DIAMETER] if r['nodule_id'] == '3-n7')
   assert found['malignancy_probability'] == pytest.approx(0.8175745)
 
 
-def test_the_page_holds_what_was_measured(docs):
+def test_the_page_has_the_results(docs):
   text = page.write(docs)
   assert text == (docs / 'results.md').read_text()
   assert 'SIMULATED CT' in text.splitlines()[0]
@@ -155,7 +155,7 @@ def test_the_page_holds_what_was_measured(docs):
     if line.startswith('| ')
   ]
   found = {(row[0], row[2]): row for row in rows if len(row) == 6}
-  # Fine masks are better than coarse ones by 5 points, in every nodule.
+  # The Dice of every fine mask exceeds that of the coarse mask by 5 points.
   row = found['Fine Seg-net is better than Coarse Seg-net', 'DI']
   assert row[3:] == ['+3.1', '+5.0 (+5.0 to +5.0)', 'holds']
   row = found['MT-Net is better than the serial strategy of Yu et al.', 'DI']
@@ -175,9 +175,9 @@ def test_the_page_holds_what_was_measured(docs):
   assert '1,000 parameters, 22 s, 5 epochs (MT-Net: 4)' in ' '.join(
     text.split()
   )
-  # From 6 epochs of 10 s to as many of 14.
+  # 6 epochs of 10 s in the first fold, and of 14 s in the last.
   assert 'took between 60 and 84 s' in ' '.join(text.split())
-  # What was not run is named with its command.
+  # The page names the commands of missing runs.
   assert sources.FIGURE7.command in text
   assert text.count('not run yet') == 3
   for picture in re.findall(r'\]\((results/[^)]+\.png)\)', text):
@@ -190,12 +190,12 @@ def test_the_page_holds_what_was_measured(docs):
   [
     ((0.01, 0.05), 0.03, 'holds'),
     ((0.01, 0.02), 0.03, 'holds, by less than in the paper'),
-    ((-0.01, 0.05), 0.03, 'cannot be told'),
-    ((-0.01, 0.02), None, 'cannot be told'),
+    ((-0.01, 0.05), 0.03, 'undecided'),
+    ((-0.01, 0.02), None, 'undecided'),
     (
       (-0.01, 0.02),
       0.03,
-      'cannot be told; as much as in the paper it is not',
+      'undecided, but less than in the paper',
     ),
     ((-0.02, -0.01), 0.03, 'does not hold: the opposite does'),
   ],
@@ -203,7 +203,7 @@ def test_the_page_holds_what_was_measured(docs):
 def test_verdicts(interval, paper, verdict):
   estimate = {'value': sum(interval) / 2, 'ci95': list(interval)}
   assert claims.Claim('', '', 'dice', paper, estimate).verdict == verdict
-  # Too few patients, or one class.
+  # No interval exists for too few patients or a single class.
   nothing = claims.negated({'value': None, 'ci95': None})
   assert claims.Claim('', '', 'dice', paper, nothing).verdict == 'no interval'
 
@@ -212,30 +212,30 @@ def test_verdicts(interval, paper, verdict):
   ('interval', 'word'),
   (
     ((0.001, 0.02), 'M is better than U'),
-    ((-0.004, 0.02), 'not worse than U, by half a point at most'),
-    ((-0.006, 0.02), 'neither better nor worse'),
+    ((-0.004, 0.02), 'at most half a point worse than U, and may be better'),
+    ((-0.006, 0.02), 'not shown to be better or worse'),
     ((-0.02, -0.001), 'M is worse than U'),
-    # Within the margin, and yet worse.
+    # Within the margin, but worse.
     ((-0.004, -0.001), 'M is worse than U'),
     (None, 'not compared'),
   ),
 )
-def test_beside_a_peer(interval, word):
+def test_sentences_about_a_peer(interval, word):
   assert word in claims.not_below('M is', {'ci95': interval}, 'U')
 
 
-def test_compiling_is_what_the_first_epoch_has_more():
+def test_compilation_is_the_excess_of_the_first_epoch():
   assert gather._compiling([50.0, 10.0, 12.0, 30.0]) == 38
   assert gather._compiling([50.0]) == 0
 
 
-def test_a_difference_the_other_way_round():
+def test_a_negated_difference():
   found = claims.negated({'value': 0.02, 'ci95': [-0.01, 0.05]})
   assert found == {'value': -0.02, 'ci95': [-0.05, 0.01]}
 
 
 def test_auc_within_folds():
-  """By hand: a fold that ranks its own rightly is not hurt by another's."""
+  """Values by hand: the order between folds does not matter."""
   records = [
     {'fold': fold, 'label': label, 'malignancy_probability': p, 'patient_id': i}
     for i, (fold, label, p) in enumerate(
@@ -245,13 +245,13 @@ def test_auc_within_folds():
     )
   ]
   assert analysis.auc_within_folds(records) == (1.0, 1.0, 1.0)
-  # The first fold the wrong way round.
+  # The first fold is in the wrong order.
   records[0]['label'], records[1]['label'] = 1, 0
   assert analysis.auc_within_folds(records) == (0.0, 0.8, 1.0)
 
 
-def test_cells_are_those_of_the_tables(docs):
-  """Estimates of a row, against means that are taken here."""
+def test_rows_of_the_tables(docs):
+  """Compares the estimates of a row with means that are computed here."""
   records, _ = gather.read(docs / 'results')
   results = analysis.compare(sources.TABLES, records['tables'])
   rows = analysis.table_rows(results, 'fine', ('mtnet', 'serial'))
@@ -271,14 +271,14 @@ def test_cells_are_those_of_the_tables(docs):
   assert tables.cell_text(None) == 'not run'
 
 
-def test_a_missing_sweep_is_no_result(tmp_path):
+def test_without_a_finished_point_nothing_is_gathered(tmp_path):
   with pytest.raises(gather.errors.InputError, match='no finished point'):
     gather.gather(tmp_path, tmp_path / 'out', hardware='', date='')
   assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(
-  ('key', 'value', 'says'),
+  ('key', 'value', 'message'),
   (
     ('share_of_time', 0.5, 'fold 2 had 0.5'),
     ('fingerprint', 'of another build', 'different builds'),
@@ -286,20 +286,20 @@ def test_a_missing_sweep_is_no_result(tmp_path):
     ('networks', [{'budget_s': 70.0}], 'fold 2 had 70 .* MT-Net 72'),
   ),
 )
-def test_peers_of_other_runs_are_refused(tmp_path, docs, key, value, says):
+def test_peers_of_other_runs_raise(tmp_path, docs, key, value, message):
   path = tmp_path / 'runs' / sources.PEERS / 'fold2' / 'peers.json'
   files.write_json(path, {**files.read_json(path), key: value})
-  with pytest.raises(gather.errors.InputError, match=says):
+  with pytest.raises(gather.errors.InputError, match=message):
     gather.gather(tmp_path / 'runs', tmp_path / 'x', hardware='', date='')
 
 
 def test_runs_of_several_days_make_one_page(docs, tmp_path):
-  """The same numbers as if all of them had been gathered at once."""
+  """Gathering in two steps gives the same page as gathering all runs."""
   later = tmp_path / 'later'
   _finish(tmp_path / 'first', {'mtnet', 'serial'})
   _finish_peers(tmp_path / 'first')
   others = {*sources.TABLES.config().points} - {'mtnet', 'serial'}
-  # A point whose runs are not all there is not taken.
+  # A point with an unfinished run is ignored.
   _finish(tmp_path / 'second', {*others, 'serial'})
   (tmp_path / 'second/tables-small/serial/fold2/metrics.json').unlink()
   for name, date in (('first', '2026-01-01'), ('second', '2026-02-03')):
@@ -322,27 +322,27 @@ def test_runs_of_several_days_make_one_page(docs, tmp_path):
     assert ours == theirs
 
 
-def test_runs_keep_the_day_on_which_they_were_gathered_first(docs, tmp_path):
+def test_runs_keep_their_first_date(docs, tmp_path):
   before = (docs / 'results' / 'runs.json').read_text()
   again = {'hardware': 'Another abacus', 'date': '2027-01-01'}
   gather.gather(tmp_path / 'runs', docs / 'results', **again)
   assert (docs / 'results' / 'runs.json').read_text() == before
 
 
-def test_peers_need_what_they_stand_beside(docs, tmp_path):
+def test_peers_need_runs_of_mt_net(docs, tmp_path):
   _finish_peers(tmp_path / 'alone')
   with pytest.raises(gather.errors.InputError, match='and no MT-Net'):
     gather.gather(tmp_path / 'alone', tmp_path / 'x', hardware='', date='')
 
 
-def test_without_mt_net_there_is_no_page(docs):
+def test_a_page_without_mt_net_raises(docs):
   records, made = gather.read(docs / 'results')
   del records['tables']['mtnet']
   with pytest.raises(gather.errors.InputError, match='configs/baselines.py'):
     page.render(records, made)
 
 
-def test_damaged_numbers_are_refused(docs):
+def test_damaged_numbers_raise(docs):
   path = docs / 'results' / 'runs.json'
   path.write_text(json.dumps({})[:-1])
   with pytest.raises(gather.errors.InputError, match='runs.json'):

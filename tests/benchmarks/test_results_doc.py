@@ -1,4 +1,4 @@
-"""docs/results.md says what the numbers beside it say, and nothing else."""
+"""Tests that docs/results.md follows from the numbers in docs/results."""
 
 import re
 
@@ -12,7 +12,7 @@ _NUMBER = re.compile(r'(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?')
 
 
 def _parts(text):
-  """Its words, # for a number, and its numbers with their last digits."""
+  """Returns the words, with # for numbers, and (number, unit of last digit)."""
   numbers = [
     (float(x), 10.0 ** -len(x.partition('.')[2]))
     for x in (found.replace(',', '') for found in _NUMBER.findall(text))
@@ -21,7 +21,7 @@ def _parts(text):
 
 
 def differences(text, other):
-  """Where two pages differ by more than a last digit; [] where nowhere."""
+  """Returns where two pages differ by more than a unit of the last digit."""
   (words, numbers), (other_words, other_numbers) = _parts(text), _parts(other)
   found = [
     pair for pair in zip(words, other_words, strict=False) if len({*pair}) > 1
@@ -29,7 +29,7 @@ def differences(text, other):
   found += [
     (ours, theirs)
     for (ours, unit), (theirs, _) in zip(numbers, other_numbers, strict=False)
-    # Another machine may round another way.
+    # Another machine may round differently.
     if abs(ours - theirs) > 1.01 * unit * (unit < 1)
   ]
   if len(words) != len(other_words) or len(numbers) != len(other_numbers):
@@ -47,13 +47,13 @@ def test_the_page_follows_from_the_numbers(tmp_path):
   assert drawn == {path.name for path in (_DOCS / 'results').glob('*.png')}
 
 
-def test_a_wrong_page_would_be_found():
+def test_differences_of_pages():
   assert (
     differences('DI 88.1 (87.3-88.9), holds', 'DI 88.2 (87.3-88.9), holds')
     == []
   )
   assert differences('DI 88.1, holds', 'DI 88.3, holds') == [(88.1, 88.3)]
-  assert differences('DI 88.1, holds', 'DI 88.1, cannot be told')
+  assert differences('DI 88.1, holds', 'DI 88.1, undecided')
   assert differences('1,234 parameters', '1,235 parameters') == [(1234, 1235)]
   assert differences('a rate of 0.001', 'a rate of 0.003')
   assert differences('a 1', 'a 1 2')

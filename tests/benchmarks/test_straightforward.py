@@ -1,4 +1,4 @@
-"""The straightforward port, that we are timed against, is the same network."""
+"""Tests that the straightforward port computes the same as our networks."""
 
 import fast_compile
 import jax
@@ -12,7 +12,7 @@ from mtnet_jax.models import mtnet
 
 
 @pytest.mark.slow
-def test_same_gradients_by_other_operations():
+def test_same_gradients_with_other_operations():
   net = mtnet.ClassNet(
     stem_widths=(4, 32),
     entry_widths=(32, 8),
@@ -35,7 +35,7 @@ def test_same_gradients_by_other_operations():
     return jnp.sum(logits * jnp.arange(len(images)))
 
   def gradients():
-    # A function of its own, for JAX remembers what it traced.
+    # A new function each time, because JAX caches traces.
     function = jax.jit(
       jax.grad(lambda params: loss(params)),
       compiler_options=fast_compile.OPTIONS,

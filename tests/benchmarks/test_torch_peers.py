@@ -1,4 +1,4 @@
-"""What we are timed against computes what we compute."""
+"""Tests that the PyTorch contestants compute the same as our networks."""
 
 import functools
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.extra
 
 @pytest.fixture(scope='module', name='class_nets')
 def _class_nets(tmp_path_factory):
-  """Class-net in PyTorch, drawn at random, and ours with its weights."""
+  """Class-net in PyTorch and ours, with the same random weights."""
   oracle = torch_contestant.make_net('class')
   oracles.randomise_torch(oracle)
   with torch.no_grad():
-    # As our loader fills the mask's channel.
+    # Our loader initialises the mask's channel with this mean.
     kernel = oracle.conv1.weight
     kernel[:, 3:] = kernel[:, :3].mean(1, keepdim=True)
   state = oracle.state_dict()
@@ -72,7 +72,7 @@ def test_class_net(class_nets, train):
 def test_hybrid_loss():
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(3, 9, 11, 1)).astype(np.float32)
-  # The second has fewer nodule pixels than K, the last none.
+  # The second mask has fewer nodule pixels than K, the last one none.
   mask = np.zeros_like(logits)
   mask[0, 2:8, 2:9], mask[1, 4, 4] = 1, 1
 
@@ -90,7 +90,7 @@ def test_hybrid_loss():
 
 
 @pytest.mark.parametrize('net_name', ('coarse', 'class', 'fine'))
-def test_as_many_parameters(net_name):
+def test_equal_numbers_of_parameters(net_name):
   with torch.device('meta'):
     peer = torch_contestant.make_net(net_name)
   net = {
@@ -110,7 +110,7 @@ def test_as_many_parameters(net_name):
 
 
 class _Small(torch.nn.Module):
-  """A network small enough to be compiled in a test."""
+  """A network that is small enough to compile in a test."""
 
   def __init__(self):
     super().__init__()
@@ -124,7 +124,7 @@ class _Small(torch.nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mode', ('forward', 'step'))
-def test_compiled_with_its_loss_it_is_the_same(monkeypatch, mode):
+def test_the_compiled_contestant_computes_the_same(monkeypatch, mode):
   monkeypatch.setattr(torch_contestant, 'make_net', lambda name: _Small())
   problem = problem_lib.make(2, 32)
   results = []
@@ -132,7 +132,7 @@ def test_compiled_with_its_loss_it_is_the_same(monkeypatch, mode):
     contestant = torch_contestant.Contestant(
       'coarse', problem, mode=mode, dtype='bfloat16', compiled=compiled
     )
-    # One that is compiled has run three times.
+    # The compiled one already made three warm-up steps.
     for _ in range(1 if compiled or mode == 'forward' else 4):
       result = contestant()
     contestant.wait()

@@ -1,4 +1,4 @@
-"""Contestants run in processes of their own, and say what went wrong there."""
+"""Tests that contestants run in their own processes and report errors."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from benchmarks import turns
 
 
 def _note_process(path, *, name):
-  """A function that notes in which process it runs."""
+  """Returns a function that writes down the id of its process."""
 
   def note():
     with pathlib.Path(path).open('a') as file:
@@ -21,22 +21,22 @@ def _note_process(path, *, name):
   return note
 
 
-def test_they_take_turns_in_processes_of_their_own(tmp_path):
+def test_contestants_take_turns_in_their_own_processes(tmp_path):
   notes = tmp_path / 'notes'
-  found = {
+  contestants = {
     name: turns.Contestant(_note_process, notes, name=name) for name in 'ab'
   }
   with contextlib.ExitStack() as stack:
-    for contestant in found.values():
+    for contestant in contestants.values():
       stack.callback(contestant.close)
       assert 0 < contestant.build_s < 60
-    seconds = timing.in_turn(found, repeats=2)
-  assert {name: len(taken) for name, taken in seconds.items()} == {
+    seconds = timing.in_turn(contestants, repeats=2)
+  assert {name: len(values) for name, values in seconds.items()} == {
     'a': 2,
     'b': 2,
   }
   lines = notes.read_text().split('\n')[:-1]
-  # One round warms up.
+  # The first round is a warm-up.
   assert [line.split()[0] for line in lines] == ['a', 'b'] * 3
   processes = {line.split()[1] for line in lines} | {str(os.getpid())}
   assert len(processes) == 3
@@ -50,7 +50,7 @@ def _fail_later():
   return _refuse
 
 
-def test_what_fails_there_is_said_here():
+def test_errors_of_the_process_are_raised_here():
   contestant = turns.Contestant(_refuse)
   with pytest.raises(RuntimeError, match='ValueError: no such network'):
     contestant.ready()
@@ -63,14 +63,14 @@ def test_what_fails_there_is_said_here():
   contestant.close()
 
 
-def test_an_end_without_a_word_is_an_error():
+def test_an_exit_of_the_process_raises():
   contestant = turns.Contestant(os._exit, 3)
   with pytest.raises(RuntimeError, match='exit status 3'):
     contestant.build_s  # noqa: B018
   contestant.close()
 
 
-def test_one_that_is_not_built_is_killed():
+def test_a_contestant_that_is_still_building_is_killed():
   contestant = turns.Contestant(time.sleep, 600)
   assert not contestant.ready(timeout=0.1)
   start = time.monotonic()
@@ -79,7 +79,7 @@ def test_one_that_is_not_built_is_killed():
 
 
 class _Sleeper:
-  """Sleeps when it is waited for, and counts."""
+  """Counts its calls and waits; a wait sleeps."""
 
   def __init__(self):
     self._calls = self._waits = 0
@@ -95,7 +95,7 @@ class _Sleeper:
     return {'calls': self._calls, 'waits': self._waits}
 
 
-def test_calls_back_to_back_are_waited_for_once():
+def test_several_calls_wait_once():
   contestant = turns.Contestant(_Sleeper)
   assert 0.2 <= contestant.run(times=3) < 10
   assert contestant.figures() == {'calls': 3, 'waits': 1}

@@ -123,7 +123,7 @@ def test_a_notebook_without_a_place_for_the_badge_changes_none(
   good = (copies / 'real_ct.ipynb').read_text(encoding='utf-8')
   before = {path: path.read_bytes() for path in copies.iterdir()}
   for text, message in (
-    (good.replace('"colab"', '"other"'), "one cell of the id 'colab'"),
+    (good.replace('"colab"', '"other"'), "one cell with the id 'colab'"),
     (good.replace('SOURCE = ', 'FROM = '), 'a line SOURCE'),
     (good[:-10], 'must be a notebook'),
     ('[]', 'must be a notebook'),
