@@ -42,7 +42,7 @@ class Nodules:
     """Returns the arrays that the training step reads."""
     return {'image': self.image, 'mask': self.mask, 'label': self.label}
 
-  def take(self, where: np.ndarray | slice) -> 'Nodules':
+  def take(self, where: np.ndarray | Sequence[int] | slice) -> 'Nodules':
     """Returns some of the nodules.
 
     Args:

@@ -1,6 +1,7 @@
 """Finished runs evaluated together, and the patients that they have seen."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def described(runs: Sequence[Run]) -> list[dict[str, Any]]:
   ]
 
 
-def used_for(runs: Sequence[Run], patient_ids: Sequence[str]) -> np.ndarray:
+def used_for(runs: Sequence[Run], patient_ids: Iterable[object]) -> np.ndarray:
   """Returns what any of the runs used the patients of nodules for.
 
   Args:

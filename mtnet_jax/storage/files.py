@@ -41,7 +41,7 @@ def writing(
     raise errors.InputError(f'{path} cannot be written{reason}.') from error
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray) -> None:
   """Writes under a temporary name and renames, so no reader sees half a file.
 
   Raises:
