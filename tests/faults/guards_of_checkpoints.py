@@ -69,13 +69,13 @@ GUARDS = (
     'tests/inference/test_bundles.py -k only_what',
   ),
   _trainer(
-    "    self._checkpoints.check_best(meta['history'])\n", '', 'best_is_missing'
+    "    self._checkpoints.check_best(meta['history'])\n", '', 'missing_best'
   ),
   _trainer(
     '    self._check_identity()\n    observer.start',
     '    observer.start',
-    'another_run',
+    'was_replaced',
   ),
-  _trainer('            self._check_identity()\n', '', 'another_run'),
-  _trainer('    self._check_identity()\n    path', '    path', 'another_run'),
+  _trainer('            self._check_identity()\n', '', 'was_replaced'),
+  _trainer('    self._check_identity()\n    path', '    path', 'was_replaced'),
 )
