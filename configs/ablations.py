@@ -126,17 +126,18 @@ def _rank_loss(config):
 
 
 def _image_size(config):
-  config.title = 'The best use of a minute: larger images, or more epochs'
+  config.title = 'Larger images or more epochs, in the same time'
   config.kind = 'table'
   config.base.stages = ('coarse',)
   usual = config.base.image_size
-  config.reference = f'size{usual}'
+  # Three digits, since points are sorted by name.
+  config.reference = f'size{usual:03}'
   epochs = config.base.coarse_stage.get_ref('epochs')
   sizes = {round(usual * share / 16) * 16 for share in (0.85, 1.15, 1.4, 1.7)}
   sizes = sorted({usual, *sizes})
   config.points = ml_collections.ConfigDict(
     {
-      f'size{size}': {
+      f'size{size:03}': {
         'image_size': size,
         # The time of a step is proportional to its pixels. Rounded to whole
         # epochs.
@@ -147,7 +148,9 @@ def _image_size(config):
       for size in sizes
     }
   )
-  config.titles = {f'size{size}': f'{size} x {size} pixels' for size in sizes}
+  config.titles = {
+    f'size{size:03}': f'{size} x {size} pixels' for size in sizes
+  }
   config.outputs = ('coarse',)
 
 
