@@ -217,7 +217,9 @@ def test_a_users_table_or_page_is_refused_before_the_model(
 ):
   monkeypatch.setattr(predict, '_load', None)
   (tmp_path / name).write_text('id,path\n')
-  with pytest.raises(errors.InputError, match=f'{name} is where a result'):
+  with pytest.raises(
+    errors.InputError, match=f'{name} has the name of a result'
+  ):
     predict_job.run(root, tmp_path, None, '--annotated')
   assert [path.name for path in tmp_path.iterdir()] == [name]
   assert (tmp_path / name).read_text() == 'id,path\n'
@@ -249,7 +251,9 @@ def test_files_of_the_user_stay_beside_many_series(
     return find(wanted, *args, **kwargs)
 
   monkeypatch.setattr(search, 'find', find_meanwhile_table_appears)
-  with pytest.raises(errors.InputError, match='predictions.csv is where a'):
+  with pytest.raises(
+    errors.InputError, match='predictions.csv has the name of a result'
+  ):
     predict_job.run(root, out, None, '--annotated')
   assert (out / 'predictions.csv').read_text() == 'id,path\n'
   assert started == [f'{first.name}_1']
@@ -257,7 +261,7 @@ def test_files_of_the_user_stay_beside_many_series(
   assert predict_job.read(first)['made_with']['ct_files'] > 0
   (line,) = [x for x in capsys.readouterr().err.splitlines() if 'error' in x]
   assert line.startswith(
-    f'error: {second.name}: {second}/predictions.json is where a result belongs'
+    f'error: {second.name}: {second}/predictions.json has the name of a result'
   )
   assert predict_job.read(second) == {'files': ['notes.txt']}
   for folder in (first, second):

@@ -139,6 +139,6 @@ def test_a_file_that_appears_while_networks_compute_stays(
     return find(*args, **kwargs)
 
   monkeypatch.setattr(search, 'find', slow)
-  with pytest.raises(errors.InputError, match='b.png is where a result'):
+  with pytest.raises(errors.InputError, match='b.png has the name of a result'):
     predict_job.run(directory, out)
   assert _tree(out) == {'b.png': b'mine'}

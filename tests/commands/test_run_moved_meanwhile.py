@@ -126,6 +126,6 @@ def test_the_folder_of_an_unfinished_run_is_refused(evaluated, tmp_path):
   for name in ('metrics.json', 'records.csv'):
     (other / name).unlink()
   before = _results(other)
-  with pytest.raises(errors.InputError, match='other has a config.json, and'):
+  with pytest.raises(errors.InputError, match='other has a config.json, but'):
     evaluated(lambda: pytest.fail('it computes'), f'--out={other}')
   assert _results(other) == before

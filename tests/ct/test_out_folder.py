@@ -104,7 +104,9 @@ def test_a_table_is_recognised_by_its_header(tmp_path, table, own):
   if own:
     out_folder.check_summary_folder(tmp_path)
   else:
-    with pytest.raises(errors.InputError, match='predictions.csv is where a'):
+    with pytest.raises(
+      errors.InputError, match='predictions.csv has the name of a result'
+    ):
       out_folder.check_summary_folder(tmp_path)
 
 

@@ -198,7 +198,7 @@ def test_simulation_receives_the_mean_ratings(monkeypatch):
   monkeypatch.setattr(
     phantom_patch,
     'simulate_patch',
-    lambda masks, ratings, *, pixel_spacing_mm, rng: calls.append(
+    lambda masks, ratings, *, pixel_spacing_mm, rng, **_: calls.append(
       (masks.shape, ratings, pixel_spacing_mm, rng.integers(1 << 30))
     ),
   )

@@ -261,7 +261,7 @@ def _without_fine(folder):
     (lambda b: (b / 'manifest.json').write_text('[]'), 'format None'),
     (lambda b: _edit_manifest(b, format=3), 'format 3.*reads 2'),
     (lambda b: _edit_manifest(b, files={}), 'README.*SHA-256'),
-    (_without_fine, r"one side only: \['fine'\]"),
+    (_without_fine, r"one of the two trees only: \['fine'\]"),
   ],
 )
 def test_a_damaged_bundle_is_refused(packed, tmp_path, damage, message):
