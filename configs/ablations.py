@@ -1,8 +1,8 @@
 """Ablations of MT-Net, each with one table and one figure.
 
     python -m mtnet_jax.sweep --config=configs/ablations.py:table4        paper
-    python -m mtnet_jax.sweep --config=configs/ablations.py:table4,demo   hours
-    python -m mtnet_jax.sweep --config=configs/ablations.py:table4,test minutes
+    python -m mtnet_jax.sweep --config=configs/ablations.py:table4,demo   15 min
+    python -m mtnet_jax.sweep --config=configs/ablations.py:table4,test   2 min
 
     table4    Class-net with and without the coarse mask
     table5    coarse net, fine net, and fine net without the coarse mask
@@ -28,7 +28,7 @@ import ml_collections
 _MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
 
 
-def get_config(name=''):
+def get_config(name: str = '') -> ml_collections.ConfigDict:
   """Returns the config of a sweep: 'NAME' or 'NAME,VARIANT'."""
   name, _, variant = (name or '').partition(',')
   if name not in _SWEEPS:

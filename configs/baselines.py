@@ -1,8 +1,8 @@
 r"""MT-Net compared with other strategies, on the same blocks, data and budget.
 
     python -m mtnet_jax.sweep --config=configs/baselines.py:table1       paper
-    python -m mtnet_jax.sweep --config=configs/baselines.py:table1,demo  hours
-    python -m mtnet_jax.sweep --config=configs/baselines.py:table1,test  minutes
+    python -m mtnet_jax.sweep --config=configs/baselines.py:table1,demo  30 min
+    python -m mtnet_jax.sweep --config=configs/baselines.py:table1,test  5 min
 
     table1    the strategies of the paper's comparison: Wu et al., Chen et al.,
               Yu et al., and single-task networks (U-Net and Xception)
@@ -43,7 +43,7 @@ import ml_collections
 _MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
 
 
-def get_config(name=''):
+def get_config(name: str = '') -> ml_collections.ConfigDict:
   """Returns the config of a comparison: 'NAME' or 'NAME,VARIANT'."""
   name, _, variant = (name or '').partition(',')
   if name not in _SWEEPS:
@@ -127,9 +127,9 @@ def _variants(base):
   }
   titles = {
     'mtnet': 'MT-Net',
-    'soft': 'MT-Net, probabilities handed on',
+    'soft': 'MT-Net with soft masks',
     'cam': 'activation map to the fine layer',
-    'finetune': 'probabilities, fine-tuned together',
+    'finetune': 'soft masks, fine-tuned together',
   }
   return 'MT-Net with its tasks tied more closely', titles, points
 

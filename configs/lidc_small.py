@@ -26,11 +26,13 @@ The shipped model was pretrained on phantoms of version 2.0.0; with those of
 import pathlib
 import runpy
 
+import ml_collections
+
 _MTNET = runpy.run_path(str(pathlib.Path(__file__).with_name('mtnet.py')))
 VARIANTS = ('phantoms', 'nodules')
 
 
-def get_config(variant=''):
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
   """Returns the config of a variant: 'phantoms', then 'nodules'."""
   if variant not in VARIANTS:
     raise ValueError(

@@ -1,8 +1,8 @@
 """MT-Net on LIDC-IDRI: the paper's protocol, and three smaller variants.
 
     python -m mtnet_jax.main --config=configs/mtnet.py         the paper
-    python -m mtnet_jax.main --config=configs/mtnet.py:small   ten minutes
-    python -m mtnet_jax.main --config=configs/mtnet.py:demo    minutes
+    python -m mtnet_jax.main --config=configs/mtnet.py:small   15 minutes
+    python -m mtnet_jax.main --config=configs/mtnet.py:demo    6 minutes
     python -m mtnet_jax.main --config=configs/mtnet.py:test    a minute
 
 The last two run on phantoms. Every field is also a flag: --config.seed=1
@@ -14,7 +14,7 @@ import ml_collections
 VARIANTS = ('mtnet', 'small', 'demo', 'test')
 
 
-def get_config(variant='mtnet'):
+def get_config(variant: str = 'mtnet') -> ml_collections.ConfigDict:
   """Returns the config of a variant; 'mtnet' is the paper's protocol."""
   variant = variant or 'mtnet'
   if variant not in VARIANTS:
@@ -42,7 +42,7 @@ def _paper():
   config.dataset.name = 'lidc_nodules/paper'
   # Used, with a warning, if the dataset was not built; '' for an error.
   config.dataset.fallback = 'lidc_nodules/phantom'
-  # Where TFDS keeps datasets; '' for ~/tensorflow_datasets.
+  # Where TFDS keeps datasets; '' for TFDS_DATA_DIR or ~/tensorflow_datasets.
   config.dataset.data_dir = ''
   # Fingerprint of the nodules, filled in by the run. It cannot be resumed with
   # other nodules.
@@ -70,8 +70,10 @@ def _paper():
   # Largest shift of the crop's centre, as a fraction of the patch's side minus
   # the crop's.
   config.augment.crop_shift = 0.25
+  # Factor of the magnified views, and the share of the views that are (3.1.2).
   config.augment.zoom = 1.1
   config.augment.zoom_probability = 0.5
+  # Probability of a horizontal flip, and of a vertical one.
   config.augment.flip_probability = 0.5
 
   # Compute type: 'float32' or 'bfloat16'. Parameters are float32.

@@ -77,13 +77,13 @@ def rank_loss(
   probs, mask = _per_image(probs, mask)
   is_nodule = mask > 0.5
   limit = int(top_k) if max_top_k is None else max_top_k
-  count = min(limit, probs.shape[1])
+  num_pixels = min(limit, probs.shape[1])
   # Errors are in [0, 1], so -1 can mark the pixels of the other region.
-  background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), count)
-  nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), count)
-  counts = jnp.arange(count)[None] < top_k
-  background = counts & (background_error >= 0)
-  nodule = counts & (nodule_error >= 0)
+  background_error, _ = lax.top_k(jnp.where(is_nodule, -1.0, probs), num_pixels)
+  nodule_error, _ = lax.top_k(jnp.where(is_nodule, 1 - probs, -1.0), num_pixels)
+  is_selected = jnp.arange(num_pixels)[None] < top_k
+  background = is_selected & (background_error >= 0)
+  nodule = is_selected & (nodule_error >= 0)
   pairs = background[:, :, None] & nodule[:, None]
   # The errors are e0 = H0 and e1 = 1 - H1, so H0 - H1 = e0 + e1 - 1.
   excess = background_error[:, :, None] + nodule_error[:, None] - 1 + margin

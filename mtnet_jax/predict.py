@@ -14,8 +14,8 @@ For research only; this is not a medical device. The command writes to OUT:
     ID.png               CT, masks and activation map around each point
     segmentation.dcm     DICOM Segmentation with a segment per point, opens over
                          the CT; the only file that names the patient
-    segmentation.nii.gz  the same masks as NIfTI, with --nifti; --ct gives only
-                         this one, on the grid of its file
+    segmentation.nii.gz  the same masks as NIfTI, with --nifti; with --ct it is
+                         always written, and no segmentation.dcm
 
 Masks are three-dimensional: each is found on the point's slice and followed
 from slice to slice until it ends. If the networks mark several components, the
@@ -23,9 +23,9 @@ one that holds the point or comes nearest to it is the nodule.
 
 --points is a CSV file. Its header says what the numbers are: x,y,z patient mm
 (LPS, as in DICOM), r,a,s patient mm of NIfTI and 3D Slicer, row,col,slice or
-i,j,k voxels from 0. A column id names the points. With a column seriesuid, as
-in LUNA16's annotations.csv, only rows of the CT's series count. --points may
-also be markups of 3D Slicer (.mrk.json, .fcsv) or boxes of MONAI (.json).
+i,j,k voxels from 0. A column id holds the points' names. If there is a column
+seriesuid, as in LUNA16's annotations.csv, only rows of the CT's series count.
+Points may also be markups of 3D Slicer (.mrk.json, .fcsv) or boxes of MONAI.
 
 Diameter and area refer to the mask on the point's slice, the volume to all
 slices. A mask that reaches the edge of its patch is no outline: its sizes are

@@ -44,7 +44,7 @@ def _report(path: str | os.PathLike[str], matched: load.Match) -> str:
     ),
     'parameters': f'{num_used:,} of {num_parameters:,}',
     'dropped': load.some(matched.dropped) or 'none',
-    'stay new': ', '.join(source.newly_initialised) or 'none',
+    'initialised': ', '.join(source.newly_initialised) or 'none',
     'fields': ', '.join(f'{k}={v}' for k, v in matched.fields.items()),
     'to use it': f'--config.pretrained.{source.task}={path}',
   }

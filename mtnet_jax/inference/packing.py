@@ -87,7 +87,8 @@ def write(
     for run, folder in zip(runs, folders, strict=True):
       with bundle_files.damage(folder):
         read.append(bundles.read(folder, name=bundles.name_of(run)))
-        front_matter.readme(read[-1])  # Before what takes long.
+        # Refuses texts that a card cannot have, before the slow steps.
+        front_matter.readme(read[-1])
     first = read[0]
     config = first.config.copy_and_resolve_references()
     members = [variables for bundle in read for variables in bundle.members]

@@ -4,7 +4,8 @@ A bundle is a folder that holds a trained model:
 
     README.md            the model card
     config.json          the config of its first member
-    metrics.json         the results of its first member
+    metrics.json         the results of the model; other entries are those of
+                         its first member's run
     weights.safetensors  the variables of all members
     seen.csv             the nodules and patients that the model has seen;
                          bundles of earlier versions have none

@@ -1,8 +1,9 @@
 """Checks that a run directory still belongs to the run that writes into it.
 
 A path does not identify a directory: while a run trains, somebody may rename
-its directory, put another in its place, or change its config.json. Whatever the
-run writes after that would be lost, or end up among the files of another run.
+its directory, put another in its place, or change its config.json. Anything
+that the run writes after that would be lost, or be among the files of another
+run.
 """
 
 from collections.abc import Callable

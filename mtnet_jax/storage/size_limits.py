@@ -185,7 +185,7 @@ def _check(value, bounds, name):
 
 
 def _parameters(net):
-  """Estimates a network's number of parameters, and finds at least half.
+  """Estimates a network's number of parameters; it is at least half of it.
 
   It counts 3 x 3 kernels between neighbouring layers, and the middle flow.
   """

@@ -58,7 +58,7 @@ def remove(directory: str | os.PathLike[str], step: int) -> None:
   Raises:
     OSError: the step cannot be moved.
   """
-  # Renamed, not moved into a new folder, for which a full disk has no room.
+  # It is renamed where it is, since a full disk has no room for a new folder.
   removed = pathlib.Path(directory, f'{_REMOVED}{step}')
   _delete(removed)
   with contextlib.suppress(FileNotFoundError):

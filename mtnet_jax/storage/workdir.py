@@ -256,7 +256,7 @@ def evaluation_dir(
   Args:
     workdir: the run directory; the first one if several runs are averaged.
     dataset: name of the dataset.
-    split: 'train', 'validation' or 'test'.
+    split: 'train', 'validation', 'test' or 'all'.
     limit: maximum number of nodules; 0 for all.
     members: number of runs that are averaged.
     symmetries: whether rotations and reflections are averaged.

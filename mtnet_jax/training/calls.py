@@ -2,8 +2,8 @@
 
 On every call the host spends time on each array of the state, for each device:
 more than a step of a fast GPU may take. Several steps therefore share one call,
-in a loop that runs on the devices. How many of them share it changes no bit of
-the result.
+in a loop that runs on the devices. The number of iterations is an argument of
+the compiled loop, and changes no bit of the result.
 
 The rule for several processes: after each dispatch, all of them wait for the
 same calls. Every step sums over the devices of all processes, so it ends

@@ -110,9 +110,9 @@ def _check_stages(config):
   trained = nets.names(config)
   if unknown or not trained:
     raise errors.InputError(
-      f'config.stages={tuple(config.stages)} must be of'
-      f' {", ".join(strategies.STAGES)}, and some of them of strategy'
-      f' {config.strategy!r}, which has'
+      f'config.stages={tuple(config.stages)} must be some of'
+      f' {", ".join(strategies.STAGES)}, with at least one stage of strategy'
+      f' {config.strategy!r}:'
       f' {", ".join(strategies.stages_of(config.strategy))}.'
     )
   for stage in trained:

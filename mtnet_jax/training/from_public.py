@@ -27,8 +27,8 @@ from mtnet_jax.weights import files as weight_files
 from mtnet_jax.weights import load as weight_load
 from mtnet_jax.weights import sources
 
-# Task -> the stages that its weights fit. The first of these that the strategy
-# has starts from the weights.
+# Task -> the stages that its weights fit. The weights initialise the first of
+# these stages that the strategy has.
 _STAGES = {
   'segmentation': ('coarse', 'fine', 'joint'),
   'classification': ('class',),

@@ -111,7 +111,7 @@ def _check_folds(config, before):
 
 
 def _check_networks(config, trained):
-  """Raises where no network, or not all of a network, can start from these."""
+  """Raises if the model has no stage of this run, or has other variables."""
   shapes = nets.variable_shapes(config)
   in_common = [name for name in shapes if name in trained]
   if not in_common:

@@ -60,7 +60,7 @@ def write(workdir: pathlib.Path, seen: seen_lib.Seen) -> None:
     seen_lib.write(path, seen)
   elif not seen.rows <= seen_lib.read(path).rows:
     raise errors.InputError(
-      f'{path} lacks nodules that this run is trained on or chosen by: it'
+      f'{path} lacks nodules of the training or model selection of this run: it'
       ' belongs to another run. Choose another --workdir.'
     )
 

@@ -5,8 +5,8 @@ not constants in it: runs that differ only in these share one program.
 
 Collectives run over `devices.AXIS`. Random numbers follow from the seed, the
 step and the example's position in the global batch. A run that was killed and
-resumed therefore repeats itself exactly, and the number of devices changes
-nothing except the order of sums.
+resumed therefore repeats itself exactly. The number of devices changes only the
+order of sums, and which features dropout sets to 0.
 """
 
 from collections.abc import Callable

@@ -217,8 +217,8 @@ class Trainer:
     """
     if not self.stage.epochs:
       return processes.on_first(self._kept_variables), []
-    # Even without a checkpoint: initial states that other processors round
-    # differently would stay different.
+    # The first process's state is used even without a checkpoint, since initial
+    # states that other processors round differently would stay different.
     state, history = processes.on_first(self._starting_state)
     step = int(state.step)
     self._check_identity()
@@ -246,7 +246,7 @@ class Trainer:
     return state, meta['history']
 
   def _check_identity(self):
-    # Before every write: another run directory may have replaced this one.
+    # Called before every write: another run may have replaced the directory.
     if self._identity:
       self._identity.check()
 

@@ -53,8 +53,8 @@ def test_the_temperature_is_fitted_to_the_validation_split(averaged):
   np.testing.assert_allclose(manifest['temperature'], expected, rtol=1e-6)
   card = (averaged / 'README.md').read_text()
   assert f'temperature of {expected:.3f}' in card
-  assert 'calibrated as said below' in card
-  assert 'mean of 2 training(s), of seed 1 and 2, each on' in card
+  assert 'its calibration is described below' in card
+  assert 'mean of 2 trained models (seed 1 and 2), each applied to' in card
   metrics = json.loads((averaged / 'metrics.json').read_text())
   assert sum(row['nodules'] for row in metrics['calibration']['curve']) == len(
     known

@@ -92,7 +92,10 @@ def test_only_feedback_reads_segmentation_features():
     ({'strategy': 'shared', 'stages': ('coarse',)}, 'which has joint'),
     ({'stages': ('fine',)}, "'fine' of strategy 'mtnet' needs coarse"),
     ({'strategy': 'cam', 'stages': ('coarse', 'fine')}, 'needs class'),
-    ({'stages': ('coarse', 'gross')}, 'must be of coarse, class, fine, joint'),
+    (
+      {'stages': ('coarse', 'gross')},
+      'must be some of coarse, class, fine, joint',
+    ),
     ({'class_weight': -1.0}, 'class_weight=-1.0 must be at least 0'),
     (
       {'strategy': 'shared', 'joint_stage': {'epochs': -1}},

@@ -82,9 +82,11 @@ def test_words_in_a_flag_need_no_quotes(tmp_path):
   )
   assert "'elsewhere/one'" in one and "'elsewhere/two'" in two
   assert 'needs coarse as well: set --config.stages=coarse,class. ' in three
-  assert "('coarse', 'final') must be of coarse, class, fine, joint" in four
+  assert (
+    "('coarse', 'final') must be some of coarse, class, fine, joint" in four
+  )
   assert "config.base.stages=('coarse',) trains none of" in five
-  assert "config.outputs=('clas',) must be of coarse, class, fine." in six
+  assert "config.outputs=('clas',) must be some of coarse, class, fine." in six
 
 
 @pytest.mark.parametrize(

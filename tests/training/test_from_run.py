@@ -106,7 +106,7 @@ def test_an_unknown_model_is_refused_with_the_known_names(
   [
     ({'seg_net.aspp_features': 5}, 'coarse/.*shape'),
     ({'class_net.exit_width': 7}, 'class/.*shape'),
-    ({'class_net.middle_blocks': 1}, 'class/.*one side only.*block3'),
+    ({'class_net.middle_blocks': 1}, 'class/.*two trees only.*block3'),
   ],
 )
 def test_other_networks_are_refused(made_run_dir, tmp_path, changes, reason):

@@ -93,7 +93,7 @@ def test_inspect_reports_both_networks(written):
   assert 'Class-net exported to PyTorch' in class_
   assert 'pool_padding=same' in class_
   for part in (coarse, class_):
-    assert 'stay new    none' in part
+    assert 'initialised none' in part
     used, total = part.partition('parameters  ')[2].split('\n')[0].split(' of ')
     assert used == total
 
