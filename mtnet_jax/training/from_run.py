@@ -193,8 +193,8 @@ def loader(
 def _incomplete(config, stage):
   return errors.InputError(
     f'config.{stage.name}_stage.epochs=0 keeps the stage as it is in'
-    f' config.start_from={config.start_from}, which lacks some of its'
-    ' variables: train it for at least 1 epoch.'
+    f' config.start_from={config.start_from}, which lacks all or'
+    ' some of its variables: train it for at least 1 epoch.'
   )
 
 

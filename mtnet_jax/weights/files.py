@@ -87,7 +87,7 @@ def open_weights(path: _Path) -> Iterator[WeightFile]:
   """
   if not exists(path):
     raise errors.InputError(
-      f'{path}: the file of weights is missing: check the path.'
+      f'{path} is missing or not a file: check the path of the weights.'
     )
   with contextlib.ExitStack() as stack:
     try:

@@ -7,6 +7,7 @@ import made_run
 import numpy as np
 import pytest
 
+import mtnet_jax
 from mtnet_jax.evaluation import finished_run
 from mtnet_jax.system import errors
 
@@ -79,6 +80,13 @@ def test_a_missing_file_is_named(run_dir, name):
   (run_dir / name).unlink()
   with pytest.raises(errors.InputError, match=name):
     finished_run.read(run_dir)
+
+
+def test_runs_of_this_version_and_of_the_one_before_are_read(run_dir):
+  for version in ('0.1.0', mtnet_jax.__version__):
+    _change(run_dir / 'metrics.json', versions__mtnet_jax=version)
+    read = finished_run.read(run_dir)
+    assert read.results['versions']['mtnet_jax'] == version
 
 
 def test_a_run_of_another_version_is_refused(run_dir):

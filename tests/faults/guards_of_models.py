@@ -179,7 +179,7 @@ GUARDS = (
   ),
   guard.Guard(
     'mtnet_jax/inference/packing.py',
-    '        front_matter.readme(read[-1])  # Before what takes long.\n',
+    '        front_matter.readme(read[-1])\n',
     '',
     'tests/inference/test_packing.py -k odd_bundle',
   ),

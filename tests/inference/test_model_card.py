@@ -17,7 +17,7 @@ def test_the_card_has_warnings_and_results(packed):
   results = json.loads((packed / 'metrics.json').read_text())['test']
   for words in (
     'SIMULATED',
-    'Not a medical device',
+    'not a medical device',
     'not pathology',
     'lidc_nodules/phantom',
     '3 patients',
@@ -63,7 +63,7 @@ def test_a_card_of_real_ct_does_not_say_simulated(made_model):
 
 def test_a_card_describes_a_split_by_nodule(made_model):
   config = made_model.config.copy_and_resolve_references()
-  assert 'Split by patient, 6:2:2' in card_lib.model_card(
+  assert 'split by patient, 6:2:2' in card_lib.model_card(
     'made', config, made_model.metrics
   )
   with config.unlocked():

@@ -89,7 +89,7 @@ def test_only_feedback_reads_segmentation_features():
   (
     ({'strategy': 'cereal'}, "strategy='cereal' is none of mtnet, shared"),
     ({'strategy': 'finetune', 'coarse_mask': 'hard'}, 'coarse_mask=soft'),
-    ({'strategy': 'shared', 'stages': ('coarse',)}, 'which has joint'),
+    ({'strategy': 'shared', 'stages': ('coarse',)}, "strategy 'shared': joint"),
     ({'stages': ('fine',)}, "'fine' of strategy 'mtnet' needs coarse"),
     ({'strategy': 'cam', 'stages': ('coarse', 'fine')}, 'needs class'),
     (

@@ -28,7 +28,7 @@ from tfds_lidc.ct import header as dicom_header
 from tfds_lidc.ct import series as dicom_series
 
 # Version of the cache file; increase it when entries, or what is read, change.
-_FORMAT = 2
+_FORMAT = 3
 _CHUNK = 200  # files that a process reads at a time
 _MIN_PARALLEL = 2000  # files; below, starting processes takes longer
 

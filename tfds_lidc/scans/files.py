@@ -19,7 +19,7 @@ from tfds_lidc.ct import metaimage
 from tfds_lidc.scans import quarantine
 from tfds_lidc.scans import reader
 
-_FORMAT = 3  # increase it when the files, or what is read, change
+_FORMAT = 4  # increase it when the files, or what is read, change
 
 
 class Outcome(NamedTuple):
