@@ -69,7 +69,7 @@ def test_a_card_describes_a_split_by_nodule(made_model):
   with config.unlocked():
     config.dataset.name = 'lidc_nodules/phantom?slices=all,split_by=nodule'
   text = card_lib.model_card('leaky', config, made_model.metrics)
-  assert 'Split by nodule (a patient can be in several splits), 6:2:2' in text
+  assert 'split by nodule (a patient can be in several splits), 6:2:2' in text
   assert 'name says (slices=all,split_by=nodule)' in text
 
 

@@ -92,7 +92,7 @@ def test_an_average_has_seen_what_its_runs_have(runs, tmp_path):
   model = mtnet_jax.load(tmp_path / 'out')
   assert model.seen == seen_by.model(model) == expected
   card = ' '.join((tmp_path / 'out' / 'README.md').read_text().split())
-  assert '1 nodules of 1 patients that it was trained on, 1 nodules of' in card
+  assert '1 nodules of 1 patients in training, and 1 nodules of' in card
 
 
 def test_a_run_without_a_list_joins_by_its_folds(runs, averaged, tmp_path):

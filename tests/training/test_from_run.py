@@ -232,7 +232,7 @@ def test_a_stage_without_epochs_needs_all_of_its_variables(
   resolved = from_run.fill_in(requested, '.')
   for stage in stages.make_stages(resolved):
     with pytest.raises(
-      errors.InputError, match=f'{stage.name}_stage.*lacks some'
+      errors.InputError, match=f'{stage.name}_stage.*lacks all or some'
     ):
       from_run.loader(resolved, stage)()
 
