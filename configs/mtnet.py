@@ -139,7 +139,8 @@ def _paper():
   config.pretrained.segmentation_sha256 = ''
   config.pretrained.classification_sha256 = ''
 
-  # Equations (1) and (3), with the values of 3.2.5.
+  # Equations (1) and (3), with the values of 3.2.5: the weight gamma of the
+  # rank loss, K pixels of either region, and the margin between them.
   config.rank_loss = ml_collections.ConfigDict()
   config.rank_loss.weight = 0.02
   config.rank_loss.top_k = 20
