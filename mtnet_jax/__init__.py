@@ -4,7 +4,11 @@ model = mtnet_jax.load('runs/demo')
 model.predict(hu, pixel_spacing_mm)
 """
 
+from typing import TYPE_CHECKING
 from typing import Any
+
+if TYPE_CHECKING:
+  from mtnet_jax.inference.bundles import load as load
 
 __version__ = '0.2.0'
 

@@ -4,6 +4,8 @@ Each loss returns one float32 value per image, (B,); the training step averages
 them.
 """
 
+from __future__ import annotations  # for pydoc, which spells ArrayLike out
+
 import jax
 from jax import lax
 import jax.numpy as jnp

@@ -6,6 +6,8 @@ nothing to find, and nothing was found. If only one of them is empty, they are
 denominator of 0: they are NaN, and means leave them out.
 """
 
+from __future__ import annotations  # for pydoc, which spells ArrayLike out
+
 from collections.abc import Mapping
 from typing import Any
 

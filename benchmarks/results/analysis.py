@@ -85,7 +85,7 @@ def compare(sweep, records, reference=None):
     plan,
     records,
     reference=reference or config.reference,
-    shown=config.outputs,
+    outputs=config.outputs,
     same_coarse_net=('without_mask',),
     seed=SEED,
   )

@@ -53,18 +53,18 @@ def write(
     rows.sort(key=lambda row: (row['nodule_id'], row['slice_index']))
   simulated = any(run.results['simulated'] for run in runs.values())
   _check_alike(runs)
-  shown, seed = config.get('outputs', ()), config.base.seed
+  outputs, seed = config.get('outputs', ()), config.base.seed
   points = sweep_plan.once_each(plan)
   if config.kind == 'folds':
     results = sweep_statistics.fold_results(
-      plan, records, shown=shown, seed=seed
+      plan, records, outputs=outputs, seed=seed
     )
   else:
     results = sweep_statistics.compare(
       points,
       records,
       reference=config.reference,
-      shown=shown,
+      outputs=outputs,
       same_coarse_net=_same_coarse_net(plan, config.reference),
       seed=seed,
     )

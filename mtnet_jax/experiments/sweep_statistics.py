@@ -62,7 +62,7 @@ def compare(
   records: Mapping[str, _Records],
   *,
   reference: str,
-  shown: Collection[str] = (),
+  outputs: Collection[str] = (),
   same_coarse_net: Collection[str] = (),
   seed: int = 0,
 ) -> list[Result]:
@@ -76,7 +76,7 @@ def compare(
     plan: from `sweep_plan.points`, one run per point.
     records: point name -> records of its test set.
     reference: name of the reference point.
-    shown: outputs to compare; all by default.
+    outputs: names of the outputs to compare; all by default.
     same_coarse_net: names of the points that share the reference's coarse net;
       their coarse masks are equal and only shown for the reference.
     seed: of the resampling.
@@ -84,14 +84,14 @@ def compare(
   resampling = _Resampling(seed)
   references = {
     output: resampling.metrics(records[reference], output)
-    for output in _shown_outputs(records[reference], shown)
+    for output in _chosen_outputs(records[reference], outputs)
   }
   # Metric -> the last output that has it, which is the last of several masks.
   finals = {MAIN[output]: output for output in references}
   results = []
   for point in plan:
     rows = records[point.name]
-    for output in _shown_outputs(rows, shown):
+    for output in _chosen_outputs(rows, outputs):
       is_other = point.name != reference
       if is_other and output == 'coarse' and point.name in same_coarse_net:
         continue
@@ -111,11 +111,11 @@ def compare(
   return results
 
 
-def _shown_outputs(records, shown):
+def _chosen_outputs(records, outputs):
   return [
     output
     for output in records_lib.outputs_of(records)
-    if not shown or output in shown
+    if not outputs or output in outputs
   ]
 
 
@@ -123,7 +123,7 @@ def fold_results(
   plan: 'Sequence[sweep_plan.Point]',
   records: Mapping[str, _Records],
   *,
-  shown: Collection[str] = (),
+  outputs: Collection[str] = (),
   seed: int = 0,
 ) -> list[Result]:
   """Returns the results of every fold, and of all folds together.
@@ -131,7 +131,7 @@ def fold_results(
   Args:
     plan: from `sweep_plan.points`, a point per fold.
     records: point name -> records of its test set.
-    shown: outputs to show; all by default.
+    outputs: names of the outputs to show; all by default.
     seed: of the resampling.
 
   Raises:
@@ -149,7 +149,7 @@ def fold_results(
   return [
     _result(name, title, output, rows, resampling.metrics(rows, output)[1])
     for name, title, rows in [*folds, (POOLED, POOLED, everything)]
-    for output in _shown_outputs(rows, shown)
+    for output in _chosen_outputs(rows, outputs)
   ]
 
 

@@ -9,6 +9,8 @@ the patch.
 An output is what `predictor.predict_step` returns: a dict of arrays.
 """
 
+from __future__ import annotations  # for pydoc, which spells ArrayLike out
+
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -91,14 +93,14 @@ def average(all_outputs: Iterable[Mapping[str, np.ndarray]]) -> Averaged:
   """
   mean: dict[str, np.ndarray] = {}
   squares: dict[str, np.ndarray] = {}
-  members, marked, count = [], None, 0
-  for count, outputs in enumerate(all_outputs, 1):
-    if count == 1:
+  members, marked, num_outputs = [], None, 0
+  for num_outputs, outputs in enumerate(all_outputs, 1):
+    if num_outputs == 1:
       mean = {key: np.zeros_like(x) for key, x in outputs.items()}
       squares = {key: mean[key] for key in _SPREAD if key in mean}
     # Welford (1962): running means, and sums of squared deviations.
     change = {key: x - mean[key] for key, x in outputs.items()}
-    mean = {key: mean[key] + x / count for key, x in change.items()}
+    mean = {key: mean[key] + x / num_outputs for key, x in change.items()}
     squares = {
       key: x + change[key] * (outputs[key] - mean[key])
       for key, x in squares.items()
@@ -110,7 +112,7 @@ def average(all_outputs: Iterable[Mapping[str, np.ndarray]]) -> Averaged:
       marked = mask if marked is None else marked | mask
   return Averaged(
     outputs=mean,
-    sd={key: np.sqrt(x / count) for key, x in squares.items()},
+    sd={key: np.sqrt(x / num_outputs) for key, x in squares.items()},
     malignancy_members=np.stack(members) if members else None,
     marked=marked,
   )

@@ -1,5 +1,7 @@
 """A trained MT-Net: HU patches in, masks and probability of malignancy out."""
 
+from __future__ import annotations  # for pydoc, which spells ArrayLike out
+
 from collections.abc import Callable
 from collections.abc import Mapping
 import functools

@@ -87,9 +87,10 @@ Research software, not a medical device. "Malignancy" is the suspicion of
 LIDC-IDRI's readers, not pathology.
 """
 _AVERAGE = """
-The model averages {count} outputs. Two more arrays show how they differ:
-`malignancy_members` ({count}, N), the `malignancy` of each, and `uncertainty`
-(N, {size}, {size}), the standard deviation of their `probability`.
+The model averages {num_outputs} outputs. Two more arrays show how they differ:
+`malignancy_members` ({num_outputs}, N), the `malignancy` of each, and
+`uncertainty` (N, {size}, {size}), the standard deviation of their
+`probability`.
 """
 
 
@@ -142,10 +143,10 @@ def write(
 
 def average_text(settings: Mapping[str, Any]) -> str:
   """Returns the README's paragraph on averages; '' for a single output."""
-  count = settings['members'] * (8 if settings['symmetries'] else 1)
-  if count == 1:
+  num_outputs = settings['members'] * (8 if settings['symmetries'] else 1)
+  if num_outputs == 1:
     return ''
-  return _AVERAGE.format(count=count, size=model_lib.PATCH_SIZE)
+  return _AVERAGE.format(num_outputs=num_outputs, size=model_lib.PATCH_SIZE)
 
 
 def arrays_and_settings(

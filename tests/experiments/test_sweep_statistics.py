@@ -26,7 +26,7 @@ def test_differences_on_the_same_nodules_are_paired():
   }
   found = by_output(
     sweep_statistics.compare(
-      [point('a'), point('b')], records, reference='a', shown=('fine',)
+      [point('a'), point('b')], records, reference='a', outputs=('fine',)
     )
   )
   assert found['a', 'fine'].differences is None
@@ -72,7 +72,7 @@ def test_malignancy_is_compared_on_the_same_resamples():
   }
   found = by_output(
     sweep_statistics.compare(
-      [point('a'), point('b')], records, reference='a', shown=('class',)
+      [point('a'), point('b')], records, reference='a', outputs=('class',)
     )
   )
   assert set(found) == {('a', 'class'), ('b', 'class')}
@@ -115,7 +115,7 @@ def test_a_shared_coarse_net_is_shown_once():
         [point('a'), point('b')],
         records,
         reference='a',
-        shown=('coarse', 'fine'),
+        outputs=('coarse', 'fine'),
         same_coarse_net=shared,
       )
     )
