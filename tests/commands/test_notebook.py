@@ -88,7 +88,7 @@ def test_restore_runs(made_run_dir, tmp_path, monkeypatch):
   text, images = notebook_files.run(
     _RESTORE, tmp_path, monkeypatch, MODEL='~/bundle', DATA_DIR='~/data'
   )
-  assert 'SIMULATED' in text and 'Not a medical device' in text
+  assert 'SIMULATED' in text and 'not a medical device' in text
   assert 'like a windowed or normalised image' in text
   # It uses the existing dataset of three nodules per split, and builds none.
   assert '((3, 64, 64), ' in text
