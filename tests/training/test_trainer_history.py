@@ -73,7 +73,9 @@ def test_a_missing_best_checkpoint_is_reported_before_training(tmp_path):
   shutil.rmtree(tmp_path / 'best' / '3')
   trainer = _trainer(tmp_path)
   trainer.steps = None
-  with pytest.raises(errors.InputError, match='best/3 is missing, which the'):
+  with pytest.raises(
+    errors.InputError, match='best/3 is missing, but the history'
+  ):
     trainer.run(progress.Silent())
 
 
