@@ -21,6 +21,10 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
     atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+# Tests mostly wait for compilers, so programs are compiled without the
+# optimizations that need most of that time. In the environment, a value of 0
+# gives the programs that users have.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 # Keras reads this when it is first imported, which TensorFlow may do in any
 # test module.
 os.environ['KERAS_BACKEND'] = 'jax'

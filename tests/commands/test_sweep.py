@@ -157,6 +157,7 @@ def test_points_that_were_mixed_up_are_refused(finished, compiled):
   assert 'rank_loss.margin was 0.9 and is now 0.1' in done.stderr
 
 
+@pytest.mark.long
 def test_two_devices_train_points_of_their_own(
   finished, tmp_path, phantom_data_dir, compiled
 ):

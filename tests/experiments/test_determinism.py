@@ -88,6 +88,7 @@ def _assert_same_except_processes(two, one):
   assert ours == theirs
 
 
+@pytest.mark.long
 def test_two_processes_train_a_stage_as_one_with_two_devices(
   tmp_path, phantom_data_dir, compiled
 ):

@@ -92,7 +92,10 @@ def _our_xception(logits, taps):
   return {'features': taps['backbone'], 'logits': logits}
 
 
-@pytest.mark.parametrize('hw, train, differentiate', oracles.cases(ODD, EVEN))
+@pytest.mark.parametrize(
+  'hw, train, differentiate',
+  oracles.cases(ODD, EVEN, long=('evaluation',)),
+)
 def test_legacy_xception(xceptions, hw, train, differentiate):
   oracle, net, variables, tensors = xceptions
   oracles.assert_same(

@@ -58,7 +58,7 @@ def nets(tmp_path_factory):
 
 @pytest.mark.parametrize(
   'hw, train, differentiate',
-  oracles.cases(ODD, EVEN, long=('evaluation',)),
+  oracles.cases(ODD, EVEN, long=('evaluation', 'training')),
 )
 def test_deeplab(nets, hw, train, differentiate):
   oracle, net, variables, tensors = nets

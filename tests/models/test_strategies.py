@@ -209,9 +209,12 @@ def test_weights_that_no_network_uses_are_refused(tmp_path, strategy, task):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'strategy',
-  # 'finetune' compiles four stages, more than any other.
+  # 'finetune' compiles four stages, more than any other, and 'shared' is a part
+  # of 'feedback'.
   [
-    pytest.param(x, marks=[pytest.mark.long] if x == 'finetune' else [])
+    pytest.param(
+      x, marks=[pytest.mark.long] if x in ('finetune', 'shared') else []
+    )
     for x in _OTHERS
   ],
 )

@@ -131,6 +131,7 @@ def test_one_device_and_eight_give_the_same_metrics(one, eight):
   assert 0 < np.mean(ours['fine/recall']) < 1
 
 
+@pytest.mark.long
 def test_without_synchronised_statistics_all_of_it_differs(job, one):
   """The tests above can fail: the differences exceed ten times their bounds.
 
