@@ -23,6 +23,10 @@ _DATASET = (
     # the command line must not wait for them.
     (('mtnet_jax',), ('jax',)),
     (('mtnet_jax.predict',), (*_DATASET, 'jax', 'sklearn', 'highdicom')),
+    (
+      ('mtnet_jax.experiments.run', 'mtnet_jax.experiments.sweep_runs'),
+      (*_DATASET, 'sklearn', 'scipy.stats', 'pandas'),
+    ),
     (('mtnet_jax.bundle',), (*_DATASET, 'orbax', 'sklearn', 'matplotlib')),
     (
       ('mtnet_jax.inference.bundles',),

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from mtnet_jax import metrics
 from mtnet_jax.evaluation import bootstrap
@@ -177,6 +176,8 @@ def rank_correlation(
   Returns:
     (...); NaN if all x, or all y, are equal.
   """
+  # Its import takes a second, which an error of a config should not.
+  from scipy import stats
 
   def correlation(counts):
     repeated = [np.repeat(values, counts) for values in (x, y)]

@@ -12,7 +12,6 @@ from typing import Any
 import ml_collections
 import numpy as np
 import numpy.typing as npt
-from sklearn import linear_model
 
 from mtnet_jax import metrics
 from mtnet_jax.data import nodules as nodules_lib
@@ -30,6 +29,9 @@ def fit_diameter_only(nodules: nodules_lib.Nodules) -> dict[str, float]:
   Returns:
     {'slope', 'intercept'} of the logit as a function of the diameter in mm.
   """
+  # Its import takes seconds, which an error of a config should not.
+  from sklearn import linear_model
+
   nodules = nodules.labelled()
   model = linear_model.LogisticRegression().fit(
     nodules.info['diameter_mm'][:, None], nodules.label

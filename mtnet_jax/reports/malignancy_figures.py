@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 from mtnet_jax import metrics
 from mtnet_jax.evaluation import calibration
@@ -41,6 +40,9 @@ def roc(
     names: from `tables.network_names`.
     simulated: whether the CT is simulated.
   """
+  # Its import takes seconds, which only a page with these figures needs.
+  from sklearn import metrics as sklearn_metrics
+
   figure, (ax,) = figures.with_axes('ROC of malignancy', simulated=simulated)
   ax.plot([0, 1], [0, 1], color='0.7', linestyle=':', linewidth=1)
   for name, values in scores.items():
@@ -89,6 +91,8 @@ def precision_recall(
     names: from `tables.network_names`.
     simulated: whether the CT is simulated.
   """
+  from sklearn import metrics as sklearn_metrics
+
   figure, (ax,) = figures.with_axes(
     'precision and recall of malignancy', simulated=simulated
   )
@@ -199,6 +203,8 @@ def confusion(
     names: from `tables.network_names`.
     simulated: whether the CT is simulated.
   """
+  from sklearn import metrics as sklearn_metrics
+
   figure, (ax,) = figures.with_axes(
     f'{names["class"]} at a probability of {metrics.THRESHOLD}',
     simulated=simulated,
