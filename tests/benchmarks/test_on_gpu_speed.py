@@ -143,7 +143,7 @@ def test_floors_are_above_zero():
   assert all(value > 0 for value in found.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rehearsal(tmp_path):
   done, rows = main_job.visit(
     'speed', tmp_path, '--tiny', '--seconds=600', JAX_PLATFORMS='cpu'

@@ -50,7 +50,7 @@ def test_a_run_and_its_metrics(tmp_path, phantom_data_dir, compiled):
   assert config['fine_stage']['schedule'] == 'cosine'
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_without_time_leaves_its_log(
   tmp_path, phantom_data_dir, compiled
 ):

@@ -52,7 +52,7 @@ def _rows(workdir):
     return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_the_classifier_is_trained(
   finished_run, phantom_data_dir, tmp_path, compiled
 ):

@@ -21,7 +21,8 @@ from mtnet_jax.storage import shipped
 _CROPS = main_job.ROOT.parent / 'shared' / 'lidc_crops'
 
 pytestmark = [
-  pytest.mark.slow,
+  # Making their files and building from them takes five minutes.
+  pytest.mark.long,
   pytest.mark.skipif(not _CROPS.exists(), reason=f'needs {_CROPS}'),
 ]
 
@@ -117,7 +118,6 @@ def _coarse_dice(folder):
   return results['test']['segmentation']['coarse']['dice']['value']
 
 
-@pytest.mark.long
 def test_two_epochs_on_real_nodules_improve_a_model_of_phantoms(
   finished_run, data_dir, tmp_path, compiled
 ):

@@ -43,6 +43,7 @@ def _check(model, folder, tmp_path, batch_sizes):
     exported_models.assert_same(outputs, prediction, atol=_ATOL)
 
 
+@pytest.mark.long
 def test_an_average_of_networks_with_every_field(tmp_path):
   model = exported_models.averaged('fields')
   folder = tmp_path / 'out'

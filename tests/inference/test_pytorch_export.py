@@ -153,7 +153,7 @@ def _with_statistics_of(net, variables, inputs):
   return outputs, {**variables, 'batch_stats': changed}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_of_the_paper_s_size():
   """Each network is compared in float64, on the same images and masks.
 

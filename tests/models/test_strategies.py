@@ -209,11 +209,11 @@ def test_weights_that_no_network_uses_are_refused(tmp_path, strategy, task):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'strategy',
-  # 'finetune' compiles four stages, more than any other, and 'shared' is a part
-  # of 'feedback'.
+  # Before every change, one strategy with a joint stage and one with separate
+  # networks; each of the others compiles for a minute.
   [
     pytest.param(
-      x, marks=[pytest.mark.long] if x in ('finetune', 'shared') else []
+      x, marks=[] if x in ('feedback', 'single') else [pytest.mark.long]
     )
     for x in _OTHERS
   ],
@@ -249,7 +249,15 @@ def test_a_run_of_every_strategy(strategy, tmp_path, phantom_data_dir, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('strategy', ('shared', 'feedback', 'finetune'))
+@pytest.mark.parametrize(
+  'strategy',
+  (
+    'shared',
+    'feedback',
+    # It has every network.
+    pytest.param('finetune', marks=pytest.mark.long),
+  ),
+)
 def test_a_joint_step_moves_every_network(strategy, tmp_path):
   config = step_job.config_of_strategy(strategy)
   # With a warm-up, the first step would have a learning rate of 0.
