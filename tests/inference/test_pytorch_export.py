@@ -53,6 +53,18 @@ def test_every_field_and_strategy(variant):
   exported_models.assert_same(outputs, prediction, atol=_ATOL)
 
 
+@pytest.fixture
+def _optimized():
+  """Compiles as for users, which other tests do not; see `conftest.py`."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.read(name)
+  jax.clear_caches()
+  jax.config.update(name, False)
+  yield
+  jax.config.update(name, before)
+
+
+@pytest.mark.usefixtures('_optimized')
 def test_an_average_of_trainings_and_symmetries():
   model = exported_models.averaged('fields')
   inputs = exported_models.inputs()
